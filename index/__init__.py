@@ -1,0 +1,1 @@
+"""A vector index that knows nothing of voices."""

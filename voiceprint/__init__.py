@@ -1,0 +1,1 @@
+"""Speaker identification for call centres and voice agents."""
