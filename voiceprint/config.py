@@ -1,0 +1,129 @@
+"""Settings, from the `VOICE_*` environment variables or keyword arguments."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, Literal, NoReturn
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic import model_validator as _model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from voiceprint.errors import ConfigurationError
+
+__all__ = ["Config", "VoiceFingerprintConfig"]
+
+_PREFIX = "VOICE_"
+
+_ALLOWED = {
+    "fingerprinting_enabled": "true or false",
+    "similarity_threshold": "a number from 0 to 1",
+    "enrollment_duration": "a number of seconds above 0",
+    "storage_backend": "json, redis or sqlite",
+    "storage_path": "the path of a file",
+    "min_audio_quality": "a number from 0 to 1",
+    "max_voiceprints_per_caller": "a whole number from 1",
+    "redis_url": "a URL such as redis://localhost:6379/0 (also rediss:// or unix://)",
+}
+
+_DEFAULT_PATHS = {"sqlite": "voiceprints.db"}
+
+
+class VoiceFingerprintConfig(BaseSettings):
+    """All settings. Each is read from `VOICE_` and its name in capitals; keyword arguments win.
+
+    fingerprinting_enabled (True): when False a match gives None without touching the audio, and
+        enrolment raises `DisabledError`. `enabled` is another name for it.
+    similarity_threshold (0.75): cosine from which a match is accepted, 0 to 1.
+    enrollment_duration (5.0): seconds of audio that enrolment needs, above 0.
+    storage_backend ("json"): "json", "redis" or "sqlite".
+    storage_path: file of the store; "voiceprints.json", or "voiceprints.db" for SQLite.
+    min_audio_quality (0.6): least quality score for enrolment and matching, 0 to 1.
+    max_voiceprints_per_caller (3): one print more replaces the oldest; at least 1.
+    redis_url ("redis://localhost:6379/0"): may hold a password, and is never shown.
+
+    An attribute may be set later and is checked then too. Raises `ConfigurationError`, which is a
+    ValueError, naming the variable, the value and what is allowed. An empty variable counts as not set.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, env_ignore_empty=True, extra="forbid", hide_input_in_errors=True,
+        validate_assignment=True,
+    )  # fmt: skip
+
+    fingerprinting_enabled: bool = True
+    similarity_threshold: float = Field(default=0.75, ge=0.0, le=1.0, allow_inf_nan=False)
+    enrollment_duration: float = Field(default=5.0, gt=0.0, allow_inf_nan=False)
+    storage_backend: Literal["json", "redis", "sqlite"] = "json"
+    storage_path: str = Field(default="voiceprints.json", min_length=1)
+    min_audio_quality: float = Field(default=0.6, ge=0.0, le=1.0, allow_inf_nan=False)
+    max_voiceprints_per_caller: int = Field(default=3, ge=1)
+    redis_url: str = Field(default="redis://localhost:6379/0", repr=False)
+
+    def __init__(self, **settings: Any) -> None:
+        if "enabled" in settings:
+            settings["fingerprinting_enabled"] = settings.pop("enabled")
+        unknown = sorted(settings.keys() - _ALLOWED.keys())
+        if unknown:
+            raise ConfigurationError(
+                f"There is no setting {unknown[0]!r}. The settings are: {', '.join(_ALLOWED)}."
+            )
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            _raise_ours(error)
+        except SettingsError as error:  # a variable that pydantic-settings could not even decode
+            raise ConfigurationError(str(error)) from error
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "enabled":
+            name = "fingerprinting_enabled"
+        if name not in _ALLOWED:
+            raise ConfigurationError(f"There is no setting {name!r}. The settings are: {', '.join(_ALLOWED)}.")
+        try:
+            super().__setattr__(name, value)
+        except ValidationError as error:
+            _raise_ours(error)
+
+    @property
+    def enabled(self) -> bool:
+        """Another name for `fingerprinting_enabled`."""
+        return self.fingerprinting_enabled
+
+    @field_validator("storage_backend", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("storage_path", mode="before")
+    @classmethod
+    def _path_as_text(cls, value: object) -> object:
+        return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: str) -> str:
+        if not re.match(r"(rediss?|unix)://.", value):
+            raise ValueError("not a Redis URL")
+        return value
+
+    @_model_validator(mode="after")
+    def _default_path(self) -> VoiceFingerprintConfig:
+        # Follows the backend for as long as no path was given. __dict__, because an ordinary
+        # assignment would count as giving one.
+        if "storage_path" not in self.model_fields_set:
+            self.__dict__["storage_path"] = _DEFAULT_PATHS.get(self.storage_backend, "voiceprints.json")
+        return self
+
+
+Config = VoiceFingerprintConfig
+
+
+def _raise_ours(error: ValidationError) -> NoReturn:
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else "configuration"
+    value = re.sub(r"//[^@/]*@", "//***@", repr(first["input"]))  # a Redis URL may hold a password
+    raise ConfigurationError(
+        f"{_PREFIX}{name.upper()} is {value}, which is not allowed: {_ALLOWED.get(name, first['msg'])}."
+    ) from None

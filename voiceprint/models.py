@@ -1,0 +1,183 @@
+"""The records of the product and the answers that it gives.
+
+Embeddings and metadata are biometric or personal data: no repr shows them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+)
+
+from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.errors import InvalidArgumentError
+from voiceprint.validation import check_caller_id, check_embedding, check_metadata, check_time
+
+__all__ = ["Caller", "Finding", "Match", "Verification", "VoiceFingerprintConfig", "Voiceprint"]
+
+RESEMBLYZER_SPACE = "resemblyzer"
+
+
+class Voiceprint(BaseModel):
+    """One print of a caller's voice, joined with what is known of the caller.
+
+    caller_id: 1 to 512 characters.
+    embedding: given as an array or list of numbers, kept as a read-only float32 unit vector
+        (256 values in the space "resemblyzer"). Only its direction matters: similarity is cosine.
+    metadata: JSON object of the caller.
+    created_at: when this print was made; last_seen: when the caller was last enrolled or recognised.
+        ISO 8601 UTC with a `Z`; a datetime is taken too, and a time without a zone is taken as UTC.
+    id, revision: given by the store; None before the print is saved.
+    encoder: name of the embedding space; prints of different spaces are never compared.
+
+    Raises `InvalidArgumentError`, also when an attribute is set later.
+    """
+
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True, validate_assignment=True
+    )
+
+    caller_id: str
+    encoder: str = Field(default=RESEMBLYZER_SPACE, min_length=1, max_length=100)
+    embedding: NDArray[np.float32] = Field(repr=False)
+    metadata: dict[str, Any] = Field(default_factory=dict, repr=False)
+    created_at: str | None = None
+    last_seen: str | None = None
+    id: int | None = None
+    revision: int | None = None
+
+    def __init__(
+        self,
+        caller_id: str,
+        embedding: object,
+        metadata: dict[str, Any] | None = None,
+        created_at: object = None,
+        last_seen: object = None,
+        **fields: Any,
+    ) -> None:
+        try:
+            super().__init__(
+                caller_id=caller_id,
+                embedding=embedding,
+                metadata=metadata,
+                created_at=created_at,
+                last_seen=last_seen,
+                **fields,
+            )
+        except ValidationError as error:
+            _raise_ours(error)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        try:
+            super().__setattr__(name, value)
+        except ValidationError as error:
+            _raise_ours(error)
+
+    @field_validator("caller_id", mode="before")
+    @classmethod
+    def _check_caller_id(cls, value: object) -> str:
+        return check_caller_id(value)
+
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _check_metadata(cls, value: object) -> dict[str, Any]:
+        return check_metadata(value)
+
+    @field_validator("created_at", "last_seen", mode="before")
+    @classmethod
+    def _check_time(cls, value: object) -> str | None:
+        return check_time(value)
+
+    @field_validator("embedding", mode="before")
+    @classmethod
+    def _check_embedding(cls, value: object, info: ValidationInfo) -> NDArray[np.float32]:
+        # `encoder` is declared first, so that it is known here: the right length depends on it.
+        return check_embedding(value, info.data.get("encoder", RESEMBLYZER_SPACE))
+
+    @field_serializer("embedding")
+    def _embedding_as_list(self, embedding: NDArray[np.float32]) -> list[float]:
+        numbers: list[float] = embedding.tolist()
+        return numbers
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Voiceprint):
+            return NotImplemented
+        mine, others = dict(self), dict(other)
+        return bool(np.array_equal(mine.pop("embedding"), others.pop("embedding"))) and mine == others
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, as every pydantic model that is not frozen
+
+
+def _raise_ours(error: ValidationError) -> NoReturn:
+    # Not chained: pydantic's error keeps the input, and the input is biometric.
+    first = error.errors(include_input=False, include_url=False)[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidArgumentError):
+        raise cause from None
+    place = ".".join(str(part) for part in first["loc"]) or "voiceprint"
+    raise InvalidArgumentError(f"{place}: {first['msg']}.") from None
+
+
+class _Answer(BaseModel):
+    """A value that is read, not changed."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True, hide_input_in_errors=True)
+
+
+class Caller(_Answer):
+    """A caller with all voiceprints, the oldest first.
+
+    `last_seen` moves with every enrolment and every accepted match.
+    """
+
+    caller_id: str
+    metadata: dict[str, Any] = Field(default_factory=dict, repr=False)
+    created_at: str | None = None
+    last_seen: str | None = None
+    voiceprints: tuple[Voiceprint, ...] = Field(default=(), repr=False)
+
+
+class Match(_Answer):
+    """One caller that a probe resembles.
+
+    similarity: cosine with the best of the caller's voiceprints, -1 to 1.
+    accepted: whether it reaches the threshold that the search was made with.
+    voiceprint_id: the print that was the best.
+    """
+
+    caller_id: str
+    similarity: float
+    metadata: dict[str, Any] = Field(default_factory=dict, repr=False)
+    voiceprint_id: int
+    accepted: bool
+
+
+class Verification(_Answer):
+    """Whether a probe is the caller that it is claimed to be: `similarity` >= `threshold`."""
+
+    caller_id: str
+    accepted: bool
+    similarity: float
+    threshold: float
+
+
+class Finding(_Answer):
+    """One thing that `check` found wrong.
+
+    code: short and stable, for programs; place: file, table, key, caller or voiceprint id;
+    message: what is wrong and what to do.
+    """
+
+    code: str
+    place: str
+    message: str

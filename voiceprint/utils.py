@@ -1,0 +1,31 @@
+"""The two steps around the encoder, for use on their own: audio in, unit vector out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from voiceprint.audio import SAMPLE_RATE, to_mono
+from voiceprint.validation import unit_vector
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["normalize_embedding", "preprocess_audio"]
+
+
+def preprocess_audio(audio_buffer: NDArray[np.generic], sample_rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
+    """Audio of any accepted kind as the encoder takes it: float32[n], mono, 16 kHz, in [-1, 1].
+
+    `audio_buffer`: int16, int32, uint8 or float array, 1-D or 2-D. `sample_rate`: 8000 to 48000 Hz.
+    Raises `InvalidAudioError`.
+    """
+    return to_mono(audio_buffer, sample_rate)
+
+
+def normalize_embedding(embedding: ArrayLike) -> NDArray[np.float32]:
+    """The embedding divided by its Euclidean length: float32[n] of length 1.
+
+    `embedding`: n numbers, finite and not all zero. Raises `InvalidArgumentError`.
+    """
+    return unit_vector(embedding)

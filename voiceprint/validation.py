@@ -1,0 +1,207 @@
+"""What may be stored: caller ids, metadata, times and embeddings, checked in one place for all stores.
+
+Each function gives the value in its canonical form or raises `InvalidArgumentError`. No message
+holds metadata or an embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from voiceprint.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_CALLER_ID_LENGTH = 512
+MAX_METADATA_DEPTH = 64
+MAX_METADATA_BYTES = 1_000_000
+
+# The embedding spaces whose dimension is known; another encoder may have any.
+EMBEDDING_DIMENSIONS = {"resemblyzer": 256}
+
+# float32 rounding leaves the norm of a unit vector within about 1e-7 of 1. A vector this close is
+# left as it is, so that saving, reading and saving again changes no bit.
+_UNIT_TOLERANCE = 1e-5
+
+
+def check_caller_id(caller_id: object) -> str:
+    """The caller id as an exact `str`: 1 to 512 characters of valid Unicode, kept to the letter."""
+    if not isinstance(caller_id, str):
+        raise InvalidArgumentError(
+            f"A caller id is a str of 1 to {MAX_CALLER_ID_LENGTH} characters, not {type(caller_id).__name__}."
+        )
+    text = str.__str__(caller_id)  # a str subclass, such as an Enum member, becomes its plain value
+    if not text:
+        raise InvalidArgumentError("The caller id is empty: give the caller a name of 1 character or more.")
+    if len(text) > MAX_CALLER_ID_LENGTH:
+        raise InvalidArgumentError(
+            f"The caller id has {len(text)} characters ({text[:20]!r}...): at most "
+            f"{MAX_CALLER_ID_LENGTH} are allowed."
+        )
+    if not _is_unicode(text):
+        raise InvalidArgumentError(
+            "The caller id holds half of a surrogate pair, which is not a character and cannot be stored."
+        )
+    return text
+
+
+def check_metadata(metadata: object) -> dict[str, Any]:
+    """A copy of the metadata that any store gives back equal: a JSON object.
+
+    Allowed: dict with str keys, list, str, bool, int of 64 bits, finite float, None; nested at most
+    64 levels deep and at most 1 MB as JSON text. A tuple, set, datetime, NaN and the like would not
+    come back as they went in, so they are refused.
+    """
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, dict):
+        raise InvalidArgumentError(f"Metadata is a dict (a JSON object), not {type(metadata).__name__}.")
+    size = _Budget(MAX_METADATA_BYTES)
+    plain: dict[str, Any] = _plain_json(metadata, depth=1, budget=size)
+    return plain
+
+
+class _Budget:
+    """Counts down the characters that metadata may still hold, so that a huge one is refused early."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def spend(self, amount: int) -> None:
+        self.left -= amount
+        if self.left < 0:
+            raise InvalidArgumentError(
+                f"The metadata is larger than {MAX_METADATA_BYTES:,} bytes as JSON: "
+                "keep large data elsewhere, and its key here."
+            )
+
+
+def _plain_json(value: object, depth: int, budget: _Budget) -> Any:
+    if depth > MAX_METADATA_DEPTH:
+        raise InvalidArgumentError(f"The metadata is nested more than {MAX_METADATA_DEPTH} levels deep.")
+    if value is None or isinstance(value, bool):
+        budget.spend(5)
+        return value
+    if isinstance(value, str):
+        return _plain_text(value, budget)
+    if isinstance(value, int):
+        number = int(value)
+        if not -(2**63) <= number < 2**63:
+            raise InvalidArgumentError("The metadata holds an integer beyond 64 bits: store it as text.")
+        budget.spend(20)
+        return number
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidArgumentError(
+                "The metadata holds a NaN or infinite number, which JSON has no sign for: use None."
+            )
+        budget.spend(24)
+        return float(value)
+    if isinstance(value, list):
+        budget.spend(2)
+        return [_plain_json(item, depth + 1, budget) for item in value]
+    if isinstance(value, dict):
+        budget.spend(2)
+        result = {}
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise InvalidArgumentError(
+                    f"Metadata keys are str; one is {type(key).__name__}, which JSON cannot keep."
+                )
+            result[_plain_text(key, budget)] = _plain_json(item, depth + 1, budget)
+        return result
+    raise InvalidArgumentError(
+        f"The metadata holds a {type(value).__name__}, which JSON cannot keep: "
+        "use str, int, float, bool, None, list or dict."
+    )
+
+
+def _plain_text(value: str, budget: _Budget) -> str:
+    text = str.__str__(value)
+    if not _is_unicode(text):
+        raise InvalidArgumentError(
+            "The metadata holds half of a surrogate pair, which is not a character and cannot be stored."
+        )
+    budget.spend(len(text) + 3)
+    return text
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # a lone surrogate: Python holds it, but no file, table or server does
+        return False
+    return True
+
+
+def now() -> str:
+    """The present time as the stores keep it: ISO 8601, UTC, microseconds, with a `Z`."""
+    return format_time(datetime.now(timezone.utc))
+
+
+def format_time(moment: datetime) -> str:
+    """`moment` as ISO 8601 UTC with a `Z`; one without a time zone is taken to be UTC."""
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    try:
+        moment = moment.astimezone(timezone.utc)
+    except OverflowError as error:  # a zone shift beyond the years 1 to 9999
+        raise InvalidArgumentError(f"The time {moment.isoformat()!r} is out of range in UTC.") from error
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def check_time(value: object) -> str | None:
+    """A time in canonical form from a datetime or ISO 8601 text, or None."""
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        return format_time(value)
+    if isinstance(value, str):
+        text = value[:-1] + "+00:00" if value.endswith(("Z", "z")) else value
+        try:
+            return format_time(datetime.fromisoformat(text))
+        except ValueError as error:
+            raise InvalidArgumentError(f"The time {value[:40]!r} is not ISO 8601.") from error
+    raise InvalidArgumentError(f"A time is a datetime or ISO 8601 text, not {type(value).__name__}.")
+
+
+def check_embedding(embedding: object, encoder: str) -> NDArray[np.float32]:
+    """The embedding as a unit vector: read-only float32[n], n the dimension of the encoder's space."""
+    unit = unit_vector(embedding)
+    expected = EMBEDDING_DIMENSIONS.get(encoder, unit.size)
+    if unit.size != expected:
+        raise InvalidArgumentError(
+            f"The embedding has {unit.size} values; the space {encoder!r} has {expected}."
+        )
+    unit.flags.writeable = False
+    return unit
+
+
+def unit_vector(embedding: object) -> NDArray[np.float32]:
+    """`embedding` (1-D, finite, not all zero; array or sequence of numbers) as a new float32 unit vector."""
+    try:
+        vector = np.array(embedding, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        # numpy's message may quote the values, which are biometric data: it is not chained.
+        raise InvalidArgumentError(
+            f"An embedding is a 1-D array or list of numbers, not a {type(embedding).__name__} of other things."
+        ) from None
+    if vector.ndim != 1 or vector.size == 0:
+        raise InvalidArgumentError(
+            f"An embedding is 1-D and not empty; this one has the shape {vector.shape}."
+        )
+    if not np.isfinite(vector).all():
+        raise InvalidArgumentError("The embedding holds NaN or infinite values.")
+    peak = float(np.abs(vector).max())
+    if peak == 0.0:
+        raise InvalidArgumentError("The embedding is all zero: it has no direction to compare.")
+    norm = peak * float(np.linalg.norm(vector / peak))  # scaled first: squares of huge values overflow
+    if abs(norm - 1.0) > _UNIT_TOLERANCE:
+        vector = vector / peak
+        vector /= np.linalg.norm(vector)
+    return vector.astype(np.float32)
