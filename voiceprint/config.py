@@ -80,7 +80,9 @@ class VoiceFingerprintConfig(BaseSettings):
         if name == "enabled":
             name = "fingerprinting_enabled"
         if name not in _ALLOWED:
-            raise ConfigurationError(f"There is no setting {name!r}. The settings are: {', '.join(_ALLOWED)}.")
+            raise ConfigurationError(
+                f"There is no setting {name!r}. The settings are: {', '.join(_ALLOWED)}."
+            )
         try:
             super().__setattr__(name, value)
         except ValidationError as error:

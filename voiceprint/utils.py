@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["normalize_embedding", "preprocess_audio"]
 
 
-def preprocess_audio(audio_buffer: NDArray[np.generic], sample_rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
+def preprocess_audio(
+    audio_buffer: NDArray[np.generic], sample_rate: int = SAMPLE_RATE
+) -> NDArray[np.float32]:
     """Audio of any accepted kind as the encoder takes it: float32[n], mono, 16 kHz, in [-1, 1].
 
     `audio_buffer`: int16, int32, uint8 or float array, 1-D or 2-D. `sample_rate`: 8000 to 48000 Hz.

@@ -189,7 +189,7 @@ def unit_vector(embedding: object) -> NDArray[np.float32]:
     except (TypeError, ValueError, OverflowError):
         # numpy's message may quote the values, which are biometric data: it is not chained.
         raise InvalidArgumentError(
-            f"An embedding is a 1-D array or list of numbers, not a {type(embedding).__name__} of other things."
+            f"An embedding is a 1-D array or list of numbers; this {type(embedding).__name__} is not."
         ) from None
     if vector.ndim != 1 or vector.size == 0:
         raise InvalidArgumentError(

@@ -1,0 +1,50 @@
+"""Replacing a file as a whole, so that a crash or a full disk leaves the old one or the new one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+_SUFFIX = ".tmp"
+
+
+def replace_file(path: Path, content: bytes) -> int:
+    """Put `content`, flushed to the disk, in the place of `path`; gives the new file, open.
+
+    The new file is readable for its owner alone. Raises OSError, and then `path` is as it was.
+    The rename itself is durable only after `sync_folder`.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=_prefix(path), suffix=_SUFFIX, dir=path.parent)
+    try:
+        with open(descriptor, "wb", closefd=False) as stream:
+            stream.write(content)
+        os.fsync(descriptor)
+        Path(temporary).replace(path)
+    except BaseException:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            Path(temporary).unlink()
+        raise
+    return descriptor
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush to the disk what was renamed in `folder`. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers of `path` left behind when they were killed. Only while none is at work."""
+    for entry in path.parent.iterdir():
+        if entry.name.startswith(_prefix(path)) and entry.name.endswith(_SUFFIX):
+            entry.unlink()
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}."

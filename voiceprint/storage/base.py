@@ -1,0 +1,197 @@
+"""The contract of every record store: the system of record, which a derived index follows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.errors import InvalidArgumentError
+from voiceprint.models import RESEMBLYZER_SPACE, Caller, Finding, Voiceprint
+
+DEFAULT_MAX_VOICEPRINTS = 3
+DEFAULT_PAGE = 1_000
+DEFAULT_BATCH = 10_000
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a derived index applies to catch up: the removals first, then the additions.
+
+    revision: where the index stands once these are applied.
+    removed: int64[m], ids of voiceprints that are no more.
+    ids, embeddings: int64[n] and float32[n, dimension], voiceprints that are new or replaced.
+    more: whether further changes wait; ask again with `revision`.
+    """
+
+    revision: int
+    removed: NDArray[np.int64] = field(repr=False)
+    ids: NDArray[np.int64] = field(repr=False)
+    embeddings: NDArray[np.float32] = field(repr=False)
+    more: bool = False
+
+
+class Storage(ABC):
+    """Callers and their voiceprints, durable and shared by threads and processes.
+
+    Every change is atomic: it is there as a whole, also for other processes, or not at all. Returned
+    objects are the reader's own: changing them changes nothing in the store. All methods may be
+    called from many threads.
+
+    Errors, alike on every store: `InvalidArgumentError` for what cannot be stored,
+    `CallerNotFoundError`, `StorageUnavailableError` when the store cannot be reached, read or
+    written (nothing was changed), `StorageCorruptError` when its content cannot be trusted.
+    """
+
+    def __init__(self, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
+        self.max_voiceprints_per_caller = check_limit(max_voiceprints_per_caller)
+
+    @property
+    @abstractmethod
+    def location(self) -> str:
+        """Where the records are, as a URL without secrets; two handles on one store give the same."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """Fixed when the store is created, and of no other store; a snapshot is stamped with it."""
+
+    # Writing
+
+    def save(self, voiceprint: Voiceprint, *, max_voiceprints: int | None = None) -> Voiceprint:
+        """Store a voiceprint of a new or known caller, and return it as it is stored.
+
+        A voiceprint whose `id` is one of this caller's in this store is replaced in place; any other
+        gets a new id. With more than `max_voiceprints` (default: the store's
+        `max_voiceprints_per_caller`) the caller's oldest are removed in the same change. The
+        metadata is merged into the caller's, new keys winning. Missing times are set to now;
+        `last_seen` never moves back. Returns once the record is durable.
+        """
+        return self.save_many([voiceprint], max_voiceprints=max_voiceprints)[0]
+
+    @abstractmethod
+    def save_many(
+        self, voiceprints: Iterable[Voiceprint], *, max_voiceprints: int | None = None
+    ) -> list[Voiceprint]:
+        """`save` for many, in order, as one change: all are stored, or none."""
+
+    @abstractmethod
+    def delete(self, caller_id: str) -> int:
+        """Remove a caller with all voiceprints; gives how many there were, 0 for an unknown caller."""
+
+    @abstractmethod
+    def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
+        """Merge `metadata` into the caller's, new keys winning; or put it in place of it (`replace`).
+
+        Raises `CallerNotFoundError`.
+        """
+
+    @abstractmethod
+    def touch(self, caller_id: str, when: str | None = None) -> bool:
+        """Move the caller's `last_seen` to `when` (default: now), never back. False: no such caller."""
+
+    # Reading
+
+    @abstractmethod
+    def get(self, caller_id: str) -> Caller | None:
+        """The caller with all voiceprints, oldest first, or None."""
+
+    @abstractmethod
+    def get_many(self, ids: Iterable[int]) -> dict[int, Voiceprint]:
+        """Voiceprints by their ids; an id that is not in the store is left out."""
+
+    @abstractmethod
+    def callers(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[Caller]:
+        """One page of callers, in the code-point order of their ids.
+
+        `after`: the last caller id of the page before ("" for the first page). A page with fewer
+        than `limit` callers is the last one.
+        """
+
+    @abstractmethod
+    def count(self) -> int:
+        """How many voiceprints there are."""
+
+    @abstractmethod
+    def count_callers(self) -> int:
+        """How many callers there are."""
+
+    def get_all(self) -> list[Voiceprint]:
+        """Every voiceprint, in the order of caller ids. For large stores, use `callers` or `scan`."""
+        return [voiceprint for caller in self.iter_callers() for voiceprint in caller.voiceprints]
+
+    def iter_callers(self, *, page: int = DEFAULT_PAGE) -> Iterator[Caller]:
+        """All callers in the order of their ids, read a page at a time."""
+        after = ""
+        while True:
+            callers = self.callers(after=after, limit=page)
+            yield from callers
+            if len(callers) < page:
+                return
+            after = callers[-1].caller_id
+
+    # Following: what a derived index lives on
+
+    @abstractmethod
+    def revision(self) -> int:
+        """A number that grows with every committed change, whichever process made it. Cheap."""
+
+    @abstractmethod
+    def changes(self, since: int, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
+        """What happened after revision `since` to the voiceprints of one embedding space.
+
+        None: the store does not remember that far back, or `since` is not of its history. Then the
+        follower rebuilds: read `revision()`, then `scan()`, then `changes()` from that revision.
+        """
+
+    @abstractmethod
+    def scan(
+        self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """All voiceprints of one embedding space in batches of ids int64[n], float32[n, dimension]."""
+
+    # Keeping
+
+    @abstractmethod
+    def check(self) -> list[Finding]:
+        """Read every record and say what is wrong with it; an empty list when all is well."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what this handle holds. May be called twice; anything else then is a `StorageError`."""
+
+    def __enter__(self) -> Storage:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.location!r})"
+
+
+def check_limit(limit: int | None, default: int = DEFAULT_MAX_VOICEPRINTS) -> int:
+    """A limit of voiceprints a caller: a whole number from 1, or `default` for None."""
+    if limit is None:
+        return default
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise InvalidArgumentError(
+            f"The limit of voiceprints per caller is {limit!r}: a whole number from 1 is allowed."
+        )
+    return limit
+
+
+def check_page(limit: int) -> int:
+    """The size of a page or batch: a whole number from 1."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise InvalidArgumentError(f"The page size is {limit!r}: a whole number from 1 is allowed.")
+    return limit

@@ -1,0 +1,257 @@
+"""The JSON store: one readable file, replaced as a whole by every change.
+
+A change is written to a new file in the same folder, flushed to the disk, and renamed over the old
+one, so that a reader in any process sees the old state or the new one, and a crash leaves one of
+these. Writers take turns by a lock file that the system releases when its holder dies.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from filelock import FileLock, Timeout
+
+from voiceprint.errors import InvalidArgumentError, StorageCorruptError, StorageUnavailableError
+from voiceprint.models import Finding
+from voiceprint.storage.atomic import remove_leftovers, replace_file, sync_folder
+from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS
+from voiceprint.storage.json_format import encode_caller, encode_file, parse_file
+from voiceprint.storage.records import CallerRecord, Change, Records
+from voiceprint.storage.resident import ResidentStorage
+
+__all__ = ["JSONStorage"]
+
+LOCK_TIMEOUT_S = 30.0
+
+# What tells one state of the file from another: device, inode, size, time of modification in ns.
+_Fingerprint = tuple[int, int, int, int]
+_NO_FILE: _Fingerprint = (0, 0, 0, 0)
+
+# Files whose content stays in memory when no handle is open, so that a recogniser built per call
+# does not read the file anew.
+KEPT_FILES = 4
+
+
+class JSONStorage(ResidentStorage):
+    """Callers in one JSON file, shared by threads and processes.
+
+    Made for up to some ten thousand voiceprints: all records are held in memory, and every change
+    writes the whole file. Handles on one file share the memory. The file is created by the first
+    change, with the folders above it, readable for its owner alone.
+
+    file_path: the file. A damaged one raises `StorageCorruptError` and is left as it is.
+    """
+
+    def __init__(
+        self,
+        file_path: str | os.PathLike[str] = "voiceprints.json",
+        *,
+        max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
+    ) -> None:
+        super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller)
+        path = os.fspath(file_path)
+        if not isinstance(path, str) or not path or "\0" in path:
+            raise InvalidArgumentError(f"The path of the JSON store is {path!r}: give the path of a file.")
+        # The real path: a rename over a symbolic link would replace the link, not the file behind it.
+        self._file = _JSONFile.shared(Path(path).expanduser().resolve())
+        with self._reading():
+            pass  # so that a damaged file is told when it is opened
+
+    @property
+    def path(self) -> Path:
+        """The file, absolute and with symbolic links resolved."""
+        return self._file.path
+
+    @property
+    def location(self) -> str:
+        return f"json:{self._file.path}"
+
+    @contextmanager
+    def _reading(self) -> Iterator[Records]:
+        self._check_open()
+        with self._file.lock:
+            yield self._file.refresh()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Change]:
+        self._check_open()
+        with self._file.exclusive():
+            with self._file.lock:
+                change = Change(self._file.refresh())
+            yield change
+            if change:
+                self._file.commit(change)
+
+    def check(self) -> list[Finding]:
+        self._check_open()
+        try:
+            return super().check()
+        except StorageCorruptError as error:
+            return [Finding(code="corrupt", place=str(self._file.path), message=str(error))]
+
+    def close(self) -> None:
+        self._closed = True
+
+
+class _JSONFile:
+    """One file and its content in memory, shared by all handles of the process.
+
+    `lock` guards the content in memory and is held briefly. A writer holds `exclusive()` from before
+    it reads until its file is in place, and meanwhile readers go on.
+    """
+
+    _shared: ClassVar[OrderedDict[Path, _JSONFile]] = OrderedDict()
+    _shared_lock: ClassVar[threading.Lock] = threading.Lock()
+
+    @classmethod
+    def shared(cls, path: Path) -> _JSONFile:
+        """The one object for this path, kept for the handles to come."""
+        with cls._shared_lock:
+            file = cls._shared.pop(path, None) or cls(path)
+            cls._shared[path] = file
+            while len(cls._shared) > KEPT_FILES:
+                cls._shared.popitem(last=False)
+            return file
+
+    @classmethod
+    def renew_after_fork(cls) -> None:
+        """Another thread of the parent may have been at work at the fork: nobody here would finish it."""
+        cls._shared_lock = threading.Lock()
+        for file in cls._shared.values():
+            file.lock, file._write_lock = threading.RLock(), threading.RLock()
+            file._seen = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock = threading.RLock()
+        self._write_lock = threading.RLock()
+        self._records = Records()
+        self._lines: dict[str, tuple[CallerRecord, bytes]] = {}
+        self._seen: _Fingerprint | None = None
+        self._loaded = False
+        self._cleaned = False
+        # The file as last read stays open: its inode can then not be given to a later file, so that
+        # an unchanged fingerprint is proof of an unchanged file, however coarse the clock.
+        self._pinned: int | None = None
+
+    def __del__(self) -> None:
+        self._pin(None)
+
+    def _pin(self, descriptor: int | None) -> None:
+        if self._pinned is not None:
+            os.close(self._pinned)
+        self._pinned = descriptor
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Holds what the writers of all threads and processes take turns by."""
+        with self._write_lock:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(f"{self.path}.lock", timeout=LOCK_TIMEOUT_S, mode=0o600)
+                lock.acquire(poll_interval=0.002)
+            except Timeout as error:
+                raise StorageUnavailableError(
+                    f"{self.path}: another process has held the lock for {LOCK_TIMEOUT_S:g} s. Try again."
+                ) from error
+            except OSError as error:
+                raise self._unavailable("cannot be locked for writing", error) from error
+            try:
+                yield
+            finally:
+                lock.release()
+
+    def _unavailable(self, what: str, error: OSError) -> StorageUnavailableError:
+        return StorageUnavailableError(f"{self.path} {what} ({error.strerror}). Nothing was changed.")
+
+    def refresh(self) -> Records:
+        """The state on disk; the file is read only if it is another than last time. Under `lock`."""
+        try:
+            seen = _fingerprint(self.path.stat())
+        except FileNotFoundError:
+            seen = _NO_FILE
+        except OSError as error:
+            raise self._unavailable("cannot be read", error) from error
+        if seen != self._seen:
+            self.load()
+        return self._records
+
+    def load(self) -> None:
+        """Make what is on the disk the content in memory. Under `lock`."""
+        known = self._records
+        records, seen, descriptor = self.read()
+        followed = records.identity == known.identity and records.revision > known.revision
+        if self._loaded and not followed:
+            # Not a later state of the file that was known, but one that was restored, edited or removed
+            # by other means. Whoever follows must not be told that nothing happened, nor half of it.
+            records.restart_feed(after=known.revision)
+        self._records, self._seen, self._loaded = records, seen, True
+        self._pin(descriptor)
+
+    def read(self) -> tuple[Records, _Fingerprint, int | None]:
+        """What is on the disk: the content, the fingerprint, and the open file (None if there is none)."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return Records(), _NO_FILE, None
+        except OSError as error:
+            raise self._unavailable("cannot be read", error) from error
+        try:
+            seen = _fingerprint(os.fstat(descriptor))
+            with open(descriptor, "rb", closefd=False) as stream:
+                return parse_file(stream.read(), str(self.path)), seen, descriptor
+        except BaseException as error:
+            os.close(descriptor)
+            if isinstance(error, OSError):
+                raise self._unavailable("cannot be read", error) from error
+            raise
+
+    def commit(self, change: Change) -> None:
+        """Write the state after `change` to the disk, then make it the one in memory. Under `exclusive()`."""
+        lines = self._encode(change)
+        content = encode_file(change, [line for _, line in lines.values()])
+        try:
+            if not self._cleaned:
+                remove_leftovers(self.path)
+                self._cleaned = True
+            descriptor = replace_file(self.path, content)
+        except OSError as error:
+            raise self._unavailable("cannot be written", error) from error
+        with self.lock:
+            if self._records is change.base:
+                self._records.apply(change)
+                self._lines = lines
+                self._seen = _fingerprint(os.fstat(descriptor))
+                self._pin(descriptor)
+            else:  # something that takes no turns wrote to the file meanwhile, and it was read: read again
+                self._seen = None
+                os.close(descriptor)
+        try:
+            sync_folder(self.path.parent)
+        except OSError as error:
+            raise StorageUnavailableError(
+                f"{self.path} was written, but the disk did not confirm it ({error.strerror}): "
+                "the change may be lost if the machine fails now."
+            ) from error
+
+    def _encode(self, change: Change) -> dict[str, tuple[CallerRecord, bytes]]:
+        known = self._lines
+        lines = {}
+        for caller_id, record in {**change.base.callers, **change.callers}.items():
+            if record is not None:
+                line = known.get(caller_id)
+                lines[caller_id] = line if line and line[0] is record else (record, encode_caller(record))
+        return lines
+
+
+def _fingerprint(status: os.stat_result) -> _Fingerprint:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+os.register_at_fork(after_in_child=_JSONFile.renew_after_fork)

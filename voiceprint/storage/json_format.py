@@ -1,0 +1,196 @@
+"""What a JSON store's file holds.
+
+It is one JSON object. Each caller is a line, keyed by the caller id:
+
+    "alice": {"caller_id": "alice", "metadata": {...}, "created_at": "...Z", "last_seen": "...Z",
+              "voiceprints": [{"id": 1, "revision": 1, "encoder": "resemblyzer", "created_at": "...Z",
+                               "embedding": [...]}]}
+
+The empty key, which no caller can have, holds what the change feed needs:
+
+    "": {"format": 2, "identity": "...", "revision": 7, "next_id": 4, "feed_floor": 0,
+         "tombstones": [[6, 2]]}
+
+Files of OpusAgent (no empty key; one `embedding` per caller) are read as they are, and take this form
+with the first change.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import orjson
+
+from voiceprint.errors import InvalidArgumentError, StorageCorruptError
+from voiceprint.models import RESEMBLYZER_SPACE
+from voiceprint.storage.records import CallerRecord, Change, PrintRecord, Records
+from voiceprint.validation import check_caller_id, check_embedding, check_time
+
+FORMAT = 2
+_HEADER = ""
+
+
+def encode_file(change: Change, callers: list[bytes]) -> bytes:
+    """The file after `change`: the header and the lines of all callers."""
+    tombstones, feed_floor = change.tombstones()
+    header = {
+        "format": FORMAT,
+        "identity": change.identity,
+        "revision": change.revision,
+        "next_id": change.next_id,
+        "feed_floor": feed_floor,
+        "tombstones": tombstones,
+    }
+    return b"{\n" + b",\n".join([_entry(_HEADER, header), *callers]) + b"\n}\n"
+
+
+def encode_caller(caller: CallerRecord) -> bytes:
+    """The line of one caller."""
+    return _entry(
+        caller.caller_id,
+        {
+            "caller_id": caller.caller_id,
+            "metadata": caller.metadata,
+            "created_at": caller.created_at,
+            "last_seen": caller.last_seen,
+            "voiceprints": [
+                {
+                    "id": print_.id,
+                    "revision": print_.revision,
+                    "encoder": print_.encoder,
+                    "created_at": print_.created_at,
+                    "embedding": print_.embedding,
+                }
+                for print_ in caller.prints
+            ],
+        },
+    )
+
+
+def _entry(key: str, value: dict[str, Any]) -> bytes:
+    # float32 is written in the fewest digits that give the same float32 again.
+    return orjson.dumps(key) + b": " + orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def parse_file(content: bytes, path: str) -> Records:
+    """The state that a file's content holds. Raises `StorageCorruptError`, naming the file and place."""
+    if not content:
+        _corrupt(path, "is empty: it was cut off. Restore it from a backup, or delete it to start anew")
+    try:
+        entries = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        # Not the error's own text: it may quote the content.
+        _corrupt(
+            path, f"is not JSON from line {error.lineno}, column {error.colno} on: it is damaged or cut off"
+        )
+    except RecursionError:
+        _corrupt(path, "is nested too deep to be a store")
+    if not isinstance(entries, dict):
+        _corrupt(path, "does not hold a JSON object keyed by caller id")
+    header = entries.pop(_HEADER, None)
+    if header is None:
+        parser = _Parser(path, revision=1, next_id=1)
+        return Records(parser.callers(entries), revision=1, next_id=parser.next_id, feed_floor=1)
+    return _parse_with_header(header, entries, path)
+
+
+def _parse_with_header(header: Any, entries: dict[str, Any], path: str) -> Records:
+    if not isinstance(header, dict):
+        _corrupt(path, 'has something other than an object under its "" key')
+    if header.get("format") != FORMAT:
+        _corrupt(
+            path,
+            f"has the format {header.get('format')!r}, and this version reads {FORMAT}: "
+            "it was written by a newer version, or is damaged",
+        )
+    parser = _Parser(path, **{name: _whole(header, name, path) for name in ("revision", "next_id")})
+    identity, tombstones = header.get("identity"), header.get("tombstones")
+    if not isinstance(identity, str) or not identity:
+        _corrupt(path, 'has no identity under its "" key')
+    if not isinstance(tombstones, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and all(type(n) is int for n in pair) for pair in tombstones
+    ):
+        _corrupt(path, 'has damaged tombstones under its "" key')
+    return Records(
+        parser.callers(entries),
+        identity=identity,
+        revision=parser.revision,
+        next_id=parser.next_id,
+        feed_floor=_whole(header, "feed_floor", path),
+        tombstones=[(revision, id_) for revision, id_ in tombstones],
+    )
+
+
+class _Parser:
+    """Checks and takes in the callers of one file, giving ids to prints that have none yet."""
+
+    def __init__(self, path: str, revision: int, next_id: int) -> None:
+        self.path = path
+        self.revision = revision
+        self.next_id = next_id
+        self._given = next_id  # ids below were given out by a store, and stand in the file
+        self._ids: set[int] = set()
+        self._dimensions: dict[str, int] = {}
+
+    def callers(self, entries: dict[str, Any]) -> list[CallerRecord]:
+        return [self._caller(key, entry) for key, entry in entries.items()]
+
+    def _caller(self, key: str, entry: Any) -> CallerRecord:
+        place = f"caller {key[:40]!r}"
+        if not isinstance(entry, dict):
+            _corrupt(self.path, "is not an object", place)
+        if entry.get("caller_id", key) != key:
+            _corrupt(self.path, "holds the record of another caller", place)
+        metadata = entry.get("metadata")
+        if not isinstance(metadata, dict | None):
+            _corrupt(self.path, "has metadata that is not an object", place)
+        prints = entry.get("voiceprints")
+        if prints is None and "embedding" in entry:  # as OpusAgent writes it: one print, without an id
+            prints = [{"embedding": entry["embedding"], "created_at": entry.get("created_at")}]
+        if not isinstance(prints, list):
+            _corrupt(self.path, "has no voiceprints", place)
+        try:
+            return CallerRecord(
+                check_caller_id(key),
+                metadata or {},
+                check_time(entry.get("created_at")),
+                check_time(entry.get("last_seen")),
+                tuple(self._print(print_, place) for print_ in prints),
+            )
+        except InvalidArgumentError as error:
+            _corrupt(self.path, str(error), place)
+
+    def _print(self, entry: Any, place: str) -> PrintRecord:
+        if not isinstance(entry, dict):
+            _corrupt(self.path, "has a voiceprint that is not an object", place)
+        encoder = entry.get("encoder", RESEMBLYZER_SPACE)
+        if not isinstance(encoder, str):
+            _corrupt(self.path, "has a voiceprint of no named encoder", place)
+        if not isinstance(entry.get("embedding"), list):
+            _corrupt(self.path, "has a voiceprint without an embedding", place)
+        embedding = check_embedding(entry["embedding"], encoder)
+        if self._dimensions.setdefault(encoder, embedding.size) != embedding.size:
+            _corrupt(self.path, f"has an embedding of {embedding.size} values, unlike the others", place)
+        if "id" in entry:
+            id_, revision = _whole(entry, "id", self.path), _whole(entry, "revision", self.path)
+            if not 0 < id_ < self._given or revision > self.revision:
+                _corrupt(self.path, f"has the voiceprint id {id_}, which was not given out yet", place)
+        else:
+            id_, revision = self.next_id, self.revision
+            self.next_id += 1
+        if id_ in self._ids:
+            _corrupt(self.path, f"has the voiceprint id {id_}, which another print has too", place)
+        self._ids.add(id_)
+        return PrintRecord(id_, revision, encoder, check_time(entry.get("created_at")), embedding)
+
+
+def _whole(entry: dict[str, Any], name: str, path: str) -> int:
+    value = entry.get(name)
+    if type(value) is not int or value < 0:
+        _corrupt(path, f"has no whole number where its {name} should be")
+    return value
+
+
+def _corrupt(path: str, what: str, place: str = "") -> NoReturn:
+    subject = f"{path}: {place}" if place else path
+    raise StorageCorruptError(f"{subject} {what.rstrip('.')}. The file was left as it is.")

@@ -1,0 +1,276 @@
+"""The records of a store that holds them all in memory, and the one set of rules that changes them.
+
+`Records` is a committed state. A `Change` is made on top of one without touching it, so that a store
+can write it to disk first and `apply` it only when that has succeeded.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.errors import CallerNotFoundError, InvalidArgumentError
+from voiceprint.models import Caller, Finding, Voiceprint
+from voiceprint.storage.base import Changes
+from voiceprint.validation import check_caller_id, check_embedding, check_metadata, check_time, now
+
+# Deletions that the change feed remembers. An index that is further behind is rebuilt, which at
+# this many changes costs about as much as catching up.
+MAX_TOMBSTONES = 10_000
+
+
+@dataclass(frozen=True)
+class PrintRecord:
+    """A voiceprint as stored."""
+
+    id: int
+    revision: int
+    encoder: str
+    created_at: str | None
+    embedding: NDArray[np.float32] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class CallerRecord:
+    """A caller as stored; `prints` in the order of their enrolment, the oldest first."""
+
+    caller_id: str
+    metadata: dict[str, Any] = field(repr=False)
+    created_at: str | None
+    last_seen: str | None
+    prints: tuple[PrintRecord, ...]
+
+    def voiceprint(self, print_: PrintRecord) -> Voiceprint:
+        """One of this caller's prints as the public model, with a copy of the metadata."""
+        return Voiceprint.model_construct(
+            caller_id=self.caller_id,
+            encoder=print_.encoder,
+            embedding=print_.embedding,
+            metadata=check_metadata(self.metadata),
+            created_at=print_.created_at,
+            last_seen=self.last_seen,
+            id=print_.id,
+            revision=print_.revision,
+        )
+
+    def caller(self) -> Caller:
+        """This caller as the public model, with copies of the metadata."""
+        return Caller.model_construct(
+            caller_id=self.caller_id,
+            metadata=check_metadata(self.metadata),
+            created_at=self.created_at,
+            last_seen=self.last_seen,
+            voiceprints=tuple(self.voiceprint(print_) for print_ in self.prints),
+        )
+
+
+class Records:
+    """A committed state: the callers, and what the change feed needs.
+
+    owner: voiceprint id to caller id; dimensions: embedding space to the length of its embeddings.
+    identity: of the store, "" until the first write gives it one.
+    revision: of the last change; prints_revision: of the last that touched a voiceprint.
+    next_id: voiceprint id to be given next.
+    feed_floor: the feed knows all changes after this revision.
+    tombstones: (revision, voiceprint id) of deletions, in the order of revisions.
+    """
+
+    def __init__(
+        self,
+        callers: Iterable[CallerRecord] = (),
+        *,
+        identity: str = "",
+        revision: int = 0,
+        next_id: int = 1,
+        feed_floor: int = 0,
+        tombstones: Iterable[tuple[int, int]] = (),
+    ) -> None:
+        self.callers = {caller.caller_id: caller for caller in callers}
+        self.owner = {print_.id: c.caller_id for c in self.callers.values() for print_ in c.prints}
+        self.dimensions = {p.encoder: p.embedding.size for c in self.callers.values() for p in c.prints}
+        self.identity = identity
+        self.revision = revision
+        self.next_id = next_id
+        self.feed_floor = feed_floor
+        self.tombstones = list(tombstones)
+        self.prints_revision = revision
+
+    def changes(self, since: int, encoder: str) -> Changes | None:
+        """As `Storage.changes`."""
+        if not self.feed_floor <= since <= self.revision:
+            return None
+        if since >= self.prints_revision:  # only metadata or times have changed: spare the walk
+            return self._feed([], [])
+        newer = [
+            print_
+            for caller in self.callers.values()
+            for print_ in caller.prints
+            if print_.revision > since and print_.encoder == encoder
+        ]
+        return self._feed([id_ for revision, id_ in self.tombstones if revision > since], newer)
+
+    def _feed(self, removed: list[int], prints: list[PrintRecord]) -> Changes:
+        ids, embeddings = as_arrays(prints)
+        return Changes(self.revision, np.array(removed, dtype=np.int64), ids, embeddings)
+
+    def restart_feed(self, after: int) -> None:
+        """Move the revision past `after` and forget what came before: every follower will rebuild."""
+        self.revision = max(self.revision, after + 1)
+        self.feed_floor = self.prints_revision = self.revision
+
+    def check(self, limit: int) -> list[Finding]:
+        """What no state should have and a damaged or hand-edited one may."""
+        return [
+            Finding(
+                code="too_many_voiceprints",
+                place=f"caller {caller.caller_id!r}",
+                message=f"{len(caller.prints)} voiceprints, and {limit} are the limit: "
+                "the next enrolment removes the oldest.",
+            )
+            for caller in self.callers.values()
+            if len(caller.prints) > limit
+        ]
+
+    def prints(self, encoder: str) -> list[PrintRecord]:
+        """All voiceprints of one embedding space."""
+        return [p for caller in self.callers.values() for p in caller.prints if p.encoder == encoder]
+
+    def apply(self, change: Change) -> None:
+        """Make `change`, which was made on top of this very state, the committed one."""
+        for caller_id, caller in change.callers.items():
+            if caller is None:
+                self.callers.pop(caller_id, None)
+            else:
+                self.callers[caller_id] = caller
+                self.owner.update((print_.id, caller_id) for print_ in caller.prints)
+        for id_ in change.removed:
+            self.owner.pop(id_, None)
+        self.dimensions.update(change.dimensions)
+        self.identity = change.identity
+        self.revision = change.revision
+        self.next_id = change.next_id
+        self.tombstones, self.feed_floor = change.tombstones()
+        if change.touches_prints:
+            self.prints_revision = change.revision
+
+
+class Change:
+    """A change on top of `base`: what will be different once it is committed.
+
+    callers: the new record of each caller that differs, None for one that is removed.
+    removed: ids of voiceprints that go.
+    """
+
+    def __init__(self, base: Records) -> None:
+        self.base = base
+        self.identity = base.identity or uuid.uuid4().hex
+        self.revision = base.revision + 1
+        self.next_id = base.next_id
+        self.callers: dict[str, CallerRecord | None] = {}
+        self.removed: list[int] = []
+        self.dimensions: dict[str, int] = {}
+        self.touches_prints = False
+        self._time = now()
+
+    def __bool__(self) -> bool:
+        return bool(self.callers)
+
+    def find(self, caller_id: str) -> CallerRecord | None:
+        """The caller's record as this change leaves it."""
+        if caller_id in self.callers:
+            return self.callers[caller_id]
+        return self.base.callers.get(caller_id)
+
+    def tombstones(self) -> tuple[list[tuple[int, int]], int]:
+        """The deletions to remember after this change, and the floor of the feed that follows."""
+        entries = self.base.tombstones + [(self.revision, id_) for id_ in self.removed]
+        floor = self.base.feed_floor
+        if len(entries) > MAX_TOMBSTONES:
+            floor = entries[-MAX_TOMBSTONES - 1][0]
+            entries = [entry for entry in entries if entry[0] > floor]
+        return entries, floor
+
+    def save(self, voiceprint: Voiceprint, limit: int) -> Voiceprint:
+        """As `Storage.save`."""
+        caller_id = check_caller_id(voiceprint.caller_id)
+        created_at = check_time(voiceprint.created_at) or self._time
+        seen = check_time(voiceprint.last_seen) or self._time
+        caller = self.find(caller_id) or CallerRecord(caller_id, {}, created_at, None, ())
+        embedding = check_embedding(voiceprint.embedding, voiceprint.encoder)
+        self._check_dimension(voiceprint.encoder, embedding.size)
+        own = voiceprint.id in {print_.id for print_ in caller.prints}
+        if own and voiceprint.id is not None:
+            id_ = voiceprint.id
+        else:
+            id_, self.next_id = self.next_id, self.next_id + 1
+        record = PrintRecord(id_, self.revision, voiceprint.encoder, created_at, embedding)
+        if own:
+            prints = [record if print_.id == id_ else print_ for print_ in caller.prints]
+        else:
+            prints = [*caller.prints, record]
+        self.removed += [print_.id for print_ in prints[:-limit]]
+        caller = replace(
+            caller,
+            metadata=check_metadata({**caller.metadata, **voiceprint.metadata}),
+            last_seen=_later(caller.last_seen, seen),
+            prints=tuple(prints[-limit:]),
+        )
+        self.callers[caller_id] = caller
+        self.touches_prints = True
+        return caller.voiceprint(record)
+
+    def _check_dimension(self, encoder: str, size: int) -> None:
+        known = self.dimensions.get(encoder, self.base.dimensions.get(encoder, size))
+        if size != known:
+            raise InvalidArgumentError(
+                f"The embedding has {size} values; those of the space {encoder!r} in this store have {known}."
+            )
+        self.dimensions[encoder] = size
+
+    def delete(self, caller_id: str) -> int:
+        """As `Storage.delete`."""
+        caller = self.find(check_caller_id(caller_id))
+        if caller is None:
+            return 0
+        self.callers[caller.caller_id] = None
+        self.removed += [print_.id for print_ in caller.prints]
+        self.touches_prints = True
+        return len(caller.prints)
+
+    def update_metadata(self, caller_id: str, metadata: dict[str, Any], put: bool) -> CallerRecord:
+        """As `Storage.update_metadata`; `put`: in place of the old one, instead of merging."""
+        caller = self.find(check_caller_id(caller_id))
+        if caller is None:
+            raise CallerNotFoundError(f"There is no caller {caller_id!r} in the store.")
+        metadata = check_metadata(metadata)
+        merged = metadata if put else check_metadata({**caller.metadata, **metadata})
+        updated = replace(caller, metadata=merged)
+        self.callers[updated.caller_id] = updated
+        return updated
+
+    def touch(self, caller_id: str, when: str | None) -> bool:
+        """As `Storage.touch`."""
+        caller = self.find(check_caller_id(caller_id))
+        if caller is None:
+            return False
+        seen = _later(caller.last_seen, check_time(when) or self._time)
+        self.callers[caller.caller_id] = replace(caller, last_seen=seen)
+        return True
+
+
+def as_arrays(prints: list[PrintRecord]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Ids int64[n] and embeddings float32[n, dimension] of prints of one embedding space."""
+    ids = np.array([print_.id for print_ in prints], dtype=np.int64)
+    if not prints:
+        return ids, np.empty((0, 0), dtype=np.float32)
+    return ids, np.stack([print_.embedding for print_ in prints])
+
+
+def _later(one: str | None, other: str) -> str:
+    # Canonical times compare as text. A clock that was set back must not undo a sighting.
+    return other if one is None else max(one, other)

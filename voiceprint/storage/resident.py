@@ -1,0 +1,123 @@
+"""What the stores that hold all records in memory have in common: every method but how to commit."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from heapq import nsmallest
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.errors import StorageError
+from voiceprint.models import RESEMBLYZER_SPACE, Caller, Finding, Voiceprint
+from voiceprint.storage.base import (
+    DEFAULT_BATCH,
+    DEFAULT_MAX_VOICEPRINTS,
+    DEFAULT_PAGE,
+    Changes,
+    Storage,
+    check_limit,
+    check_page,
+)
+from voiceprint.storage.records import Change, Records, as_arrays
+from voiceprint.validation import check_caller_id
+
+
+class ResidentStorage(Storage):
+    """A store that answers from memory. A subclass says how a state is read and a change committed."""
+
+    def __init__(self, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
+        super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller)
+        self._closed = False
+
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[Records]:
+        """The committed state, which stays as it is until the context ends."""
+
+    @abstractmethod
+    def _writing(self) -> AbstractContextManager[Change]:
+        """An empty change on the committed state; it is committed when the context ends without an error."""
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageError(f"The store {self.location} was closed: open it again.")
+
+    def identity(self) -> str:
+        with self._reading() as records:
+            return records.identity
+
+    def save_many(
+        self, voiceprints: Iterable[Voiceprint], *, max_voiceprints: int | None = None
+    ) -> list[Voiceprint]:
+        limit = check_limit(max_voiceprints, self.max_voiceprints_per_caller)
+        voiceprints = list(
+            voiceprints
+        )  # taken in before the lock: the iterable may be slow, or use this store
+        with self._writing() as change:
+            return [change.save(voiceprint, limit) for voiceprint in voiceprints]
+
+    def delete(self, caller_id: str) -> int:
+        with self._writing() as change:
+            return change.delete(caller_id)
+
+    def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
+        with self._writing() as change:
+            return change.update_metadata(caller_id, metadata, put=replace).caller()
+
+    def touch(self, caller_id: str, when: str | None = None) -> bool:
+        with self._writing() as change:
+            return change.touch(caller_id, when)
+
+    def get(self, caller_id: str) -> Caller | None:
+        caller_id = check_caller_id(caller_id)
+        with self._reading() as records:
+            record = records.callers.get(caller_id)
+        return None if record is None else record.caller()
+
+    def get_many(self, ids: Iterable[int]) -> dict[int, Voiceprint]:
+        found = {}
+        with self._reading() as records:
+            for id_ in ids:
+                owner = records.owner.get(int(id_))
+                if owner is not None:
+                    caller = records.callers[owner]
+                    found[int(id_)] = (caller, next(p for p in caller.prints if p.id == id_))
+        return {id_: caller.voiceprint(print_) for id_, (caller, print_) in found.items()}
+
+    def callers(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[Caller]:
+        check_page(limit)
+        with self._reading() as records:
+            names = nsmallest(limit, (name for name in records.callers if name > after))
+            page = [records.callers[name] for name in names]
+        return [record.caller() for record in page]
+
+    def count(self) -> int:
+        with self._reading() as records:
+            return len(records.owner)
+
+    def count_callers(self) -> int:
+        with self._reading() as records:
+            return len(records.callers)
+
+    def revision(self) -> int:
+        with self._reading() as records:
+            return records.revision
+
+    def changes(self, since: int, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
+        with self._reading() as records:
+            return records.changes(since, encoder)
+
+    def scan(
+        self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        check_page(batch_size)
+        with self._reading() as records:
+            prints = records.prints(encoder)
+        return (as_arrays(prints[at : at + batch_size]) for at in range(0, len(prints), batch_size))
+
+    def check(self) -> list[Finding]:
+        with self._reading() as records:
+            return records.check(self.max_voiceprints_per_caller)

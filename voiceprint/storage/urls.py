@@ -1,0 +1,45 @@
+"""Opening the store that a URL or the configuration names."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from voiceprint.errors import ConfigurationError
+from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS, Storage
+from voiceprint.storage.json import JSONStorage
+from voiceprint.storage.memory import MemoryStorage
+from voiceprint.storage.pending import RedisStorage, SQLiteStorage
+
+if TYPE_CHECKING:
+    from voiceprint.config import VoiceFingerprintConfig
+
+FORMS = "json:PATH, sqlite:PATH, redis://HOST:PORT/DB or memory:"
+
+
+def open_storage(url: str, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> Storage:
+    """The store at `url`: json:PATH, sqlite:PATH, redis://HOST:PORT/DB or memory:.
+
+    Raises `ConfigurationError` for a URL of no known form, and what the store raises on opening.
+    """
+    scheme, colon, rest = url.partition(":")
+    if colon and scheme == "json" and rest:
+        return JSONStorage(rest, max_voiceprints_per_caller=max_voiceprints_per_caller)
+    if colon and scheme == "memory" and not rest:
+        return MemoryStorage(max_voiceprints_per_caller=max_voiceprints_per_caller)
+    if colon and scheme == "sqlite" and rest:
+        SQLiteStorage(rest)
+    if colon and scheme in ("redis", "rediss", "unix") and rest:
+        RedisStorage(url)
+    shown = re.sub(r"//[^@/]*@", "//***@", url)  # a URL may hold a password
+    raise ConfigurationError(f"{shown!r} names no store: the forms are {FORMS}.")
+
+
+def configured_storage(config: VoiceFingerprintConfig) -> Storage:
+    """The store that `config` chooses."""
+    url = (
+        config.redis_url
+        if config.storage_backend == "redis"
+        else f"{config.storage_backend}:{config.storage_path}"
+    )
+    return open_storage(url, max_voiceprints_per_caller=config.max_voiceprints_per_caller)
