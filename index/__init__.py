@@ -1,1 +1,8 @@
-"""A vector index that knows nothing of voices."""
+"""A vector index that knows nothing of voices: ids and unit vectors in, the nearest ids out."""
+
+from __future__ import annotations
+
+from voiceprint.index.errors import IndexCorruptError
+from voiceprint.index.vector_index import VectorIndex
+
+__all__ = ["IndexCorruptError", "VectorIndex"]

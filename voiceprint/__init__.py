@@ -1,1 +1,77 @@
-"""Speaker identification for call centres and voice agents."""
+"""Speaker identification for call centres and voice agents: enrol callers, and know who is calling.
+
+    from voiceprint import OpusAgentVoiceRecognizer
+
+    recognizer = OpusAgentVoiceRecognizer()
+    recognizer.enroll_caller("alice", audio, {"name": "Alice"})
+    recognizer.match_caller(other_audio)  # ("alice", 0.93, {"name": "Alice"}), or None
+
+What is slow to import (torch, faiss, audio codecs) is loaded where it is first used.
+"""
+
+from __future__ import annotations
+
+from voiceprint.audio import AudioQuality, assess, load_audio
+from voiceprint.config import Config, VoiceFingerprintConfig
+from voiceprint.encoder import Encoder
+from voiceprint.errors import (
+    AudioQualityError,
+    CallerNotFoundError,
+    ConfigurationError,
+    DisabledError,
+    EncoderError,
+    InvalidArgumentError,
+    InvalidAudioError,
+    StorageCorruptError,
+    StorageError,
+    StorageUnavailableError,
+    VoiceprintError,
+)
+from voiceprint.models import Caller, Finding, Match, Verification, Voiceprint
+from voiceprint.recognizer import OpusAgentVoiceRecognizer
+from voiceprint.storage import (
+    JSONStorage,
+    MemoryStorage,
+    RedisStorage,
+    SQLiteStorage,
+    Storage,
+    open_storage,
+)
+from voiceprint.utils import normalize_embedding, preprocess_audio
+
+__all__ = [
+    "AudioQuality",
+    "AudioQualityError",
+    "Caller",
+    "CallerNotFoundError",
+    "Config",
+    "ConfigurationError",
+    "DisabledError",
+    "Encoder",
+    "EncoderError",
+    "Finding",
+    "InvalidArgumentError",
+    "InvalidAudioError",
+    "JSONStorage",
+    "Match",
+    "MemoryStorage",
+    "OpusAgentVoiceRecognizer",
+    "RedisStorage",
+    "SQLiteStorage",
+    "Storage",
+    "StorageCorruptError",
+    "StorageError",
+    "StorageUnavailableError",
+    "Verification",
+    "VoiceFingerprintConfig",
+    "Voiceprint",
+    "VoiceprintError",
+    "__version__",
+    "assess",
+    "load_audio",
+    "normalize_embedding",
+    "open_storage",
+    "preprocess_audio",
+]
+
+__version__ = "0.1.0"

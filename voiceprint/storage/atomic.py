@@ -18,7 +18,7 @@ def replace_file(path: Path, content: bytes) -> int:
     """
     descriptor, temporary = tempfile.mkstemp(prefix=_prefix(path), suffix=_SUFFIX, dir=path.parent)
     try:
-        with open(descriptor, "wb", closefd=False) as stream:
+        with os.fdopen(descriptor, "wb", closefd=False) as stream:
             stream.write(content)
         os.fsync(descriptor)
         Path(temporary).replace(path)

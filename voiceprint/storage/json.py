@@ -204,7 +204,7 @@ class _JSONFile:
             raise self._unavailable("cannot be read", error) from error
         try:
             seen = _fingerprint(os.fstat(descriptor))
-            with open(descriptor, "rb", closefd=False) as stream:
+            with os.fdopen(descriptor, "rb", closefd=False) as stream:
                 return parse_file(stream.read(), str(self.path)), seen, descriptor
         except BaseException as error:
             os.close(descriptor)

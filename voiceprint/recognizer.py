@@ -1,0 +1,382 @@
+"""`OpusAgentVoiceRecognizer`: enrol callers by voice, and say who is calling."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.audio import SAMPLE_RATE, AudioQuality, assess, to_mono
+from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.encoder import default_encoder
+from voiceprint.errors import (
+    AudioQualityError,
+    CallerNotFoundError,
+    DisabledError,
+    EncoderError,
+    InvalidArgumentError,
+    StorageUnavailableError,
+    VoiceprintError,
+)
+from voiceprint.gallery import Gallery, rank
+from voiceprint.models import Caller, Finding, Match, Verification, Voiceprint
+from voiceprint.storage import Storage, configured_storage
+from voiceprint.validation import check_caller_id, check_metadata
+
+if TYPE_CHECKING:
+    from voiceprint.encoder import Encoder
+
+__all__ = ["OpusAgentVoiceRecognizer"]
+
+logger = logging.getLogger(__name__)
+
+# Net speech that a probe needs, in seconds: below it the embedding says little about the speaker.
+MIN_PROBE_SPEECH_S = 1.0
+
+# Enrolments that `enroll_many` stores in one change: a crash loses at most these, and a store that
+# writes all it holds with every change is not slowed down by a long list.
+ENROLMENT_BATCH = 64
+
+
+class OpusAgentVoiceRecognizer:
+    """Enrols callers by voice and identifies them. Cheap to make, and safe to use from many threads.
+
+    storage_backend: a `Storage`; None opens the one that the configuration chooses.
+    config: settings; None reads them from the environment. They are read at every call, so a change
+        of an attribute counts from the next call on.
+    encoder: an `Encoder`; None takes Resemblyzer's, loaded once per process, at its first use.
+
+    Audio buffers are arrays of int16, int32, uint8 or float in [-1, 1], mono or with channels, at
+    `sample_rate` 8000 to 48000 Hz. Every method that takes one raises `InvalidAudioError` for a
+    buffer that is not audio, and `AudioQualityError` for audio that is too short or too poor; the
+    store's errors pass through.
+    """
+
+    def __init__(
+        self,
+        storage_backend: Storage | None = None,
+        *,
+        config: VoiceFingerprintConfig | None = None,
+        encoder: Encoder | None = None,
+    ) -> None:
+        self.config = VoiceFingerprintConfig() if config is None else config
+        self.encoder = default_encoder() if encoder is None else encoder
+        self.storage = configured_storage(self.config) if storage_backend is None else storage_backend
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.storage!r}, encoder={self.encoder.name!r})"
+
+    # Audio
+
+    def get_embedding(
+        self, audio_buffer: NDArray[Any], *, sample_rate: int = SAMPLE_RATE
+    ) -> NDArray[np.float32]:
+        """The embedding of the voice: float32[256] of length 1.
+
+        Any amount of speech will do; without speech, `AudioQualityError`. Raises `DisabledError`.
+        """
+        self._check_enabled()
+        return self._embed(audio_buffer, sample_rate)
+
+    def _embed(self, audio_buffer: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
+        audio = to_mono(audio_buffer, sample_rate, self.encoder.sample_rate)
+        try:
+            return self.encoder.embed(audio)
+        except EncoderError:
+            quality = assess(audio_buffer, sample_rate=sample_rate)
+            if quality.net_speech_s > 0:
+                raise
+            # The encoder's word for it is not the caller's: the audio is at fault, and may be retried.
+            raise AudioQualityError(
+                f"The audio ({quality.duration_s:.1f} s) holds no speech: nothing can be told of a voice.",
+                quality,
+            ) from None
+
+    def _enrollable(self, audio_buffer: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
+        """The embedding, of audio that is long and good enough to enrol."""
+        quality = assess(audio_buffer, sample_rate=sample_rate)
+        needed = self.config.enrollment_duration
+        if quality.duration_s < needed:
+            raise AudioQualityError(
+                f"Enrolment needs {needed:g} s of audio, and this is {quality.duration_s:.2f} s: record "
+                f"{needed - quality.duration_s:.1f} s more, or set VOICE_ENROLLMENT_DURATION.",
+                quality,
+            )
+        self._check_quality(quality)
+        return self._embed(audio_buffer, sample_rate)
+
+    def _probe(self, audio_buffer: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
+        """The embedding, of audio that is good enough to be matched."""
+        quality = assess(audio_buffer, sample_rate=sample_rate)
+        if quality.net_speech_s < MIN_PROBE_SPEECH_S:
+            raise AudioQualityError(
+                f"Matching needs {MIN_PROBE_SPEECH_S:g} s of speech, and this audio holds "
+                f"{quality.net_speech_s:.1f} s: wait for the caller to say more.",
+                quality,
+            )
+        self._check_quality(quality)
+        return self._embed(audio_buffer, sample_rate)
+
+    def _check_quality(self, quality: AudioQuality) -> None:
+        minimum = self.config.min_audio_quality
+        if quality.score < minimum:
+            raise AudioQualityError(
+                f"The audio quality is {quality.score:.2f}, and {minimum:g} is needed "
+                f"({', '.join(quality.feedback) or 'poor in all respects'}): record again, "
+                "or set VOICE_MIN_AUDIO_QUALITY.",
+                quality,
+            )
+
+    def _check_enabled(self) -> None:
+        if not self.config.fingerprinting_enabled:
+            raise DisabledError(
+                "Voice fingerprinting is off: set VOICE_FINGERPRINTING_ENABLED=true to use it."
+            )
+
+    # Enrolment
+
+    def enroll_caller(
+        self,
+        caller_id: str,
+        audio_buffer: NDArray[Any],
+        metadata: dict[str, Any] | None = None,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> Voiceprint:
+        """Store a voiceprint of a new or known caller, and return it.
+
+        metadata: JSON object, merged into what is known of the caller, new keys winning. The audio
+        needs `enrollment_duration` seconds and `min_audio_quality`. With more than
+        `max_voiceprints_per_caller` the caller's oldest print is replaced. Raises `DisabledError`,
+        `InvalidArgumentError` for a caller id or metadata that cannot be stored.
+        """
+        voiceprint = self._voiceprint(caller_id, audio_buffer, metadata, sample_rate)
+        return self.storage.save(voiceprint, max_voiceprints=self.config.max_voiceprints_per_caller)
+
+    def _voiceprint(
+        self, caller_id: str, audio_buffer: NDArray[Any], metadata: dict[str, Any] | None, sample_rate: int
+    ) -> Voiceprint:
+        self._check_enabled()
+        caller_id, metadata = check_caller_id(caller_id), check_metadata(metadata)  # before the costly part
+        embedding = self._enrollable(audio_buffer, sample_rate)
+        return Voiceprint(caller_id, embedding, metadata, encoder=self.encoder.name)
+
+    def enroll_many(
+        self,
+        samples: Iterable[tuple[str, NDArray[Any], dict[str, Any] | None]],
+        *,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> list[Voiceprint | VoiceprintError]:
+        """Enrol (caller_id, audio, metadata) samples; gives for each, in order, the print or the error.
+
+        No bad sample stops the rest. Prints are stored some dozens at a time; where the store fails,
+        each of those gets its error.
+        """
+        results: list[Voiceprint | VoiceprintError] = []
+        waiting: dict[int, Voiceprint] = {}  # by place in `results`
+
+        def store() -> None:
+            limit = self.config.max_voiceprints_per_caller
+            try:
+                stored = self.storage.save_many(waiting.values(), max_voiceprints=limit)
+            except VoiceprintError as error:  # becomes the result of each: the batch goes on
+                results_of_batch: list[Voiceprint | VoiceprintError] = [error] * len(waiting)
+            else:
+                results_of_batch = [*stored]
+            for place, result in zip(waiting, results_of_batch, strict=True):
+                results[place] = result
+            waiting.clear()
+
+        try:
+            for sample in samples:
+                try:
+                    caller_id, audio_buffer, metadata = sample
+                except (TypeError, ValueError):  # not three things: the sample is bad, not the batch
+                    results.append(
+                        InvalidArgumentError(
+                            "A sample is a tuple of caller_id, audio and metadata (or None)."
+                        )
+                    )
+                    continue
+                try:
+                    voiceprint = self._voiceprint(caller_id, audio_buffer, metadata, sample_rate)
+                except VoiceprintError as error:  # the result of this sample
+                    results.append(error)
+                    continue
+                waiting[len(results)] = voiceprint
+                results.append(voiceprint)
+                if len(waiting) == ENROLMENT_BATCH:
+                    store()
+        finally:  # also when `samples` itself fails midway: what was given before is not lost
+            if waiting:
+                store()
+        return results
+
+    # Identification
+
+    def match_caller(
+        self, audio_buffer: NDArray[Any], *, sample_rate: int = SAMPLE_RATE
+    ) -> tuple[str, float, dict[str, Any]] | None:
+        """Who is calling: (caller_id, similarity, metadata), or None for nobody who is enrolled.
+
+        similarity: cosine, at least `similarity_threshold`. An accepted match moves the caller's
+        `last_seen`. The audio needs 1 s of speech and `min_audio_quality`. None, without a look at
+        the audio, when fingerprinting is disabled.
+        """
+        matches = self.identify(audio_buffer, k=1, sample_rate=sample_rate)
+        if not matches or not matches[0].accepted:
+            return None
+        best = matches[0]
+        self._touch(best.caller_id)
+        return best.caller_id, best.similarity, best.metadata
+
+    def identify(
+        self,
+        audio_buffer: NDArray[Any],
+        k: int = 5,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        threshold: float | None = None,
+        candidates: Iterable[str] | None = None,
+    ) -> list[Match]:
+        """The k callers who sound most alike, the best first; fewer where fewer are enrolled.
+
+        threshold: cosine from which a match counts as accepted, 0 to 1; None takes the configured
+        one. candidates: search among these caller ids only, such as those behind a phone number; ids
+        that are not enrolled are passed over. Empty when fingerprinting is disabled.
+        """
+        if not self.config.fingerprinting_enabled:
+            return []
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise InvalidArgumentError(f"k is {k!r}: a whole number from 1 is allowed.")
+        limit = self._threshold(threshold)
+        if candidates is None:
+            probe = self._probe(audio_buffer, sample_rate)
+            gallery = Gallery.shared(self.storage, self.encoder.name, self.encoder.dimension)
+            ranked = gallery.best(self.storage, probe, k)
+        else:
+            callers = self._candidates(candidates)
+            probe = self._probe(audio_buffer, sample_rate)
+            ranked = rank(probe, [print_ for caller in callers for print_ in self._prints(caller)])[:k]
+        return [
+            Match(
+                caller_id=scored.voiceprint.caller_id,
+                similarity=scored.similarity,
+                metadata=scored.voiceprint.metadata,
+                voiceprint_id=cast(int, scored.voiceprint.id),  # every stored print has one
+                accepted=scored.similarity >= limit,
+            )
+            for scored in ranked
+        ]
+
+    def verify_caller(
+        self, caller_id: str, audio_buffer: NDArray[Any], *, sample_rate: int = SAMPLE_RATE
+    ) -> Verification:
+        """Whether the voice is that of the caller it is said to be.
+
+        Raises `CallerNotFoundError` for a caller who is not enrolled, and `DisabledError`. An accepted
+        verification moves the caller's `last_seen`.
+        """
+        self._check_enabled()
+        caller = self.storage.get(caller_id)
+        prints = self._prints(caller) if caller is not None else []
+        if not prints:
+            raise CallerNotFoundError(f"The caller {caller_id!r} is not enrolled: enrol the caller first.")
+        best = rank(self._probe(audio_buffer, sample_rate), prints)[0]
+        threshold = self.config.similarity_threshold
+        accepted = best.similarity >= threshold
+        if accepted:
+            self._touch(caller_id)
+        return Verification(
+            caller_id=caller_id, accepted=accepted, similarity=best.similarity, threshold=threshold
+        )
+
+    def _threshold(self, threshold: float | None) -> float:
+        if threshold is None:
+            return self.config.similarity_threshold
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+            raise InvalidArgumentError(f"The threshold is {threshold!r}: a number from 0 to 1 is allowed.")
+        return float(threshold)
+
+    def _candidates(self, candidates: Iterable[str]) -> list[Caller]:
+        if isinstance(candidates, str):
+            raise InvalidArgumentError("candidates is one str: give a list of caller ids.")
+        found = (self.storage.get(caller_id) for caller_id in dict.fromkeys(candidates))
+        return [caller for caller in found if caller is not None]
+
+    def _prints(self, caller: Caller) -> list[Voiceprint]:
+        # Embeddings of different encoders are never compared.
+        return [print_ for print_ in caller.voiceprints if print_.encoder == self.encoder.name]
+
+    def _touch(self, caller_id: str) -> None:
+        try:
+            self.storage.touch(caller_id)
+        except StorageUnavailableError as error:
+            # The call has its answer; a store that can be read but not written must not take it away.
+            logger.warning("last_seen of a matched caller could not be stored: %s", error)
+
+    # Callers
+
+    def get_caller(self, caller_id: str) -> Caller | None:
+        """The caller with metadata and voiceprints, or None."""
+        return self.storage.get(caller_id)
+
+    def callers(self) -> Iterator[Caller]:
+        """All callers, in the order of their ids, read from the store a page at a time."""
+        return self.storage.iter_callers()
+
+    def delete_caller(self, caller_id: str) -> int:
+        """Remove a caller with all voiceprints and metadata; gives how many voiceprints there were."""
+        return self.storage.delete(caller_id)
+
+    def check(self) -> list[Finding]:
+        """What is wrong with the store, and where index and store differ; empty when all is well."""
+        findings = self.storage.check()
+        if any(finding.code == "corrupt" for finding in findings):
+            return findings  # there is nothing that an index could be compared with
+        gallery = Gallery.shared(self.storage, self.encoder.name, self.encoder.dimension)
+        return findings + gallery.check(self.storage)
+
+    # From an event loop: each runs in a worker thread, because embedding takes tens of milliseconds
+
+    async def aenroll_caller(
+        self,
+        caller_id: str,
+        audio_buffer: NDArray[Any],
+        metadata: dict[str, Any] | None = None,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> Voiceprint:
+        """`enroll_caller` without blocking the event loop."""
+        return await asyncio.to_thread(
+            self.enroll_caller, caller_id, audio_buffer, metadata, sample_rate=sample_rate
+        )
+
+    async def amatch_caller(
+        self, audio_buffer: NDArray[Any], *, sample_rate: int = SAMPLE_RATE
+    ) -> tuple[str, float, dict[str, Any]] | None:
+        """`match_caller` without blocking the event loop."""
+        return await asyncio.to_thread(self.match_caller, audio_buffer, sample_rate=sample_rate)
+
+    async def aidentify(
+        self,
+        audio_buffer: NDArray[Any],
+        k: int = 5,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        threshold: float | None = None,
+        candidates: Iterable[str] | None = None,
+    ) -> list[Match]:
+        """`identify` without blocking the event loop."""
+        return await asyncio.to_thread(
+            self.identify,
+            audio_buffer,
+            k,
+            sample_rate=sample_rate,
+            threshold=threshold,
+            candidates=candidates,
+        )
