@@ -1,0 +1,1 @@
+"""Audio in: buffers and files made mono, speech found, quality scored."""
