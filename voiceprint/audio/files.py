@@ -1,0 +1,146 @@
+"""Audio files in: WAV, FLAC, OGG, MP3 and what else libsndfile reads."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from voiceprint.audio.buffers import MAX_CHANNELS, MAX_SECONDS, check_sample_rate
+from voiceprint.errors import InvalidAudioError
+
+if TYPE_CHECKING:
+    import soundfile
+
+# A writer that cannot seek back (a pipe) leaves one of these as the size of the data chunk.
+_UNKNOWN_SIZES: Final = frozenset({0, 0x7FFFFFFF, 0xFFFFFFFF})
+_LONGEST_OGG_PAGE: Final = 27 + 255 + 255 * 255
+_OGG_END_OF_STREAM: Final = 4
+_UNKNOWN_FRAMES: Final = 1 << 62  # libsndfile gives 2**63 - 1 where a stream does not say its length
+
+
+def load_audio(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], int]:
+    """Read a whole audio file.
+
+    Args:
+        path: a WAV, FLAC, OGG or MP3 file, of 8 to 48 kHz, at most 8 channels and an hour.
+
+    Returns:
+        The samples, float32[n] (mono) or float32[n, channels], integer formats scaled to [-1, 1);
+        and the sample rate in Hz. Both fit `to_mono` and `assess`.
+
+    Raises:
+        InvalidAudioError: the file is missing, unreadable, a directory, empty, truncated, not audio,
+            or of a rate, channel count or length that is not accepted. Names the path and the
+            reason; the cause is chained where there is one.
+    """
+    try:
+        name = Path(os.fspath(path))
+    except TypeError as exc:
+        raise InvalidAudioError(f"path must be a str or a Path, not {type(path).__name__}") from exc
+    try:
+        # Opened here rather than by libsndfile, which reports every failure as "System error".
+        with open(name, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise InvalidAudioError(f"{name} is not a regular file: give the path of an audio file")
+            if not status.st_size:
+                raise InvalidAudioError(f"{name} is empty: it holds no audio")
+            _check_wav_is_whole(name, file, status.st_size)
+            _check_ogg_is_whole(name, file, status.st_size)
+            file.seek(0)
+            return _decode(name, file)
+    except (OSError, ValueError) as exc:
+        if isinstance(exc, InvalidAudioError):
+            raise
+        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        raise InvalidAudioError(f"cannot read {str(name)!r}: {reason}") from exc
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # Opening a named pipe would otherwise wait for a writer, perhaps for ever.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _decode(name: Path, file: BinaryIO) -> tuple[npt.NDArray[np.float32], int]:
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(file) as sound:
+            try:
+                rate = check_sample_rate(sound.samplerate)
+            except InvalidAudioError as exc:
+                raise InvalidAudioError(f"cannot use {name}: {exc}") from exc
+            if sound.channels > MAX_CHANNELS:
+                raise InvalidAudioError(
+                    f"{name} has {sound.channels} channels: at most {MAX_CHANNELS} are accepted"
+                )
+            return _read(name, sound), rate
+    # TypeError: soundfile wants a rate for headerless files (.raw), which therefore cannot be read.
+    except (soundfile.SoundFileError, RuntimeError, TypeError) as exc:
+        raise InvalidAudioError(f"{name} is damaged or not an audio file that can be read: {exc}") from exc
+
+
+def _read(name: Path, sound: soundfile.SoundFile) -> npt.NDArray[np.float32]:
+    """All samples. By the minute: a damaged header may promise any length, which must not be allocated."""
+    blocks: list[npt.NDArray[np.float32]] = []
+    frames = 0
+    while True:
+        block = sound.read(60 * sound.samplerate, dtype="float32")
+        if not len(block):
+            break
+        blocks.append(block)
+        frames += len(block)
+        if frames > MAX_SECONDS * sound.samplerate:
+            raise InvalidAudioError(
+                f"{name} lasts more than {MAX_SECONDS} s: cut out a part where the caller speaks"
+            )
+    if frames < sound.frames < _UNKNOWN_FRAMES:
+        raise InvalidAudioError(
+            f"{name} is truncated: {frames} of {sound.frames} samples are there, copy it again"
+        )
+    if not frames:
+        raise InvalidAudioError(f"{name} holds no samples: record it again")
+    return np.concatenate(blocks)
+
+
+def _check_wav_is_whole(name: Path, file: BinaryIO, size: int) -> None:
+    """Refuse a WAV file that ends before its data chunk does.
+
+    libsndfile silently shortens such a file to what is there, so an upload that was cut off would
+    pass as a shorter recording. So it does with OGG; FLAC and MP3 are found out while decoding.
+    """
+    file.seek(0)
+    header = file.read(12)
+    if header[:4] == b"RIFF" and header[8:] == b"WAVE":
+        position = 12
+        while position + 8 <= size:
+            file.seek(position)
+            chunk = file.read(8)
+            length = int.from_bytes(chunk[4:], "little")
+            if chunk[:4] == b"data":
+                there = size - position - 8
+                if length > there and length not in _UNKNOWN_SIZES:
+                    raise InvalidAudioError(
+                        f"{name} is truncated: {there} of {length} bytes of audio are there, copy it again"
+                    )
+                break
+            position += 8 + length + length % 2  # chunks are padded to an even length
+
+
+def _check_ogg_is_whole(name: Path, file: BinaryIO, size: int) -> None:
+    """Refuse an OGG file whose last page is cut off or does not say that it is the last (RFC 3533)."""
+    file.seek(0)
+    if file.read(4) != b"OggS":
+        return
+    file.seek(max(0, size - _LONGEST_OGG_PAGE))
+    tail = file.read()
+    page = tail[tail.rfind(b"OggS") :]
+    segments = page[26] if len(page) > 26 else 0
+    length = 27 + segments + sum(page[27 : 27 + segments])
+    if len(page) < length or not page[5] & _OGG_END_OF_STREAM:
+        raise InvalidAudioError(f"{name} is truncated: the end of its stream is missing, copy it again")

@@ -1,0 +1,174 @@
+"""How good is this audio for telling who speaks: one score, what it was made of, and what to improve."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from voiceprint.audio import buffers, spectrum, vad
+
+Feedback = Literal["no_speech", "too_short", "too_quiet", "clipped", "noisy", "narrowband"]
+"""What is wrong with the audio; see `AudioQuality`."""
+
+# The factors of the score: (measure, factor) points, linear between, constant beyond. Chosen with margin
+# on both sides: see the table that benchmarks/quality.py prints.
+_VARIETY_DB: Final = ((2.6, 0.0), (4.2, 1.0))
+_SPREAD: Final = ((0.30, 0.0), (0.42, 1.0))
+_MODULATION_DB: Final = ((2.5, 0.0), (4.5, 1.0))
+_STEADINESS: Final = ((0.15, 1.0), (0.35, 0.0))
+_NET_SPEECH_S: Final = ((0.3, 0.0), (1.0, 0.75), (3.0, 1.0))
+_SNR_DB: Final = ((4.0, 0.0), (9.0, 0.6), (15.0, 1.0))
+_CLIPPING: Final = ((0.005, 1.0), (0.025, 0.0))
+_LEVEL_DBFS: Final = ((-66.0, 0.0), (-56.0, 1.0))
+_BANDWIDTH_HZ: Final = ((1000.0, 0.3), (3000.0, 0.9), (7000.0, 1.0))
+
+_QUIETEST_DBFS: Final = -120.0  # what digital silence reports: JSON has no infinity
+
+_FLAT: Final = 0.985  # samples over this share of the extreme belong to a flat top, if their neighbours do
+_NEAR_TOP: Final = 0.7
+_NEAR_TOP_IN_SPEECH: Final = 0.06
+
+
+class AudioQuality(BaseModel):
+    """What `assess` measured. All numbers are finite.
+
+    Attributes:
+        score: 0..1, the product of the factors listed at `assess`; 0.6 is the usual limit.
+        duration_s: of the buffer.
+        net_speech_s: what the encoder will see: the buffer without its pauses, by WebRTC's VAD. The
+            VAD takes many other sounds for speech; `score` is what tells them apart.
+        snr_db: speech over noise floor, dB, -20..60.
+        clipping: share of the speech samples that are cut off flat, 0..1, also when the level was
+            changed or the audio resampled afterwards.
+        level_dbfs: RMS of the speech relative to full scale, -120..0 dB.
+        bandwidth_hz: the highest frequency that carries anything, 0..8000 Hz.
+        feedback: what to improve, the gravest first:
+            no_speech: it does not sound like speech, or less than 0.3 s of it does;
+            too_short: less than 1 s of net speech;
+            too_quiet: the speech is under -60 dBFS;
+            clipped: over 1 % of the speech is cut off;
+            noisy: the SNR is under 12 dB;
+            narrowband: nothing over 4 kHz, as on a telephone line (a remark, not a fault).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    score: float = Field(ge=0.0, le=1.0)
+    duration_s: float = Field(ge=0.0)
+    net_speech_s: float = Field(ge=0.0)
+    snr_db: float
+    clipping: float = Field(ge=0.0, le=1.0)
+    level_dbfs: float
+    bandwidth_hz: float = Field(ge=0.0)
+    feedback: tuple[Feedback, ...] = ()
+
+
+def assess(audio_buffer: npt.ArrayLike, *, sample_rate: int = buffers.SAMPLE_RATE) -> AudioQuality:
+    """Measure how well the audio serves speaker recognition.
+
+    The score is a product of factors in 0..1, each linear between the points given:
+
+        speech      the least of: variety 2.6..4.2 dB, spread 0.30..0.42, modulation 2.5..4.5 dB,
+                    steadiness 0.35..0.15 (see `voiceprint.audio.spectrum`)
+        net speech  0 at 0.3 s, 0.75 at 1 s, 1 from 3 s
+        SNR         0 at 4 dB, 0.6 at 9 dB, 1 from 15 dB
+        clipping    1 to 0.5 %, 0 from 2.5 % of the speech
+        level       0 at -66 dBFS, 1 from -56 dBFS
+        bandwidth   0.3 to 1 kHz, 0.9 at 3 kHz, 1 from 7 kHz
+
+    Args:
+        audio_buffer: anything that `to_mono` takes, from one sample to an hour.
+        sample_rate: of the buffer, Hz in 8000..48000.
+
+    Raises:
+        InvalidAudioError: the buffer or its sample rate cannot be used.
+    """
+    # Clipping is looked for at the buffer's own rate: resampling rounds the flat tops off.
+    native = buffers.to_mono(audio_buffer, sample_rate, target_rate=sample_rate)
+    rate = buffers.check_sample_rate(sample_rate)
+    audio = native if rate == buffers.SAMPLE_RATE else buffers.resample(native, rate, buffers.SAMPLE_RATE)
+    mask = vad.speech_mask(audio)
+    speech = audio[mask] if mask.any() else audio
+    net_speech_s = float(mask.sum()) / buffers.SAMPLE_RATE
+    measures = spectrum.measure(audio)
+    bandwidth_hz = min(measures.bandwidth_hz, rate / 2)
+    clipping = max(_flat_tops(native, rate) * len(audio) / len(speech), _crowded_tops(speech))
+    clipping = min(clipping, 1.0)
+    level_dbfs = _level(speech)
+    speechlike = min(
+        _factor(measures.variety, _VARIETY_DB),
+        _factor(measures.spread, _SPREAD),
+        _factor(measures.modulation, _MODULATION_DB),
+        _factor(measures.steadiness, _STEADINESS),
+    )
+    score = (
+        speechlike
+        * _factor(net_speech_s, _NET_SPEECH_S)
+        * _factor(measures.snr_db, _SNR_DB)
+        * _factor(clipping, _CLIPPING)
+        * _factor(level_dbfs, _LEVEL_DBFS)
+        * _factor(bandwidth_hz, _BANDWIDTH_HZ)
+    )
+    findings: tuple[tuple[Feedback, bool], ...] = (
+        ("no_speech", speechlike < 0.6 or net_speech_s <= 0.3),
+        ("too_short", net_speech_s < 1.0),
+        ("too_quiet", level_dbfs < -60.0),
+        ("clipped", clipping > 0.01),
+        ("noisy", measures.snr_db < 12.0),
+        ("narrowband", bandwidth_hz <= 4000.0),
+    )
+    return AudioQuality(
+        score=score,
+        duration_s=len(native) / rate,
+        net_speech_s=net_speech_s,
+        snr_db=measures.snr_db,
+        clipping=clipping,
+        level_dbfs=level_dbfs,
+        bandwidth_hz=bandwidth_hz,
+        feedback=tuple(code for code, found in findings if found),
+    )
+
+
+def _factor(value: float, points: tuple[tuple[float, float], ...]) -> float:
+    return float(np.interp(value, [x for x, _ in points], [y for _, y in points]))
+
+
+def _level(speech: npt.NDArray[np.float32]) -> float:
+    """RMS around the mean (a constant offset is not sound), dBFS."""
+    rms = float(speech.std(dtype=np.float64))
+    return max(_QUIETEST_DBFS, 20.0 * np.log10(rms)) if rms > 0 else _QUIETEST_DBFS
+
+
+def _flat_tops(audio: npt.NDArray[np.float32], rate: int) -> float:
+    """The share of samples in runs that stay at the positive or the negative extreme, at any level, 0..1.
+
+    Runs of three at 16 kHz: a peak of unclipped speech is seldom as wide. At 8 kHz, two last as long.
+    """
+    width = 3 if rate >= 12000 else 2
+    flat = 0
+    for side in (audio, -audio):
+        extreme = float(side.max())
+        if extreme <= 0.0:
+            continue
+        at_top: npt.NDArray[Any] = np.pad(side >= _FLAT * extreme, width)
+        starts = at_top[: len(at_top) - width + 1].copy()
+        for shift in range(1, width):
+            starts &= at_top[shift : shift + len(starts)]
+        inside = starts.copy()
+        for shift in range(1, width):
+            inside[shift:] |= starts[: len(starts) - shift]
+        flat += int(inside.sum())
+    return flat / len(audio)
+
+
+def _crowded_tops(speech: npt.NDArray[np.float32]) -> float:
+    """How much more often than in speech the samples lie near the extreme, as a share, 0..1.
+
+    Filters and resampling after clipping make the flat tops wavy, but leave the samples crowded there.
+    """
+    size = np.abs(speech)
+    top = float(np.percentile(size, 99.9))
+    return max(0.0, float((size > _NEAR_TOP * top).mean()) - _NEAR_TOP_IN_SPEECH) if top > 0 else 0.0

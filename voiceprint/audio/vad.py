@@ -1,0 +1,107 @@
+"""Where the speech is, by WebRTC's voice activity detector.
+
+The encoder was trained on speech whose long silences are cut by the rule of Resemblyzer's
+`preprocess_wav` (Resemblyzer 0.1.4, `audio.py` and `hparams.py`). The same rule decides here what
+counts as speech, so `net_speech_s` is the amount of audio that the encoder will really see.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+WINDOW: Final = 480
+"""Samples a VAD window: 30 ms at 16 kHz."""
+
+TARGET_DBFS: Final = -30.0
+"""RMS level that quieter audio is raised to before the VAD, which has absolute thresholds."""
+
+_INT16_MAX: Final = 32767
+_AVERAGED: Final = 8  # windows that the moving average looks at
+_DILATION: Final = 7  # windows that a voiced one spreads to: three to each side and itself
+
+
+def raise_volume(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Scale float32[n] to -30 dBFS RMS if it is quieter; louder audio and digital silence stay as they are.
+
+    The peaks of the result may lie beyond [-1, 1].
+    """
+    power = float(np.mean(np.square(audio, dtype=np.float64))) if audio.size else 0.0
+    target = 10.0 ** (TARGET_DBFS / 20.0)
+    # Below 1e-30 nothing was ever recorded, and the gain would overflow float32.
+    if power < 1e-30 or power >= target**2:
+        return audio
+    return np.asarray(audio * np.float32(target / np.sqrt(power)), dtype=np.float32)
+
+
+def voice_flags(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Ask WebRTC's VAD (mode 3, the strictest) of each whole 30 ms window whether it is speech.
+
+    Args:
+        audio: float32[n] in [-1, 1] at 16 kHz, of any level: it is raised as by `raise_volume`.
+
+    Returns:
+        bool[n // 480]; samples after the last whole window are not looked at.
+    """
+    count = len(audio) // WINDOW
+    if not count:
+        return np.zeros(0, dtype=np.bool_)
+    with warnings.catch_warnings():
+        # webrtcvad imports pkg_resources, which warns of its own removal at every import.
+        warnings.simplefilter("ignore")
+        import webrtcvad
+    # Clipped, where Resemblyzer lets the cast wrap around: it only matters for peaks 30 dB over RMS.
+    scaled = np.clip(np.rint(raise_volume(audio)[: count * WINDOW] * _INT16_MAX), -32768, _INT16_MAX)
+    pcm = scaled.astype("<i2").tobytes()
+    is_speech = webrtcvad.Vad(3).is_speech
+    step = 2 * WINDOW
+    return np.fromiter(
+        (is_speech(pcm[start : start + step], 16000) for start in range(0, count * step, step)),
+        dtype=np.bool_,
+        count=count,
+    )
+
+
+def speech_windows(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Smooth per-window flags into the windows that count as speech.
+
+    A window counts when more than half of the eight around it (three before, four after) are
+    voiced, or when one at most three windows away does; so pauses up to 0.18 s stay in.
+
+    Args:
+        flags: bool[w], as from `voice_flags`.
+
+    Returns:
+        bool[w].
+    """
+    count = len(flags)
+    if not count:
+        return np.zeros(0, dtype=np.bool_)
+    # "More than half": Resemblyzer rounds the average, and 0.5 rounds to the even number, 0.
+    voiced = 2 * _running_sum(flags, (_AVERAGED - 1) // 2, _AVERAGED // 2) > _AVERAGED
+    return _running_sum(voiced, _DILATION // 2, _DILATION // 2) > 0
+
+
+def speech_mask(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Mark the samples that Resemblyzer's trimming keeps.
+
+    Args:
+        audio: float32[n] in [-1, 1] at 16 kHz.
+
+    Returns:
+        bool[n]; False for the samples after the last whole window.
+    """
+    mask = np.zeros(len(audio), dtype=np.bool_)
+    windows = np.repeat(speech_windows(voice_flags(audio)), WINDOW)
+    mask[: len(windows)] = windows
+    return mask
+
+
+def _running_sum(flags: npt.NDArray[np.bool_], before: int, after: int) -> npt.NDArray[np.int64]:
+    """For each i, the number of flags set in [i - before, i + after]; int64[w]."""
+    total = np.concatenate(([0], np.cumsum(np.pad(flags, (before, after)), dtype=np.int64)))
+    width = before + after + 1
+    return np.asarray(total[width:] - total[:-width], dtype=np.int64)
