@@ -1,0 +1,43 @@
+"""The commands put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import voiceprint
+from voiceprint.cli import callers, demo, enrolment, identification, upkeep
+
+app = typer.Typer(
+    help="Enrol callers by voice, and say who is calling.",
+    no_args_is_help=True,
+    # Typer's own error page would print local variables: audio and embeddings among them.
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"voiceprint {voiceprint.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Enrol callers by voice, and say who is calling."""
+
+
+app.command("enroll")(enrolment.enroll)
+app.command("enroll-dir")(enrolment.enroll_dir)
+app.command("identify")(identification.identify)
+app.command("verify")(identification.verify)
+app.add_typer(callers.app, name="callers")
+app.command("quality")(upkeep.quality)
+app.command("check")(upkeep.check)
+app.command("demo")(demo.demo)

@@ -1,0 +1,92 @@
+"""`voiceprint callers list | show | delete`."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+
+from voiceprint.cli.common import JsonOption, StoreOption, complain, counted, opened, print_json, say, table
+from voiceprint.errors import CallerNotFoundError
+from voiceprint.models import Caller
+
+app = typer.Typer(help="List, show and delete enrolled callers.", no_args_is_help=True)
+
+CallerId = Annotated[str, typer.Argument(metavar="CALLER_ID")]
+
+
+@app.command("list")
+def list_callers(
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many; default: all.")] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the enrolled callers."""
+    with opened(store) as recognizer:
+        callers = list(islice(recognizer.callers(), limit))
+    if as_json:
+        print_json([_as_json(caller) for caller in callers])
+        return
+    if not callers:
+        say("Nobody is enrolled.")
+        return
+    rows = [(c.caller_id, len(c.voiceprints), _day(c.created_at), _day(c.last_seen)) for c in callers]
+    table("Caller", "Voiceprints", "Enrolled", "Last seen", rows=rows, right=("Voiceprints",))
+
+
+@app.command("show")
+def show_caller(caller_id: CallerId, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Show a caller with metadata and voiceprints."""
+    with opened(store) as recognizer:
+        caller = recognizer.get_caller(caller_id)
+    if caller is None:
+        raise _not_enrolled(caller_id)
+    if as_json:
+        print_json(_as_json(caller))
+        return
+    say(f"{caller.caller_id}: enrolled {_day(caller.created_at)}, last seen {_day(caller.last_seen)}")
+    if caller.metadata:
+        table("Metadata", "Value", rows=caller.metadata.items())
+    rows = [(print_.id, _day(print_.created_at), print_.encoder) for print_ in caller.voiceprints]
+    table("Voiceprint", "Made", "Encoder", rows=rows, right=("Voiceprint",))
+
+
+@app.command("delete")
+def delete_caller(
+    caller_id: CallerId,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a caller with all voiceprints and metadata. This cannot be undone."""
+    with opened(store) as recognizer:
+        caller = recognizer.get_caller(caller_id)
+        if caller is None:
+            raise _not_enrolled(caller_id)
+        if not yes and not typer.confirm(
+            f"Delete {caller_id} with {counted(len(caller.voiceprints), 'voiceprint')}?", err=True
+        ):
+            complain("Nothing was deleted.")
+            raise typer.Exit(1)
+        removed = recognizer.delete_caller(caller_id)
+    if as_json:
+        print_json({"caller_id": caller_id, "voiceprints_removed": removed})
+    else:
+        say(f"Deleted {caller_id} with {counted(removed, 'voiceprint')}.")
+
+
+def _not_enrolled(caller_id: str) -> CallerNotFoundError:
+    return CallerNotFoundError(f"The caller {caller_id!r} is not enrolled: see `voiceprint callers list`.")
+
+
+def _as_json(caller: Caller) -> dict[str, Any]:
+    # Without the embeddings: they are biometric, and nobody reads them on a terminal.
+    fields = caller.model_dump(exclude={"voiceprints"})
+    prints = [print_.model_dump(include={"id", "encoder", "created_at"}) for print_ in caller.voiceprints]
+    return fields | {"voiceprints": prints}
+
+
+def _day(time: str | None) -> str:
+    """A stored time to the second, as people read it."""
+    return f"{time[:10]} {time[11:19]} UTC" if time else "-"

@@ -1,0 +1,165 @@
+"""`voiceprint demo`: the product at work on the sample voices."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from voiceprint.audio import load_audio
+from voiceprint.cli.common import JsonOption, complain, print_json, say, table, working
+from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.errors import InvalidArgumentError
+from voiceprint.recognizer import OpusAgentVoiceRecognizer
+from voiceprint.storage import JSONStorage
+
+ENROLLED = 7
+ENROLMENT_FILES = 2
+
+
+def demo(
+    voices: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Sample voices, DIR/CALLER/*.flac. Default: examples/voices."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Enrol sample callers, recognise them in other recordings, and refuse strangers.
+
+    Nothing is kept. Exit code 1 when an answer is wrong.
+    """
+    callers = _callers(voices or _sample_voices())
+    known, strangers = dict(list(callers.items())[:ENROLLED]), dict(list(callers.items())[ENROLLED:])
+    with tempfile.TemporaryDirectory() as folder:
+        # The settings as they are out of the box, whatever the environment says.
+        recognizer = OpusAgentVoiceRecognizer(
+            JSONStorage(Path(folder, "voiceprints.json")), config=_defaults()
+        )
+        started = time.perf_counter()
+        with working("Loading the encoder: the first time takes some seconds..."):
+            audio, sample_rate = load_audio(next(iter(known.values()))[0])
+            recognizer.get_embedding(audio, sample_rate=sample_rate)
+        loaded_s = time.perf_counter() - started
+        started = time.perf_counter()
+        for caller_id, files in known.items():
+            for file in files[:ENROLMENT_FILES]:
+                audio, sample_rate = load_audio(file)
+                recognizer.enroll_caller(caller_id, audio, sample_rate=sample_rate)
+        enrolled_s = time.perf_counter() - started
+        rows = [
+            _identify(recognizer, file, caller_id, enrolled=caller_id in known)
+            for caller_id, files in callers.items()
+            for file in files[ENROLMENT_FILES:]
+        ]
+    wrong = [row for row in rows if not row["right"]]
+    if as_json:
+        print_json(rows)
+    else:
+        prints = ENROLMENT_FILES * len(known)
+        say(f"Loaded the encoder in {loaded_s:.1f} s.")
+        say(
+            f"Enrolled {len(known)} callers ({', '.join(known)}) from {ENROLMENT_FILES} recordings each: "
+            f"{prints} recordings in {enrolled_s:.1f} s."
+        )
+        say(
+            f"Not enrolled: {', '.join(strangers)}. "
+            f"Now other recordings of all {len(callers)} are identified:\n"
+        )
+        _show(rows)
+        say(_summary(rows, recognizer.config.similarity_threshold))
+    if wrong:
+        complain(f"{len(wrong)} answers are wrong.")
+        raise typer.Exit(1)
+
+
+def _sample_voices() -> Path:
+    for folder in (Path("examples/voices"), Path(__file__).parents[2] / "examples/voices"):
+        if folder.is_dir():
+            return folder
+    raise InvalidArgumentError(
+        "The sample voices are not here: they come with the source code, in examples/voices. "
+        "Run the demo in a checkout, or name a folder: --voices DIR (DIR/CALLER/*.flac)."
+    )
+
+
+def _callers(folder: Path) -> dict[str, list[Path]]:
+    """The recordings of each caller; of callers with enough of them."""
+    callers = {}
+    for caller in sorted(folder.iterdir()) if folder.is_dir() else ():
+        files = sorted(caller.glob("*.flac")) if caller.is_dir() else []
+        if len(files) > ENROLMENT_FILES:
+            callers[caller.name] = files
+    if len(callers) <= ENROLLED:
+        raise InvalidArgumentError(
+            f"The demo needs {ENROLLED + 1} callers with {ENROLMENT_FILES + 1} recordings each in "
+            f"{str(folder)!r} (DIR/CALLER/*.flac), and there are {len(callers)}."
+        )
+    return callers
+
+
+def _defaults() -> VoiceFingerprintConfig:
+    fields = VoiceFingerprintConfig.model_fields.items()
+    return VoiceFingerprintConfig(**{name: field.default for name, field in fields})
+
+
+def _identify(
+    recognizer: OpusAgentVoiceRecognizer, file: Path, speaker: str, *, enrolled: bool
+) -> dict[str, Any]:
+    """What the recogniser says of one recording, and whether that is right."""
+    audio, sample_rate = load_audio(file)
+    started = time.perf_counter()
+    best = recognizer.identify(audio, k=1, sample_rate=sample_rate)[0]
+    seconds = time.perf_counter() - started
+    answer = best.caller_id if best.accepted else None
+    return {
+        "recording": f"{speaker}/{file.name}",
+        "speaker": speaker,
+        "enrolled": enrolled,
+        "answer": answer,
+        "nearest": best.caller_id,
+        "similarity": round(best.similarity, 4),
+        "right": answer == (speaker if enrolled else None),
+        "seconds": round(seconds, 4),
+    }
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    table(
+        "Recording",
+        "Enrolled",
+        "Answer",
+        "Nearest voice",
+        "Similarity",
+        "Time",
+        "",
+        rows=[
+            (
+                row["recording"],
+                "yes" if row["enrolled"] else "no",
+                row["answer"] or "nobody we know",
+                row["nearest"],
+                f"{row['similarity']:.3f}",
+                f"{1000 * row['seconds']:.0f} ms",
+                Text("right", "green") if row["right"] else Text("WRONG", "bold red"),
+            )
+            for row in rows
+        ],
+        right=("Similarity", "Time"),
+    )
+
+
+def _summary(rows: list[dict[str, Any]], threshold: float) -> str:
+    known = [row for row in rows if row["enrolled"]]
+    strangers = [row for row in rows if not row["enrolled"]]
+    return (
+        f"\n{sum(row['right'] for row in known)} of {len(known)} recordings of enrolled callers "
+        f"were named right, {sum(row['right'] for row in strangers)} of {len(strangers)} of strangers "
+        f"were refused (similarity under {threshold:g}).\n"
+        f"An answer took {1000 * median(row['seconds'] for row in rows):.0f} ms (median). "
+        "The voices are synthesised: real callers are harder to tell apart."
+    )

@@ -1,0 +1,103 @@
+"""`voiceprint identify` and `voiceprint verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from voiceprint.audio import load_audio
+from voiceprint.cli.common import Files, JsonOption, StoreOption, complain, opened, print_json, say, table
+from voiceprint.errors import AudioQualityError, InvalidAudioError, VoiceprintError
+from voiceprint.models import Match
+
+
+def identify(
+    files: Files,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many callers to name for each file.")] = 5,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Cosine from which a match counts as accepted.")
+    ] = None,
+    candidates: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--candidate",
+            metavar="CALLER_ID",
+            help="Search among these callers only; may be given several times.",
+        ),
+    ] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Name the callers who sound most like each file, the best first.
+
+    Exit code 1 when a file could not be used.
+    """
+    answers: dict[Path, list[Match]] = {}
+    failures: dict[Path, VoiceprintError] = {}
+    with opened(store) as recognizer:
+        for path in files:
+            try:
+                audio, sample_rate = load_audio(path)
+                answers[path] = recognizer.identify(
+                    audio, k, sample_rate=sample_rate, threshold=threshold, candidates=candidates
+                )
+            except (InvalidAudioError, AudioQualityError) as error:  # the answer for this file
+                failures[path] = error
+    if as_json:
+        print_json([_as_json(path, answers.get(path), failures.get(path)) for path in files])
+    elif answers:
+        columns = ("File", "Caller", "Similarity", "Accepted", "Voiceprint")
+        rows = [row for path, matches in answers.items() for row in _rows(path, matches)]
+        table(*columns, rows=rows, right=("Similarity", "Voiceprint"))
+    for path, error in failures.items():
+        complain(f"{path}: {type(error).__name__}: {error}")
+    if failures:
+        raise typer.Exit(1)
+
+
+def _rows(path: Path, matches: list[Match]) -> list[tuple[object, ...]]:
+    if not matches:
+        return [(path, "nobody to compare with", "", "", "")]
+    return [
+        (
+            path if place == 0 else "",
+            match.caller_id,
+            f"{match.similarity:.3f}",
+            "yes" if match.accepted else "no",
+            match.voiceprint_id,
+        )
+        for place, match in enumerate(matches)
+    ]
+
+
+def _as_json(path: Path, matches: list[Match] | None, error: VoiceprintError | None) -> dict[str, Any]:
+    if matches is None:
+        return {"file": str(path), "error": type(error).__name__, "message": str(error)}
+    return {"file": str(path), "matches": [match.model_dump() for match in matches]}
+
+
+def verify(
+    caller_id: Annotated[str, typer.Argument(metavar="CALLER_ID")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Audio: WAV, FLAC, OGG or MP3.")],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether the voice in a file is that of the caller.
+
+    Exit code 0 accepted, 1 rejected, 2 error.
+    """
+    with opened(store) as recognizer:
+        audio, sample_rate = load_audio(file)
+        verification = recognizer.verify_caller(caller_id, audio, sample_rate=sample_rate)
+    if as_json:
+        print_json(verification.model_dump())
+    else:
+        word, sign = ("Accepted", "reaches") if verification.accepted else ("Rejected", "is below")
+        say(
+            f"{word}: the similarity with {caller_id} is {verification.similarity:.3f}, "
+            f"which {sign} the threshold {verification.threshold:g}."
+        )
+    if not verification.accepted:
+        raise typer.Exit(1)

@@ -1,0 +1,72 @@
+"""`voiceprint quality` and `voiceprint check`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from voiceprint.audio import assess, load_audio
+from voiceprint.cli.common import Files, JsonOption, StoreOption, opened, print_json, say, table
+from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.errors import InvalidAudioError
+
+_FIGURES = ("Score", "Length", "Speech", "SNR", "Clipped", "Level", "Band")
+
+
+def quality(files: Files, as_json: JsonOption = False) -> None:
+    """Measure how good recordings are for telling who speaks.
+
+    Exit code 1 when one is below the minimum (VOICE_MIN_AUDIO_QUALITY) or cannot be read.
+    """
+    minimum = VoiceFingerprintConfig().min_audio_quality
+    results: list[dict[str, Any]] = []
+    rows: list[tuple[object, ...]] = []
+    for path in files:
+        try:
+            audio, sample_rate = load_audio(path)
+            measured = assess(audio, sample_rate=sample_rate)
+        except InvalidAudioError as error:  # the result of this file; the others go on
+            results.append({"file": str(path), "accepted": False, "message": str(error)})
+            rows.append((path, *[""] * len(_FIGURES), "unusable", error))
+            continue
+        accepted = measured.score >= minimum
+        results.append({"file": str(path), "accepted": accepted, **measured.model_dump()})
+        figures = (
+            f"{measured.score:.2f}",
+            f"{measured.duration_s:.1f} s",
+            f"{measured.net_speech_s:.1f} s",
+            f"{measured.snr_db:.0f} dB",
+            f"{100 * measured.clipping:.1f} %",
+            f"{measured.level_dbfs:.0f} dBFS",
+            f"{measured.bandwidth_hz / 1000:.1f} kHz",
+        )
+        rows.append((path, *figures, "good" if accepted else "poor", ", ".join(measured.feedback)))
+    if as_json:
+        print_json(results)
+    else:
+        table("File", *_FIGURES, "Verdict", "Feedback", rows=rows, right=_FIGURES)
+    if not all(result["accepted"] for result in results):
+        raise typer.Exit(1)
+
+
+def check(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Read every record and compare the store with its index.
+
+    Exit code 1 when something is wrong.
+    """
+    with opened(store) as recognizer:
+        findings = recognizer.check()
+        if not as_json and not findings:
+            storage = recognizer.storage
+            say(
+                f"All is well: {storage.count_callers()} callers with {storage.count()} voiceprints "
+                f"in {storage.location}"
+            )
+    if as_json:
+        print_json([finding.model_dump() for finding in findings])
+    elif findings:
+        rows = [(finding.code, finding.place, finding.message) for finding in findings]
+        table("Finding", "Place", "What to know", rows=rows)
+    if findings:
+        raise typer.Exit(1)
