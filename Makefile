@@ -1,0 +1,53 @@
+# make demo | test | lint | bench | docs; the first of them builds the environment in .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# pytest arguments, such as T="-k json -x"
+T ?=
+
+.PHONY: help install demo test lint wheel bench docs clean
+help:
+	@echo "make demo    enrol and recognise the sample voices"
+	@echo "make test    run the tests"
+	@echo "make lint    formatter, linter and strict types"
+	@echo "make wheel   build the wheel, and use it alone, outside the checkout"
+	@echo "make bench   run the benchmarks (DATA=folder with the LibriSpeech samples, where there is one)"
+	@echo "make docs    write docs/cli.md from the commands' own help"
+	@echo "make clean   remove the environment and what was built"
+
+install: $(INSTALLED)
+
+# constraints.txt pins the versions that the tests ran with. A C compiler is needed once: webrtcvad has no wheels.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/voiceprint demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 $(T)
+
+# mypy does not see in a checkout that index/ is voiceprint.index, so it checks an installed copy.
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	rm -rf build/typed
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/typed .
+	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p voiceprint -p opusagent
+
+wheel: $(INSTALLED)
+	$(BIN)/python -m build --quiet --wheel --no-isolation --outdir dist .
+	$(BIN)/python tests/wheel_alone.py dist
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/run_all.py $(if $(DATA),--data $(DATA))
+
+docs: $(INSTALLED)
+	$(BIN)/python docs/make_cli.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
