@@ -47,7 +47,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run_all.py $(if $(DATA),--data $(DATA))
 
 docs: $(INSTALLED)
-	$(BIN)/python docs/make_cli.py
+	$(BIN)/python -m typer voiceprint.cli.app utils docs --name voiceprint --output docs/cli.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -73,7 +73,7 @@ def demo(
         _show(rows)
         say(_summary(rows, recognizer.config.similarity_threshold))
     if wrong:
-        complain(f"{len(wrong)} answers are wrong.")
+        complain(f"Wrong: {', '.join(row['recording'] for row in wrong)}.")
         raise typer.Exit(1)
 
 
