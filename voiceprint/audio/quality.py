@@ -15,10 +15,10 @@ Feedback = Literal["no_speech", "too_short", "too_quiet", "clipped", "noisy", "n
 
 # The factors of the score: (measure, factor) points, linear between, constant beyond. Chosen with margin
 # on both sides: see the table that benchmarks/quality.py prints.
-_VARIETY_DB: Final = ((2.6, 0.0), (4.2, 1.0))
-_SPREAD: Final = ((0.30, 0.0), (0.42, 1.0))
+_VARIETY_DB: Final = ((3.2, 0.0), (4.4, 1.0))
+_SPREAD: Final = ((0.38, 0.0), (0.46, 1.0))
 _MODULATION_DB: Final = ((2.5, 0.0), (4.5, 1.0))
-_STEADINESS: Final = ((0.15, 1.0), (0.35, 0.0))
+_STEADINESS: Final = ((0.12, 1.0), (0.26, 0.0))
 _NET_SPEECH_S: Final = ((0.3, 0.0), (1.0, 0.75), (3.0, 1.0))
 _SNR_DB: Final = ((4.0, 0.0), (9.0, 0.6), (15.0, 1.0))
 _CLIPPING: Final = ((0.005, 1.0), (0.025, 0.0))
@@ -71,8 +71,8 @@ def assess(audio_buffer: npt.ArrayLike, *, sample_rate: int = buffers.SAMPLE_RAT
 
     The score is a product of factors in 0..1, each linear between the points given:
 
-        speech      the least of: variety 2.6..4.2 dB, spread 0.30..0.42, modulation 2.5..4.5 dB,
-                    steadiness 0.35..0.15 (see `voiceprint.audio.spectrum`)
+        speech      the least of: variety 3.2..4.4 dB, spread 0.38..0.46, modulation 2.5..4.5 dB,
+                    steadiness 0.26..0.12 (see `voiceprint.audio.spectrum`)
         net speech  0 at 0.3 s, 0.75 at 1 s, 1 from 3 s
         SNR         0 at 4 dB, 0.6 at 9 dB, 1 from 15 dB
         clipping    1 to 0.5 %, 0 from 2.5 % of the speech
