@@ -20,7 +20,7 @@ _SPREAD: Final = ((0.38, 0.0), (0.46, 1.0))
 _MODULATION_DB: Final = ((2.5, 0.0), (4.5, 1.0))
 _STEADINESS: Final = ((0.12, 1.0), (0.26, 0.0))
 _NET_SPEECH_S: Final = ((0.3, 0.0), (1.0, 0.75), (3.0, 1.0))
-_SNR_DB: Final = ((4.0, 0.0), (9.0, 0.6), (15.0, 1.0))
+_SNR_DB: Final = ((6.0, 0.0), (12.0, 0.6), (16.0, 1.0))
 _CLIPPING: Final = ((0.005, 1.0), (0.025, 0.0))
 _LEVEL_DBFS: Final = ((-66.0, 0.0), (-56.0, 1.0))
 _BANDWIDTH_HZ: Final = ((1000.0, 0.3), (3000.0, 0.9), (7000.0, 1.0))
@@ -29,7 +29,7 @@ _QUIETEST_DBFS: Final = -120.0  # what digital silence reports: JSON has no infi
 
 _FLAT: Final = 0.985  # samples over this share of the extreme belong to a flat top, if their neighbours do
 _NEAR_TOP: Final = 0.7
-_NEAR_TOP_IN_SPEECH: Final = 0.06
+_NEAR_TOP_IN_SPEECH: Final = 0.08
 
 
 class AudioQuality(BaseModel):
@@ -74,7 +74,7 @@ def assess(audio_buffer: npt.ArrayLike, *, sample_rate: int = buffers.SAMPLE_RAT
         speech      the least of: variety 3.2..4.4 dB, spread 0.38..0.46, modulation 2.5..4.5 dB,
                     steadiness 0.26..0.12 (see `voiceprint.audio.spectrum`)
         net speech  0 at 0.3 s, 0.75 at 1 s, 1 from 3 s
-        SNR         0 at 4 dB, 0.6 at 9 dB, 1 from 15 dB
+        SNR         0 at 6 dB, 0.6 at 12 dB, 1 from 16 dB
         clipping    1 to 0.5 %, 0 from 2.5 % of the speech
         level       0 at -66 dBFS, 1 from -56 dBFS
         bandwidth   0.3 to 1 kHz, 0.9 at 3 kHz, 1 from 7 kHz
