@@ -119,15 +119,16 @@ def _row(condition: str, half: str, wanted: bool | None, clips: list[Clip]) -> R
         scores.append(assess(samples, sample_rate=rate).score)
         times.append(time.perf_counter() - start)
     low, first, fifth, middle, top = (float(v) for v in np.percentile(scores, [0, 1, 5, 50, 100]))
+    passed = float(np.mean(np.array(scores) >= LIMIT))
     row: Row = {
         "condition": condition, "half": half, "must_pass": wanted, "clips": len(scores),
-        "passed": float(np.mean(np.array(scores) >= LIMIT)),
+        "passed": passed,
         "min": low, "p1": first, "p5": fifth, "median": middle, "max": top,
         "p50_ms": 1e3 * float(np.percentile(times, 50)), "p99_ms": 1e3 * float(np.percentile(times, 99)),
     }  # fmt: skip
     verdict = {True: "must pass", False: "must fail", None: "-"}[wanted]
     print(
-        f"{condition:32s} {half:9s} {verdict:9s} {len(scores):5d} {100 * float(np.mean(np.array(scores) >= LIMIT)):6.1f} %"
+        f"{condition:32s} {half:9s} {verdict:9s} {len(scores):5d} {100 * passed:6.1f} %"
         f"  {low:.2f} {first:.2f} {fifth:.2f} {middle:.2f} {top:.2f}   {row['p50_ms']:5.1f} ms"
     )
     return row
