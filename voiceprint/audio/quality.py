@@ -42,7 +42,7 @@ class AudioQuality(BaseModel):
             VAD takes many other sounds for speech; `score` is what tells them apart.
         snr_db: speech over noise floor, dB, -20..60.
         clipping: share of the speech samples that are cut off flat, 0..1, also when the level was
-            changed or the audio resampled afterwards.
+            changed or noise added afterwards; later filtering hides all but the hardest.
         level_dbfs: RMS of the speech relative to full scale, -120..0 dB.
         bandwidth_hz: the highest frequency that carries anything, 0..8000 Hz.
         feedback: what to improve, the gravest first:

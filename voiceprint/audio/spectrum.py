@@ -9,9 +9,12 @@ Each measure is blind to some sounds that are not speech, and each of these is s
     steadiness   low      low            low              high          low     high
 
 All work between 100 and 3800 Hz, so a telephone changes them little, and none uses voicing or
-pitch, so a whisper is speech. The idea that speech is modulated at the rate of its syllables is
-from Houtgast and Steeneken, "A review of the MTF concept in room acoustics" (1985); the noise floor
-follows the minimum statistics of Martin, "Noise power spectral density estimation" (2001).
+pitch, so a whisper is speech. What stays unseen: drums of changing colour, and harmonics that glide
+as far as a voice does (a vibrato of 1.5 % and more with a swelling level).
+
+The idea that speech is modulated at the rate of its syllables is from Houtgast and Steeneken, "A
+review of the MTF concept in room acoustics" (1985); the noise floor follows the minimum statistics
+of Martin, "Noise power spectral density estimation" (2001).
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ class Spectrum:
             noise would let it be seen, over all frames, 0..1. Speech over 0.48, a few tones under 0.42.
         modulation: standard deviation of the level over time, dB. Speech over 7.
         steadiness: share of frames whose fine structure is the same 64 ms later, 0..1. Speech under
-            0.1, notes over 0.4.
+            0.1, notes over 0.3 unless they last less than 60 ms or have a wide vibrato.
         snr_db: power over floor power, each summed over bands, dB in [-20, 60].
         bandwidth_hz: the highest frequency at which something rises over the floor.
     """
