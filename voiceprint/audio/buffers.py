@@ -105,7 +105,7 @@ def resample(mono: npt.NDArray[np.float32], rate: int, target: int) -> npt.NDArr
     resampled = np.asarray(soxr.resample(mono, rate, target, quality="HQ"), dtype=np.float32)
     if not resampled.size:
         # Downwards, one or two samples round to none, and nothing after this expects an empty array.
-        return mono[:1].copy()
+        return np.array(mono[:1], dtype=np.float32)
     # The steep filter overshoots at edges: a signal in [-1, 1] can come out a little beyond it.
     np.clip(resampled, -1.0, 1.0, out=resampled)
     return np.ascontiguousarray(resampled, dtype=np.float32)

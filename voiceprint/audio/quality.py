@@ -15,12 +15,12 @@ Feedback = Literal["no_speech", "too_short", "too_quiet", "clipped", "noisy", "n
 
 # The factors of the score: (measure, factor) points, linear between, constant beyond. Chosen with margin
 # on both sides: see the table that benchmarks/quality.py prints.
-_VARIETY_DB: Final = ((2.6, 0.0), (4.2, 1.0))
-_SPREAD: Final = ((0.30, 0.0), (0.42, 1.0))
+_VARIETY_DB: Final = ((3.2, 0.0), (4.4, 1.0))
+_SPREAD: Final = ((0.38, 0.0), (0.46, 1.0))
 _MODULATION_DB: Final = ((2.5, 0.0), (4.5, 1.0))
-_STEADINESS: Final = ((0.15, 1.0), (0.35, 0.0))
+_STEADINESS: Final = ((0.12, 1.0), (0.26, 0.0))
 _NET_SPEECH_S: Final = ((0.3, 0.0), (1.0, 0.75), (3.0, 1.0))
-_SNR_DB: Final = ((4.0, 0.0), (9.0, 0.6), (15.0, 1.0))
+_SNR_DB: Final = ((6.0, 0.0), (12.0, 0.6), (16.0, 1.0))
 _CLIPPING: Final = ((0.005, 1.0), (0.025, 0.0))
 _LEVEL_DBFS: Final = ((-66.0, 0.0), (-56.0, 1.0))
 _BANDWIDTH_HZ: Final = ((1000.0, 0.3), (3000.0, 0.9), (7000.0, 1.0))
@@ -29,7 +29,7 @@ _QUIETEST_DBFS: Final = -120.0  # what digital silence reports: JSON has no infi
 
 _FLAT: Final = 0.985  # samples over this share of the extreme belong to a flat top, if their neighbours do
 _NEAR_TOP: Final = 0.7
-_NEAR_TOP_IN_SPEECH: Final = 0.06
+_CROWDING: Final = ((0.38, 0.0), (0.58, 1.0))
 
 
 class AudioQuality(BaseModel):
@@ -42,7 +42,7 @@ class AudioQuality(BaseModel):
             VAD takes many other sounds for speech; `score` is what tells them apart.
         snr_db: speech over noise floor, dB, -20..60.
         clipping: share of the speech samples that are cut off flat, 0..1, also when the level was
-            changed or the audio resampled afterwards.
+            changed or noise added afterwards; later filtering hides all but the hardest.
         level_dbfs: RMS of the speech relative to full scale, -120..0 dB.
         bandwidth_hz: the highest frequency that carries anything, 0..8000 Hz.
         feedback: what to improve, the gravest first:
@@ -71,10 +71,10 @@ def assess(audio_buffer: npt.ArrayLike, *, sample_rate: int = buffers.SAMPLE_RAT
 
     The score is a product of factors in 0..1, each linear between the points given:
 
-        speech      the least of: variety 2.6..4.2 dB, spread 0.30..0.42, modulation 2.5..4.5 dB,
-                    steadiness 0.35..0.15 (see `voiceprint.audio.spectrum`)
+        speech      the least of: variety 3.2..4.4 dB, spread 0.38..0.46, modulation 2.5..4.5 dB,
+                    steadiness 0.26..0.12 (see `voiceprint.audio.spectrum`)
         net speech  0 at 0.3 s, 0.75 at 1 s, 1 from 3 s
-        SNR         0 at 4 dB, 0.6 at 9 dB, 1 from 15 dB
+        SNR         0 at 6 dB, 0.6 at 12 dB, 1 from 16 dB
         clipping    1 to 0.5 %, 0 from 2.5 % of the speech
         level       0 at -66 dBFS, 1 from -56 dBFS
         bandwidth   0.3 to 1 kHz, 0.9 at 3 kHz, 1 from 7 kHz
@@ -165,10 +165,14 @@ def _flat_tops(audio: npt.NDArray[np.float32], rate: int) -> float:
 
 
 def _crowded_tops(speech: npt.NDArray[np.float32]) -> float:
-    """How much more often than in speech the samples lie near the extreme, as a share, 0..1.
+    """The share of samples near the extreme, as far as they crowd there as in no natural voice, 0..1.
 
-    Filters and resampling after clipping make the flat tops wavy, but leave the samples crowded there.
+    Filters and resampling after clipping make the flat tops wavy, but leave the samples crowded
+    there: of those over half of the near-top level, 10 to 30 % are near the top in speech, and 40 to
+    80 % in speech that was clipped hard. The top is a percentile, as ripples rise over the flat top.
     """
     size = np.abs(speech)
-    top = float(np.percentile(size, 99.9))
-    return max(0.0, float((size > _NEAR_TOP * top).mean()) - _NEAR_TOP_IN_SPEECH) if top > 0 else 0.0
+    top = float(np.percentile(size, 99.5))
+    near = float((size > _NEAR_TOP * top).mean())
+    crowding = near / max(float((size > _NEAR_TOP / 2 * top).mean()), 1e-9)
+    return near * _factor(crowding, _CROWDING)
