@@ -10,18 +10,16 @@ measured. Prints a row for each condition and half, and writes them to results/q
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import soxr
+from results_file import keep
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -31,7 +29,6 @@ from voiceprint.audio import assess, load_audio, to_mono
 
 RATE = 16000
 LIMIT = 0.6
-RESULTS = Path(__file__).parent / "results" / "quality.json"
 Clip = tuple[npt.NDArray[np.generic], int]
 Row = dict[str, object]
 
@@ -167,16 +164,7 @@ def main() -> None:
         rows.append(
             _row(f"{name}, 2 s, quiet", "", False, [(0.02 * s[RATE : 3 * RATE], RATE) for s in sounds[::2]])
         )
-    packages = ("numpy", "soxr", "webrtcvad", "pydantic", "soundfile")
-    document = {
-        "limit": LIMIT,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "versions": {package: version(package) for package in packages},
-        "rows": rows,
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+    print(f"Raw figures: benchmarks/results/{keep('quality', {'limit': LIMIT, 'rows': rows}).name}")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,12 @@ def _decode(name: Path, file: BinaryIO) -> tuple[npt.NDArray[np.float32], int]:
             return _read(name, sound), rate
     # TypeError: soundfile wants a rate for headerless files (.raw), which therefore cannot be read.
     except (soundfile.SoundFileError, RuntimeError, TypeError) as exc:
-        raise InvalidAudioError(f"{name} is damaged or not an audio file that can be read: {exc}") from exc
+        # libsndfile's own words, without soundfile's, which show the Python object it was given.
+        reason = str(getattr(exc, "error_string", exc)).rstrip(".")
+        raise InvalidAudioError(
+            f"{name} is damaged or not an audio file that can be read ({reason}): copy it again, "
+            "or convert it to WAV, FLAC, OGG or MP3"
+        ) from exc
 
 
 def _read(name: Path, sound: soundfile.SoundFile) -> npt.NDArray[np.float32]:
