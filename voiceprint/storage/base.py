@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, Finding, Voiceprint
+from voiceprint.validation import check_caller_id
 
 DEFAULT_MAX_VOICEPRINTS = 3
 DEFAULT_PAGE = 1_000
@@ -195,3 +197,24 @@ def check_page(limit: int) -> int:
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise InvalidArgumentError(f"The page size is {limit!r}: a whole number from 1 is allowed.")
     return limit
+
+
+def check_ids(ids: Iterable[int]) -> list[int]:
+    """Ids of voiceprints as plain ints; numpy's integers are taken too."""
+    try:
+        return [operator.index(id_) for id_ in ids]
+    except TypeError as error:
+        raise InvalidArgumentError("The ids of voiceprints are whole numbers in a list or array.") from error
+
+
+def check_after(after: str) -> str:
+    """The caller id that a page comes after; "" for the first page."""
+    return after if after == "" else check_caller_id(after)
+
+
+def check_revision(since: int) -> int:
+    """A revision to read the change feed from: a whole number."""
+    try:
+        return operator.index(since)
+    except TypeError as error:
+        raise InvalidArgumentError(f"The revision is {since!r}: a whole number is allowed.") from error

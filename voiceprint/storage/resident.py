@@ -19,8 +19,11 @@ from voiceprint.storage.base import (
     DEFAULT_PAGE,
     Changes,
     Storage,
+    check_after,
+    check_ids,
     check_limit,
     check_page,
+    check_revision,
 )
 from voiceprint.storage.records import Change, Records, as_arrays
 from voiceprint.validation import check_caller_id
@@ -53,9 +56,8 @@ class ResidentStorage(Storage):
         self, voiceprints: Iterable[Voiceprint], *, max_voiceprints: int | None = None
     ) -> list[Voiceprint]:
         limit = check_limit(max_voiceprints, self.max_voiceprints_per_caller)
-        voiceprints = list(
-            voiceprints
-        )  # taken in before the lock: the iterable may be slow, or use this store
+        # Taken in before the lock: the iterable may be slow, or use this store.
+        voiceprints = list(voiceprints)
         with self._writing() as change:
             return [change.save(voiceprint, limit) for voiceprint in voiceprints]
 
@@ -78,17 +80,19 @@ class ResidentStorage(Storage):
         return None if record is None else record.caller()
 
     def get_many(self, ids: Iterable[int]) -> dict[int, Voiceprint]:
+        wanted = check_ids(ids)
         found = {}
         with self._reading() as records:
-            for id_ in ids:
-                owner = records.owner.get(int(id_))
+            for id_ in wanted:
+                owner = records.owner.get(id_)
                 if owner is not None:
                     caller = records.callers[owner]
-                    found[int(id_)] = (caller, next(p for p in caller.prints if p.id == id_))
+                    found[id_] = (caller, next(p for p in caller.prints if p.id == id_))
         return {id_: caller.voiceprint(print_) for id_, (caller, print_) in found.items()}
 
     def callers(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[Caller]:
         check_page(limit)
+        after = check_after(after)
         with self._reading() as records:
             names = nsmallest(limit, (name for name in records.callers if name > after))
             page = [records.callers[name] for name in names]
@@ -107,6 +111,7 @@ class ResidentStorage(Storage):
             return records.revision
 
     def changes(self, since: int, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
+        since = check_revision(since)
         with self._reading() as records:
             return records.changes(since, encoder)
 
