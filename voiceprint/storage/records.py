@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from voiceprint.errors import CallerNotFoundError, InvalidArgumentError
@@ -142,14 +143,14 @@ class Records:
 
     def apply(self, change: Change) -> None:
         """Make `change`, which was made on top of this very state, the committed one."""
+        for id_ in change.removed:  # first: one that left its embedding space is still the caller's
+            self.owner.pop(id_, None)
         for caller_id, caller in change.callers.items():
             if caller is None:
                 self.callers.pop(caller_id, None)
             else:
                 self.callers[caller_id] = caller
                 self.owner.update((print_.id, caller_id) for print_ in caller.prints)
-        for id_ in change.removed:
-            self.owner.pop(id_, None)
         self.dimensions.update(change.dimensions)
         self.identity = change.identity
         self.revision = change.revision
@@ -163,7 +164,7 @@ class Change:
     """A change on top of `base`: what will be different once it is committed.
 
     callers: the new record of each caller that differs, None for one that is removed.
-    removed: ids of voiceprints that go.
+    removed: ids of voiceprints that go, or leave the embedding space that they were in.
     """
 
     def __init__(self, base: Records) -> None:
@@ -197,28 +198,35 @@ class Change:
 
     def save(self, voiceprint: Voiceprint, limit: int) -> Voiceprint:
         """As `Storage.save`."""
+        if not isinstance(voiceprint, Voiceprint):
+            raise InvalidArgumentError(f"A Voiceprint is saved, not {type(voiceprint).__name__}.")
         caller_id = check_caller_id(voiceprint.caller_id)
         created_at = check_time(voiceprint.created_at) or self._time
         seen = check_time(voiceprint.last_seen) or self._time
         caller = self.find(caller_id) or CallerRecord(caller_id, {}, created_at, None, ())
         embedding = check_embedding(voiceprint.embedding, voiceprint.encoder)
         self._check_dimension(voiceprint.encoder, embedding.size)
-        own = voiceprint.id in {print_.id for print_ in caller.prints}
-        if own and voiceprint.id is not None:
-            id_ = voiceprint.id
+        replaced = next((print_ for print_ in caller.prints if print_.id == voiceprint.id), None)
+        if replaced is not None:
+            id_ = replaced.id
+            if replaced.encoder != voiceprint.encoder:
+                self.removed.append(id_)
         else:
             id_, self.next_id = self.next_id, self.next_id + 1
         record = PrintRecord(id_, self.revision, voiceprint.encoder, created_at, embedding)
-        if own:
-            prints = [record if print_.id == id_ else print_ for print_ in caller.prints]
+        if replaced is not None:
+            prints = [record if print_ is replaced else print_ for print_ in caller.prints]
         else:
             prints = [*caller.prints, record]
-        self.removed += [print_.id for print_ in prints[:-limit]]
+        # The oldest give way, but never to the print that is being saved: it may be an old one replaced.
+        others = [print_ for print_ in prints if print_ is not record]
+        surplus = {print_.id for print_ in others[: max(0, len(prints) - limit)]}
+        self.removed += sorted(surplus)
         caller = replace(
             caller,
             metadata=check_metadata({**caller.metadata, **voiceprint.metadata}),
             last_seen=_later(caller.last_seen, seen),
-            prints=tuple(prints[-limit:]),
+            prints=tuple(print_ for print_ in prints if print_.id not in surplus),
         )
         self.callers[caller_id] = caller
         self.touches_prints = True
@@ -226,11 +234,15 @@ class Change:
 
     def _check_dimension(self, encoder: str, size: int) -> None:
         known = self.dimensions.get(encoder, self.base.dimensions.get(encoder, size))
-        if size != known:
+        if size != known and self._has_prints(encoder):
             raise InvalidArgumentError(
                 f"The embedding has {size} values; those of the space {encoder!r} in this store have {known}."
             )
         self.dimensions[encoder] = size
+
+    def _has_prints(self, encoder: str) -> bool:
+        callers = {**self.base.callers, **self.callers}.values()
+        return any(print_.encoder == encoder for caller in callers if caller for print_ in caller.prints)
 
     def delete(self, caller_id: str) -> int:
         """As `Storage.delete`."""
@@ -249,6 +261,8 @@ class Change:
             raise CallerNotFoundError(f"There is no caller {caller_id!r} in the store.")
         metadata = check_metadata(metadata)
         merged = metadata if put else check_metadata({**caller.metadata, **metadata})
+        if _same_json(merged, caller.metadata):
+            return caller
         updated = replace(caller, metadata=merged)
         self.callers[updated.caller_id] = updated
         return updated
@@ -259,7 +273,8 @@ class Change:
         if caller is None:
             return False
         seen = _later(caller.last_seen, check_time(when) or self._time)
-        self.callers[caller.caller_id] = replace(caller, last_seen=seen)
+        if seen != caller.last_seen:
+            self.callers[caller.caller_id] = replace(caller, last_seen=seen)
         return True
 
 
@@ -269,6 +284,11 @@ def as_arrays(prints: list[PrintRecord]) -> tuple[NDArray[np.int64], NDArray[np.
     if not prints:
         return ids, np.empty((0, 0), dtype=np.float32)
     return ids, np.stack([print_.embedding for print_ in prints])
+
+
+def _same_json(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    # Not ==, to which True, 1 and 1.0 are the same.
+    return orjson.dumps(one) == orjson.dumps(other)
 
 
 def _later(one: str | None, other: str) -> str:
