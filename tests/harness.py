@@ -1,0 +1,67 @@
+"""The stores that the conformance tests run on, each behind the same small harness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from stores import forget_json_files
+
+from voiceprint import JSONStorage, MemoryStorage, Storage
+
+
+class Harness:
+    """One store: `storage` is the handle in use, `reopen` gives a new one on what is kept.
+
+    opener: opens a handle on the same records each time. persists: whether they outlive the handle.
+    """
+
+    def __init__(self, opener: Callable[..., Storage], *, persists: bool) -> None:
+        self._opener = opener
+        self.persists = persists
+        self.storage = opener()
+        self._opened = [self.storage]
+        self.ended = False
+
+    def open(self, **options: Any) -> Storage:
+        """One more handle, beside the one in use. The memory store has only the one."""
+        if not self.persists:
+            return self.storage
+        handle = self._opener(**options)
+        self._opened.append(handle)
+        return handle
+
+    def reopen(self) -> Storage:
+        if self.persists:
+            self.storage.close()
+            self.storage = self.open()
+        return self.storage
+
+    def both(self) -> Iterator[Storage]:
+        """The handle in use, and then a new one: what holds must hold for each."""
+        yield self.storage
+        yield self.reopen()
+
+    def end(self) -> None:
+        """Close everything, after one last look that all is well (a closed memory store has nothing left)."""
+        if self.persists or not self.ended:
+            assert self.reopen().check() == []
+        for handle in self._opened:
+            handle.close()
+
+
+def json_harness(path: Path) -> Harness:
+    def opener(**options: Any) -> Storage:
+        forget_json_files()
+        return JSONStorage(path, **options)
+
+    return Harness(opener, persists=True)
+
+
+def memory_harness(_: Path) -> Harness:
+    return Harness(MemoryStorage, persists=False)
+
+
+# A new store is one more line here.
+HARNESSES: dict[str, Callable[[Path], Harness]] = {"memory": memory_harness, "json": json_harness}

@@ -1,0 +1,147 @@
+"""What the tests of the record stores share: made-up voiceprints, one comparator, one follower."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint import Caller, Storage, Voiceprint
+from voiceprint.models import RESEMBLYZER_SPACE
+from voiceprint.storage.json import _JSONFile
+
+DIMENSION = 256
+# A stored embedding is float32; its own unit length is kept to about 1e-7.
+TOLERANCE = 1e-6
+
+State = dict[str, dict[str, Any]]
+
+
+def unit(seed: int, dimension: int = DIMENSION) -> NDArray[np.float32]:
+    """A random unit vector, the same for the same seed."""
+    vector = np.random.default_rng(seed).standard_normal(dimension)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def voiceprint(caller_id: str = "alice", seed: int = 0, **fields: Any) -> Voiceprint:
+    """A voiceprint with a made-up embedding."""
+    dimension = DIMENSION if fields.get("encoder", RESEMBLYZER_SPACE) == RESEMBLYZER_SPACE else 8
+    return Voiceprint(caller_id, unit(seed, dimension), **fields)
+
+
+def state(storage: Storage) -> State:
+    """All that a store shows of its callers, in plain values that compare by ==, read in every way it has.
+
+    Asserts on the way that the ways agree with each other.
+    """
+    callers = list(storage.iter_callers(page=7))
+    names = [caller.caller_id for caller in callers]
+    assert names == sorted(names)
+    assert storage.count_callers() == len(callers)
+    prints = [print_ for caller in callers for print_ in caller.voiceprints]
+    assert storage.get_all() == prints
+    assert storage.count() == len(prints)
+    ids = [print_.id for print_ in prints]
+    assert len(set(ids)) == len(ids)
+    assert storage.get_many(ids) == {print_.id: print_ for print_ in prints}
+    scanned: dict[int, NDArray[np.float32]] = {}
+    for encoder in {print_.encoder for print_ in prints}:
+        for batch, embeddings in storage.scan(encoder=encoder, batch_size=3):
+            scanned.update(zip(batch.tolist(), embeddings, strict=True))
+    assert sorted(scanned) == sorted(ids)
+    for print_ in prints:
+        assert np.array_equal(scanned[print_.id], print_.embedding)
+        assert abs(float(np.linalg.norm(print_.embedding)) - 1) < 1e-5
+        assert print_.revision <= storage.revision()
+    for caller in callers:
+        assert_same_caller(storage.get(caller.caller_id), caller)
+    return {caller.caller_id: _plain(caller) for caller in callers}
+
+
+def _plain(caller: Caller) -> dict[str, Any]:
+    return {
+        "metadata": exact(caller.metadata),
+        "created_at": caller.created_at,
+        "last_seen": caller.last_seen,
+        "voiceprints": [
+            (print_.id, print_.revision, print_.encoder, print_.created_at, print_.embedding.tobytes())
+            for print_ in caller.voiceprints
+        ],
+    }
+
+
+def exact(value: Any) -> str:
+    """Tells apart what == does not: True from 1, 1 from 1.0, 0.0 from -0.0."""
+    return repr(value)
+
+
+def assert_same_caller(one: Caller | None, other: Caller) -> None:
+    assert one is not None
+    assert one.caller_id == other.caller_id
+    assert _plain(one) == _plain(other)
+
+
+def assert_embedding(one: NDArray[np.float32], other: NDArray[Any]) -> None:
+    """The same direction, within the rounding of float32."""
+    assert one.dtype == np.float32
+    wanted = np.asarray(other, dtype=np.float64)
+    assert np.allclose(one, wanted / np.linalg.norm(wanted), rtol=0, atol=TOLERANCE)
+
+
+class Follower:
+    """A derived index at its simplest: a dict of embeddings, kept by the change feed alone."""
+
+    def __init__(self, encoder: str = RESEMBLYZER_SPACE) -> None:
+        self.encoder = encoder
+        self.embeddings: dict[int, NDArray[np.float32]] = {}
+        self.revision: int | None = None
+        self.rebuilds = 0
+
+    def catch_up(self, storage: Storage) -> None:
+        more = True
+        while more:
+            changes = None if self.revision is None else storage.changes(self.revision, encoder=self.encoder)
+            if changes is None:
+                self.rebuilds += 1
+                self.revision = storage.revision()
+                self.embeddings = scanned(storage, self.encoder)
+                continue
+            for id_ in changes.removed.tolist():
+                self.embeddings.pop(id_, None)
+            self.embeddings.update(zip(changes.ids.tolist(), changes.embeddings, strict=True))
+            assert changes.revision >= self.revision
+            self.revision, more = changes.revision, changes.more
+
+    def assert_in_step(self, storage: Storage) -> None:
+        self.catch_up(storage)
+        assert_same_embeddings(self.embeddings, scanned(storage, self.encoder))
+
+
+def scanned(storage: Storage, encoder: str = RESEMBLYZER_SPACE) -> dict[int, NDArray[np.float32]]:
+    """The embeddings of one space by id, read by `scan`."""
+    found: dict[int, NDArray[np.float32]] = {}
+    for ids, embeddings in storage.scan(encoder=encoder):
+        assert ids.dtype == np.int64
+        assert embeddings.dtype == np.float32
+        assert not set(ids.tolist()) & set(found)
+        found.update(zip(ids.tolist(), embeddings, strict=True))
+    return found
+
+
+def assert_same_embeddings(
+    one: dict[int, NDArray[np.float32]], other: dict[int, NDArray[np.float32]]
+) -> None:
+    assert sorted(one) == sorted(other)
+    for id_ in one:
+        assert np.array_equal(one[id_], other[id_])
+
+
+def ids_of(voiceprints: Iterable[Voiceprint]) -> list[int | None]:
+    return [print_.id for print_ in voiceprints]
+
+
+def forget_json_files() -> None:
+    """Make this process know no more of the JSON files than a new one would."""
+    _JSONFile._shared.clear()
