@@ -82,7 +82,7 @@ class _Budget:
 
 
 def _plain_json(value: object, depth: int, budget: _Budget) -> Any:
-    if depth > MAX_METADATA_DEPTH:
+    if depth > MAX_METADATA_DEPTH and isinstance(value, list | dict):
         raise InvalidArgumentError(f"The metadata is nested more than {MAX_METADATA_DEPTH} levels deep.")
     if value is None or isinstance(value, bool):
         budget.spend(5)
@@ -185,12 +185,16 @@ def check_embedding(embedding: object, encoder: str) -> NDArray[np.float32]:
 def unit_vector(embedding: object) -> NDArray[np.float32]:
     """`embedding` (1-D, finite, not all zero; array or sequence of numbers) as a new float32 unit vector."""
     try:
-        vector = np.array(embedding, dtype=np.float64)
+        given = np.asarray(embedding)
     except (TypeError, ValueError, OverflowError):
-        # numpy's message may quote the values, which are biometric data: it is not chained.
+        given = np.asarray(None)
+    # numpy would also make numbers of text and of truth values. Its errors are not chained, as they may
+    # quote the values, which are biometric data.
+    if given.dtype.kind not in "fiu":
         raise InvalidArgumentError(
             f"An embedding is a 1-D array or list of numbers; this {type(embedding).__name__} is not."
-        ) from None
+        )
+    vector = given.astype(np.float64)
     if vector.ndim != 1 or vector.size == 0:
         raise InvalidArgumentError(
             f"An embedding is 1-D and not empty; this one has the shape {vector.shape}."
