@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -41,8 +42,10 @@ def sync_folder(folder: Path) -> None:
 
 def remove_leftovers(path: Path) -> None:
     """Remove what writers of `path` left behind when they were killed. Only while none is at work."""
+    # Exactly what mkstemp made for this file: a longer name may be the one of a neighbour at work.
+    leftover = re.compile(re.escape(_prefix(path)) + r"[a-z0-9_]{8}" + re.escape(_SUFFIX))
     for entry in path.parent.iterdir():
-        if entry.name.startswith(_prefix(path)) and entry.name.endswith(_SUFFIX):
+        if leftover.fullmatch(entry.name):
             entry.unlink()
 
 
