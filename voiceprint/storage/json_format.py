@@ -24,7 +24,7 @@ import orjson
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage.records import CallerRecord, Change, PrintRecord, Records
-from voiceprint.validation import check_caller_id, check_embedding, check_time
+from voiceprint.validation import MAX_METADATA_DEPTH, check_caller_id, check_embedding, check_time
 
 FORMAT = 2
 _HEADER = ""
@@ -100,24 +100,35 @@ def _parse_with_header(header: Any, entries: dict[str, Any], path: str) -> Recor
     if header.get("format") != FORMAT:
         _corrupt(
             path,
-            f"has the format {header.get('format')!r}, and this version reads {FORMAT}: "
+            f"has the format {str(header.get('format'))[:20]!r}, and this version reads {FORMAT}: "
             "it was written by a newer version, or is damaged",
         )
     parser = _Parser(path, **{name: _whole(header, name, path) for name in ("revision", "next_id")})
+    feed_floor = _whole(header, "feed_floor", path)
+    if feed_floor > parser.revision:  # no follower could ever catch up
+        _corrupt(path, f"remembers its changes from revision {feed_floor}, and has come to {parser.revision}")
     identity, tombstones = header.get("identity"), header.get("tombstones")
     if not isinstance(identity, str) or not identity:
         _corrupt(path, 'has no identity under its "" key')
-    if not isinstance(tombstones, list) or not all(
-        isinstance(pair, list) and len(pair) == 2 and all(type(n) is int for n in pair) for pair in tombstones
-    ):
+    if not isinstance(tombstones, list) or not all(_is_tombstone(pair, parser) for pair in tombstones):
         _corrupt(path, 'has damaged tombstones under its "" key')
     return Records(
         parser.callers(entries),
         identity=identity,
         revision=parser.revision,
         next_id=parser.next_id,
-        feed_floor=_whole(header, "feed_floor", path),
+        feed_floor=feed_floor,
         tombstones=[(revision, id_) for revision, id_ in tombstones],
+    )
+
+
+def _is_tombstone(pair: Any, parser: _Parser) -> bool:
+    return (
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(type(number) is int for number in pair)
+        and 0 <= pair[0] <= parser.revision
+        and 0 < pair[1] < parser.next_id
     )
 
 
@@ -144,6 +155,8 @@ class _Parser:
         metadata = entry.get("metadata")
         if not isinstance(metadata, dict | None):
             _corrupt(self.path, "has metadata that is not an object", place)
+        if metadata and _depth(metadata) > MAX_METADATA_DEPTH:
+            _corrupt(self.path, f"has metadata nested more than {MAX_METADATA_DEPTH} levels deep", place)
         prints = entry.get("voiceprints")
         if prints is None and "embedding" in entry:  # as OpusAgent writes it: one print, without an id
             prints = [{"embedding": entry["embedding"], "created_at": entry.get("created_at")}]
@@ -184,9 +197,17 @@ class _Parser:
         return PrintRecord(id_, revision, encoder, check_time(entry.get("created_at")), embedding)
 
 
+def _depth(value: Any) -> int:
+    deepest, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        deepest += 1
+        level = [item for held in level for item in (held.values() if isinstance(held, dict) else held)]
+    return deepest
+
+
 def _whole(entry: dict[str, Any], name: str, path: str) -> int:
     value = entry.get(name)
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < 2**63:
         _corrupt(path, f"has no whole number where its {name} should be")
     return value
 

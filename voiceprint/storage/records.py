@@ -52,7 +52,7 @@ class CallerRecord:
             caller_id=self.caller_id,
             encoder=print_.encoder,
             embedding=print_.embedding,
-            metadata=check_metadata(self.metadata),
+            metadata=_copy_json(self.metadata),
             created_at=print_.created_at,
             last_seen=self.last_seen,
             id=print_.id,
@@ -63,7 +63,7 @@ class CallerRecord:
         """This caller as the public model, with copies of the metadata."""
         return Caller.model_construct(
             caller_id=self.caller_id,
-            metadata=check_metadata(self.metadata),
+            metadata=_copy_json(self.metadata),
             created_at=self.created_at,
             last_seen=self.last_seen,
             voiceprints=tuple(self.voiceprint(print_) for print_ in self.prints),
@@ -284,6 +284,14 @@ def as_arrays(prints: list[PrintRecord]) -> tuple[NDArray[np.int64], NDArray[np.
     if not prints:
         return ids, np.empty((0, 0), dtype=np.float32)
     return ids, np.stack([print_.embedding for print_ in prints])
+
+
+def _copy_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy_json(item) for item in value]
+    return value
 
 
 def _same_json(one: dict[str, Any], other: dict[str, Any]) -> bool:
