@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
+from weakref import WeakValueDictionary
 
 from filelock import FileLock, Timeout
 
@@ -59,7 +60,8 @@ class JSONStorage(ResidentStorage):
         if not isinstance(path, str) or not path or "\0" in path:
             raise InvalidArgumentError(f"The path of the JSON store is {path!r}: give the path of a file.")
         # The real path: a rename over a symbolic link would replace the link, not the file behind it.
-        self._file = _JSONFile.shared(Path(path).expanduser().resolve())
+        # By os.path, which passes over an unknown "~user" and a loop of links: opening tells of them.
+        self._file = _JSONFile.shared(Path(os.path.realpath(os.path.expanduser(path))))  # noqa: PTH111
         with self._reading():
             pass  # so that a damaged file is told when it is opened
 
@@ -106,26 +108,36 @@ class _JSONFile:
     it reads until its file is in place, and meanwhile readers go on.
     """
 
-    _shared: ClassVar[OrderedDict[Path, _JSONFile]] = OrderedDict()
+    # All that are in use, so that no path ever has two; and those that are kept without being in use.
+    _shared: ClassVar[WeakValueDictionary[Path, _JSONFile]] = WeakValueDictionary()
+    _kept: ClassVar[OrderedDict[Path, _JSONFile]] = OrderedDict()
     _shared_lock: ClassVar[threading.Lock] = threading.Lock()
 
     @classmethod
     def shared(cls, path: Path) -> _JSONFile:
         """The one object for this path, kept for the handles to come."""
         with cls._shared_lock:
-            file = cls._shared.pop(path, None) or cls(path)
-            cls._shared[path] = file
-            while len(cls._shared) > KEPT_FILES:
-                cls._shared.popitem(last=False)
+            file = cls._shared.get(path) or cls(path)
+            cls._shared[path] = cls._kept[path] = file
+            cls._kept.move_to_end(path)
+            while len(cls._kept) > KEPT_FILES:
+                cls._kept.popitem(last=False)
             return file
+
+    @classmethod
+    def forget_all(cls) -> None:
+        """Let later handles start from what is on the disk alone."""
+        with cls._shared_lock:
+            cls._shared, cls._kept = WeakValueDictionary(), OrderedDict()
 
     @classmethod
     def renew_after_fork(cls) -> None:
         """Another thread of the parent may have been at work at the fork: nobody here would finish it."""
         cls._shared_lock = threading.Lock()
-        for file in cls._shared.values():
+        for file in list(cls._shared.values()):
             file.lock, file._write_lock = threading.RLock(), threading.RLock()
-            file._seen = None
+            # What was in memory may be half a change; what is on the disk is whole, and follows it.
+            file._seen, file._loaded = None, False
 
     def __init__(self, path: Path) -> None:
         self.path = path
