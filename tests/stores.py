@@ -144,4 +144,4 @@ def ids_of(voiceprints: Iterable[Voiceprint]) -> list[int | None]:
 
 def forget_json_files() -> None:
     """Make this process know no more of the JSON files than a new one would."""
-    _JSONFile._shared.clear()
+    _JSONFile.forget_all()
