@@ -156,9 +156,10 @@ class _JSONFile:
         self._pin(None)
 
     def _pin(self, descriptor: int | None) -> None:
-        if self._pinned is not None:
-            os.close(self._pinned)
-        self._pinned = descriptor
+        # In this order: a fork between the two must not leave the child the number of a closed file.
+        previous, self._pinned = self._pinned, descriptor
+        if previous is not None:
+            os.close(previous)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
