@@ -73,9 +73,7 @@ def test_a_reader_sees_a_batch_as_a_whole_or_not_at_all(harness: Harness) -> Non
     def writer() -> None:
         try:
             for n in range(15):
-                harness.storage.save_many(
-                    [voiceprint(name, n, metadata={"n": n}) for name in ("a", "b", "c")]
-                )
+                harness.storage.save_many([voiceprint(name, n, metadata={"n": n}) for name in "abc"])
         finally:
             done.set()
 

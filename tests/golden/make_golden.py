@@ -43,9 +43,7 @@ def format_2() -> None:
     times = {"created_at": "2025-01-01T00:00:00Z", "last_seen": "2025-01-02T00:00:00Z"}
     with JSONStorage(path) as storage:
         for n in range(5):
-            print_ = Voiceprint(
-                f"caller {n % 2}", rng.standard_normal(8), {"n": n}, encoder="tiny", **times
-            )
+            print_ = Voiceprint(f"caller {n % 2}", rng.standard_normal(8), {"n": n}, encoder="tiny", **times)
             storage.save(print_)
         storage.save(Voiceprint("gone", rng.standard_normal(256), **times))
         storage.save(Voiceprint("caller 0", rng.standard_normal(256), {"name": "Zoë\0"}, **times))

@@ -217,5 +217,12 @@ def test_the_feed_forgets_old_deletions_and_says_so(path: Path, monkeypatch: pyt
         if known is None:
             forget_json_files()
         reader = known or JSONStorage(path)
-        assert [reader.changes(since) is None for since in revisions] == [True, True, False, False, False, False]
+        assert [reader.changes(since) is None for since in revisions] == [
+            True,
+            True,
+            False,
+            False,
+            False,
+            False,
+        ]
         assert len(reader.changes(revisions[2]).removed) == 3

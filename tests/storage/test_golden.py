@@ -1,0 +1,129 @@
+"""Files of every version that was in the field open without loss, for ever."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stores import Follower, assert_embedding, forget_json_files, ids_of, state, voiceprint
+
+from voiceprint import JSONStorage
+
+OLD_TIMES = {
+    "alice": ("2024-01-15T10:30:00.000000Z", "2024-02-15T10:30:00.123456Z"),
+    "böb": ("2024-01-15T10:30:00.000000Z", "2024-02-15T10:30:00.123456Z"),
+    "+1 555 0100": (None, None),
+}
+
+
+@pytest.fixture
+def old(golden: Path, path: Path) -> dict[str, Any]:
+    """What OpusAgent's file holds; a copy of it lies at `path`."""
+    shutil.copy(golden / "opusagent.json", path)
+    content: dict[str, Any] = json.loads(path.read_bytes())
+    return content
+
+
+def _assert_adopted(storage: JSONStorage, old: dict[str, Any]) -> None:
+    assert [caller.caller_id for caller in storage.callers()] == sorted(old)
+    for name, record in old.items():
+        caller = storage.get(name)
+        assert caller.metadata == record["metadata"]
+        assert (caller.created_at, caller.last_seen) == OLD_TIMES[name]
+        assert len(caller.voiceprints) == 1
+        assert caller.voiceprints[0].encoder == "resemblyzer"
+        assert_embedding(caller.voiceprints[0].embedding, np.array(record["embedding"]))
+
+
+def test_a_file_of_opusagent_opens_without_loss_and_untouched(path: Path, old: dict[str, Any]) -> None:
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    storage = JSONStorage(path)
+    _assert_adopted(storage, old)
+    state(storage)
+    assert storage.check() == []
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_first_change_keeps_all_of_an_adopted_file(path: Path, old: dict[str, Any]) -> None:
+    storage = JSONStorage(path)
+    before = state(storage)
+    follower = Follower()
+    follower.assert_in_step(storage)
+    ids = ids_of(storage.get_all())
+    saved = storage.save(voiceprint("new"))
+    assert saved.id not in ids
+    follower.assert_in_step(storage)
+    forget_json_files()
+    storage = JSONStorage(path)
+    after = state(storage)
+    del after["new"]
+    assert after == before
+    _assert_adopted_without_new(storage, old)
+
+
+def _assert_adopted_without_new(storage: JSONStorage, old: dict[str, Any]) -> None:
+    storage.delete("new")
+    _assert_adopted(storage, old)
+
+
+def test_the_ids_of_an_adopted_file_are_the_same_in_every_process(path: Path, old: dict[str, Any]) -> None:
+    script = (
+        "import sys; from voiceprint import JSONStorage\n"
+        "print({p.caller_id: p.id for p in JSONStorage(sys.argv[1]).get_all()})"
+    )
+    here = {print_.caller_id: print_.id for print_ in JSONStorage(path).get_all()}
+    there = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True
+    ).stdout
+    assert there.strip() == repr(here)
+
+
+def test_a_record_with_nothing_but_an_embedding_is_adopted(path: Path, old: dict[str, Any]) -> None:
+    path.write_text(json.dumps({"alice": {"embedding": old["alice"]["embedding"]}}))
+    caller = JSONStorage(path).get("alice")
+    assert (caller.metadata, caller.created_at, caller.last_seen) == ({}, None, None)
+    JSONStorage(path).touch("alice", "2020-01-01T00:00:00Z")
+    JSONStorage(path).save(voiceprint())
+    assert JSONStorage(path).get("alice").created_at is None
+
+
+def test_an_old_file_without_callers_is_an_empty_store(path: Path) -> None:
+    path.write_text("{}")
+    assert state(JSONStorage(path)) == {}
+
+
+@pytest.mark.parametrize("field", ["embedding", "caller_id", "metadata", "created_at"])
+def test_a_damaged_old_record_is_refused(path: Path, old: dict[str, Any], field: str) -> None:
+    from voiceprint import StorageCorruptError
+
+    old["alice"][field] = 5
+    path.write_text(json.dumps(old))
+    content = path.read_bytes()
+    with pytest.raises(StorageCorruptError, match="alice"):
+        JSONStorage(path)
+    assert path.read_bytes() == content
+
+
+def test_a_file_of_format_2_opens_as_it_was_written(golden: Path, path: Path) -> None:
+    shutil.copy(golden / "format-2.json", path)
+    content = json.loads(path.read_bytes())
+    storage = JSONStorage(path)
+    assert storage.check() == []
+    assert storage.identity() == content[""]["identity"]
+    assert storage.revision() == 8
+    assert [ids_of(caller.voiceprints) for caller in storage.callers()] == [[3, 5, 7], [2, 4]]
+    assert storage.get("caller 0").metadata == {"n": 4, "name": "Zoë\0"}
+    assert storage.get("caller 1").last_seen == "2025-01-02T00:00:00.000000Z"
+    for caller in storage.callers():
+        for print_, kept in zip(caller.voiceprints, content[caller.caller_id]["voiceprints"], strict=True):
+            assert print_.embedding.tobytes() == np.float32(kept["embedding"]).tobytes()
+    changes = storage.changes(6, encoder="resemblyzer")
+    assert (changes.removed.tolist(), changes.ids.tolist()) == ([1, 6], [7])
+    assert storage.save(voiceprint("new")).id == 8

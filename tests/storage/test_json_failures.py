@@ -1,0 +1,143 @@
+"""A disk that is full or fails: the old state stays, the error is typed, and the next save works."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stores import Follower, forget_json_files, state, voiceprint
+
+from voiceprint import JSONStorage, StorageUnavailableError
+
+
+def _names(path: Path) -> set[str]:
+    return {entry.name for entry in path.parent.iterdir()}
+
+
+@pytest.mark.parametrize("call", ["os.fsync", "os.fdopen", "tempfile.mkstemp", "pathlib.Path.replace"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_failing_disk_leaves_the_old_state(
+    path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    storage = JSONStorage(path)
+    storage.save(voiceprint(metadata={"a": 1}))
+    before, content, names = state(storage), path.read_bytes(), _names(path)
+    follower = Follower()
+    follower.assert_in_step(storage)
+    revision = storage.revision()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    for change in (
+        lambda: storage.save(voiceprint("bob")),
+        lambda: storage.delete("alice"),
+        lambda: storage.update_metadata("alice", {"a": 2}),
+        lambda: storage.touch("alice"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(call, fail)
+            with pytest.raises(StorageUnavailableError, match=os.strerror(code)) as caught:
+                change()
+            assert isinstance(caught.value.__cause__, OSError)
+        assert (state(storage), storage.revision(), path.read_bytes()) == (before, revision, content)
+        assert _names(path) == names
+    storage.save(voiceprint("bob"))
+    follower.assert_in_step(storage)
+    forget_json_files()
+    assert list(state(JSONStorage(path))) == ["alice", "bob"]
+
+
+def test_a_change_that_the_disk_did_not_confirm_is_told_and_known(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = JSONStorage(path)
+    storage.save(voiceprint())
+
+    def fail(folder: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("voiceprint.storage.json.sync_folder", fail)
+        with pytest.raises(StorageUnavailableError, match="did not confirm"):
+            storage.save(voiceprint("bob"))
+    # The rename has happened: memory and file must agree on it.
+    assert list(state(storage)) == ["alice", "bob"]
+    forget_json_files()
+    assert list(state(JSONStorage(path))) == ["alice", "bob"]
+
+
+LIMITED = """
+import sys
+from voiceprint import JSONStorage, StorageUnavailableError
+sys.path.insert(0, sys.argv[2])
+from stores import voiceprint
+storage = JSONStorage(sys.argv[1])
+try:
+    storage.save_many([voiceprint(f"c{n}", n) for n in range(100)])
+except StorageUnavailableError as error:
+    print("told", storage.count())
+storage.save(voiceprint("bob", 1))
+"""
+
+
+def test_a_file_size_limit_is_told_and_leaves_the_old_state(path: Path) -> None:
+    JSONStorage(path).save(voiceprint())
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(path), str(Path(__file__).parent.parent)],
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["told", "1"]
+    assert list(state(JSONStorage(path))) == ["alice", "bob"]
+
+
+def test_what_killed_writers_left_is_removed_by_the_next_writer_and_no_more(path: Path) -> None:
+    leftover = path.parent / f".{path.name}.abcd_123.tmp"
+    others = [
+        path.parent / name
+        for name in (
+            f".{path.name}.index.abcd1234.tmp",
+            f".other{path.name}.abcd1234.tmp",
+            f"{path.name}.abcd1234.tmp",
+            f".{path.name}.abcd1234.tmp.bak",
+        )
+    ]
+    for file in (leftover, *others):
+        file.write_bytes(b"{")
+    storage = JSONStorage(path)
+    assert storage.count() == 0
+    assert leftover.exists()
+    storage.save(voiceprint())
+    assert not leftover.exists()
+    assert all(other.exists() for other in others)
+
+
+def test_a_lock_that_another_process_holds_too_long_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from filelock import FileLock
+
+    monkeypatch.setattr("voiceprint.storage.json.LOCK_TIMEOUT_S", 0.05)
+    storage = JSONStorage(path)
+    storage.save(voiceprint())
+    with FileLock(f"{path}.lock"):
+        with pytest.raises(StorageUnavailableError, match="lock"):
+            storage.save(voiceprint("bob"))
+        assert storage.count() == 1  # readers go on
+    storage.save(voiceprint("bob"))
+    assert storage.count() == 2
