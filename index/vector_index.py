@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -10,9 +11,11 @@ import faiss
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from voiceprint.index.errors import IndexCorruptError
 from voiceprint.index.locks import ReadWriteLock
 from voiceprint.index.snapshot import read_snapshot, write_snapshot
 
+MAX_DIMENSION = 65_536
 NO_ID = -1
 NO_SCORE = np.float32(-np.finfo(np.float32).max)  # as faiss fills places without an answer
 
@@ -23,7 +26,7 @@ class VectorIndex:
     Every method may be called from many threads: searches run beside each other, and wait only for
     the short moment in which a writer changes the vectors.
 
-    dimension: length of the vectors, at least 1.
+    dimension: length of the vectors, 1 to 65536.
 
     Structure: a faiss `IndexFlatIP` holds the vectors without gaps; `_ids[row]` is the id of each
     row and `_rows[id]` its row. Removing moves the last row into the gap, which costs the same for
@@ -31,8 +34,14 @@ class VectorIndex:
     """
 
     def __init__(self, dimension: int = 256) -> None:
-        if isinstance(dimension, bool) or not isinstance(dimension, int) or dimension < 1:
-            raise ValueError(f"The dimension is {dimension!r}: a whole number from 1 is allowed.")
+        if (
+            isinstance(dimension, bool)
+            or not isinstance(dimension, int)
+            or not 1 <= dimension <= MAX_DIMENSION
+        ):
+            raise ValueError(
+                f"The dimension is {dimension!r}: a whole number from 1 to {MAX_DIMENSION} is allowed."
+            )
         self.dimension = dimension
         self._flat = faiss.IndexFlatIP(dimension)
         self._ids = np.empty(0, dtype=np.int64)  # at least as long as there are rows
@@ -119,14 +128,16 @@ class VectorIndex:
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise ValueError(f"k is {k!r}: a whole number from 1 is allowed.")
         matrix = self._check_vectors(queries)
+        # Taken in before the lock: an iterable that asks this very index would wait for itself.
+        wanted = None if allowed is None else _distinct(allowed)
         with self._lock.reading():
-            if allowed is None:
+            if wanted is None:
                 found = min(int(k), len(self._rows))
                 if found:
                     scores, rows = self._flat.search(matrix, found)
                     ids = self._ids[rows]
             else:
-                rows_allowed = [self._rows[id_] for id_ in {int(i) for i in allowed} if id_ in self._rows]
+                rows_allowed = [self._rows[id_] for id_ in wanted if id_ in self._rows]
                 found = min(int(k), len(rows_allowed))
                 if found:
                     among = self._matrix()[rows_allowed]
@@ -149,8 +160,13 @@ class VectorIndex:
     def load(cls, path: str | os.PathLike[str]) -> VectorIndex:
         """The index that a snapshot holds. Raises OSError, or `IndexCorruptError` for any damage."""
         ids, vectors = read_snapshot(path)
-        index = cls(vectors.shape[1])
-        index.add(ids, vectors)
+        try:
+            index = cls(vectors.shape[1])
+            index.add(ids, vectors)
+        except ValueError as error:
+            raise IndexCorruptError(f"{os.fspath(path)!r} holds what no index has: {error}") from error
+        if len(index) != len(ids):
+            raise IndexCorruptError(f"{os.fspath(path)!r} holds an id twice.")
         return index
 
     def _matrix(self) -> NDArray[np.float32]:
@@ -186,3 +202,10 @@ class VectorIndex:
         if not np.isfinite(matrix).all():
             raise ValueError("A vector holds NaN or infinite values.")
         return matrix
+
+
+def _distinct(ids: Iterable[int]) -> set[int]:
+    try:
+        return {operator.index(id_) for id_ in ids}
+    except TypeError as error:
+        raise ValueError("The allowed ids are integers.") from error
