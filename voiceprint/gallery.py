@@ -67,9 +67,10 @@ class Gallery:
     def __init__(self, encoder: str, dimension: int) -> None:
         self.encoder = encoder
         self.dimension = dimension
-        # The index and the revision of the store that it stands at; one attribute, so that they are
-        # always read as a pair.
-        self._state: tuple[VectorIndex, int] | None = None
+        # The index, the identity of the store that it is of, and the revision that it stands at; one
+        # attribute, so that they are always read together. Without the identity, another store that was
+        # put in the same place and has come to the same revision would be taken for the old one.
+        self._state: tuple[VectorIndex, str, int] | None = None
         self._sync_lock = threading.Lock()
 
     def best(self, storage: Storage, probe: NDArray[np.float32], callers: int) -> list[Scored]:
@@ -82,8 +83,9 @@ class Gallery:
         wanted = callers * storage.max_voiceprints_per_caller
         while True:
             _, ids = index.search(probe, max(1, min(wanted, len(index))))
-            found = storage.get_many(ids[ids >= 0].tolist())
-            ranked = rank(probe, found.values())
+            found = storage.get_many(ids[ids >= 0].tolist()).values()
+            # One that was saved anew in another space since the search is not to be compared.
+            ranked = rank(probe, [voiceprint for voiceprint in found if voiceprint.encoder == self.encoder])
             if len(ranked) >= callers or wanted >= len(index):
                 return ranked[:callers]
             wanted *= 2
@@ -91,12 +93,15 @@ class Gallery:
     def synchronised(self, storage: Storage) -> VectorIndex:
         """The index, holding every change that was committed before this call."""
         state = self._state
-        if state is not None and storage.revision() == state[1]:
+        if state is not None and (storage.identity(), storage.revision()) == state[1:]:
             return state[0]
         with self._sync_lock:
             more = True
             while more:
-                index, revision = self._state or self._build(storage)
+                identity = storage.identity()
+                if self._state is not None and self._state[1] != identity:
+                    self._state = None
+                index, _, revision = self._state or self._build(storage, identity)
                 changes = storage.changes(revision, encoder=self.encoder)
                 if changes is None:
                     logger.warning(
@@ -105,11 +110,11 @@ class Gallery:
                     self._state = None
                     continue
                 self._apply(changes, index, storage)
-                self._state = index, changes.revision
+                self._state = index, identity, changes.revision
                 more = changes.more
             return index
 
-    def _build(self, storage: Storage) -> tuple[VectorIndex, int]:
+    def _build(self, storage: Storage, identity: str) -> tuple[VectorIndex, str, int]:
         from voiceprint.index import VectorIndex  # faiss is loaded at the first search, not at import
 
         revision = storage.revision()
@@ -117,7 +122,7 @@ class Gallery:
         for ids, embeddings in storage.scan(encoder=self.encoder):
             self._check(embeddings, storage)
             index.add(ids, embeddings)
-        return index, revision
+        return index, identity, revision
 
     def _apply(self, changes: Changes, index: VectorIndex, storage: Storage) -> None:
         if len(changes.removed):
