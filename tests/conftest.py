@@ -1,11 +1,44 @@
-"""The options of the test run."""
+"""The options of the test run, and the fixtures that several test modules share."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import pytest
+from voices import BandEncoder, Voices, load_voices
+
+from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--crashes", type=int, default=10, metavar="N", help="how often a writer is killed in the crash tests"
     )
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on the settings of the shell that it is run from."""
+    for name in os.environ:
+        if name.upper().startswith("VOICE_") and name != "VOICE_TEST_DATA":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def voices() -> Voices:
+    """The utterances of the sample callers, by name."""
+    return load_voices()
+
+
+@pytest.fixture
+def recognizer() -> Iterator[OpusAgentVoiceRecognizer]:
+    """A recogniser with Resemblyzer's encoder over an empty store in memory."""
+    with MemoryStorage() as storage:
+        yield OpusAgentVoiceRecognizer(storage)
+
+
+@pytest.fixture
+def quick() -> OpusAgentVoiceRecognizer:
+    """A recogniser with the quick encoder of the tests, over an empty store in memory."""
+    return OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder())
