@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voiceprint import Config, ConfigurationError, VoiceFingerprintConfig, VoiceprintError
+from voiceprint import Config, ConfigurationError, VoiceFingerprintConfig, VoiceprintError, open_storage
 from voiceprint.config import VoiceFingerprintConfig as FromConfig
 from voiceprint.models import VoiceFingerprintConfig as FromModels
 
@@ -249,3 +249,43 @@ def test_any_text_in_any_variable_gives_a_configuration_or_its_error(setting: st
 def test_any_value_given_by_hand_gives_a_configuration_or_its_error(setting: str, value: object) -> None:
     config = configured(**{setting: value})
     assert isinstance(config, VoiceFingerprintConfig) or variable(setting) in config
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:hunter2@host",
+        "http://user:hunt@er/hunter2@host",
+        "user:hunter2@host",
+        "redis:hunter2@host",
+        "redis:/host?db=1&password=hunter2",
+        "http://host?password=hunter2&password=hunt=hunter2",
+        b"http://:hunter2@host",
+        {"password": "hunter2"},
+    ],
+)
+@pytest.mark.parametrize("setting", ["redis_url", "storage_backend"])
+def test_no_message_shows_a_password(setting: str, url: object) -> None:
+    message = configured(**{setting: url})
+    assert isinstance(message, str)
+    assert variable(setting) in message
+    assert "hunter2" not in message
+
+
+def test_a_url_of_no_store_is_told_without_its_password() -> None:
+    with pytest.raises(ConfigurationError, match="names no store") as caught:
+        open_storage("mysql://user:hunt/hunter2@host/db")
+    assert "hunter2" not in str(caught.value)
+    assert "host/db" in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["similarity_threshold", "max_voiceprints_per_caller", "storage_path"])
+@pytest.mark.parametrize("value", [-(10**5_000), "-" + "9" * 100_000], ids=["int", "text"])
+def test_a_value_of_thousands_of_digits_is_refused_in_few_words(setting: str, value: object) -> None:
+    message = configured(**{setting: value})
+    if setting == "storage_path" and isinstance(value, str):
+        assert not isinstance(message, str)  # a path may be any text
+    else:
+        assert isinstance(message, str)
+        assert variable(setting) in message
+        assert len(message) < 300

@@ -11,6 +11,7 @@ from pydantic import model_validator as _model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from voiceprint.errors import ConfigurationError
+from voiceprint.validation import shown
 
 __all__ = ["Config", "VoiceFingerprintConfig"]
 
@@ -125,7 +126,7 @@ Config = VoiceFingerprintConfig
 def _raise_ours(error: ValidationError) -> NoReturn:
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "configuration"
-    value = re.sub(r"//[^@/]*@", "//***@", repr(first["input"]))  # a Redis URL may hold a password
     raise ConfigurationError(
-        f"{_PREFIX}{name.upper()} is {value}, which is not allowed: {_ALLOWED.get(name, first['msg'])}."
+        f"{_PREFIX}{name.upper()} is {shown(first['input'])}, which is not allowed: "
+        f"{_ALLOWED.get(name, first['msg'])}."
     ) from None

@@ -7,7 +7,9 @@ holds metadata or an embedding.
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime, timezone
+from numbers import Number
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,12 +23,34 @@ MAX_CALLER_ID_LENGTH = 512
 MAX_METADATA_DEPTH = 64
 MAX_METADATA_BYTES = 1_000_000
 
+_SHOWN_LENGTH = 80
+
 # The embedding spaces whose dimension is known; another encoder may have any.
 EMBEDDING_DIMENSIONS = {"resemblyzer": 256}
 
 # float32 rounding leaves the norm of a unit vector within about 1e-7 of 1. A vector this close is
 # left as it is, so that saving, reading and saving again changes no bit.
 _UNIT_TOLERANCE = 1e-5
+
+
+def shown(value: object) -> str:
+    """A refused value for a message: numbers and text in short, of anything else only the type."""
+    if isinstance(value, str):
+        return repr(hide_passwords(value)[:_SHOWN_LENGTH])
+    if value is None or (isinstance(value, Number) and not _is_huge(value)):
+        return repr(value)
+    return f"of type {type(value).__name__}"
+
+
+def hide_passwords(url: str) -> str:
+    """`url` without what may be a password: all that stands before its last @, and its query's values."""
+    hidden = re.sub(r"(?s)^([\w+]+:(?://)?)?.*@", r"\1***@", url)
+    return re.sub(r"=[^&]*", "=***", hidden)
+
+
+def _is_huge(number: Number) -> bool:
+    # Python refuses to write an int of thousands of digits.
+    return isinstance(number, int) and number.bit_length() > 128
 
 
 def check_caller_id(caller_id: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from voiceprint.errors import ConfigurationError
@@ -10,6 +9,7 @@ from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS, Storage
 from voiceprint.storage.json import JSONStorage
 from voiceprint.storage.memory import MemoryStorage
 from voiceprint.storage.pending import RedisStorage, SQLiteStorage
+from voiceprint.validation import hide_passwords
 
 if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
@@ -31,8 +31,7 @@ def open_storage(url: str, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOIC
         SQLiteStorage(rest)
     if colon and scheme in ("redis", "rediss", "unix") and rest:
         RedisStorage(url)
-    shown = re.sub(r"//[^@/]*@", "//***@", url)  # a URL may hold a password
-    raise ConfigurationError(f"{shown!r} names no store: the forms are {FORMS}.")
+    raise ConfigurationError(f"{hide_passwords(url)!r} names no store: the forms are {FORMS}.")
 
 
 def configured_storage(config: VoiceFingerprintConfig) -> Storage:
