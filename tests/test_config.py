@@ -198,6 +198,20 @@ def test_a_copy_is_equal_independent_and_still_checked(duplicate: Any) -> None:
         twin.similarity_threshold = 7
 
 
+def test_a_copy_with_changes_checks_them() -> None:
+    config = VoiceFingerprintConfig()
+    changed = config.model_copy(update={"enabled": False, "storage_backend": "SQLite"})
+    assert (changed.enabled, changed.storage_backend, changed.storage_path) == (
+        False,
+        "sqlite",
+        "voiceprints.db",
+    )
+    for update in ({"similarity_threshold": 7}, {"treshold": 0.7}):
+        with pytest.raises(ConfigurationError):
+            config.model_copy(update=update)
+    assert config.model_dump() == DEFAULTS
+
+
 def test_the_redis_url_is_shown_in_no_repr() -> None:
     config = VoiceFingerprintConfig(redis_url="redis://:hunter2@host")
     assert config.redis_url == "redis://:hunter2@host"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Literal, NoReturn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic import model_validator as _model_validator
@@ -12,6 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from voiceprint.errors import ConfigurationError
 from voiceprint.validation import shown
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Config", "VoiceFingerprintConfig"]
 
@@ -88,6 +92,13 @@ class VoiceFingerprintConfig(BaseSettings):
             super().__setattr__(name, value)
         except ValidationError as error:
             _raise_ours(error)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, but the `update` is checked as any other setting is."""
+        copy = super().model_copy(deep=deep)
+        for name, value in (update or {}).items():
+            setattr(copy, name, value)
+        return copy
 
     @property
     def enabled(self) -> bool:
