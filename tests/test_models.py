@@ -68,6 +68,25 @@ def test_the_embedding_is_a_read_only_copy() -> None:
         voiceprint.embedding[0] = 1
 
 
+@pytest.mark.parametrize(
+    "duplicate",
+    [
+        copy.copy,
+        copy.deepcopy,
+        Voiceprint.model_copy,
+        lambda voiceprint: voiceprint.model_copy(deep=True),
+        lambda voiceprint: pickle.loads(pickle.dumps(voiceprint)),
+        lambda voiceprint: copy.deepcopy(Caller(caller_id="a", voiceprints=(voiceprint,))).voiceprints[0],
+        lambda voiceprint: Voiceprint.model_validate_json(voiceprint.model_dump_json()),
+    ],
+)
+def test_the_embedding_of_a_copy_is_read_only_too(duplicate: Any) -> None:
+    voiceprint = Voiceprint("a", DIRECTION, {"n": [1]})
+    twin = duplicate(voiceprint)
+    assert twin == voiceprint
+    assert not twin.embedding.flags.writeable
+
+
 BAD: list[tuple[str, Any]] = [
     ("caller_id", ""),
     ("caller_id", None),

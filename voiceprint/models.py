@@ -5,7 +5,7 @@ Embeddings and metadata are biometric or personal data: no repr shows them.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from pydantic import (
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.validation import check_caller_id, check_embedding, check_metadata, check_time
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Caller", "Finding", "Match", "Verification", "VoiceFingerprintConfig", "Voiceprint"]
 
@@ -108,6 +111,15 @@ class Voiceprint(BaseModel):
     def _embedding_as_list(self, embedding: NDArray[np.float32]) -> list[float]:
         numbers: list[float] = embedding.tolist()
         return numbers
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self.embedding.flags.writeable = False  # numpy gives a pickled array back writeable
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        twin = super().__deepcopy__(memo)
+        twin.embedding.flags.writeable = False  # and a copied one
+        return twin
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Voiceprint):
