@@ -101,6 +101,11 @@ BAD: list[tuple[str, Any]] = [
     ("embedding", [1.0] * 255),
     ("embedding", [1.0] * 255 + ["x"]),
     ("embedding", {"a": 1.0}),
+    ("embedding", ["1"] * 256),
+    ("embedding", np.ones(256, dtype=bool)),
+    ("embedding", np.ones(256, dtype=complex)),
+    ("embedding", np.ones(256, dtype="m8[s]")),
+    ("embedding", [10**400] * 256),
     ("embedding", np.zeros(256)),
     ("embedding", np.full(256, np.nan)),
     ("embedding", np.r_[np.ones(255), np.inf]),
@@ -237,6 +242,13 @@ def test_json_and_pickle_give_the_voiceprint_back_to_the_bit(metadata: Any, mome
 def test_times_are_kept_as_utc_with_a_z(given_time: object, kept: str | None) -> None:
     voiceprint = Voiceprint("a", DIRECTION, None, given_time, given_time)
     assert (voiceprint.created_at, voiceprint.last_seen) == (kept, kept)
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-01:00"])
+def test_a_time_that_utc_has_no_year_for_is_refused_as_out_of_range(moment: str) -> None:
+    for value in (moment, datetime.fromisoformat(moment)):
+        with pytest.raises(InvalidArgumentError, match="out of range"):
+            Voiceprint("a", DIRECTION, created_at=value)
 
 
 @pytest.mark.parametrize(

@@ -188,9 +188,10 @@ def check_time(value: object) -> str | None:
     if isinstance(value, str):
         text = value[:-1] + "+00:00" if value.endswith(("Z", "z")) else value
         try:
-            return format_time(datetime.fromisoformat(text))
+            moment = datetime.fromisoformat(text)
         except ValueError as error:
             raise InvalidArgumentError(f"The time {value[:40]!r} is not ISO 8601.") from error
+        return format_time(moment)
     raise InvalidArgumentError(f"A time is a datetime or ISO 8601 text, not {type(value).__name__}.")
 
 
@@ -209,16 +210,16 @@ def check_embedding(embedding: object, encoder: str) -> NDArray[np.float32]:
 def unit_vector(embedding: object) -> NDArray[np.float32]:
     """`embedding` (1-D, finite, not all zero; array or sequence of numbers) as a new float32 unit vector."""
     try:
-        given = np.asarray(embedding)
+        numbers = np.asarray(embedding)
+        # The cast alone would take text, bool and the real part of complex numbers.
+        vector = numbers.astype(np.float64) if numbers.dtype.kind in "fiu" else None
     except (TypeError, ValueError, OverflowError):
-        given = np.asarray(None)
-    # numpy would also make numbers of text and of truth values. Its errors are not chained, as they may
-    # quote the values, which are biometric data.
-    if given.dtype.kind not in "fiu":
+        # numpy's message may quote the values, which are biometric data: it is not chained.
+        vector = None
+    if vector is None:
         raise InvalidArgumentError(
             f"An embedding is a 1-D array or list of numbers; this {type(embedding).__name__} is not."
         )
-    vector = given.astype(np.float64)
     if vector.ndim != 1 or vector.size == 0:
         raise InvalidArgumentError(
             f"An embedding is 1-D and not empty; this one has the shape {vector.shape}."
