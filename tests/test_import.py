@@ -1,0 +1,53 @@
+"""What `import voiceprint` brings in, and what it leaves for later."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import ModuleType
+
+import voiceprint
+
+HEAVY = (
+    "faiss", "librosa", "numba", "redis", "resemblyzer", "scipy", "soundfile", "soxr", "sqlalchemy",
+    "torch", "webrtcvad",
+)  # fmt: skip
+
+
+def python(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_import_loads_nothing_that_is_slow() -> None:
+    code = f"import voiceprint, sys; print([name for name in {HEAVY} if name in sys.modules])"
+    assert python(code) == "[]\n"
+
+
+def test_making_a_recogniser_and_a_store_loads_nothing_that_is_slow() -> None:
+    code = (
+        "import sys, voiceprint as v; r = v.OpusAgentVoiceRecognizer(v.MemoryStorage());"
+        "r.get_caller('a'); r.encoder.dimension;"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    assert python(code) == "[]\n"
+
+
+def test_the_list_of_names_is_sorted_and_is_what_the_package_shows() -> None:
+    assert voiceprint.__all__ == sorted(voiceprint.__all__)
+    public = {
+        name
+        for name, value in vars(voiceprint).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType) and name != "annotations"
+    }
+    assert set(voiceprint.__all__) == public | {"__version__"}
+
+
+def test_every_public_name_comes_with_a_star() -> None:
+    assert python(
+        "from voiceprint import *; import voiceprint; print(set(voiceprint.__all__) - set(globals()))"
+    ) == ("set()\n")
