@@ -1,0 +1,134 @@
+"""Enrolling a long list: one result for each sample, and none that stops the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from voices import BandEncoder, Voices, saved
+
+from voiceprint import (
+    AudioQualityError,
+    InvalidArgumentError,
+    InvalidAudioError,
+    JSONStorage,
+    MemoryStorage,
+    OpusAgentVoiceRecognizer,
+    StorageError,
+    Voiceprint,
+)
+from voiceprint.recognizer import ENROLMENT_BATCH
+
+
+def test_results_come_in_order_whatever_is_wrong_in_the_middle(
+    quick: OpusAgentVoiceRecognizer, voices: Voices
+) -> None:
+    good = voices["amara"][0]
+    samples: list[Any] = [
+        ("amara", good, {"name": "Amara"}),
+        ("bruno", good[:1_000], None),
+        ("carlo", "carlo.wav", None),
+        ("", good, None),
+        ("dario", good, {"a": {1}}),
+        ("two", good),
+        ("four", good, None, None),
+        None,
+        7,
+        ("elena", np.zeros(80_000, np.float32), None),
+        ["farid", voices["farid"][0], None],
+        ("amara", voices["amara"][1], {"plan": 1}),
+    ]
+    results = quick.enroll_many(samples)
+    assert [type(result) for result in results] == [
+        Voiceprint,
+        AudioQualityError,
+        InvalidAudioError,
+        InvalidArgumentError,
+        InvalidArgumentError,
+        InvalidArgumentError,
+        InvalidArgumentError,
+        InvalidArgumentError,
+        InvalidArgumentError,
+        AudioQualityError,
+        Voiceprint,
+        Voiceprint,
+    ]
+    callers = {caller.caller_id: caller for caller in quick.callers()}
+    assert sorted(callers) == ["amara", "farid"]
+    assert callers["amara"].metadata == {"name": "Amara", "plan": 1}
+    assert callers["amara"].voiceprints[0].id == saved(results[0]).id
+    assert callers["amara"].voiceprints[1].id == saved(results[11]).id
+
+
+def test_an_empty_list_gives_no_result(quick: OpusAgentVoiceRecognizer) -> None:
+    assert quick.enroll_many([]) == []
+    assert quick.storage.revision() == 0
+
+
+@pytest.mark.parametrize("count", [ENROLMENT_BATCH - 1, ENROLMENT_BATCH, 2 * ENROLMENT_BATCH + 3])
+def test_a_long_list_is_stored_whole_in_few_changes(
+    quick: OpusAgentVoiceRecognizer, voices: Voices, count: int
+) -> None:
+    audio = voices["amara"][0]
+    results = quick.enroll_many((f"caller {i:03}", audio, {"i": i}) for i in range(count))
+    assert [saved(result).caller_id for result in results] == [f"caller {i:03}" for i in range(count)]
+    assert [caller.metadata["i"] for caller in quick.callers()] == list(range(count))
+    assert len({saved(result).id for result in results}) == count
+    assert quick.storage.revision() == -(-count // ENROLMENT_BATCH)
+
+
+def test_more_prints_of_one_caller_than_are_kept_leave_the_newest(
+    quick: OpusAgentVoiceRecognizer, voices: Voices
+) -> None:
+    results = [saved(r) for r in quick.enroll_many([("amara", audio, None) for audio in voices["amara"]])]
+    caller = quick.get_caller("amara")
+    assert caller is not None
+    assert [print_.id for print_ in caller.voiceprints] == [result.id for result in results[1:]]
+
+
+def test_a_list_that_fails_midway_keeps_what_it_gave_before(
+    quick: OpusAgentVoiceRecognizer, voices: Voices
+) -> None:
+    def samples() -> Iterator[tuple[str, Any, None]]:
+        yield "amara", voices["amara"][0], None
+        yield "bruno", voices["bruno"][0], None
+        raise OSError("the network share went away")
+
+    with pytest.raises(OSError, match="went away"):
+        quick.enroll_many(samples())
+    assert [caller.caller_id for caller in quick.callers()] == ["amara", "bruno"]
+
+
+def test_a_list_may_ask_the_recogniser_that_enrols_it(
+    quick: OpusAgentVoiceRecognizer, voices: Voices
+) -> None:
+    def samples() -> Iterator[tuple[str, Any, None]]:
+        for name, (audio, *_) in voices.items():
+            assert quick.get_caller(name) is None
+            yield name, audio, None
+
+    assert len([saved(result) for result in quick.enroll_many(samples())]) == len(voices)
+
+
+def test_a_store_that_fails_is_the_result_of_each_sample(voices: Voices) -> None:
+    storage = MemoryStorage()
+    recognizer = OpusAgentVoiceRecognizer(storage, encoder=BandEncoder())
+    storage.close()
+    results = recognizer.enroll_many([("a", voices["amara"][0], None), ("", None, None)])  # type: ignore[list-item]
+    assert [type(result) for result in results] == [StorageError, InvalidArgumentError]
+
+
+def test_all_is_there_after_reopening(tmp_path: Path, voices: Voices) -> None:
+    path = tmp_path / "callers.json"
+    with JSONStorage(path) as storage:
+        recognizer = OpusAgentVoiceRecognizer(storage, encoder=BandEncoder())
+        recognizer.enroll_many((name, audios[0], {"name": name}) for name, audios in voices.items())
+    with JSONStorage(path) as storage:
+        recognizer = OpusAgentVoiceRecognizer(storage, encoder=BandEncoder())
+        for name, audios in voices.items():
+            answer = recognizer.match_caller(audios[1])
+            assert answer is not None
+            assert answer[::2] == (name, {"name": name})
