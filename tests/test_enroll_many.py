@@ -63,6 +63,28 @@ def test_results_come_in_order_whatever_is_wrong_in_the_middle(
     assert callers["amara"].voiceprints[1].id == saved(results[11]).id
 
 
+def test_a_sample_that_only_the_store_can_refuse_does_not_take_its_batch_along(
+    quick: OpusAgentVoiceRecognizer, voices: Voices
+) -> None:
+    audio = voices["amara"][0]
+    results = quick.enroll_many(
+        [
+            ("amara", audio, {"notes": "x" * 600_000}),
+            ("bruno", audio, None),
+            ("amara", audio, {"more notes": "x" * 600_000}),  # together more than a caller may have
+            ("carlo", audio, None),
+        ]
+    )
+    assert isinstance(results[2], InvalidArgumentError)
+    assert [saved(result).caller_id for result in (results[0], results[1], results[3])] == [
+        "amara",
+        "bruno",
+        "carlo",
+    ]
+    assert [caller.caller_id for caller in quick.callers()] == ["amara", "bruno", "carlo"]
+    assert quick.storage.count() == 3
+
+
 def test_an_empty_list_gives_no_result(quick: OpusAgentVoiceRecognizer) -> None:
     assert quick.enroll_many([]) == []
     assert quick.storage.revision() == 0

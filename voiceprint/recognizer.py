@@ -180,14 +180,7 @@ class OpusAgentVoiceRecognizer:
         waiting: dict[int, Voiceprint] = {}  # by place in `results`
 
         def store() -> None:
-            limit = self.config.max_voiceprints_per_caller
-            try:
-                stored = self.storage.save_many(waiting.values(), max_voiceprints=limit)
-            except VoiceprintError as error:  # becomes the result of each: the batch goes on
-                results_of_batch: list[Voiceprint | VoiceprintError] = [error] * len(waiting)
-            else:
-                results_of_batch = [*stored]
-            for place, result in zip(waiting, results_of_batch, strict=True):
+            for place, result in zip(waiting, self._store([*waiting.values()]), strict=True):
                 results[place] = result
             waiting.clear()
 
@@ -215,6 +208,19 @@ class OpusAgentVoiceRecognizer:
             if waiting:
                 store()
         return results
+
+    def _store(self, voiceprints: list[Voiceprint]) -> list[Voiceprint | VoiceprintError]:
+        """Store them in one change; where that fails, give the error in the place of each that it hit."""
+        limit = self.config.max_voiceprints_per_caller
+        try:
+            return [*self.storage.save_many(voiceprints, max_voiceprints=limit)]
+        except InvalidArgumentError as error:
+            # One of them, such as a caller whose metadata became too large, and all were refused.
+            if len(voiceprints) == 1:
+                return [error]
+            return [result for voiceprint in voiceprints for result in self._store([voiceprint])]
+        except VoiceprintError as error:
+            return [error] * len(voiceprints)
 
     # Identification
 
