@@ -98,18 +98,32 @@ def test_identify_ranks_distinct_callers_the_best_first(
         assert match.accepted == (match.similarity >= 0.75)
 
 
-@pytest.mark.parametrize("k", [0, -1, 1.0, "3", None, True])
+@pytest.mark.parametrize(
+    "k", [0, -1, 1.0, "3", None, True, np.bool_(True), -(10**5_000)], ids=lambda value: type(value).__name__
+)
 def test_k_is_a_whole_number_from_one(line: OpusAgentVoiceRecognizer, voices: Voices, k: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="k is"):
         line.identify(voices["amara"][0], k)
 
 
-@pytest.mark.parametrize("threshold", [-0.01, 1.01, math.nan, math.inf, "0.5", True, [0.5]])
+@pytest.mark.parametrize(
+    "threshold",
+    [-0.01, 1.01, math.nan, math.inf, "0.5", True, [0.5], 10**5_000],
+    ids=lambda value: type(value).__name__,
+)
 def test_a_threshold_out_of_bounds_is_refused(
     line: OpusAgentVoiceRecognizer, voices: Voices, threshold: Any
 ) -> None:
     with pytest.raises(InvalidArgumentError, match="threshold is"):
         line.identify(voices["amara"][0], threshold=threshold)
+
+
+def test_numbers_of_numpy_are_taken_for_k_and_threshold(
+    line: OpusAgentVoiceRecognizer, voices: Voices
+) -> None:
+    matches = line.identify(voices["amara"][1], np.int64(2), threshold=np.float32(0.25))  # type: ignore[arg-type]
+    assert matches == line.identify(voices["amara"][1], 2, threshold=0.25)
+    assert type(matches[0].accepted) is bool
 
 
 def test_the_threshold_decides_what_is_accepted(line: OpusAgentVoiceRecognizer, voices: Voices) -> None:
@@ -141,7 +155,7 @@ def test_candidates_limit_the_search(line: OpusAgentVoiceRecognizer, voices: Voi
     assert line.identify(probe, candidates=["nobody"]) == []
 
 
-@pytest.mark.parametrize("candidates", ["amara", ["amara", None], [7], [""], b"amara"])
+@pytest.mark.parametrize("candidates", ["amara", ["amara", None], [7], [""], b"amara", 5, [["amara"]]])
 def test_candidates_that_are_not_caller_ids_are_refused(
     line: OpusAgentVoiceRecognizer, voices: Voices, candidates: Any
 ) -> None:

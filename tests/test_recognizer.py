@@ -230,6 +230,20 @@ def test_without_a_store_the_configuration_chooses_it(
             OpusAgentVoiceRecognizer(config=VoiceFingerprintConfig(storage_backend=backend))
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"storage_backend": "json:callers.json"},
+        {"storage_backend": MemoryStorage},
+        {"config": {"similarity_threshold": 0.5}},
+        {"encoder": "resemblyzer"},
+    ],
+)
+def test_a_part_of_the_wrong_kind_is_refused_when_the_recogniser_is_made(arguments: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError, match=rf"^{next(iter(arguments))} is .*: give a [A-Z]"):
+        OpusAgentVoiceRecognizer(**arguments)
+
+
 def test_a_given_store_wins_over_the_configured_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VOICE_STORAGE_BACKEND", "redis")
     storage = MemoryStorage()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from numbers import Integral, Real
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio import SAMPLE_RATE, AudioQuality, assess, to_mono
 from voiceprint.config import VoiceFingerprintConfig
-from voiceprint.encoder import default_encoder
+from voiceprint.encoder import Encoder, default_encoder
 from voiceprint.errors import (
     AudioQualityError,
     CallerNotFoundError,
@@ -25,10 +26,7 @@ from voiceprint.errors import (
 from voiceprint.gallery import Gallery, rank
 from voiceprint.models import Caller, Finding, Match, Verification, Voiceprint
 from voiceprint.storage import Storage, configured_storage
-from voiceprint.validation import check_caller_id, check_metadata
-
-if TYPE_CHECKING:
-    from voiceprint.encoder import Encoder
+from voiceprint.validation import check_caller_id, check_metadata, shown
 
 __all__ = ["OpusAgentVoiceRecognizer"]
 
@@ -63,6 +61,13 @@ class OpusAgentVoiceRecognizer:
         config: VoiceFingerprintConfig | None = None,
         encoder: Encoder | None = None,
     ) -> None:
+        for name, given, wanted in (
+            ("storage_backend", storage_backend, Storage),
+            ("config", config, VoiceFingerprintConfig),
+            ("encoder", encoder, Encoder),
+        ):
+            if given is not None and not isinstance(given, wanted):
+                raise InvalidArgumentError(f"{name} is {shown(given)}: give a {wanted.__name__}.")
         self.config = VoiceFingerprintConfig() if config is None else config
         self.encoder = default_encoder() if encoder is None else encoder
         self.storage = configured_storage(self.config) if storage_backend is None else storage_backend
@@ -257,8 +262,9 @@ class OpusAgentVoiceRecognizer:
         """
         if not self.config.fingerprinting_enabled:
             return []
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise InvalidArgumentError(f"k is {k!r}: a whole number from 1 is allowed.")
+        if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
+            raise InvalidArgumentError(f"k is {shown(k)}: a whole number from 1 is allowed.")
+        k = int(k)
         limit = self._threshold(threshold)
         if candidates is None:
             probe = self._probe(audio_buffer, sample_rate)
@@ -304,14 +310,19 @@ class OpusAgentVoiceRecognizer:
     def _threshold(self, threshold: float | None) -> float:
         if threshold is None:
             return self.config.similarity_threshold
-        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
-            raise InvalidArgumentError(f"The threshold is {threshold!r}: a number from 0 to 1 is allowed.")
+        if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 <= threshold <= 1:
+            raise InvalidArgumentError(
+                f"The threshold is {shown(threshold)}: a number from 0 to 1 is allowed."
+            )
         return float(threshold)
 
     def _candidates(self, candidates: Iterable[str]) -> list[Caller]:
-        if isinstance(candidates, str):
-            raise InvalidArgumentError("candidates is one str: give a list of caller ids.")
-        found = (self.storage.get(caller_id) for caller_id in dict.fromkeys(candidates))
+        if isinstance(candidates, str) or not isinstance(candidates, Iterable):
+            raise InvalidArgumentError(
+                f"candidates is one {type(candidates).__name__}: give a list of caller ids."
+            )
+        ids = dict.fromkeys(check_caller_id(caller_id) for caller_id in candidates)
+        found = (self.storage.get(caller_id) for caller_id in ids)
         return [caller for caller in found if caller is not None]
 
     def _prints(self, caller: Caller) -> list[Voiceprint]:
