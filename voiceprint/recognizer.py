@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator
-from numbers import Integral, Real
 from typing import Any, cast
 
 import numpy as np
@@ -26,7 +25,7 @@ from voiceprint.errors import (
 from voiceprint.gallery import Gallery, rank
 from voiceprint.models import Caller, Finding, Match, Verification, Voiceprint
 from voiceprint.storage import Storage, configured_storage
-from voiceprint.validation import check_caller_id, check_metadata, shown
+from voiceprint.validation import check_caller_id, check_metadata, shown, unit_vector
 
 __all__ = ["OpusAgentVoiceRecognizer"]
 
@@ -90,7 +89,9 @@ class OpusAgentVoiceRecognizer:
     def _embed(self, audio_buffer: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
         audio = to_mono(audio_buffer, sample_rate, self.encoder.sample_rate)
         try:
-            return self.encoder.embed(audio)
+            embedding = unit_vector(self.encoder.embed(audio))
+        except InvalidArgumentError as error:
+            raise EncoderError(f"The encoder {self.encoder.name!r} failed: {error}") from error
         except EncoderError:
             quality = assess(audio_buffer, sample_rate=sample_rate)
             if quality.net_speech_s > 0:
@@ -100,6 +101,12 @@ class OpusAgentVoiceRecognizer:
                 f"The audio ({quality.duration_s:.1f} s) holds no speech: nothing can be told of a voice.",
                 quality,
             ) from None
+        if embedding.size != self.encoder.dimension:
+            raise EncoderError(
+                f"The encoder {self.encoder.name!r} gave {embedding.size} values: it has the dimension "
+                f"{self.encoder.dimension}."
+            )
+        return embedding
 
     def _enrollable(self, audio_buffer: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
         """The embedding, of audio that is long and good enough to enrol."""
@@ -262,7 +269,7 @@ class OpusAgentVoiceRecognizer:
         """
         if not self.config.fingerprinting_enabled:
             return []
-        if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise InvalidArgumentError(f"k is {shown(k)}: a whole number from 1 is allowed.")
         k = int(k)
         limit = self._threshold(threshold)
@@ -310,7 +317,11 @@ class OpusAgentVoiceRecognizer:
     def _threshold(self, threshold: float | None) -> float:
         if threshold is None:
             return self.config.similarity_threshold
-        if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 <= threshold <= 1:
+        if (
+            isinstance(threshold, bool)
+            or not isinstance(threshold, int | float | np.number)
+            or not 0 <= threshold <= 1
+        ):
             raise InvalidArgumentError(
                 f"The threshold is {shown(threshold)}: a number from 0 to 1 is allowed."
             )

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from voiceprint.errors import EncoderError
 from voiceprint.models import RESEMBLYZER_SPACE
 
+# Mean square, of samples in [-1, 1], below which nothing was ever recorded.
+_LEAST_POWER = 1e-30
+
 
 class ResemblyzerEncoder:
     """The `resemblyzer` package itself, on the CPU: its preprocessing, its network, its pooling.
@@ -33,12 +36,19 @@ class ResemblyzerEncoder:
     def embed(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `Encoder.embed`."""
         network = self._load()
-        if not audio.any():  # the volume of silence is minus infinity, which the preprocessing divides by
+        # The preprocessing raises the volume by the logarithm of the power, which float32 rounds to zero
+        # not only in silence.
+        if float(np.mean(np.square(audio, dtype=np.float64))) < _LEAST_POWER:
             raise EncoderError("The audio holds no speech to embed.")
         speech = self._preprocess(audio)
         if not len(speech):
             raise EncoderError("The audio holds no speech to embed.")
-        embedding: NDArray[np.float32] = network.embed_utterance(speech)
+        try:
+            embedding: NDArray[np.float32] = network.embed_utterance(speech)
+        except (RuntimeError, MemoryError) as error:  # torch's errors, such as a want of memory
+            raise EncoderError(
+                f"Resemblyzer failed on {len(audio) / self.sample_rate:.0f} s of audio ({error})."
+            ) from error
         return embedding
 
     def embed_batch(self, audios: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -62,5 +72,8 @@ class ResemblyzerEncoder:
                             "`pip install opusagent-voiceprint`; it needs setuptools below 81."
                         ) from error
                 self._preprocess = resemblyzer.preprocess_wav
-                self._network = resemblyzer.VoiceEncoder("cpu", verbose=False)
+                try:
+                    self._network = resemblyzer.VoiceEncoder("cpu", verbose=False)
+                except (OSError, RuntimeError, MemoryError) as error:  # its file of weights
+                    raise EncoderError(f"Resemblyzer's network cannot be loaded ({error}).") from error
             return self._network
