@@ -7,8 +7,9 @@ counts as speech, so `net_speech_s` is the amount of audio that the encoder will
 
 from __future__ import annotations
 
+import threading
 import warnings
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ WINDOW: Final = 480
 
 TARGET_DBFS: Final = -30.0
 """RMS level that quieter audio is raised to before the VAD, which has absolute thresholds."""
+
+_import_lock = threading.Lock()
+_module: Any = None
 
 _INT16_MAX: Final = 32767
 _AVERAGED: Final = 8  # windows that the moving average looks at
@@ -49,14 +53,10 @@ def voice_flags(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     count = len(audio) // WINDOW
     if not count:
         return np.zeros(0, dtype=np.bool_)
-    with warnings.catch_warnings():
-        # webrtcvad imports pkg_resources, which warns of its own removal at every import.
-        warnings.simplefilter("ignore")
-        import webrtcvad
     # Clipped, where Resemblyzer lets the cast wrap around: it only matters for peaks 30 dB over RMS.
     scaled = np.clip(np.rint(raise_volume(audio)[: count * WINDOW] * _INT16_MAX), -32768, _INT16_MAX)
     pcm = scaled.astype("<i2").tobytes()
-    is_speech = webrtcvad.Vad(3).is_speech
+    is_speech = _webrtcvad().Vad(3).is_speech
     step = 2 * WINDOW
     return np.fromiter(
         (is_speech(pcm[start : start + step], 16000) for start in range(0, count * step, step)),
@@ -98,6 +98,19 @@ def speech_mask(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     windows = np.repeat(speech_windows(voice_flags(audio)), WINDOW)
     mask[: len(windows)] = windows
     return mask
+
+
+def _webrtcvad() -> Any:
+    global _module
+    with _import_lock:
+        if _module is None:
+            # Once only: the filters belong to the whole process, and threads that save and restore
+            # them at once can leave them changed.
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
+                import webrtcvad
+            _module = webrtcvad
+        return _module
 
 
 def _running_sum(flags: npt.NDArray[np.bool_], before: int, after: int) -> npt.NDArray[np.int64]:
