@@ -98,6 +98,15 @@ def test_identify_ranks_distinct_callers_the_best_first(
         assert match.accepted == (match.similarity >= 0.75)
 
 
+def test_a_caller_with_a_crowd_of_prints_does_not_crowd_others_out(
+    quick: OpusAgentVoiceRecognizer, voices: Voices
+) -> None:
+    quick.config.max_voiceprints_per_caller = 20
+    quick.enroll_many(("amara", audio, None) for audio in voices["amara"][:3] * 6)
+    quick.enroll_caller("bruno", voices["bruno"][0])
+    assert [match.caller_id for match in quick.identify(voices["amara"][3], 2)] == ["amara", "bruno"]
+
+
 @pytest.mark.parametrize(
     "k", [0, -1, 1.0, "3", None, True, np.bool_(True), -(10**5_000)], ids=lambda value: type(value).__name__
 )
