@@ -93,7 +93,7 @@ def test_a_reading_process_sees_only_committed_states(path: Path) -> None:
 
 def test_every_acknowledged_save_survives_kill_9(path: Path, request: pytest.FixtureRequest) -> None:
     crashes, seed = request.config.getoption("--crashes"), random.randrange(10**6)
-    print(f"seed {seed}")  # noqa: T201
+    print(f"seed {seed}")
     chance = random.Random(seed)
     acknowledged = 0
     for _ in range(crashes):

@@ -16,7 +16,7 @@ Feedback = Literal["no_speech", "too_short", "too_quiet", "clipped", "noisy", "n
 # The factors of the score: (measure, factor) points, linear between, constant beyond. Chosen with margin
 # on both sides: see the table that benchmarks/quality.py prints.
 _VARIETY_DB: Final = ((3.2, 0.0), (4.4, 1.0))
-_SPREAD: Final = ((0.38, 0.0), (0.46, 1.0))
+_SPREAD: Final = ((0.33, 0.0), (0.40, 1.0))
 _MODULATION_DB: Final = ((2.5, 0.0), (4.5, 1.0))
 _STEADINESS: Final = ((0.12, 1.0), (0.26, 0.0))
 _NET_SPEECH_S: Final = ((0.3, 0.0), (1.0, 0.75), (3.0, 1.0))
@@ -71,7 +71,7 @@ def assess(audio_buffer: npt.ArrayLike, *, sample_rate: int = buffers.SAMPLE_RAT
 
     The score is a product of factors in 0..1, each linear between the points given:
 
-        speech      the least of: variety 3.2..4.4 dB, spread 0.38..0.46, modulation 2.5..4.5 dB,
+        speech      the least of: variety 3.2..4.4 dB, spread 0.33..0.40, modulation 2.5..4.5 dB,
                     steadiness 0.26..0.12 (see `voiceprint.audio.spectrum`)
         net speech  0 at 0.3 s, 0.75 at 1 s, 1 from 3 s
         SNR         0 at 6 dB, 0.6 at 12 dB, 1 from 16 dB

@@ -51,7 +51,8 @@ class Spectrum:
         variety: standard deviation over time of the spectrum's shape, dB, mean over bands; the
             level of each frame is taken out first. Speech about 7, noise of any swell under 2.5.
         spread: share of the bands that come within 30 dB of the strongest one, of those where the
-            noise would let it be seen, over all frames, 0..1. Speech over 0.48, a few tones under 0.42.
+            noise would let it be seen, over all frames, 0..1. Speech over 0.40, a tone that glides
+            under 0.30.
         modulation: standard deviation of the level over time, dB. Speech over 7.
         steadiness: share of frames whose fine structure is the same 64 ms later, 0..1. Speech under
             0.1, notes over 0.3 unless they last less than 60 ms or have a wide vibrato.
