@@ -60,7 +60,7 @@ class VectorIndex:
     def ids(self) -> NDArray[np.int64]:
         """All ids, int64[n], in no particular order."""
         with self._lock.reading():
-            return self._ids[: len(self._rows)].copy()
+            return np.array(self._ids[: len(self._rows)])
 
     def add(self, ids: ArrayLike, vectors: ArrayLike) -> None:
         """Put vectors in, in place of those whose ids are there already.

@@ -51,8 +51,8 @@ def identify(
         columns = ("File", "Caller", "Similarity", "Accepted", "Voiceprint")
         rows = [row for path, matches in answers.items() for row in _rows(path, matches)]
         table(*columns, rows=rows, right=("Similarity", "Voiceprint"))
-    for path, error in failures.items():
-        complain(f"{path}: {type(error).__name__}: {error}")
+    for path, failure in failures.items():
+        complain(f"{path}: {type(failure).__name__}: {failure}")
     if failures:
         raise typer.Exit(1)
 
