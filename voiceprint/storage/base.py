@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,11 @@ from voiceprint.validation import check_caller_id
 DEFAULT_MAX_VOICEPRINTS = 3
 DEFAULT_PAGE = 1_000
 DEFAULT_BATCH = 10_000
+
+# Called with the number of items that are done.
+Progress = Callable[[int], None]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,13 +82,34 @@ class Storage(ABC):
 
     @abstractmethod
     def save_many(
-        self, voiceprints: Iterable[Voiceprint], *, max_voiceprints: int | None = None
+        self,
+        voiceprints: Iterable[Voiceprint],
+        *,
+        max_voiceprints: int | None = None,
+        progress: Progress | None = None,
     ) -> list[Voiceprint]:
-        """`save` for many, in order, as one change: all are stored, or none."""
+        """`save` for many, in order, as one change: all are stored, or none.
+
+        progress: called now and then with how many of them are done, before they are committed.
+        """
 
     @abstractmethod
-    def delete(self, caller_id: str) -> int:
-        """Remove a caller with all voiceprints; gives how many there were, 0 for an unknown caller."""
+    def restore_many(self, callers: Iterable[Caller], *, progress: Progress | None = None) -> int:
+        """Put callers in exactly as they are, with their ids and times, as one change: all, or none.
+
+        Each takes the place of the caller of the same id, with all voiceprints; one that is there
+        already just so changes nothing. Gives how many callers were changed. For copies between
+        stores and backups: `save` is for enrolment. Raises `InvalidArgumentError` for a voiceprint
+        without an id, or with one that another caller has in this store.
+        """
+
+    @abstractmethod
+    def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
+        """Remove a caller with all voiceprints; gives how many there were, 0 for an unknown caller.
+
+        unless_seen_since: leave the caller alone (and give 0) whose `last_seen` is at this time or
+        later; looked at within the change, so that a caller who is just calling is not lost.
+        """
 
     @abstractmethod
     def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
@@ -159,8 +185,12 @@ class Storage(ABC):
     # Keeping
 
     @abstractmethod
-    def check(self) -> list[Finding]:
-        """Read every record and say what is wrong with it; an empty list when all is well."""
+    def check(self, *, fix: bool = False) -> list[Finding]:
+        """Read every record and say what is wrong with it; an empty list when all is well.
+
+        fix: repair what can be derived anew from the records, such as a counter or an order; a record
+        itself is never changed. What was repaired is not among the findings.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -218,3 +248,11 @@ def check_revision(since: int) -> int:
         return operator.index(since)
     except TypeError as error:
         raise InvalidArgumentError(f"The revision is {since!r}: a whole number is allowed.") from error
+
+
+def reported(items: list[T], progress: Progress | None, every: int = 1_000) -> Iterator[T]:
+    """The items; `progress` is told at every `every`th, and at the end, how many are done."""
+    for done, item in enumerate(items, start=1):
+        yield item
+        if progress is not None and (done % every == 0 or done == len(items)):
+            progress(done)

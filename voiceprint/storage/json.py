@@ -90,10 +90,10 @@ class JSONStorage(ResidentStorage):
             if change:
                 self._file.commit(change)
 
-    def check(self) -> list[Finding]:
+    def check(self, *, fix: bool = False) -> list[Finding]:
         self._check_open()
         try:
-            return super().check()
+            return super().check(fix=fix)
         except StorageCorruptError as error:
             return [Finding(code="corrupt", place=str(self._file.path), message=str(error))]
 

@@ -165,6 +165,7 @@ class Change:
 
     callers: the new record of each caller that differs, None for one that is removed.
     removed: ids of voiceprints that go, or leave the embedding space that they were in.
+    owners: the callers of the voiceprints that were restored.
     """
 
     def __init__(self, base: Records) -> None:
@@ -174,6 +175,7 @@ class Change:
         self.next_id = base.next_id
         self.callers: dict[str, CallerRecord | None] = {}
         self.removed: list[int] = []
+        self.owners: dict[int, str] = {}
         self.dimensions: dict[str, int] = {}
         self.touches_prints = False
         self._time = now()
@@ -244,10 +246,64 @@ class Change:
         callers = {**self.base.callers, **self.callers}.values()
         return any(print_.encoder == encoder for caller in callers if caller for print_ in caller.prints)
 
-    def delete(self, caller_id: str) -> int:
+    def restore(self, caller: Caller) -> bool:
+        """As `Storage.restore_many` for one caller; gives whether that changes anything."""
+        if not isinstance(caller, Caller):
+            raise InvalidArgumentError(f"A Caller is restored, not {type(caller).__name__}.")
+        caller_id = check_caller_id(caller.caller_id)
+        known = self.find(caller_id)
+        record = CallerRecord(
+            caller_id,
+            check_metadata(caller.metadata),
+            check_time(caller.created_at),
+            check_time(caller.last_seen),
+            tuple(self._restored(voiceprint, caller_id, known) for voiceprint in caller.voiceprints),
+        )
+        if known is not None and _same_caller(record, known):
+            return False
+        before = {print_.id: print_ for print_ in known.prints} if known is not None else {}
+        for print_ in record.prints:
+            previous = before.pop(print_.id, None)
+            if previous is not None and previous.encoder != print_.encoder:
+                self.removed.append(print_.id)
+        self.removed += sorted(before)
+        self.callers[caller_id] = record
+        self.touches_prints = True
+        return True
+
+    def _restored(self, voiceprint: Voiceprint, caller_id: str, known: CallerRecord | None) -> PrintRecord:
+        id_ = voiceprint.id
+        if id_ is None or id_ < 1:
+            raise InvalidArgumentError(
+                f"A voiceprint of the caller {caller_id!r} has no id: save() is for new ones."
+            )
+        if self._owner(id_) not in (caller_id, None):
+            raise InvalidArgumentError(
+                f"The voiceprint id {id_} of the caller {caller_id!r} is another caller's in this store: "
+                "copy into an empty store."
+            )
+        embedding = check_embedding(voiceprint.embedding, voiceprint.encoder)
+        self._check_dimension(voiceprint.encoder, embedding.size)
+        self.next_id = max(self.next_id, id_ + 1)
+        self.owners[id_] = caller_id
+        created_at = check_time(voiceprint.created_at)
+        record = PrintRecord(id_, self.revision, voiceprint.encoder, created_at, embedding)
+        for print_ in known.prints if known is not None else ():
+            if _same_print(record, print_):
+                return print_  # keeps its revision: no follower need take it in again
+        return record
+
+    def _owner(self, id_: int) -> str | None:
+        """The caller who has this voiceprint after the change so far."""
+        return self.owners.get(id_, None if id_ in self.removed else self.base.owner.get(id_))
+
+    def delete(self, caller_id: str, unless_seen_since: str | None = None) -> int:
         """As `Storage.delete`."""
         caller = self.find(check_caller_id(caller_id))
         if caller is None:
+            return 0
+        since = check_time(unless_seen_since)
+        if since is not None and caller.last_seen is not None and caller.last_seen >= since:
             return 0
         self.callers[caller.caller_id] = None
         self.removed += [print_.id for print_ in caller.prints]
@@ -284,6 +340,21 @@ def as_arrays(prints: list[PrintRecord]) -> tuple[NDArray[np.int64], NDArray[np.
     if not prints:
         return ids, np.empty((0, 0), dtype=np.float32)
     return ids, np.stack([print_.embedding for print_ in prints])
+
+
+def _same_print(one: PrintRecord, other: PrintRecord) -> bool:
+    return (one.id, one.encoder, one.created_at) == (other.id, other.encoder, other.created_at) and (
+        one.embedding.tobytes() == other.embedding.tobytes()
+    )
+
+
+def _same_caller(one: CallerRecord, other: CallerRecord) -> bool:
+    return (
+        (one.created_at, one.last_seen) == (other.created_at, other.last_seen)
+        and _same_json(one.metadata, other.metadata)
+        and len(one.prints) == len(other.prints)
+        and all(_same_print(mine, its) for mine, its in zip(one.prints, other.prints, strict=True))
+    )
 
 
 def _copy_json(value: Any) -> Any:

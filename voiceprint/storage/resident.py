@@ -18,12 +18,14 @@ from voiceprint.storage.base import (
     DEFAULT_MAX_VOICEPRINTS,
     DEFAULT_PAGE,
     Changes,
+    Progress,
     Storage,
     check_after,
     check_ids,
     check_limit,
     check_page,
     check_revision,
+    reported,
 )
 from voiceprint.storage.records import Change, Records, as_arrays
 from voiceprint.validation import check_caller_id
@@ -53,17 +55,26 @@ class ResidentStorage(Storage):
             return records.identity
 
     def save_many(
-        self, voiceprints: Iterable[Voiceprint], *, max_voiceprints: int | None = None
+        self,
+        voiceprints: Iterable[Voiceprint],
+        *,
+        max_voiceprints: int | None = None,
+        progress: Progress | None = None,
     ) -> list[Voiceprint]:
         limit = check_limit(max_voiceprints, self.max_voiceprints_per_caller)
         # Taken in before the lock: the iterable may be slow, or use this store.
         voiceprints = list(voiceprints)
         with self._writing() as change:
-            return [change.save(voiceprint, limit) for voiceprint in voiceprints]
+            return [change.save(voiceprint, limit) for voiceprint in reported(voiceprints, progress)]
 
-    def delete(self, caller_id: str) -> int:
+    def restore_many(self, callers: Iterable[Caller], *, progress: Progress | None = None) -> int:
+        callers = list(callers)
         with self._writing() as change:
-            return change.delete(caller_id)
+            return sum(change.restore(caller) for caller in reported(callers, progress))
+
+    def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
+        with self._writing() as change:
+            return change.delete(caller_id, unless_seen_since)
 
     def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
         with self._writing() as change:
@@ -123,6 +134,6 @@ class ResidentStorage(Storage):
             prints = records.prints(encoder)
         return (as_arrays(prints[at : at + batch_size]) for at in range(0, len(prints), batch_size))
 
-    def check(self) -> list[Finding]:
+    def check(self, *, fix: bool = False) -> list[Finding]:  # noqa: ARG002  nothing is derived here
         with self._reading() as records:
             return records.check(self.max_voiceprints_per_caller)
