@@ -16,6 +16,7 @@ import soundfile
 import voiceprint
 from voiceprint import JSONStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig, load_audio
 from voiceprint.cli import main
+from voiceprint.storage.transfer import digest
 
 VOICES = Path(__file__).resolve().parents[1] / "examples/voices"
 
@@ -293,6 +294,71 @@ def test_check_counts_what_is_well_and_finds_damage(run):
         assert code == 2
         assert "damaged" in err
     assert file.read_bytes() == before
+
+
+# export, import, copy and prune
+
+
+@pytest.mark.usefixtures("enrolled")
+def test_callers_are_exported_to_a_private_file_and_imported_elsewhere(run):
+    assert run("export", "callers.jsonl")[1] == "Exported 2 callers to callers.jsonl.\n"
+    assert Path("callers.jsonl").stat().st_mode & 0o777 == 0o600
+    _, out, _ = run("import", "callers.jsonl", "--store", "json:other.json")
+    assert out == "Imported 2 callers with 2 voiceprints; 0 were there already.\n"
+    code, out, _ = run("import", "callers.jsonl", "--store", "json:other.json", "--json")
+    assert (code, json.loads(out)["changed"]) == (0, 0)
+    assert run("verify", "amara", VOICES / "amara/2.flac", "--store", "json:other.json")[0] == 0
+
+
+@pytest.mark.usefixtures("enrolled")
+def test_an_export_goes_through_a_pipe_into_an_import():
+    command = [sys.executable, "-m", "voiceprint"]
+    export = subprocess.run([*command, "export", "-"], capture_output=True, check=True)
+    subprocess.run([*command, "import", "-", "--store", "json:other.json"], input=export.stdout, check=True)
+    with JSONStorage("voiceprints.json") as one, JSONStorage("other.json") as other:
+        assert digest(one) == digest(other)
+
+
+@pytest.mark.usefixtures("enrolled")
+@pytest.mark.parametrize(
+    "arguments", [("export", "no/where.jsonl"), ("import", "nowhere.jsonl"), ("import", ".")]
+)
+def test_a_file_that_cannot_be_exported_to_or_imported_is_an_error(run, arguments):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert arguments[1] in err
+
+
+@pytest.mark.usefixtures("enrolled")
+def test_a_store_is_copied_and_verified_and_a_second_copy_finds_all_there(run):
+    code, out, _ = run("copy", "--from", "json:voiceprints.json", "--to", "json:other.json")
+    assert code == 0
+    assert out.startswith("Copied 2 callers with 2 voiceprints; 0 were there already. Verified (SHA-256 ")
+    _, out, _ = run("copy", "--from", "json:voiceprints.json", "--to", "json:other.json", "--json")
+    report = json.loads(out)
+    with JSONStorage("other.json") as other:
+        assert (report["changed"], report["digest"]) == (0, digest(other))
+    assert run("copy", "--from", "json:other.json", "--to", "json:other.json")[0] == 2
+    assert run("copy", "--from", "json:other.json")[0] == 2
+
+
+@pytest.mark.usefixtures("enrolled")
+def test_pruning_lists_first_and_deletes_only_when_told(run):
+    with JSONStorage("voiceprints.json") as store:
+        old = store.get("bruno").model_copy(update={"last_seen": "2020-01-01T00:00:00.000000Z"})
+        store.restore_many([old])
+    code, out, _ = run("prune", "--not-seen-for", "3y")
+    assert code == 0
+    assert out.splitlines()[1].strip() == "bruno"
+    assert "1 caller with 1 voiceprint would be deleted" in out
+    _, out, _ = run("prune", "--not-seen-for", "3y", "--json")
+    assert (json.loads(out)["deleted"], json.loads(out)["caller_ids"]) == (False, ["bruno"])
+    assert run("callers", "show", "bruno")[0] == 0
+    _, out, _ = run("prune", "--not-seen-for", "3y", "--delete")
+    assert out.startswith("Deleted 1 caller with 1 voiceprint")
+    assert run("callers", "show", "bruno")[0] == 2
+    assert run("callers", "show", "amara")[0] == 0
+    assert run("prune", "--not-seen-for", "long")[0] == 2
 
 
 # Everything

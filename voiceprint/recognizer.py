@@ -361,9 +361,12 @@ class OpusAgentVoiceRecognizer:
         """Remove a caller with all voiceprints and metadata; gives how many voiceprints there were."""
         return self.storage.delete(caller_id)
 
-    def check(self) -> list[Finding]:
-        """What is wrong with the store, and where index and store differ; empty when all is well."""
-        findings = self.storage.check()
+    def check(self, *, fix: bool = False) -> list[Finding]:
+        """What is wrong with the store, and where index and store differ; empty when all is well.
+
+        fix: repair what can be derived from the records; no record is ever changed.
+        """
+        findings = self.storage.check(fix=fix)
         if any(finding.code == "corrupt" for finding in findings):
             return findings  # there is nothing that an index could be compared with
         gallery = Gallery.shared(self.storage, self.encoder.name, self.encoder.dimension)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import voiceprint
-from voiceprint.cli import callers, demo, enrolment, identification, upkeep
+from voiceprint.cli import callers, demo, enrolment, identification, transfer, upkeep
 
 app = typer.Typer(
     help="Enrol callers by voice, and say who is calling.",
@@ -38,6 +38,10 @@ app.command("enroll-dir")(enrolment.enroll_dir)
 app.command("identify")(identification.identify)
 app.command("verify")(identification.verify)
 app.add_typer(callers.app, name="callers")
+app.command("export")(transfer.export)
+app.command("import")(transfer.import_)
+app.command("copy")(transfer.copy)
+app.command("prune")(transfer.prune)
 app.command("quality")(upkeep.quality)
 app.command("check")(upkeep.check)
 app.command("demo")(demo.demo)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -80,7 +80,20 @@ def table(*columns: str, rows: Iterable[Iterable[object]], right: Iterable[str] 
 
 def progress(description: str, items: list[Any]) -> Iterator[Any]:
     """The items, with a bar on standard error, if that is a terminal, while they are worked through."""
-    bar = Progress(
+    with _bar() as bar:
+        yield from bar.track(items, description=description)
+
+
+@contextmanager
+def counting(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A function to be told how many items are done, with a bar on standard error if that is a terminal."""
+    with _bar() as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _bar() -> Progress:
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -89,8 +102,6 @@ def progress(description: str, items: list[Any]) -> Iterator[Any]:
         transient=True,
         disable=not _err.is_terminal,
     )
-    with bar:
-        yield from bar.track(items, description=description)
 
 
 @contextmanager

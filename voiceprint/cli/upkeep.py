@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -50,13 +50,17 @@ def quality(files: Files, as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def check(store: StoreOption = None, as_json: JsonOption = False) -> None:
+def check(
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what can be derived from the records.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Read every record and compare the store with its index.
 
     Exit code 1 when something is wrong.
     """
     with opened(store) as recognizer:
-        findings = recognizer.check()
+        findings = recognizer.check(fix=fix)
         if not as_json and not findings:
             storage = recognizer.storage
             say(

@@ -6,15 +6,24 @@ from voiceprint.storage.base import Changes, Storage
 from voiceprint.storage.json import JSONStorage
 from voiceprint.storage.memory import MemoryStorage
 from voiceprint.storage.pending import RedisStorage, SQLiteStorage
+from voiceprint.storage.pruning import PruneReport, prune_callers
+from voiceprint.storage.transfer import CopyReport, copy_callers, digest, export_callers, import_callers
 from voiceprint.storage.urls import configured_storage, open_storage
 
 __all__ = [
     "Changes",
+    "CopyReport",
     "JSONStorage",
     "MemoryStorage",
+    "PruneReport",
     "RedisStorage",
     "SQLiteStorage",
     "Storage",
     "configured_storage",
+    "copy_callers",
+    "digest",
+    "export_callers",
+    "import_callers",
     "open_storage",
+    "prune_callers",
 ]
