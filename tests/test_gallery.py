@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from stores import forget_json_files, unit, voiceprint
+from voices import BandEncoder
 
-from voiceprint import JSONStorage, MemoryStorage, Storage, StorageCorruptError, Voiceprint
+from voiceprint import (
+    JSONStorage,
+    MemoryStorage,
+    OpusAgentVoiceRecognizer,
+    Storage,
+    StorageCorruptError,
+    Voiceprint,
+)
 from voiceprint.gallery import KEPT_GALLERIES, Gallery
 
 TESTS = str(Path(__file__).parent)
@@ -206,10 +216,28 @@ def test_handles_on_one_store_share_a_gallery_and_other_spaces_have_their_own(pa
     assert Gallery.shared(MemoryStorage(), "resemblyzer", 256) is not gallery
 
 
-def test_the_gallery_that_was_not_used_for_longest_is_forgotten() -> None:
+def test_the_galleries_last_used_are_kept_when_nobody_uses_them() -> None:
     stores = [MemoryStorage() for _ in range(KEPT_GALLERIES + 1)]
-    galleries = [Gallery.shared(storage, "resemblyzer", 256) for storage in stores[:-1]]
-    assert Gallery.shared(stores[0], "resemblyzer", 256) is galleries[0]
+    gone = [weakref.ref(Gallery.shared(storage, "resemblyzer", 256)) for storage in stores[:-1]]
+    Gallery.shared(stores[0], "resemblyzer", 256)
     Gallery.shared(stores[-1], "resemblyzer", 256)
-    assert Gallery.shared(stores[0], "resemblyzer", 256) is galleries[0]
-    assert Gallery.shared(stores[1], "resemblyzer", 256) is not galleries[1]
+    gc.collect()
+    assert [reference() is None for reference in gone] == [False, True, False, False]
+
+
+def test_a_gallery_in_use_is_never_forgotten() -> None:
+    stores = [MemoryStorage() for _ in range(3 * KEPT_GALLERIES)]
+    galleries = [Gallery.shared(storage, "resemblyzer", 256) for storage in stores]
+    assert [Gallery.shared(storage, "resemblyzer", 256) for storage in stores] == galleries
+
+
+def test_a_recogniser_keeps_the_index_of_its_store_however_many_there_are() -> None:
+    recognizers = [
+        OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder()) for _ in range(3 * KEPT_GALLERIES)
+    ]
+    galleries = []
+    for _ in range(2):
+        for recognizer in recognizers:
+            assert recognizer.check() == []
+            galleries.append(recognizer._gallery)
+    assert len({id(gallery) for gallery in galleries}) == len(recognizers)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from voiceprint.errors import StorageCorruptError
 from voiceprint.models import Finding, Voiceprint
+from voiceprint.shared import Shared
 from voiceprint.storage.base import Changes, Storage
 
 if TYPE_CHECKING:
@@ -44,25 +44,17 @@ class Gallery:
     each call rather than kept, because the handle of one recogniser may be closed before another's.
     """
 
-    _shared: ClassVar[OrderedDict[tuple[str, str], Gallery]] = OrderedDict()
-    _shared_lock: ClassVar[threading.Lock] = threading.Lock()
+    _shared: ClassVar[Shared[tuple[str, str], Gallery]] = Shared(kept=KEPT_GALLERIES)
 
     @classmethod
     def shared(cls, storage: Storage, encoder: str, dimension: int) -> Gallery:
         """The process's one gallery over this store and embedding space."""
-        key = (storage.location, encoder)
-        with cls._shared_lock:
-            gallery = cls._shared.pop(key, None) or cls(encoder, dimension)
-            cls._shared[key] = gallery
-            while len(cls._shared) > KEPT_GALLERIES:
-                cls._shared.popitem(last=False)
-            return gallery
+        return cls._shared.get((storage.location, encoder), lambda: cls(encoder, dimension))
 
     @classmethod
     def forget_all(cls) -> None:
         """Drop every shared gallery; the next recogniser builds its index anew."""
-        cls._shared_lock = threading.Lock()
-        cls._shared = OrderedDict()
+        cls._shared.forget_all()
 
     def __init__(self, encoder: str, dimension: int) -> None:
         self.encoder = encoder

@@ -275,8 +275,7 @@ class OpusAgentVoiceRecognizer:
         limit = self._threshold(threshold)
         if candidates is None:
             probe = self._probe(audio_buffer, sample_rate)
-            gallery = Gallery.shared(self.storage, self.encoder.name, self.encoder.dimension)
-            ranked = gallery.best(self.storage, probe, k)
+            ranked = self._current_gallery().best(self.storage, probe, k)
         else:
             callers = self._candidates(candidates)
             probe = self._probe(audio_buffer, sample_rate)
@@ -304,7 +303,8 @@ class OpusAgentVoiceRecognizer:
         caller = self.storage.get(caller_id)
         prints = self._prints(caller) if caller is not None else []
         if not prints:
-            raise CallerNotFoundError(f"The caller {caller_id!r} is not enrolled: enrol the caller first.")
+            what = "enrolled" if caller is None else f"enrolled with the encoder {self.encoder.name!r}"
+            raise CallerNotFoundError(f"The caller {caller_id!r} is not {what}: enrol the caller first.")
         best = rank(self._probe(audio_buffer, sample_rate), prints)[0]
         threshold = self.config.similarity_threshold
         accepted = best.similarity >= threshold
@@ -313,6 +313,11 @@ class OpusAgentVoiceRecognizer:
         return Verification(
             caller_id=caller_id, accepted=accepted, similarity=best.similarity, threshold=threshold
         )
+
+    def _current_gallery(self) -> Gallery:
+        # Asked for at each use, as after a fork it is another; kept, so that it lasts while this does.
+        self._gallery = Gallery.shared(self.storage, self.encoder.name, self.encoder.dimension)
+        return self._gallery
 
     def _threshold(self, threshold: float | None) -> float:
         if threshold is None:
@@ -369,8 +374,7 @@ class OpusAgentVoiceRecognizer:
         findings = self.storage.check(fix=fix)
         if any(finding.code == "corrupt" for finding in findings):
             return findings  # there is nothing that an index could be compared with
-        gallery = Gallery.shared(self.storage, self.encoder.name, self.encoder.dimension)
-        return findings + gallery.check(self.storage)
+        return findings + self._current_gallery().check(self.storage)
 
     # From an event loop: each runs in a worker thread, because embedding takes tens of milliseconds
 

@@ -192,3 +192,18 @@ def test_metadata_that_may_not_be_saved_now_can_still_be_read(path: Path) -> Non
     JSONStorage(path).touch("bob")
     JSONStorage(path).save(voiceprint("alice"))
     assert json.loads(path.read_bytes())["bob"]["metadata"] == content["bob"]["metadata"]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_caller_who_stands_in_the_file_twice_is_damage(tmp_path, indent):
+    path = tmp_path / "voiceprints.json"
+    with JSONStorage(path) as storage:
+        storage.save(voiceprint("alice", 1))
+        storage.save(voiceprint("bob", 2))
+    text = path.read_text() if indent is None else json.dumps(json.loads(path.read_text()), indent=indent)
+    path.write_text(text.replace('"bob"', '"alice"'))
+    before = path.read_bytes()
+    forget_json_files()
+    with pytest.raises(StorageCorruptError, match="twice"):
+        JSONStorage(path)
+    assert path.read_bytes() == before

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
-from weakref import WeakValueDictionary
 
 from filelock import FileLock, Timeout
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, StorageUnavailableError
 from voiceprint.models import Finding
+from voiceprint.shared import Shared
 from voiceprint.storage.atomic import remove_leftovers, replace_file, sync_folder
 from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS
 from voiceprint.storage.json_format import encode_caller, encode_file, parse_file
@@ -108,33 +107,23 @@ class _JSONFile:
     it reads until its file is in place, and meanwhile readers go on.
     """
 
-    # All that are in use, so that no path ever has two; and those that are kept without being in use.
-    _shared: ClassVar[WeakValueDictionary[Path, _JSONFile]] = WeakValueDictionary()
-    _kept: ClassVar[OrderedDict[Path, _JSONFile]] = OrderedDict()
-    _shared_lock: ClassVar[threading.Lock] = threading.Lock()
+    _shared: ClassVar[Shared[Path, _JSONFile]] = Shared(kept=KEPT_FILES)
 
     @classmethod
     def shared(cls, path: Path) -> _JSONFile:
         """The one object for this path, kept for the handles to come."""
-        with cls._shared_lock:
-            file = cls._shared.get(path) or cls(path)
-            cls._shared[path] = cls._kept[path] = file
-            cls._kept.move_to_end(path)
-            while len(cls._kept) > KEPT_FILES:
-                cls._kept.popitem(last=False)
-            return file
+        return cls._shared.get(path, lambda: cls(path))
 
     @classmethod
     def forget_all(cls) -> None:
         """Let later handles start from what is on the disk alone."""
-        with cls._shared_lock:
-            cls._shared, cls._kept = WeakValueDictionary(), OrderedDict()
+        cls._shared.forget_all()
 
     @classmethod
     def renew_after_fork(cls) -> None:
         """Another thread of the parent may have been at work at the fork: nobody here would finish it."""
-        cls._shared_lock = threading.Lock()
-        for file in list(cls._shared.values()):
+        cls._shared.renew_lock()
+        for file in cls._shared.values():
             file.lock, file._write_lock = threading.RLock(), threading.RLock()
             # What was in memory may be half a change; what is on the disk is whole, and follows it.
             file._seen, file._loaded = None, False

@@ -17,6 +17,7 @@ with the first change.
 
 from __future__ import annotations
 
+import json
 from typing import Any, NoReturn
 
 import orjson
@@ -87,11 +88,31 @@ def parse_file(content: bytes, path: str) -> Records:
         _corrupt(path, "is nested too deep to be a store")
     if not isinstance(entries, dict):
         _corrupt(path, "does not hold a JSON object keyed by caller id")
+    try:
+        twice = _named_twice(content, len(entries))
+    except RecursionError:
+        _corrupt(path, "is nested too deep to be a store")
+    if twice is not None:  # one of the two would be lost with the next change
+        _corrupt(path, "stands in the file twice", f"caller {twice[:40]!r}")
     header = entries.pop(_HEADER, None)
     if header is None:
         parser = _Parser(path, revision=1, next_id=1)
         return Records(parser.callers(entries), revision=1, next_id=parser.next_id, feed_floor=1)
     return _parse_with_header(header, entries, path)
+
+
+def _named_twice(content: bytes, entries: int) -> str | None:
+    """A key of the outer object that is there more than once; a parser keeps only the last of them."""
+    if content.count(b"\n") == entries + 2:  # a line each, as `encode_file` writes it
+        return None
+    # Numbers are of no interest here; as text they also have no limit of digits.
+    pairs = json.loads(content, object_pairs_hook=list, parse_int=str, parse_float=str)
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            return key
+        seen.add(key)
+    return None
 
 
 def _parse_with_header(header: Any, entries: dict[str, Any], path: str) -> Records:
