@@ -240,7 +240,7 @@ def test_without_a_store_the_configuration_chooses_it(
     ],
 )
 def test_a_part_of_the_wrong_kind_is_refused_when_the_recogniser_is_made(arguments: dict[str, Any]) -> None:
-    with pytest.raises(InvalidArgumentError, match=rf"^{next(iter(arguments))} is .*: give a [A-Z]"):
+    with pytest.raises(InvalidArgumentError, match=rf"^{next(iter(arguments))} is .*: give an? [A-Z]"):
         OpusAgentVoiceRecognizer(**arguments)
 
 

@@ -60,13 +60,14 @@ class OpusAgentVoiceRecognizer:
         config: VoiceFingerprintConfig | None = None,
         encoder: Encoder | None = None,
     ) -> None:
-        for name, given, wanted in (
-            ("storage_backend", storage_backend, Storage),
-            ("config", config, VoiceFingerprintConfig),
-            ("encoder", encoder, Encoder),
-        ):
-            if given is not None and not isinstance(given, wanted):
-                raise InvalidArgumentError(f"{name} is {shown(given)}: give a {wanted.__name__}.")
+        # Told here and not at the first call. A store of one's own need not be a subclass.
+        backend = storage_backend
+        if backend is not None and (isinstance(backend, type) or not hasattr(backend, "save")):
+            raise InvalidArgumentError(f"storage_backend is {shown(storage_backend)}: give a Storage.")
+        if config is not None and not isinstance(config, VoiceFingerprintConfig):
+            raise InvalidArgumentError(f"config is {shown(config)}: give a VoiceFingerprintConfig.")
+        if encoder is not None and not isinstance(encoder, Encoder):
+            raise InvalidArgumentError(f"encoder is {shown(encoder)}: give an Encoder.")
         self.config = VoiceFingerprintConfig() if config is None else config
         self.encoder = default_encoder() if encoder is None else encoder
         self.storage = configured_storage(self.config) if storage_backend is None else storage_backend

@@ -106,7 +106,7 @@ def _named_twice(content: bytes, entries: int) -> str | None:
     if content.count(b"\n") == entries + 2:  # a line each, as `encode_file` writes it
         return None
     # Numbers are of no interest here; as text they also have no limit of digits.
-    pairs = json.loads(content, object_pairs_hook=list, parse_int=str, parse_float=str)
+    pairs: list[tuple[str, Any]] = json.loads(content, object_pairs_hook=list, parse_int=str, parse_float=str)
     seen: set[str] = set()
     for key, _ in pairs:
         if key in seen:
