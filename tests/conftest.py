@@ -13,7 +13,10 @@ from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--crashes", type=int, default=10, metavar="N", help="how often a writer is killed in the crash tests"
+        "--crashes", type=int, default=20, metavar="N", help="how often a writer is killed in the crash tests"
+    )
+    parser.addoption(
+        "--rounds", type=int, default=10, metavar="N", help="how much each of several busy processes does"
     )
 
 

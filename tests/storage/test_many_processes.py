@@ -1,0 +1,77 @@
+"""Eight processes enrol, delete, touch and match on one store at once, of every kind that is shared."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from busy_process import SHARED
+from stores import Follower, forget_json_files, state
+
+from voiceprint import Storage, open_storage
+from voiceprint.gallery import Gallery
+
+PROCESSES = 8
+SCRIPT = Path(__file__).parent.parent / "busy_process.py"
+
+
+@pytest.fixture(params=["json"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where the store is that the processes share."""
+    return f"{request.param}:{tmp_path / 'store'}"
+
+
+@pytest.fixture
+def storage(url: str) -> Iterator[Storage]:
+    """This process's own handle on it."""
+    with open_storage(url) as storage:
+        yield storage
+
+
+def test_eight_busy_processes_lose_nothing_and_find_each_other(
+    url: str, storage: Storage, request: pytest.FixtureRequest
+) -> None:
+    rounds = request.config.getoption("--rounds")
+    follower = Follower()
+    follower.catch_up(storage)
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, SCRIPT, url, str(me), str(PROCESSES), str(rounds)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for me in range(PROCESSES)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        reports = [json.loads(process.communicate(timeout=240)[0]) for process in processes]
+        assert [process.returncode for process in processes] == [0] * PROCESSES
+    follower.assert_in_step(storage)
+    forget_json_files()
+    with open_storage(url) as reopened:
+        everyone = set(state(reopened))
+        own = {name for report in reports for name in report["own"]}
+        told = {name for report in reports for name in report["told"]}
+        assert everyone == own | told | {f"hello {me}" for me in range(PROCESSES)}
+        for name in SHARED:
+            caller = reopened.get(name)
+            assert caller is not None
+            assert len(caller.voiceprints) == 3
+            for me, report in enumerate(reports):
+                assert caller.metadata.get(f"process {me}") == report["told"].get(name), "a lost update"
+        assert reopened.check() == []
+        assert Gallery("resemblyzer", 256).check(reopened) == []
