@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,38 @@ def test_a_lock_that_another_process_holds_too_long_is_told(
         assert storage.count() == 1  # readers go on
     storage.save(voiceprint("bob"))
     assert storage.count() == 2
+
+
+def test_a_touch_waits_for_less_than_a_save_as_the_match_behind_it_has_its_answer(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from filelock import FileLock
+
+    monkeypatch.setattr("voiceprint.storage.json.LOCK_TIMEOUT_S", 3600)
+    monkeypatch.setattr("voiceprint.storage.json.TOUCH_TIMEOUT_S", 0.05)
+    storage = JSONStorage(path)
+    storage.save(voiceprint())
+    with FileLock(f"{path}.lock"), pytest.raises(StorageUnavailableError, match="lock"):
+        storage.touch("alice")
+
+
+def test_threads_that_wait_too_long_for_a_writing_thread_are_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voiceprint.storage.json.TOUCH_TIMEOUT_S", 0.05)
+    storage = JSONStorage(path)
+    storage.save(voiceprint())
+    told: list[Exception] = []
+
+    def touch() -> None:
+        try:
+            storage.touch("alice")
+        except StorageUnavailableError as error:
+            told.append(error)
+
+    with storage._writing():
+        thread = threading.Thread(target=touch)
+        thread.start()
+        thread.join()
+    assert len(told) == 1
+    assert storage.touch("alice")

@@ -28,6 +28,7 @@ from voiceprint.storage.resident import ResidentStorage
 __all__ = ["JSONStorage"]
 
 LOCK_TIMEOUT_S = 30.0
+TOUCH_TIMEOUT_S = 5.0
 
 # What tells one state of the file from another: device, inode, size, time of modification in ns.
 _Fingerprint = tuple[int, int, int, int]
@@ -80,14 +81,19 @@ class JSONStorage(ResidentStorage):
             yield self._file.refresh()
 
     @contextmanager
-    def _writing(self) -> Iterator[Change]:
+    def _writing(self, timeout_s: float | None = None) -> Iterator[Change]:
         self._check_open()
-        with self._file.exclusive():
+        with self._file.exclusive(LOCK_TIMEOUT_S if timeout_s is None else timeout_s):
             with self._file.lock:
                 change = Change(self._file.refresh())
             yield change
             if change:
                 self._file.commit(change)
+
+    def touch(self, caller_id: str, when: str | None = None) -> bool:
+        # A match has its answer by now: it must not wait long for a writer that is stuck.
+        with self._writing(TOUCH_TIMEOUT_S) as change:
+            return change.touch(caller_id, when)
 
     def check(self, *, fix: bool = False) -> list[Finding]:
         self._check_open()
@@ -151,23 +157,31 @@ class _JSONFile:
             os.close(previous)
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self, timeout_s: float) -> Iterator[None]:
         """Holds what the writers of all threads and processes take turns by."""
-        with self._write_lock:
+        turn = self._write_lock  # after a fork, the attribute is another
+        if not turn.acquire(timeout=timeout_s):
+            raise self._busy(timeout_s)
+        try:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(f"{self.path}.lock", timeout=LOCK_TIMEOUT_S, mode=0o600)
+                lock = FileLock(f"{self.path}.lock", timeout=timeout_s, mode=0o600)
                 lock.acquire(poll_interval=0.002)
             except Timeout as error:
-                raise StorageUnavailableError(
-                    f"{self.path}: another process has held the lock for {LOCK_TIMEOUT_S:g} s. Try again."
-                ) from error
+                raise self._busy(timeout_s) from error
             except OSError as error:
                 raise self._unavailable("cannot be locked for writing", error) from error
             try:
                 yield
             finally:
                 lock.release()
+        finally:
+            turn.release()
+
+    def _busy(self, timeout_s: float) -> StorageUnavailableError:
+        return StorageUnavailableError(
+            f"{self.path}: another writer has held the lock for {timeout_s:g} s. Try again."
+        )
 
     def _unavailable(self, what: str, error: OSError) -> StorageUnavailableError:
         return StorageUnavailableError(f"{self.path} {what} ({error.strerror}). Nothing was changed.")
