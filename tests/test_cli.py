@@ -299,7 +299,7 @@ def test_check_counts_what_is_well_and_finds_damage(run):
 
 
 @pytest.mark.parametrize(
-    "store", ["nonsense", "sqlite:x.db", "redis://localhost:1/0", "json:", "redis://u:secret@h"]
+    "store", ["nonsense", "sqlite:.", "redis://localhost:1/0", "json:", "redis://u:secret@h"]
 )
 def test_a_store_that_cannot_be_opened_is_an_error_that_shows_no_password(run, store):
     code, _, err = run("callers", "list", "--store", store)

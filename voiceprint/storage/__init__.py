@@ -5,7 +5,9 @@ from __future__ import annotations
 from voiceprint.storage.base import Changes, Storage
 from voiceprint.storage.json import JSONStorage
 from voiceprint.storage.memory import MemoryStorage
-from voiceprint.storage.pending import RedisStorage, SQLiteStorage
+from voiceprint.storage.pending import RedisStorage
+from voiceprint.storage.sql import SQLStorage
+from voiceprint.storage.sqlite import SQLiteStorage
 from voiceprint.storage.urls import configured_storage, open_storage
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "JSONStorage",
     "MemoryStorage",
     "RedisStorage",
+    "SQLStorage",
     "SQLiteStorage",
     "Storage",
     "configured_storage",
