@@ -52,9 +52,6 @@ def upgrade() -> None:
         sa.Column("embedding", sa.LargeBinary, nullable=False),
         sa.Column("created_at", sa.Text),
         sa.Column("revision", _Number, nullable=False),
-        sa.ForeignKeyConstraint(
-            ["caller_id"], ["callers.caller_id"], name="fk_voiceprints_caller_id", ondelete="CASCADE"
-        ),
         sa.UniqueConstraint("caller_id", "slot", name="uq_voiceprints_caller_id_slot"),
         sa.CheckConstraint("slot >= 0", name="ck_voiceprints_slot"),
         sa.CheckConstraint(
@@ -62,6 +59,9 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint(
             "encoder <> 'resemblyzer' OR length(embedding) = 1024", name="ck_voiceprints_resemblyzer"
+        ),
+        sa.ForeignKeyConstraint(
+            ["caller_id"], ["callers.caller_id"], name="fk_voiceprints_caller_id", ondelete="CASCADE"
         ),
     )
     op.create_index("ix_voiceprints_encoder_id", "voiceprints", ["encoder", "id"])

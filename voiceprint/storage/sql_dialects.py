@@ -205,7 +205,7 @@ class SQLite(Dialect):
             )
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
-            # 32 MB, taken as needed: with the 2 MB by default, a bulk import writes its pages again and again.
+            # 32 MB, taken as needed: with the 2 MB by default, a bulk import writes pages many times.
             connection.execute("PRAGMA cache_size=-32000")
             return connection
 
