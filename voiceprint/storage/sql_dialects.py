@@ -34,6 +34,9 @@ __all__ = ["Dialect", "SQLite", "dialect_of"]
 # How long a statement waits for another process to be done, in seconds.
 BUSY_TIMEOUT_S = 30.0
 
+# No database is smaller than its smallest page; SQLite takes such a file for an empty one.
+_SMALLEST = 512
+
 # Connections that stay open for the threads to come; there may be more at a time.
 _KEPT_CONNECTIONS = 8
 
@@ -122,9 +125,9 @@ class SQLite(Dialect):
         """Create the database if there is none: whole or not at all, so that an empty file is damage."""
         try:
             if self.path.exists():
-                if self.path.stat().st_size == 0:
+                if self.path.is_file() and self.path.stat().st_size < _SMALLEST:
                     raise StorageCorruptError(
-                        f"{self.path} is empty: it was cut off. Restore it from a backup, or delete it to "
+                        f"{self.path} is empty or cut off. Restore it from a backup, or delete it to "
                         "start anew. The file was left as it is."
                     )
                 return

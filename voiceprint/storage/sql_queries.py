@@ -225,7 +225,8 @@ class Queries:
         except (TypeError, ValueError):  # not bytes, or of different lengths
             sound = False
         if sound:
-            norms = np.einsum("ij,ij->i", matrix, matrix)
+            with np.errstate(over="ignore", invalid="ignore"):
+                norms = np.einsum("ij,ij->i", matrix, matrix)
             sound = bool((np.abs(norms - 1) <= 2 * _UNIT_TOLERANCE).all())  # false for NaN too
         if not sound:
             for id_, blob in rows:
@@ -282,8 +283,9 @@ class Queries:
         size = EMBEDDING_DIMENSIONS.get(space, embedding.size)
         if embedding.size != size:
             self.corrupt(place, f"has an embedding of {embedding.size} values, and {size} are right")
-        # A comparison that NaN fails too.
-        if not abs(float(np.dot(embedding, embedding)) - 1) <= 2 * _UNIT_TOLERANCE:
+        with np.errstate(over="ignore", invalid="ignore"):
+            square = float(np.dot(embedding, embedding))
+        if not abs(square - 1) <= 2 * _UNIT_TOLERANCE:  # a comparison that NaN fails too
             self.corrupt(place, "has an embedding that is not of length 1")
         return embedding
 
