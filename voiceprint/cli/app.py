@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import voiceprint
-from voiceprint.cli import callers, demo, enrolment, identification, upkeep
+from voiceprint.cli import callers, db, demo, enrolment, identification, upkeep
 
 app = typer.Typer(
     help="Enrol callers by voice, and say who is calling.",
@@ -40,4 +40,5 @@ app.command("verify")(identification.verify)
 app.add_typer(callers.app, name="callers")
 app.command("quality")(upkeep.quality)
 app.command("check")(upkeep.check)
+app.add_typer(db.app, name="db")
 app.command("demo")(demo.demo)

@@ -188,12 +188,17 @@ class SQLStorage(Storage):
         # A transaction for each batch: one over the whole would keep SQLite's log growing meanwhile.
         after = 0
         while True:
-            batch = self._read(lambda queries, after=after: queries.scan(encoder, after, batch_size))
+            batch = self._batch(encoder, after, batch_size)
             if batch is not None:
                 yield batch
             if batch is None or len(batch[0]) < batch_size:
                 return
             after = int(batch[0][-1])
+
+    def _batch(
+        self, encoder: str, after: int, size: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        return self._read(lambda queries: queries.scan(encoder, after, size))
 
     def _read(self, work: Callable[[Queries], T]) -> T:
         self._check_open()

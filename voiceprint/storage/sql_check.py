@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from sqlalchemy import func, select, update
 
@@ -27,7 +28,7 @@ def examine(database: Database, limit: int, *, fix: bool) -> list[Finding]:
     findings += counters
     after: str | None = ""
     while after is not None:
-        page, after = database.read(lambda queries, after=after: _records(queries, after, limit))
+        page, after = database.read(partial(_records, after=after, limit=limit))
         findings += page
     return findings
 

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 from weakref import WeakSet
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from voiceprint import migrations
 from voiceprint.errors import StorageCorruptError
 from voiceprint.storage.sql_dialects import BUSY_TIMEOUT_S, Dialect
@@ -91,7 +89,7 @@ class Database:
         # Engines whose connections are another process's: not used, and never closed.
         self._inherited: list[Engine] = []
         Database.opened.add(self)
-        with _gate.entered(), self._translated():
+        with _gate.entered(), translated(self.dialect):
             self._connect()
 
     def _connect(self) -> Engine:
@@ -126,7 +124,7 @@ class Database:
         return self._run(work, writes=True)
 
     def _run(self, work: Callable[[Queries], T], *, writes: bool) -> T:
-        with _gate.entered(), self._translated():
+        with _gate.entered(), translated(self.dialect):
             engine = self._connect()
             return self._transact(engine, lambda connection: work(self._queries(connection)), writes)
 
@@ -143,20 +141,11 @@ class Database:
                     with connection.begin():
                         begun = True
                         return work(connection)
-            except (SQLAlchemyError, *self.dialect.driver_errors) as error:
+            except self.dialect.errors as error:
                 # A read may be tried again as a whole; of a write only its beginning.
                 if not self.dialect.is_busy(error) or (begun and writes) or time.monotonic() > deadline:
                     raise
             time.sleep(random.uniform(0.001, 0.02))  # noqa: S311  not for secrets
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (SQLAlchemyError, *self.dialect.driver_errors) as error:
-            ours = self.dialect.translated(error)
-            # SQLite's own message about text that is not UTF-8 quotes the text.
-            raise ours from (None if "Could not decode" in str(error) else error)
 
     def _upgrade(self, engine: Engine) -> None:
         if self._transact(engine, migrations.current, writes=False) == migrations.HEAD:
@@ -172,7 +161,7 @@ class Database:
 
     def identity(self) -> str:
         """The identity of the store, read once for each database that is in this place."""
-        with _gate.entered(), self._translated():
+        with _gate.entered(), translated(self.dialect):
             engine = self._connect()
         known, identity = self._identity
         if known is not engine:
@@ -192,6 +181,31 @@ class Database:
         if self._engine is not None:
             self._inherited.append(self._engine)
         self._engine = None
+
+
+@contextmanager
+def translated(dialect: Dialect) -> Iterator[None]:
+    """What the database raises becomes one of our errors."""
+    try:
+        yield
+    except dialect.errors as error:
+        ours = dialect.translated(error)
+        # A message about text that is not UTF-8 quotes the text.
+        quotes = isinstance(error, UnicodeDecodeError) or "Could not decode" in str(error)
+        raise ours from (None if quotes else error)
+
+
+def schema_revision(dialect: Dialect) -> str | None:
+    """The schema revision of a database, None where there is none; nothing is created or upgraded."""
+    if not dialect.exists():
+        return None
+    engine = dialect.engine()
+    try:
+        with _gate.entered(), translated(dialect), engine.connect() as connection:
+            connection.execution_options(voiceprint_name=dialect.name)
+            return migrations.current(connection)
+    finally:
+        engine.dispose()
 
 
 _gate = _Gate()

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoFreeConnectionError
 from sqlalchemy.pool import NullPool, QueuePool
 
@@ -56,12 +56,16 @@ class Dialect:
     location: its URL without the password; name: what messages call it.
     """
 
-    # What the driver raises by itself, beside what SQLAlchemy makes of it.
-    driver_errors: tuple[type[Exception], ...] = ()
+    # What statements raise: SQLAlchemy's errors, and what a driver raises past it.
+    errors: tuple[type[Exception], ...] = (SQLAlchemyError,)
 
     def __init__(self, url: URL) -> None:
         self.url = url
         self.location = self.name = url.render_as_string(hide_password=True)
+
+    def exists(self) -> bool:
+        """Whether there is a database to connect to."""
+        return True
 
     def prepare(self) -> None:
         """Make what must be there before the first connection."""
@@ -105,7 +109,8 @@ class Dialect:
 class SQLite(Dialect):
     """A database in one file, with its write-ahead log beside it."""
 
-    driver_errors = (sqlite3.Error,)
+    # UnicodeDecodeError: what SQLite says of a damaged schema may quote what is not text.
+    errors = (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError)
 
     def __init__(self, url: URL) -> None:
         super().__init__(url)
@@ -120,6 +125,9 @@ class SQLite(Dialect):
         self.path = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111
         self.name = str(self.path)
         self.location = f"sqlite:{self.path}"
+
+    def exists(self) -> bool:
+        return self.state() is not None
 
     def prepare(self) -> None:
         """Create the database if there is none: whole or not at all, so that an empty file is damage."""
@@ -242,6 +250,8 @@ class SQLite(Dialect):
 
     def translated(self, error: Exception) -> StorageError:
         cause = getattr(error, "orig", error)
+        if isinstance(cause, UnicodeDecodeError):
+            cause = sqlite3.DatabaseError("text that is not UTF-8")
         if not isinstance(cause, sqlite3.Error):
             if isinstance(error, NoFreeConnectionError):
                 return self._unavailable("no connection is free")
