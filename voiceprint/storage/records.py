@@ -24,6 +24,9 @@ from voiceprint.validation import check_caller_id, check_embedding, check_metada
 # this many changes costs about as much as catching up.
 MAX_TOMBSTONES = 10_000
 
+# The one after it is 64 bits long too.
+MAX_ID = 2**63 - 2
+
 
 @dataclass(frozen=True)
 class PrintRecord:
@@ -283,6 +286,10 @@ class Change:
         if id_ is None or id_ < 1:
             raise InvalidArgumentError(
                 f"A voiceprint of the caller {caller_id!r} has no id: save() is for new ones."
+            )
+        if id_ > MAX_ID:
+            raise InvalidArgumentError(
+                f"A voiceprint of the caller {caller_id!r} has an id beyond {MAX_ID}, the greatest one."
             )
         if self._owner(id_) not in (caller_id, None):
             raise InvalidArgumentError(
