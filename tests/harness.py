@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from stores import forget_json_files
 
-from voiceprint import JSONStorage, MemoryStorage, Storage
+from voiceprint import JSONStorage, MemoryStorage, SQLiteStorage, Storage
 
 
 class Harness:
@@ -59,9 +60,17 @@ def json_harness(path: Path) -> Harness:
     return Harness(opener, persists=True)
 
 
+def sqlite_harness(path: Path) -> Harness:
+    return Harness(functools.partial(SQLiteStorage, path), persists=True)
+
+
 def memory_harness(_: Path) -> Harness:
     return Harness(MemoryStorage, persists=False)
 
 
 # A new store is one more line here.
-HARNESSES: dict[str, Callable[[Path], Harness]] = {"memory": memory_harness, "json": json_harness}
+HARNESSES: dict[str, Callable[[Path], Harness]] = {
+    "memory": memory_harness,
+    "json": json_harness,
+    "sqlite": sqlite_harness,
+}

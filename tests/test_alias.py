@@ -14,8 +14,9 @@ import pytest
 import voiceprint
 
 SUBMODULES = (
-    "audio", "audio.buffers", "config", "encoder", "encoder.base", "errors", "gallery", "index", "models",
-    "recognizer", "storage", "storage.base", "storage.json", "utils", "validation",
+    "audio", "audio.buffers", "config", "encoder", "encoder.base", "errors", "gallery", "index", "migrations",
+    "models", "recognizer", "storage", "storage.base", "storage.json", "storage.sql", "storage.sqlite",
+    "utils", "validation",
 )  # fmt: skip
 
 # The line that OpusAgent puts into its own opusagent/__init__.py, as the README says.
@@ -48,7 +49,7 @@ def printed(code: str, *path: Path) -> str:
             "OpusAgentVoiceRecognizer Voiceprint VoiceFingerprintConfig JSONStorage RedisStorage "
             "SQLiteStorage Config",
         ),
-        (".storage", "JSONStorage RedisStorage SQLiteStorage"),
+        (".storage", "JSONStorage RedisStorage SQLStorage SQLiteStorage"),
         (".config", "VoiceFingerprintConfig"),
         (".models", "Voiceprint VoiceFingerprintConfig"),
         (".utils", "preprocess_audio normalize_embedding"),

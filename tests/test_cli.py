@@ -365,7 +365,7 @@ def test_pruning_lists_first_and_deletes_only_when_told(run):
 
 
 @pytest.mark.parametrize(
-    "store", ["nonsense", "sqlite:x.db", "redis://localhost:1/0", "json:", "redis://u:secret@h"]
+    "store", ["nonsense", "sqlite:.", "redis://localhost:1/0", "json:", "redis://u:secret@h"]
 )
 def test_a_store_that_cannot_be_opened_is_an_error_that_shows_no_password(run, store):
     code, _, err = run("callers", "list", "--store", store)

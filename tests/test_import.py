@@ -9,8 +9,8 @@ from types import ModuleType
 import voiceprint
 
 HEAVY = (
-    "faiss", "librosa", "numba", "redis", "resemblyzer", "scipy", "soundfile", "soxr", "sqlalchemy",
-    "torch", "webrtcvad",
+    "alembic", "faiss", "librosa", "numba", "redis", "resemblyzer", "scipy", "soundfile", "soxr",
+    "sqlalchemy", "torch", "webrtcvad",
 )  # fmt: skip
 
 

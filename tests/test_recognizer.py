@@ -23,6 +23,7 @@ from voiceprint import (
     JSONStorage,
     MemoryStorage,
     OpusAgentVoiceRecognizer,
+    SQLiteStorage,
     VoiceFingerprintConfig,
 )
 from voiceprint.encoder import ResemblyzerEncoder, default_encoder
@@ -225,9 +226,14 @@ def test_without_a_store_the_configuration_chooses_it(
     assert recognizer.storage.max_voiceprints_per_caller == 2
     recognizer.enroll_caller("amara", voices["amara"][0])
     assert "amara" in json.loads(path.read_text())
-    for backend in ("sqlite", "redis"):
-        with pytest.raises(ConfigurationError, match="next version"):
-            OpusAgentVoiceRecognizer(config=VoiceFingerprintConfig(storage_backend=backend))
+    with pytest.raises(ConfigurationError, match="next version"):
+        OpusAgentVoiceRecognizer(config=VoiceFingerprintConfig(storage_backend="redis"))
+    monkeypatch.setenv("VOICE_STORAGE_PATH", str(tmp_path / "callers.db"))
+    monkeypatch.setenv("VOICE_STORAGE_BACKEND", "sqlite")
+    with OpusAgentVoiceRecognizer(encoder=BandEncoder()).storage as storage:
+        assert isinstance(storage, SQLiteStorage)
+        assert storage.max_voiceprints_per_caller == 2
+        assert storage.path == tmp_path / "callers.db"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 USE = """
 import sys
 from pathlib import Path
-import voiceprint, voiceprint.index, opusagent.voiceprint
+import voiceprint, voiceprint.index, voiceprint.migrations, opusagent.voiceprint
 from opusagent.voiceprint.storage import JSONStorage
 
 package = Path(voiceprint.__file__).parent
@@ -24,6 +24,8 @@ assert package.is_relative_to(sys.prefix), package
 assert (package / "py.typed").is_file()
 assert JSONStorage is voiceprint.JSONStorage
 assert opusagent.voiceprint is voiceprint
+with voiceprint.SQLiteStorage("callers.db") as storage:
+    assert storage.check() == []
 """
 
 

@@ -85,6 +85,8 @@ def check_metadata(metadata: object) -> dict[str, Any]:
         return {}
     if not isinstance(metadata, dict):
         raise InvalidArgumentError(f"Metadata is a dict (a JSON object), not {type(metadata).__name__}.")
+    if not metadata:  # as most are, in a bulk import
+        return {}
     size = _Budget(MAX_METADATA_BYTES)
     plain: dict[str, Any] = _plain_json(metadata, depth=1, budget=size)
     return plain

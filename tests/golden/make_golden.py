@@ -3,17 +3,19 @@
     python tests/golden/make_golden.py
 
 opusagent.json: what OpusAgent wrote before this library: one embedding a caller, some not of length 1,
-times with and without a zone. format-2.json: this library's file with two encoders, a deletion and metadata.
+times with and without a zone. opusagent.db: the same callers as its SQLite database.
+format-2.json and schema-0002.db: this library's stores with two encoders, a deletion and metadata.
 """
 
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 
-from voiceprint import JSONStorage, Voiceprint
+from voiceprint import JSONStorage, SQLiteStorage, Voiceprint
 
 FOLDER = Path(__file__).parent
 SEED = 20250101
@@ -37,20 +39,41 @@ def opusagent() -> None:
     (FOLDER / "opusagent.json").write_text(json.dumps(callers, indent=2))
 
 
-def format_2() -> None:
+def opusagent_database() -> None:
+    callers = json.loads((FOLDER / "opusagent.json").read_text())
+    database = sqlite3.connect(FOLDER / "opusagent.db")
+    database.execute(
+        "CREATE TABLE voiceprints (caller_id TEXT PRIMARY KEY, embedding BLOB, metadata TEXT, "
+        "created_at TEXT, last_seen TEXT)"
+    )
+    for caller in callers.values():
+        row = [caller[name] for name in ("caller_id", "embedding", "metadata", "created_at", "last_seen")]
+        row[1] = np.array(row[1], dtype=np.float32).tobytes()
+        row[2] = json.dumps(row[2]) if row[2] else None
+        database.execute("INSERT INTO voiceprints VALUES (?, ?, ?, ?, ?)", row)
+    database.commit()
+    database.close()
+
+
+def stores() -> None:
+    for storage in (JSONStorage(FOLDER / "format-2.json"), SQLiteStorage(FOLDER / "schema-0002.db")):
+        fill(storage)
+        Path(f"{storage.path}.lock").unlink()
+
+
+def fill(storage: JSONStorage | SQLiteStorage) -> None:
     rng = np.random.default_rng(SEED)
-    path = FOLDER / "format-2.json"
     times = {"created_at": "2025-01-01T00:00:00Z", "last_seen": "2025-01-02T00:00:00Z"}
-    with JSONStorage(path) as storage:
+    with storage:
         for n in range(5):
             print_ = Voiceprint(f"caller {n % 2}", rng.standard_normal(8), {"n": n}, encoder="tiny", **times)
             storage.save(print_)
         storage.save(Voiceprint("gone", rng.standard_normal(256), **times))
         storage.save(Voiceprint("caller 0", rng.standard_normal(256), {"name": "Zoë\0"}, **times))
         storage.delete("gone")
-    path.with_name(f"{path.name}.lock").unlink()
 
 
 if __name__ == "__main__":
     opusagent()
-    format_2()
+    opusagent_database()
+    stores()

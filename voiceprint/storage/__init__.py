@@ -5,8 +5,10 @@ from __future__ import annotations
 from voiceprint.storage.base import Changes, Storage
 from voiceprint.storage.json import JSONStorage
 from voiceprint.storage.memory import MemoryStorage
-from voiceprint.storage.pending import RedisStorage, SQLiteStorage
+from voiceprint.storage.pending import RedisStorage
 from voiceprint.storage.pruning import PruneReport, prune_callers
+from voiceprint.storage.sql import SQLStorage
+from voiceprint.storage.sqlite import SQLiteStorage
 from voiceprint.storage.transfer import CopyReport, copy_callers, digest, export_callers, import_callers
 from voiceprint.storage.urls import configured_storage, open_storage
 
@@ -17,6 +19,7 @@ __all__ = [
     "MemoryStorage",
     "PruneReport",
     "RedisStorage",
+    "SQLStorage",
     "SQLiteStorage",
     "Storage",
     "configured_storage",

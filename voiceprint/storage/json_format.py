@@ -176,7 +176,7 @@ class _Parser:
         metadata = entry.get("metadata")
         if not isinstance(metadata, dict | None):
             _corrupt(self.path, "has metadata that is not an object", place)
-        if metadata and _depth(metadata) > MAX_METADATA_DEPTH:
+        if metadata and depth(metadata) > MAX_METADATA_DEPTH:
             _corrupt(self.path, f"has metadata nested more than {MAX_METADATA_DEPTH} levels deep", place)
         prints = entry.get("voiceprints")
         if prints is None and "embedding" in entry:  # as OpusAgent writes it: one print, without an id
@@ -218,7 +218,8 @@ class _Parser:
         return PrintRecord(id_, revision, encoder, check_time(entry.get("created_at")), embedding)
 
 
-def _depth(value: Any) -> int:
+def depth(value: Any) -> int:
+    """How many lists and objects stand inside each other in `value`."""
     deepest, level = 0, [value]
     while level := [item for item in level if isinstance(item, dict | list)]:
         deepest += 1

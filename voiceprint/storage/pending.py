@@ -6,14 +6,7 @@ from typing import Any
 
 from voiceprint.errors import ConfigurationError
 
-__all__ = ["RedisStorage", "SQLiteStorage"]
-
-
-class SQLiteStorage:
-    """Callers in an SQLite database; arrives in the next version."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        raise ConfigurationError("SQLiteStorage arrives in the next version: use JSONStorage until then.")
+__all__ = ["RedisStorage"]
 
 
 class RedisStorage:

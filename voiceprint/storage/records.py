@@ -7,7 +7,7 @@ can write it to disk first and `apply` it only when that has succeeded.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,9 @@ from voiceprint.validation import check_caller_id, check_embedding, check_metada
 # Deletions that the change feed remembers. An index that is further behind is rebuilt, which at
 # this many changes costs about as much as catching up.
 MAX_TOMBSTONES = 10_000
+
+# The one after it is 64 bits long too.
+MAX_ID = 2**63 - 2
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,11 @@ class Records:
             if len(caller.prints) > limit
         ]
 
+    def has_prints(self, encoder: str, besides: Container[str] = ()) -> bool:
+        """Whether any caller that is not among `besides` has a voiceprint of this embedding space."""
+        others = (caller for caller in self.callers.values() if caller.caller_id not in besides)
+        return any(print_.encoder == encoder for caller in others for print_ in caller.prints)
+
     def prints(self, encoder: str) -> list[PrintRecord]:
         """All voiceprints of one embedding space."""
         return [p for caller in self.callers.values() for p in caller.prints if p.encoder == encoder]
@@ -243,8 +251,10 @@ class Change:
         self.dimensions[encoder] = size
 
     def _has_prints(self, encoder: str) -> bool:
-        callers = {**self.base.callers, **self.callers}.values()
-        return any(print_.encoder == encoder for caller in callers if caller for print_ in caller.prints)
+        changed = [caller for caller in self.callers.values() if caller is not None]
+        return any(print_.encoder == encoder for caller in changed for print_ in caller.prints) or (
+            self.base.has_prints(encoder, besides=self.callers)
+        )
 
     def restore(self, caller: Caller) -> bool:
         """As `Storage.restore_many` for one caller; gives whether that changes anything."""
@@ -276,6 +286,10 @@ class Change:
         if id_ is None or id_ < 1:
             raise InvalidArgumentError(
                 f"A voiceprint of the caller {caller_id!r} has no id: save() is for new ones."
+            )
+        if id_ > MAX_ID:
+            raise InvalidArgumentError(
+                f"A voiceprint of the caller {caller_id!r} has an id beyond {MAX_ID}, the greatest one."
             )
         if self._owner(id_) not in (caller_id, None):
             raise InvalidArgumentError(

@@ -8,7 +8,8 @@ from voiceprint.errors import ConfigurationError
 from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS, Storage
 from voiceprint.storage.json import JSONStorage
 from voiceprint.storage.memory import MemoryStorage
-from voiceprint.storage.pending import RedisStorage, SQLiteStorage
+from voiceprint.storage.pending import RedisStorage
+from voiceprint.storage.sqlite import SQLiteStorage
 from voiceprint.validation import hide_passwords
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def open_storage(url: str, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOIC
     if colon and scheme == "memory" and not rest:
         return MemoryStorage(max_voiceprints_per_caller=max_voiceprints_per_caller)
     if colon and scheme == "sqlite" and rest:
-        SQLiteStorage(rest)
+        return SQLiteStorage(rest, max_voiceprints_per_caller=max_voiceprints_per_caller)
     if colon and scheme in ("redis", "rediss", "unix") and rest:
         RedisStorage(url)
     raise ConfigurationError(f"{hide_passwords(url)!r} names no store: the forms are {FORMS}.")

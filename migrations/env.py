@@ -1,0 +1,11 @@
+"""What Alembic runs: the revisions, on the connection that `voiceprint.migrations` hands over."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from voiceprint.storage.sql_tables import metadata
+
+# The transaction is the caller's, who may roll the whole upgrade back.
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+context.run_migrations()

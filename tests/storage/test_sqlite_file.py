@@ -1,0 +1,456 @@
+"""The database file: its place and mode, what replaces it, and how damage and a full disk are told."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy.exc
+from databases import dump, sql
+from stores import Follower, state, unit, voiceprint
+
+from voiceprint import (
+    ConfigurationError,
+    InvalidArgumentError,
+    SQLiteStorage,
+    StorageCorruptError,
+    StorageError,
+    StorageUnavailableError,
+    Voiceprint,
+    open_storage,
+)
+from voiceprint.storage import SQLStorage
+from voiceprint.storage.sql_dialects import dialect_of
+
+SECRET = "born in 1970"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "voiceprints.db"
+
+
+@pytest.fixture
+def filled(path: Path) -> Path:
+    """A store with alice (prints 1 and 3) and bob (print 2), closed."""
+    with SQLiteStorage(path) as storage:
+        for n, name in enumerate(("alice", "bob", "alice")):
+            storage.save(Voiceprint(name, unit(n), {"secret": SECRET}))
+    return path
+
+
+def test_the_files_are_for_their_owner_alone_and_the_folders_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "store.db"
+    before = os.umask(0)
+    try:
+        with SQLiteStorage(path) as storage:
+            storage.save(voiceprint())
+            modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    names = ("store.db", "store.db-wal", "store.db-shm", "store.db.lock")
+    assert modes == dict.fromkeys(names, 0o600)
+
+
+def test_every_name_of_one_file_gives_the_same_location(tmp_path: Path, path: Path) -> None:
+    link = tmp_path / "link.db"
+    with SQLiteStorage(path) as storage:
+        link.symlink_to(path)
+        for other in (SQLiteStorage(link), open_storage(f"sqlite:{path}"), SQLStorage(f"sqlite:///{path}")):
+            assert other.location == storage.location == f"sqlite:{path}"
+            other.close()
+
+
+@pytest.mark.parametrize("name", ["file:x.db", "a?mode=ro&b=%41.db", "ü #.db", ":memory:x"])
+def test_a_name_with_signs_that_mean_something_to_sqlite_is_a_name(tmp_path: Path, name: str) -> None:
+    with SQLiteStorage(tmp_path / name) as storage:
+        storage.save(voiceprint())
+        assert storage.path == tmp_path / name
+    assert (tmp_path / name).stat().st_size > 0
+    with open_storage(f"sqlite:{tmp_path / name}") as storage:
+        assert storage.count() == 1
+
+
+@pytest.mark.parametrize("bad", ["", ":memory:", b"bytes", "a\0b"])
+def test_what_is_no_path_is_refused(bad: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="path"):
+        SQLiteStorage(bad)
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "nonsense", "sqlite:///file:x?uri=true"])
+def test_what_is_no_url_of_a_database_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError):
+        SQLStorage(url)
+
+
+def test_a_place_where_no_file_can_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for place in (tmp_path, tmp_path / "file" / "store.db", loop, tmp_path / ("x" * 300)):
+        with pytest.raises(StorageUnavailableError, match="Nothing was changed"):
+            SQLiteStorage(place)
+
+
+def test_a_database_put_in_the_place_of_another_is_noticed(tmp_path: Path, filled: Path) -> None:
+    with SQLiteStorage(tmp_path / "other.db") as other:
+        other.save(voiceprint("mallory"))
+    with SQLiteStorage(filled) as storage:
+        follower, identity = Follower(), storage.identity()
+        follower.assert_in_step(storage)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{filled}{suffix}").unlink(missing_ok=True)
+        (tmp_path / "other.db").replace(filled)
+        assert list(state(storage)) == ["mallory"]
+        assert storage.identity() != identity
+        follower.assert_in_step(storage)
+
+
+def test_a_deleted_database_is_an_empty_store_with_a_new_identity(filled: Path) -> None:
+    with SQLiteStorage(filled) as storage:
+        identity = storage.identity()
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{filled}{suffix}").unlink(missing_ok=True)
+        assert state(storage) == {}
+        assert storage.identity() != identity
+        storage.save(voiceprint())
+    with SQLiteStorage(filled) as storage:
+        assert list(state(storage)) == ["alice"]
+
+
+# Damage
+
+
+def _damaged(path: Path, use: Callable[[SQLiteStorage], Any], place: str) -> None:
+    before = dump(path)
+    with SQLiteStorage(path) as storage:
+        with pytest.raises(StorageCorruptError, match=place) as caught:
+            use(storage)
+        assert str(path) in str(caught.value)
+        assert SECRET not in str(caught.value)
+        assert any(finding.code == "corrupt" and place in finding.message for finding in storage.check())
+    assert dump(path) == before
+
+
+BLOBS = {
+    "short": unit(1).tobytes()[:1020],
+    "long": unit(1).tobytes() + bytes(4),
+    "odd": unit(1).tobytes()[:1023],
+    "empty": b"",
+    "NaN": np.full(256, np.nan, dtype=np.float32).tobytes(),
+    "zero": bytes(1024),
+    "not of length 1": (unit(1) * 2).tobytes(),
+    "text": "x" * 1024,
+    "number": 5,
+}
+
+
+@pytest.mark.parametrize("blob", BLOBS.values(), ids=BLOBS)
+def test_a_damaged_embedding_is_told_wherever_it_is_read_and_left_alone(filled: Path, blob: object) -> None:
+    connection = sqlite3.connect(filled)
+    connection.execute("PRAGMA ignore_check_constraints=ON")
+    connection.execute("UPDATE voiceprints SET embedding = ? WHERE id = 2", (blob,))
+    connection.commit()
+    connection.close()
+    for use in (
+        lambda s: s.get("bob"),
+        lambda s: s.callers(),
+        lambda s: s.get_many([2]),
+        lambda s: list(s.scan()),
+        lambda s: s.changes(0),
+        lambda s: s.save(voiceprint("bob")),
+        lambda s: s.touch("bob"),
+    ):
+        _damaged(filled, use, "voiceprint 2")
+    with SQLiteStorage(filled) as storage:
+        assert len(storage.get("alice").voiceprints) == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("metadata", f'{{"{SECRET}"'),
+        ("metadata", f'["{SECRET}"]'),
+        ("metadata", b"\x80" + SECRET.encode()),
+        ("metadata", '{"a":' * 70 + "1" + "}" * 70),
+        ("created_at", "yesterday"),
+        ("last_seen", 5),
+    ],
+)
+def test_a_damaged_caller_is_told_and_left_alone(filled: Path, column: str, value: object) -> None:
+    sql(filled, f"UPDATE callers SET {column} = ? WHERE caller_id = 'bob'", value)
+    for use in (lambda s: s.get("bob"), lambda s: s.callers(), lambda s: s.save(voiceprint("bob"))):
+        _damaged(filled, use, "'bob'")
+
+
+def test_text_that_is_not_utf_8_is_told_without_quoting_it(filled: Path) -> None:
+    sql(
+        filled,
+        "UPDATE callers SET metadata = CAST(? AS TEXT) WHERE caller_id = 'bob'",
+        b"\x80" + SECRET.encode(),
+    )
+    with SQLiteStorage(filled) as storage, pytest.raises(StorageCorruptError) as caught:
+        storage.get("bob")
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("content", [b"", b" ", b"SQLite format 3\0", b"{}" * 3000])
+def test_what_is_no_database_is_refused_and_left_alone(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(StorageCorruptError, match=str(path)):
+        SQLiteStorage(path)
+    assert path.read_bytes() == content
+
+
+def test_a_database_cut_off_anywhere_is_refused_or_told_by_check(filled: Path, tmp_path: Path) -> None:
+    expected, whole = _state_of(filled), filled.read_bytes()
+    for length in [0, 1, 50, 100, *range(512, len(whole), 3 * 512)]:
+        cut = tmp_path / f"{length}.db"
+        cut.write_bytes(whole[:length])
+        sound = False
+        with contextlib.suppress(StorageCorruptError), SQLiteStorage(cut) as storage:
+            sound = storage.check() == []
+            assert not sound or state(storage) == expected  # what is cut off was unused
+        assert not sound or len(whole) - length <= 4096
+
+
+def test_flipped_bits_raise_nothing_but_ours(filled: Path, tmp_path: Path) -> None:
+    whole = filled.read_bytes()
+    chance = np.random.default_rng(7)
+    told = 0
+    for n in range(60):
+        content = bytearray(whole)
+        for at in chance.integers(0, len(whole), 30):
+            content[at] ^= 1 << int(chance.integers(8))
+        flipped = tmp_path / f"flipped {n}.db"
+        flipped.write_bytes(content)
+        try:
+            with SQLiteStorage(flipped) as storage:
+                told += storage.check() != []
+                list(storage.scan())
+                storage.get_all()
+        except StorageError:
+            told += 1
+    assert told > 30
+
+
+# A database that cannot be written
+
+
+def _state_of(path: Path) -> Any:
+    with SQLiteStorage(path) as storage:
+        return state(storage)
+
+
+def test_a_full_database_is_told_and_leaves_the_old_state(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _state_of(filled)
+    with SQLiteStorage(filled) as storage:
+        engine = storage._database._engine
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA max_page_count=1")  # no less than it has
+        with pytest.raises(StorageUnavailableError, match="full") as caught:
+            storage.save_many([voiceprint(f"c{n}", n) for n in range(100)])
+        assert isinstance(caught.value.__cause__, sqlalchemy.exc.OperationalError)
+        assert state(storage) == before
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA max_page_count=1000000")
+        storage.save(voiceprint("carol"))
+        assert storage.check() == []
+    assert list(_state_of(filled)) == ["alice", "bob", "carol"]
+
+
+LIMITED = """
+import sys
+from voiceprint import SQLiteStorage, StorageUnavailableError
+sys.path.insert(0, sys.argv[2])
+from stores import voiceprint
+storage = SQLiteStorage(sys.argv[1])
+try:
+    storage.save_many([voiceprint(f"c{n}", n) for n in range(1000)])
+except StorageUnavailableError as error:
+    print("told", storage.count())
+storage.save(voiceprint("carol", 1))
+"""
+
+
+def test_a_disk_that_takes_no_more_is_told_and_leaves_the_old_state(filled: Path) -> None:
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(filled), str(Path(__file__).parent.parent)],
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["told", "3"]
+    assert list(_state_of(filled)) == ["alice", "bob", "carol"]
+
+
+def test_a_writer_that_never_ends_is_told(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voiceprint.storage.sql_dialects.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("voiceprint.storage.sql_database.BUSY_TIMEOUT_S", 0.05)
+    other = sqlite3.connect(filled, isolation_level=None)
+    with SQLiteStorage(filled) as storage:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageUnavailableError, match="locked"):
+            storage.save(voiceprint("carol"))
+        assert storage.count() == 3  # readers go on
+        other.execute("ROLLBACK")
+        storage.save(voiceprint("carol"))
+    other.close()
+
+
+SQLITE_ERRORS = [
+    error for error in vars(sqlite3).values() if isinstance(error, type) and issubclass(error, sqlite3.Error)
+]
+
+
+@pytest.mark.parametrize("error", SQLITE_ERRORS)
+def test_every_error_of_sqlite_arrives_as_one_of_ours(path: Path, error: type[sqlite3.Error]) -> None:
+    with SQLiteStorage(path) as storage:
+
+        def fail(_: object) -> None:
+            raise error("some reason")
+
+        with pytest.raises(StorageError, match="some reason") as caught:
+            storage._database.read(fail)
+        assert isinstance(caught.value.__cause__, error)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("database is locked", StorageUnavailableError),
+        ("database or disk is full", StorageUnavailableError),
+        ("disk I/O error", StorageUnavailableError),
+        ("attempt to write a readonly database", StorageUnavailableError),
+        ("unable to open database file", StorageUnavailableError),
+        ("file is not a database", StorageCorruptError),
+        ("database disk image is malformed", StorageCorruptError),
+        ("no such table: callers", StorageCorruptError),
+    ],
+)
+def test_what_sqlite_says_decides_which_error_it_is(path: Path, said: str, kind: type[StorageError]) -> None:
+    wrapped = sqlalchemy.exc.OperationalError("SELECT", {}, sqlite3.OperationalError(said))
+    for error in (wrapped, sqlite3.OperationalError(said)):
+        assert type(dialect_of(f"sqlite:///{path}").translated(error)) is kind
+
+
+SQLALCHEMY_ERRORS = [
+    error
+    for error in vars(sqlalchemy.exc).values()
+    if isinstance(error, type)
+    and issubclass(error, sqlalchemy.exc.SQLAlchemyError)
+    and not issubclass(error, sqlalchemy.exc.DBAPIError)
+]
+
+
+@pytest.mark.parametrize("error", SQLALCHEMY_ERRORS)
+def test_every_error_of_sqlalchemy_arrives_as_one_of_ours(path: Path, error: type[Exception]) -> None:
+    class Raised(error):
+        def __init__(self) -> None:
+            pass
+
+        def __str__(self) -> str:
+            return "some reason"
+
+    with SQLiteStorage(path) as storage:
+
+        def fail(_: object) -> None:
+            raise Raised
+
+        with pytest.raises(StorageError) as caught:
+            storage._database.read(fail)
+        assert isinstance(caught.value.__cause__, error)
+
+
+def test_no_message_of_the_database_shows_what_was_to_be_stored(filled: Path) -> None:
+    sql(filled, "DROP TABLE tombstones")
+    sql(filled, "CREATE TRIGGER no BEFORE INSERT ON voiceprints BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with SQLiteStorage(filled) as storage, pytest.raises(StorageError) as caught:
+        storage.save(Voiceprint("carol", unit(5), {"secret": SECRET}))
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert SECRET not in str(error)
+        assert "\\x" not in str(error)
+        error = error.__cause__
+
+
+# Keeping
+
+
+def test_check_tells_of_a_caller_over_the_limit(path: Path) -> None:
+    with SQLiteStorage(path) as storage:
+        storage.save_many([voiceprint(seed=n) for n in range(3)])
+    with SQLiteStorage(path, max_voiceprints_per_caller=2) as storage:
+        finding = storage.check()[0]
+        assert (finding.code, finding.place) == ("too_many_voiceprints", "caller 'alice'")
+
+
+def test_check_finds_orphans_and_repairs_counters(filled: Path) -> None:
+    sql(filled, "UPDATE store SET revision = 1, next_id = 2")
+    with SQLiteStorage(filled) as storage:
+        assert [finding.code for finding in storage.check()] == ["counter", "counter"]
+        assert storage.check(fix=True) == []
+        assert storage.check() == []
+        assert storage.save(voiceprint("carol")).id == 4
+    sql(filled, "DELETE FROM callers WHERE caller_id = 'bob'")
+    with SQLiteStorage(filled) as storage:
+        assert [finding.code for finding in storage.check()] == ["orphan"]
+
+
+def test_the_feed_forgets_old_deletions_and_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voiceprint.storage.records.MAX_TOMBSTONES", 3)
+    with SQLiteStorage(path) as storage:
+        storage.save_many([voiceprint(f"c{n}", n) for n in range(6)])
+        revisions = [storage.revision()]
+        for n in range(5):
+            storage.delete(f"c{n}")
+            revisions.append(storage.revision())
+        known = [storage.changes(since) is not None for since in revisions]
+        assert known == [False, False, True, True, True, True]
+        assert len(storage.changes(revisions[2]).removed) == 3
+        assert sql(path, "SELECT count(*) FROM tombstones") == [(3,)]
+
+
+def test_the_feed_comes_in_pages(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voiceprint.storage.sql_queries.FEED_PAGE", 4)
+    with SQLiteStorage(path) as storage:
+        follower = Follower()
+        follower.assert_in_step(storage)
+        for n in range(10):
+            storage.save(voiceprint(f"c{n}", n))
+        storage.save_many([voiceprint(f"d{n}", n) for n in range(9)])
+        storage.delete("c1")
+        first = storage.changes(0)
+        assert (first.ids.tolist(), first.more, first.revision) == ([1, 3, 4, 5], True, 5)
+        follower.assert_in_step(storage)
+        assert follower.rebuilds == 1
+
+
+def test_a_backup_put_back_is_noticed(filled: Path, tmp_path: Path) -> None:
+    shutil.copy(filled, tmp_path / "backup")
+    with SQLiteStorage(filled) as storage:
+        storage.save(voiceprint("carol"))
+        since = storage.revision()
+    shutil.copy(tmp_path / "backup", filled)
+    with SQLiteStorage(filled) as storage:
+        assert storage.changes(since) is None

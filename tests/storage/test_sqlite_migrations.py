@@ -1,0 +1,196 @@
+"""Databases of every revision are brought to the newest without loss, once, or are left as they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from databases import dump, old_database, old_row, sql
+from sqlalchemy import create_engine
+from stores import Follower, assert_embedding, ids_of, state, unit, voiceprint
+
+from voiceprint import SQLiteStorage, StorageCorruptError, StorageError, Voiceprint, migrations
+from voiceprint.storage.sql_tables import metadata
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "voiceprints.db"
+
+
+def _schema(path: Path) -> dict[str, str]:
+    rows = sql(path, "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+    return {name: " ".join(text.split()) for name, text in rows if name != "alembic_version"}
+
+
+def test_the_migrated_schema_is_the_one_of_the_tables(tmp_path: Path, path: Path) -> None:
+    SQLiteStorage(path).close()
+    made = tmp_path / "made.db"
+    engine = create_engine(f"sqlite:///{made}")
+    metadata.create_all(engine)
+    engine.dispose()
+    assert _schema(path) == _schema(made)
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_the_head_is_the_newest_of_the_revisions() -> None:
+    assert ScriptDirectory(str(Path(migrations.__file__).parent)).get_heads() == [migrations.HEAD]
+    assert [revision.revision for revision in migrations.history()] == ["0001", "0002"]
+
+
+def test_a_database_of_opusagent_is_taken_over_without_loss(golden: Path, path: Path) -> None:
+    shutil.copy(golden / "opusagent.db", path)
+    path.chmod(0o644)
+    old = json.loads((golden / "opusagent.json").read_text())
+    with SQLiteStorage(path) as storage:
+        assert [caller.caller_id for caller in storage.callers()] == sorted(old)
+        for name, record in old.items():
+            caller = storage.get(name)
+            assert caller.metadata == record["metadata"]
+            assert_embedding(caller.voiceprints[0].embedding, np.array(record["embedding"]))
+            assert (caller.voiceprints[0].encoder, len(caller.voiceprints)) == ("resemblyzer", 1)
+        assert storage.get("alice").created_at == "2024-01-15T10:30:00.000000Z"
+        assert storage.get("alice").last_seen == "2024-02-15T10:30:00.123456Z"
+        assert storage.get("+1 555 0100").last_seen is None
+        follower = Follower()
+        follower.assert_in_step(storage)
+        assert storage.save(voiceprint("new")).id == 4
+        follower.assert_in_step(storage)
+        assert storage.check() == []
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert sql(path, "SELECT version_num FROM alembic_version") == [("0002",)]
+
+
+def test_a_database_of_revision_0002_opens_as_it_was_written(golden: Path, path: Path) -> None:
+    shutil.copy(golden / "schema-0002.db", path)
+    before = sql(path, "SELECT * FROM callers"), sql(path, "SELECT * FROM voiceprints")
+    with SQLiteStorage(path) as storage:
+        assert storage.check() == []
+        assert storage.revision() == 8
+        assert [ids_of(caller.voiceprints) for caller in storage.callers()] == [[3, 5, 7], [2, 4]]
+        assert storage.get("caller 0").metadata == {"n": 4, "name": "Zoë\0"}
+        rng = np.random.default_rng(20250101)
+        first, *_ = [rng.standard_normal(8) for _ in range(5)][1:]
+        assert_embedding(storage.get("caller 1").voiceprints[0].embedding, first)
+        changes = storage.changes(6)
+        assert (changes.removed.tolist(), changes.ids.tolist()) == ([1, 6], [7])
+        assert (sql(path, "SELECT * FROM callers"), sql(path, "SELECT * FROM voiceprints")) == before
+        assert storage.save(voiceprint("new")).id == 8
+
+
+def test_an_old_database_without_rows_is_an_empty_store(path: Path) -> None:
+    with SQLiteStorage(old_database(path, [])) as storage:
+        assert state(storage) == {}
+        assert storage.revision() == 0
+
+
+def test_many_old_rows_are_all_taken_over(path: Path) -> None:
+    vectors = np.random.default_rng(1).standard_normal((2500, 256)).astype(np.float32)
+    rows = [old_row(f"c{n:04}", embedding=vector.tobytes()) for n, vector in enumerate(vectors)]
+    with SQLiteStorage(old_database(path, rows)) as storage:
+        ids, embeddings = next(storage.scan())
+        assert ids.tolist() == list(range(1, 2501))
+        assert np.allclose(embeddings, vectors / np.linalg.norm(vectors, axis=1)[:, None], atol=1e-6)
+        assert storage.check() == []
+
+
+SECRET = "born in 1970"
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"embedding": None}, "'mallory'"),
+        ({"embedding": b""}, "'mallory'"),
+        ({"embedding": unit(1).tobytes()[:-1]}, "'mallory'"),
+        ({"embedding": unit(1).tobytes()[:-4]}, "'mallory'"),
+        ({"embedding": unit(1).tobytes() * 2}, "'mallory'"),
+        ({"embedding": np.full(256, np.nan, dtype=np.float32).tobytes()}, "'mallory'"),
+        ({"embedding": bytes(1024)}, "'mallory'"),
+        ({"embedding": "text"}, "'mallory'"),
+        ({"metadata": f'{{"{SECRET}"'}, "'mallory'"),
+        ({"metadata": f'["{SECRET}"]'}, "'mallory'"),
+        ({"created_at": "yesterday"}, "'mallory'"),
+        ({"last_seen": 5}, "'mallory'"),
+        ({"caller_id": None}, "not text"),
+        ({"caller_id": b"mallory"}, "not text"),
+        ({"caller_id": ""}, "''"),
+    ],
+)
+def test_an_old_row_that_cannot_be_taken_over_leaves_the_database_as_it_was(
+    path: Path, fields: dict[str, object], place: str
+) -> None:
+    row = old_row(fields.pop("caller_id", "mallory"), **fields)
+    old_database(path, [old_row("alice"), row, old_row("zoe")])
+    before = dump(path)
+    for _ in range(2):
+        with pytest.raises(StorageCorruptError) as caught:
+            SQLiteStorage(path)
+        assert str(path) in str(caught.value)
+        assert place in str(caught.value)
+        assert SECRET not in str(caught.value)
+    assert dump(path) == before
+
+
+def test_a_newer_database_is_refused_with_both_versions_named(path: Path) -> None:
+    SQLiteStorage(path).close()
+    sql(path, "UPDATE alembic_version SET version_num = '0099'")
+    before = dump(path)
+    with pytest.raises(StorageError, match=r"'0099'.*'0002'.*newer"):
+        SQLiteStorage(path)
+    assert dump(path) == before
+
+
+@pytest.mark.parametrize("table", ["callers (name TEXT)", "voiceprints (id INTEGER)", "store (x)"])
+def test_the_database_of_another_program_is_refused_and_left_alone(path: Path, table: str) -> None:
+    sql(path, f"CREATE TABLE {table}")
+    before = dump(path)
+    with pytest.raises(StorageError, match="something else"):
+        SQLiteStorage(path)
+    assert dump(path) == before
+
+
+OPEN = """
+import sys
+from voiceprint import SQLiteStorage
+with SQLiteStorage(sys.argv[1]) as storage:
+    print(storage.identity(), storage.count())
+"""
+
+
+@pytest.mark.parametrize("kind", ["old", "new"])
+def test_ten_processes_that_open_a_database_at_once_upgrade_it_once(path: Path, kind: str) -> None:
+    if kind == "old":
+        old_database(path, [old_row(f"c{n}") for n in range(300)])
+    openers = [
+        subprocess.Popen([sys.executable, "-c", OPEN, path], stdout=subprocess.PIPE, text=True)
+        for _ in range(10)
+    ]
+    said = {opener.communicate(timeout=100)[0] for opener in openers}
+    assert [opener.returncode for opener in openers] == [0] * 10
+    assert len(said) == 1
+    assert said.pop().split()[1] == ("300" if kind == "old" else "0")
+    with SQLiteStorage(path) as storage:
+        assert storage.check() == []
+
+
+def test_a_process_that_had_the_old_database_open_does_not_disturb_the_upgrade(path: Path) -> None:
+    old_database(path, [old_row("alice")])
+    other = sqlite3.connect(path)
+    assert other.execute("SELECT count(*) FROM voiceprints").fetchone() == (1,)
+    with SQLiteStorage(path) as storage:
+        storage.save(Voiceprint("bob", unit(2)))
+        assert storage.count() == 2
+    other.close()

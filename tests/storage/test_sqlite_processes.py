@@ -1,0 +1,131 @@
+"""Several processes on one database: no lost update, no lock told, and no loss when one is killed."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from processes import finish, in_child, kill_writers, start
+from stores import Follower, state, voiceprint
+
+from voiceprint import SQLiteStorage
+
+PROCESSES = 8
+ROUNDS = 20
+# Prints how many changes it made.
+WORKER = f"""
+me, changes, follower, chance = int(argument), 0, Follower(), random.Random(int(argument))
+for n in range({ROUNDS}):
+    storage.save(voiceprint(f"shared {{n % 3}}", 1000 * me + n, metadata={{f"{{me}} {{n}}": n}}))
+    storage.save(voiceprint(f"own {{me}}", 1000 * me + n))
+    changes += 2
+    changes += storage.touch(f"own {{me}}", f"2100-01-01T00:00:{{n:02}}Z")
+    if n % 7 == 6:
+        changes += storage.delete(f"own {{me}}") > 0
+        changes += storage.delete(f"gone {{chance.randrange(3)}}") > 0
+    storage.save(voiceprint(f"gone {{chance.randrange(3)}}", n))
+    changes += 1
+    follower.catch_up(storage)
+    for caller in storage.callers():
+        assert len(caller.voiceprints) <= 3
+print(changes)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "voiceprints.db"
+
+
+def test_eight_busy_processes_lose_nothing_and_keep_the_limit(path: Path) -> None:
+    with SQLiteStorage(path) as storage:
+        follower = Follower()
+        follower.catch_up(storage)
+        workers = [start(SQLiteStorage, path, WORKER, n) for n in range(PROCESSES)]
+        while any(worker.poll() is None for worker in workers):
+            follower.catch_up(storage)
+        made = sum(int(finish(worker)) for worker in workers)
+        follower.assert_in_step(storage)
+        assert follower.rebuilds == 1
+        assert storage.revision() == made
+        kept: set[str] = set()
+        for n in range(3):
+            caller = storage.get(f"shared {n}")
+            assert len(caller.voiceprints) == 3
+            kept |= set(caller.metadata)
+        assert kept == {f"{me} {n}" for me in range(PROCESSES) for n in range(ROUNDS)}
+        assert max(len(caller["voiceprints"]) for caller in state(storage).values()) == 3
+        assert storage.check() == []
+
+
+def test_every_acknowledged_save_survives_kill_9(path: Path, request: pytest.FixtureRequest) -> None:
+    kill_writers(lambda: SQLiteStorage(path), request.config.getoption("--crashes"))
+    with SQLiteStorage(path) as storage:
+        storage.save(voiceprint("after"))
+
+
+def test_a_process_killed_while_it_creates_the_database_leaves_none_or_a_whole_one(path: Path) -> None:
+    for n in range(5):
+        opener = start(SQLiteStorage, path, "print('made', flush=True); storage.save(voiceprint('a'))")
+        assert opener.stdout is not None
+        killer = threading.Timer(0.35 + 0.05 * n, opener.kill)
+        killer.start()
+        opener.stdout.read()
+        killer.join()
+        opener.wait()
+        opener.stdout.close()
+        with SQLiteStorage(path) as storage:
+            assert storage.check() == []
+            assert set(state(storage)) <= {"a"}
+        for file in path.parent.iterdir():
+            file.unlink()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_while_other_threads_write_can_go_on(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    storage.save(voiceprint())
+    done = threading.Event()
+
+    def busy() -> None:
+        n = 0
+        while not done.is_set():
+            storage.save(voiceprint("parent", n))
+            n += 1
+
+    def work(number: int) -> None:
+        assert storage.get("alice") is not None
+        storage.save(voiceprint(f"child {number}"))
+        assert storage.get(f"child {number}") is not None
+
+    threads = [threading.Thread(target=busy) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(8):
+            in_child(lambda number=number: work(number))
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert {f"child {n}" for n in range(8)} <= set(state(storage))
+    assert storage.check() == []
+    storage.close()
+
+
+def test_no_connection_crosses_a_fork(path: Path) -> None:
+    with SQLiteStorage(path) as storage:
+        storage.save(voiceprint())
+        database = storage._database
+        held = database._engine
+        in_child(lambda: _assert_anew(storage, held))
+        assert database._engine is held
+        assert storage.count() == 1
+
+
+def _assert_anew(storage: SQLiteStorage, held: object) -> None:
+    links = [link.resolve() for link in Path("/proc/self/fd").iterdir() if link.exists()]
+    assert storage.path not in links
+    assert storage.count() == 1
+    assert storage._database._engine is not held

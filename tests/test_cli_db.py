@@ -1,0 +1,104 @@
+"""`voiceprint db`: what it prints, how it exits, and that looking changes nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from databases import dump, sql
+
+from voiceprint import SQLiteStorage
+from voiceprint.cli import main
+
+GOLDEN = Path(__file__).parent / "golden"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run `voiceprint db` in an empty folder: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["voiceprint", "db", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return run
+
+
+def test_an_old_database_is_shown_untouched_and_then_upgraded(run: Run) -> None:
+    shutil.copy(GOLDEN / "opusagent.db", "old.db")
+    before = dump(Path("old.db"))
+    assert run("current", "--store", "sqlite:old.db")[:2] == (1, "0001; the newest is 0002\n")
+    assert dump(Path("old.db")) == before
+    code, out, _ = run("upgrade", "--store", "sqlite:old.db")
+    assert code == 0
+    assert "from 0001 to revision 0002" in out
+    assert run("current", "--store", "sqlite:old.db")[:2] == (0, "0002 (newest)\n")
+    assert "the newest" in run("upgrade", "--store", "sqlite:old.db")[1]
+
+
+def test_the_same_as_json(run: Run) -> None:
+    shutil.copy(GOLDEN / "opusagent.db", "old.db")
+    store = ("--store", "sqlite:old.db", "--json")
+    assert json.loads(run("current", *store)[1]) == {"revision": "0001", "head": "0002", "newest": False}
+    answer = json.loads(run("upgrade", *store)[1])
+    assert (answer["before"], answer["revision"]) == ("0001", "0002")
+    assert json.loads(run("check", *store)[1]) == []
+    assert [entry["revision"] for entry in json.loads(run("history", "--json")[1])] == ["0001", "0002"]
+
+
+def test_the_store_of_the_environment_is_used_and_a_missing_one_is_not_made_by_looking(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOICE_STORAGE_BACKEND", "sqlite")
+    code, out, _ = run("current")
+    assert (code, out) == (1, "There is no schema yet; the newest is 0002\n")
+    assert list(Path.cwd().iterdir()) == []
+    assert run("upgrade")[0] == 0
+    assert Path("voiceprints.db").exists()
+
+
+def test_the_history_is_a_line_for_each_revision(run: Run) -> None:
+    code, out, _ = run("history")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["Revision", "0001", "0002"]
+
+
+def test_check_exits_with_1_and_names_the_place(run: Run) -> None:
+    shutil.copy(GOLDEN / "schema-0002.db", "x.db")
+    assert run("check", "--store", "sqlite:x.db")[0] == 0
+    sql(Path("x.db"), "UPDATE store SET next_id = 1")
+    code, out, _ = run("check", "--store", "sqlite:x.db")
+    assert code == 1
+    assert "table store" in out
+    with SQLiteStorage("x.db") as storage:
+        assert storage.count() == 5
+
+
+@pytest.mark.parametrize("command", ["upgrade", "current", "check"])
+def test_a_store_that_is_no_database_is_an_error(run: Run, command: str) -> None:
+    for store in ("json:x.json", "memory:", "nonsense"):
+        code, _, err = run(command, "--store", store)
+        assert code == 2
+        assert "SQL" in err
+    Path("text.db").write_text("text " * 1000)
+    code, _, err = run(command, "--store", "sqlite:text.db")
+    assert code == 2
+    assert "not a database" in err
+
+
+def test_a_newer_database_is_refused_with_both_versions_named(run: Run) -> None:
+    shutil.copy(GOLDEN / "schema-0002.db", "new.db")
+    sql(Path("new.db"), "UPDATE alembic_version SET version_num = '0099'")
+    code, _, err = run("upgrade", "--store", "sqlite:new.db")
+    assert code == 2
+    assert "0099" in err
+    assert "0002" in err

@@ -1,0 +1,225 @@
+"""The SQL store: callers and voiceprints in the tables of a database, by any URL that SQLAlchemy takes.
+
+SQLAlchemy is loaded when the first store is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.errors import StorageCorruptError, StorageError
+from voiceprint.models import RESEMBLYZER_SPACE, Caller, Finding, Voiceprint
+from voiceprint.storage.base import (
+    DEFAULT_BATCH,
+    DEFAULT_MAX_VOICEPRINTS,
+    DEFAULT_PAGE,
+    Changes,
+    Progress,
+    Storage,
+    check_after,
+    check_ids,
+    check_limit,
+    check_page,
+    check_revision,
+    reported,
+)
+from voiceprint.storage.records import Change
+from voiceprint.validation import check_caller_id
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+    from voiceprint.storage.sql_queries import Queries
+
+__all__ = ["SQLStorage"]
+
+T = TypeVar("T")
+
+
+class SQLStorage(Storage):
+    """Callers in a database, shared by threads and processes.
+
+    The tables are created, or brought up to date, when the store is opened. SQLite is what the tests
+    run on; the statements are those of SQLAlchemy and of no one database.
+
+    url: a URL of SQLAlchemy, such as sqlite:///voiceprints.db.
+    """
+
+    def __init__(self, url: str | URL, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
+        super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller)
+        from voiceprint.storage.sql_database import Database
+        from voiceprint.storage.sql_dialects import dialect_of
+
+        self._dialect = dialect_of(url)
+        self._closed = False
+        self._database = Database(self._dialect)
+
+    @property
+    def location(self) -> str:
+        return self._dialect.location
+
+    def identity(self) -> str:
+        self._check_open()
+        return self._database.identity()
+
+    # Writing
+
+    def save_many(
+        self,
+        voiceprints: Iterable[Voiceprint],
+        *,
+        max_voiceprints: int | None = None,
+        progress: Progress | None = None,
+    ) -> list[Voiceprint]:
+        limit = check_limit(max_voiceprints, self.max_voiceprints_per_caller)
+        # Taken in before the transaction: the iterable may be slow, or use this store.
+        prints = list(voiceprints)
+        sound = [voiceprint for voiceprint in prints if isinstance(voiceprint, Voiceprint)]
+        names = dict.fromkeys(voiceprint.caller_id for voiceprint in sound)
+        return self._change(
+            names,
+            lambda change: [change.save(voiceprint, limit) for voiceprint in reported(prints, progress)],
+            spaces={voiceprint.encoder for voiceprint in sound},
+        )
+
+    def restore_many(self, callers: Iterable[Caller], *, progress: Progress | None = None) -> int:
+        given = list(callers)
+        sound = [caller for caller in given if isinstance(caller, Caller)]
+        prints = [voiceprint for caller in sound for voiceprint in caller.voiceprints]
+        return self._change(
+            dict.fromkeys(caller.caller_id for caller in sound),
+            lambda change: sum(change.restore(caller) for caller in reported(given, progress)),
+            ids=[voiceprint.id for voiceprint in prints if voiceprint.id is not None],
+            spaces={voiceprint.encoder for voiceprint in prints},
+        )
+
+    def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
+        name = check_caller_id(caller_id)
+        return self._change([name], lambda change: change.delete(name, unless_seen_since))
+
+    def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
+        name = check_caller_id(caller_id)
+        return self._change(
+            [name], lambda change: change.update_metadata(name, metadata, put=replace)
+        ).caller()
+
+    def touch(self, caller_id: str, when: str | None = None) -> bool:
+        name = check_caller_id(caller_id)
+        return self._change([name], lambda change: change.touch(name, when))
+
+    def _change(
+        self,
+        caller_ids: Iterable[str],
+        work: Callable[[Change], T],
+        *,
+        ids: Iterable[int] = (),
+        spaces: Iterable[str] = (),
+    ) -> T:
+        """What `work` gives for a change on top of the records of these callers, once it is committed.
+
+        ids, spaces: of the voiceprints that may be brought in.
+        """
+
+        def transaction(queries: Queries) -> T:
+            change = Change(queries.base(caller_ids, ids, spaces))
+            result = work(change)
+            if change:
+                queries.write(change)
+            return result
+
+        self._check_open()
+        return self._database.write(transaction)
+
+    # Reading
+
+    def get(self, caller_id: str) -> Caller | None:
+        name = check_caller_id(caller_id)
+        record = self._read(lambda queries: queries.caller(name))
+        return None if record is None else record.caller()
+
+    def get_many(self, ids: Iterable[int]) -> dict[int, Voiceprint]:
+        wanted = check_ids(ids)
+
+        def find(queries: Queries) -> dict[int, Voiceprint]:
+            owners = queries.owners(wanted)
+            records = queries.callers(dict.fromkeys(owners.values()))
+            prints = {print_.id: (record, print_) for record in records.values() for print_ in record.prints}
+            return {
+                id_: prints[id_][0].voiceprint(prints[id_][1])
+                for id_ in dict.fromkeys(wanted)
+                if id_ in prints
+            }
+
+        return self._read(find)
+
+    def callers(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[Caller]:
+        check_page(limit)
+        after = check_after(after)
+        page = self._read(lambda queries: queries.page(after, limit))
+        return [record.caller() for record in page]
+
+    def count(self) -> int:
+        return self._read(lambda queries: queries.count())
+
+    def count_callers(self) -> int:
+        return self._read(lambda queries: queries.count_callers())
+
+    def revision(self) -> int:
+        return self._read(lambda queries: int(queries.header()["revision"]))
+
+    def changes(self, since: int, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
+        since = check_revision(since)
+        return self._read(lambda queries: queries.changes(since, encoder))
+
+    def scan(
+        self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        check_page(batch_size)
+        self._check_open()
+        return self._batches(encoder, batch_size)
+
+    def _batches(
+        self, encoder: str, batch_size: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        # A transaction for each batch: one over the whole would keep SQLite's log growing meanwhile.
+        after = 0
+        while True:
+            batch = self._batch(encoder, after, batch_size)
+            if batch is not None:
+                yield batch
+            if batch is None or len(batch[0]) < batch_size:
+                return
+            after = int(batch[0][-1])
+
+    def _batch(
+        self, encoder: str, after: int, size: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        return self._read(lambda queries: queries.scan(encoder, after, size))
+
+    def _read(self, work: Callable[[Queries], T]) -> T:
+        self._check_open()
+        return self._database.read(work)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageError(f"The store {self.location} was closed: open it again.")
+
+    # Keeping
+
+    def check(self, *, fix: bool = False) -> list[Finding]:
+        from voiceprint.storage.sql_check import examine
+
+        self._check_open()
+        try:
+            findings = self._database.read(lambda queries: self._dialect.findings(queries.connection))
+            return findings + examine(self._database, self.max_voiceprints_per_caller, fix=fix)
+        except StorageCorruptError as error:
+            return [Finding(code="corrupt", place=self._dialect.name, message=str(error))]
+
+    def close(self) -> None:
+        self._closed = True
+        self._database.release()

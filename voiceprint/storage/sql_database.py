@@ -1,0 +1,216 @@
+"""The connections to one database: transactions, waiting for others, upgrades, and forks."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+from weakref import WeakSet
+
+from voiceprint import migrations
+from voiceprint.errors import StorageCorruptError
+from voiceprint.storage.sql_dialects import BUSY_TIMEOUT_S, Dialect
+from voiceprint.storage.sql_queries import Queries
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+T = TypeVar("T")
+
+
+class _Gate:
+    """No fork happens while another thread is inside the database library, whose locks would then stay
+    locked in the child for ever."""
+
+    PATIENCE_S = 10.0
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._inside: Counter[int] = Counter()
+        self._forking = False
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        me = threading.get_ident()
+        with self._condition:
+            while self._forking and me not in self._inside:
+                self._condition.wait()
+            self._inside[me] += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._inside[me] -= 1
+                if not self._inside[me]:
+                    del self._inside[me]
+                    self._condition.notify_all()
+
+    def before_fork(self) -> None:
+        me = threading.get_ident()
+        with self._condition:
+            self._forking = True
+            self._condition.wait_for(lambda: set(self._inside) <= {me}, timeout=self.PATIENCE_S)
+        for database in list(Database.opened):
+            # What is closed is not inherited: an SQLite connection that crosses a fork may damage its file.
+            database.release()
+
+    def after_in_parent(self) -> None:
+        with self._condition:
+            self._forking = False
+            self._condition.notify_all()
+
+    def after_in_child(self) -> None:
+        me = threading.get_ident()
+        inside = self._inside[me]
+        self.__init__()  # type: ignore[misc]
+        if inside:
+            self._inside[me] = inside
+        for database in list(Database.opened):
+            database.forget()
+
+
+class Database:
+    """One database. Opening it creates or upgrades the schema."""
+
+    opened: ClassVar[WeakSet[Database]] = WeakSet()
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._state: object = None
+        # With the engine that it was read by, as another database may come to this place.
+        self._identity: tuple[Engine | None, str] = (None, "")
+        # Engines whose connections are another process's: not used, and never closed.
+        self._inherited: list[Engine] = []
+        Database.opened.add(self)
+        with _gate.entered(), translated(self.dialect):
+            self._connect()
+
+    def _connect(self) -> Engine:
+        """The engine, on the database that is in place now."""
+        state = self.dialect.state()
+        engine = self._engine
+        if engine is not None and state is not None and state == self._state:
+            return engine
+        if engine is not None and state is None and self._state is None:
+            return engine  # a database that does not tell
+        with self._lock:
+            if self._engine is None or self.dialect.state() != self._state:
+                self.release()
+                self.dialect.prepare()
+                state = self.dialect.state()
+                engine = self.dialect.engine()
+                try:
+                    self._upgrade(engine)
+                    self.dialect.prepare_engine(engine)
+                except BaseException:
+                    engine.dispose()
+                    raise
+                self._engine, self._state = engine, state
+            return self._engine
+
+    def read(self, work: Callable[[Queries], T]) -> T:
+        """What `work` gives, in a transaction that sees one committed state."""
+        return self._run(work, writes=False)
+
+    def write(self, work: Callable[[Queries], T]) -> T:
+        """What `work` gives, in a transaction that is committed when it ends without an error."""
+        return self._run(work, writes=True)
+
+    def _run(self, work: Callable[[Queries], T], *, writes: bool) -> T:
+        with _gate.entered(), translated(self.dialect):
+            engine = self._connect()
+            return self._transact(engine, lambda connection: work(self._queries(connection)), writes)
+
+    def _queries(self, connection: Connection) -> Queries:
+        return Queries(connection, self.dialect.name)
+
+    def _transact(self, engine: Engine, work: Callable[[Connection], T], writes: bool) -> T:
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            begun = False
+            try:
+                with engine.connect() as connection:
+                    connection.execution_options(voiceprint_write=writes, voiceprint_name=self.dialect.name)
+                    with connection.begin():
+                        begun = True
+                        return work(connection)
+            except self.dialect.errors as error:
+                # A read may be tried again as a whole; of a write only its beginning.
+                if not self.dialect.is_busy(error) or (begun and writes) or time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0.001, 0.02))  # noqa: S311  not for secrets
+
+    def _upgrade(self, engine: Engine) -> None:
+        if self._transact(engine, migrations.current, writes=False) == migrations.HEAD:
+            return
+        with self.dialect.alone():
+            try:
+                self._transact(engine, migrations.upgrade, writes=True)
+            except StorageCorruptError as error:
+                raise StorageCorruptError(
+                    f"{self.dialect.name} cannot be upgraded: {error} Nothing was changed."
+                ) from error
+            self.dialect.upgraded()
+
+    def identity(self) -> str:
+        """The identity of the store, read once for each database that is in this place."""
+        with _gate.entered(), translated(self.dialect):
+            engine = self._connect()
+        known, identity = self._identity
+        if known is not engine:
+            identity = self.read(lambda queries: str(queries.header()["identity"]))
+            self._identity = engine, identity
+        return identity
+
+    def release(self) -> None:
+        """Close the connections that nobody is using; they open again by themselves."""
+        engine = self._engine
+        if engine is not None:
+            engine.dispose()
+
+    def forget(self) -> None:
+        """After a fork: start anew, and leave alone what belongs to the parent."""
+        self._lock = threading.Lock()
+        if self._engine is not None:
+            self._inherited.append(self._engine)
+        self._engine = None
+
+
+@contextmanager
+def translated(dialect: Dialect) -> Iterator[None]:
+    """What the database raises becomes one of our errors."""
+    try:
+        yield
+    except dialect.errors as error:
+        ours = dialect.translated(error)
+        # A message about text that is not UTF-8 quotes the text.
+        quotes = isinstance(error, UnicodeDecodeError) or "Could not decode" in str(error)
+        raise ours from (None if quotes else error)
+
+
+def schema_revision(dialect: Dialect) -> str | None:
+    """The schema revision of a database, None where there is none; nothing is created or upgraded."""
+    if not dialect.exists():
+        return None
+    engine = dialect.engine()
+    try:
+        with _gate.entered(), translated(dialect), engine.connect() as connection:
+            connection.execution_options(voiceprint_name=dialect.name)
+            return migrations.current(connection)
+    finally:
+        engine.dispose()
+
+
+_gate = _Gate()
+os.register_at_fork(
+    before=_gate.before_fork,
+    after_in_parent=_gate.after_in_parent,
+    after_in_child=_gate.after_in_child,
+)

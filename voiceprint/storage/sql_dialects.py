@@ -1,0 +1,321 @@
+"""What differs between databases, in one place: SQLite, and any other that SQLAlchemy knows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from filelock import FileLock, Timeout
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoFreeConnectionError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from voiceprint.errors import (
+    ConfigurationError,
+    StorageCorruptError,
+    StorageError,
+    StorageUnavailableError,
+)
+from voiceprint.models import Finding
+from voiceprint.storage.atomic import remove_leftovers, sync_folder
+from voiceprint.validation import hide_passwords
+
+__all__ = ["Dialect", "SQLite", "dialect_of"]
+
+# How long a statement waits for another process to be done, in seconds.
+BUSY_TIMEOUT_S = 30.0
+
+# No database is smaller than its smallest page; SQLite takes such a file for an empty one.
+_SMALLEST = 512
+
+# Connections that stay open for the threads to come; there may be more at a time.
+_KEPT_CONNECTIONS = 8
+
+
+def dialect_of(url: str | URL) -> Dialect:
+    """The database that `url` names."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigurationError(f"{hide_passwords(str(url))!r} is not the URL of a database.") from error
+    return SQLite(parsed) if parsed.get_backend_name() == "sqlite" else Dialect(parsed)
+
+
+class Dialect:
+    """Any database: what SQLAlchemy does by itself.
+
+    location: its URL without the password; name: what messages call it.
+    """
+
+    # What statements raise: SQLAlchemy's errors, and what a driver raises past it.
+    errors: tuple[type[Exception], ...] = (SQLAlchemyError,)
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self.location = self.name = url.render_as_string(hide_password=True)
+
+    def exists(self) -> bool:
+        """Whether there is a database to connect to."""
+        return True
+
+    def prepare(self) -> None:
+        """Make what must be there before the first connection."""
+
+    def state(self) -> object:
+        """A value that changes when another database is put in the place of this one."""
+        return None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Only one process at a time upgrades a database."""
+        yield
+
+    def engine(self) -> Engine:
+        """A new engine. Parameters are kept out of its messages: they are biometric data."""
+        return create_engine(self.url, hide_parameters=True, pool_pre_ping=True)
+
+    def prepare_engine(self, engine: Engine) -> None:
+        """What is to be set once on the database that an engine is of."""
+
+    def upgraded(self) -> None:
+        """Called when an older database has been upgraded."""
+
+    def is_busy(self, _error: Exception) -> bool:
+        """Whether the statement may succeed when it is tried again."""
+        return False
+
+    def translated(self, error: Exception) -> StorageError:
+        """The error as one of ours."""
+        if isinstance(error, DBAPIError) and not error.connection_invalidated:
+            return StorageError(f"{self.name} refused a statement ({type(error.orig).__name__}).")
+        return StorageUnavailableError(
+            f"{self.name} cannot be reached ({type(error).__name__}). Nothing was changed."
+        )
+
+    def findings(self, _connection: Connection) -> list[Finding]:
+        """What the database itself finds wrong with its content."""
+        return []
+
+
+class SQLite(Dialect):
+    """A database in one file, with its write-ahead log beside it."""
+
+    # UnicodeDecodeError: what SQLite says of a damaged schema may quote what is not text.
+    errors = (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError)
+
+    def __init__(self, url: URL) -> None:
+        super().__init__(url)
+        path = url.database
+        if not path or path == ":memory:" or path.startswith("file:") or "\0" in path or url.query:
+            raise ConfigurationError(
+                f"{self.location!r} does not name the file of an SQLite database: use sqlite:PATH, or "
+                "MemoryStorage for a store without a file."
+            )
+        # The real path: the log lies beside the file itself, and two names must not give two stores.
+        # By os.path, which passes over an unknown "~user" and a loop of links: opening tells of them.
+        self.path = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111
+        self.name = str(self.path)
+        self.location = f"sqlite:{self.path}"
+
+    def exists(self) -> bool:
+        return self.state() is not None
+
+    def prepare(self) -> None:
+        """Create the database if there is none: whole or not at all, so that an empty file is damage."""
+        try:
+            if self.path.exists():
+                if self.path.is_file() and self.path.stat().st_size < _SMALLEST:
+                    raise StorageCorruptError(
+                        f"{self.path} is empty or cut off. Restore it from a backup, or delete it to "
+                        "start anew. The file was left as it is."
+                    )
+                return
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.alone():
+                if not self.path.exists():
+                    self._create()
+        except OSError as error:
+            raise self._unavailable(error.strerror or type(error).__name__) from error
+
+    def _create(self) -> None:
+        from voiceprint import migrations
+
+        log = self.path.with_name(f"{self.path.name}-wal")
+        if log.exists() and log.stat().st_size:
+            raise StorageCorruptError(
+                f"{self.path} is gone, and its log {log.name} is still there. Restore the database from a "
+                "backup, or delete the log too to start anew. Nothing was changed."
+            )
+        remove_leftovers(self.path)
+        # As the leftovers are named, so that what a killed process left is removed by the next.
+        descriptor, temporary = tempfile.mkstemp(
+            prefix=f".{self.path.name}.", suffix=".tmp", dir=self.path.parent
+        )
+        os.close(descriptor)
+        engine = self._engine(Path(temporary), NullPool)
+        try:
+            with engine.connect() as connection:
+                connection.execution_options(voiceprint_name=self.name, voiceprint_write=True)
+                with connection.begin():
+                    migrations.upgrade(connection)
+            self.prepare_engine(engine)
+            with Path(temporary).open("rb") as stream:
+                os.fsync(stream.fileno())
+            Path(temporary).rename(self.path)
+            sync_folder(self.path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                Path(temporary).unlink()
+            raise
+
+    def state(self) -> object:
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unavailable(error.strerror) from error
+        return status.st_dev, status.st_ino
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        lock = FileLock(f"{self.path}.lock", timeout=BUSY_TIMEOUT_S, mode=0o600)
+        try:
+            lock.acquire(poll_interval=0.01)
+        except Timeout as error:
+            raise StorageUnavailableError(
+                f"{self.path}: another process has held the lock for {BUSY_TIMEOUT_S:g} s. Try again."
+            ) from error
+        except OSError as error:
+            raise self._unavailable(error.strerror) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def engine(self) -> Engine:
+        return self._engine(self.path, QueuePool, pool_size=_KEPT_CONNECTIONS, max_overflow=-1)
+
+    def _engine(self, path: Path, pool: type[Any], **options: Any) -> Engine:
+        # mode=rw: a connection must not make anew, empty and readable for all, what was just removed.
+        uri = f"file:{quote(os.fsencode(path))}?mode=rw"
+
+        def connect() -> sqlite3.Connection:
+            # Without an isolation level: the driver's own transactions begin too late, and without IMMEDIATE.
+            connection = sqlite3.connect(
+                uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA foreign_keys=ON")
+            # 32 MB, taken as needed: with the 2 MB by default, a bulk import writes pages many times.
+            connection.execute("PRAGMA cache_size=-32000")
+            return connection
+
+        engine = create_engine(
+            "sqlite+pysqlite://", creator=connect, poolclass=pool, hide_parameters=True, **options
+        )
+        event.listen(engine, "begin", _begin)
+        return engine
+
+    def prepare_engine(self, engine: Engine) -> None:
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        with engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, sqlite3.Connection)  # noqa: S101  for the types
+            while driver.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                try:
+                    driver.execute("PRAGMA journal_mode=WAL").close()
+                except sqlite3.OperationalError as error:
+                    # To this statement SQLite does not apply its own waiting.
+                    if not self.is_busy(error) or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.01)
+
+    def upgraded(self) -> None:
+        with contextlib.suppress(OSError):  # another's file, which we may write
+            self.path.chmod(0o600)
+
+    def is_busy(self, error: Exception) -> bool:
+        said = str(getattr(error, "orig", error))
+        return "database is locked" in said or "database table is locked" in said
+
+    def translated(self, error: Exception) -> StorageError:
+        cause = getattr(error, "orig", error)
+        if isinstance(cause, UnicodeDecodeError):
+            cause = sqlite3.DatabaseError("text that is not UTF-8")
+        if not isinstance(cause, sqlite3.Error):
+            if isinstance(error, NoFreeConnectionError):
+                return self._unavailable("no connection is free")
+            return StorageError(f"{self.path} cannot be used ({type(error).__name__}).")
+        said = str(cause)
+        if any(sign in said for sign in _UNAVAILABLE):
+            return self._unavailable(said)
+        # This one of SQLite's messages ends in what stands in the record.
+        said = said.partition(" column ")[0] if said.startswith("Could not decode") else said
+        ours = sqlite3.ProgrammingError | sqlite3.NotSupportedError | sqlite3.DataError
+        if isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, ours):
+            return StorageCorruptError(
+                f"{self.path} is damaged, or not a database of this library ({said}). Restore it from a "
+                "backup. The file was left as it is."
+            )
+        return StorageError(f"{self.path}: SQLite refused a statement ({said}).")
+
+    def _unavailable(self, why: str | None) -> StorageUnavailableError:
+        return StorageUnavailableError(f"{self.path} cannot be used now ({why}). Nothing was changed.")
+
+    def findings(self, connection: Connection) -> list[Finding]:
+        damages = connection.exec_driver_sql("PRAGMA integrity_check").all()
+        orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+        return [
+            Finding(
+                code="corrupt",
+                place=self.name,
+                message=f"SQLite finds it damaged ({said}). Restore it from a backup.",
+            )
+            for (said,) in damages
+            if said != "ok"
+        ] + [
+            Finding(
+                code="orphan",
+                place=f"table {table}, row {row}",
+                message=f"It belongs to nothing in the table {parent}.",
+            )
+            for table, row, parent, _ in orphans
+        ]
+
+
+# Of what SQLite says, what is about the disk and other processes; anything else is about the content.
+_UNAVAILABLE = (
+    "database is locked",
+    "database table is locked",
+    "unable to open database file",
+    "attempt to write a readonly database",
+    "database or disk is full",
+    "disk I/O error",
+    "locking protocol",
+    "interrupted",
+    "out of memory",
+    "large file support is disabled",
+    "access permission denied",
+    "authorization denied",
+    "not authorized",
+)
+
+
+def _begin(connection: Connection) -> None:
+    # A writer takes the lock at once: one that has read before may find that another has written since,
+    # and SQLite then refuses it, at once and for good.
+    writes = connection.get_execution_options().get("voiceprint_write")
+    # On the driver's own connection: by SQLAlchemy this would be a tenth of the time of a whole save.
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)  # noqa: S101  for the types
+    driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
