@@ -5,7 +5,8 @@ from __future__ import annotations
 from voiceprint.storage.base import Changes, Storage
 from voiceprint.storage.json import JSONStorage
 from voiceprint.storage.memory import MemoryStorage
-from voiceprint.storage.pending import RedisStorage, SQLiteStorage
+from voiceprint.storage.pending import SQLiteStorage
+from voiceprint.storage.redis import RedisStorage
 from voiceprint.storage.urls import configured_storage, open_storage
 
 __all__ = [

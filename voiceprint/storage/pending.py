@@ -6,7 +6,7 @@ from typing import Any
 
 from voiceprint.errors import ConfigurationError
 
-__all__ = ["RedisStorage", "SQLiteStorage"]
+__all__ = ["SQLiteStorage"]
 
 
 class SQLiteStorage:
@@ -14,10 +14,3 @@ class SQLiteStorage:
 
     def __init__(self, *_: Any, **__: Any) -> None:
         raise ConfigurationError("SQLiteStorage arrives in the next version: use JSONStorage until then.")
-
-
-class RedisStorage:
-    """Callers on a Redis server; arrives in the next version."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        raise ConfigurationError("RedisStorage arrives in the next version: use JSONStorage until then.")
