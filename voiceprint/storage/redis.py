@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,20 +117,20 @@ class RedisStorage(Storage):
         plain, prefix = _without_prefix(url)
         try:
             client: Any = redis.Redis.from_url(plain)
-        except (ValueError, TypeError) as error:
+            server = Server(client, DEFAULT_TIMEOUT_S)
+            try:
+                clustered = server.call("INFO", "cluster").get("cluster_enabled")
+                if clustered:
+                    client.close()
+                    limits = {"socket_timeout": server.timeout_s, "socket_connect_timeout": server.timeout_s}
+                    with server.translated():
+                        client = redis.RedisCluster.from_url(plain, **limits)
+            finally:
+                server.close()
+        except (ValueError, TypeError) as error:  # an unknown option is a TypeError at the first connection
             raise ConfigurationError(
                 f"{hide_passwords(url)!r} is no Redis URL that the client takes."
             ) from error
-        server = Server(client, DEFAULT_TIMEOUT_S)
-        try:
-            if server.call("INFO", "cluster").get("cluster_enabled"):
-                client.close()
-                with server.translated():
-                    client = redis.RedisCluster.from_url(
-                        plain, socket_timeout=DEFAULT_TIMEOUT_S, socket_connect_timeout=DEFAULT_TIMEOUT_S
-                    )
-        finally:
-            server.close()
         try:
             return cls(client, prefix=prefix, max_voiceprints_per_caller=max_voiceprints_per_caller)
         finally:
@@ -413,9 +413,10 @@ def _told(progress: Progress | None) -> Callable[[list[Any]], Iterator[Any]]:
 
 
 def _without_prefix(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    query = parse_qsl(parts.query, keep_blank_values=True)
+    # By hand: urlunsplit() drops the slashes of unix:///path.
+    place, _, options = url.partition("?")
+    query = parse_qsl(options, keep_blank_values=True)
     prefix = dict(query).get("prefix", DEFAULT_PREFIX)
     # A location names a cluster by `cluster`; the client has no such option.
     kept = [(name, value) for name, value in query if name not in ("prefix", "cluster")]
-    return urlunsplit(parts._replace(query=urlencode(kept))), prefix
+    return f"{place}?{urlencode(kept)}" if kept else place, prefix

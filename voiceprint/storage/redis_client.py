@@ -189,6 +189,10 @@ def explained(error: Exception) -> tuple[type[StorageError], str]:
             "the cluster is down, or has no node for some of the keys.",
         ),
         (
+            isinstance(error, redis_errors.ConnectionError) and " connecting to " in text,
+            "the server cannot be reached. Nothing was changed. Is it running, and the address right?",
+        ),
+        (
             isinstance(error, redis_errors.ConnectionError | OSError),
             "the server cannot be reached, or closed the connection. Whether a change that was sent was "
             "made is not known: read it again before repeating it.",
