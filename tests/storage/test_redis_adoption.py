@@ -107,3 +107,18 @@ def test_a_record_that_opusagent_writes_later_is_told_and_taken_over_by_check(cl
         assert storage.check(fix=True) == []
         assert len(storage.get("alice").voiceprints) == 2
     assert list(client.scan_iter("voiceprint:*")) == []
+
+
+def test_a_record_that_changes_while_it_is_taken_over_is_not_lost(client: redis.Redis) -> None:
+    with RedisStorage(client) as storage:
+        client.set("voiceprint:alice", json.dumps({"embedding": unit(1).tolist()}))
+        send = storage._committer._send
+
+        def beaten(*arguments: Any) -> Any:
+            storage._committer._send = send
+            client.set("voiceprint:alice", json.dumps({"embedding": unit(2).tolist()}))
+            return send(*arguments)
+
+        storage._committer._send = beaten
+        assert storage.check(fix=True) == []
+        assert_embedding(storage.get("alice").voiceprints[-1].embedding, unit(2))
