@@ -20,7 +20,7 @@ def main() -> int:
     )
     parser.add_argument("--data", type=Path, help="recordings; the benchmarks that need them are left out")
     data = parser.parse_args().data
-    runs: list[list[str | Path]] = [["storage.py"]]
+    runs: list[list[str | Path]] = [["storage.py"], ["storage_redis.py"]]
     if data is not None:
         runs += [
             ["identification.py", data],

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from redis_server import end_shared
 from voices import BandEncoder, Voices, load_voices
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer
@@ -18,6 +19,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rounds", type=int, default=10, metavar="N", help="how much each of several busy processes does"
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _end_servers() -> Iterator[None]:
+    """End the Redis server of this test process, if a test has started one."""
+    yield
+    end_shared()
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from redis_server import fresh_database, shared_server
 from stores import forget_json_files
 
-from voiceprint import JSONStorage, MemoryStorage, SQLiteStorage, Storage
+from voiceprint import JSONStorage, MemoryStorage, RedisStorage, SQLiteStorage, Storage
 
 
 class Harness:
@@ -68,9 +69,25 @@ def memory_harness(_: Path) -> Harness:
     return Harness(MemoryStorage, persists=False)
 
 
+def redis_harness(_: Path, **settings: Any) -> Harness:
+    server, database = shared_server(), fresh_database()
+
+    def opener(**options: Any) -> Storage:
+        with server.client(database, **settings) as client:
+            return RedisStorage(client, **options)
+
+    return Harness(opener, persists=True)
+
+
+def redis_decoding_harness(path: Path) -> Harness:
+    return redis_harness(path, decode_responses=True)
+
+
 # A new store is one more line here.
 HARNESSES: dict[str, Callable[[Path], Harness]] = {
     "memory": memory_harness,
     "json": json_harness,
     "sqlite": sqlite_harness,
+    "redis": redis_harness,
+    "redis-decoding": redis_decoding_harness,
 }

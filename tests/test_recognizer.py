@@ -15,7 +15,6 @@ from voices import RATE, BandEncoder, Voices
 
 from voiceprint import (
     AudioQualityError,
-    ConfigurationError,
     DisabledError,
     Encoder,
     InvalidArgumentError,
@@ -24,7 +23,6 @@ from voiceprint import (
     MemoryStorage,
     OpusAgentVoiceRecognizer,
     SQLiteStorage,
-    VoiceFingerprintConfig,
 )
 from voiceprint.encoder import ResemblyzerEncoder, default_encoder
 
@@ -226,8 +224,6 @@ def test_without_a_store_the_configuration_chooses_it(
     assert recognizer.storage.max_voiceprints_per_caller == 2
     recognizer.enroll_caller("amara", voices["amara"][0])
     assert "amara" in json.loads(path.read_text())
-    with pytest.raises(ConfigurationError, match="next version"):
-        OpusAgentVoiceRecognizer(config=VoiceFingerprintConfig(storage_backend="redis"))
     monkeypatch.setenv("VOICE_STORAGE_PATH", str(tmp_path / "callers.db"))
     monkeypatch.setenv("VOICE_STORAGE_BACKEND", "sqlite")
     with OpusAgentVoiceRecognizer(encoder=BandEncoder()).storage as storage:

@@ -1,10 +1,13 @@
-"""The fixtures of the JSON store's own tests."""
+"""The fixtures of the tests of single stores."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
+from redis_server import RedisServer, fresh_database, shared_server
 
 
 @pytest.fixture
@@ -17,3 +20,18 @@ def path(tmp_path: Path) -> Path:
 def golden() -> Path:
     """The files of earlier versions, which must open for ever."""
     return Path(__file__).parent.parent / "golden"
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A Redis server of this test's own, which it may stop, kill and fill."""
+    started = RedisServer()
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def client() -> Iterator[redis.Redis]:
+    """A client of an empty database on the server that the tests share."""
+    with shared_server().client(fresh_database()) as opened:
+        yield opened

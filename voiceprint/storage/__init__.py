@@ -5,8 +5,8 @@ from __future__ import annotations
 from voiceprint.storage.base import Changes, Storage
 from voiceprint.storage.json import JSONStorage
 from voiceprint.storage.memory import MemoryStorage
-from voiceprint.storage.pending import RedisStorage
 from voiceprint.storage.pruning import PruneReport, prune_callers
+from voiceprint.storage.redis import RedisStorage
 from voiceprint.storage.sql import SQLStorage
 from voiceprint.storage.sqlite import SQLiteStorage
 from voiceprint.storage.transfer import CopyReport, copy_callers, digest, export_callers, import_callers

@@ -8,7 +8,7 @@ from voiceprint.errors import ConfigurationError
 from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS, Storage
 from voiceprint.storage.json import JSONStorage
 from voiceprint.storage.memory import MemoryStorage
-from voiceprint.storage.pending import RedisStorage
+from voiceprint.storage.redis import RedisStorage
 from voiceprint.storage.sqlite import SQLiteStorage
 from voiceprint.validation import hide_passwords
 
@@ -31,7 +31,7 @@ def open_storage(url: str, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOIC
     if colon and scheme == "sqlite" and rest:
         return SQLiteStorage(rest, max_voiceprints_per_caller=max_voiceprints_per_caller)
     if colon and scheme in ("redis", "rediss", "unix") and rest:
-        RedisStorage(url)
+        return RedisStorage.from_url(url, max_voiceprints_per_caller=max_voiceprints_per_caller)
     raise ConfigurationError(f"{hide_passwords(url)!r} names no store: the forms are {FORMS}.")
 
 

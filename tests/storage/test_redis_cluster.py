@@ -1,0 +1,202 @@
+"""A Redis Cluster of three nodes: what one change touches shares a slot, and the feed is on all of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+from redis.cluster import RedisCluster
+from redis_server import PATIENCE_S, RedisServer, free_port
+from stores import Follower, ids_of, state, voiceprint
+
+from voiceprint import InvalidArgumentError, RedisStorage, StorageUnavailableError, Voiceprint, open_storage
+
+SLOTS = 16_384
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[list[RedisServer]]:
+    """Three nodes that have become a cluster."""
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+    started: list[RedisServer] = []
+    try:
+        started += (RedisServer(*options, "--databases", "1", port=free_port()) for _ in range(3))
+        _join(started)
+        yield started
+    finally:
+        for node in started:
+            node.end()
+
+
+def _join(nodes: list[RedisServer]) -> None:
+    for number, node in enumerate(nodes):
+        with node.client() as client:
+            first, last = number * SLOTS // 3, (number + 1) * SLOTS // 3 - 1
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
+    deadline = time.monotonic() + PATIENCE_S
+    for node in nodes:
+        with node.client() as client:
+            while True:
+                known = client.execute_command("CLUSTER INFO")
+                if known["cluster_state"] == "ok" and known["cluster_known_nodes"] == "3":
+                    break
+                assert time.monotonic() < deadline, known
+                time.sleep(0.05)
+
+
+@pytest.fixture
+def client(nodes: list[RedisServer]) -> Iterator[RedisCluster]:
+    """A client of the emptied cluster."""
+    for node in nodes:
+        with node.client() as single:
+            single.flushall()
+    with RedisCluster(host="127.0.0.1", port=nodes[0].port) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def storage(client: RedisCluster) -> Iterator[RedisStorage]:
+    with RedisStorage(client) as opened:
+        yield opened
+        assert opened.check() == []
+
+
+def test_callers_are_saved_read_changed_and_deleted(storage: RedisStorage, client: RedisCluster) -> None:
+    saved = storage.save_many([voiceprint(f"c{n % 40}", n, metadata={"n": n}) for n in range(200)])
+    storage.save_many([voiceprint(name, 5) for name in (":*[]", "{a}b", "a\0b", "é")])
+    assert len(set(ids_of(saved))) == 200
+    assert storage.touch("c3", "2099-01-01T00:00:00Z")
+    storage.update_metadata("c4", {"x": 1})
+    assert storage.delete("c5") == 3
+    before = state(storage)
+    assert len(before) == 43
+    assert all(len(caller["voiceprints"]) <= 3 for caller in before.values())
+    assert before["c3"]["last_seen"] == "2099-01-01T00:00:00.000000Z"
+    assert before["c4"]["metadata"] == "{'n': 164, 'x': 1}"
+    with RedisStorage(client) as again:
+        assert state(again) == before
+        assert again.check() == []
+    port = client.get_primaries()[0].port
+    with RedisCluster(host="127.0.0.1", port=port, decode_responses=True) as decoding:
+        assert state(RedisStorage(decoding)) == before
+
+
+def test_the_keys_of_a_caller_share_a_slot_and_the_feed_is_on_every_node(
+    storage: RedisStorage, client: RedisCluster
+) -> None:
+    storage.save_many([voiceprint(f"c{n}", n) for n in range(100)])
+    feeds, slots = set(), {}
+    for node in client.get_primaries():
+        single = client.get_redis_connection(node)
+        for key in single.scan_iter(count=1_000):
+            slot = client.keyslot(key)
+            tag = key.partition(b"}")[0]
+            assert slots.setdefault(tag, slot) == slot
+            if key.endswith(b"}:feed"):
+                feeds.add(node.name)
+                assert single.zcard(key) < 50
+    assert len(feeds) == 3
+    assert len(set(slots.values())) > 10
+
+
+def test_a_follower_keeps_in_step_over_all_nodes(storage: RedisStorage, client: RedisCluster) -> None:
+    follower, revision = Follower(), storage.revision()
+    follower.assert_in_step(storage)
+    for n in range(60):
+        print_ = storage.save(voiceprint(f"c{n % 20}", n))
+        assert storage.revision() > revision
+        revision = storage.revision()
+        assert print_.revision <= revision
+        if n % 7 == 6:
+            storage.delete(f"c{n % 20}")
+        follower.assert_in_step(storage)
+    assert follower.rebuilds == 1
+    assert storage.changes(revision + 1) is None
+    assert storage.changes(-1) is None
+    assert storage.changes(12345) is None
+
+
+def test_what_the_rules_refuse_is_refused_before_any_node_is_written_to(storage: RedisStorage) -> None:
+    storage.save(voiceprint("alice", encoder="other"))
+    revision, before = storage.revision(), state(storage)
+    bad = voiceprint("last")
+    bad.metadata["bad"] = float("nan")
+    with pytest.raises(InvalidArgumentError):
+        storage.save_many([*(voiceprint(f"c{n}") for n in range(50)), bad])
+    with pytest.raises(InvalidArgumentError, match="values"):
+        storage.save_many([Voiceprint(f"c{n}", [1.0] * 9, encoder="other") for n in range(5)])
+    assert (state(storage), storage.revision()) == (before, revision)
+
+
+def test_callers_are_restored_with_their_ids(storage: RedisStorage, client: RedisCluster) -> None:
+    storage.save_many([voiceprint(f"c{n % 30}", n) for n in range(60)])
+    callers, before = storage.callers(), state(storage)
+    assert storage.restore_many(callers) == 0
+    for caller in callers:
+        storage.delete(caller.caller_id)
+    top = max(print_.id for caller in callers for print_ in caller.voiceprints)
+    for node in client.get_primaries():
+        client.get_redis_connection(node).flushall()
+    with RedisStorage(client) as again:
+        assert again.restore_many(callers) == 30
+        kept = state(again)
+        assert [ids_of(caller.voiceprints) for caller in again.callers()] == [
+            ids_of(caller.voiceprints) for caller in callers
+        ]
+        assert kept.keys() == before.keys()
+        assert again.save(voiceprint("new")).id > top
+        stranger = callers[0].model_copy(update={"caller_id": "stranger"})
+        with pytest.raises(InvalidArgumentError, match="another caller"):
+            again.restore_many([stranger])
+
+
+def test_records_of_opusagent_are_taken_over(client: RedisCluster) -> None:
+    for n in range(20):
+        entry = {"caller_id": f"c{n}", "embedding": [float(n + 1)] * 256, "metadata": {"n": n}}
+        client.set(f"voiceprint:c{n}", json.dumps(entry))
+    with RedisStorage(client) as storage:
+        assert {caller.caller_id: caller.metadata for caller in storage.callers()} == {
+            f"c{n}": {"n": n} for n in range(20)
+        }
+        assert client.get("voiceprint:c3") is None
+        assert storage.check() == []
+
+
+def test_a_url_of_one_node_opens_the_cluster(nodes: list[RedisServer], storage: RedisStorage) -> None:
+    storage.save_many([voiceprint(f"c{n}") for n in range(20)])
+    with open_storage(nodes[1].url()) as opened:
+        assert state(opened) == state(storage)
+        assert opened.location == storage.location
+    with open_storage(storage.location) as again:
+        assert again.count() == 20
+
+
+def test_a_client_of_one_node_alone_is_told_to_use_a_cluster_client(
+    nodes: list[RedisServer], storage: RedisStorage
+) -> None:
+    storage.save(voiceprint())
+    causes = []
+    for node in nodes:
+        with node.client() as single:
+            try:
+                RedisStorage(single).close()
+            except StorageUnavailableError as error:
+                causes.append((str(error), error.__cause__))
+    assert len(causes) == 2  # the third node has the slot that an opening looks at
+    assert all("RedisCluster" in said and isinstance(cause, redis.ResponseError) for said, cause in causes)
+
+
+def test_redis_cli_finds_the_cluster_whole(nodes: list[RedisServer], storage: RedisStorage) -> None:
+    done = subprocess.run(
+        ["redis-cli", "--cluster", "check", f"127.0.0.1:{nodes[0].port}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "All 16384 slots covered" in done.stdout

@@ -1,0 +1,90 @@
+"""The names of a Redis store's keys, and the one number that tells how far its shards have come.
+
+All keys of a shard begin with a hash tag, `{voiceprint:00}`, so that a Redis Cluster keeps them in one
+slot: what one script changes together lies together. They begin with a brace, and the keys of OpusAgent
+with the prefix, so that no caller id of an old key can be taken for a key of this store.
+
+    {voiceprint:00}:meta     hash: format, identity, shards, adopted, rev, floor, next_id
+    {voiceprint:00}:names    sorted set of caller ids, all of score 0: in the order of their UTF-8 bytes
+    {voiceprint:00}:owners   hash: voiceprint id to caller id
+    {voiceprint:00}:feed     sorted set of voiceprint ids by the revision that gave them
+    {voiceprint:00}:gone     sorted set of removed voiceprint ids by the revision that took them
+    {voiceprint:00}:spaces   hash: "n:ENCODER" to how many voiceprints, "d:ENCODER" to their length
+    {voiceprint:00}:c:ID     string: the record of the caller ID, see redis_format.py
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+from voiceprint.errors import InvalidArgumentError
+
+MAX_SHARDS = 256
+
+# Revisions of a shard are scores of sorted sets, which are exact up to 2 ** 53.
+_BITS = 53
+
+
+class Shard:
+    """The keys of one shard. `fixed`: those that every script gets, in this order."""
+
+    def __init__(self, prefix: str, number: int) -> None:
+        self.number = number
+        self.tag = f"{{{prefix}{number:02}}}"
+        self.meta, self.names, self.owners, self.feed, self.gone, self.spaces = self.fixed = [
+            f"{self.tag}:{name}" for name in ("meta", "names", "owners", "feed", "gone", "spaces")
+        ]
+        self.base = f"{self.tag}:c:"
+
+    def caller(self, caller_id: str) -> str:
+        """The key of a caller's record."""
+        return self.base + caller_id
+
+
+def shard_number(caller_id: str, shards: int) -> int:
+    """The shard that a caller is in: the same in every process and version."""
+    return zlib.crc32(caller_id.encode()) % shards
+
+
+def check_prefix(prefix: object) -> str:
+    """The prefix of a store's keys: printable, and without what has a meaning in a hash tag."""
+    if not isinstance(prefix, str) or not re.fullmatch(r"[^{}\s]{1,100}", prefix) or not prefix.isprintable():
+        raise InvalidArgumentError(
+            f"The prefix is {prefix!r}: 1 to 100 printable characters without braces and spaces are allowed."
+        )
+    return prefix
+
+
+def check_shards(shards: object) -> int:
+    """How many shards: a whole number from 1 to 256."""
+    if isinstance(shards, bool) or not isinstance(shards, int) or not 1 <= shards <= MAX_SHARDS:
+        raise InvalidArgumentError(f"shards is {shards!r}: a whole number from 1 to {MAX_SHARDS} is allowed.")
+    return shards
+
+
+def joined_revision(counts: list[int]) -> int:
+    """One number for the revisions of all shards, which grows whenever one of them does.
+
+    Their sum stands in front, and behind it each of them, so that `split_revision` gets them back: one
+    counter for all shards would be a hot key, and could not change together with a shard.
+    """
+    if len(counts) == 1:
+        return counts[0]
+    number = sum(counts)
+    for count in counts:
+        number = number << _BITS | count
+    return number
+
+
+def split_revision(number: int, shards: int) -> list[int] | None:
+    """The revision of each shard, or None if the number cannot be one of such a store."""
+    if shards == 1:
+        return [number]
+    if number < 0:
+        return None
+    counts = []
+    for _ in range(shards):
+        counts.append(number & (1 << _BITS) - 1)
+        number >>= _BITS
+    return counts[::-1] if number == sum(counts) else None
