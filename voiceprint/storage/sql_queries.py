@@ -360,7 +360,7 @@ class Queries:
         long for the parameters of a row as the database for the row."""
         text, order = _compiled(statement, self.connection.dialect)
         given = rows if order is None else [tuple([row[name] for name in order]) for row in rows]
-        self.connection.exec_driver_sql(text, given)  # type: ignore[arg-type]  # a list of either
+        self.connection.exec_driver_sql(text, given)
 
     def _delete_prints(self, ids: list[int]) -> None:
         if ids:
