@@ -84,8 +84,9 @@ if meta[5] and meta[5] ~= ARGV[3] then return {'shards', meta[5]} end
 local callers, olds, spaces = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local first_caller = 12 + 3 * spaces
 local first_old = first_caller + 4 * callers
-local lost = {}
+local lost, given_up = {}, {}
 for id in string.gmatch(ARGV[11], '%d+') do lost[id] = true end
+for id in string.gmatch(ARGV[10], '%d+') do given_up[id] = true end
 for s = 0, spaces - 1 do
   local encoder, dimension = ARGV[12 + 3 * s], ARGV[14 + 3 * s]
   local known = redis.call('HMGET', KEYS[6], 'n:' .. encoder, 'd:' .. encoder)
@@ -105,7 +106,7 @@ for c = 0, callers - 1 do
   if ARGV[at + 2] ~= '' then removal = false end
   for id in string.gmatch(ARGV[at + 3], '%d+') do
     local owner = redis.call('HGET', KEYS[3], id)
-    if owner and owner ~= ARGV[at] and not lost[id] then return {'conflict'} end
+    if owner and owner ~= ARGV[at] and not given_up[id] then return {'conflict'} end
   end
 end
 for o = 0, olds - 1 do
