@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from voiceprint.storage.sql_tables import metadata
+from voiceprint.storage.sql.tables import metadata
 
 # The transaction is the caller's, who may roll the whole upgrade back.
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)

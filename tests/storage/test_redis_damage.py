@@ -12,7 +12,7 @@ import redis
 from stores import Follower, state, unit, voiceprint
 
 from voiceprint import RedisStorage, StorageCorruptError, Voiceprint
-from voiceprint.storage.redis_format import decode_record
+from voiceprint.storage.redis.format import decode_record
 
 TAG = "{voiceprint:00}"
 ALICE = f"{TAG}:c:alice"

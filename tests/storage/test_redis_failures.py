@@ -26,7 +26,7 @@ from voiceprint import (
     open_storage,
 )
 from voiceprint.storage import configured_storage
-from voiceprint.storage.redis_client import explained
+from voiceprint.storage.redis.client import explained
 
 SECRET = "born in 1970"
 

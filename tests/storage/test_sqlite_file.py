@@ -31,7 +31,7 @@ from voiceprint import (
     open_storage,
 )
 from voiceprint.storage import SQLStorage
-from voiceprint.storage.sql_dialects import dialect_of
+from voiceprint.storage.sql.dialects import dialect_of
 
 SECRET = "born in 1970"
 
@@ -305,8 +305,8 @@ def test_a_disk_that_takes_no_more_is_told_and_leaves_the_old_state(filled: Path
 
 
 def test_a_writer_that_never_ends_is_told(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voiceprint.storage.sql_dialects.BUSY_TIMEOUT_S", 0.05)
-    monkeypatch.setattr("voiceprint.storage.sql_database.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("voiceprint.storage.sql.dialects.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("voiceprint.storage.sql.database.BUSY_TIMEOUT_S", 0.05)
     other = sqlite3.connect(filled, isolation_level=None)
     with SQLiteStorage(filled) as storage:
         other.execute("BEGIN IMMEDIATE")
@@ -432,7 +432,7 @@ def test_the_feed_forgets_old_deletions_and_says_so(path: Path, monkeypatch: pyt
 
 
 def test_the_feed_comes_in_pages(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voiceprint.storage.sql_queries.FEED_PAGE", 4)
+    monkeypatch.setattr("voiceprint.storage.sql.queries.FEED_PAGE", 4)
     with SQLiteStorage(path) as storage:
         follower = Follower()
         follower.assert_in_step(storage)

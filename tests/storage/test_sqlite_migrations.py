@@ -19,7 +19,7 @@ from sqlalchemy import create_engine
 from stores import Follower, assert_embedding, ids_of, state, unit, voiceprint
 
 from voiceprint import SQLiteStorage, StorageCorruptError, StorageError, Voiceprint, migrations
-from voiceprint.storage.sql_tables import metadata
+from voiceprint.storage.sql.tables import metadata
 
 
 @pytest.fixture

@@ -38,8 +38,8 @@ class SQLiteStorage(SQLStorage):
     @classmethod
     def schema_revision(cls, db_path: str | os.PathLike[str]) -> str | None:
         """The schema revision of a database, None where there is none; nothing is created or upgraded."""
-        from voiceprint.storage.sql_database import schema_revision
-        from voiceprint.storage.sql_dialects import dialect_of
+        from voiceprint.storage.sql.database import schema_revision
+        from voiceprint.storage.sql.dialects import dialect_of
 
         return schema_revision(dialect_of(_url(db_path)))
 

@@ -14,8 +14,8 @@ from weakref import WeakSet
 
 from voiceprint import migrations
 from voiceprint.errors import StorageCorruptError
-from voiceprint.storage.sql_dialects import BUSY_TIMEOUT_S, Dialect
-from voiceprint.storage.sql_queries import Queries
+from voiceprint.storage.sql.dialects import BUSY_TIMEOUT_S, Dialect
+from voiceprint.storage.sql.queries import Queries
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

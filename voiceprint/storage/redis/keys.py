@@ -10,7 +10,7 @@ with the prefix, so that no caller id of an old key can be taken for a key of th
     {voiceprint:00}:feed     sorted set of voiceprint ids by the revision that gave them
     {voiceprint:00}:gone     sorted set of removed voiceprint ids by the revision that took them
     {voiceprint:00}:spaces   hash: "n:ENCODER" to how many voiceprints, "d:ENCODER" to their length
-    {voiceprint:00}:c:ID     string: the record of the caller ID, see redis_format.py
+    {voiceprint:00}:c:ID     string: the record of the caller ID, see format.py
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from voiceprint.validation import check_caller_id
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-    from voiceprint.storage.sql_queries import Queries
+    from voiceprint.storage.sql.queries import Queries
 
 __all__ = ["SQLStorage"]
 
@@ -51,8 +51,8 @@ class SQLStorage(Storage):
 
     def __init__(self, url: str | URL, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
         super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller)
-        from voiceprint.storage.sql_database import Database
-        from voiceprint.storage.sql_dialects import dialect_of
+        from voiceprint.storage.sql.database import Database
+        from voiceprint.storage.sql.dialects import dialect_of
 
         self._dialect = dialect_of(url)
         self._closed = False
@@ -211,7 +211,7 @@ class SQLStorage(Storage):
     # Keeping
 
     def check(self, *, fix: bool = False) -> list[Finding]:
-        from voiceprint.storage.sql_check import examine
+        from voiceprint.storage.sql.check import examine
 
         self._check_open()
         try:

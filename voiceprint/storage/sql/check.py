@@ -11,9 +11,9 @@ from voiceprint import migrations
 from voiceprint.errors import StorageCorruptError
 from voiceprint.models import Finding
 from voiceprint.storage.records import Records
-from voiceprint.storage.sql_database import Database
-from voiceprint.storage.sql_queries import Queries
-from voiceprint.storage.sql_tables import store, tombstones, voiceprints
+from voiceprint.storage.sql.database import Database
+from voiceprint.storage.sql.queries import Queries
+from voiceprint.storage.sql.tables import store, tombstones, voiceprints
 
 _PAGE = 500
 

@@ -15,11 +15,11 @@ from voiceprint.errors import InvalidArgumentError
 from voiceprint.models import Voiceprint
 from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS
 from voiceprint.storage.records import CallerRecord
-from voiceprint.storage.redis_client import Server
-from voiceprint.storage.redis_commit import Committer, PartialChange, Task
-from voiceprint.storage.redis_format import corrupt, decode_old_record
-from voiceprint.storage.redis_keys import Shard
-from voiceprint.storage.redis_scripts import DROP, MARK
+from voiceprint.storage.redis.client import Server
+from voiceprint.storage.redis.commit import Committer, PartialChange, Task
+from voiceprint.storage.redis.format import corrupt, decode_old_record
+from voiceprint.storage.redis.keys import Shard
+from voiceprint.storage.redis.scripts import DROP, MARK
 from voiceprint.validation import check_caller_id
 
 

@@ -14,10 +14,10 @@ from typing import Any, Generic, TypeVar
 
 from voiceprint.errors import StorageUnavailableError
 from voiceprint.storage.records import MAX_TOMBSTONES, CallerRecord, Change, Records
-from voiceprint.storage.redis_client import Server
-from voiceprint.storage.redis_format import decode_record, encode_record, token_of
-from voiceprint.storage.redis_keys import Shard
-from voiceprint.storage.redis_scripts import BEGIN, COMMIT, LOAD, RAISE
+from voiceprint.storage.redis.client import Server
+from voiceprint.storage.redis.format import decode_record, encode_record, token_of
+from voiceprint.storage.redis.keys import Shard
+from voiceprint.storage.redis.scripts import BEGIN, COMMIT, LOAD, RAISE
 
 T = TypeVar("T")
 

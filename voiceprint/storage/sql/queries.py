@@ -33,7 +33,7 @@ from voiceprint.storage import records as rules
 from voiceprint.storage.base import Changes
 from voiceprint.storage.json_format import depth
 from voiceprint.storage.records import CallerRecord, Change, PrintRecord, Records
-from voiceprint.storage.sql_tables import callers, store, tombstones, voiceprints
+from voiceprint.storage.sql.tables import callers, store, tombstones, voiceprints
 from voiceprint.validation import EMBEDDING_DIMENSIONS, MAX_METADATA_DEPTH, check_caller_id, check_time
 
 # Values that one statement asks for: more than this many parameters is beyond what some databases take.

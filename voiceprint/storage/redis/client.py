@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 from urllib.parse import quote
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, StorageError, StorageUnavailableError
-from voiceprint.storage.redis_format import corrupt
-from voiceprint.storage.redis_scripts import Script
+from voiceprint.storage.redis.format import corrupt
+from voiceprint.storage.redis.scripts import Script
 
 # What of a cluster client's settings its connections are made of.
 _CONNECTION_SETTINGS = ("username", "password", "credential_provider", "client_name", "protocol")

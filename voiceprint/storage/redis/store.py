@@ -1,8 +1,8 @@
 """The Redis store: callers on a Redis server or cluster, shared by processes and machines.
 
 The rules run in this process on the records that they touch, and one script on the server commits the
-change if nobody else has changed them meanwhile (redis_commit.py). The keys are in redis_keys.py, what
-they hold in redis_format.py, the scripts in redis_scripts.py.
+change if nobody else has changed them meanwhile (commit.py). The keys are in keys.py, what
+they hold in format.py, the scripts in scripts.py.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from voiceprint.storage.base import (
     reported,
 )
 from voiceprint.storage.records import CallerRecord, PrintRecord, as_arrays
-from voiceprint.storage.redis_adoption import adopt
-from voiceprint.storage.redis_check import Checkup
-from voiceprint.storage.redis_client import Server
-from voiceprint.storage.redis_commit import Committer, Done, PartialChange, Task
-from voiceprint.storage.redis_format import FORMAT, corrupt, decode_record
-from voiceprint.storage.redis_keys import (
+from voiceprint.storage.redis.adoption import adopt
+from voiceprint.storage.redis.check import Checkup
+from voiceprint.storage.redis.client import Server
+from voiceprint.storage.redis.commit import Committer, Done, PartialChange, Task
+from voiceprint.storage.redis.format import FORMAT, corrupt, decode_record
+from voiceprint.storage.redis.keys import (
     Shard,
     check_prefix,
     check_shards,
@@ -45,7 +45,7 @@ from voiceprint.storage.redis_keys import (
     shard_number,
     split_revision,
 )
-from voiceprint.storage.redis_scripts import CHANGES, OWNERS, PAGE
+from voiceprint.storage.redis.scripts import CHANGES, OWNERS, PAGE
 from voiceprint.validation import EMBEDDING_DIMENSIONS, check_caller_id, hide_passwords
 
 __all__ = ["RedisStorage"]

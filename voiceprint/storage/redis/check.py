@@ -10,11 +10,11 @@ from typing import Any
 
 from voiceprint.errors import StorageCorruptError
 from voiceprint.models import Finding
-from voiceprint.storage.redis_adoption import old_keys
-from voiceprint.storage.redis_client import Server
-from voiceprint.storage.redis_format import decode_record
-from voiceprint.storage.redis_keys import Shard
-from voiceprint.storage.redis_scripts import REPAIR
+from voiceprint.storage.redis.adoption import old_keys
+from voiceprint.storage.redis.client import Server
+from voiceprint.storage.redis.format import decode_record
+from voiceprint.storage.redis.keys import Shard
+from voiceprint.storage.redis.scripts import REPAIR
 from voiceprint.validation import shown
 
 _KINDS = (b"hash", b"zset", b"hash", b"zset", b"zset", b"hash")
