@@ -211,6 +211,13 @@ def check_embedding(embedding: object, encoder: str) -> NDArray[np.float32]:
 
 def unit_vector(embedding: object) -> NDArray[np.float32]:
     """`embedding` (1-D, finite, not all zero; array or sequence of numbers) as a new float32 unit vector."""
+    if isinstance(embedding, np.ndarray) and embedding.dtype == np.float32 and embedding.ndim == 1:
+        # The usual case, a sixth of the time of the way below, which counts when many are stored. A NaN
+        # or an infinite value fails the comparison.
+        with np.errstate(over="ignore", invalid="ignore"):
+            square = float(np.dot(embedding, embedding))
+        if abs(square - 1.0) <= 2 * _UNIT_TOLERANCE:
+            return np.array(embedding, dtype=np.float32)
     try:
         numbers = np.asarray(embedding)
         # The cast alone would take text, bool and the real part of complex numbers.
