@@ -72,7 +72,10 @@ class StorageError(VoiceprintError):
 
 
 class StorageUnavailableError(StorageError):
-    """The record store cannot be reached, read or written now; nothing was changed."""
+    """The record store cannot be reached, read or written now.
+
+    Nothing was changed, unless the message says that the outcome is not known.
+    """
 
 
 class StorageCorruptError(StorageError):
