@@ -14,35 +14,37 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stores import state
+from stores import assert_embedding, forget_json_files, state, unit, voiceprint
 
-from voiceprint import Storage
+from voiceprint import Storage, open_storage
 
 PRELUDE = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 import random
-import voiceprint as package
 from stores import Follower, voiceprint
-storage = getattr(package, sys.argv[1])(sys.argv[2])
-argument = sys.argv[3]
+from voiceprint import open_storage
+storage, argument = open_storage(sys.argv[1]), sys.argv[2]
 """
-# Says each number once its save has returned.
+# Says each number once its save has returned. Every other save is of three callers, as one change.
 ENDLESS = """
 print("ready", flush=True)
 n = int(argument)
 while True:
-    storage.save(voiceprint(f"c{n}", n))
+    if n % 2:
+        storage.save(voiceprint(f"c{n}", n))
+    else:
+        storage.save_many([voiceprint(f"c{n}", n), voiceprint(f"d{n}", n), voiceprint("shared", n)])
     print(n, flush=True)
     n += 1
 """
+# What a store is looked through for grows with what is in it: a new one after so many crashes.
+CRASHES_A_STORE = 10
 
 
-def start(kind: type[Storage], path: Path, script: str, argument: object = "") -> subprocess.Popen[str]:
-    """A process that runs `script` with a `storage` of that kind at `path`, and the `argument` as text."""
+def start(url: str, script: str, argument: object = "") -> subprocess.Popen[str]:
+    """A process that runs `script` with the `storage` at `url`, and the `argument` as text."""
     return subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + script, kind.__name__, str(path), str(argument)],
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", PRELUDE + script, url, str(argument)], stdout=subprocess.PIPE, text=True
     )
 
 
@@ -53,33 +55,51 @@ def finish(process: subprocess.Popen[str], timeout: float = 60) -> str:
     return said
 
 
-def kill_writers(opened: Callable[[], Storage], crashes: int) -> None:
+def kill_writers(new_store: Callable[[], str], crashes: int) -> None:
     """Kill a writer again and again, at random moments: what it has told of is there, and at most one more.
 
-    opened: gives a handle that knows only what is on the disk.
+    new_store: gives the URL of an empty store.
     """
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    acknowledged = 0
-    with opened() as storage:
-        kind, path = type(storage), storage.path
-    for _ in range(crashes):
-        writer = start(kind, path, ENDLESS, acknowledged)
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
-        killer = threading.Timer(chance.uniform(0, 0.15), writer.kill)
-        killer.start()
-        said = [int(line) for line in writer.stdout.read().split("\n") if line.strip()]
-        killer.join()
-        assert writer.wait() == -signal.SIGKILL
-        writer.stdout.close()
-        with opened() as storage:
-            names = set(state(storage))
-            done = max(said, default=acknowledged - 1) + 1
-            assert {f"c{n}" for n in range(done)} <= names <= {f"c{n}" for n in range(done + 1)}
-            assert storage.check() == []
-        acknowledged = done
+    for start_of_store in range(0, crashes, CRASHES_A_STORE):
+        url, done = new_store(), 0
+        for _ in range(min(CRASHES_A_STORE, crashes - start_of_store)):
+            done = max(_killed(start(url, ENDLESS, done), chance), default=done - 1) + 1
+            with _opened_anew(url) as storage:
+                names = {caller.caller_id for caller in storage.iter_callers()}
+                assert names in (_names(done), _names(done + 1))
+                assert storage.check() == []
+        with _opened_anew(url) as storage:
+            assert state(storage).keys() == names
+            for print_ in storage.get_all():  # each is made from the number in the caller's name
+                if print_.caller_id != "shared":
+                    assert_embedding(print_.embedding, unit(int(print_.caller_id[1:])))
+            storage.save(voiceprint("after"))
+
+
+def _killed(writer: subprocess.Popen[str], chance: random.Random) -> list[int]:
+    """Kill a writer in a moment; gives what it has told of."""
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "ready\n"
+    killer = threading.Timer(chance.uniform(0, 0.15), writer.kill)
+    killer.start()
+    said = [int(line) for line in writer.stdout.read().split("\n") if line.strip()]
+    killer.join()
+    assert writer.wait() == -signal.SIGKILL
+    writer.stdout.close()
+    return said
+
+
+def _opened_anew(url: str) -> Storage:
+    forget_json_files()
+    return open_storage(url)
+
+
+def _names(done: int) -> set[str]:
+    """The callers that there are after so many saves."""
+    return {f"c{n}" for n in range(done)} | {name for n in range(0, done, 2) for name in (f"d{n}", "shared")}
 
 
 def in_child(work: Callable[[], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ while storage.get("stop") is None:
 
 def test_four_writing_processes_lose_nothing_and_keep_the_limit(path: Path) -> None:
     follower, storage = Follower(), JSONStorage(path)
-    writers = [start(JSONStorage, path, WRITER, n) for n in range(4)]
+    writers = [start(f"json:{path}", WRITER, n) for n in range(4)]
     while any(writer.poll() is None for writer in writers):
         shared = storage.get("shared")
         assert shared is None or len(shared.voiceprints) <= 3
@@ -48,7 +49,7 @@ def test_four_writing_processes_lose_nothing_and_keep_the_limit(path: Path) -> N
 
 
 def test_a_reading_process_sees_only_committed_states(path: Path) -> None:
-    reader = start(JSONStorage, path, READER)
+    reader = start(f"json:{path}", READER)
     assert reader.stdout is not None
     reader.stdout.readline()
     storage = JSONStorage(path)
@@ -58,14 +59,10 @@ def test_a_reading_process_sees_only_committed_states(path: Path) -> None:
     finish(reader)
 
 
-def test_every_acknowledged_save_survives_kill_9(path: Path, request: pytest.FixtureRequest) -> None:
-    def opened() -> JSONStorage:
-        forget_json_files()
-        return JSONStorage(path)
-
-    kill_writers(opened, request.config.getoption("--crashes"))
-    JSONStorage(path).save(voiceprint("after"))
-    assert not list(path.parent.glob(".*.tmp"))
+def test_every_acknowledged_save_survives_kill_9(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    number = count()
+    kill_writers(lambda: f"json:{tmp_path / f'{next(number)}.json'}", request.config.getoption("--crashes"))
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -106,7 +103,7 @@ def test_a_forked_child_follows_its_parent_without_rebuilding(path: Path) -> Non
         follower.assert_in_step(storage)
         assert storage.revision() == 1
         for n in range(3):
-            finish(start(JSONStorage, path, f"storage.save(voiceprint('b', {n}))"))
+            finish(start(f"json:{path}", f"storage.save(voiceprint('b', {n}))"))
             follower.assert_in_step(storage)
         assert follower.rebuilds == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def test_eight_busy_processes_lose_nothing_and_keep_the_limit(path: Path) -> Non
     with SQLiteStorage(path) as storage:
         follower = Follower()
         follower.catch_up(storage)
-        workers = [start(SQLiteStorage, path, WORKER, n) for n in range(PROCESSES)]
+        workers = [start(f"sqlite:{path}", WORKER, n) for n in range(PROCESSES)]
         while any(worker.poll() is None for worker in workers):
             follower.catch_up(storage)
         made = sum(int(finish(worker)) for worker in workers)
@@ -59,15 +60,14 @@ def test_eight_busy_processes_lose_nothing_and_keep_the_limit(path: Path) -> Non
         assert storage.check() == []
 
 
-def test_every_acknowledged_save_survives_kill_9(path: Path, request: pytest.FixtureRequest) -> None:
-    kill_writers(lambda: SQLiteStorage(path), request.config.getoption("--crashes"))
-    with SQLiteStorage(path) as storage:
-        storage.save(voiceprint("after"))
+def test_every_acknowledged_save_survives_kill_9(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    number = count()
+    kill_writers(lambda: f"sqlite:{tmp_path / f'{next(number)}.db'}", request.config.getoption("--crashes"))
 
 
 def test_a_process_killed_while_it_creates_the_database_leaves_none_or_a_whole_one(path: Path) -> None:
     for n in range(5):
-        opener = start(SQLiteStorage, path, "print('made', flush=True); storage.save(voiceprint('a'))")
+        opener = start(f"sqlite:{path}", "print('made', flush=True); storage.save(voiceprint('a'))")
         assert opener.stdout is not None
         killer = threading.Timer(0.35 + 0.05 * n, opener.kill)
         killer.start()
