@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.errors import StorageCorruptError
+from voiceprint.errors import StorageCorruptError, VoiceprintError
 from voiceprint.models import Finding, Voiceprint
 from voiceprint.shared import Shared
 from voiceprint.storage.base import Changes, Storage
@@ -74,7 +75,8 @@ class Gallery:
         # A caller may have several prints among the nearest: ask for more until there are enough callers.
         wanted = callers * storage.max_voiceprints_per_caller
         while True:
-            _, ids = index.search(probe, max(1, min(wanted, len(index))))
+            with _told(storage):
+                _, ids = index.search(probe, max(1, min(wanted, len(index))))
             found = storage.get_many(ids[ids >= 0].tolist()).values()
             # One that was saved anew in another space since the search is not to be compared.
             ranked = rank(probe, [voiceprint for voiceprint in found if voiceprint.encoder == self.encoder])
@@ -113,15 +115,20 @@ class Gallery:
         index = VectorIndex(self.dimension)
         for ids, embeddings in storage.scan(encoder=self.encoder):
             self._check(embeddings, storage)
-            index.add(ids, embeddings)
+            with _told(storage):
+                index.add(ids, embeddings)
         return index, identity, revision
 
     def _apply(self, changes: Changes, index: VectorIndex, storage: Storage) -> None:
-        if len(changes.removed):
-            index.remove(changes.removed)
         if len(changes.ids):
             self._check(changes.embeddings, storage)
-            index.add(changes.ids, changes.embeddings)
+        state, self._state = self._state, None  # half done, it is of no use: it would be built anew
+        with _told(storage):
+            if len(changes.removed):
+                index.remove(changes.removed)
+            if len(changes.ids):
+                index.add(changes.ids, changes.embeddings)
+        self._state = state
 
     def _check(self, embeddings: NDArray[np.float32], storage: Storage) -> None:
         if embeddings.shape[1] != self.dimension:
@@ -149,6 +156,18 @@ class Gallery:
             )
             for id_ in sorted(ids_)
         ]
+
+
+@contextmanager
+def _told(storage: Storage) -> Iterator[None]:
+    """What faiss raises, for want of memory above all, becomes one of our errors."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        raise VoiceprintError(
+            f"The index over {storage.location} failed ({type(error).__name__}). The callers are safe in the "
+            "store, and the index is built anew from them. Is there memory left, about 1 KB a voiceprint?"
+        ) from error
 
 
 def rank(probe: NDArray[np.float32], voiceprints: Iterable[Voiceprint]) -> list[Scored]:
