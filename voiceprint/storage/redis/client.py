@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -130,16 +131,25 @@ class Server:
     @contextmanager
     def translated(self) -> Iterator[None]:
         """Within this context, the client's errors arrive as ours."""
-        from redis.exceptions import RedisClusterException, RedisError
-
         try:
             yield
-        except (RedisError, RedisClusterException, OSError) as error:
+        except _client_errors(self.is_cluster) as error:
             self._raise_ours(error)
 
     def _raise_ours(self, error: Exception) -> NoReturn:
         ours, what = explained(error)
         raise ours(f"{self._where}: {what}") from error
+
+
+@lru_cache(maxsize=2)
+def _client_errors(is_cluster: bool) -> tuple[type[Exception], ...]:
+    """All that the client raises. Its own errors have no one root: some are a RedisError and others not."""
+    from redis import exceptions
+
+    found = [thing for thing in vars(exceptions).values() if isinstance(thing, type)]
+    # The cluster client stumbles so when it is sent to a node that it does not know, or too often.
+    others = (OSError, AttributeError) if is_cluster else (OSError,)
+    return (*others, *(kind for kind in found if issubclass(kind, Exception)))
 
 
 def explained(error: Exception) -> tuple[type[StorageError], str]:
@@ -185,7 +195,9 @@ def explained(error: Exception) -> tuple[type[StorageError], str]:
             "the server is one node of a cluster: give a redis.cluster.RedisCluster.",
         ),
         (
-            isinstance(error, redis_errors.ClusterError | redis_errors.RedisClusterException),
+            isinstance(
+                error, redis_errors.ClusterError | redis_errors.RedisClusterException | AttributeError
+            ),
             "the cluster is down, or has no node for some of the keys.",
         ),
         (
