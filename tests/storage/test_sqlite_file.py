@@ -31,7 +31,6 @@ from voiceprint import (
     open_storage,
 )
 from voiceprint.storage import SQLStorage
-from voiceprint.storage.sql.dialects import dialect_of
 
 SECRET = "born in 1970"
 
@@ -316,70 +315,6 @@ def test_a_writer_that_never_ends_is_told(filled: Path, monkeypatch: pytest.Monk
         other.execute("ROLLBACK")
         storage.save(voiceprint("carol"))
     other.close()
-
-
-SQLITE_ERRORS = [
-    error for error in vars(sqlite3).values() if isinstance(error, type) and issubclass(error, sqlite3.Error)
-]
-
-
-@pytest.mark.parametrize("error", SQLITE_ERRORS)
-def test_every_error_of_sqlite_arrives_as_one_of_ours(path: Path, error: type[sqlite3.Error]) -> None:
-    with SQLiteStorage(path) as storage:
-
-        def fail(_: object) -> None:
-            raise error("some reason")
-
-        with pytest.raises(StorageError, match="some reason") as caught:
-            storage._database.read(fail)
-        assert isinstance(caught.value.__cause__, error)
-
-
-@pytest.mark.parametrize(
-    ("said", "kind"),
-    [
-        ("database is locked", StorageUnavailableError),
-        ("database or disk is full", StorageUnavailableError),
-        ("disk I/O error", StorageUnavailableError),
-        ("attempt to write a readonly database", StorageUnavailableError),
-        ("unable to open database file", StorageUnavailableError),
-        ("file is not a database", StorageCorruptError),
-        ("database disk image is malformed", StorageCorruptError),
-        ("no such table: callers", StorageCorruptError),
-    ],
-)
-def test_what_sqlite_says_decides_which_error_it_is(path: Path, said: str, kind: type[StorageError]) -> None:
-    wrapped = sqlalchemy.exc.OperationalError("SELECT", {}, sqlite3.OperationalError(said))
-    for error in (wrapped, sqlite3.OperationalError(said)):
-        assert type(dialect_of(f"sqlite:///{path}").translated(error)) is kind
-
-
-SQLALCHEMY_ERRORS = [
-    error
-    for error in vars(sqlalchemy.exc).values()
-    if isinstance(error, type)
-    and issubclass(error, sqlalchemy.exc.SQLAlchemyError)
-    and not issubclass(error, sqlalchemy.exc.DBAPIError)
-]
-
-
-@pytest.mark.parametrize("error", SQLALCHEMY_ERRORS)
-def test_every_error_of_sqlalchemy_arrives_as_one_of_ours(path: Path, error: type[Exception]) -> None:
-    class Raised(error):
-        def __init__(self) -> None:
-            pass
-
-        def __str__(self) -> str:
-            return "some reason"
-
-    with SQLiteStorage(path) as storage:
-
-        def fail(_: object) -> None:
-            raise Raised
-
-        with pytest.raises(StorageError) as caught:
-            storage._database.read(fail)
-        assert isinstance(caught.value.__cause__, error)
 
 
 def test_no_message_of_the_database_shows_what_was_to_be_stored(filled: Path) -> None:
