@@ -37,6 +37,24 @@ while True:
     print(n, flush=True)
     n += 1
 """
+# Opens the store at a URL, and is killed at the given commit of its adoption, before or after it.
+KILLED_WHILE_ADOPTING = """
+import os, signal, sys
+from voiceprint import open_storage
+from voiceprint.storage.redis.commit import Committer
+send, left = Committer._send, int(sys.argv[3])
+
+def deadly(*arguments):
+    global left
+    left -= 1
+    answer = send(*arguments) if left or sys.argv[2] == "after" else None
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer
+
+Committer._send = deadly
+open_storage(sys.argv[1])
+"""
 # What a store is looked through for grows with what is in it: a new one after so many crashes.
 CRASHES_A_STORE = 10
 
@@ -100,6 +118,14 @@ def _opened_anew(url: str) -> Storage:
 def _names(done: int) -> set[str]:
     """The callers that there are after so many saves."""
     return {f"c{n}" for n in range(done)} | {name for n in range(0, done, 2) for name in (f"d{n}", "shared")}
+
+
+def kill_while_adopting(url: str, moment: str, commit: int) -> None:
+    """Kill a process that opens the store at `url`, right before or after its `commit`th commit."""
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_ADOPTING, url, moment, str(commit)], check=False
+    )
+    assert process.returncode == -signal.SIGKILL
 
 
 def in_child(work: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from processes import kill_while_adopting
 from redis_server import fresh_database, shared_server
 from stores import assert_embedding, ids_of, state, unit, voiceprint
 
@@ -59,7 +60,7 @@ def test_old_records_are_taken_over_without_loss(
 def test_several_processes_that_open_at_once_take_each_caller_over_once(golden: Path) -> None:
     database = fresh_database()
     with shared_server().client(database) as client:
-        names = [f"c{n}" for n in range(150)]
+        names = [f"c{n}" for n in range(1_200)]
         for n, name in enumerate(names):
             client.set(f"voiceprint:{name}", json.dumps({"caller_id": name, "embedding": unit(n).tolist()}))
         opening = [
@@ -67,9 +68,34 @@ def test_several_processes_that_open_at_once_take_each_caller_over_once(golden: 
         ]
         assert [process.wait(timeout=60) for process in opening] == [0] * 4
         with RedisStorage(client) as storage:
-            assert [caller.caller_id for caller in storage.callers()] == sorted(names)
-            assert storage.count() == 150
+            assert [caller.caller_id for caller in storage.iter_callers()] == sorted(names)
+            assert storage.count() == 1_200
             assert storage.check() == []
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_adoption_that_is_killed_in_the_middle_is_ended_by_the_next_opening(moment: str) -> None:
+    names = {f"c{n}" for n in range(1_200)}
+    database = fresh_database()
+    with shared_server().client(database, decode_responses=True) as client:
+        old = {
+            f"voiceprint:{name}": json.dumps({"embedding": unit(int(name[1:])).tolist()}) for name in names
+        }
+        client.mset(old)
+        kill_while_adopting(shared_server().url(database), moment, 2)
+        left = {key.removeprefix("voiceprint:") for key in client.scan_iter("voiceprint:*")}
+        moved = set(client.zrange("{voiceprint:00}:names", 0, -1))
+        assert len(moved) == (500 if moment == "before" else 1_000)
+        assert moved == names - left  # each is in one place, and in one alone
+        assert all(client.get(f"voiceprint:{name}") == old[f"voiceprint:{name}"] for name in left)
+        with RedisStorage(client) as storage:
+            assert list(client.scan_iter("voiceprint:*")) == []
+            assert storage.check() == []
+            prints = storage.get_all()
+            assert {print_.caller_id for print_ in prints} == names
+            assert len(prints) == len(set(ids_of(prints))) == 1_200
+            for print_ in prints:
+                assert_embedding(print_.embedding, unit(int(print_.caller_id[1:])))
 
 
 @pytest.mark.parametrize(

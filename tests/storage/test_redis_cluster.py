@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from processes import kill_while_adopting
 from redis.cluster import RedisCluster
 from redis_server import PATIENCE_S, RedisServer, free_port
 from stores import Follower, ids_of, state, voiceprint
@@ -166,6 +167,23 @@ def test_records_of_opusagent_are_taken_over(client: RedisCluster) -> None:
         }
         assert client.get("voiceprint:c3") is None
         assert storage.check() == []
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_adoption_that_is_killed_in_the_middle_loses_and_doubles_nothing(
+    nodes: list[RedisServer], client: RedisCluster, moment: str
+) -> None:
+    names = {f"c{n}" for n in range(200)}
+    for name in names:
+        client.set(f"voiceprint:{name}", json.dumps({"embedding": [float(name[1:]) + 1] * 256}))
+    kill_while_adopting(nodes[0].url(), moment, 5)
+    assert 0 < len(list(client.scan_iter("voiceprint:*"))) < 200
+    with RedisStorage(client) as storage:
+        assert list(client.scan_iter("voiceprint:*")) == []
+        assert storage.check() == []
+        prints = storage.get_all()
+        assert {print_.caller_id for print_ in prints} == names
+        assert len(prints) == len(set(ids_of(prints))) == 200
 
 
 def test_a_url_of_one_node_opens_the_cluster(nodes: list[RedisServer], storage: RedisStorage) -> None:

@@ -1,9 +1,10 @@
 """Taking over what OpusAgent kept in Redis: one string key a caller, PREFIX + caller id.
 
-A caller moves: the script that writes the new record removes the old key, if it still holds what was
-read. So it may be broken off, be done by several processes at once, and be done again. In a cluster the
-two keys are in different slots, and the old one is removed right after the commit; broken off in between,
-the next opening finds the same embedding in the new record, and only removes the key.
+Callers move some hundreds at a time: the script that writes the new records removes the old keys, if they
+still hold what was read, and does all of it or nothing. So it may be broken off, be done by several
+processes at once, and be done again. In a cluster the two keys of a caller are in different slots, and the
+old ones are removed right after the commit; broken off in between, the next opening finds the same
+embedding in the new record, and only removes the key.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from voiceprint.storage.redis.keys import Shard
 from voiceprint.storage.redis.scripts import DROP, MARK
 from voiceprint.validation import check_caller_id
 
+# Keys that are read, and callers that one script takes over: about 6 KB each.
+_AT_ONCE = 500
+
 
 def old_keys(server: Server, prefix: str) -> list[bytes]:
     """The keys of OpusAgent that there are."""
@@ -34,39 +38,61 @@ def old_keys(server: Server, prefix: str) -> list[bytes]:
 def adopt(committer: Committer, prefix: str, shard_of: Callable[[str], Shard]) -> None:
     """Take over every old key. Raises `StorageCorruptError` for a damaged one, which is left as it is."""
     server = committer.server
-    moved = False
-    for key in old_keys(server, prefix):
-        moved = _adopt_one(committer, key, prefix, shard_of) or moved
-    if moved:
+    keys = old_keys(server, prefix)
+    for start in range(0, len(keys), _AT_ONCE):
+        _adopt_some(committer, keys[start : start + _AT_ONCE], prefix, shard_of)
+    if keys:
         server.run(MARK, committer.shards[0].fixed)
 
 
-def _adopt_one(committer: Committer, raw_key: bytes, prefix: str, shard_of: Callable[[str], Shard]) -> bool:
-    server, key = committer.server, raw_key.decode(errors="backslashreplace")
-    try:
-        caller_id = check_caller_id(raw_key.decode()[len(prefix) :])
-    except (InvalidArgumentError, UnicodeDecodeError):
-        corrupt(key, "is no key of OpusAgent: what follows the prefix cannot be a caller id")
-    while True:
-        kind = server.call("TYPE", raw_key)
-        if kind == b"none":  # another process was faster
-            return False
-        if kind != b"string":
-            corrupt(key, f"is a {kind.decode()}, and OpusAgent's are strings")
-        value = server.call("GET", raw_key)
-        if value is None:
-            continue
+def _adopt_some(
+    committer: Committer, keys: list[bytes], prefix: str, shard_of: Callable[[str], Shard]
+) -> None:
+    waiting = {_caller_of(key, prefix): key for key in keys}
+    while waiting:
+        values = dict(zip(waiting, committer.server.values([*waiting.values()]), strict=True))
+        groups: dict[int, dict[str, bytes]] = {}
+        for caller_id, value in values.items():
+            if value is not None:
+                groups.setdefault(shard_of(caller_id).number, {})[caller_id] = value
+            elif _is_gone(committer.server, waiting[caller_id]):  # another process was faster
+                del waiting[caller_id]
+        for number, group in groups.items():
+            if _adopt_group(committer, committer.shards[number], prefix, group):
+                for caller_id in group:
+                    del waiting[caller_id]
 
-        def work(change: PartialChange, value: bytes = value) -> None:
+
+def _adopt_group(committer: Committer, shard: Shard, prefix: str, group: dict[str, bytes]) -> bool:
+    """Take over callers of one shard by what their old keys hold; False if any of that has changed."""
+
+    def work(change: PartialChange) -> None:
+        for caller_id, value in group.items():
+            key = prefix + caller_id
             _take_over(change, decode_old_record(value, caller_id, key, change.next_id, change.revision))
 
-        shard = shard_of(caller_id)
-        done = committer.try_once(Task(shard, [caller_id], work, fresh=1, old={key: value}))
-        if not done:
-            continue
-        if server.is_cluster:
-            server.run(DROP, [key], [value])
-        return True
+    old = {prefix + caller_id: value for caller_id, value in group.items()}
+    done = committer.try_once(Task(shard, [*group], work, fresh=len(group), old=old))
+    if done and committer.server.is_cluster:
+        committer.server.run_each(DROP, old.items())
+    return done
+
+
+def _caller_of(key: bytes, prefix: str) -> str:
+    try:
+        return check_caller_id(key.decode()[len(prefix) :])
+    except (InvalidArgumentError, UnicodeDecodeError):
+        corrupt(
+            key.decode(errors="backslashreplace"),
+            "is no key of OpusAgent: what follows the prefix cannot be a caller id",
+        )
+
+
+def _is_gone(server: Server, key: bytes) -> bool:
+    kind = server.call("TYPE", key)
+    if kind not in (b"none", b"string"):  # a string: it has come back since it was read
+        corrupt(key.decode(), f"is a {kind.decode()}, and OpusAgent's are strings")
+    return bool(kind == b"none")
 
 
 def _take_over(change: PartialChange, old: CallerRecord) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -106,6 +106,20 @@ class Server:
             return client.evalsha(script.digest, len(keys), *keys, *arguments)
         except NoScriptError:  # the server was restarted, or is another: it learns the script by this
             return client.eval(script.source, len(keys), *keys, *arguments)
+
+    def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """What string keys hold, in one round trip to each node; None for what is gone or of another type."""
+        with self.translated():
+            found = self._client.mget_nonatomic(keys) if self.is_cluster else self._client.mget(keys)
+        return list(found)
+
+    def run_each(self, script: Script, pairs: Iterable[tuple[str, bytes]]) -> None:
+        """Run a script for each key and its one argument, in one round trip to each node."""
+        with self.translated(), self._client.pipeline(transaction=False) as pipeline:
+            for key, argument in pairs:
+                # With its source, as a node may not know it yet.
+                pipeline.execute_command("EVAL", script.source, 1, key, argument)
+            pipeline.execute()
 
     def scan(self, pattern: bytes) -> Iterator[list[bytes]]:
         """The keys that match, a batch at a time; some may come twice."""
