@@ -5,19 +5,23 @@
 opusagent.json: what OpusAgent wrote before this library: one embedding a caller, some not of length 1,
 times with and without a zone. opusagent.db: the same callers as its SQLite database.
 format-2.json and schema-0002.db: this library's stores with two encoders, a deletion and metadata.
+redis-2.json and redis-2-sharded.json: the same as the keys of a Redis store, of one shard and of three;
+opusagent-redis.json: OpusAgent's callers as its keys. See tests/redis_keys.py for what these files hold.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from pathlib import Path
 
 import numpy as np
 
-from voiceprint import JSONStorage, SQLiteStorage, Voiceprint
+from voiceprint import JSONStorage, RedisStorage, SQLiteStorage, Storage, Voiceprint
 
 FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parent))
 SEED = 20250101
 
 
@@ -61,7 +65,25 @@ def stores() -> None:
         Path(f"{storage.path}.lock").unlink()
 
 
-def fill(storage: JSONStorage | SQLiteStorage) -> None:
+def redis_keys() -> None:
+    from redis_keys import dump
+    from redis_server import RedisServer
+
+    server = RedisServer()
+    try:
+        with server.client() as client:
+            for name, shards in (("redis-2.json", None), ("redis-2-sharded.json", 3)):
+                fill(RedisStorage(client, shards=shards))
+                (FOLDER / name).write_text(json.dumps(dump(client), indent=1))
+                client.flushall()
+            for caller_id, caller in json.loads((FOLDER / "opusagent.json").read_text()).items():
+                client.set(f"voiceprint:{caller_id}", json.dumps(caller))
+            (FOLDER / "opusagent-redis.json").write_text(json.dumps(dump(client), indent=1))
+    finally:
+        server.end()
+
+
+def fill(storage: Storage) -> None:
     rng = np.random.default_rng(SEED)
     times = {"created_at": "2025-01-01T00:00:00Z", "last_seen": "2025-01-02T00:00:00Z"}
     with storage:
@@ -77,3 +99,4 @@ if __name__ == "__main__":
     opusagent()
     opusagent_database()
     stores()
+    redis_keys()
