@@ -60,7 +60,7 @@ def test_a_print_may_go_from_one_caller_to_another_in_one_change(harness: Harnes
     follower.assert_in_step(harness.storage)
 
 
-@pytest.mark.parametrize("id_", [None, 0, -1, 3, 2**63 - 1, 2**63, 2**70])
+@pytest.mark.parametrize("id_", [None, 0, -1, 3, 2**48 + 1, 2**53, 2**63 - 2, 2**63, 2**70])
 def test_an_id_that_cannot_be_taken_changes_nothing(harness: Harness, id_: int | None) -> None:
     _restored(harness, caller("bob", 3))
     before = state(harness.storage)
@@ -70,8 +70,16 @@ def test_an_id_that_cannot_be_taken_changes_nothing(harness: Harness, id_: int |
     assert state(harness.reopen()) == before
 
 
-def test_the_greatest_id_is_kept(harness: Harness) -> None:
-    _restored(harness, caller("alice", 2**63 - 2))
+def test_the_greatest_id_is_kept_and_the_next_ones_follow_it(harness: Harness) -> None:
+    _restored(harness, caller("alice", 2**48))
+    assert [harness.reopen().save(voiceprint("bob", n)).id for n in range(4)] == [
+        2**48 + 1, 2**48 + 2, 2**48 + 3, 2**48 + 4
+    ]  # fmt: skip
+    assert harness.storage.get_many([2**48, 2**48 + 4]).keys() == {2**48, 2**48 + 4}
+    follower = Follower()
+    follower.assert_in_step(harness.storage)
+    assert harness.storage.delete("bob") == 3
+    follower.assert_in_step(harness.storage)
 
 
 def test_delete_leaves_a_caller_who_was_seen_since(harness: Harness) -> None:

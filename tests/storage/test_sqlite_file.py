@@ -352,6 +352,13 @@ def test_check_finds_orphans_and_repairs_counters(filled: Path) -> None:
         assert [finding.code for finding in storage.check()] == ["orphan"]
 
 
+@pytest.mark.parametrize("counter", ["revision", "next_id"])
+def test_a_counter_that_no_store_reaches_is_damage(filled: Path, counter: str) -> None:
+    sql(filled, f"UPDATE store SET {counter} = {2**63 - 1}")
+    with SQLiteStorage(filled) as storage, pytest.raises(StorageCorruptError, match=counter):
+        storage.save(voiceprint("carol"))
+
+
 def test_the_feed_forgets_old_deletions_and_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("voiceprint.storage.records.MAX_TOMBSTONES", 3)
     with SQLiteStorage(path) as storage:

@@ -100,7 +100,7 @@ class Storage(ABC):
         Each takes the place of the caller of the same id, with all voiceprints; one that is there
         already just so changes nothing. Gives how many callers were changed. For copies between
         stores and backups: `save` is for enrolment. Raises `InvalidArgumentError` for a voiceprint
-        without an id, or with one that another caller has in this store.
+        without an id, with one above 2**48, or with one that another caller has in this store.
         """
 
     @abstractmethod

@@ -24,7 +24,7 @@ import orjson
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.models import RESEMBLYZER_SPACE
-from voiceprint.storage.records import CallerRecord, Change, PrintRecord, Records
+from voiceprint.storage.records import COUNTER_END, CallerRecord, Change, PrintRecord, Records
 from voiceprint.validation import MAX_METADATA_DEPTH, check_caller_id, check_embedding, check_time
 
 FORMAT = 2
@@ -229,7 +229,7 @@ def depth(value: Any) -> int:
 
 def _whole(entry: dict[str, Any], name: str, path: str) -> int:
     value = entry.get(name)
-    if type(value) is not int or not 0 <= value < 2**63:
+    if type(value) is not int or not 0 <= value < COUNTER_END:
         _corrupt(path, f"has no whole number where its {name} should be")
     return value
 

@@ -24,8 +24,12 @@ from voiceprint.validation import check_caller_id, check_embedding, check_metada
 # this many changes costs about as much as catching up.
 MAX_TOMBSTONES = 10_000
 
-# The one after it is 64 bits long too.
-MAX_ID = 2**63 - 2
+# The greatest id that is restored, 280 million million. Those after it are for what is saved later: the
+# id counter must not come to an end, which is where Redis no longer counts exactly (Lua has only floats).
+MAX_ID = 2**48
+
+# What no counter of a sound store reaches: Redis takes 15 digits for one.
+COUNTER_END = 10**15
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ class Queries:
             self.corrupt("table store", f"has {len(rows)} rows where one should be")
         header = rows[0]
         for field in ("revision", "next_id", "feed_floor"):
-            if type(header[field]) is not int or not 0 <= header[field] <= _MAX_ID:
+            if type(header[field]) is not int or not 0 <= header[field] < rules.COUNTER_END:
                 self.corrupt("table store", f"has no whole number where the {field} should be")
         if not isinstance(header["identity"], str) or not header["identity"]:
             self.corrupt("table store", "has no identity")
