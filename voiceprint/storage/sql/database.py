@@ -136,11 +136,10 @@ class Database:
         while True:
             begun = False
             try:
-                with engine.connect() as connection:
-                    connection.execution_options(voiceprint_write=writes, voiceprint_name=self.dialect.name)
-                    with connection.begin():
-                        begun = True
-                        return work(connection)
+                with engine.connect() as connection, connection.begin():
+                    self.dialect.begin(connection, writes=writes)
+                    begun = True
+                    return work(connection)
             except self.dialect.errors as error:
                 # A read may be tried again as a whole; of a write only its beginning.
                 if not self.dialect.is_busy(error) or (begun and writes) or time.monotonic() > deadline:
@@ -202,7 +201,6 @@ def schema_revision(dialect: Dialect) -> str | None:
     engine = dialect.engine()
     try:
         with _gate.entered(), translated(dialect), engine.connect() as connection:
-            connection.execution_options(voiceprint_name=dialect.name)
             return migrations.current(connection)
     finally:
         engine.dispose()
