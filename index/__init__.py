@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from voiceprint.index.errors import IndexCorruptError
-from voiceprint.index.vector_index import VectorIndex
+from voiceprint.index.snapshot import read_stamp
+from voiceprint.index.vector_index import IndexStatus, VectorIndex
 
-__all__ = ["IndexCorruptError", "VectorIndex"]
+__all__ = ["IndexCorruptError", "IndexStatus", "VectorIndex", "read_stamp"]

@@ -1,71 +1,184 @@
-"""A snapshot file: ids and vectors together, so that they cannot disagree, under one checksum.
+"""A snapshot file: ids, vectors and cells together, so that they cannot disagree, each part checksummed.
 
-magic        8 bytes  b"VPINDEX1"
-count        uint64   little-endian, as all that follows
-dimension    uint64
-ids          int64[count]
-vectors      float32[count, dimension]
-checksum     32 bytes, BLAKE2b of all that comes before
+magic      8 bytes b"VPINDEX2"
+parts      one after the other, each where the table says
+table      JSON: dimension, stamp, tuning, and for each part its place, size and checksum (BLAKE2b)
+footer     place of the table uint64, size of the table uint64 (little-endian), 32 bytes BLAKE2b of the table
+
+Parts are blocks of rows (ids int64[n], then vectors float32[n, d]), copied one after the other while others
+went on writing; then the rows that changed meanwhile, to be put over those of the blocks; then the cells.
+So writing a snapshot stops nobody, and it is still of one moment: its end.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import json
 import os
 import struct
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.index.errors import IndexCorruptError
 
-_MAGIC = b"VPINDEX1"
-_HEAD = struct.Struct("<8sQQ")
+_MAGIC = b"VPINDEX2"
+_FOOTER = struct.Struct("<QQ32s")
 _DIGEST_SIZE = 32
+_READERS = 2  # hashing lets other threads run, and takes most of the time of reading
 
 
-def write_snapshot(
-    path: str | os.PathLike[str], ids: NDArray[np.int64], vectors: NDArray[np.float32]
-) -> None:
-    """Write `ids` int64[n] and `vectors` float32[n, d] to `path`, replacing it as a whole."""
-    target = Path(path)
-    head = _HEAD.pack(_MAGIC, *vectors.shape)
-    parts = [head, ids.astype("<i8", copy=False).tobytes(), vectors.astype("<f4", copy=False).tobytes()]
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.writelines(parts)
-            stream.write(_digest(parts))
-            stream.flush()
-            os.fsync(descriptor)
-        Path(temporary).replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
-            Path(temporary).unlink()
-        raise
+class SnapshotWriter:
+    """Writes a snapshot beside its place, and puts it there as a whole when the block ends well."""
+
+    def __init__(self, path: str | os.PathLike[str], table: dict[str, Any]) -> None:
+        self._target = Path(path)
+        self._table = table | {"blocks": [], "parts": {}}
+        descriptor, name = tempfile.mkstemp(
+            prefix=f".{self._target.name}.", suffix=".tmp", dir=self._target.parent
+        )
+        self._temporary = Path(name)
+        self._stream = os.fdopen(descriptor, "wb")
+        self._stream.write(_MAGIC)
+
+    def block(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        """Add rows."""
+        self._table["blocks"].append(self._write(ids, vectors) | {"rows": len(ids)})
+
+    def part(self, name: str, array: NDArray[Any]) -> None:
+        """Add an array under a name."""
+        self._table["parts"][name] = self._write(array) | {
+            "dtype": array.dtype.newbyteorder("<").str,
+            "shape": array.shape,
+        }
+
+    def tell(self, **entries: Any) -> None:
+        """Add entries to the table."""
+        self._table |= entries
+
+    def _write(self, *arrays: NDArray[Any]) -> dict[str, Any]:
+        start, digest = self._stream.tell(), hashlib.blake2b(digest_size=_DIGEST_SIZE)
+        for array in arrays:
+            raw = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).view(np.uint8).data
+            digest.update(raw)
+            self._stream.write(raw)
+        return {"start": start, "size": self._stream.tell() - start, "digest": digest.hexdigest()}
+
+    def __enter__(self) -> SnapshotWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            with self._stream:
+                if error is None:
+                    table = json.dumps(self._table).encode()
+                    start = self._stream.tell()
+                    self._stream.write(table + _FOOTER.pack(start, len(table), _digest(table)))
+                    self._stream.flush()
+                    os.fsync(self._stream.fileno())
+            if error is None:
+                self._temporary.replace(self._target)
+        finally:
+            with suppress(
+                OSError
+            ):  # it is gone when it was put in place; else the first error is the one to tell
+                self._temporary.unlink()
 
 
-def read_snapshot(path: str | os.PathLike[str]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The ids int64[n] and vectors float32[n, d] of the snapshot at `path`."""
-    content = Path(path).read_bytes()
-    if not content.startswith(_MAGIC) or len(content) < _HEAD.size + _DIGEST_SIZE:
-        raise IndexCorruptError(f"{os.fspath(path)!r} is not an index snapshot of this version.")
-    body, digest = content[:-_DIGEST_SIZE], content[-_DIGEST_SIZE:]
-    if _digest([body]) != digest:
-        raise IndexCorruptError(f"{os.fspath(path)!r} is damaged: its checksum does not hold.")
-    _, count, dimension = _HEAD.unpack_from(body)
-    ids_end = _HEAD.size + 8 * count
-    if dimension < 1 or len(body) != ids_end + 4 * count * dimension:
-        raise IndexCorruptError(f"{os.fspath(path)!r} has not the length that it states.")
-    ids = np.frombuffer(body[_HEAD.size : ids_end], dtype="<i8")
-    return ids, np.frombuffer(body[ids_end:], dtype="<f4").reshape(count, dimension)
+class SnapshotReader:
+    """Reads a snapshot: the table at once, the rest when it is asked for.
+
+    Raises OSError, and `IndexCorruptError` for anything that is not as it was written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._name = os.fspath(path)
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            self.table = self._read_table()
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def __enter__(self) -> SnapshotReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+    def rows(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids int64[n] and vectors float32[n, d], as they were at the end of writing."""
+        blocks, dimension = self.table["blocks"], self.table["dimension"]
+        counts = [block["rows"] for block in blocks]
+        if any(block["size"] != block["rows"] * (8 + 4 * dimension) for block in blocks):
+            raise self._corrupt("has blocks of another size than it states")
+        ids = np.empty(sum(counts), dtype="<i8")
+        vectors = np.empty((sum(counts), dimension), dtype="<f4")
+        ends = np.cumsum(counts).tolist()
+
+        def read(block: dict[str, Any], end: int) -> None:
+            rows = slice(end - block["rows"], end)
+            self._fill([ids[rows], vectors[rows]], block)
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            for _ in pool.map(read, blocks, ends):
+                pass
+        # In place: rows that went are cut off at the end, room is made for those that came.
+        ids.resize(self.table["vectors"], refcheck=False)
+        vectors.resize((self.table["vectors"], dimension), refcheck=False)
+        changed = self.part("changed")
+        ids[changed], vectors[changed] = self.part("changed_ids"), self.part("changed_vectors")
+        return ids, vectors
+
+    def part(self, name: str) -> NDArray[Any]:
+        """The array under a name. Raises KeyError for a name that is not there."""
+        entry = self.table["parts"][name]
+        array = np.empty(entry["shape"], dtype=entry["dtype"])
+        if array.nbytes != entry["size"]:
+            raise self._corrupt("has a part of another size than it states")
+        self._fill([array], entry)
+        return array
+
+    def _fill(self, arrays: list[NDArray[Any]], entry: dict[str, Any]) -> None:
+        digest, place = hashlib.blake2b(digest_size=_DIGEST_SIZE), entry["start"]
+        for array in arrays:
+            raw = array.reshape(-1).view(np.uint8).data
+            if os.preadv(self._file, [raw], place) != len(raw):
+                raise self._corrupt("ends too early")
+            digest.update(raw)
+            place += len(raw)
+        if digest.hexdigest() != entry["digest"]:
+            raise self._corrupt("is damaged: a checksum does not hold")
+
+    def _read_table(self) -> dict[str, Any]:
+        size = os.fstat(self._file).st_size
+        if os.pread(self._file, len(_MAGIC), 0) != _MAGIC or size < len(_MAGIC) + _FOOTER.size:
+            raise self._corrupt("is not an index snapshot of this version")
+        start, length, digest = _FOOTER.unpack(os.pread(self._file, _FOOTER.size, size - _FOOTER.size))
+        if start + length + _FOOTER.size != size:
+            raise self._corrupt("is not a whole snapshot")
+        table = os.pread(self._file, length, start)
+        if _digest(table) != digest:
+            raise self._corrupt("is damaged: the checksum of its table does not hold")
+        return cast("dict[str, Any]", json.loads(table))
+
+    def _corrupt(self, what: str) -> IndexCorruptError:
+        return IndexCorruptError(f"{self._name!r} {what}.")
 
 
-def _digest(parts: list[bytes]) -> bytes:
-    digest = hashlib.blake2b(digest_size=_DIGEST_SIZE)
-    for part in parts:
-        digest.update(part)
-    return digest.digest()
+def read_stamp(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What the snapshot was stamped with, without reading the rest of it. Raises as `SnapshotReader`."""
+    with SnapshotReader(path) as reader:
+        return dict(reader.table["stamp"])
+
+
+def _digest(raw: bytes) -> bytes:
+    return hashlib.blake2b(raw, digest_size=_DIGEST_SIZE).digest()

@@ -1,52 +1,107 @@
-"""`VectorIndex`: exact maximum inner product search over vectors with ids."""
+"""`VectorIndex`: maximum inner product search over vectors with ids, from the first to some millions."""
 
 from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
 
-import faiss
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from voiceprint.index.errors import IndexCorruptError
 from voiceprint.index.locks import ReadWriteLock
-from voiceprint.index.snapshot import read_snapshot, write_snapshot
+from voiceprint.index.rows import Rows
+from voiceprint.index.snapshot import SnapshotReader, SnapshotWriter
+from voiceprint.index.threads import limited
+from voiceprint.index.training import Approximation, Trainer, approximation_from, approximation_to
 
 MAX_DIMENSION = 65_536
+EXACT_UP_TO = 20_000
+"""Vectors up to which comparing with all is as fast as anything else."""
+
 NO_ID = -1
 NO_SCORE = np.float32(-np.finfo(np.float32).max)  # as faiss fills places without an answer
+
+_GROWN = 2.0  # trained again when there are so many times the vectors of the last training
+_CHUNK = 1_024  # vectors that go in under one lock: searches wait some milliseconds at most
+_BLOCK = 8_192  # vectors that are copied out under one lock
+_TOO_DEEP = 10  # when a tenth of all vectors are to be scored exactly, all can be
+
+
+@dataclass(frozen=True)
+class IndexStatus:
+    """How an index searches.
+
+    structure: "exact" while every vector is compared, "cells" beyond. cells, probes, depth: how many
+    cells there are, how many of them a query looks into in the mean, and how many candidates are
+    scored exactly; 0 when exact. recall: measured at the last training or tuning, 1.0 when exact.
+    recall_target: what was asked for. trained_on: vectors at the last training. training: whether one is
+    under way.
+    """
+
+    structure: Literal["exact", "cells"]
+    vectors: int
+    cells: int
+    probes: float
+    depth: int
+    recall: float
+    recall_target: float
+    trained_on: int
+    training: bool
 
 
 class VectorIndex:
     """Ids and vectors, searched by inner product; cosine where the vectors have length 1.
 
+    While there are few vectors every one is compared. Beyond `exact_up_to` the index trains in the
+    background, and from then on compares a query with a part of the vectors only; it trains again
+    whenever it has doubled. It answers, and takes in changes, all the time. The scores are always the
+    exact inner products of the stored vectors, and only which vectors are found is approximate.
+
     Every method may be called from many threads: searches run beside each other, and wait only for
-    the short moment in which a writer changes the vectors.
+    the short moments in which a writer changes the vectors. A fork gets a whole index of its own,
+    without the training that may be under way.
 
     dimension: length of the vectors, 1 to 65536.
+    recall: the share of queries that are to find their very nearest vector, above 0, up to 1; 1 compares
+        with all. The index measures itself, on vectors of its own that look for their nearest neighbour.
+        Queries that resemble a stored vector more than the stored ones resemble each other do better.
+    threads: that a search, or a training, may use, at least 1. One search of one query uses one anyway.
+    exact_up_to: vectors up to which none is passed over.
+    probes, depth: cells to look into, and candidates to score, instead of what `recall` would choose.
 
-    Structure: a faiss `IndexFlatIP` holds the vectors without gaps; `_ids[row]` is the id of each
-    row and `_rows[id]` its row. Removing moves the last row into the gap, which costs the same for
-    any number of vectors, where faiss's own removal moves all that come after.
+    Structure: `Rows` hold the vectors, `Cells` propose candidates among them, a `Trainer` makes new cells.
     """
 
-    def __init__(self, dimension: int = 256) -> None:
-        if (
-            isinstance(dimension, bool)
-            or not isinstance(dimension, int)
-            or not 1 <= dimension <= MAX_DIMENSION
-        ):
-            raise ValueError(
-                f"The dimension is {dimension!r}: a whole number from 1 to {MAX_DIMENSION} is allowed."
-            )
-        self.dimension = dimension
-        self._flat = faiss.IndexFlatIP(dimension)
-        self._ids = np.empty(0, dtype=np.int64)  # at least as long as there are rows
-        self._rows: dict[int, int] = {}
+    def __init__(
+        self,
+        dimension: int = 256,
+        *,
+        recall: float = 0.99,
+        threads: int = 1,
+        exact_up_to: int = EXACT_UP_TO,
+        probes: int | None = None,
+        depth: int | None = None,
+    ) -> None:
+        self.dimension = _whole("dimension", dimension, 1, MAX_DIMENSION)
+        self.recall = _share("recall", recall)
+        self.threads = _whole("number of threads", threads, 1)
+        self.exact_up_to = _whole("number of vectors that are searched exactly", exact_up_to, 0)
+        self.probes = None if probes is None else _whole("number of probes", probes, 1)
+        self.depth = None if depth is None else _whole("depth", depth, 1)
+        self.stamp: dict[str, str] = {}
+        self._rows = Rows(dimension)
         self._lock = ReadWriteLock()
+        self._approximation: Approximation | None = None
+        self._trained_on = 0
+        self._holds = 0
+        # Each is told the rows that change, for as long as somebody copies the vectors.
+        self._journals: list[set[int]] = []
+        self._trainer = Trainer(self)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -60,61 +115,78 @@ class VectorIndex:
     def ids(self) -> NDArray[np.int64]:
         """All ids, int64[n], in no particular order."""
         with self._lock.reading():
-            return np.array(self._ids[: len(self._rows)])
+            return self._rows.ids().copy()
+
+    def reconstruct(self, ids: ArrayLike) -> NDArray[np.float32]:
+        """The stored vectors, float32[n, dimension]. Raises KeyError for an id that is not there."""
+        wanted = self._check_ids(ids)
+        with self._lock.reading():
+            rows = self._rows.locate(wanted)
+            if (rows < 0).any():
+                raise KeyError(f"There is no vector of the id {wanted[rows < 0][0]}.")
+            return self._rows.vectors()[rows]
+
+    # Changing
 
     def add(self, ids: ArrayLike, vectors: ArrayLike) -> None:
         """Put vectors in, in place of those whose ids are there already.
 
         ids: int64[n], each 0 or above; of an id given twice, the last vector counts.
         vectors: float32[n, dimension], finite. Raises ValueError, and then nothing has changed.
+        Searches may see the first part of a large batch before the rest.
         """
         id_array = self._check_ids(ids)
         matrix = self._check_vectors(vectors)
         if len(id_array) != len(matrix):
             raise ValueError(f"{len(id_array)} ids were given for {len(matrix)} vectors: give one each.")
-        if len(id_array) == 0:
-            return
         # Of an id that is given twice only the last place is kept: np.unique finds first places.
         _, places = np.unique(id_array[::-1], return_index=True)
         if len(places) < len(id_array):
             keep = np.sort(len(id_array) - 1 - places)
             id_array, matrix = id_array[keep], matrix[keep]
-        with self._lock.writing():
-            known = np.fromiter((int(id_) in self._rows for id_ in id_array), dtype=bool, count=len(id_array))
-            if known.any():
-                rows = [self._rows[int(id_)] for id_ in id_array[known]]
-                self._matrix()[rows] = matrix[known]
-            self._append(id_array[~known], matrix[~known])
-
-    def _append(self, ids: NDArray[np.int64], matrix: NDArray[np.float32]) -> None:
-        start, end = len(self._rows), len(self._rows) + len(ids)
-        if end > len(self._ids):
-            grown = np.empty(max(end, 2 * len(self._ids)), dtype=np.int64)
-            grown[:start] = self._ids[:start]
-            self._ids = grown
-        self._flat.add(np.ascontiguousarray(matrix))
-        self._ids[start:end] = ids
-        self._rows.update(zip(ids.tolist(), range(start, end), strict=True))
+        for start in range(0, len(id_array), _CHUNK):
+            some, few = id_array[start : start + _CHUNK], matrix[start : start + _CHUNK]
+            with self._lock.writing(), limited(self.threads):
+                if self._approximation is not None:
+                    known = self._rows.locate(some)
+                    for row in known[known >= 0].tolist():
+                        self._approximation.cells.remove(row, self._rows.vectors()[row])
+                rows = self._rows.put(some, few)
+                if self._approximation is not None:
+                    self._approximation.cells.add(rows, few)
+                self._journal(rows)
+        self._train_if_due()
 
     def remove(self, ids: ArrayLike) -> int:
         """Take vectors out; gives how many there were. An id that is not there is passed over."""
         removed = 0
-        with self._lock.writing():
-            matrix = self._matrix()
-            for id_ in self._check_ids(ids).tolist():
-                row = self._rows.pop(id_, None)
-                if row is None:
-                    continue
-                last = len(self._rows)
-                if row != last:
-                    matrix[row] = matrix[last]
-                    self._ids[row] = self._ids[last]
-                    self._rows[int(self._ids[row])] = row
-                removed += 1
-            if removed:
-                count = len(self._rows)
-                self._flat.remove_ids(faiss.IDSelectorRange(count, count + removed))
+        wanted = np.unique(self._check_ids(ids))
+        for start in range(0, len(wanted), _CHUNK):
+            with self._lock.writing(), limited(self.threads):
+                for id_ in wanted[start : start + _CHUNK]:
+                    row = int(self._rows.locate(np.array([id_]))[0])
+                    if row >= 0:
+                        self._remove_row(row)
+                        removed += 1
+                if len(self._rows) <= self.exact_up_to // 2:
+                    self._approximation, self._trained_on = None, 0
         return removed
+
+    def _remove_row(self, row: int) -> None:
+        last = len(self._rows) - 1
+        if self._approximation is not None:
+            cells, vectors = self._approximation.cells, self._rows.vectors()
+            cells.remove(row, vectors[row])
+            if row != last:  # which takes its place
+                cells.rename(last, row, vectors[last])
+        self._rows.remove(row)
+        self._journal(np.array([row, last]))
+
+    def _journal(self, rows: NDArray[np.int64]) -> None:
+        for journal in self._journals:
+            journal.update(rows.tolist())
+
+    # Searching
 
     def search(
         self, queries: ArrayLike, k: int, *, allowed: Iterable[int] | None = None
@@ -122,61 +194,174 @@ class VectorIndex:
         """The k vectors of the largest inner product with each query, the largest first.
 
         queries: float32[m, dimension] or float32[dimension]. k: at least 1. allowed: the ids to
-        search among, at a cost in proportion to them; None for all.
+        search among, exactly, at a cost in proportion to them; None for all.
         Gives scores float32[m, k] and ids int64[m, k]; -1 where there are fewer than k vectors.
         """
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise ValueError(f"k is {k!r}: a whole number from 1 is allowed.")
+        _whole("k", k, 1)
         matrix = self._check_vectors(queries)
         # Taken in before the lock: an iterable that asks this very index would wait for itself.
         wanted = None if allowed is None else _distinct(allowed)
-        with self._lock.reading():
-            if wanted is None:
-                found = min(int(k), len(self._rows))
-                if found:
-                    scores, rows = self._flat.search(matrix, found)
-                    ids = self._ids[rows]
-            else:
-                rows_allowed = [self._rows[id_] for id_ in wanted if id_ in self._rows]
-                found = min(int(k), len(rows_allowed))
-                if found:
-                    among = self._matrix()[rows_allowed]
-                    scores, places = faiss.knn(matrix, among, found, metric=faiss.METRIC_INNER_PRODUCT)
-                    ids = self._ids[rows_allowed][places]
         all_scores = np.full((len(matrix), int(k)), NO_SCORE, dtype=np.float32)
         all_ids = np.full((len(matrix), int(k)), NO_ID, dtype=np.int64)
-        if found:
-            all_scores[:, :found], all_ids[:, :found] = scores, ids
+        with self._lock.reading(), limited(self.threads):
+            among = None if wanted is None else self._rows.locate(wanted)
+            if among is not None:
+                among = among[among >= 0]
+            found = min(int(k), len(self._rows) if among is None else len(among))
+            approximation = self._approximation if among is None else None
+            if found and len(matrix):
+                if approximation is None or _TOO_DEEP * approximation.depth_for(found) > len(self._rows):
+                    scores, ids = self._rows.nearest(matrix, found, among)
+                else:
+                    scores, ids = self._among_candidates(matrix, found, approximation)
+                all_scores[:, :found], all_ids[:, :found] = scores, ids
         return all_scores, all_ids
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a snapshot: one checksummed file, replaced as a whole. Raises OSError."""
+    def _among_candidates(
+        self, queries: NDArray[np.float32], k: int, approximation: Approximation
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        scores = np.empty((len(queries), k), dtype=np.float32)
+        ids = np.empty((len(queries), k), dtype=np.int64)
+        for n, rows in enumerate(approximation.candidates(queries, k)):
+            if len(rows) < k:  # these cells are all but empty
+                scores[n : n + 1], ids[n : n + 1] = self._rows.nearest(queries[n : n + 1], k)
+                continue
+            exact = self._rows.vectors().take(rows, axis=0) @ queries[n]
+            best = np.argsort(-exact, kind="stable")[:k]
+            scores[n], ids[n] = exact[best], self._rows.ids()[rows[best]]
+        return scores, ids
+
+    # Training
+
+    def status(self) -> IndexStatus:
+        """How the index searches at this moment."""
         with self._lock.reading():
-            count = len(self._rows)
-            ids, vectors = self._ids[:count].copy(), self._matrix().copy()
-        write_snapshot(path, ids, vectors)
+            approximation = self._approximation
+            cells, tuning = (
+                (None, None) if approximation is None else (approximation.cells, approximation.tuning)
+            )
+            return IndexStatus(
+                structure="exact" if cells is None else "cells",
+                vectors=len(self._rows),
+                cells=0 if cells is None else cells.count,
+                probes=0.0 if tuning is None else tuning.probes,
+                depth=0 if tuning is None else tuning.depth,
+                recall=1.0 if tuning is None else tuning.recall,
+                recall_target=self.recall,
+                trained_on=self._trained_on,
+                training=self._trainer.running,
+            )
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until no training is under way; False when it still is after `timeout` seconds."""
+        return self._trainer.wait(timeout)
+
+    def train(self) -> None:
+        """Train anew now, whether it is due or not, and wait for it. Raises what training raises."""
+        self._trainer.run()
+
+    def tune(self, recall: float | None = None) -> None:
+        """Measure again how many cells to look into, for another target recall or with what is there now."""
+        if recall is not None:
+            self.recall = _share("recall", recall)
+        self._trainer.tune()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """No training starts within the block; one that is due starts at its end. For filling an index."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+        self._train_if_due()
+
+    def _train_if_due(self) -> None:
+        count = len(self._rows)
+        due = count > max(self.exact_up_to, _GROWN * self._trained_on)
+        if due and self.recall < 1.0 and not self._holds:
+            self._trainer.start()
+
+    @contextmanager
+    def _copying(self) -> Iterator[set[int]]:
+        """Within the block, the numbers of the rows that change are written down in the set."""
+        journal: set[int] = set()
+        with self._lock.writing():
+            self._journals.append(journal)
+        try:
+            yield journal
+        finally:
+            with self._lock.writing():
+                # By identity: two empty sets are equal.
+                self._journals = [other for other in self._journals if other is not journal]
+
+    def _blocks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Copies of the ids and vectors of all rows, block by block, while others may change them.
+
+        Whoever asks for them does so within `_copying`, to know which rows have changed since.
+        """
+        start = 0
+        while True:
+            with self._lock.reading():
+                rows = slice(start, start + _BLOCK)
+                ids, vectors = self._rows.ids()[rows].copy(), self._rows.vectors()[rows].copy()
+            if not len(ids):
+                return
+            yield ids, vectors
+            start += len(ids)
+
+    # Snapshots
+
+    def save(self, path: str | os.PathLike[str], *, stamp: Mapping[str, str] | None = None) -> None:
+        """Write a snapshot: one checksummed file, replaced as a whole, while others search and write.
+
+        stamp: what to know it by again, see `read_stamp`. Raises OSError.
+        """
+        table = {"dimension": self.dimension, "stamp": dict(stamp or {})}
+        with self._copying() as journal, SnapshotWriter(path, table) as writer:
+            for ids, vectors in self._blocks():
+                writer.block(ids, vectors)
+            with self._lock.writing():
+                count, trained_on = len(self._rows), self._trained_on
+                changed = np.array([row for row in journal if row < count], dtype=np.int64)
+                patch = self._rows.ids()[changed], self._rows.vectors()[changed]
+                parts, entries = approximation_to(self._approximation)
+            parts |= {"changed": changed, "changed_ids": patch[0], "changed_vectors": patch[1]}
+            for name, array in parts.items():
+                writer.part(name, array)
+            writer.tell(vectors=count, approximation=entries, trained_on=trained_on)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> VectorIndex:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        recall: float = 0.99,
+        threads: int = 1,
+        exact_up_to: int = EXACT_UP_TO,
+        probes: int | None = None,
+        depth: int | None = None,
+    ) -> VectorIndex:
         """The index that a snapshot holds. Raises OSError, or `IndexCorruptError` for any damage."""
-        ids, vectors = read_snapshot(path)
-        try:
-            index = cls(vectors.shape[1])
-            index.add(ids, vectors)
-        except ValueError as error:
-            raise IndexCorruptError(f"{os.fspath(path)!r} holds what no index has: {error}") from error
-        if len(index) != len(ids):
-            raise IndexCorruptError(f"{os.fspath(path)!r} holds an id twice.")
+        with SnapshotReader(path) as reader:
+            try:
+                index = cls(
+                    reader.table["dimension"], recall=recall, threads=threads, exact_up_to=exact_up_to,
+                    probes=probes, depth=depth,
+                )  # fmt: skip
+                index.stamp = reader.table["stamp"]
+                index._rows = Rows.of(*reader.rows())
+                index._trained_on = reader.table["trained_on"]
+                index._approximation = approximation_from(reader, len(index._rows))
+            except (KeyError, TypeError, ValueError) as error:
+                # The checksums hold, so this was written by something else that uses the same form.
+                raise IndexCorruptError(f"{os.fspath(path)!r} holds what no index has ({error}).") from error
+        if index._approximation is None:
+            index._trained_on = 0
+        elif index._approximation.target != recall:
+            index._trainer.start(tune_only=True)
+        index._train_if_due()
         return index
-
-    def _matrix(self) -> NDArray[np.float32]:
-        """The vectors where faiss keeps them, float32[n, dimension]; valid until vectors are added."""
-        count = len(self._rows)
-        if not count:
-            return np.empty((0, self.dimension), dtype=np.float32)
-        flat: Any = faiss.rev_swig_ptr(self._flat.get_xb(), count * self.dimension)
-        matrix: NDArray[np.float32] = flat.reshape(count, self.dimension)
-        return matrix
 
     def _check_ids(self, ids: ArrayLike) -> NDArray[np.int64]:
         array = np.asarray(ids)
@@ -204,8 +389,26 @@ class VectorIndex:
         return matrix
 
 
-def _distinct(ids: Iterable[int]) -> set[int]:
+def _whole(what: str, value: object, least: int, most: int | None = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        allowed = False
+    else:
+        allowed = most is None or value <= most
+    if not allowed:
+        up_to = "" if most is None else f" to {most}"
+        raise ValueError(f"The {what} is {value!r}: a whole number from {least}{up_to} is allowed.")
+    return int(value)  # type: ignore[call-overload,no-any-return]
+
+
+def _share(what: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value <= 1.0:
+        raise ValueError(f"The {what} is {value!r}: a number above 0, up to 1, is allowed.")
+    return float(value)
+
+
+def _distinct(ids: Iterable[int]) -> NDArray[np.int64]:
     try:
-        return {operator.index(id_) for id_ in ids}
+        wanted = {operator.index(id_) for id_ in ids}
+        return np.array([id_ for id_ in wanted if 0 <= id_ <= np.iinfo(np.int64).max], dtype=np.int64)
     except TypeError as error:
         raise ValueError("The allowed ids are integers.") from error
