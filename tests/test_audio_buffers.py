@@ -14,6 +14,8 @@ from voiceprint import audio
 from voiceprint.audio import duration, to_mono
 from voiceprint.errors import InvalidArgumentError, InvalidAudioError
 
+RELEASED = memoryview(b"12")
+RELEASED.release()
 TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
 
 
@@ -101,6 +103,9 @@ def test_a_small_overshoot_is_clipped() -> None:
     ("buffer", "says"),
     [
         (b"", "empty"),
+        (memoryview(b""), "empty"),
+        (memoryview(b"").cast("c"), "empty"),
+        (RELEASED, "cannot be read"),
         (b"\0\0\0", r"3 bytes is not a whole number of samples of 16 bits .*encoding"),
         (bytearray(5), "5 bytes"),
         (memoryview(b"\0" * 7), "7 bytes"),

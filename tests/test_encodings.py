@@ -14,6 +14,7 @@ import soundfile
 import soxr
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_audio import SUBTYPES, every_encoding, raw
 from voices import Voices, saved
 
 from voiceprint import OpusAgentVoiceRecognizer, Verification, assess, preprocess_audio
@@ -21,26 +22,6 @@ from voiceprint.audio import Encoding, as_pcm, duration, g711, to_mono
 from voiceprint.errors import InvalidAudioError
 
 TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)
-
-# Each raw encoding with what libsndfile calls it: soundfile writes the bytes that ours must read.
-SUBTYPES: dict[Encoding, str] = {
-    "pcm_u8": "PCM_U8",
-    "pcm": "PCM_16",
-    "pcm_s16le": "PCM_16",
-    "pcm_s24le": "PCM_24",
-    "pcm_s32le": "PCM_32",
-    "pcm_f32le": "FLOAT",
-    "mulaw": "ULAW",
-    "alaw": "ALAW",
-}
-every_encoding = pytest.mark.parametrize("encoding", SUBTYPES)
-
-
-def raw(samples: Any, encoding: Encoding, rate: int = 8000) -> bytes:
-    """`samples` in [-1, 1] as libsndfile writes them without a header."""
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format="RAW", subtype=SUBTYPES[encoding], endian="LITTLE")
-    return file.getvalue()
 
 
 def test_every_encoding_is_tested() -> None:

@@ -105,7 +105,7 @@ def _viewed(view: memoryview) -> memoryview | npt.NDArray[Any]:
     try:
         if view.format in ("B", "b", "c") and view.ndim == 1:
             if view.c_contiguous:
-                return view.cast("B")
+                return view.cast("B") if view.nbytes else memoryview(b"")  # which cannot be cast
             raise InvalidAudioError("audio is a memoryview with gaps: give bytes(view)")
         return np.asarray(view)
     except (ValueError, TypeError, BufferError, NotImplementedError, RuntimeError) as error:
