@@ -142,6 +142,15 @@ def test_short_and_odd_channels_never_fail(count: int, channels: int, seed: int)
         assert not channels_differ(buffer, 8000)
 
 
+def test_the_callers_numpy_error_settings_do_not_leak_in() -> None:
+    noise = rng().uniform(-1, 1, (9000, 2))
+    for scale in (1e-300, 1e-38, 1e-22, 1e-9, [1, 1e-38], [1, 0]):
+        with np.errstate(all="raise", under="ignore"):
+            buffer = noise * scale
+        with np.errstate(all="raise"):
+            assert not channels_differ(buffer, 8000)
+
+
 # Choosing a channel
 
 

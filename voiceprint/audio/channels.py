@@ -38,6 +38,7 @@ MIXED: Final = (
 _ALIKE: Final = 0.7
 _LEAST_VARIETY_DB: Final = 3.8
 _QUIETEST: Final = 1e-5  # of the power of the loudest channel: -50 dB
+_SILENCE: Final = 1e-9  # energy of a frame, that of an amplitude of some 1e-7
 _LAGS: Final = 3  # frames of 16 ms, to either side
 _SHORTEST_S: Final = 0.5  # less says nothing of a voice anyway
 _BLOCK_S: Final = 60  # bounds the memory for an hour of audio
@@ -60,15 +61,16 @@ def channels_differ(audio_buffer: npt.NDArray[Any], sample_rate: int) -> bool:
     rows = [row for place, row in enumerate(rows) if not place or not np.array_equal(row, rows[0])]
     if len(rows) < 2:
         return False
-    energies = [_energies(row, sample_rate) for row in rows]
-    loud = [float(np.percentile(each.sum(axis=1), 95)) for each in energies]
-    counting = [
-        np.sqrt(each)
-        for each, level in zip(energies, loud, strict=True)
-        if level > max(loud) * _QUIETEST
-        and spectrum.variety(spectrum.active_frames(each)) > _LEAST_VARIETY_DB
-    ]
-    return any(_likeness(one, other) < _ALIKE for one, other in combinations(counting, 2))
+    with np.errstate(all="ignore"):  # the state is the caller's; with "raise" an underflow would escape
+        energies = [_energies(row, sample_rate) for row in rows]
+        loud = [float(np.percentile(each.sum(axis=1), 95)) for each in energies]
+        least = max(max(loud) * _QUIETEST, _SILENCE)
+        counting = [
+            np.sqrt(each)
+            for each, level in zip(energies, loud, strict=True)
+            if level > least and spectrum.variety(spectrum.active_frames(each)) > _LEAST_VARIETY_DB
+        ]
+        return any(_likeness(one, other) < _ALIKE for one, other in combinations(counting, 2))
 
 
 def warn_if_mixed(audio_buffer: npt.NDArray[Any], sample_rate: int) -> None:

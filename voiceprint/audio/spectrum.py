@@ -108,7 +108,8 @@ def active_frames(energies: Floats) -> Floats:
     """The louder frames of band energies float32[t, f], evened out in time; as many as there are."""
     smoothed = _moving_average(energies, _SMOOTHED)
     level = smoothed.sum(axis=1)
-    return smoothed[level > float(np.percentile(level, 95)) * _ACTIVE]
+    active: Floats = smoothed[level > float(np.percentile(level, 95)) * _ACTIVE]
+    return active
 
 
 def variety(energies: Floats) -> float:
