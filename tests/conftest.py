@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 from redis_server import end_shared
 from voices import BandEncoder, Voices, load_voices
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer
+from voiceprint.cli import main
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +42,22 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def voices() -> Voices:
     """The utterances of the sample callers, by name."""
     return load_voices()
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line as the script does: (exit code, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["voiceprint", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return run
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import array
 import subprocess
 import sys
 from typing import Any
@@ -13,6 +14,8 @@ from voiceprint import audio
 from voiceprint.audio import duration, to_mono
 from voiceprint.errors import InvalidArgumentError, InvalidAudioError
 
+RELEASED = memoryview(b"12")
+RELEASED.release()
 TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
 
 
@@ -99,9 +102,16 @@ def test_a_small_overshoot_is_clipped() -> None:
 @pytest.mark.parametrize(
     ("buffer", "says"),
     [
-        (b"\0\0", r"not bytes.*np\.frombuffer\(audio, dtype=np\.int16\)"),
-        (bytearray(4), "np.frombuffer"),
-        (memoryview(b"\0\0"), "np.frombuffer"),
+        (b"", "empty"),
+        (memoryview(b""), "empty"),
+        (memoryview(b"").cast("c"), "empty"),
+        (RELEASED, "cannot be read"),
+        (b"\0\0\0", r"3 bytes is not a whole number of samples of 16 bits .*encoding"),
+        (bytearray(5), "5 bytes"),
+        (memoryview(b"\0" * 7), "7 bytes"),
+        (memoryview(bytes(8))[::2], "gaps"),
+        (memoryview(bytes(8)).cast("q"), "dtype int64"),
+        (array.array("i", [1, 2]), "not array"),
         ([0.0, 0.1], r"not list.*np\.asarray"),
         ((0.0,), "np.asarray"),
         ("call.wav", "load_audio"),

@@ -105,7 +105,7 @@ def test_a_named_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
         (bytes(5000), "not an audio file"),
     ],
 )
-@pytest.mark.parametrize("name", ["x.wav", "x.raw", "x"])
+@pytest.mark.parametrize("name", ["x.wav", "x"])
 def test_what_is_no_audio_is_refused(tmp_path: Path, content: bytes, says: str, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)

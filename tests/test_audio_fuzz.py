@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
-from voiceprint.audio import AudioQuality, assess, to_mono
+from voiceprint.audio import AudioQuality, Encoding, assess, to_mono
 from voiceprint.errors import InvalidAudioError
 
 DTYPES = [
@@ -18,6 +18,8 @@ RATES: list[Any] = [
     8000, 11025, 16000, 22050, 44100, 48000, np.int32(16000), 16000.0, 7999, 48001, 0, -1, 10**30,
     True, None, "16000", float("nan"), float("inf"), 16000.5, 1j, np.array(16000), [16000],
 ]  # fmt: skip
+ENCODINGS: list[Any] = [*get_args(Encoding), "mulaw", "alaw", "ulaw", "", None, 8, ["pcm"]]
+CHANNELS: list[Any] = [0, 0, 1, np.int8(0), -1, 8, 10**30, True, "0", 0.0, float("nan")]
 
 
 def _shape(rng: np.random.Generator) -> tuple[int, ...]:
@@ -55,6 +57,10 @@ def _disguised(rng: np.random.Generator, array: np.ndarray) -> Any:
         lambda: array.tobytes(),
         lambda: array.tolist(),
         lambda: memoryview(array.tobytes()),
+        lambda: bytearray(array.tobytes()),
+        lambda: memoryview(array.tobytes())[:: rng.choice([1, 2, -1])],
+        lambda: memoryview(array) if array.dtype.kind in "iufb?" else None,
+        lambda: memoryview(np.frombuffer(array.tobytes() or b"0", np.uint8).reshape(1, -1)),
         lambda: array.reshape(-1)[0] if array.size else None,
         lambda: {"audio": array},
     ]
@@ -83,8 +89,13 @@ def test_hostile_buffers_give_a_typed_error_or_a_valid_answer(block: int) -> Non
         rng = np.random.default_rng((2026, block, number))
         buffer = _hostile(rng)
         rate = RATES[rng.integers(len(RATES))] if rng.uniform() < 0.4 else 16000
+        how: dict[str, Any] = {}
+        if rng.uniform() < 0.4:
+            how["encoding"] = ENCODINGS[rng.integers(len(ENCODINGS))]
+        if rng.uniform() < 0.2:
+            how["channel"] = CHANNELS[rng.integers(len(CHANNELS))]
         try:
-            mono = to_mono(buffer, rate)
+            mono = to_mono(buffer, rate, **how)
         except InvalidAudioError as exc:
             refusal = str(exc)
         else:
@@ -92,7 +103,7 @@ def test_hostile_buffers_give_a_typed_error_or_a_valid_answer(block: int) -> Non
         if refusal:
             assert len(refusal) < 300
             with pytest.raises(InvalidAudioError):
-                assess(buffer, sample_rate=rate)
+                assess(buffer, sample_rate=rate, **how)
             continue
         accepted += 1
         assert mono.dtype == np.float32
@@ -102,8 +113,9 @@ def test_hostile_buffers_give_a_typed_error_or_a_valid_answer(block: int) -> Non
         assert mono.flags.c_contiguous
         assert mono.flags.writeable
         assert np.abs(mono).max() <= 1.0  # False for NaN as well
-        assert not np.shares_memory(mono, buffer)
-        quality = assess(buffer, sample_rate=rate)
+        if isinstance(buffer, np.ndarray):
+            assert not np.shares_memory(mono, buffer)
+        quality = assess(buffer, sample_rate=rate, **how)
         assert isinstance(quality, AudioQuality)
         assert np.isfinite([v for k, v in quality.model_dump().items() if k != "feedback"]).all()
     assert accepted >= 10, (

@@ -15,7 +15,6 @@ import soundfile
 
 import voiceprint
 from voiceprint import JSONStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig, load_audio
-from voiceprint.cli import main
 from voiceprint.storage.transfer import digest
 
 VOICES = Path(__file__).resolve().parents[1] / "examples/voices"
@@ -26,21 +25,6 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in VoiceFingerprintConfig.model_fields:
         monkeypatch.delenv(f"VOICE_{name.upper()}", raising=False)
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command line as the script does: (exit code, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["voiceprint", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        code = end.value.code
-        return (0 if code is None else int(code)), out, err
-
-    return run
 
 
 @pytest.fixture(scope="session")

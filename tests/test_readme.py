@@ -40,6 +40,7 @@ def test_every_python_example_runs_in_the_order_of_the_page(folder):
     assert done.stdout.startswith("amara (0.9")
     assert "is on plan gold" in done.stdout
     assert "'no_speech'" in done.stdout
+    assert done.stdout.count("('amara', ") == 3, "on the line, in a channel, and from an event loop"
 
 
 def test_every_command_of_the_quick_start_succeeds(folder):

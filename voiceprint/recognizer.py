@@ -10,7 +10,17 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import SAMPLE_RATE, AudioQuality, assess, to_mono
+from voiceprint.audio import (
+    MIXED,
+    SAMPLE_RATE,
+    AudioBuffer,
+    AudioQuality,
+    Encoding,
+    as_pcm,
+    assess,
+    to_mono,
+    warn_if_mixed,
+)
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.encoder import Encoder, default_encoder
 from voiceprint.errors import (
@@ -47,10 +57,14 @@ class OpusAgentVoiceRecognizer:
         of an attribute counts from the next call on.
     encoder: an `Encoder`; None takes Resemblyzer's, loaded once per process, at its first use.
 
-    Audio buffers are arrays of int16, int32, uint8 or float in [-1, 1], mono or with channels, at
-    `sample_rate` 8000 to 48000 Hz. Every method that takes one raises `InvalidAudioError` for a
-    buffer that is not audio, and `AudioQualityError` for audio that is too short or too poor; the
-    store's errors pass through.
+    Audio buffers are arrays of int16, int32, uint8 or float in [-1, 1], mono or with channels, or
+    bytes of one channel, at `sample_rate` 8000 to 48000 Hz. Every method that takes one also takes
+        encoding: of bytes; "pcm" is 16-bit little-endian. "mulaw" and "alaw" are G.711 codes, as
+            bytes or uint8 arrays; for the other names see `voiceprint.audio.encodings.Encoding`.
+        channel: index of the channel to use, such as the caller's. None mixes them by mean; where
+            they hold different voices, the quality's feedback and a warning in the log say so.
+    It raises `InvalidAudioError` for a buffer that is not audio, and `AudioQualityError` for audio
+    that is too short or too poor; the store's errors pass through.
     """
 
     def __init__(
@@ -78,14 +92,22 @@ class OpusAgentVoiceRecognizer:
     # Audio
 
     def get_embedding(
-        self, audio_buffer: NDArray[Any], *, sample_rate: int = SAMPLE_RATE
+        self,
+        audio_buffer: AudioBuffer,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
     ) -> NDArray[np.float32]:
         """The embedding of the voice: float32[256] of length 1.
 
         Any amount of speech will do; without speech, `AudioQualityError`. Raises `DisabledError`.
         """
         self._check_enabled()
-        return self._embed(audio_buffer, sample_rate)
+        audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
+        embedding = self._embed(audio, sample_rate)
+        warn_if_mixed(audio, sample_rate)
+        return embedding
 
     def _embed(self, audio_buffer: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
         audio = to_mono(audio_buffer, sample_rate, self.encoder.sample_rate)
@@ -135,6 +157,8 @@ class OpusAgentVoiceRecognizer:
         return self._embed(audio_buffer, sample_rate)
 
     def _check_quality(self, quality: AudioQuality) -> None:
+        if "channels_differ" in quality.feedback:
+            logger.warning(MIXED)
         minimum = self.config.min_audio_quality
         if quality.score < minimum:
             raise AudioQualityError(
@@ -155,10 +179,12 @@ class OpusAgentVoiceRecognizer:
     def enroll_caller(
         self,
         caller_id: str,
-        audio_buffer: NDArray[Any],
+        audio_buffer: AudioBuffer,
         metadata: dict[str, Any] | None = None,
         *,
         sample_rate: int = SAMPLE_RATE,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
     ) -> Voiceprint:
         """Store a voiceprint of a new or known caller, and return it.
 
@@ -167,22 +193,31 @@ class OpusAgentVoiceRecognizer:
         `max_voiceprints_per_caller` the caller's oldest print is replaced. Raises `DisabledError`,
         `InvalidArgumentError` for a caller id or metadata that cannot be stored.
         """
-        voiceprint = self._voiceprint(caller_id, audio_buffer, metadata, sample_rate)
+        voiceprint = self._voiceprint(caller_id, audio_buffer, metadata, sample_rate, encoding, channel)
         return self.storage.save(voiceprint, max_voiceprints=self.config.max_voiceprints_per_caller)
 
     def _voiceprint(
-        self, caller_id: str, audio_buffer: NDArray[Any], metadata: dict[str, Any] | None, sample_rate: int
+        self,
+        caller_id: str,
+        audio_buffer: AudioBuffer,
+        metadata: dict[str, Any] | None,
+        sample_rate: int,
+        encoding: Encoding,
+        channel: int | None,
     ) -> Voiceprint:
         self._check_enabled()
         caller_id, metadata = check_caller_id(caller_id), check_metadata(metadata)  # before the costly part
-        embedding = self._enrollable(audio_buffer, sample_rate)
+        audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
+        embedding = self._enrollable(audio, sample_rate)
         return Voiceprint(caller_id, embedding, metadata, encoder=self.encoder.name)
 
     def enroll_many(
         self,
-        samples: Iterable[tuple[str, NDArray[Any], dict[str, Any] | None]],
+        samples: Iterable[tuple[str, AudioBuffer, dict[str, Any] | None]],
         *,
         sample_rate: int = SAMPLE_RATE,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
     ) -> list[Voiceprint | VoiceprintError]:
         """Enrol (caller_id, audio, metadata) samples; gives for each, in order, the print or the error.
 
@@ -209,7 +244,9 @@ class OpusAgentVoiceRecognizer:
                     )
                     continue
                 try:
-                    voiceprint = self._voiceprint(caller_id, audio_buffer, metadata, sample_rate)
+                    voiceprint = self._voiceprint(
+                        caller_id, audio_buffer, metadata, sample_rate, encoding, channel
+                    )
                 except VoiceprintError as error:  # the result of this sample
                     results.append(error)
                     continue
@@ -238,7 +275,12 @@ class OpusAgentVoiceRecognizer:
     # Identification
 
     def match_caller(
-        self, audio_buffer: NDArray[Any], *, sample_rate: int = SAMPLE_RATE
+        self,
+        audio_buffer: AudioBuffer,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
     ) -> tuple[str, float, dict[str, Any]] | None:
         """Who is calling: (caller_id, similarity, metadata), or None for nobody who is enrolled.
 
@@ -246,7 +288,9 @@ class OpusAgentVoiceRecognizer:
         `last_seen`. The audio needs 1 s of speech and `min_audio_quality`. None, without a look at
         the audio, when fingerprinting is disabled.
         """
-        matches = self.identify(audio_buffer, k=1, sample_rate=sample_rate)
+        matches = self.identify(
+            audio_buffer, k=1, sample_rate=sample_rate, encoding=encoding, channel=channel
+        )
         if not matches or not matches[0].accepted:
             return None
         best = matches[0]
@@ -255,10 +299,12 @@ class OpusAgentVoiceRecognizer:
 
     def identify(
         self,
-        audio_buffer: NDArray[Any],
+        audio_buffer: AudioBuffer,
         k: int = 5,
         *,
         sample_rate: int = SAMPLE_RATE,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
     ) -> list[Match]:
@@ -274,12 +320,13 @@ class OpusAgentVoiceRecognizer:
             raise InvalidArgumentError(f"k is {shown(k)}: a whole number from 1 is allowed.")
         k = int(k)
         limit = self._threshold(threshold)
+        audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
         if candidates is None:
-            probe = self._probe(audio_buffer, sample_rate)
+            probe = self._probe(audio, sample_rate)
             ranked = self._current_gallery().best(self.storage, probe, k)
         else:
             callers = self._candidates(candidates)
-            probe = self._probe(audio_buffer, sample_rate)
+            probe = self._probe(audio, sample_rate)
             ranked = rank(probe, [print_ for caller in callers for print_ in self._prints(caller)])[:k]
         return [
             Match(
@@ -293,7 +340,13 @@ class OpusAgentVoiceRecognizer:
         ]
 
     def verify_caller(
-        self, caller_id: str, audio_buffer: NDArray[Any], *, sample_rate: int = SAMPLE_RATE
+        self,
+        caller_id: str,
+        audio_buffer: AudioBuffer,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
     ) -> Verification:
         """Whether the voice is that of the caller it is said to be.
 
@@ -306,7 +359,8 @@ class OpusAgentVoiceRecognizer:
         if not prints:
             what = "enrolled" if caller is None else f"enrolled with the encoder {self.encoder.name!r}"
             raise CallerNotFoundError(f"The caller {caller_id!r} is not {what}: enrol the caller first.")
-        best = rank(self._probe(audio_buffer, sample_rate), prints)[0]
+        audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
+        best = rank(self._probe(audio, sample_rate), prints)[0]
         threshold = self.config.similarity_threshold
         accepted = best.similarity >= threshold
         if accepted:
@@ -382,28 +436,45 @@ class OpusAgentVoiceRecognizer:
     async def aenroll_caller(
         self,
         caller_id: str,
-        audio_buffer: NDArray[Any],
+        audio_buffer: AudioBuffer,
         metadata: dict[str, Any] | None = None,
         *,
         sample_rate: int = SAMPLE_RATE,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
     ) -> Voiceprint:
         """`enroll_caller` without blocking the event loop."""
         return await asyncio.to_thread(
-            self.enroll_caller, caller_id, audio_buffer, metadata, sample_rate=sample_rate
+            self.enroll_caller,
+            caller_id,
+            audio_buffer,
+            metadata,
+            sample_rate=sample_rate,
+            encoding=encoding,
+            channel=channel,
         )
 
     async def amatch_caller(
-        self, audio_buffer: NDArray[Any], *, sample_rate: int = SAMPLE_RATE
+        self,
+        audio_buffer: AudioBuffer,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
     ) -> tuple[str, float, dict[str, Any]] | None:
         """`match_caller` without blocking the event loop."""
-        return await asyncio.to_thread(self.match_caller, audio_buffer, sample_rate=sample_rate)
+        return await asyncio.to_thread(
+            self.match_caller, audio_buffer, sample_rate=sample_rate, encoding=encoding, channel=channel
+        )
 
     async def aidentify(
         self,
-        audio_buffer: NDArray[Any],
+        audio_buffer: AudioBuffer,
         k: int = 5,
         *,
         sample_rate: int = SAMPLE_RATE,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
     ) -> list[Match]:
@@ -413,6 +484,8 @@ class OpusAgentVoiceRecognizer:
             audio_buffer,
             k,
             sample_rate=sample_rate,
+            encoding=encoding,
+            channel=channel,
             threshold=threshold,
             candidates=candidates,
         )

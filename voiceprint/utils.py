@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from voiceprint.audio import SAMPLE_RATE, to_mono
+from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Encoding, as_pcm, to_mono, warn_if_mixed
 from voiceprint.validation import unit_vector
 
 if TYPE_CHECKING:
@@ -15,14 +15,23 @@ __all__ = ["normalize_embedding", "preprocess_audio"]
 
 
 def preprocess_audio(
-    audio_buffer: NDArray[np.generic], sample_rate: int = SAMPLE_RATE
+    audio_buffer: AudioBuffer,
+    sample_rate: int = SAMPLE_RATE,
+    *,
+    encoding: Encoding = "pcm",
+    channel: int | None = None,
 ) -> NDArray[np.float32]:
     """Audio of any accepted kind as the encoder takes it: float32[n], mono, 16 kHz, in [-1, 1].
 
-    `audio_buffer`: int16, int32, uint8 or float array, 1-D or 2-D. `sample_rate`: 8000 to 48000 Hz.
-    Raises `InvalidAudioError`.
+    `audio_buffer`: int16, int32, uint8 or float array, 1-D or 2-D, or bytes. `sample_rate`: 8000 to
+    48000 Hz. `encoding` of bytes, "pcm" being 16-bit little-endian; "mulaw" and "alaw" also of uint8
+    arrays. `channel`: index; None mixes, and logs a warning where the channels differ. Raises
+    `InvalidAudioError`.
     """
-    return to_mono(audio_buffer, sample_rate)
+    audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
+    mono = to_mono(audio, sample_rate)
+    warn_if_mixed(audio, sample_rate)
+    return mono
 
 
 def normalize_embedding(embedding: ArrayLike) -> NDArray[np.float32]:

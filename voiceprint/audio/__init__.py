@@ -1,17 +1,32 @@
 """Audio in: buffers and files made mono, speech found, quality scored."""
 
-from voiceprint.audio.buffers import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, SAMPLE_RATE, duration, to_mono
+from voiceprint.audio.buffers import (
+    MAX_SAMPLE_RATE,
+    MIN_SAMPLE_RATE,
+    SAMPLE_RATE,
+    as_pcm,
+    duration,
+    to_mono,
+)
+from voiceprint.audio.channels import MIXED, channels_differ, warn_if_mixed
+from voiceprint.audio.encodings import AudioBuffer, Encoding
 from voiceprint.audio.files import load_audio
 from voiceprint.audio.quality import AudioQuality, Feedback, assess
 
 __all__ = [
     "MAX_SAMPLE_RATE",
     "MIN_SAMPLE_RATE",
+    "MIXED",
     "SAMPLE_RATE",
+    "AudioBuffer",
     "AudioQuality",
+    "Encoding",
     "Feedback",
+    "as_pcm",
     "assess",
+    "channels_differ",
     "duration",
     "load_audio",
     "to_mono",
+    "warn_if_mixed",
 ]

@@ -7,11 +7,12 @@ message: a voice is biometric data, and messages end in logs.
 
 from __future__ import annotations
 
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from voiceprint.audio.encodings import AudioBuffer, Encoding, check_encoding, coded, decoded
 from voiceprint.errors import InvalidArgumentError, InvalidAudioError
 
 SAMPLE_RATE: Final = 16000
@@ -29,24 +30,34 @@ _PEAK_INT16: Final = 32768 * 1.01  # a float peak up to here looks like int16 va
 
 
 def to_mono(
-    audio_buffer: npt.ArrayLike, sample_rate: int, target_rate: int = SAMPLE_RATE
+    audio_buffer: AudioBuffer,
+    sample_rate: int,
+    target_rate: int = SAMPLE_RATE,
+    *,
+    encoding: Encoding = "pcm",
+    channel: int | None = None,
 ) -> npt.NDArray[np.float32]:
     """Give a buffer as mono float32 at `target_rate`.
 
     Args:
         audio_buffer: a numpy array of int16, int32, uint8 (unsigned PCM, 128 is zero), float32 or
             float64 in [-1, 1], in any byte order; 1-D, or 2-D in either axis order: the shorter
-            axis is the channels (the last one where both are equal), at most 8, mixed by mean.
-            Floats that overshoot to at most 2 are clipped. At most an hour.
+            axis is the channels (the last one where both are equal), at most 8. Floats that
+            overshoot to at most 2 are clipped. Or bytes, bytearray or memoryview of one channel. At
+            most an hour.
         sample_rate: of the buffer, an integral number of Hz in 8000..48000.
         target_rate: of the result, in the same range.
+        encoding: of bytes ("pcm" is 16-bit little-endian), or of an array of G.711 codes; see
+            `voiceprint.audio.encodings.Encoding`.
+        channel: index of the channel to take, from 0; None mixes them by mean.
 
     Returns:
         float32[n] in [-1, 1], contiguous, n >= 1, never sharing memory with `audio_buffer`.
         Resampled by soxr ("HQ") where the rates differ.
 
     Raises:
-        InvalidAudioError: the buffer or its sample rate cannot be used; says why and what to do.
+        InvalidAudioError: the buffer, its sample rate, encoding or channel cannot be used; says why
+            and what to do.
         InvalidArgumentError: `target_rate` is out of range.
     """
     rate = check_sample_rate(sample_rate)
@@ -56,7 +67,7 @@ def to_mono(
             f"target_rate must be a whole number of {MIN_SAMPLE_RATE}..{MAX_SAMPLE_RATE} Hz, "
             f"not {_shown(target_rate)}"
         )
-    samples, channel_axis = _checked(audio_buffer, rate)
+    samples, channel_axis = _opened(audio_buffer, rate, encoding, channel)
     # The state of numpy's error handling is the caller's; with "raise" an underflow to zero would escape.
     with np.errstate(all="ignore"):
         mono = _scaled(samples, channel_axis)
@@ -65,16 +76,37 @@ def to_mono(
     return mono
 
 
-def duration(audio_buffer: npt.ArrayLike, sample_rate: int) -> float:
+def as_pcm(
+    audio_buffer: AudioBuffer, sample_rate: int, *, encoding: Encoding = "pcm", channel: int | None = None
+) -> npt.NDArray[Any]:
+    """Give a buffer as an array that needs no more explanation: decoded, and with the channel chosen.
+
+    Arguments and errors are those of `to_mono`, which takes the result with the same `sample_rate`
+    alone. Values are not looked at; an array that is PCM already is not copied.
+    """
+    return _opened(audio_buffer, check_sample_rate(sample_rate), encoding, channel)[0]
+
+
+def channels(audio_buffer: AudioBuffer, sample_rate: int) -> list[npt.NDArray[Any]]:
+    """The channels of an array, or the one of bytes, as 1-D views of it.
+
+    Raises:
+        InvalidAudioError: the type, shape or sample rate cannot be used.
+    """
+    samples, channel_axis = _opened(audio_buffer, check_sample_rate(sample_rate), "pcm", None)
+    return [samples] if channel_axis is None else [*np.moveaxis(samples, channel_axis, 0)]
+
+
+def duration(audio_buffer: AudioBuffer, sample_rate: int, *, encoding: Encoding = "pcm") -> float:
     """Seconds of audio in a buffer, from its own sample count: samples per channel / `sample_rate`.
 
     Takes what `to_mono` takes, but does not look at the values.
 
     Raises:
-        InvalidAudioError: the type, shape or sample rate cannot be used.
+        InvalidAudioError: the type, shape, encoding or sample rate cannot be used.
     """
     rate = check_sample_rate(sample_rate)
-    samples, channel_axis = _checked(audio_buffer, rate)
+    samples, channel_axis = _checked(coded(audio_buffer, check_encoding(encoding)), rate)
     return _frame_count(samples, channel_axis) / rate
 
 
@@ -111,20 +143,29 @@ def resample(mono: npt.NDArray[np.float32], rate: int, target: int) -> npt.NDArr
     return np.ascontiguousarray(resampled, dtype=np.float32)
 
 
-def _checked(audio_buffer: object, rate: int) -> tuple[npt.NDArray[Any], int | None]:
-    """The buffer as a plain array, and its channel axis (None: 1-D). Looks at type and shape only."""
-    if not isinstance(audio_buffer, np.ndarray):
-        _refuse_type(audio_buffer)
-    if isinstance(audio_buffer, np.ma.MaskedArray):
-        raise InvalidAudioError("audio is a masked array: fill the masked samples, audio.filled(0)")
-    samples = np.asarray(audio_buffer)  # subclasses may redefine what every operation means
+def _opened(
+    audio_buffer: object, rate: int, encoding: Encoding, channel: int | None
+) -> tuple[npt.NDArray[Any], int | None]:
+    """The buffer as an array of PCM with the channel chosen, and its channel axis (None: 1-D)."""
+    encoding = check_encoding(encoding)
+    samples, channel_axis = _checked(coded(audio_buffer, encoding), rate)
+    if channel is not None:
+        count = 1 if channel_axis is None else samples.shape[channel_axis]
+        if isinstance(channel, bool) or not isinstance(channel, int | np.integer) or not 0 <= channel < count:
+            there = "1 channel: 0" if count == 1 else f"{count} channels: one of 0 to {count - 1}"
+            raise InvalidAudioError(
+                f"channel is {_shown(channel)}, and the audio has {there}, or None for all, is allowed"
+            )
+        if channel_axis is not None:
+            samples, channel_axis = np.moveaxis(samples, channel_axis, 0)[channel], None
+    # Only now: what was refused for its length, or not chosen, is not worth decoding.
+    return decoded(samples, encoding), channel_axis
+
+
+def _checked(samples: npt.NDArray[Any], rate: int) -> tuple[npt.NDArray[Any], int | None]:
+    """The array, and its channel axis (None: 1-D). Looks at the shape only."""
     if samples.ndim not in (1, 2):
         raise InvalidAudioError(f"audio has {samples.ndim} dimensions: give [samples] or [samples, channels]")
-    if samples.dtype.kind + str(samples.dtype.itemsize) not in ("i2", "i4", "u1", "f4", "f8"):
-        kind = "structured or text" if samples.dtype.kind in "VSU" else samples.dtype.name
-        raise InvalidAudioError(
-            f"audio has dtype {kind}: convert it to int16, int32, uint8, float32 or float64"
-        )
     if not samples.size:
         raise InvalidAudioError(f"audio is empty (shape {samples.shape}): give at least one sample")
     channel_axis = None
@@ -180,17 +221,6 @@ def _check_floats(samples: npt.NDArray[Any]) -> None:
     raise InvalidAudioError(
         f"float audio must lie in [-1, 1], its peak is {peak:.3g}: scale it, or pass integers"
     )
-
-
-def _refuse_type(value: object) -> NoReturn:
-    name = type(value).__name__
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        advice = "decode PCM with np.frombuffer(audio, dtype=np.int16)"
-    elif isinstance(value, (list, tuple)):
-        advice = "convert it with np.asarray(audio, dtype=np.float32)"
-    else:
-        advice = "load files with load_audio(path)" if isinstance(value, str) else "give its samples"
-    raise InvalidAudioError(f"audio must be a numpy array, not {name}: {advice}")
 
 
 def _frame_count(samples: npt.NDArray[Any], channel_axis: int | None) -> int:

@@ -1,4 +1,4 @@
-"""Audio files in: WAV, FLAC, OGG, MP3 and what else libsndfile reads."""
+"""Audio files in: WAV, FLAC, OGG, MP3 and what else libsndfile reads, and files without a header."""
 
 from __future__ import annotations
 
@@ -10,11 +10,25 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from voiceprint.audio.buffers import MAX_CHANNELS, MAX_SECONDS, check_sample_rate
+from voiceprint.audio.buffers import MAX_CHANNELS, MAX_SECONDS, check_sample_rate, to_mono
+from voiceprint.audio.encodings import Encoding, check_encoding
 from voiceprint.errors import InvalidAudioError
 
 if TYPE_CHECKING:
     import soundfile
+
+RAW_ENCODINGS: Final[dict[str, Encoding]] = {
+    ".raw": "pcm",
+    ".pcm": "pcm",
+    ".ul": "mulaw",
+    ".ulaw": "mulaw",
+    ".al": "alaw",
+    ".alaw": "alaw",
+}
+"""The suffixes, in lower case, of files without a header, and what is in them unless it is said."""
+
+_TELEPHONE_RATE: Final = 8000  # Hz: that of G.711
+_WIDEST_SAMPLE: Final = 4  # bytes
 
 # A writer that cannot seek back (a pipe) leaves one of these as the size of the data chunk.
 _UNKNOWN_SIZES: Final = frozenset({0, 0x7FFFFFFF, 0xFFFFFFFF})
@@ -23,11 +37,17 @@ _OGG_END_OF_STREAM: Final = 4
 _UNKNOWN_FRAMES: Final = 1 << 62  # libsndfile gives 2**63 - 1 where a stream does not say its length
 
 
-def load_audio(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], int]:
+def load_audio(
+    path: str | os.PathLike[str], *, encoding: Encoding | None = None, sample_rate: int | None = None
+) -> tuple[npt.NDArray[np.float32], int]:
     """Read a whole audio file.
 
     Args:
-        path: a WAV, FLAC, OGG or MP3 file, of 8 to 48 kHz, at most 8 channels and an hour.
+        path: a WAV, FLAC, OGG or MP3 file, of 8 to 48 kHz, at most 8 channels and an hour, of any
+            sample width, WAV also with G.711 inside; or a file without a header, of one channel.
+        encoding: what is in a file without a header; None goes by its suffix: .ul or .ulaw mu-law,
+            .al or .alaw A-law, .raw or .pcm 16-bit PCM, little-endian. Other files say it themselves.
+        sample_rate: Hz of a file without a header; None is 8000 for G.711, and not enough for PCM.
 
     Returns:
         The samples, float32[n] (mono) or float32[n, channels], integer formats scaled to [-1, 1);
@@ -35,9 +55,12 @@ def load_audio(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], i
 
     Raises:
         InvalidAudioError: the file is missing, unreadable, a directory, empty, truncated, not audio,
-            or of a rate, channel count or length that is not accepted. Names the path and the
+            or of a rate, channel count or length that is not accepted; or a file without a header
+            needs another encoding or a sample rate. Names the path and the
             reason; the cause is chained where there is one.
     """
+    if encoding is not None:
+        check_encoding(encoding)
     try:
         name = Path(os.fspath(path))
     except TypeError as exc:
@@ -50,6 +73,8 @@ def load_audio(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], i
                 raise InvalidAudioError(f"{name} is not a regular file: give the path of an audio file")
             if not status.st_size:
                 raise InvalidAudioError(f"{name} is empty: it holds no audio")
+            if name.suffix.lower() in RAW_ENCODINGS:
+                return _read_raw(name, file, encoding, sample_rate)
             _check_wav_is_whole(name, file, status.st_size)
             _check_ogg_is_whole(name, file, status.st_size)
             file.seek(0)
@@ -66,6 +91,21 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
+def _read_raw(
+    name: Path, file: BinaryIO, encoding: Encoding | None, sample_rate: int | None
+) -> tuple[npt.NDArray[np.float32], int]:
+    coding = encoding or RAW_ENCODINGS[name.suffix.lower()]
+    if sample_rate is None and coding not in ("mulaw", "alaw"):
+        raise InvalidAudioError(f"{name} has no header that says its sample rate: give sample_rate (--rate)")
+    try:
+        rate = check_sample_rate(_TELEPHONE_RATE if sample_rate is None else sample_rate)
+        # One byte more than is accepted, whatever the size of the file.
+        data = file.read(MAX_SECONDS * rate * _WIDEST_SAMPLE + 1)
+        return to_mono(data, rate, rate, encoding=coding), rate
+    except InvalidAudioError as exc:
+        raise InvalidAudioError(f"cannot use {name} as {coding}: {exc}") from exc
+
+
 def _decode(name: Path, file: BinaryIO) -> tuple[npt.NDArray[np.float32], int]:
     import soundfile
 
@@ -80,7 +120,7 @@ def _decode(name: Path, file: BinaryIO) -> tuple[npt.NDArray[np.float32], int]:
                     f"{name} has {sound.channels} channels: at most {MAX_CHANNELS} are accepted"
                 )
             return _read(name, sound), rate
-    # TypeError: soundfile wants a rate for headerless files (.raw), which therefore cannot be read.
+    # TypeError: soundfile wants a rate where it takes a file to have no header.
     except (soundfile.SoundFileError, RuntimeError, TypeError) as exc:
         # libsndfile's own words, without soundfile's, which show the Python object it was given.
         reason = str(getattr(exc, "error_string", exc)).rstrip(".")

@@ -9,8 +9,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from voiceprint.audio import buffers, spectrum, vad
+from voiceprint.audio.channels import channels_differ
+from voiceprint.audio.encodings import AudioBuffer, Encoding
 
-Feedback = Literal["no_speech", "too_short", "too_quiet", "clipped", "noisy", "narrowband"]
+Feedback = Literal["no_speech", "channels_differ", "too_short", "too_quiet", "clipped", "noisy", "narrowband"]
 """What is wrong with the audio; see `AudioQuality`."""
 
 # The factors of the score: (measure, factor) points, linear between, constant beyond. Chosen with margin
@@ -47,6 +49,8 @@ class AudioQuality(BaseModel):
         bandwidth_hz: the highest frequency that carries anything, 0..8000 Hz.
         feedback: what to improve, the gravest first:
             no_speech: it does not sound like speech, or less than 0.3 s of it does;
+            channels_differ: the channels, which were mixed, hold different sounds; on a call, two
+                voices: choose one with `channel` (not in the score; see `voiceprint.audio.channels`);
             too_short: less than 1 s of net speech;
             too_quiet: the speech is under -60 dBFS;
             clipped: over 1 % of the speech is cut off;
@@ -66,7 +70,13 @@ class AudioQuality(BaseModel):
     feedback: tuple[Feedback, ...] = ()
 
 
-def assess(audio_buffer: npt.ArrayLike, *, sample_rate: int = buffers.SAMPLE_RATE) -> AudioQuality:
+def assess(
+    audio_buffer: AudioBuffer,
+    *,
+    sample_rate: int = buffers.SAMPLE_RATE,
+    encoding: Encoding = "pcm",
+    channel: int | None = None,
+) -> AudioQuality:
     """Measure how well the audio serves speaker recognition.
 
     The score is a product of factors in 0..1, each linear between the points given:
@@ -82,12 +92,14 @@ def assess(audio_buffer: npt.ArrayLike, *, sample_rate: int = buffers.SAMPLE_RAT
     Args:
         audio_buffer: anything that `to_mono` takes, from one sample to an hour.
         sample_rate: of the buffer, Hz in 8000..48000.
+        encoding, channel: as for `to_mono`.
 
     Raises:
-        InvalidAudioError: the buffer or its sample rate cannot be used.
+        InvalidAudioError: the buffer, its sample rate, encoding or channel cannot be used.
     """
+    pcm = buffers.as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
     # Clipping is looked for at the buffer's own rate: resampling rounds the flat tops off.
-    native = buffers.to_mono(audio_buffer, sample_rate, target_rate=sample_rate)
+    native = buffers.to_mono(pcm, sample_rate, target_rate=sample_rate)
     rate = buffers.check_sample_rate(sample_rate)
     audio = native if rate == buffers.SAMPLE_RATE else buffers.resample(native, rate, buffers.SAMPLE_RATE)
     mask = vad.speech_mask(audio)
@@ -114,6 +126,7 @@ def assess(audio_buffer: npt.ArrayLike, *, sample_rate: int = buffers.SAMPLE_RAT
     )
     findings: tuple[tuple[Feedback, bool], ...] = (
         ("no_speech", speechlike < 0.6 or net_speech_s <= 0.3),
+        ("channels_differ", channels_differ(pcm, sample_rate)),
         ("too_short", net_speech_s < 1.0),
         ("too_quiet", level_dbfs < -60.0),
         ("clipped", clipping > 0.01),

@@ -80,7 +80,7 @@ def measure(audio: Floats) -> Spectrum:
     audio = np.asarray(audio / np.float32(peak), dtype=np.float32)
     if len(audio) < _LONG:
         audio = np.pad(audio, (0, _LONG - len(audio)))
-    energies, wide = _band_energies(audio)
+    energies, wide = band_energies(audio)
     smoothed = _moving_average(energies, _SMOOTHED)
     level = smoothed.sum(axis=1)
     loud = float(np.percentile(level, 95))
@@ -95,7 +95,7 @@ def measure(audio: Floats) -> Spectrum:
     snr_db = 10.0 * np.log10(max(signal_power - floor_power, _TINY) / max(floor_power, _TINY))
     level_db = 10.0 * np.log10(level + loud * 1e-5)
     return Spectrum(
-        variety=_variety(smoothed[active]),
+        variety=variety(smoothed[active]),
         spread=_spread(energies, floor),
         modulation=float(level_db.std()),
         steadiness=_steadiness(audio),
@@ -104,7 +104,16 @@ def measure(audio: Floats) -> Spectrum:
     )
 
 
-def _variety(energies: Floats) -> float:
+def active_frames(energies: Floats) -> Floats:
+    """The louder frames of band energies float32[t, f], evened out in time; as many as there are."""
+    smoothed = _moving_average(energies, _SMOOTHED)
+    level = smoothed.sum(axis=1)
+    active: Floats = smoothed[level > float(np.percentile(level, 95)) * _ACTIVE]
+    return active
+
+
+def variety(energies: Floats) -> float:
+    """How much the shape of the spectrum changes over frames of energies float32[t, f], dB."""
     shape = 10.0 * np.log10(energies + energies.max() * np.float32(1e-5))
     shape -= shape.mean(axis=1, keepdims=True)
     return float(shape.std(axis=0).mean())
@@ -154,7 +163,7 @@ def _bandwidth(wide: Floats) -> float:
     return float(used[-1] + 1) * _RATE / 2 / wide.shape[1] if len(used) else 0.0
 
 
-def _band_energies(audio: Floats) -> tuple[Floats, Floats]:
+def band_energies(audio: Floats) -> tuple[Floats, Floats]:
     """Energies float32[t, 20] of mel bands in 100..3800 Hz, and float32[t, 32] of bands of 250 Hz."""
     frames = np.lib.stride_tricks.sliding_window_view(audio, _SHORT)[::_HOP]
     narrow, wide = [], []

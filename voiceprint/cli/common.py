@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -27,7 +26,6 @@ StoreOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Audio: WAV, FLAC, OGG or MP3.")]
 
 # Standard output carries results, standard error all else, so that a pipe gets results alone.
 # Tables are as wide as they need to be, so that every row is one line: for the eye, grep and copying.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -13,9 +13,9 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from voiceprint.audio import load_audio
+from voiceprint.audio.files import RAW_ENCODINGS
+from voiceprint.cli.audio import ChannelOption, EncodingOption, Files, RateOption, mono
 from voiceprint.cli.common import (
-    Files,
     JsonOption,
     StoreOption,
     counted,
@@ -29,7 +29,8 @@ from voiceprint.errors import InvalidArgumentError, InvalidAudioError, Voiceprin
 from voiceprint.models import Voiceprint
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", *RAW_ENCODINGS)
+_Reader = Callable[[Path], tuple[NDArray[np.float32], int]]
 
 
 @dataclass
@@ -48,6 +49,9 @@ def enroll(
     metadata: Annotated[
         list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="May be repeated.")
     ] = None,
+    encoding: EncodingOption = None,
+    rate: RateOption = None,
+    channel: ChannelOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -58,23 +62,26 @@ def enroll(
     fields = _parse_metadata(metadata or [])
     samples = [_Sample(caller_id, path, fields) for path in files]
     with opened(store) as recognizer:
-        _enrol_all(recognizer, samples)
+        _enrol_all(recognizer, samples, lambda path: mono(path, encoding, rate, channel))
         limit = recognizer.config.max_voiceprints_per_caller
     _report(samples, limit, as_json)
 
 
 def enroll_dir(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="With a folder per caller: DIR/CALLER/*.wav")],
+    encoding: EncodingOption = None,
+    rate: RateOption = None,
+    channel: ChannelOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Enrol every caller of a folder: DIR/CALLER/*.wav, .flac, .ogg or .mp3.
+    """Enrol every caller of a folder: DIR/CALLER/*.wav, .flac, .ogg or .mp3, or without a header.
 
     Exit code 1 when a file could not be enrolled; a table says which, and why.
     """
     samples = [_Sample(path.parent.name, path) for path in _audio_files(folder)]
     with opened(store) as recognizer:
-        _enrol_all(recognizer, samples)
+        _enrol_all(recognizer, samples, lambda path: mono(path, encoding, rate, channel))
         limit = recognizer.config.max_voiceprints_per_caller
     _report(samples, limit, as_json)
 
@@ -101,9 +108,9 @@ def _audio_files(folder: Path) -> list[Path]:
     return files
 
 
-def _enrol_all(recognizer: OpusAgentVoiceRecognizer, samples: list[_Sample]) -> None:
+def _enrol_all(recognizer: OpusAgentVoiceRecognizer, samples: list[_Sample], read: _Reader) -> None:
     """Enrol the samples in order, reading each file only when its turn comes."""
-    for sample_rate, group in groupby(_loaded(samples), key=lambda loaded: loaded.sample_rate):
+    for sample_rate, group in groupby(_loaded(samples, read), key=lambda loaded: loaded.sample_rate):
         taken: list[_Sample] = []
         results = recognizer.enroll_many(_as_taken(group, taken), sample_rate=sample_rate)
         for sample, result in zip(taken, results, strict=True):
@@ -116,10 +123,10 @@ class _Loaded(NamedTuple):
     sample_rate: int
 
 
-def _loaded(samples: list[_Sample]) -> Iterator[_Loaded]:
+def _loaded(samples: list[_Sample], read: _Reader) -> Iterator[_Loaded]:
     for sample in progress("Enrolling", samples):
         try:
-            yield _Loaded(sample, *load_audio(sample.path))
+            yield _Loaded(sample, *read(sample.path))
         except InvalidAudioError as error:  # the result of this file; the others go on
             sample.result = error
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from voiceprint.audio import load_audio
-from voiceprint.cli.common import Files, JsonOption, StoreOption, complain, opened, print_json, say, table
+from voiceprint.cli.audio import FILE_HELP, ChannelOption, EncodingOption, Files, RateOption, mono
+from voiceprint.cli.common import JsonOption, StoreOption, complain, opened, print_json, say, table
 from voiceprint.errors import AudioQualityError, InvalidAudioError, VoiceprintError
 from voiceprint.models import Match
 
@@ -27,6 +27,9 @@ def identify(
             help="Search among these callers only; may be given several times.",
         ),
     ] = None,
+    encoding: EncodingOption = None,
+    rate: RateOption = None,
+    channel: ChannelOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -39,7 +42,7 @@ def identify(
     with opened(store) as recognizer:
         for path in files:
             try:
-                audio, sample_rate = load_audio(path)
+                audio, sample_rate = mono(path, encoding, rate, channel)
                 answers[path] = recognizer.identify(
                     audio, k, sample_rate=sample_rate, threshold=threshold, candidates=candidates
                 )
@@ -80,7 +83,10 @@ def _as_json(path: Path, matches: list[Match] | None, error: VoiceprintError | N
 
 def verify(
     caller_id: Annotated[str, typer.Argument(metavar="CALLER_ID")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Audio: WAV, FLAC, OGG or MP3.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=FILE_HELP)],
+    encoding: EncodingOption = None,
+    rate: RateOption = None,
+    channel: ChannelOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -89,7 +95,7 @@ def verify(
     Exit code 0 accepted, 1 rejected, 2 error.
     """
     with opened(store) as recognizer:
-        audio, sample_rate = load_audio(file)
+        audio, sample_rate = mono(file, encoding, rate, channel)
         verification = recognizer.verify_caller(caller_id, audio, sample_rate=sample_rate)
     if as_json:
         print_json(verification.model_dump())

@@ -6,15 +6,22 @@ from typing import Annotated, Any
 
 import typer
 
-from voiceprint.audio import assess, load_audio
-from voiceprint.cli.common import Files, JsonOption, StoreOption, opened, print_json, say, table
+from voiceprint.audio import assess
+from voiceprint.cli.audio import ChannelOption, EncodingOption, Files, RateOption, read
+from voiceprint.cli.common import JsonOption, StoreOption, opened, print_json, say, table
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidAudioError
 
 _FIGURES = ("Score", "Length", "Speech", "SNR", "Clipped", "Level", "Band")
 
 
-def quality(files: Files, as_json: JsonOption = False) -> None:
+def quality(
+    files: Files,
+    encoding: EncodingOption = None,
+    rate: RateOption = None,
+    channel: ChannelOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Measure how good recordings are for telling who speaks.
 
     Exit code 1 when one is below the minimum (VOICE_MIN_AUDIO_QUALITY) or cannot be read.
@@ -24,8 +31,8 @@ def quality(files: Files, as_json: JsonOption = False) -> None:
     rows: list[tuple[object, ...]] = []
     for path in files:
         try:
-            audio, sample_rate = load_audio(path)
-            measured = assess(audio, sample_rate=sample_rate)
+            audio, sample_rate = read(path, encoding, rate)
+            measured = assess(audio, sample_rate=sample_rate, channel=channel)
         except InvalidAudioError as error:  # the result of this file; the others go on
             results.append({"file": str(path), "accepted": False, "message": str(error)})
             rows.append((path, *[""] * len(_FIGURES), "unusable", error))

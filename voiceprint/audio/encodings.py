@@ -1,0 +1,134 @@
+"""What the samples of a buffer are written in: arrays as they are, raw bytes by the name of their encoding.
+
+The names are ffmpeg's. A telephone's G.711 is "mulaw" (North America, Japan) or "alaw" (elsewhere).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, NoReturn, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from voiceprint.audio import g711
+from voiceprint.errors import InvalidAudioError
+
+AudioBuffer = npt.NDArray[Any] | bytes | bytearray | memoryview
+"""Audio as it is given to the library; bytes are one channel."""
+
+Encoding = Literal["pcm", "pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw"]
+"""How the samples are written:
+
+    pcm         an array by its dtype; bytes as pcm_s16le, what voice agents and telephony pass around
+    pcm_u8      unsigned 8 bits, 128 is zero
+    pcm_s16le   signed, little-endian, 16 bits
+    pcm_s24le   24 bits, packed: three bytes a sample
+    pcm_s32le   32 bits
+    pcm_f32le   float of 32 bits in [-1, 1]
+    mulaw       G.711 mu-law, 8 bits (PCMU, g711_ulaw)
+    alaw        G.711 A-law, 8 bits (PCMA, g711_alaw)
+"""
+
+_ITEMS: Final[dict[str, np.dtype[Any]]] = {
+    "pcm": np.dtype("<i2"),
+    "pcm_u8": np.dtype("u1"),
+    "pcm_s16le": np.dtype("<i2"),
+    "pcm_s24le": np.dtype("V3"),  # numpy has no such integer: three bytes to be unpacked
+    "pcm_s32le": np.dtype("<i4"),
+    "pcm_f32le": np.dtype("<f4"),
+    "mulaw": np.dtype("u1"),
+    "alaw": np.dtype("u1"),
+}
+_ARRAYS: Final = ("i2", "i4", "u1", "f4", "f8")
+
+
+def check_encoding(encoding: object) -> Encoding:
+    """Give the encoding.
+
+    Raises:
+        InvalidAudioError: there is none of this name; the message lists them.
+    """
+    for name in get_args(Encoding):
+        if isinstance(encoding, str) and encoding == name:
+            return name  # type: ignore[no-any-return]
+    what = repr(encoding[:40]) if isinstance(encoding, str) else type(encoding).__name__
+    raise InvalidAudioError(f"encoding must be one of {', '.join(get_args(Encoding))}, not {what}")
+
+
+def coded(audio_buffer: object, encoding: Encoding) -> npt.NDArray[Any]:
+    """The buffer as a plain array with an element for each sample, whose values are still coded.
+
+    Looks at the type only, and copies nothing but a bytearray, so that its owner can go on filling it.
+
+    Raises:
+        InvalidAudioError: the buffer is of no type that is taken, or does not go with the encoding.
+    """
+    if isinstance(audio_buffer, memoryview):
+        audio_buffer = _viewed(audio_buffer)
+    if isinstance(audio_buffer, bytearray):
+        audio_buffer = bytes(audio_buffer)
+    if isinstance(audio_buffer, bytes | memoryview):
+        return _from_bytes(audio_buffer, encoding)
+    if not isinstance(audio_buffer, np.ndarray):
+        _refuse_type(audio_buffer)
+    if isinstance(audio_buffer, np.ma.MaskedArray):
+        raise InvalidAudioError("audio is a masked array: fill the masked samples, audio.filled(0)")
+    samples = np.asarray(audio_buffer)  # subclasses may redefine what every operation means
+    kind = samples.dtype.kind + str(samples.dtype.itemsize)
+    name = "structured or text" if samples.dtype.kind in "VSU" else samples.dtype.name
+    if encoding == "pcm":
+        if kind not in _ARRAYS:
+            raise InvalidAudioError(
+                f"audio has dtype {name}: convert it to int16, int32, uint8, float32 or float64"
+            )
+    elif encoding == "pcm_s24le" or kind != _ITEMS[encoding].str[1:]:
+        wanted = "bytes" if encoding == "pcm_s24le" else f"bytes or an array of {_ITEMS[encoding].name}"
+        raise InvalidAudioError(
+            f"audio has dtype {name}, which is not {encoding}: give {wanted}, or leave the encoding out"
+        )
+    return samples
+
+
+def decoded(samples: npt.NDArray[Any], encoding: Encoding) -> npt.NDArray[Any]:
+    """What `coded` gave, or a part of it, as integers or floats of the same shape that a dtype explains."""
+    if encoding == "mulaw" or encoding == "alaw":
+        return g711.decode(samples, encoding)
+    if encoding != "pcm_s24le":
+        return samples
+    wide = np.zeros((len(samples), 4), dtype=np.uint8)
+    wide[:, 1:] = samples.view(np.uint8).reshape(-1, 3)  # the upper three bytes, as little-endian
+    return wide.view("<i4")[:, 0]
+
+
+def _viewed(view: memoryview) -> memoryview | npt.NDArray[Any]:
+    """A view of bytes as it is; one of numbers, such as that of an array.array, as the array it shows."""
+    try:
+        if view.format in ("B", "b", "c") and view.ndim == 1:
+            if view.c_contiguous:
+                return view.cast("B") if view.nbytes else memoryview(b"")  # which cannot be cast
+            raise InvalidAudioError("audio is a memoryview with gaps: give bytes(view)")
+        return np.asarray(view)
+    except (ValueError, TypeError, BufferError, NotImplementedError, RuntimeError) as error:
+        if isinstance(error, InvalidAudioError):
+            raise
+        raise InvalidAudioError(f"audio is a memoryview that cannot be read ({error}): give bytes") from error
+
+
+def _from_bytes(data: bytes | memoryview, encoding: Encoding) -> npt.NDArray[Any]:
+    item = _ITEMS[encoding]
+    if len(data) % item.itemsize:
+        taken = ' (what "pcm" takes bytes for)' if encoding == "pcm" else ""
+        raise InvalidAudioError(
+            f"audio of {len(data)} bytes is not a whole number of samples of {8 * item.itemsize} bits"
+            f"{taken}: give all of it, or its encoding"
+        )
+    return np.frombuffer(data, dtype=item) if len(data) else np.zeros(0, dtype=item)
+
+
+def _refuse_type(value: object) -> NoReturn:
+    name = type(value).__name__
+    if isinstance(value, list | tuple):
+        advice = "convert it with np.asarray(audio, dtype=np.float32)"
+    else:
+        advice = "load files with load_audio(path)" if isinstance(value, str) else "give its samples"
+    raise InvalidAudioError(f"audio must be a numpy array or bytes, not {name}: {advice}")

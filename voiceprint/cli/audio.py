@@ -1,0 +1,75 @@
+"""What the commands that take recordings share: their arguments and options, and how files are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from voiceprint.audio import (
+    MAX_SAMPLE_RATE,
+    MIN_SAMPLE_RATE,
+    MIXED,
+    Encoding,
+    channels_differ,
+    load_audio,
+    to_mono,
+)
+from voiceprint.audio.encodings import check_encoding
+from voiceprint.audio.files import RAW_ENCODINGS
+from voiceprint.cli.common import complain
+
+FILE_HELP = f"Audio: WAV, FLAC, OGG or MP3; without a header {', '.join(RAW_ENCODINGS)}."
+
+
+def _checked(encoding: str | None) -> str | None:
+    # A slip in an option is an error of the command, not of each of its files.
+    return None if encoding is None else check_encoding(encoding)
+
+
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help=FILE_HELP)]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        callback=_checked,
+        metavar="NAME",
+        help=f"Of files without a header: {', '.join(get_args(Encoding))}. "
+        "Default: .ul mulaw, .al alaw, else pcm, 16-bit little-endian.",
+    ),
+]
+RateOption = Annotated[
+    int | None,
+    typer.Option(
+        "--rate",
+        min=MIN_SAMPLE_RATE,
+        max=MAX_SAMPLE_RATE,
+        metavar="HZ",
+        help="Of files without a header. Default: 8000 for mulaw and alaw.",
+    ),
+]
+ChannelOption = Annotated[
+    int | None,
+    typer.Option(
+        "--channel", min=0, metavar="N", help="Channel to use, from 0. Default: all of them, mixed."
+    ),
+]
+
+
+def read(path: Path, encoding: str | None, rate: int | None) -> tuple[NDArray[np.float32], int]:
+    """The samples of a file with all channels, and their rate in Hz."""
+    return load_audio(path, encoding=cast(Encoding | None, encoding), sample_rate=rate)
+
+
+def mono(
+    path: Path, encoding: str | None, rate: int | None, channel: int | None
+) -> tuple[NDArray[np.float32], int]:
+    """The chosen channel of a file, or all mixed, with a word to standard error where these differ."""
+    audio, sample_rate = read(path, encoding, rate)
+    if channel is None and channels_differ(audio, sample_rate):
+        # Said here with the file's name; the library would say it without.
+        complain(f"{path}: {MIXED}")
+    return to_mono(audio, sample_rate, sample_rate, channel=channel), sample_rate
