@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - see below
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -9,13 +11,40 @@ from typing import Generic, TypeVar
 
 V = TypeVar("V")
 
+logger = logging.getLogger(__name__)
+
 # Held while anything is loaded. A fork waits for it: a child that was forked off in the middle of another
 # thread's import would wait for that import for ever, as the thread is not there to finish it. One for all,
 # and re-entrant, as what is loaded may load more, or fork.
 _loading = threading.RLock()
-os.register_at_fork(
-    before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release
-)
+_forking = threading.local()
+
+# No load takes so long; a fork that has waited this long may itself hold what the load is waiting for.
+_LONGEST_WAIT_S = 60.0
+
+
+def _before_fork() -> None:
+    _forking.waited = _loading.acquire(timeout=_LONGEST_WAIT_S)
+    if not _forking.waited:
+        logger.warning("A fork does not wait any longer for the encoder to be loaded.")
+
+
+def _after_fork() -> None:
+    if _forking.waited:
+        _loading.release()
+
+
+def _after_fork_in_child() -> None:
+    global _loading
+    if not _forking.waited:
+        _loading = threading.RLock()  # nobody is left to release the old one
+    else:
+        _loading.release()
+
+
+# What runs before a fork runs in the reverse order of registration, and logging and concurrent.futures hold
+# locks of theirs from there on that an import may need. They are imported above: ours is waited for first.
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 class Loaded(Generic[V]):

@@ -12,10 +12,14 @@ from voiceprint.encoder.resemblyzer import ResemblyzerEncoder
 __all__ = ["Encoder", "OnnxEncoder", "ResemblyzerEncoder", "default_encoder"]
 
 
-@lru_cache(maxsize=8)
 def default_encoder(kind: Literal["onnx", "resemblyzer"] = "onnx", threads: int = 0) -> Encoder:
     """The encoder of all recognisers of this process that were given none; it loads at its first use.
 
     Both kinds give the same embeddings. threads: 0 lets the encoder choose.
     """
+    return _shared(kind, threads)
+
+
+@lru_cache(maxsize=8)
+def _shared(kind: str, threads: int) -> Encoder:
     return OnnxEncoder(threads) if kind == "onnx" else ResemblyzerEncoder(threads)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from voiceprint.audio import vad
 from voiceprint.encoder.mel import FRAME, HOP, mel_frames
+from voiceprint.errors import EncoderError
 
 FRAMES: Final = 160
 """Mel frames of a partial."""
@@ -29,6 +30,8 @@ class Speech:
 
     def __init__(self, audio: NDArray[np.float32]) -> None:
         self._gain = vad.volume_gain(audio)
+        if not np.isfinite(self._gain):
+            raise EncoderError("The audio holds values that are not numbers.")
         kept = vad.speech_windows(vad.voice_flags(audio, self._gain))
         self._kept = np.flatnonzero(kept)
         self._windows = audio[: len(kept) * vad.WINDOW].reshape(-1, vad.WINDOW)
