@@ -14,51 +14,28 @@ from numpy.typing import NDArray
 
 from voiceprint.encoder.onnx_format import model, node
 from voiceprint.encoder.partials import FRAMES
+from voiceprint.encoder.runtime import Session
 from voiceprint.encoder.weights import HIDDEN, LAYERS, MELS, Weights, read_weights, weights_file
-from voiceprint.errors import EncoderError
 
 
 class Network:
     """The network, loaded; `embed` may be called from many threads at once, each of which works by itself."""
 
     def __init__(self, weights: Weights) -> None:
-        import onnxruntime  # here, as it takes 0.1 s
-
-        options = onnxruntime.SessionOptions()
-        # No threads of its own: they would spin beside those of FAISS and BLAS, and not survive a fork. The
-        # products are too small for them anyhow: two of them were no faster than one, on partials by the
-        # handful. Partials shared out among threads are.
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                _graph(weights), options, providers=["CPUExecutionProvider"]
-            )
-        except (RuntimeError, MemoryError) as error:  # the roots of ONNX Runtime's own
-            raise EncoderError(f"ONNX Runtime cannot load the encoder ({error}).") from error
+        self._session = Session(_graph(weights))
 
     @classmethod
     def load(cls) -> Network:
         """From the weights of the installed `resemblyzer`."""
-        try:
-            return cls(read_weights(weights_file()))
-        except ImportError as error:
-            raise EncoderError(
-                f"ONNX Runtime cannot be imported ({error}). Install it with `pip install onnxruntime`, or "
-                "set VOICE_ENCODER=resemblyzer to do without."
-            ) from error
+        return cls(read_weights(weights_file()))
 
     def embed(self, mels: NDArray[np.float32]) -> NDArray[np.float32]:
         """The embeddings of partials, float32[n, 256] of length 1, from float32[n, 160, 40].
 
-        Best for 3 to 16 at a time: with fewer the weights are read too often, with more the states leave
+        Best for 3 to 6 at a time: with fewer the weights are read too often, with more the states leave
         the cache. Raises `EncoderError`.
         """
-        try:
-            (embeddings,) = self._session.run(None, {"mels": np.ascontiguousarray(mels.transpose(1, 0, 2))})
-        except (RuntimeError, MemoryError) as error:
-            raise EncoderError(f"ONNX Runtime failed on {len(mels)} partials ({error}).") from error
-        return np.asarray(embeddings, dtype=np.float32)
+        return self._session.run(mels=np.ascontiguousarray(mels.transpose(1, 0, 2)))
 
 
 _OPERATORS: Final = {"": 14}
