@@ -40,6 +40,9 @@ CLIP = 5 * RATE
 COLD_ROUNDS = 3
 WARM_ROUNDS = 40
 THROUGHPUT_ROUNDS = 3
+PAUSE_S = (
+    0.1  # before a single embedding: torch's and BLAS's threads spin on for some time after the last one
+)
 GFLOP = 2e-9 * 160 * 1024 * (40 + 256 + 4 * 256)  # of a partial: 0.43
 
 COLD = """
@@ -130,6 +133,7 @@ def warm(ours: Encoder, reference: Encoder, clip: Audio) -> dict[str, Any]:
             "resemblyzer": lambda: reference.embed(clip),
         },
         WARM_ROUNDS,
+        PAUSE_S,
     )
     rows = {name: spread(times) for name, times in taken.items()}
     return {
@@ -214,11 +218,14 @@ def lowest_cosine(ours: Encoder, reference: Encoder, clips: list[Audio]) -> floa
     return float(np.einsum("nd,nd->n", ours.embed_batch(clips), reference.embed_batch(clips)).min())
 
 
-def in_turns(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def in_turns(
+    works: dict[str, Callable[[], object]], rounds: int, pause_s: float = 0.0
+) -> dict[str, list[float]]:
     """The seconds of each round of each work, taken in turns after one that is not counted."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for count in range(rounds + 1):
         for name, work in works.items():
+            time.sleep(pause_s)
             start = time.perf_counter()
             work()
             if count:

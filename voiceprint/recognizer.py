@@ -234,7 +234,7 @@ class OpusAgentVoiceRecognizer:
             if len(waiting) == ENROLMENT_BATCH:
                 store()
 
-        work = Grouped(
+        work: Grouped[Sample, Voiceprint | VoiceprintError] = Grouped(
             lambda group: self._voiceprints(group, sample_rate),
             take,
             cost=lambda sample: _seconds(sample, sample_rate),
@@ -486,6 +486,6 @@ class OpusAgentVoiceRecognizer:
 def _seconds(sample: Any, sample_rate: Any) -> float:
     """About how much audio is in a sample that nobody has checked yet."""
     try:
-        return sample[1].nbytes / (4.0 * sample_rate)
+        return float(sample[1].nbytes / (4.0 * sample_rate))
     except (TypeError, AttributeError, LookupError, ArithmeticError):
         return 0.0

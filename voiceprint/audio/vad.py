@@ -7,6 +7,7 @@ counts as speech, so `net_speech_s` is the amount of audio that the encoder will
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, Final
 
@@ -40,7 +41,10 @@ def volume_gain(audio: npt.NDArray[np.float32]) -> np.float32:
     power = energy / max(1, len(audio))
     target = 10.0 ** (TARGET_DBFS / 20.0)
     # Of less than LEAST_POWER the gain would overflow float32.
-    return np.float32(1.0 if power < LEAST_POWER or power >= target**2 else target / np.sqrt(power))
+    gain: np.float32 = np.float32(1.0)
+    if not (power < LEAST_POWER or power >= target**2):  # so that NaN shows in the gain
+        gain = np.float32(target / math.sqrt(power))
+    return gain
 
 
 def raise_volume(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -97,7 +97,7 @@ class _Function(NamedTuple):
 
 class _Storage(NamedTuple):
     name: str
-    count: int
+    length: int
 
 
 def _read(file: BinaryIO) -> Weights:
@@ -135,7 +135,7 @@ def _view(name: str, tensor: Any) -> tuple[_Storage, int]:
         raise _WrongFileError(f"{name} has another shape than {shape}")
     if not isinstance(storage, _Storage) or type(offset) is not int:
         raise _WrongFileError(f"{name} is not a tensor of float32")
-    if not 0 <= offset <= storage.count - math.prod(shape):
+    if not 0 <= offset <= storage.length - math.prod(shape):
         raise _WrongFileError(f"{name} lies outside of its storage")
     return storage, offset
 
@@ -159,7 +159,7 @@ def _read_storages(
         if storage is None:
             file.seek(4 * count, 1)
             continue
-        if count != storage.count or storage in found:
+        if count != storage.length or storage in found:
             raise _WrongFileError("a storage has not the size that it should have")
         found[storage] = np.frombuffer(_exactly(file, 4 * count), dtype="<f4").astype(np.float32)
     if len(found) != len(wanted):
