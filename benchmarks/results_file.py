@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("numpy", "scipy", "torch", "resemblyzer", "faiss-cpu", "soxr", "orjson")
+_PACKAGES = ("numpy", "scipy", "torch", "resemblyzer", "faiss-cpu", "onnxruntime", "soxr", "orjson")
 
 
 def keep(name: str, figures: dict[str, Any]) -> Path:

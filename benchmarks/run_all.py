@@ -23,6 +23,7 @@ def main() -> int:
     runs: list[list[str | Path]] = [["storage.py"], ["storage_redis.py"]]
     if data is not None:
         runs += [
+            ["encoder.py", "--voices", data],
             ["identification.py", data],
             ["quality.py", data, "--synthetic", HERE.parent / "examples/voices"],
         ]

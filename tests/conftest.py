@@ -21,6 +21,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rounds", type=int, default=10, metavar="N", help="how much each of several busy processes does"
     )
+    parser.addoption(
+        "--all-speech", action="store_true", help="compare the encoders on all real speech, not on some of it"
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,6 +27,8 @@ DEFAULTS: dict[str, Any] = {
     "storage_path": "voiceprints.json",
     "min_audio_quality": 0.6,
     "max_voiceprints_per_caller": 3,
+    "encoder": "onnx",
+    "encoder_threads": 0,
     "redis_url": "redis://localhost:6379/0",
 }
 
@@ -48,6 +50,8 @@ GOOD = [
     ("min_audio_quality", "1", 1.0),
     ("max_voiceprints_per_caller", "1", 1),
     ("max_voiceprints_per_caller", "1000", 1000),
+    ("encoder", " Resemblyzer ", "resemblyzer"),
+    ("encoder_threads", "2", 2),
     ("redis_url", "rediss://user:pw@host:1/2", "rediss://user:pw@host:1/2"),
     ("redis_url", "unix:///run/redis.sock", "unix:///run/redis.sock"),
 ]
@@ -67,6 +71,10 @@ BAD = [
     ("min_audio_quality", "60", "from 0 to 1"),
     ("max_voiceprints_per_caller", "0", "from 1"),
     ("max_voiceprints_per_caller", "2.5", "from 1"),
+    ("encoder", "torch", "onnx or resemblyzer"),
+    ("encoder_threads", "-1", "from 0 to 64"),
+    ("encoder_threads", "65", "from 0 to 64"),
+    ("encoder_threads", "two", "from 0 to 64"),
     ("redis_url", "localhost:6379", "redis://localhost:6379/0"),
     ("redis_url", "redis://", "redis://localhost:6379/0"),
 ]

@@ -52,6 +52,9 @@ class BandEncoder:
     dimension = 32
     sample_rate = RATE
 
+    def warm_up(self) -> None:
+        """As `Encoder.warm_up`: there is nothing to load."""
+
     def embed(self, audio: Audio) -> NDArray[np.float32]:
         """As `Encoder.embed`."""
         if not audio.any():

@@ -29,6 +29,8 @@ _ALLOWED = {
     "storage_path": "the path of a file",
     "min_audio_quality": "a number from 0 to 1",
     "max_voiceprints_per_caller": "a whole number from 1",
+    "encoder": "onnx or resemblyzer",
+    "encoder_threads": "a whole number from 0 to 64, 0 for one a core",
     "redis_url": "a URL such as redis://localhost:6379/0 (also rediss:// or unix://)",
 }
 
@@ -46,6 +48,9 @@ class VoiceFingerprintConfig(BaseSettings):
     storage_path: file of the store; "voiceprints.json", or "voiceprints.db" for SQLite.
     min_audio_quality (0.6): least quality score for enrolment and matching, 0 to 1.
     max_voiceprints_per_caller (3): one print more replaces the oldest; at least 1.
+    encoder ("onnx"): "onnx", or "resemblyzer" for that package itself, which is slower and gives the same.
+    encoder_threads (0): threads that the encoder works with; 0 for one a core. These two count when a
+        recogniser is made.
     redis_url ("redis://localhost:6379/0"): may hold a password, and is never shown.
 
     An attribute may be set later and is checked then too. Raises `ConfigurationError`, which is a
@@ -64,6 +69,8 @@ class VoiceFingerprintConfig(BaseSettings):
     storage_path: str = Field(default="voiceprints.json", min_length=1)
     min_audio_quality: float = Field(default=0.6, ge=0.0, le=1.0, allow_inf_nan=False)
     max_voiceprints_per_caller: int = Field(default=3, ge=1)
+    encoder: Literal["onnx", "resemblyzer"] = "onnx"
+    encoder_threads: int = Field(default=0, ge=0, le=64)
     redis_url: str = Field(default="redis://localhost:6379/0", repr=False)
 
     def __init__(self, **settings: Any) -> None:
@@ -105,7 +112,7 @@ class VoiceFingerprintConfig(BaseSettings):
         """Another name for `fingerprinting_enabled`."""
         return self.fingerprinting_enabled
 
-    @field_validator("storage_backend", mode="before")
+    @field_validator("storage_backend", "encoder", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value

@@ -23,6 +23,7 @@ from voiceprint.audio import (
 )
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.encoder import Encoder, default_encoder
+from voiceprint.encoder.workers import cores
 from voiceprint.errors import (
     AudioQualityError,
     CallerNotFoundError,
@@ -33,6 +34,7 @@ from voiceprint.errors import (
     VoiceprintError,
 )
 from voiceprint.gallery import Gallery, rank
+from voiceprint.grouped import Grouped
 from voiceprint.models import Caller, Finding, Match, Verification, Voiceprint
 from voiceprint.storage import Storage, configured_storage
 from voiceprint.validation import check_caller_id, check_metadata, shown, unit_vector
@@ -48,6 +50,13 @@ MIN_PROBE_SPEECH_S = 1.0
 # writes all it holds with every change is not slowed down by a long list.
 ENROLMENT_BATCH = 64
 
+# Samples that `enroll_many` embeds in one go: so many, or so many seconds of them.
+EMBEDDED_TOGETHER = 8
+EMBEDDED_TOGETHER_S = 120.0
+
+Sample = tuple[str, AudioBuffer, dict[str, Any] | None]
+CheckedSample = tuple[str, NDArray[Any], dict[str, Any] | None]
+
 
 class OpusAgentVoiceRecognizer:
     """Enrols callers by voice and identifies them. Cheap to make, and safe to use from many threads.
@@ -55,7 +64,8 @@ class OpusAgentVoiceRecognizer:
     storage_backend: a `Storage`; None opens the one that the configuration chooses.
     config: settings; None reads them from the environment. They are read at every call, so a change
         of an attribute counts from the next call on.
-    encoder: an `Encoder`; None takes Resemblyzer's, loaded once per process, at its first use.
+    encoder: an `Encoder`; None takes the one that the configuration chooses, loaded once per process, at
+        its first use or by `warm_up`.
 
     Audio buffers are arrays of int16, int32, uint8 or float in [-1, 1], mono or with channels, or
     bytes of one channel, at `sample_rate` 8000 to 48000 Hz. Every method that takes one also takes
@@ -83,7 +93,8 @@ class OpusAgentVoiceRecognizer:
         if encoder is not None and not isinstance(encoder, Encoder):
             raise InvalidArgumentError(f"encoder is {shown(encoder)}: give an Encoder.")
         self.config = VoiceFingerprintConfig() if config is None else config
-        self.encoder = default_encoder() if encoder is None else encoder
+        own = default_encoder(self.config.encoder, self.config.encoder_threads)
+        self.encoder = own if encoder is None else encoder
         self.storage = configured_storage(self.config) if storage_backend is None else storage_backend
 
     def __repr__(self) -> str:
@@ -109,12 +120,15 @@ class OpusAgentVoiceRecognizer:
         warn_if_mixed(audio, sample_rate)
         return embedding
 
+    def warm_up(self) -> None:
+        """Load the encoder and build the index now, so that the first caller does not wait for them."""
+        self.encoder.warm_up()
+        self._current_gallery().synchronised(self.storage)
+
     def _embed(self, audio_buffer: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
         audio = to_mono(audio_buffer, sample_rate, self.encoder.sample_rate)
         try:
-            embedding = unit_vector(self.encoder.embed(audio))
-        except InvalidArgumentError as error:
-            raise EncoderError(f"The encoder {self.encoder.name!r} failed: {error}") from error
+            return self._checked(self.encoder.embed(audio))
         except EncoderError:
             quality = assess(audio_buffer, sample_rate=sample_rate)
             if quality.net_speech_s > 0:
@@ -124,6 +138,13 @@ class OpusAgentVoiceRecognizer:
                 f"The audio ({quality.duration_s:.1f} s) holds no speech: nothing can be told of a voice.",
                 quality,
             ) from None
+
+    def _checked(self, answer: Any) -> NDArray[np.float32]:
+        """What the encoder gave, if it is an embedding."""
+        try:
+            embedding = unit_vector(answer)
+        except InvalidArgumentError as error:
+            raise EncoderError(f"The encoder {self.encoder.name!r} failed: {error}") from error
         if embedding.size != self.encoder.dimension:
             raise EncoderError(
                 f"The encoder {self.encoder.name!r} gave {embedding.size} values: it has the dimension "
@@ -131,8 +152,8 @@ class OpusAgentVoiceRecognizer:
             )
         return embedding
 
-    def _enrollable(self, audio_buffer: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
-        """The embedding, of audio that is long and good enough to enrol."""
+    def _check_enrollable(self, audio_buffer: NDArray[Any], sample_rate: int) -> None:
+        """Refuse audio that is too short or not good enough to enrol."""
         quality = assess(audio_buffer, sample_rate=sample_rate)
         needed = self.config.enrollment_duration
         if quality.duration_s < needed:
@@ -142,7 +163,6 @@ class OpusAgentVoiceRecognizer:
                 quality,
             )
         self._check_quality(quality)
-        return self._embed(audio_buffer, sample_rate)
 
     def _probe(self, audio_buffer: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
         """The embedding, of audio that is good enough to be matched."""
@@ -193,27 +213,33 @@ class OpusAgentVoiceRecognizer:
         `max_voiceprints_per_caller` the caller's oldest print is replaced. Raises `DisabledError`,
         `InvalidArgumentError` for a caller id or metadata that cannot be stored.
         """
-        voiceprint = self._voiceprint(caller_id, audio_buffer, metadata, sample_rate, encoding, channel)
+        sample = self._checked_sample((caller_id, audio_buffer, metadata), sample_rate, encoding, channel)
+        voiceprint = self._voiceprint(sample, self._embed(sample[1], sample_rate))
         return self.storage.save(voiceprint, max_voiceprints=self.config.max_voiceprints_per_caller)
 
-    def _voiceprint(
-        self,
-        caller_id: str,
-        audio_buffer: AudioBuffer,
-        metadata: dict[str, Any] | None,
-        sample_rate: int,
-        encoding: Encoding,
-        channel: int | None,
-    ) -> Voiceprint:
+    def _checked_sample(
+        self, sample: Any, sample_rate: int, encoding: Encoding, channel: int | None
+    ) -> CheckedSample:
+        """The sample with its audio as numbers, if it may be enrolled; what is refused is, before the costly part."""
         self._check_enabled()
-        caller_id, metadata = check_caller_id(caller_id), check_metadata(metadata)  # before the costly part
+        try:
+            caller_id, audio_buffer, metadata = sample
+        except (TypeError, ValueError):  # not three things
+            raise InvalidArgumentError(
+                "A sample is a tuple of caller_id, audio and metadata (or None)."
+            ) from None
+        caller_id, metadata = check_caller_id(caller_id), check_metadata(metadata)
         audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-        embedding = self._enrollable(audio, sample_rate)
+        self._check_enrollable(audio, sample_rate)
+        return caller_id, audio, metadata
+
+    def _voiceprint(self, sample: CheckedSample, embedding: NDArray[np.float32]) -> Voiceprint:
+        caller_id, _, metadata = sample
         return Voiceprint(caller_id, embedding, metadata, encoder=self.encoder.name)
 
     def enroll_many(
         self,
-        samples: Iterable[tuple[str, AudioBuffer, dict[str, Any] | None]],
+        samples: Iterable[Sample],
         *,
         sample_rate: int = SAMPLE_RATE,
         encoding: Encoding = "pcm",
@@ -222,7 +248,8 @@ class OpusAgentVoiceRecognizer:
         """Enrol (caller_id, audio, metadata) samples; gives for each, in order, the print or the error.
 
         No bad sample stops the rest. Prints are stored some dozens at a time; where the store fails,
-        each of those gets its error.
+        each of those gets its error. Works with `encoder_threads` threads, and reads only some samples ahead
+        of them: `samples` may be a generator that loads one file after the other.
         """
         results: list[Voiceprint | VoiceprintError] = []
         waiting: dict[int, Voiceprint] = {}  # by place in `results`
@@ -232,31 +259,66 @@ class OpusAgentVoiceRecognizer:
                 results[place] = result
             waiting.clear()
 
+        def take(result: Voiceprint | VoiceprintError) -> None:
+            if isinstance(result, Voiceprint):
+                waiting[len(results)] = result
+            results.append(result)
+            if len(waiting) == ENROLMENT_BATCH:
+                store()
+
+        work: Grouped[Sample, Voiceprint | VoiceprintError] = Grouped(
+            lambda group: self._voiceprints(group, sample_rate, encoding, channel),
+            take,
+            cost=lambda sample: _seconds(sample, sample_rate),
+            most=EMBEDDED_TOGETHER,
+            largest=EMBEDDED_TOGETHER_S,
+            threads=self.config.encoder_threads or cores(),
+        )
         try:
-            for sample in samples:
-                try:
-                    caller_id, audio_buffer, metadata = sample
-                except (TypeError, ValueError):  # not three things: the sample is bad, not the batch
-                    results.append(
-                        InvalidArgumentError(
-                            "A sample is a tuple of caller_id, audio and metadata (or None)."
-                        )
-                    )
-                    continue
-                try:
-                    voiceprint = self._voiceprint(
-                        caller_id, audio_buffer, metadata, sample_rate, encoding, channel
-                    )
-                except VoiceprintError as error:  # the result of this sample
-                    results.append(error)
-                    continue
-                waiting[len(results)] = voiceprint
-                results.append(voiceprint)
-                if len(waiting) == ENROLMENT_BATCH:
-                    store()
+            work.run(samples)
         finally:  # also when `samples` itself fails midway: what was given before is not lost
             if waiting:
                 store()
+        return results
+
+    def _voiceprints(
+        self, samples: list[Sample], sample_rate: int, encoding: Encoding, channel: int | None
+    ) -> list[Voiceprint | VoiceprintError]:
+        """The voiceprint of each sample, or why there is none."""
+        results: list[Voiceprint | VoiceprintError | None] = []
+        good: dict[int, CheckedSample] = {}  # by place in `results`
+        for sample in samples:
+            try:
+                good[len(results)] = self._checked_sample(sample, sample_rate, encoding, channel)
+            except VoiceprintError as error:
+                results.append(error)
+            else:
+                results.append(None)
+        embeddings = self._embed_together([sample[1] for sample in good.values()], sample_rate)
+        for place, embedding in zip(good, embeddings, strict=True):
+            if isinstance(embedding, VoiceprintError):
+                results[place] = embedding
+            else:
+                results[place] = self._voiceprint(good[place], embedding)
+        return cast("list[Voiceprint | VoiceprintError]", results)
+
+    def _embed_together(
+        self, buffers: list[NDArray[Any]], sample_rate: int
+    ) -> list[NDArray[np.float32] | VoiceprintError]:
+        if len(buffers) > 1:
+            audios = [to_mono(buffer, sample_rate, self.encoder.sample_rate) for buffer in buffers]
+            try:
+                answers = self.encoder.embed_batch(audios)
+                return [self._checked(answer) for _, answer in zip(buffers, answers, strict=True)]
+            except (EncoderError, ValueError):  # ValueError: not so many answers
+                logger.debug("A group of %d could not be embedded: now one by one.", len(buffers))
+        # One, or one of them has no embedding, which is its own result and not that of the others.
+        results: list[NDArray[np.float32] | VoiceprintError] = []
+        for buffer in buffers:
+            try:
+                results.append(self._embed(buffer, sample_rate))
+            except VoiceprintError as error:
+                results.append(error)
         return results
 
     def _store(self, voiceprints: list[Voiceprint]) -> list[Voiceprint | VoiceprintError]:
@@ -489,3 +551,12 @@ class OpusAgentVoiceRecognizer:
             threshold=threshold,
             candidates=candidates,
         )
+
+
+def _seconds(sample: Any, sample_rate: Any) -> float:
+    """About how much audio is in a sample that nobody has checked yet."""
+    try:
+        size = len(sample[1]) if isinstance(sample[1], bytes | bytearray) else sample[1].nbytes
+        return float(size / (4.0 * sample_rate))
+    except (TypeError, AttributeError, LookupError, ArithmeticError):
+        return 0.0

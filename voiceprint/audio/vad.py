@@ -7,12 +7,14 @@ counts as speech, so `net_speech_s` is the amount of audio that the encoder will
 
 from __future__ import annotations
 
-import threading
+import math
 import warnings
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from voiceprint.loading import Loaded
 
 WINDOW: Final = 480
 """Samples a VAD window: 30 ms at 16 kHz."""
@@ -20,12 +22,29 @@ WINDOW: Final = 480
 TARGET_DBFS: Final = -30.0
 """RMS level that quieter audio is raised to before the VAD, which has absolute thresholds."""
 
-_import_lock = threading.Lock()
-_module: Any = None
+LEAST_POWER: Final = 1e-30
+"""Mean square below which nothing was ever recorded."""
 
+_BLOCK: Final = 2048 * WINDOW  # samples that are looked at together, a minute: an hour would fill the memory
 _INT16_MAX: Final = 32767
 _AVERAGED: Final = 8  # windows that the moving average looks at
 _DILATION: Final = 7  # windows that a voiced one spreads to: three to each side and itself
+
+
+def volume_gain(audio: npt.NDArray[np.float32]) -> np.float32:
+    """What float32[n] is multiplied by to lie at -30 dBFS RMS; 1 if it is louder, or digital silence."""
+    # In blocks, as the squares of an hour in float64 would take 460 MB.
+    energy = sum(
+        float(np.square(audio[start : start + _BLOCK], dtype=np.float64).sum())
+        for start in range(0, len(audio), _BLOCK)
+    )
+    power = energy / max(1, len(audio))
+    target = 10.0 ** (TARGET_DBFS / 20.0)
+    # Of less than LEAST_POWER the gain would overflow float32.
+    gain: np.float32 = np.float32(1.0)
+    if not (power < LEAST_POWER or power >= target**2):  # so that NaN shows in the gain
+        gain = np.float32(target / math.sqrt(power))
+    return gain
 
 
 def raise_volume(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -33,36 +52,34 @@ def raise_volume(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
     The peaks of the result may lie beyond [-1, 1].
     """
-    power = float(np.mean(np.square(audio, dtype=np.float64))) if audio.size else 0.0
-    target = 10.0 ** (TARGET_DBFS / 20.0)
-    # Below 1e-30 nothing was ever recorded, and the gain would overflow float32.
-    if power < 1e-30 or power >= target**2:
-        return audio
-    return np.asarray(audio * np.float32(target / np.sqrt(power)), dtype=np.float32)
+    gain = volume_gain(audio)
+    return audio if gain == 1 else audio * gain
 
 
-def voice_flags(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def voice_flags(audio: npt.NDArray[np.float32], gain: np.float32 | None = None) -> npt.NDArray[np.bool_]:
     """Ask WebRTC's VAD (mode 3, the strictest) of each whole 30 ms window whether it is speech.
 
     Args:
         audio: float32[n] in [-1, 1] at 16 kHz, of any level: it is raised as by `raise_volume`.
+        gain: its `volume_gain`, where that is known already.
 
     Returns:
         bool[n // 480]; samples after the last whole window are not looked at.
     """
     count = len(audio) // WINDOW
+    flags = np.zeros(count, dtype=np.bool_)
     if not count:
-        return np.zeros(0, dtype=np.bool_)
-    # Clipped, where Resemblyzer lets the cast wrap around: it only matters for peaks 30 dB over RMS.
-    scaled = np.clip(np.rint(raise_volume(audio)[: count * WINDOW] * _INT16_MAX), -32768, _INT16_MAX)
-    pcm = scaled.astype("<i2").tobytes()
-    is_speech = _webrtcvad().Vad(3).is_speech
+        return flags
+    factor = np.float32(_INT16_MAX) * (volume_gain(audio) if gain is None else gain)
+    is_speech = _WEBRTCVAD.get().Vad(3).is_speech  # one for all: it remembers what it has heard
     step = 2 * WINDOW
-    return np.fromiter(
-        (is_speech(pcm[start : start + step], 16000) for start in range(0, count * step, step)),
-        dtype=np.bool_,
-        count=count,
-    )
+    for first in range(0, count, _BLOCK // WINDOW):
+        block = audio[first * WINDOW : min(count, first + _BLOCK // WINDOW) * WINDOW]
+        # Clipped, where Resemblyzer lets the cast wrap around: it only matters for peaks 30 dB over RMS.
+        pcm = np.clip(np.rint(block * factor), -32768, _INT16_MAX).astype("<i2").tobytes()
+        for window, start in enumerate(range(0, len(pcm), step), first):
+            flags[window] = is_speech(pcm[start : start + step], 16000)
+    return flags
 
 
 def speech_windows(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -100,17 +117,16 @@ def speech_mask(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _webrtcvad() -> Any:
-    global _module
-    with _import_lock:
-        if _module is None:
-            # Once only: the filters belong to the whole process, and threads that save and restore
-            # them at once can leave them changed.
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
-                import webrtcvad
-            _module = webrtcvad
-        return _module
+def _import_webrtcvad() -> Any:
+    # Once only: the filters belong to the whole process, and threads that save and restore them at once can
+    # leave them changed.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
+        import webrtcvad
+    return webrtcvad
+
+
+_WEBRTCVAD: Final = Loaded(_import_webrtcvad, inherited=True)
 
 
 def _running_sum(flags: npt.NDArray[np.bool_], before: int, after: int) -> npt.NDArray[np.int64]:

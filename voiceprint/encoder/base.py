@@ -28,6 +28,9 @@ class Encoder(Protocol):
     def sample_rate(self) -> int:
         """Sample rate of the audio that `embed` takes, in Hz."""
 
+    def warm_up(self) -> None:
+        """Load what the first embedding would load, so that no caller waits for it."""
+
     def embed(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
         """The embedding, float32[dimension] of length 1, of mono audio, float32[n] in [-1, 1].
 

@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint.audio.vad import LEAST_POWER
 from voiceprint.errors import EncoderError
+from voiceprint.loading import Loaded
 from voiceprint.models import RESEMBLYZER_SPACE
-
-# Mean square, of samples in [-1, 1], below which nothing was ever recorded.
-_LEAST_POWER = 1e-30
 
 
 class ResemblyzerEncoder:
     """The `resemblyzer` package itself, on the CPU: its preprocessing, its network, its pooling.
 
-    The first embedding loads the network, which takes some seconds and about 460 MB; making the
-    object costs nothing.
+    The reference that `OnnxEncoder` is held against. The first embedding loads the network, which takes some
+    seconds and about 460 MB; making the object costs nothing.
+
+    threads: of torch, in the whole process; 0 leaves them as they are.
     """
 
     name = RESEMBLYZER_SPACE
     dimension = 256
     sample_rate = 16_000
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._network: Any = None
-        self._preprocess: Any = None
+    def __init__(self, threads: int = 0) -> None:
+        self._loaded: Loaded[Any] = Loaded(partial(_load, threads), inherited=True)
+
+    def warm_up(self) -> None:
+        """As `Encoder.warm_up`."""
+        self._loaded.get()
 
     def embed(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `Encoder.embed`."""
-        network = self._load()
+        preprocess, network = self._loaded.get()
         # The preprocessing raises the volume by the logarithm of the power, which float32 rounds to zero
         # not only in silence.
-        if float(np.mean(np.square(audio, dtype=np.float64))) < _LEAST_POWER:
+        if float(np.mean(np.square(audio, dtype=np.float64))) < LEAST_POWER:
             raise EncoderError("The audio holds no speech to embed.")
-        speech = self._preprocess(audio)
+        speech = preprocess(audio)
         if not len(speech):
             raise EncoderError("The audio holds no speech to embed.")
         try:
@@ -57,23 +60,24 @@ class ResemblyzerEncoder:
             return np.empty((0, self.dimension), dtype=np.float32)
         return np.stack([self.embed(audio) for audio in audios])
 
-    def _load(self) -> Any:
-        with self._lock:
-            if self._network is None:
-                # Imported here: torch and librosa take seconds, which `import voiceprint` must not.
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
-                    warnings.filterwarnings("ignore", ".*scipy.ndimage", DeprecationWarning)
-                    try:
-                        import resemblyzer
-                    except ImportError as error:
-                        raise EncoderError(
-                            f"Resemblyzer cannot be imported ({error}). Install it with "
-                            "`pip install opusagent-voiceprint`; it needs setuptools below 81."
-                        ) from error
-                self._preprocess = resemblyzer.preprocess_wav
-                try:
-                    self._network = resemblyzer.VoiceEncoder("cpu", verbose=False)
-                except (OSError, RuntimeError, MemoryError) as error:  # its file of weights
-                    raise EncoderError(f"Resemblyzer's network cannot be loaded ({error}).") from error
-            return self._network
+
+def _load(threads: int) -> Any:
+    # Imported here: torch and librosa take seconds, which `import voiceprint` must not.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
+        warnings.filterwarnings("ignore", ".*scipy.ndimage", DeprecationWarning)
+        try:
+            import resemblyzer
+        except ImportError as error:
+            raise EncoderError(
+                f"Resemblyzer cannot be imported ({error}). Install it with "
+                "`pip install opusagent-voiceprint`; it needs setuptools below 81."
+            ) from error
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    try:
+        return resemblyzer.preprocess_wav, resemblyzer.VoiceEncoder("cpu", verbose=False)
+    except (OSError, RuntimeError, MemoryError) as error:  # its file of weights
+        raise EncoderError(f"Resemblyzer's network cannot be loaded ({error}).") from error

@@ -1,0 +1,111 @@
+"""The default encoder: Resemblyzer's voices without its costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.audio.vad import WINDOW
+from voiceprint.encoder.mel import FRAME, HOP, mel_frames
+from voiceprint.encoder.network import Network
+from voiceprint.encoder.partials import FRAMES, Speech, count_partials, partials
+from voiceprint.encoder.weights import HIDDEN, MELS
+from voiceprint.encoder.workers import Workers
+from voiceprint.errors import EncoderError
+from voiceprint.loading import Loaded
+from voiceprint.models import RESEMBLYZER_SPACE
+
+# Partials that a run of the network takes at most: see `Network.embed`.
+_RUN = 6
+
+
+class OnnxEncoder:
+    """Resemblyzer's network and preprocessing, without torch and librosa: the same embeddings.
+
+    Loads in a fraction of a second, at the first embedding or by `warm_up`; the network is shared by all
+    encoders of a process. Memory does not grow with the length of the audio.
+
+    threads: that one call may use, and all calls together beside the callers' own; 0 for one a core.
+    """
+
+    name = RESEMBLYZER_SPACE
+    dimension = HIDDEN
+    sample_rate = 16_000
+
+    _network: ClassVar[Loaded[Network]] = Loaded(Network.load, inherited=False)
+
+    def __init__(self, threads: int = 0) -> None:
+        self._workers = Workers(threads)
+
+    def warm_up(self) -> None:
+        """As `Encoder.warm_up`."""
+        Speech(np.zeros(WINDOW, dtype=np.float32))  # the VAD
+        self._network.get().embed(mel_frames(np.zeros(FRAME + (FRAMES - 1) * HOP, dtype=np.float32))[None])
+
+    def embed(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As `Encoder.embed`."""
+        network, speech = self._network.get(), _speech(audio)
+        threads = self._workers.threads
+        count = count_partials(len(speech))
+        # As even as may be, so that no thread waits for another that has one partial more to do.
+        rounds = -(-count // (threads * _RUN))
+        each = -(-count // (threads * rounds))
+        total = np.zeros(HIDDEN, dtype=np.float64)
+        for mels in partials(speech, each * threads):
+            runs = [mels[first : first + each] for first in range(0, len(mels), each)]
+            for embeddings in self._workers.run([partial(network.embed, run) for run in runs]):
+                total += embeddings.sum(axis=0, dtype=np.float64)
+        return _unit(total)
+
+    def embed_batch(self, audios: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """As `Encoder.embed_batch`; a run of the network takes partials of several."""
+        network = self._network.get()
+        totals = np.zeros((len(audios), HIDDEN), dtype=np.float64)
+        places = iter(range(len(audios)))  # shared by the threads: each takes the next
+        tasks = [partial(_embed_some, network, audios, places, totals)] * self._workers.threads
+        self._workers.run(tasks[: len(audios)])
+        return np.stack([_unit(total) for total in totals]) if len(audios) else totals.astype(np.float32)
+
+
+def _embed_some(
+    network: Network,
+    audios: Sequence[NDArray[np.float32]],
+    places: Iterator[int],
+    totals: NDArray[np.float64],
+) -> None:
+    """Embed audios until none is left, adding the partials of each to its total."""
+    mels = np.empty((_RUN, FRAMES, MELS), dtype=np.float32)
+    owners: list[int] = []
+
+    def run() -> None:
+        for owner, embedding in zip(owners, network.embed(mels[: len(owners)]), strict=True):
+            totals[owner] += embedding
+        owners.clear()
+
+    for place in places:
+        for block in partials(_speech(audios[place]), 4 * _RUN):
+            for one in block:
+                mels[len(owners)] = one
+                owners.append(place)
+                if len(owners) == _RUN:
+                    run()
+    if owners:
+        run()
+
+
+def _speech(audio: NDArray[np.float32]) -> Speech:
+    speech = Speech(audio)
+    if not len(speech):
+        raise EncoderError("The audio holds no speech to embed.")
+    return speech
+
+
+def _unit(total: NDArray[np.float64]) -> NDArray[np.float32]:
+    norm = float(np.linalg.norm(total))
+    if not 0.0 < norm < np.inf:  # every partial's ReLU was closed, or the audio was not finite
+        raise EncoderError("The network gave no embedding of this audio.")
+    return np.asarray(total / norm, dtype=np.float32)
