@@ -42,27 +42,16 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="recordings, one folder a speaker")
-    parser.add_argument("--figures", type=Path, default=FIGURES, help="the file to write")
+    parser.add_argument("--figures", type=Path, default=FIGURES, help="the file of the model")
+    parser.add_argument("--check", action="store_true", help="fit nothing; hold the kept model against them")
     arguments = parser.parse_args()
     vectors, speakers, recordings = embeddings(arguments.folder)
-    if len(vectors) - len(set(speakers)) < RANK:
-        sys.exit(f"{len(vectors)} pieces of {len(set(speakers))} speakers are too few to fit the model to.")
+    if not arguments.check:
+        best_fit(vectors, speakers).save(arguments.figures)
+    model = GalleryModel.load(arguments.figures)
     genuine, impostor = scores(vectors, speakers)
     real = {"genuine": quantiles(genuine), "impostor": quantiles(impostor)}
-    tried = []
-    for spread in SPREADS:
-        model = fit(vectors.astype(np.float64), speakers, spread, real)
-        made = gallery_quantiles(model.gallery(CHECKED, seed=2))
-        tried.append((float(np.square(deviations(real, made)).mean()), model))
-        print(
-            f"spread {spread:4}: quantiles within {np.abs(deviations(real, made)).max():.3f}, "
-            f"root mean square {tried[-1][0] ** 0.5:.4f}",
-            flush=True,
-        )
-    _, model = min(tried, key=lambda pair: pair[0])
-    model.save(arguments.figures)
-
-    made = gallery_quantiles(GalleryModel.load(arguments.figures).gallery(CHECKED, seed=2))
+    made = gallery_quantiles(model.gallery(CHECKED, seed=2))
     worst = float(np.abs(deviations(real, made)).max())
     apart = quantiles(between_recordings(vectors, speakers, recordings))
     rows = {
@@ -118,6 +107,25 @@ def enumerate_recordings(folder: Path) -> Iterator[tuple[int, tuple[Path, NDArra
         length = PIECE_S * rate
         for start in range(0, len(audio) - length + 1, length):
             yield number, (path, np.ascontiguousarray(audio[start : start + length], dtype=np.float32))
+
+
+def best_fit(vectors: NDArray[np.float32], speakers: Numbers) -> GalleryModel:
+    """The model of the best spread."""
+    if len(vectors) - len(set(speakers.tolist())) < RANK:
+        sys.exit(f"{len(vectors)} pieces of {len(set(speakers.tolist()))} speakers are too few for a fit.")
+    genuine, impostor = scores(vectors, speakers)
+    real = {"genuine": quantiles(genuine), "impostor": quantiles(impostor)}
+    tried = []
+    for spread in SPREADS:
+        model = fit(vectors.astype(np.float64), speakers, spread, real)
+        off = deviations(real, gallery_quantiles(model.gallery(CHECKED, seed=2)))
+        tried.append((float(np.square(off).mean()), model))
+        print(
+            f"spread {spread:4}: quantiles within {np.abs(off).max():.3f}, "
+            f"root mean square {tried[-1][0] ** 0.5:.4f}",
+            flush=True,
+        )
+    return min(tried, key=lambda pair: pair[0])[1]
 
 
 def fit(

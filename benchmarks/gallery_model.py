@@ -122,7 +122,7 @@ class Gallery:
         """All prints, float32[n, d]; the print with the id n is in the row n - 1."""
         made = np.empty((self.prints, len(self.model.mean)), dtype=np.float32)
         for block in self.blocks():
-            made[block.ids - 1] = block.vectors
+            made[block.ids[0] - 1 : block.ids[-1]] = block.vectors
         return made
 
     def callers(self) -> Ids:

@@ -40,12 +40,12 @@ def test_probes_score_with_their_callers_as_genuine_recordings_do(model):
 
 def test_real_quantiles_are_those_of_the_speech_at_hand(model):
     """On some of the speakers, so with a wider band: that the kept figures are of this encoder."""
-    folders = sorted((real_speech() / "librispeech" / "test-other").glob("*"))
+    folders = sorted((real_speech() / "librispeech" / "test-other").glob("*"))[:6]
     if not folders:
         pytest.skip("no real speech: set VOICE_TEST_DATA")
     vectors, speakers = [], []
     for number, folder in enumerate(folders):
-        for path in sorted(folder.glob("*.flac"))[:4]:
+        for path in sorted(folder.glob("*.flac"))[:3]:
             audio, rate = load_audio(path)
             if len(audio) >= 5 * rate:
                 vectors.append(default_encoder().embed(audio[: 5 * rate]))
