@@ -16,12 +16,13 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from filled_store import filled
 from measuring import resident_bytes, spread
-from results_file import keep
+from results_file import RESULTS, keep
 from rich.console import Console
 from rich.table import Table
 
@@ -48,7 +49,8 @@ STAGES = {
 class Stages:
     """The seconds that each stage of the current match took in this thread, the stages inside it left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self.seconds: dict[str, float] = defaultdict(float)
         self._inside: list[float] = []
         self._thread = threading.get_ident()
@@ -62,12 +64,12 @@ class Stages:
         def timed(*args: Any, **settings: Any) -> Any:
             if threading.get_ident() != self._thread:  # what goes on in the background is no stage
                 return original(*args, **settings)
-            start = time.perf_counter()
+            start = self._clock()
             self._inside.append(0.0)
             try:
                 return original(*args, **settings)
             finally:
-                taken = time.perf_counter() - start
+                taken = self._clock() - start
                 self.seconds[stage] += taken - self._inside.pop()
                 if self._inside:
                     self._inside[-1] += taken
@@ -83,6 +85,7 @@ def main() -> int:
     parser.add_argument("--prints", type=int, default=100_000, help="generated voiceprints of the store")
     parser.add_argument("--rounds", type=int, default=100, help="matches that are measured")
     parser.add_argument("--store", type=Path, help="where to keep the store; a filled one is used as it is")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where to put the raw figures")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.store or Path(folder) / "voiceprints.db"
@@ -90,7 +93,8 @@ def main() -> int:
         with SQLiteStorage(path) as storage:
             figures = {"prints": arguments.prints} | measure(storage, arguments.rounds)
     show(figures)
-    print(f"Raw figures: benchmarks/results/{keep(f'match-{arguments.prints}', figures).name}")
+    path = keep(f"match-{arguments.prints}", figures, folder=arguments.results)
+    print(f"Raw figures: {path.name} in {arguments.results}")
     return 0
 
 

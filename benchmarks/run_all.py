@@ -28,7 +28,7 @@ def main() -> int:
     runs: list[list[str | Path]] = [
         ["storage.py"],
         ["storage_redis.py"],
-        ["index.py", *([] if arguments.large else ["--sizes", "1000", "10000", prints])],
+        ["index.py", *([] if arguments.large else ["--sizes", "1000", "10000", prints, "--seconds", "20"])],
         ["match.py", "--prints", prints],
         ["opening.py", "--prints", prints],
     ]
