@@ -12,7 +12,8 @@ help:
 	@echo "make test    run the tests"
 	@echo "make lint    formatter, linter and strict types"
 	@echo "make wheel   build the wheel, and use it alone, outside the checkout"
-	@echo "make bench   run the benchmarks (DATA=folder with the LibriSpeech samples, where there is one)"
+	@echo "make bench   run the benchmarks (DATA=folder with the LibriSpeech samples, where there is one;"
+	@echo "             LARGE=1 to a million voiceprints)"
 	@echo "make docs    write docs/cli.md from the commands' own help"
 	@echo "make clean   remove the environment and what was built"
 
@@ -44,7 +45,7 @@ wheel: $(INSTALLED)
 	$(BIN)/python tests/wheel_alone.py dist
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/run_all.py $(if $(DATA),--data $(DATA))
+	$(BIN)/python benchmarks/run_all.py $(if $(DATA),--data $(DATA)) $(if $(LARGE),--large)
 
 docs: $(INSTALLED)
 	$(BIN)/python -m typer voiceprint.cli.app utils docs --name voiceprint --output docs/cli.md

@@ -14,8 +14,13 @@ RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("numpy", "scipy", "torch", "resemblyzer", "faiss-cpu", "onnxruntime", "soxr", "orjson")
 
 
-def keep(name: str, figures: dict[str, Any]) -> Path:
-    """Write `figures` to results/NAME.json, stamped with commit, time, CPU and versions."""
+def keep(
+    name: str, figures: dict[str, Any], *, packages: tuple[str, ...] = (), folder: Path = RESULTS
+) -> Path:
+    """Write `figures` to results/NAME.json, stamped with commit, time, CPU and versions.
+
+    packages: others than the product's own, that may be absent. folder: in place of results.
+    """
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
@@ -25,12 +30,19 @@ def keep(name: str, figures: dict[str, Any]) -> Path:
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "cpu": _cpu(),
         "python": platform.python_version(),
-        "packages": {package: importlib.metadata.version(package) for package in _PACKAGES},
+        "packages": {package: _version(package) for package in (*_PACKAGES, *packages)},
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(stamp | figures, indent=1) + "\n")
     return path
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _cpu() -> str:

@@ -1,6 +1,8 @@
 """Run every benchmark, one after the other.
 
-python benchmarks/run_all.py [--data FOLDER]      FOLDER: recordings, a folder per speaker
+    python benchmarks/run_all.py [--data FOLDER] [--large]      FOLDER: recordings, a folder per speaker
+
+Then draw the README's tables from the results.
 """
 
 from __future__ import annotations
@@ -19,19 +21,32 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, help="recordings; the benchmarks that need them are left out")
-    data = parser.parse_args().data
-    runs: list[list[str | Path]] = [["storage.py"], ["storage_redis.py"]]
+    parser.add_argument("--large", action="store_true", help="to a million voiceprints: takes hours")
+    arguments = parser.parse_args()
+    data = arguments.data
+    prints = "1000000" if arguments.large else "100000"
+    runs: list[list[str | Path]] = [
+        ["storage.py"],
+        ["storage_redis.py"],
+        ["index.py", *([] if arguments.large else ["--sizes", "1000", "10000", prints, "--seconds", "20"])],
+        ["match.py", "--prints", prints],
+        ["opening.py", "--prints", prints],
+    ]
     if data is not None:
         runs += [
             ["encoder.py", "--voices", data],
+            ["fit_gallery_model.py", data, "--check"],
             ["identification.py", data],
             ["quality.py", data, "--synthetic", HERE.parent / "examples/voices"],
         ]
+    runs.append(["index_table.py"])
     failed = []
     for script, *arguments in runs:
         print(f"\n== {script}", flush=True)
         if subprocess.run([sys.executable, HERE / script, *arguments], check=False).returncode:
             failed.append(script)
+    if failed:
+        print(f"\nFailed: {', '.join(failed)}")
     return 1 if failed else 0
 
 

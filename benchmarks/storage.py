@@ -17,12 +17,12 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import spread, timed
 from numpy.typing import NDArray
 from results_file import keep
 
@@ -187,19 +187,6 @@ def interleaved(works: list[Callable[[int], object]], rounds: int) -> list[list[
         for work, taken in zip(works, times, strict=True):
             taken.append(timed(lambda work=work, n=n: work(n)))
     return times
-
-
-def timed(work: Callable[[], object]) -> float:
-    """The seconds that `work` takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def spread(times: list[float]) -> dict[str, float]:
-    """p50, p90, p99 and max in microseconds."""
-    points = {f"p{point}": float(np.percentile(times, point)) for point in (50, 90, 99)}
-    return {name: round(1e6 * value) for name, value in (points | {"max": max(times)}).items()}
 
 
 if __name__ == "__main__":

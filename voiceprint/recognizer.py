@@ -220,7 +220,7 @@ class OpusAgentVoiceRecognizer:
     def _checked_sample(
         self, sample: Any, sample_rate: int, encoding: Encoding, channel: int | None
     ) -> CheckedSample:
-        """The sample with its audio as numbers, if it may be enrolled; what is refused is, before the costly part."""
+        """The sample with its audio as numbers; whatever can be refused is, before the costly part."""
         self._check_enabled()
         try:
             caller_id, audio_buffer, metadata = sample

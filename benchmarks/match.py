@@ -1,0 +1,173 @@
+"""How long does a whole match take, audio in, answer out, and which part of it takes how long?
+
+    python benchmarks/match.py [--prints 100000] [--rounds 100] [--store FILE]
+
+The sample voices are enrolled among generated callers in a SQLite store, and `match_caller` is asked for
+other recordings of them. The stages are timed from outside, by wrapping what the recogniser calls; a stage
+inside another counts for itself alone, and what no stage took is the decision. Written to
+results/match-PRINTS.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filled_store import filled
+from measuring import resident_bytes, spread
+from results_file import RESULTS, keep
+from rich.console import Console
+from rich.table import Table
+
+import voiceprint.index
+import voiceprint.recognizer
+from voiceprint import OpusAgentVoiceRecognizer, SQLiteStorage, load_audio
+from voiceprint.encoder import default_encoder
+
+VOICES = Path(__file__).resolve().parents[1] / "examples" / "voices"
+ENROLLED = 2  # utterances of each sample voice; the others are probes
+
+STAGES = {
+    "audio": "audio to 16 kHz mono, quality",
+    "encoder": "encoder",
+    "sync": "index: is it up to date?",
+    "search": "index: search",
+    "records": "records of the candidates",
+    "touch": "last_seen",
+    "decision": "decision, and all else",
+    "total": "all",
+}
+
+
+class Stages:
+    """The seconds that each stage of the current match took in this thread, the stages inside it left out."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._inside: list[float] = []
+        self._thread = threading.get_ident()
+
+    def wrap(self, owner: Any, stage: str, *names: str) -> None:
+        """Time these functions of a module, class or object."""
+        for name in names:
+            setattr(owner, name, self._timed(getattr(owner, name), stage))
+
+    def _timed(self, original: Any, stage: str) -> Any:
+        def timed(*args: Any, **settings: Any) -> Any:
+            if threading.get_ident() != self._thread:  # what goes on in the background is no stage
+                return original(*args, **settings)
+            start = self._clock()
+            self._inside.append(0.0)
+            try:
+                return original(*args, **settings)
+            finally:
+                taken = self._clock() - start
+                self.seconds[stage] += taken - self._inside.pop()
+                if self._inside:
+                    self._inside[-1] += taken
+
+        return timed
+
+
+def main() -> int:
+    """Measure, print a table, and keep the raw figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--prints", type=int, default=100_000, help="generated voiceprints of the store")
+    parser.add_argument("--rounds", type=int, default=100, help="matches that are measured")
+    parser.add_argument("--store", type=Path, help="where to keep the store; a filled one is used as it is")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where to put the raw figures")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = arguments.store or Path(folder) / "voiceprints.db"
+        filled(path, arguments.prints)
+        with SQLiteStorage(path) as storage:
+            figures = {"prints": arguments.prints} | measure(storage, arguments.rounds)
+    show(figures)
+    path = keep(f"match-{arguments.prints}", figures, folder=arguments.results)
+    print(f"Raw figures: {path.name} in {arguments.results}")
+    return 0
+
+
+def measure(storage: SQLiteStorage, rounds: int) -> dict[str, Any]:
+    """Enrol, match, and gather the times."""
+    recognizer = OpusAgentVoiceRecognizer(storage)
+    probes = []
+    for folder in sorted(path for path in VOICES.iterdir() if path.is_dir()):
+        for number, path in enumerate(sorted(folder.glob("*.flac"))):
+            audio, rate = load_audio(path)
+            if number < ENROLLED:
+                recognizer.enroll_caller(folder.name, audio, sample_rate=rate)
+            else:
+                probes.append((folder.name, audio, rate))
+    before = resident_bytes()
+    _, audio, rate = probes[0]
+    start = time.perf_counter()
+    recognizer.match_caller(audio, sample_rate=rate)
+    first = time.perf_counter() - start
+    after = resident_bytes()
+
+    stages = instrumented(storage)
+    times: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    right = 0
+    for number in range(-3, rounds):  # three to warm up
+        caller, audio, rate = probes[number % len(probes)]
+        stages.seconds.clear()
+        start = time.perf_counter()
+        match = recognizer.match_caller(audio, sample_rate=rate)
+        total = time.perf_counter() - start
+        if number < 0:
+            continue
+        right += match is not None and match[0] == caller
+        rest = total - sum(stages.seconds.values())
+        for stage, taken in ({**stages.seconds, "decision": rest, "total": total}).items():
+            times[stage].append(taken)
+    return {
+        "matches": rounds,
+        "named_right": right,
+        "first_match_s": round(first, 3),  # with the index, which is then made or read
+        "first_match_mb": round((after - before) / 1e6, 1),
+        "ms": {stage: spread(taken, unit_s=1e-3, digits=3) for stage, taken in times.items() if taken},
+    }
+
+
+def instrumented(storage: SQLiteStorage) -> Stages:
+    """Stages around all that a match calls."""
+    stages = Stages()
+    stages.wrap(voiceprint.recognizer, "audio", "assess", "to_mono")
+    stages.wrap(default_encoder(), "encoder", "embed")
+    stages.wrap(storage, "sync", "identity", "revision", "changes", "scan")
+    stages.wrap(voiceprint.index.VectorIndex, "search", "search")
+    stages.wrap(storage, "records", "get_many", "get")
+    stages.wrap(storage, "touch", "touch")
+    return stages
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Print the table."""
+    table = Table("Stage", title=f"One match among {figures['prints']:,} voiceprints, ms")
+    for name in ("p50", "p90", "p99", "max"):
+        table.add_column(name, justify="right")
+    for stage, times in figures["ms"].items():
+        if stage == "total":
+            table.add_section()
+        table.add_row(STAGES[stage], *(f"{value:.2f}" for value in times.values()))
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(table)
+    console.print(
+        f"The first match, with the index to be made or read: {figures['first_match_s']:.2f} s. "
+        f"{figures['named_right']} of {figures['matches']} named right."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
