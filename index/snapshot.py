@@ -2,8 +2,8 @@
 
 magic      8 bytes b"VPINDEX2"
 parts      one after the other, each where the table says
-table      JSON: dimension, stamp, tuning, and for each part its place, size and checksum (BLAKE2b)
-footer     place of the table uint64, size of the table uint64 (little-endian), 32 bytes BLAKE2b of the table
+table      JSON: dimension, stamp, tuning, and for each part its place, size and checksum (SHA-256)
+footer     place of the table uint64, size of the table uint64 (little-endian), 32 bytes SHA-256 of the table
 
 Parts are blocks of rows (ids int64[n], then vectors float32[n, d]), copied one after the other while others
 went on writing; then the rows that changed meanwhile, to be put over those of the blocks; then the cells.
@@ -30,7 +30,6 @@ from voiceprint.index.errors import IndexCorruptError
 
 _MAGIC = b"VPINDEX2"
 _FOOTER = struct.Struct("<QQ32s")
-_DIGEST_SIZE = 32
 _READERS = 2  # hashing lets other threads run, and takes most of the time of reading
 
 
@@ -63,7 +62,7 @@ class SnapshotWriter:
         self._table |= entries
 
     def _write(self, *arrays: NDArray[Any]) -> dict[str, Any]:
-        start, digest = self._stream.tell(), hashlib.blake2b(digest_size=_DIGEST_SIZE)
+        start, digest = self._stream.tell(), hashlib.sha256()
         for array in arrays:
             raw = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).view(np.uint8).data
             digest.update(raw)
@@ -148,7 +147,7 @@ class SnapshotReader:
         return array
 
     def _fill(self, arrays: list[NDArray[Any]], entry: dict[str, Any]) -> None:
-        digest, place = hashlib.blake2b(digest_size=_DIGEST_SIZE), entry["start"]
+        digest, place = hashlib.sha256(), entry["start"]
         for array in arrays:
             raw = array.reshape(-1).view(np.uint8).data
             if os.preadv(self._file, [raw], place) != len(raw):
@@ -181,4 +180,4 @@ def read_stamp(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _digest(raw: bytes) -> bytes:
-    return hashlib.blake2b(raw, digest_size=_DIGEST_SIZE).digest()
+    return hashlib.sha256(raw).digest()
