@@ -29,6 +29,9 @@ DEFAULTS: dict[str, Any] = {
     "max_voiceprints_per_caller": 3,
     "encoder": "onnx",
     "encoder_threads": 0,
+    "index_path": None,
+    "index_recall": 0.99,
+    "index_threads": 1,
     "redis_url": "redis://localhost:6379/0",
 }
 
@@ -52,6 +55,11 @@ GOOD = [
     ("max_voiceprints_per_caller", "1000", 1000),
     ("encoder", " Resemblyzer ", "resemblyzer"),
     ("encoder_threads", "2", 2),
+    ("index_path", "some.index", "some.index"),
+    ("index_path", "off", "off"),
+    ("index_recall", "0.95", 0.95),
+    ("index_recall", "1", 1.0),
+    ("index_threads", "2", 2),
     ("redis_url", "rediss://user:pw@host:1/2", "rediss://user:pw@host:1/2"),
     ("redis_url", "unix:///run/redis.sock", "unix:///run/redis.sock"),
 ]
@@ -75,6 +83,11 @@ BAD = [
     ("encoder_threads", "-1", "from 0 to 64"),
     ("encoder_threads", "65", "from 0 to 64"),
     ("encoder_threads", "two", "from 0 to 64"),
+    ("index_recall", "0", "above 0"),
+    ("index_recall", "1.1", "up to 1"),
+    ("index_recall", "nan", "up to 1"),
+    ("index_threads", "0", "from 1 to 64"),
+    ("index_threads", "65", "from 1 to 64"),
     ("redis_url", "localhost:6379", "redis://localhost:6379/0"),
     ("redis_url", "redis://", "redis://localhost:6379/0"),
 ]

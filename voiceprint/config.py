@@ -31,6 +31,9 @@ _ALLOWED = {
     "max_voiceprints_per_caller": "a whole number from 1",
     "encoder": "onnx or resemblyzer",
     "encoder_threads": "a whole number from 0 to 64, 0 for one a core",
+    "index_path": "the path of a file, or off",
+    "index_recall": "a number above 0, up to 1",
+    "index_threads": "a whole number from 1 to 64",
     "redis_url": "a URL such as redis://localhost:6379/0 (also rediss:// or unix://)",
 }
 
@@ -51,6 +54,11 @@ class VoiceFingerprintConfig(BaseSettings):
     encoder ("onnx"): "onnx", or "resemblyzer" for that package itself, which is slower and gives the same.
     encoder_threads (0): threads that the encoder works with; 0 for one a core. These two count when a
         recogniser is made.
+    index_path (None): file of the index's snapshot, or "off"; None is beside the store's file, or in the
+        user's cache for Redis.
+    index_recall (0.99): share of the searches of a large index that find the most similar voiceprint of
+        all, above 0, up to 1; 1 compares with every one.
+    index_threads (1): threads that a search of the index, or its training, works with.
     redis_url ("redis://localhost:6379/0"): may hold a password, and is never shown.
 
     An attribute may be set later and is checked then too. Raises `ConfigurationError`, which is a
@@ -71,6 +79,9 @@ class VoiceFingerprintConfig(BaseSettings):
     max_voiceprints_per_caller: int = Field(default=3, ge=1)
     encoder: Literal["onnx", "resemblyzer"] = "onnx"
     encoder_threads: int = Field(default=0, ge=0, le=64)
+    index_path: str | None = Field(default=None, min_length=1)
+    index_recall: float = Field(default=0.99, gt=0.0, le=1.0, allow_inf_nan=False)
+    index_threads: int = Field(default=1, ge=1, le=64)
     redis_url: str = Field(default="redis://localhost:6379/0", repr=False)
 
     def __init__(self, **settings: Any) -> None:
@@ -117,7 +128,7 @@ class VoiceFingerprintConfig(BaseSettings):
     def _any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value
 
-    @field_validator("storage_path", mode="before")
+    @field_validator("storage_path", "index_path", mode="before")
     @classmethod
     def _path_as_text(cls, value: object) -> object:
         return os.fspath(value) if isinstance(value, os.PathLike) else value

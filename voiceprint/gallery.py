@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from voiceprint.errors import StorageCorruptError, VoiceprintError
 from voiceprint.models import Finding, Voiceprint
 from voiceprint.shared import Shared
-from voiceprint.storage.base import Changes, Storage
+from voiceprint.snapshots import NO_SNAPSHOT, IndexSettings, SnapshotKeeper, Stamp, snapshot_path
+from voiceprint.storage.base import Changes, Progress, Storage
 
 if TYPE_CHECKING:
     from voiceprint.index import VectorIndex
@@ -29,6 +31,11 @@ logger = logging.getLogger(__name__)
 # Galleries that stay in memory when no recogniser uses them, so that one built per call finds its
 # index ready. Each holds about 1 KB a voiceprint.
 KEPT_GALLERIES = 4
+
+_TOLD_EVERY = 100_000  # voiceprints, when an index is built: a line in the log
+
+# The index, the identity of the store that it is of, and the revision that it stands at.
+State = tuple["VectorIndex", str, int]
 
 
 class Scored(NamedTuple):
@@ -41,29 +48,35 @@ class Scored(NamedTuple):
 class Gallery:
     """Searches the voiceprints of a store. Shared by all recognisers over that store, see `shared`.
 
-    encoder: name of the embedding space; dimension: length of its embeddings. The store is passed to
+    encoder: name of the embedding space; dimension: length of its embeddings; settings: of the index, and
+    where its snapshot is kept. The store is passed to
     each call rather than kept, because the handle of one recogniser may be closed before another's.
     """
 
-    _shared: ClassVar[Shared[tuple[str, str], Gallery]] = Shared(kept=KEPT_GALLERIES)
+    _shared: ClassVar[Shared[tuple[str, str, IndexSettings], Gallery]] = Shared(kept=KEPT_GALLERIES)
 
     @classmethod
-    def shared(cls, storage: Storage, encoder: str, dimension: int) -> Gallery:
+    def shared(
+        cls, storage: Storage, encoder: str, dimension: int, settings: IndexSettings = NO_SNAPSHOT
+    ) -> Gallery:
         """The process's one gallery over this store and embedding space."""
-        return cls._shared.get((storage.location, encoder), lambda: cls(encoder, dimension))
+        return cls._shared.get(
+            (storage.location, encoder, settings), lambda: cls(encoder, dimension, settings)
+        )
 
     @classmethod
     def forget_all(cls) -> None:
         """Drop every shared gallery; the next recogniser builds its index anew."""
         cls._shared.forget_all()
 
-    def __init__(self, encoder: str, dimension: int) -> None:
+    def __init__(self, encoder: str, dimension: int, settings: IndexSettings = NO_SNAPSHOT) -> None:
         self.encoder = encoder
         self.dimension = dimension
-        # The index, the identity of the store that it is of, and the revision that it stands at; one
-        # attribute, so that they are always read together. Without the identity, another store that was
-        # put in the same place and has come to the same revision would be taken for the old one.
-        self._state: tuple[VectorIndex, str, int] | None = None
+        self.settings = settings
+        self._snapshots = SnapshotKeeper(settings, dimension)
+        # One attribute, so that its parts are always read together. Without the identity, another store
+        # that was put in the same place and has come to the same revision would be taken for the old one.
+        self._state: State | None = None
         self._sync_lock = threading.Lock()
 
     def best(self, storage: Storage, probe: NDArray[np.float32], callers: int) -> list[Scored]:
@@ -84,8 +97,11 @@ class Gallery:
                 return ranked[:callers]
             wanted *= 2
 
-    def synchronised(self, storage: Storage) -> VectorIndex:
-        """The index, holding every change that was committed before this call."""
+    def synchronised(self, storage: Storage, progress: Progress | None = None) -> VectorIndex:
+        """The index, holding every change that was committed before this call.
+
+        progress: told how many voiceprints are in, when the index has to be built from the store.
+        """
         state = self._state
         if state is not None and (storage.identity(), storage.revision()) == state[1:]:
             return state[0]
@@ -95,29 +111,76 @@ class Gallery:
                 identity = storage.identity()
                 if self._state is not None and self._state[1] != identity:
                     self._state = None
-                index, _, revision = self._state or self._build(storage, identity)
+                index, _, revision = self._state or self._opened(storage, identity, progress)
                 changes = storage.changes(revision, encoder=self.encoder)
                 if changes is None:
                     logger.warning(
                         "%s: the change feed does not reach back; building the index anew.", storage
                     )
-                    self._state = None
+                    self._state = self._built(storage, identity, progress)
                     continue
+                # Kept before the changes go in, which may fail half-way; see `_apply`.
+                self._state = index, identity, revision
                 self._apply(changes, index, storage)
                 self._state = index, identity, changes.revision
                 more = changes.more
+            self._snapshots.write_if_due(storage, index, self._stamp(identity, changes.revision))
             return index
 
-    def _build(self, storage: Storage, identity: str) -> tuple[VectorIndex, str, int]:
+    def _opened(self, storage: Storage, identity: str, progress: Progress | None) -> State:
+        """The index of the snapshot, or one that is built from the store."""
+        loaded = self._snapshots.load(storage, self.encoder)
+        if loaded is None:
+            return self._built(storage, identity, progress)
+        index, revision = loaded
+        return index, identity, revision
+
+    def _built(self, storage: Storage, identity: str, progress: Progress | None) -> State:
         from voiceprint.index import VectorIndex  # faiss is loaded at the first search, not at import
 
         revision = storage.revision()
-        index = VectorIndex(self.dimension)
-        for ids, embeddings in storage.scan(encoder=self.encoder):
-            self._check(embeddings, storage)
-            with _told(storage):
-                index.add(ids, embeddings)
+        index = VectorIndex(self.dimension, recall=self.settings.recall, threads=self.settings.threads)
+        told = 0
+        with index.held():
+            for ids, embeddings in storage.scan(encoder=self.encoder):
+                self._check(embeddings, storage)
+                with _told(storage):
+                    index.add(ids, embeddings)
+                if progress is not None:
+                    progress(len(index))
+                if len(index) >= told + _TOLD_EVERY:
+                    told = len(index)
+                    logger.info("%s: %d voiceprints are in the index.", storage, told)
+        self._snapshots.built(len(index))
         return index, identity, revision
+
+    def _stamp(self, identity: str, revision: int) -> Stamp:
+        return Stamp(identity, self.encoder, revision)
+
+    def close(self, storage: Storage) -> None:
+        """Write the snapshot, if enough has changed. The gallery can go on being used."""
+        state = self._state
+        if state is not None:
+            self._snapshots.close(storage, state[0], self._stamp(*state[1:]))
+
+    def rebuild(self, storage: Storage, progress: Progress | None = None) -> VectorIndex:
+        """Build the index anew from the store, train it, and write the snapshot."""
+        with self._sync_lock:
+            self._state = self._built(storage, storage.identity(), progress)
+        index = self.synchronised(storage)
+        index.wait()
+        self.write_snapshot(storage)
+        return index
+
+    def write_snapshot(self, storage: Storage) -> None:
+        """Write the snapshot now, if one is kept."""
+        path, state = self.snapshot_path(storage), self._state
+        if path is not None and state is not None:
+            self._snapshots.write(path, state[0], self._stamp(*state[1:]))
+
+    def snapshot_path(self, storage: Storage) -> Path | None:
+        """Where the snapshot lies; None where none is kept."""
+        return snapshot_path(storage, self.settings.path)
 
     def _apply(self, changes: Changes, index: VectorIndex, storage: Storage) -> None:
         if len(changes.ids):
@@ -128,6 +191,7 @@ class Gallery:
                 index.remove(changes.removed)
             if len(changes.ids):
                 index.add(changes.ids, changes.embeddings)
+        self._snapshots.changed(len(changes.removed) + len(changes.ids))
         self._state = state
 
     def _check(self, embeddings: NDArray[np.float32], storage: Storage) -> None:
@@ -140,21 +204,22 @@ class Gallery:
     def check(self, storage: Storage) -> list[Finding]:
         """Compare the index with the store, both ways."""
         index = self.synchronised(storage)
-        stored: set[int] = set()
-        for ids, _ in storage.scan(encoder=self.encoder):
-            stored.update(ids.tolist())
-        indexed = set(index.ids().tolist())
+        found: dict[int, tuple[str, str]] = {}
+        unseen = set(index.ids().tolist())
+        for ids, embeddings in storage.scan(encoder=self.encoder):
+            there = np.array([id_ in unseen for id_ in ids.tolist()], dtype=bool)
+            unseen.difference_update(ids.tolist())
+            for id_ in ids[~there].tolist():
+                found[id_] = "not_indexed", "It is in the store and not in the index: it cannot be found."
+            # Within the rounding of float32: a store may keep more digits.
+            other = np.abs(index.reconstruct(ids[there]) - embeddings[there]).max(axis=1, initial=0) > 1e-5
+            for id_ in ids[there][other].tolist():
+                found[id_] = "indexed_otherwise", "The index holds another embedding than the store."
+        for id_ in unseen:
+            found[id_] = "not_stored", "It is in the index and not in the store."
         return [
             Finding(code=code, place=f"voiceprint {id_}", message=message)
-            for code, ids_, message in (
-                (
-                    "not_indexed",
-                    stored - indexed,
-                    "It is in the store and not in the index: it cannot be found.",
-                ),
-                ("not_stored", indexed - stored, "It is in the index and not in the store."),
-            )
-            for id_ in sorted(ids_)
+            for id_, (code, message) in sorted(found.items())
         ]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +37,13 @@ from voiceprint.errors import (
 from voiceprint.gallery import Gallery, rank
 from voiceprint.grouped import Grouped
 from voiceprint.models import Caller, Finding, Match, Verification, Voiceprint
+from voiceprint.snapshots import IndexSettings
 from voiceprint.storage import Storage, configured_storage
+from voiceprint.storage.base import Progress
 from voiceprint.validation import check_caller_id, check_metadata, shown, unit_vector
+
+if TYPE_CHECKING:
+    from voiceprint.index import IndexStatus
 
 __all__ = ["OpusAgentVoiceRecognizer"]
 
@@ -96,6 +102,7 @@ class OpusAgentVoiceRecognizer:
         own = default_encoder(self.config.encoder, self.config.encoder_threads)
         self.encoder = own if encoder is None else encoder
         self.storage = configured_storage(self.config) if storage_backend is None else storage_backend
+        self._gallery: Gallery | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.storage!r}, encoder={self.encoder.name!r})"
@@ -120,10 +127,29 @@ class OpusAgentVoiceRecognizer:
         warn_if_mixed(audio, sample_rate)
         return embedding
 
-    def warm_up(self) -> None:
-        """Load the encoder and build the index now, so that the first caller does not wait for them."""
+    def warm_up(self, *, progress: Progress | None = None) -> None:
+        """Load the encoder and the index now, so that the first caller does not wait for them.
+
+        progress: told how many voiceprints are in, when the index has to be built from the store.
+        """
         self.encoder.warm_up()
-        self._current_gallery().synchronised(self.storage)
+        self._current_gallery().synchronised(self.storage, progress)
+
+    def close(self) -> None:
+        """Write the index's snapshot if much has changed, and close the store. May be called twice.
+
+        Other recognisers over the same store, with handles of their own, go on.
+        """
+        if self._gallery is not None:
+            gallery, self._gallery = self._gallery, None
+            gallery.close(self.storage)
+        self.storage.close()
+
+    def __enter__(self) -> OpusAgentVoiceRecognizer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _embed(self, audio_buffer: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
         audio = to_mono(audio_buffer, sample_rate, self.encoder.sample_rate)
@@ -433,7 +459,9 @@ class OpusAgentVoiceRecognizer:
 
     def _current_gallery(self) -> Gallery:
         # Asked for at each use, as after a fork it is another; kept, so that it lasts while this does.
-        self._gallery = Gallery.shared(self.storage, self.encoder.name, self.encoder.dimension)
+        config = self.config
+        settings = IndexSettings(config.index_path, config.index_recall, config.index_threads)
+        self._gallery = Gallery.shared(self.storage, self.encoder.name, self.encoder.dimension, settings)
         return self._gallery
 
     def _threshold(self, threshold: float | None) -> float:
@@ -491,7 +519,42 @@ class OpusAgentVoiceRecognizer:
         findings = self.storage.check(fix=fix)
         if any(finding.code == "corrupt" for finding in findings):
             return findings  # there is nothing that an index could be compared with
-        return findings + self._current_gallery().check(self.storage)
+        gallery = self._current_gallery()
+        differences = gallery.check(self.storage)
+        if differences and fix:
+            gallery.rebuild(self.storage)
+            differences = gallery.check(self.storage)
+        return findings + differences
+
+    # The index, which looks after itself: for those who want to see or hurry it
+
+    def index_status(self, *, progress: Progress | None = None) -> IndexStatus:
+        """How the voiceprints are searched at this moment."""
+        return self._current_gallery().synchronised(self.storage, progress).status()
+
+    def rebuild_index(self, *, progress: Progress | None = None) -> IndexStatus:
+        """Build the index anew from the store, train it, and write its snapshot."""
+        return self._current_gallery().rebuild(self.storage, progress).status()
+
+    def tune_index(self, recall: float | None = None) -> IndexStatus:
+        """Measure anew how much of the index a search has to look at, and write its snapshot.
+
+        recall: share of searches that are to find the most similar voiceprint of all, above 0, up to 1;
+        None keeps `index_recall`. It lasts until the index is next built or read.
+        """
+        gallery = self._current_gallery()
+        index = gallery.synchronised(self.storage)
+        try:
+            index.tune(recall)
+        except ValueError as error:
+            raise InvalidArgumentError(str(error)) from None
+        index.wait()
+        gallery.write_snapshot(self.storage)
+        return index.status()
+
+    def snapshot_path(self) -> Path | None:
+        """Where the index's snapshot lies; None where none is kept."""
+        return self._current_gallery().snapshot_path(self.storage)
 
     # From an event loop: each runs in a worker thread, because embedding takes tens of milliseconds
 

@@ -41,8 +41,15 @@ def opened(store: str | None) -> Iterator[OpusAgentVoiceRecognizer]:
     if store is not None:
         storage = open_storage(store, max_voiceprints_per_caller=config.max_voiceprints_per_caller)
     recognizer = OpusAgentVoiceRecognizer(storage, config=config)
-    with recognizer.storage:
+    with recognizer:
         yield recognizer
+
+
+def ready(recognizer: OpusAgentVoiceRecognizer) -> OpusAgentVoiceRecognizer:
+    """The recogniser once its index is there, with a bar on a terminal while it is built."""
+    with counting("Building the index") as progress:
+        recognizer.warm_up(progress=progress)
+    return recognizer
 
 
 def print_json(value: Any) -> None:

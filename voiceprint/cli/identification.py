@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from voiceprint.cli.audio import FILE_HELP, ChannelOption, EncodingOption, Files, RateOption, mono
-from voiceprint.cli.common import JsonOption, StoreOption, complain, opened, print_json, say, table
+from voiceprint.cli.common import JsonOption, StoreOption, complain, opened, print_json, ready, say, table
 from voiceprint.errors import AudioQualityError, InvalidAudioError, VoiceprintError
 from voiceprint.models import Match
 
@@ -40,6 +40,8 @@ def identify(
     answers: dict[Path, list[Match]] = {}
     failures: dict[Path, VoiceprintError] = {}
     with opened(store) as recognizer:
+        if not candidates:
+            ready(recognizer)
         for path in files:
             try:
                 audio, sample_rate = mono(path, encoding, rate, channel)

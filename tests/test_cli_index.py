@@ -1,0 +1,69 @@
+"""`voiceprint index`: what it shows, and the snapshot that it leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from stores import voiceprint
+
+from voiceprint import OpusAgentVoiceRecognizer, SQLiteStorage, VoiceFingerprintConfig
+
+
+@pytest.fixture(autouse=True)
+def _a_filled_store(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in VoiceFingerprintConfig.model_fields:
+        monkeypatch.delenv(f"VOICE_{name.upper()}", raising=False)
+    with SQLiteStorage("callers.db") as storage:
+        storage.save_many([voiceprint(f"c{n}", n) for n in range(500)])
+
+
+def test_status_of_a_small_store_says_that_every_voiceprint_is_compared(run):
+    code, out, _ = run("index", "status", "--store", "sqlite:callers.db")
+    assert code == 0
+    assert "500" in out
+    assert "every voiceprint is compared" in out
+    assert "callers.db.index" in out
+
+
+def test_rebuild_writes_the_snapshot_and_tells_of_it_as_json(run):
+    code, out, _ = run("index", "rebuild", "--store", "sqlite:callers.db", "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert (told["vectors"], told["structure"], told["recall"]) == (500, "exact", 1.0)
+    assert Path(told["snapshot"]).stat().st_size == told["snapshot_bytes"]
+
+
+def test_no_snapshot_is_written_where_none_is_wanted(run, monkeypatch):
+    monkeypatch.setenv("VOICE_INDEX_PATH", "off")
+    code, out, _ = run("index", "rebuild", "--store", "sqlite:callers.db")
+    assert code == 0
+    assert "none is kept" in out
+    assert list(Path().glob("*.index")) == []
+
+
+def test_tune_shows_what_a_recall_takes(run, monkeypatch):
+    monkeypatch.setattr("voiceprint.index.vector_index.EXACT_UP_TO", 100)
+    code, out, _ = run("index", "tune", "--recall", "0.9", "--store", "sqlite:callers.db", "--json")
+    assert code == 0
+    assert json.loads(out)["recall_target"] == 0.9
+
+
+@pytest.mark.parametrize("recall", ["0", "1.5", "much"])
+def test_a_recall_that_cannot_be_is_refused(run, recall):
+    assert run("index", "tune", "--recall", recall, "--store", "sqlite:callers.db")[0] == 2
+
+
+def test_the_library_has_the_same_verbs(tmp_path):
+    config = VoiceFingerprintConfig(index_path=tmp_path / "some.index")
+    with OpusAgentVoiceRecognizer(SQLiteStorage("callers.db"), config=config) as recognizer:
+        assert recognizer.index_status().vectors == 500
+        assert recognizer.rebuild_index().vectors == 500
+        assert recognizer.snapshot_path() == tmp_path / "some.index"
+        with pytest.raises(ValueError, match="recall"):
+            recognizer.tune_index(2.0)
+        recognizer.storage.save(voiceprint("new", 9999))
+        assert recognizer.index_status().vectors == 501
+    assert (tmp_path / "some.index").exists()

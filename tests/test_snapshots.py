@@ -1,0 +1,237 @@
+"""The index's snapshot: found again, caught up with, and never believed when it is of something else."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from stores import forget_json_files, unit, voiceprint
+
+from voiceprint import JSONStorage, MemoryStorage, SQLiteStorage, Storage, Voiceprint, snapshots
+from voiceprint.gallery import Gallery
+from voiceprint.snapshots import OFF, IndexSettings, snapshot_path
+
+COUNT = 300
+Opened = Callable[[], Storage]
+
+
+@pytest.fixture(params=[JSONStorage, SQLiteStorage])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
+    """Opens the one store of this test, each time by a new handle."""
+    return lambda: request.param(tmp_path / "store")
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    return tmp_path / "store.index"
+
+
+@pytest.fixture
+def filled(opened: Opened) -> Iterator[Storage]:
+    with opened() as storage:
+        storage.save_many([voiceprint(f"c{n}", n) for n in range(COUNT)])
+        yield storage
+
+
+def new_gallery(path: str | None = None, encoder: str = "resemblyzer") -> Gallery:
+    """A gallery as a new process would have it."""
+    return Gallery(encoder, 256, IndexSettings(path))
+
+
+def named(gallery: Gallery, storage: Storage, *seeds: int) -> list[str | None]:
+    """Who has the voices of these seeds."""
+    answers = [gallery.best(storage, unit(seed), 1) for seed in seeds]
+    return [a[0].voiceprint.caller_id if a and a[0].similarity > 0.99 else None for a in answers]
+
+
+def closed_gallery(storage: Storage) -> None:
+    """Build the index and leave its snapshot."""
+    gallery = new_gallery()
+    gallery.synchronised(storage)
+    gallery.close(storage)
+
+
+@pytest.fixture
+def no_scan(monkeypatch: pytest.MonkeyPatch) -> Callable[[Storage], None]:
+    """Fails the test when the index is built from this store."""
+
+    def scan(**_: Any) -> None:
+        pytest.fail("the index is built anew")
+
+    return lambda storage: monkeypatch.setattr(storage, "scan", scan)
+
+
+def test_a_closed_gallery_leaves_a_snapshot_that_the_next_one_starts_from(
+    filled: Storage, snapshot: Path, no_scan: Callable[[Storage], None]
+) -> None:
+    closed_gallery(filled)
+    assert snapshot.stat().st_mode & 0o777 == 0o600
+    no_scan(filled)
+    gallery = new_gallery()
+    assert named(gallery, filled, 0, 7, COUNT) == ["c0", "c7", None]
+    assert len(gallery.synchronised(filled)) == COUNT
+
+
+def test_what_changed_since_the_snapshot_is_caught_up_with(
+    filled: Storage, no_scan: Callable[[Storage], None]
+) -> None:
+    closed_gallery(filled)
+    filled.delete("c3")
+    filled.save(voiceprint("new", 1000))
+    known = filled.get("c5")
+    assert known is not None
+    filled.save(Voiceprint("c5", unit(2000), id=known.voiceprints[0].id))
+    no_scan(filled)
+    assert named(new_gallery(), filled, 3, 1000, 5, 2000, 6) == [None, "new", None, "c5", "c6"]
+
+
+def test_a_thousand_changes_of_another_process_are_caught_up_with(filled: Storage, opened: Opened) -> None:
+    closed_gallery(filled)
+    with opened() as other:
+        other.save_many([voiceprint(f"new {n}", 1000 + n) for n in range(1000)])
+    gallery = new_gallery()
+    assert named(gallery, filled, 1000, 1999, 4) == ["new 0", "new 999", "c4"]
+    assert gallery.check(filled) == []
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "text"])
+def test_a_damaged_snapshot_is_told_of_and_the_index_built_anew(
+    filled: Storage, snapshot: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed_gallery(filled)
+    content = bytearray(snapshot.read_bytes())
+    content[len(content) // 2] ^= 1
+    made = {"flip": bytes(content), "cut": bytes(content[:-9]), "empty": b"", "text": b"{}" * 500}
+    snapshot.write_bytes(made[damage])
+    gallery = new_gallery()
+    assert named(gallery, filled, 0, 7) == ["c0", "c7"]
+    assert gallery.check(filled) == []
+    assert "building it anew" in caplog.text
+    gallery.close(filled)
+    caplog.clear()
+    named(new_gallery(), filled, 0)
+    assert caplog.text == ""
+
+
+def test_the_snapshot_of_another_store_is_not_taken(
+    filled: Storage, snapshot: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with type(filled)(tmp_path / "other") as other:  # type: ignore[call-arg]
+        other.save_many([voiceprint(f"o{n}", n) for n in range(COUNT)])
+        closed_gallery(other)
+    (tmp_path / "other.index").replace(snapshot)
+    assert named(new_gallery(), filled, 0, 7) == ["c0", "c7"]
+    assert "another store" in caplog.text
+
+
+def test_the_snapshot_of_another_encoder_is_not_taken(
+    filled: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed_gallery(filled)
+    assert named(new_gallery(encoder="other"), filled, 0) == [None]
+    assert "another store or encoder" in caplog.text
+
+
+def test_a_snapshot_that_is_ahead_of_a_restored_backup_is_not_taken(
+    opened: Opened, tmp_path: Path, snapshot: Path
+) -> None:
+    with opened() as storage:
+        storage.save_many([voiceprint(f"c{n}", n) for n in range(COUNT)])
+    backup = (tmp_path / "store").read_bytes()
+    with opened() as storage:
+        storage.delete("c1")
+        storage.save(voiceprint("later", 1000))
+        closed_gallery(storage)
+    for name in ("store", "store-wal", "store-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / "store").write_bytes(backup)
+    forget_json_files()
+    assert snapshot.exists()
+    with opened() as storage:
+        gallery = new_gallery()
+        assert named(gallery, storage, 1, 2, 1000) == ["c1", "c2", None]
+        assert gallery.check(storage) == []
+
+
+def test_closing_writes_only_when_enough_has_changed(filled: Storage, snapshot: Path) -> None:
+    closed_gallery(filled)
+    written = snapshot.stat().st_mtime_ns
+    gallery = new_gallery()
+    filled.save(voiceprint("one more", 1000))
+    gallery.synchronised(filled)
+    gallery.close(filled)
+    assert snapshot.stat().st_mtime_ns == written
+    filled.save_many([voiceprint(f"more {n}", 2000 + n) for n in range(3)])
+    gallery.synchronised(filled)
+    gallery.close(filled)
+    assert snapshot.stat().st_mtime_ns > written
+
+
+def test_much_change_is_written_in_the_background(
+    filled: Storage, snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "_BACKGROUND", 10)
+    new_gallery().synchronised(filled)
+    for thread in threading.enumerate():
+        if thread.name == "voiceprint-snapshot":
+            thread.join()
+    assert snapshot.exists()
+
+
+def test_a_snapshot_that_cannot_be_written_costs_a_warning(
+    filled: Storage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    gallery = new_gallery(str(tmp_path / "file" / "index"))
+    assert named(gallery, filled, 0) == ["c0"]
+    gallery.close(filled)
+    assert "could not be written" in caplog.text
+
+
+@pytest.mark.parametrize("path", [OFF, None])
+def test_no_snapshot_is_kept_when_off_or_of_what_lives_in_memory(
+    tmp_path: Path, path: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = MemoryStorage() if path is None else JSONStorage(tmp_path / "store.json")
+    caplog.set_level(logging.DEBUG, "voiceprint")
+    storage.save(voiceprint("alice", 1))
+    gallery = new_gallery(path)
+    assert named(gallery, storage, 1) == ["alice"]
+    gallery.close(storage)
+    assert [file.name for file in tmp_path.iterdir() if file.name.endswith(".index")] == []
+    assert gallery.snapshot_path(storage) is None
+
+
+def test_the_snapshot_of_a_redis_store_lies_in_the_cache_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    one: Any = SimpleNamespace(location="redis://localhost:6379/0")
+    other: Any = SimpleNamespace(location="redis://localhost:6379/1")
+    path = snapshot_path(one, None)
+    assert path is not None
+    assert tmp_path in path.parents
+    assert path != snapshot_path(other, None)
+    assert "localhost" not in path.name
+
+
+def test_check_finds_where_index_and_store_differ(filled: Storage) -> None:
+    gallery = new_gallery(OFF)
+    index = gallery.synchronised(filled)
+    ids = [filled.get(f"c{n}").voiceprints[0].id for n in range(2)]  # type: ignore[union-attr]
+    index.remove(ids[:1])
+    index.add(ids[1:], unit(5000)[None])
+    index.add([10**9], unit(6000)[None])
+    found = {(finding.code, finding.place) for finding in gallery.check(filled)}
+    assert found == {
+        ("not_indexed", f"voiceprint {ids[0]}"),
+        ("indexed_otherwise", f"voiceprint {ids[1]}"),
+        ("not_stored", f"voiceprint {10**9}"),
+    }
+    gallery.rebuild(filled)
+    assert gallery.check(filled) == []

@@ -1,0 +1,87 @@
+"""`voiceprint index status | rebuild | tune`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from voiceprint.cli.common import JsonOption, StoreOption, counting, opened, print_json, table, working
+
+if TYPE_CHECKING:
+    from voiceprint.index import IndexStatus
+    from voiceprint.recognizer import OpusAgentVoiceRecognizer
+
+app = typer.Typer(help="Look after the index over a store.", no_args_is_help=True)
+
+
+@app.command("status")
+def status(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Show how the store's voiceprints are searched, and where the index's snapshot lies."""
+    with opened(store) as recognizer:
+        with counting("Building the index") as progress:
+            now = recognizer.index_status(progress=progress)
+        _show(recognizer, now, as_json)
+
+
+@app.command("rebuild")
+def rebuild(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Build the index anew from the store, train it, and write its snapshot."""
+    with opened(store) as recognizer:
+        with counting("Building the index") as progress:
+            now = recognizer.rebuild_index(progress=progress)
+        _show(recognizer, now, as_json)
+
+
+@app.command("tune")
+def tune(
+    recall: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, max=1, help="Recall to aim at; VOICE_INDEX_RECALL is what recognisers aim at."
+        ),
+    ] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how much of the index a search has to look at for a recall, and write the snapshot."""
+    with opened(store) as recognizer:
+        with counting("Building the index") as progress:
+            recognizer.index_status(progress=progress)
+        with working("Measuring"):
+            now = recognizer.tune_index(recall)
+        _show(recognizer, now, as_json)
+
+
+def _show(recognizer: OpusAgentVoiceRecognizer, status: IndexStatus, as_json: bool) -> None:
+    path = recognizer.snapshot_path()
+    size = path.stat().st_size if path is not None and path.exists() else None
+    if as_json:
+        print_json(asdict(status) | {"snapshot": None if path is None else str(path), "snapshot_bytes": size})
+        return
+    rows: list[tuple[str, str]] = [
+        ("Store", recognizer.storage.location),
+        ("Voiceprints", f"{status.vectors:,}"),
+    ]
+    if status.structure == "exact":
+        rows.append(("Search", "every voiceprint is compared"))
+    else:
+        share = 100 * status.probes / status.cells
+        rows += [
+            ("Search", f"{status.probes:.0f} of {status.cells:,} cells ({share:.0f} %) in the mean"),
+            ("Compared exactly", f"{status.depth} candidates"),
+            ("Recall", f"{status.recall:.3f} measured, {status.recall_target:g} wanted"),
+            ("Trained on", f"{status.trained_on:,} voiceprints"),
+        ]
+    if status.training:
+        rows.append(("Training", "under way"))
+    rows.append(("Snapshot", _described(path, size)))
+    table("Index", "", rows=rows)
+
+
+def _described(path: Path | None, size: int | None) -> str:
+    if path is None:
+        return "none is kept"
+    return f"{path} ({size / 1e6:,.1f} MB)" if size is not None else f"{path} (not written yet)"
