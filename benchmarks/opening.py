@@ -89,6 +89,9 @@ class Given:
         """As `embed`, for each."""
         return np.stack([self.next] * len(audios))
 
+    def warm_up(self) -> None:
+        """There is nothing to load."""
+
 
 def main() -> int:
     """Measure, print, and keep the raw figures."""
