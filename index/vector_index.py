@@ -107,7 +107,9 @@ class VectorIndex:
         return len(self._rows)
 
     def __contains__(self, id_: object) -> bool:
-        return id_ in self._rows
+        # Under the lock: faiss lets other threads run while it looks into a table that these may change.
+        with self._lock.reading():
+            return id_ in self._rows
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(dimension={self.dimension}, vectors={len(self)})"
