@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from voiceprint.index.cells import LEAST_SAMPLE
 from voiceprint.index.errors import IndexCorruptError
 from voiceprint.index.locks import ReadWriteLock
 from voiceprint.index.rows import Rows
 from voiceprint.index.snapshot import SnapshotReader, SnapshotWriter
 from voiceprint.index.threads import limited
-from voiceprint.index.training import Approximation, Trainer, approximation_from, approximation_to
+from voiceprint.index.training import Aim, Approximation, Trainer, approximation_from, approximation_to
 
 MAX_DIMENSION = 65_536
 EXACT_UP_TO = 20_000
@@ -64,7 +66,7 @@ class VectorIndex:
 
     Every method may be called from many threads: searches run beside each other, and wait only for
     the short moments in which a writer changes the vectors. A fork gets a whole index of its own,
-    without the training that may be under way.
+    without the training that may be under way, and searches with one thread.
 
     dimension: length of the vectors, 1 to 65536.
     recall: the share of queries that are to find their very nearest vector, above 0, up to 1; 1 compares
@@ -98,7 +100,7 @@ class VectorIndex:
         self._lock = ReadWriteLock()
         self._approximation: Approximation | None = None
         self._trained_on = 0
-        self._holds = 0
+        self._holds: list[int] = []  # a thread for each `held` block
         # Each is told the rows that change, for as long as somebody copies the vectors.
         self._journals: list[set[int]] = []
         self._trainer = Trainer(self)
@@ -122,7 +124,7 @@ class VectorIndex:
     def reconstruct(self, ids: ArrayLike) -> NDArray[np.float32]:
         """The stored vectors, float32[n, dimension]. Raises KeyError for an id that is not there."""
         wanted = self._check_ids(ids)
-        with self._lock.reading():
+        with self._lock.reading(), limited(self.threads):
             rows = self._rows.locate(wanted)
             if (rows < 0).any():
                 raise KeyError(f"There is no vector of the id {wanted[rows < 0][0]}.")
@@ -261,6 +263,7 @@ class VectorIndex:
     def train(self) -> None:
         """Train anew now, whether it is due or not, and wait for it. Raises what training raises."""
         self._trainer.run()
+        self._train_if_due()  # what has come meanwhile
 
     def tune(self, recall: float | None = None) -> None:
         """Measure again how many cells to look into, for another target recall or with what is there now."""
@@ -271,18 +274,29 @@ class VectorIndex:
     @contextmanager
     def held(self) -> Iterator[None]:
         """No training starts within the block; one that is due starts at its end. For filling an index."""
-        self._holds += 1
+        thread = threading.get_ident()
+        self._holds.append(thread)
         try:
             yield
         finally:
-            self._holds -= 1
-        self._train_if_due()
+            self._holds.remove(thread)
+            self._train_if_due()
 
     def _train_if_due(self) -> None:
-        count = len(self._rows)
-        due = count > max(self.exact_up_to, _GROWN * self._trained_on)
-        if due and self.recall < 1.0 and not self._holds:
+        if self._due():
             self._trainer.start()
+
+    def _due(self) -> bool:
+        beyond = max(self.exact_up_to, LEAST_SAMPLE - 1, _GROWN * self._trained_on)
+        return len(self._rows) > beyond and self.recall < 1.0 and not self._holds
+
+    def _aim(self) -> Aim:
+        return Aim(self.recall, self.probes, self.depth)
+
+    def _forget_other_threads(self) -> None:
+        """In the child of a fork, where there are none."""
+        self._journals = []
+        self._holds = [thread for thread in self._holds if thread == threading.get_ident()]
 
     @contextmanager
     def _copying(self) -> Iterator[set[int]]:
@@ -354,13 +368,14 @@ class VectorIndex:
                 index.stamp = reader.table["stamp"]
                 index._rows = Rows.of(*reader.rows())
                 index._trained_on = reader.table["trained_on"]
-                index._approximation = approximation_from(reader, len(index._rows))
+                if index.recall < 1.0 and len(index._rows) > index.exact_up_to:
+                    index._approximation = approximation_from(reader, len(index._rows))
             except (KeyError, TypeError, ValueError) as error:
                 # The checksums hold, so this was written by something else that uses the same form.
                 raise IndexCorruptError(f"{os.fspath(path)!r} holds what no index has ({error}).") from error
         if index._approximation is None:
             index._trained_on = 0
-        elif index._approximation.target != recall:
+        elif index._approximation.aim != index._aim():
             index._trainer.start(tune_only=True)
         index._train_if_due()
         return index
