@@ -151,8 +151,9 @@ class VectorIndex:
         for start in range(0, len(id_array), _CHUNK):
             some, few = id_array[start : start + _CHUNK], matrix[start : start + _CHUNK]
             with self._lock.writing(), limited(self.threads):
+                known = self._rows.locate(some)
+                self._rows.make_room(len(self._rows) + int(np.count_nonzero(known < 0)))
                 if self._approximation is not None:
-                    known = self._rows.locate(some)
                     for row in known[known >= 0].tolist():
                         self._approximation.cells.remove(row, self._rows.vectors()[row])
                 rows = self._rows.put(some, few)
@@ -337,7 +338,7 @@ class VectorIndex:
         with self._copying() as journal, SnapshotWriter(path, table) as writer:
             for ids, vectors in self._blocks():
                 writer.block(ids, vectors)
-            with self._lock.writing():
+            with self._lock.reading():  # which keeps writers out too
                 count, trained_on = len(self._rows), self._trained_on
                 changed = np.array([row for row in journal if row < count], dtype=np.int64)
                 patch = self._rows.ids()[changed], self._rows.vectors()[changed]
