@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.index.cells import LEAST_SAMPLE, Cells, cell_count, sample_size
-from voiceprint.index.errors import IndexCorruptError
 from voiceprint.index.threads import limited
 from voiceprint.index.tuning import QUERIES, HeldOut, Tuning, measured, tune
 
@@ -312,12 +311,14 @@ def approximation_from(reader: SnapshotReader, count: int) -> Approximation | No
     entries = reader.table["approximation"]
     if entries is None:
         return None
-    projection, raw = reader.part("projection"), reader.part("cells")
+    projection, raw = reader.part("projection", "<f4"), reader.part("cells", "|u1")
     try:
         cells = Cells.from_bytes(projection, raw)
     except RuntimeError as error:  # faiss's
         logger.warning("The snapshot's cells cannot be read, and are made anew (%s).", type(error).__name__)
         return None
-    if len(cells) != count:
-        raise IndexCorruptError("The snapshot's cells hold another number of vectors than the snapshot.")
+    if cells.dimension != reader.table["dimension"]:
+        raise ValueError("cells of another dimension")
+    if not np.array_equal(np.sort(cells.rows()), np.arange(count)):
+        raise ValueError("cells of other rows than the ones that there are")
     return Approximation(cells, Tuning(**entries["tuning"]), Aim(**entries["aim"]))

@@ -17,11 +17,10 @@ from voiceprint.index.cells import LEAST_SAMPLE
 from voiceprint.index.errors import IndexCorruptError
 from voiceprint.index.locks import ReadWriteLock
 from voiceprint.index.rows import Rows
-from voiceprint.index.snapshot import SnapshotReader, SnapshotWriter
+from voiceprint.index.snapshot import MAX_DIMENSION, SnapshotReader, SnapshotWriter
 from voiceprint.index.threads import limited
 from voiceprint.index.training import Aim, Approximation, Trainer, approximation_from, approximation_to
 
-MAX_DIMENSION = 65_536
 EXACT_UP_TO = 20_000
 """Vectors up to which comparing with all is as fast as anything else."""
 
@@ -361,17 +360,17 @@ class VectorIndex:
     ) -> VectorIndex:
         """The index that a snapshot holds. Raises OSError, or `IndexCorruptError` for any damage."""
         with SnapshotReader(path) as reader:
+            index = cls(
+                reader.table["dimension"], recall=recall, threads=threads, exact_up_to=exact_up_to,
+                probes=probes, depth=depth,
+            )  # fmt: skip
+            index.stamp = reader.table["stamp"]
             try:
-                index = cls(
-                    reader.table["dimension"], recall=recall, threads=threads, exact_up_to=exact_up_to,
-                    probes=probes, depth=depth,
-                )  # fmt: skip
-                index.stamp = reader.table["stamp"]
                 index._rows = Rows.of(*reader.rows())
                 index._trained_on = reader.table["trained_on"]
                 if index.recall < 1.0 and len(index._rows) > index.exact_up_to:
                     index._approximation = approximation_from(reader, len(index._rows))
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, OverflowError, TypeError, ValueError) as error:
                 # The checksums hold, so this was written by something else that uses the same form.
                 raise IndexCorruptError(f"{os.fspath(path)!r} holds what no index has ({error}).") from error
         if index._approximation is None:
