@@ -206,7 +206,7 @@ class Cells:
     def from_bytes(cls, projection: NDArray[np.float32], ivf: NDArray[np.uint8]) -> Cells:
         """What `to_bytes` gave. The bytes have been checked: faiss trusts them.
 
-        Raises RuntimeError for what this version of faiss cannot read, ValueError for other things than cells.
+        Raises RuntimeError for what this faiss cannot read, and ValueError for other things than cells.
         """
         index = faiss.deserialize_index(ivf)
         if not isinstance(index, faiss.IndexIVFPQFastScan) or projection.shape[1:] != (index.d,):

@@ -137,7 +137,8 @@ class Trainer:
                 self._catch_up(index, made, journal)
                 aim = index._aim()
                 tuning = self._tuned(index, made)
-                self._install(index, made, journal, tuning and Approximation(made, tuning, aim))
+                approximation = None if tuning is None else Approximation(made, tuning, aim)
+                self._install(index, made, journal, approximation)
 
     def tune(self) -> None:
         """Measure anew how to search the cells that there are; make them where the aim calls for some."""
@@ -147,11 +148,11 @@ class Trainer:
         with self._working, limited(index.threads):
             approximation = index._approximation
             if approximation is not None:
-                aim = index._aim()
-                tuning = self._tuned(index, approximation.cells)
+                aim, cells = index._aim(), approximation.cells
+                tuning = self._tuned(index, cells)
                 with index._lock.writing():
                     if index._approximation is approximation:
-                        index._approximation = tuning and Approximation(approximation.cells, tuning, aim)
+                        index._approximation = None if tuning is None else Approximation(cells, tuning, aim)
         if approximation is None and len(index) > index.exact_up_to:
             self.run()
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -118,7 +118,8 @@ class VectorIndex:
     def ids(self) -> NDArray[np.int64]:
         """All ids, int64[n], in no particular order."""
         with self._lock.reading():
-            return self._rows.ids().copy()
+            ids: NDArray[np.int64] = self._rows.ids().copy()
+            return ids
 
     def reconstruct(self, ids: ArrayLike) -> NDArray[np.float32]:
         """The stored vectors, float32[n, dimension]. Raises KeyError for an id that is not there."""
@@ -406,15 +407,12 @@ class VectorIndex:
         return matrix
 
 
-def _whole(what: str, value: object, least: int, most: int | None = None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        allowed = False
-    else:
-        allowed = most is None or value <= most
-    if not allowed:
+def _whole(what: str, value: Any, least: int, most: int | None = None) -> int:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
         up_to = "" if most is None else f" to {most}"
         raise ValueError(f"The {what} is {value!r}: a whole number from {least}{up_to} is allowed.")
-    return int(value)  # type: ignore[call-overload,no-any-return]
+    return int(value)
 
 
 def _share(what: str, value: float) -> float:
