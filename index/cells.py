@@ -25,8 +25,11 @@ from numpy.typing import NDArray
 PROJECTED = 48
 """Dimensions that are kept for choosing candidates: more propose better, and take longer."""
 
+LEAST_SAMPLE = 16
+"""Vectors that training needs at least: one for each value of 4 bits."""
+
 _SAMPLE_A_CELL = 100
-_LEAST_SAMPLE = 20_000
+_USUAL_SAMPLE = 20_000
 _ITERATIONS = 10
 _POINTS_A_LEVEL = 1_000
 _SEED = 1234
@@ -41,7 +44,7 @@ def cell_count(vectors: int) -> int:
 
 def sample_size(vectors: int) -> int:
     """How many of the vectors training looks at."""
-    return min(vectors, max(_LEAST_SAMPLE, _SAMPLE_A_CELL * cell_count(vectors)))
+    return min(vectors, max(_USUAL_SAMPLE, _SAMPLE_A_CELL * cell_count(vectors)))
 
 
 class Cells:
@@ -201,5 +204,11 @@ class Cells:
 
     @classmethod
     def from_bytes(cls, projection: NDArray[np.float32], ivf: NDArray[np.uint8]) -> Cells:
-        """What `to_bytes` gave. The bytes have been checked: faiss trusts them."""
-        return cls(projection, faiss.deserialize_index(ivf))
+        """What `to_bytes` gave. The bytes have been checked: faiss trusts them.
+
+        Raises RuntimeError for what this faiss cannot read, and ValueError for other things than cells.
+        """
+        index = faiss.deserialize_index(ivf)
+        if not isinstance(index, faiss.IndexIVFPQFastScan) or projection.shape[1:] != (index.d,):
+            raise ValueError("cells of another form")
+        return cls(projection, index)

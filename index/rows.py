@@ -81,8 +81,7 @@ class Rows:
         rows = self.locate(ids)
         new = rows == _GONE
         end = self._count + int(np.count_nonzero(new))
-        if end > len(self._ids):
-            self._grow(end)
+        self.make_room(end)
         rows[new] = np.arange(self._count, end)
         self._ids[rows] = ids
         self._vectors[rows] = vectors
@@ -117,8 +116,11 @@ class Rows:
         scores, places = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
         return scores, ids[places]
 
-    def _grow(self, needed: int) -> None:
+    def make_room(self, needed: int) -> None:
+        """Let so many rows fit in, as far as memory can be had; MemoryError leaves all as it is."""
+        if needed <= min(len(self._ids), len(self._vectors)):
+            return
         capacity = needed + min(_GROWTH, max(64, needed // 4))
         # refcheck: the views that were handed out are no longer used, by the rule of this class.
-        self._ids.resize(capacity, refcheck=False)
         self._vectors.resize((capacity, self.dimension), refcheck=False)
+        self._ids.resize(capacity, refcheck=False)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 import tempfile
@@ -30,6 +31,8 @@ from voiceprint.index.errors import IndexCorruptError
 
 _MAGIC = b"VPINDEX2"
 _FOOTER = struct.Struct("<QQ32s")
+MAX_DIMENSION = 65_536
+_DTYPES = {"|u1", "<i8", "<f4"}
 _READERS = 2  # hashing lets other threads run, and takes most of the time of reading
 
 
@@ -115,10 +118,13 @@ class SnapshotReader:
 
     def rows(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Ids int64[n] and vectors float32[n, d], as they were at the end of writing."""
-        blocks, dimension = self.table["blocks"], self.table["dimension"]
+        blocks, dimension, count = self.table["blocks"], self.table["dimension"], self.table["vectors"]
         counts = [block["rows"] for block in blocks]
-        if any(block["size"] != block["rows"] * (8 + 4 * dimension) for block in blocks):
-            raise self._corrupt("has blocks of another size than it states")
+        changed, patch_ids, patch = (
+            self.part("changed", "<i8"), self.part("changed_ids", "<i8"),
+            self.part("changed_vectors", "<f4"),
+        )  # fmt: skip
+        self._check_patch(sum(counts), changed, patch_ids, patch)
         ids = np.empty(sum(counts), dtype="<i8")
         vectors = np.empty((sum(counts), dimension), dtype="<f4")
         ends = np.cumsum(counts).tolist()
@@ -131,18 +137,32 @@ class SnapshotReader:
             for _ in pool.map(read, blocks, ends):
                 pass
         # In place: rows that went are cut off at the end, room is made for those that came.
-        ids.resize(self.table["vectors"], refcheck=False)
-        vectors.resize((self.table["vectors"], dimension), refcheck=False)
-        changed = self.part("changed")
-        ids[changed], vectors[changed] = self.part("changed_ids"), self.part("changed_vectors")
+        ids.resize(count, refcheck=False)
+        vectors.resize((count, dimension), refcheck=False)
+        ids[changed], vectors[changed] = patch_ids, patch
+        if count and int(ids.min()) < 0:
+            raise self._corrupt("holds an id below 0")
         return ids, vectors
 
-    def part(self, name: str) -> NDArray[Any]:
-        """The array under a name. Raises KeyError for a name that is not there."""
-        entry = self.table["parts"][name]
-        array = np.empty(entry["shape"], dtype=entry["dtype"])
-        if array.nbytes != entry["size"]:
-            raise self._corrupt("has a part of another size than it states")
+    def _check_patch(
+        self, copied: int, changed: NDArray[Any], ids: NDArray[Any], vectors: NDArray[Any]
+    ) -> None:
+        """Whether the rows that changed are rows, and the blocks and they give every row a vector."""
+        count, dimension = self.table["vectors"], self.table["dimension"]
+        shapes = (changed.shape, ids.shape, vectors.shape)
+        if shapes != ((len(changed),), (len(changed),), (len(changed), dimension)):
+            raise self._corrupt("has rows that changed without the vectors of these")
+        if len(changed) and not 0 <= int(changed.min()) <= int(changed.max()) < count:
+            raise self._corrupt("has rows that changed beyond the rows that it has")
+        if len(np.unique(changed[changed >= copied])) < count - copied:
+            raise self._corrupt("has fewer rows than it states")
+
+    def part(self, name: str, dtype: str) -> NDArray[Any]:
+        """The array under a name."""
+        entry = self.table["parts"].get(name)
+        if entry is None or entry["dtype"] != dtype:
+            raise self._corrupt(f"has no part {name!r} of the type {dtype}")
+        array = np.empty(entry["shape"], dtype=dtype)
         self._fill([array], entry)
         return array
 
@@ -150,8 +170,12 @@ class SnapshotReader:
         digest, place = hashlib.sha256(), entry["start"]
         for array in arrays:
             raw = array.reshape(-1).view(np.uint8).data
-            if os.preadv(self._file, [raw], place) != len(raw):
-                raise self._corrupt("ends too early")
+            done = 0
+            while done < len(raw):  # the system reads 2 GB at a time at most
+                more = os.preadv(self._file, [raw[done:]], place + done)
+                if not more:
+                    raise self._corrupt("ends too early")
+                done += more
             digest.update(raw)
             place += len(raw)
         if digest.hexdigest() != entry["digest"]:
@@ -161,13 +185,24 @@ class SnapshotReader:
         size = os.fstat(self._file).st_size
         if os.pread(self._file, len(_MAGIC), 0) != _MAGIC or size < len(_MAGIC) + _FOOTER.size:
             raise self._corrupt("is not an index snapshot of this version")
-        start, length, digest = _FOOTER.unpack(os.pread(self._file, _FOOTER.size, size - _FOOTER.size))
+        footer = os.pread(self._file, _FOOTER.size, size - _FOOTER.size)
+        if len(footer) != _FOOTER.size:
+            raise self._corrupt("has become shorter")
+        start, length, digest = _FOOTER.unpack(footer)
         if start + length + _FOOTER.size != size:
             raise self._corrupt("is not a whole snapshot")
-        table = os.pread(self._file, length, start)
-        if _digest(table) != digest:
+        raw = os.pread(self._file, length, start)
+        if _digest(raw) != digest:
             raise self._corrupt("is damaged: the checksum of its table does not hold")
-        return cast("dict[str, Any]", json.loads(table))
+        # The checksum holds: what is wrong now was written by something else that uses the same form.
+        try:
+            table = json.loads(raw)
+            sane = _is_table(table, start)
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise self._corrupt("has a table that no index has") from error
+        if not sane:
+            raise self._corrupt("has a table that no index has")
+        return cast("dict[str, Any]", table)
 
     def _corrupt(self, what: str) -> IndexCorruptError:
         return IndexCorruptError(f"{self._name!r} {what}.")
@@ -176,7 +211,31 @@ class SnapshotReader:
 def read_stamp(path: str | os.PathLike[str]) -> dict[str, str]:
     """What the snapshot was stamped with, without reading the rest of it. Raises as `SnapshotReader`."""
     with SnapshotReader(path) as reader:
-        return dict(reader.table["stamp"])
+        return cast("dict[str, str]", reader.table["stamp"])
+
+
+def _is_table(table: dict[str, Any], end: int) -> bool:
+    """Whether a table is of a snapshot whose parts lie before `end`, so that no size in it is absurd."""
+    dimension, blocks, parts = table["dimension"], table["blocks"], list(table["parts"].values())
+    numbers = [dimension, table["vectors"], table["trained_on"]]
+    numbers += [number for part in parts for number in part["shape"]]
+    numbers += [block["rows"] for block in blocks]
+    numbers += [entry[name] for entry in blocks + parts for name in ("start", "size")]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        return False
+    if not all(part["dtype"] in _DTYPES for part in parts):
+        return False
+    sizes = [block["rows"] * (8 + 4 * dimension) for block in blocks]
+    sizes += [math.prod(part["shape"]) * np.dtype(part["dtype"]).itemsize for part in parts]
+    return (
+        1 <= dimension <= MAX_DIMENSION
+        and table["vectors"] <= end
+        and all(entry["size"] == size for entry, size in zip(blocks + parts, sizes, strict=True))
+        and all(entry["start"] + entry["size"] <= end for entry in blocks + parts)
+        and all(isinstance(entry["digest"], str) for entry in blocks + parts)
+        and all(isinstance(value, str) for value in table["stamp"].values())
+        and "approximation" in table
+    )
 
 
 def _digest(raw: bytes) -> bytes:

@@ -7,16 +7,16 @@ import logging
 import math
 import os
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakSet, ref
+from weakref import WeakValueDictionary, ref
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.index.cells import Cells, cell_count, sample_size
-from voiceprint.index.errors import IndexCorruptError
+from voiceprint.index.cells import LEAST_SAMPLE, Cells, cell_count, sample_size
 from voiceprint.index.threads import limited
 from voiceprint.index.tuning import QUERIES, HeldOut, Tuning, measured, tune
 
@@ -30,15 +30,25 @@ _FEW = 200  # changes that are caught up with while writers wait; more are taken
 _SEED = 4321
 _DEPTH = 256  # where the number of probes is given and the depth is not
 _AT_EXIT_S = 60.0
+_AGAIN_AFTER_S = 60.0  # since a training that failed
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What searching is tuned for: a recall, unless probes or depth are given instead."""
+
+    recall: float
+    probes: int | None
+    depth: int | None
 
 
 @dataclass(frozen=True)
 class Approximation:
-    """Cells, and how to search them; target: the recall that was aimed at."""
+    """Cells, how to search them, and what that was tuned for."""
 
     cells: Cells
     tuning: Tuning
-    target: float
+    aim: Aim
 
     def depth_for(self, k: int) -> int:
         """How many candidates to score for k answers."""
@@ -52,104 +62,151 @@ class Approximation:
             yield rows[rows >= 0]
 
 
-class Trainer:
-    """Trains one index, one training at a time, in a thread of its own."""
+class _Cancelled(Exception):  # noqa: N818
+    """The process ends."""
 
-    _all: ClassVar[WeakSet[Trainer]] = WeakSet()
+
+class Trainer:
+    """Trains one index, one training at a time; in a thread of its own, unless it is to be waited for."""
+
+    _all: ClassVar[WeakValueDictionary[int, Trainer]] = WeakValueDictionary()
+    _exiting: ClassVar[bool] = False
 
     def __init__(self, index: VectorIndex) -> None:
-        self._index = ref(index)  # an index that nobody uses any more is not kept alive for its training
+        self._index = ref(index)  # an index that nobody uses any more is not kept alive by its trainer
+        self._not_before = -math.inf
         self._renew()
-        self._all.add(self)
+        self._all[id(self)] = self
 
     def _renew(self) -> None:
         self._starting = threading.Lock()
         self._working = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._cancelled = False
+        self._again = False
 
     @property
     def running(self) -> bool:
         """Whether a training is under way."""
-        return self._working.locked() or (self._thread is not None and self._thread.is_alive())
+        thread = self._thread
+        return self._working.locked() or (thread is not None and thread.is_alive())
 
     def start(self, *, tune_only: bool = False) -> None:
-        """Train in the background, unless that is under way."""
+        """Train in the background; while that is under way, look again at its end whether it is due."""
         with self._starting:
-            if self.running or self._cancelled:
+            if self._exiting or time.monotonic() < self._not_before:
                 return
-            self._thread = threading.Thread(
+            if self._thread is not None and self._thread.is_alive():
+                self._again = True
+                return
+            thread = threading.Thread(
                 target=self._in_background, args=(tune_only,), name="voiceprint-index", daemon=True
             )
-            self._thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system gives no more threads
+                self._failed(error)
+            else:
+                self._thread = thread
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait for the training in the background."""
-        thread = self._thread
-        if thread is not None:
-            thread.join(timeout)
-        return not self.running
+        """Wait until no training is under way, in whichever thread."""
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while self.running:
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            limit = None if timeout is None else left
+            thread = self._thread
+            if thread is not None and thread.is_alive():
+                thread.join(limit)
+            elif self._working.acquire(timeout=-1 if limit is None else limit):
+                self._working.release()
+        return True
 
-    def run(self) -> None:
-        """Train in this thread."""
+    def run(self, *, if_due: bool = False) -> None:
+        """Train in this thread; nothing to do for an index that is always to compare with all."""
         index = self._index()
         if index is None:
             return
         with self._working, limited(index.threads), index._copying() as journal:
+            if (if_due and not index._due()) or index.recall >= 1.0:
+                return
             made = self._make(index)
             if made is not None:
                 self._fill(index, made)
                 self._catch_up(index, made, journal)
-                self._install(index, made, journal, self._tuned(index, made))
+                aim = index._aim()
+                tuning = self._tuned(index, made)
+                approximation = None if tuning is None else Approximation(made, tuning, aim)
+                self._install(index, made, journal, approximation)
 
     def tune(self) -> None:
-        """Measure anew how to search the cells that there are."""
+        """Measure anew how to search the cells that there are; make them where the aim calls for some."""
         index = self._index()
-        approximation = index._approximation if index is not None else None
         if index is None:
             return
-        if approximation is None:
-            index._train_if_due()
-            return
         with self._working, limited(index.threads):
-            tuning = self._tuned(index, approximation.cells)
-            with index._lock.writing():
-                if index._approximation is not None and index._approximation.cells is approximation.cells:
-                    index._approximation = tuning and Approximation(approximation.cells, tuning, index.recall)
+            approximation = index._approximation
+            if approximation is not None:
+                aim, cells = index._aim(), approximation.cells
+                tuning = self._tuned(index, cells)
+                with index._lock.writing():
+                    if index._approximation is approximation:
+                        index._approximation = None if tuning is None else Approximation(cells, tuning, aim)
+        if approximation is None and len(index) > index.exact_up_to:
+            self.run()
 
     def _in_background(self, tune_only: bool) -> None:
-        try:
-            self.tune() if tune_only else self.run()
-        except (RuntimeError, MemoryError) as error:
-            # faiss's errors. The index goes on as it is, exact and complete; the next change tries again.
-            logger.warning("The index could not be trained and goes on without (%s).", type(error).__name__)
+        while True:
+            try:
+                self.tune() if tune_only else self.run(if_due=True)
+            except _Cancelled:
+                return
+            except (RuntimeError, MemoryError, np.linalg.LinAlgError) as error:  # faiss's, and numpy's
+                self._failed(error)
+                return
+            with self._starting:
+                if not self._again:
+                    self._thread = None
+                    return
+                self._again = tune_only = False
+
+    def _failed(self, error: Exception) -> None:
+        # The index goes on as it is, exact and complete. The next change after a while tries again.
+        self._again, self._not_before = False, time.monotonic() + _AGAIN_AFTER_S
+        logger.warning("The index could not be trained and goes on without (%s).", type(error).__name__)
+
+    def _go_on(self) -> None:
+        if self._exiting:
+            raise _Cancelled
 
     def _make(self, index: VectorIndex) -> Cells | None:
         """Cells fitted to a sample of the vectors, still empty."""
         with index._lock.reading():
             count = len(index._rows)
-        if count == 0 or self._cancelled:
-            return None
+        self._go_on()
         places = np.random.default_rng(_SEED).permutation(count)[: sample_size(count)]
         parts = []
         for start in range(0, len(places), 4_096):
             with index._lock.reading():
                 some = places[start : start + 4_096]
                 parts.append(index._rows.vectors()[some[some < len(index._rows)]])
-        sample = np.concatenate(parts)
-        return Cells.train(sample, min(cell_count(count), len(sample))) if len(sample) else None
+        sample = np.concatenate(parts) if parts else np.empty((0, index.dimension), dtype=np.float32)
+        if len(sample) < LEAST_SAMPLE:
+            return None
+        return Cells.train(sample, min(cell_count(count), len(sample)))
 
     def _fill(self, index: VectorIndex, cells: Cells) -> None:
         start = 0
         for ids, vectors in index._blocks():
             cells.add(np.arange(start, start + len(ids)), vectors)
             start += len(ids)
-            if self._cancelled:
-                return
+            self._go_on()
 
     def _catch_up(self, index: VectorIndex, cells: Cells, journal: set[int]) -> None:
         """Take in what has changed since, until little is left."""
-        while not self._cancelled:
+        while True:
+            self._go_on()
             with index._lock.writing():
                 if len(journal) <= _FEW:
                     return
@@ -168,10 +225,19 @@ class Trainer:
             count = len(index._rows)
             rows = np.random.default_rng(_SEED + 1).permutation(count)[:QUERIES]
             queries = index._rows.vectors()[rows]
-        held_out = HeldOut.of(rows, queries, (vectors for _, vectors in index._blocks()))
+        if not count or index.recall >= 1.0:
+            return None
+
+        def blocks() -> Iterable[NDArray[np.float32]]:
+            for _, vectors in index._blocks():
+                self._go_on()
+                yield vectors
+
+        held_out = HeldOut.of(rows, queries, blocks())
         live = index._approximation is not None and index._approximation.cells is cells
 
         def candidates(depth: int, probes: int, reach: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+            self._go_on()
             if not live:
                 return cells.candidates(queries, depth, probes, reach)
             found = []
@@ -187,38 +253,43 @@ class Trainer:
         probes = min(index.probes or cells.count, cells.count)
         return measured(held_out, candidates, index.depth or _DEPTH, probes, math.inf)
 
-    def _install(self, index: VectorIndex, cells: Cells, journal: set[int], tuning: Tuning | None) -> None:
-        while not self._cancelled:
+    def _install(
+        self, index: VectorIndex, cells: Cells, journal: set[int], approximation: Approximation | None
+    ) -> None:
+        while True:
             self._catch_up(index, cells, journal)
             with index._lock.writing():
                 if len(journal) > _FEW:
                     continue
-                index._trained_on = len(index._rows)
-                if index._trained_on <= index.exact_up_to // 2:  # it has shrunk meanwhile
+                if len(index._rows) <= index.exact_up_to // 2:  # it has shrunk meanwhile
                     return
+                index._trained_on = len(index._rows)
                 rows = np.array(list(journal), dtype=np.int64)
                 cells.remove_all(rows)
                 rows = rows[rows < len(index._rows)]
                 cells.add(rows, index._rows.vectors()[rows])
-                index._approximation = tuning and Approximation(cells, tuning, index.recall)
+                index._approximation = approximation
                 return
 
     @classmethod
     def _cancel_all(cls) -> None:
         # A thread that is still inside faiss while the process is taken down can bring it to crash.
-        for trainer in list(cls._all):
-            trainer._cancelled = True
-        for trainer in list(cls._all):
+        cls._exiting = True
+        for trainer in cls._known():
             trainer.wait(_AT_EXIT_S)
 
     @classmethod
     def _after_fork(cls) -> None:
-        for trainer in list(cls._all):
+        for trainer in cls._known():
             trainer._renew()  # the thread has stayed behind in the parent
             index = trainer._index()
             if index is not None:
-                index._journals = []
-                index.threads = 1  # the threads of OpenMP have stayed behind too, and it would wait for them
+                index._forget_other_threads()
+
+    @classmethod
+    def _known(cls) -> list[Trainer]:
+        # Not by iterating, which fails when another thread makes an index meanwhile.
+        return [trainer for known in cls._all.valuerefs() if (trainer := known()) is not None]
 
 
 atexit.register(Trainer._cancel_all)
@@ -232,7 +303,7 @@ def approximation_to(
     if approximation is None:
         return {}, None
     projection, cells = approximation.cells.to_bytes()
-    entries = {"tuning": asdict(approximation.tuning), "target": approximation.target}
+    entries = {"tuning": asdict(approximation.tuning), "aim": asdict(approximation.aim)}
     return {"projection": projection, "cells": cells}, entries
 
 
@@ -241,12 +312,14 @@ def approximation_from(reader: SnapshotReader, count: int) -> Approximation | No
     entries = reader.table["approximation"]
     if entries is None:
         return None
-    projection, raw = reader.part("projection"), reader.part("cells")
+    projection, raw = reader.part("projection", "<f4"), reader.part("cells", "|u1")
     try:
         cells = Cells.from_bytes(projection, raw)
     except RuntimeError as error:  # faiss's
         logger.warning("The snapshot's cells cannot be read, and are made anew (%s).", type(error).__name__)
         return None
-    if len(cells) != count:
-        raise IndexCorruptError("The snapshot's cells hold another number of vectors than the snapshot.")
-    return Approximation(cells, Tuning(**entries["tuning"]), entries["target"])
+    if cells.dimension != reader.table["dimension"]:
+        raise ValueError("cells of another dimension")
+    if not np.array_equal(np.sort(cells.rows()), np.arange(count)):
+        raise ValueError("cells of other rows than the ones that there are")
+    return Approximation(cells, Tuning(**entries["tuning"]), Aim(**entries["aim"]))

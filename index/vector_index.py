@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import operator
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from voiceprint.index.cells import LEAST_SAMPLE
 from voiceprint.index.errors import IndexCorruptError
 from voiceprint.index.locks import ReadWriteLock
 from voiceprint.index.rows import Rows
-from voiceprint.index.snapshot import SnapshotReader, SnapshotWriter
+from voiceprint.index.snapshot import MAX_DIMENSION, SnapshotReader, SnapshotWriter
 from voiceprint.index.threads import limited
-from voiceprint.index.training import Approximation, Trainer, approximation_from, approximation_to
+from voiceprint.index.training import Aim, Approximation, Trainer, approximation_from, approximation_to
 
-MAX_DIMENSION = 65_536
 EXACT_UP_TO = 20_000
 """Vectors up to which comparing with all is as fast as anything else."""
 
@@ -64,7 +65,7 @@ class VectorIndex:
 
     Every method may be called from many threads: searches run beside each other, and wait only for
     the short moments in which a writer changes the vectors. A fork gets a whole index of its own,
-    without the training that may be under way.
+    without the training that may be under way, and searches with one thread.
 
     dimension: length of the vectors, 1 to 65536.
     recall: the share of queries that are to find their very nearest vector, above 0, up to 1; 1 compares
@@ -98,7 +99,7 @@ class VectorIndex:
         self._lock = ReadWriteLock()
         self._approximation: Approximation | None = None
         self._trained_on = 0
-        self._holds = 0
+        self._holds: list[int] = []  # a thread for each `held` block
         # Each is told the rows that change, for as long as somebody copies the vectors.
         self._journals: list[set[int]] = []
         self._trainer = Trainer(self)
@@ -107,7 +108,9 @@ class VectorIndex:
         return len(self._rows)
 
     def __contains__(self, id_: object) -> bool:
-        return id_ in self._rows
+        # Under the lock: faiss lets other threads run while it looks into a table that these may change.
+        with self._lock.reading():
+            return id_ in self._rows
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(dimension={self.dimension}, vectors={len(self)})"
@@ -115,12 +118,13 @@ class VectorIndex:
     def ids(self) -> NDArray[np.int64]:
         """All ids, int64[n], in no particular order."""
         with self._lock.reading():
-            return self._rows.ids().copy()
+            ids: NDArray[np.int64] = self._rows.ids().copy()
+            return ids
 
     def reconstruct(self, ids: ArrayLike) -> NDArray[np.float32]:
         """The stored vectors, float32[n, dimension]. Raises KeyError for an id that is not there."""
         wanted = self._check_ids(ids)
-        with self._lock.reading():
+        with self._lock.reading(), limited(self.threads):
             rows = self._rows.locate(wanted)
             if (rows < 0).any():
                 raise KeyError(f"There is no vector of the id {wanted[rows < 0][0]}.")
@@ -147,8 +151,9 @@ class VectorIndex:
         for start in range(0, len(id_array), _CHUNK):
             some, few = id_array[start : start + _CHUNK], matrix[start : start + _CHUNK]
             with self._lock.writing(), limited(self.threads):
+                known = self._rows.locate(some)
+                self._rows.make_room(len(self._rows) + int(np.count_nonzero(known < 0)))
                 if self._approximation is not None:
-                    known = self._rows.locate(some)
                     for row in known[known >= 0].tolist():
                         self._approximation.cells.remove(row, self._rows.vectors()[row])
                 rows = self._rows.put(some, few)
@@ -259,6 +264,7 @@ class VectorIndex:
     def train(self) -> None:
         """Train anew now, whether it is due or not, and wait for it. Raises what training raises."""
         self._trainer.run()
+        self._train_if_due()  # what has come meanwhile
 
     def tune(self, recall: float | None = None) -> None:
         """Measure again how many cells to look into, for another target recall or with what is there now."""
@@ -269,18 +275,29 @@ class VectorIndex:
     @contextmanager
     def held(self) -> Iterator[None]:
         """No training starts within the block; one that is due starts at its end. For filling an index."""
-        self._holds += 1
+        thread = threading.get_ident()
+        self._holds.append(thread)
         try:
             yield
         finally:
-            self._holds -= 1
-        self._train_if_due()
+            self._holds.remove(thread)
+            self._train_if_due()
 
     def _train_if_due(self) -> None:
-        count = len(self._rows)
-        due = count > max(self.exact_up_to, _GROWN * self._trained_on)
-        if due and self.recall < 1.0 and not self._holds:
+        if self._due():
             self._trainer.start()
+
+    def _due(self) -> bool:
+        beyond = max(self.exact_up_to, LEAST_SAMPLE - 1, _GROWN * self._trained_on)
+        return len(self._rows) > beyond and self.recall < 1.0 and not self._holds
+
+    def _aim(self) -> Aim:
+        return Aim(self.recall, self.probes, self.depth)
+
+    def _forget_other_threads(self) -> None:
+        """In the child of a fork, where there are none."""
+        self._journals = []
+        self._holds = [thread for thread in self._holds if thread == threading.get_ident()]
 
     @contextmanager
     def _copying(self) -> Iterator[set[int]]:
@@ -321,7 +338,7 @@ class VectorIndex:
         with self._copying() as journal, SnapshotWriter(path, table) as writer:
             for ids, vectors in self._blocks():
                 writer.block(ids, vectors)
-            with self._lock.writing():
+            with self._lock.reading():  # which keeps writers out too
                 count, trained_on = len(self._rows), self._trained_on
                 changed = np.array([row for row in journal if row < count], dtype=np.int64)
                 patch = self._rows.ids()[changed], self._rows.vectors()[changed]
@@ -344,21 +361,22 @@ class VectorIndex:
     ) -> VectorIndex:
         """The index that a snapshot holds. Raises OSError, or `IndexCorruptError` for any damage."""
         with SnapshotReader(path) as reader:
+            index = cls(
+                reader.table["dimension"], recall=recall, threads=threads, exact_up_to=exact_up_to,
+                probes=probes, depth=depth,
+            )  # fmt: skip
+            index.stamp = reader.table["stamp"]
             try:
-                index = cls(
-                    reader.table["dimension"], recall=recall, threads=threads, exact_up_to=exact_up_to,
-                    probes=probes, depth=depth,
-                )  # fmt: skip
-                index.stamp = reader.table["stamp"]
                 index._rows = Rows.of(*reader.rows())
                 index._trained_on = reader.table["trained_on"]
-                index._approximation = approximation_from(reader, len(index._rows))
-            except (KeyError, TypeError, ValueError) as error:
+                if index.recall < 1.0 and len(index._rows) > index.exact_up_to:
+                    index._approximation = approximation_from(reader, len(index._rows))
+            except (KeyError, OverflowError, TypeError, ValueError) as error:
                 # The checksums hold, so this was written by something else that uses the same form.
                 raise IndexCorruptError(f"{os.fspath(path)!r} holds what no index has ({error}).") from error
         if index._approximation is None:
             index._trained_on = 0
-        elif index._approximation.target != recall:
+        elif index._approximation.aim != index._aim():
             index._trainer.start(tune_only=True)
         index._train_if_due()
         return index
@@ -389,15 +407,12 @@ class VectorIndex:
         return matrix
 
 
-def _whole(what: str, value: object, least: int, most: int | None = None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        allowed = False
-    else:
-        allowed = most is None or value <= most
-    if not allowed:
+def _whole(what: str, value: Any, least: int, most: int | None = None) -> int:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
         up_to = "" if most is None else f" to {most}"
         raise ValueError(f"The {what} is {value!r}: a whole number from {least}{up_to} is allowed.")
-    return int(value)  # type: ignore[call-overload,no-any-return]
+    return int(value)
 
 
 def _share(what: str, value: float) -> float:

@@ -1,70 +1,15 @@
-"""`VectorIndex` against a dict and a numpy brute force."""
+"""What `VectorIndex` takes and gives, exact or of cells, against a numpy brute force."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from threading import Event
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from numpy.typing import NDArray
+from vectors import TOLERANCE, D, assert_answer, assert_like, made, made_of_cells, vectors
 
 from voiceprint.index import VectorIndex
-
-D = 8
-NOTHING = -np.finfo(np.float32).max
-
-
-def vectors(seed: int, n: int, dimension: int = D) -> NDArray[np.float32]:
-    found = np.random.default_rng(seed).standard_normal((n, dimension))
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
-
-
-def made(n: int, seed: int = 0) -> tuple[VectorIndex, dict[int, NDArray[np.float32]]]:
-    """An index of n vectors with ids 10, 20, ... and the same as a dict."""
-    index, matrix = VectorIndex(D), vectors(seed, n)
-    ids = 10 * np.arange(1, n + 1)
-    index.add(ids, matrix)
-    return index, dict(zip(ids.tolist(), matrix, strict=True))
-
-
-def assert_like(
-    index: VectorIndex, model: dict[int, NDArray[np.float32]], k: int = 5, seed: int = 99
-) -> None:
-    """Whatever is asked, the index answers as a brute force over the model. Ties may come in any order."""
-    assert len(index) == len(model)
-    assert sorted(index.ids().tolist()) == sorted(model)
-    queries = vectors(seed, 3)
-    assert_answer(index.search(queries, k), queries, k, model)
-    if model:
-        own = np.stack(list(model.values()))
-        scores, _ = index.search(own, 1)
-        assert np.allclose(scores[:, 0], (own @ own.T).max(axis=1), atol=1e-5)
-
-
-def assert_answer(
-    answer: tuple[NDArray[np.float32], NDArray[np.int64]],
-    queries: NDArray[np.float32],
-    k: int,
-    model: dict[int, NDArray[np.float32]],
-) -> None:
-    scores, ids = answer
-    assert (scores.shape, scores.dtype) == ((len(queries), k), np.float32)
-    assert (ids.shape, ids.dtype) == ((len(queries), k), np.int64)
-    found = min(k, len(model))
-    assert (ids[:, found:] == -1).all()
-    assert (scores[:, found:] == NOTHING).all()
-    for row, query in enumerate(queries):
-        wanted = sorted((float(query @ vector) for vector in model.values()), reverse=True)[:found]
-        assert np.allclose(scores[row, :found], wanted, atol=1e-5)
-        assert len(set(ids[row, :found].tolist())) == found
-        for score, id_ in zip(scores[row, :found], ids[row, :found].tolist(), strict=True):
-            assert abs(float(query @ model[id_]) - score) < 1e-5
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 50])
@@ -72,6 +17,60 @@ def assert_answer(
 def test_search_gives_what_a_brute_force_gives(n: int, k: int) -> None:
     index, model = made(n)
     assert_like(index, model, k)
+
+
+@pytest.mark.usefixtures("all_candidates")
+@pytest.mark.parametrize("k", [1, 2, 50, 299, 300, 310, 5_000])
+def test_cells_that_are_all_looked_into_give_what_a_brute_force_gives(k: int) -> None:
+    index, model = made_of_cells()
+    assert_like(index, model, k)
+
+
+@pytest.mark.parametrize("make", [made, made_of_cells])
+def test_many_queries_at_once_are_answered_as_one_by_one(make: Any) -> None:
+    index, _ = make(300)
+    queries = vectors(3, 50)
+    scores, ids = index.search(queries, 4)
+    for row, query in enumerate(queries):
+        single_scores, single_ids = index.search(query, 4)
+        assert np.allclose(single_scores[0], scores[row], rtol=0, atol=TOLERANCE)
+        assert np.array_equal(single_ids[0], ids[row])
+
+
+def test_scores_of_cells_are_exact_also_where_not_every_neighbour_is_found() -> None:
+    index, model = made_of_cells(3_000, probes=2, depth=16)
+    queries = vectors(3, 100)
+    scores, ids = index.search(queries, 4)
+    for query, row_scores, row_ids in zip(queries.astype(np.float64), scores, ids.tolist(), strict=True):
+        assert -1 not in row_ids
+        assert np.allclose(row_scores, [query @ model[id_] for id_ in row_ids], rtol=0, atol=TOLERANCE)
+        assert (np.diff(row_scores) <= 0).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64, np.uint8])
+def test_numbers_of_any_type_are_taken(dtype: Any) -> None:
+    numbers = np.random.default_rng(0).integers(0, 5, (20, D)).astype(dtype)
+    index = VectorIndex(D)
+    index.add(np.arange(20, dtype=np.uint16), numbers)
+    model = dict(enumerate(numbers.astype(np.float32)))
+    assert_answer(index.search(numbers[:3], 5), numbers[:3], 5, model)
+
+
+def test_searching_and_changing_leave_the_threads_of_the_application_alone() -> None:
+    before = faiss.omp_get_max_threads()
+    try:
+        faiss.omp_set_num_threads(3)
+        index, _ = made_of_cells(threads=1)
+        index.search(vectors(1, 1), 2)
+        index.search(vectors(1, 1), 2, allowed=[10])
+        index.train()
+        index.tune()
+        index.remove([10])
+        with pytest.raises(ValueError, match="k"):
+            index.search(vectors(1, 1), 0)
+        assert faiss.omp_get_max_threads() == 3
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def test_one_query_may_be_a_flat_vector_and_none_gives_none() -> None:
@@ -124,10 +123,21 @@ def test_remove_takes_out_what_is_there_and_passes_over_the_rest(gone: list[int]
 
 
 @pytest.mark.parametrize(
-    "allowed", [[], [10], [10, 10, 50], [11], [90, 11, -1], set(range(100)), np.array([20, 30])]
+    "allowed",
+    [
+        [],
+        [10],
+        [10, 10, 50],
+        [11],
+        [90, 11, -1],
+        set(range(100)),
+        np.array([20, 30]),
+        [2**63 - 1, 2**63, 2**70, -(2**70), 20],
+    ],
 )
-def test_search_among_the_allowed_alone(allowed: Any) -> None:
-    index, model = made(9)
+@pytest.mark.parametrize("make", [lambda: made(9), made_of_cells], ids=["exact", "cells"])
+def test_search_among_the_allowed_alone(allowed: Any, make: Any) -> None:
+    index, model = make()
     queries = vectors(3, 4)
     among = {id_: vector for id_, vector in model.items() if id_ in {int(i) for i in allowed}}
     for k in (1, 3, 20):
@@ -180,12 +190,27 @@ BAD_CALLS = {
 }
 
 
-@pytest.mark.parametrize("call", BAD_CALLS.values(), ids=BAD_CALLS)
-def test_bad_input_is_a_value_error_and_changes_nothing(call: Any) -> None:
-    index, model = made(4)
-    with pytest.raises(ValueError, match=r"\S"):
-        call(index)
+@pytest.mark.usefixtures("all_candidates")
+@pytest.mark.parametrize("make", [lambda: made(4), made_of_cells], ids=["exact", "cells"])
+def test_bad_input_is_a_value_error_and_changes_nothing(make: Any) -> None:
+    index, model = make()
+    for what, call in BAD_CALLS.items():
+        with pytest.raises(ValueError, match=r"\S"):
+            pytest.fail(f"{what} gave {call(index)}")
+        assert len(index) == len(model), what
     assert_like(index, model)
+
+
+@pytest.mark.usefixtures("all_candidates")
+def test_memory_that_runs_out_changes_nothing() -> None:
+    index, model = made_of_cells()
+    index._rows.dimension = 2**50  # what it would grow to is beyond any machine
+    with pytest.raises((MemoryError, ValueError)):
+        index.add([20, *range(1_000, 3_000)], vectors(1, 2_001))
+    index._rows.dimension = D
+    assert_like(index, model)
+    index.add([20, 77], vectors(2, 2))
+    assert_like(index, model | {20: vectors(2, 2)[0], 77: vectors(2, 2)[1]})
 
 
 @pytest.mark.parametrize("dimension", [0, -1, 2.0, True, None, "8", 2**31, 2**70])
@@ -194,81 +219,12 @@ def test_a_dimension_that_no_vector_has_is_refused(dimension: Any) -> None:
         VectorIndex(dimension)
 
 
-class IndexMachine(RuleBasedStateMachine):
-    """Any run of additions, replacements, removals, saves and loads leaves the index like a dict."""
-
-    folder: Path
-
-    @initialize()
-    def start(self) -> None:
-        self.index, self.model = VectorIndex(D), {}
-
-    @rule(ids=st.lists(st.integers(0, 30), max_size=12), seed=st.integers(0, 10**6))
-    def add(self, ids: list[int], seed: int) -> None:
-        matrix = vectors(seed, len(ids))
-        self.index.add(ids, matrix)
-        self.model.update(zip(ids, matrix, strict=True))
-
-    @rule(ids=st.lists(st.integers(0, 30), max_size=12))
-    def remove(self, ids: list[int]) -> None:
-        assert self.index.remove(ids) == len(set(ids) & set(self.model))
-        for id_ in ids:
-            self.model.pop(id_, None)
-
-    @rule()
-    def save_and_load(self) -> None:
-        self.index.save(self.folder / "snapshot")
-        self.index = VectorIndex.load(self.folder / "snapshot")
-
-    @rule(seed=st.integers(0, 10**6), k=st.integers(1, 40), allowed=st.sets(st.integers(0, 40)))
-    def search_among(self, seed: int, k: int, allowed: set[int]) -> None:
-        queries = vectors(seed, 2)
-        among = {id_: vector for id_, vector in self.model.items() if id_ in allowed}
-        assert_answer(self.index.search(queries, k, allowed=allowed), queries, k, among)
-
-    @invariant()
-    def like_the_model(self) -> None:
-        assert_like(self.index, self.model)
-
-
-def test_any_run_of_changes_leaves_the_index_like_a_dict(tmp_path: Path) -> None:
-    from hypothesis.stateful import run_state_machine_as_test
-
-    machine = type("Machine", (IndexMachine,), {"folder": tmp_path})
-    run_state_machine_as_test(
-        machine, settings=settings(max_examples=25, stateful_step_count=20, deadline=None)
-    )
-
-
-def test_searchers_beside_a_writer_see_only_states_that_were() -> None:
-    """The vector of an id says which id and which round it is of: a torn row or a wrong id would show."""
-    index, done = VectorIndex(2), Event()
-
-    def vector(id_: int, round_: int) -> list[float]:
-        return [id_ * 1000.0 + round_, 1.0]
-
-    def write() -> None:
-        try:
-            for round_ in range(150):
-                ids = [(round_ * 7 + n) % 40 for n in range(10)]
-                index.add(ids, [vector(id_, round_) for id_ in ids])
-                index.remove([(round_ * 11 + n) % 40 for n in range(9)])
-        finally:
-            done.set()
-
-    def search() -> int:
-        searches = 0
-        while not done.is_set() or not searches:
-            for allowed in (None, range(40)):
-                scores, ids = index.search([1.0, 0.0], 50, allowed=allowed)
-                there = ids[0] >= 0
-                assert (ids[0][there] == scores[0][there].astype(np.int64) // 1000).all()
-                assert len(set(ids[0][there].tolist())) == there.sum()
-            searches += 1
-        return searches
-
-    with ThreadPoolExecutor(4) as pool:
-        writing = pool.submit(write)
-        searching = [pool.submit(search) for _ in range(3)]
-        writing.result()
-        assert all(future.result() for future in searching)
+@pytest.mark.parametrize(
+    "options",
+    [{"recall": 0}, {"recall": 1.1}, {"recall": True}, {"recall": "0.9"}, {"threads": 0}, {"probes": 0},
+     {"depth": 0}, {"exact_up_to": -1}, {"exact_up_to": 1.0}],
+    ids=str,
+)  # fmt: skip
+def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        VectorIndex(D, **options)
