@@ -12,6 +12,8 @@ So writing a snapshot stops nobody, and it is still of one moment: its end.
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import json
 import math
@@ -42,11 +44,13 @@ class SnapshotWriter:
     def __init__(self, path: str | os.PathLike[str], table: dict[str, Any]) -> None:
         self._target = Path(path)
         self._table = table | {"blocks": [], "parts": {}}
+        _remove_leftovers(self._target)
         descriptor, name = tempfile.mkstemp(
             prefix=f".{self._target.name}.", suffix=".tmp", dir=self._target.parent
         )
         self._temporary = Path(name)
         self._stream = os.fdopen(descriptor, "wb")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # for as long as somebody writes it: see `_remove_leftovers`
         self._stream.write(_MAGIC)
 
     def block(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
@@ -89,9 +93,8 @@ class SnapshotWriter:
             if error is None:
                 self._temporary.replace(self._target)
         finally:
-            with suppress(
-                OSError
-            ):  # it is gone when it was put in place; else the first error is the one to tell
+            # It is gone when it was put in place; else the first error is the one to tell.
+            with suppress(OSError):
                 self._temporary.unlink()
 
 
@@ -236,6 +239,14 @@ def _is_table(table: dict[str, Any], end: int) -> bool:
         and all(isinstance(value, str) for value in table["stamp"].values())
         and "approximation" in table
     )
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what writers of this snapshot left behind when they were killed: up to 1 GB each."""
+    for entry in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        with suppress(OSError), entry.open("rb") as stream:  # held by one at work, or gone already
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            entry.unlink()
 
 
 def _digest(raw: bytes) -> bytes:

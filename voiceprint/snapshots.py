@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from weakref import WeakSet
 
 from voiceprint.storage.base import Storage
 
@@ -26,6 +28,7 @@ _BACKGROUND = 20_000
 _BACKGROUND_SHARE = 10
 _CLOSING = 1_000
 _CLOSING_SHARE = 100
+_AT_EXIT_S = 60.0
 
 
 class IndexSettings(NamedTuple):
@@ -74,6 +77,8 @@ def snapshot_path(storage: Storage, setting: str | None) -> Path | None:
 
 class SnapshotKeeper:
     """Loads the snapshot of one gallery's index, and writes it when enough has changed."""
+
+    _writers: ClassVar[WeakSet[threading.Thread]] = WeakSet()
 
     def __init__(self, settings: IndexSettings, dimension: int) -> None:
         self.settings = settings
@@ -133,6 +138,7 @@ class SnapshotKeeper:
             self.write(path, index, stamp)
 
         self._writer = threading.Thread(target=write, name="voiceprint-snapshot", daemon=True)
+        self._writers.add(self._writer)
         self._writer.start()
 
     def close(self, storage: Storage, index: VectorIndex, stamp: Stamp) -> None:
@@ -155,3 +161,13 @@ class SnapshotKeeper:
             self._changes -= known
             logger.info("Wrote %s, %d vectors, in %.1f s.", path, len(index), time.perf_counter() - start)
             return True
+
+    @classmethod
+    def _finish(cls) -> None:
+        # The index gives up its training when the process ends, and the snapshot is then written as it is.
+        for writer in list(cls._writers):
+            writer.join(_AT_EXIT_S)
+
+
+# Before faiss is loaded: what is registered last is called first, and the index is to end its training.
+atexit.register(SnapshotKeeper._finish)
