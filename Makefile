@@ -1,21 +1,25 @@
-# make demo | test | lint | bench | docs; the first of them builds the environment in .venv.
+# make demo | test | lint | bench | docs; the first of them builds its environment: in .venv-slim for the demo,
+# which needs no compiler and no torch, and in .venv for the rest.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+SLIM ?= .venv-slim
+SLIM_INSTALLED := $(SLIM)/.installed
 # pytest arguments, such as T="-k json -x"
 T ?=
 
-.PHONY: help install demo test lint wheel bench docs clean
+.PHONY: help install demo test lint wheel slim bench docs clean
 help:
 	@echo "make demo    enrol and recognise the sample voices"
 	@echo "make test    run the tests"
 	@echo "make lint    formatter, linter and strict types"
 	@echo "make wheel   build the wheel, and use it alone, outside the checkout"
+	@echo "make slim    build the slim environment, and check it"
 	@echo "make bench   run the benchmarks (DATA=folder with the LibriSpeech samples, where there is one;"
 	@echo "             LARGE=1 to a million voiceprints)"
 	@echo "make docs    write docs/cli.md from the commands' own help"
-	@echo "make clean   remove the environment and what was built"
+	@echo "make clean   remove the environments and what was built"
 
 install: $(INSTALLED)
 
@@ -26,8 +30,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
-demo: $(INSTALLED)
-	$(BIN)/voiceprint demo
+$(SLIM_INSTALLED): pyproject.toml constraints.txt requirements-slim.txt
+	test -x $(SLIM)/bin/python || $(PYTHON) -m venv $(SLIM)
+	$(SLIM)/bin/python -m pip install --quiet --only-binary :all: --requirement requirements-slim.txt
+	$(SLIM)/bin/python -m pip install --quiet --constraint constraints.txt --no-deps resemblyzer --editable .
+	@touch $@
+
+demo: $(SLIM_INSTALLED)
+	$(SLIM)/bin/voiceprint demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 $(T)
@@ -44,6 +54,9 @@ wheel: $(INSTALLED)
 	$(BIN)/python -m build --quiet --wheel --no-isolation --outdir dist .
 	$(BIN)/python tests/wheel_alone.py dist
 
+slim: $(SLIM_INSTALLED)
+	$(SLIM)/bin/python tests/slim_install.py
+
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run_all.py $(if $(DATA),--data $(DATA)) $(if $(LARGE),--large)
 
@@ -51,4 +64,4 @@ docs: $(INSTALLED)
 	$(BIN)/python -m typer voiceprint.cli.app utils docs --name voiceprint --output docs/cli.md
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SLIM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

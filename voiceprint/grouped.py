@@ -36,7 +36,11 @@ class Grouped(Generic[T, R]):
         self._begun: deque[tuple[Future[list[R]], float]] = deque()
 
     def run(self, items: Iterable[T]) -> None:
-        """Work through all items. Where `items` fails midway, what it gave before is done first."""
+        """Work through all items. Where `items` fails midway, what it gave before is done first.
+
+        An error of `work` or `take`, or an interrupt while waiting, ends it: the results taken are then those
+        of the items before.
+        """
         with ThreadPoolExecutor(self._threads, thread_name_prefix="voiceprint") as pool:
             group: list[T] = []
             cost = 0.0
@@ -45,8 +49,9 @@ class Grouped(Generic[T, R]):
                     group.append(item)
                     cost += self._cost(item)
                     if len(group) >= self._most or cost >= self._largest:
-                        self._begin(pool, group, cost)
-                        group, cost = [], 0.0
+                        # Handed over before it is begun, so that an error from there does not begin it again.
+                        full, spent, group, cost = group, cost, [], 0.0
+                        self._begin(pool, full, spent)
             finally:
                 if group:
                     self._begin(pool, group, cost)
@@ -58,6 +63,12 @@ class Grouped(Generic[T, R]):
 
     def _finish(self, groups: int, cost: float) -> None:
         """Wait until no more than so many groups, of so much cost together, are left."""
-        while self._begun and (len(self._begun) > groups or sum(c for _, c in self._begun) > cost):
-            for result in self._begun.popleft()[0].result():
-                self._take(result)
+        try:
+            while self._begun and (len(self._begun) > groups or sum(c for _, c in self._begun) > cost):
+                for result in self._begun.popleft()[0].result():
+                    self._take(result)
+        except BaseException:
+            for future, _ in self._begun:
+                future.cancel()
+            self._begun.clear()
+            raise

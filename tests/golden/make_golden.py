@@ -7,6 +7,7 @@ times with and without a zone. opusagent.db: the same callers as its SQLite data
 format-2.json and schema-0002.db: this library's stores with two encoders, a deletion and metadata.
 redis-2.json and redis-2-sharded.json: the same as the keys of a Redis store, of one shard and of three;
 opusagent-redis.json: OpusAgent's callers as its keys. See tests/redis_keys.py for what these files hold.
+sample-voices.npz: Resemblyzer's embeddings of the sample voices, for installs without Resemblyzer.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from voiceprint import JSONStorage, RedisStorage, SQLiteStorage, Storage, Voiceprint
+from voiceprint import JSONStorage, RedisStorage, SQLiteStorage, Storage, Voiceprint, load_audio
+from voiceprint.encoder import ResemblyzerEncoder
 
 FOLDER = Path(__file__).parent
+SAMPLES = FOLDER.parents[1] / "examples/voices"
 sys.path.insert(0, str(FOLDER.parent))
 SEED = 20250101
 
@@ -83,6 +86,12 @@ def redis_keys() -> None:
         server.end()
 
 
+def embeddings() -> None:
+    encoder = ResemblyzerEncoder()
+    files = {path.relative_to(SAMPLES).as_posix(): path for path in sorted(SAMPLES.glob("*/*.flac"))}
+    np.savez(FOLDER / "sample-voices.npz", **{n: encoder.embed(load_audio(f)[0]) for n, f in files.items()})
+
+
 def fill(storage: Storage) -> None:
     rng = np.random.default_rng(SEED)
     times = {"created_at": "2025-01-01T00:00:00Z", "last_seen": "2025-01-02T00:00:00Z"}
@@ -100,3 +109,4 @@ if __name__ == "__main__":
     opusagent_database()
     stores()
     redis_keys()
+    embeddings()

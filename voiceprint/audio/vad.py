@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from voiceprint.errors import EncoderError
 from voiceprint.loading import Loaded
 
 WINDOW: Final = 480
@@ -122,7 +123,13 @@ def _import_webrtcvad() -> Any:
     # leave them changed.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
-        import webrtcvad
+        try:
+            import webrtcvad
+        except ImportError as error:  # also of pkg_resources, which webrtcvad itself imports
+            raise EncoderError(
+                f"WebRTC's VAD, which finds the speech, cannot be imported ({error}). Install it with "
+                "`pip install webrtcvad-wheels`, which needs no compiler."
+            ) from error
     return webrtcvad
 
 

@@ -70,8 +70,9 @@ def _load(threads: int) -> Any:
             import resemblyzer
         except ImportError as error:
             raise EncoderError(
-                f"Resemblyzer cannot be imported ({error}). Install it with "
-                "`pip install opusagent-voiceprint`; it needs setuptools below 81."
+                f"Resemblyzer cannot be imported ({error}). Install it with `pip install "
+                "opusagent-voiceprint`, with setuptools below 81; or set VOICE_ENCODER=onnx, which gives the "
+                "same embeddings and needs neither torch nor librosa."
             ) from error
     if threads:
         import torch

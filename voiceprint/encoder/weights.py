@@ -60,8 +60,13 @@ def weights_file() -> Path:
         path = Path(folder, "pretrained.pt")
         if path.is_file():
             return path
-    what = "is not installed" if found is None else "is installed without its file pretrained.pt"
-    raise EncoderError(f"The package resemblyzer, which brings the encoder's weights, {what}. {_REINSTALL}")
+    brings = "The package resemblyzer, which brings the encoder's weights,"
+    if found is not None:
+        raise EncoderError(f"{brings} is installed without its file pretrained.pt. {_REINSTALL}")
+    raise EncoderError(
+        f"{brings} is not installed. `pip install --no-deps resemblyzer` is enough: torch, librosa and what "
+        "else it depends on are not needed for its weights."
+    )
 
 
 def read_weights(path: Path) -> Weights:

@@ -1,0 +1,82 @@
+"""Check the slim install: Resemblyzer's answers, without torch, librosa and what else that package needs.
+
+.venv-slim/bin/python tests/slim_install.py      in the environment of `make slim`
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import voiceprint
+from voiceprint.encoder import default_encoder
+
+TESTS = Path(__file__).resolve().parent
+SAMPLES = TESTS.parent / "examples/voices"
+
+ABSENT = ("librosa", "llvmlite", "numba", "sklearn", "torch")
+OPTIONAL = {"resemblyzer", "torch"}  # imported where VOICE_ENCODER=resemblyzer asks for them
+MOST_MB = 500
+LEAST_COSINE = 0.9999
+
+
+def main() -> None:
+    """Check what is there, what it takes on the disk, and what it answers."""
+    there = [name for name in ABSENT if importlib.util.find_spec(name)]
+    assert not there, f"{there} are installed"
+    missing = [name for name in sorted(imported() - OPTIONAL) if importlib.util.find_spec(name) is None]
+    assert not missing, f"the package imports {missing}: requirements-slim.txt lacks them"
+
+    size = megabytes(Path(sys.prefix))
+    assert size < MOST_MB, f"the environment takes {size:.0f} MB"
+
+    lowest = min(cosines())
+    assert lowest >= LEAST_COSINE, f"an embedding differs from Resemblyzer's: cosine {lowest}"
+    assert "resemblyzer" not in sys.modules
+
+    command = Path(sys.executable).with_name("voiceprint")
+    subprocess.run([command, "demo", "--voices", SAMPLES], check=True, stdout=subprocess.DEVNULL)
+    print(
+        f"The slim install works: {size:.0f} MB, cosine with Resemblyzer at least {lowest:.6f}, demo right."
+    )
+
+
+def imported() -> set[str]:
+    """The first parts of the names that the package's sources import, at their top or when needed."""
+    specs = [importlib.util.find_spec(f"voiceprint{part}") for part in ("", ".index", ".migrations")]
+    folders = {Path(place) for spec in specs if spec for place in spec.submodule_search_locations or ()}
+    assert len(folders) == len(specs), "a part of the package is missing"
+    sources = {source for folder in folders for source in folder.rglob("*.py")}
+    names = set()
+    for source in sources:
+        for found in ast.walk(ast.parse(source.read_text())):
+            if isinstance(found, ast.Import):
+                names |= {alias.name for alias in found.names}
+            elif isinstance(found, ast.ImportFrom) and found.module and not found.level:
+                names.add(found.module)
+    return {name.partition(".")[0] for name in names}
+
+
+def megabytes(folder: Path) -> float:
+    """What the files in a folder take on the disk; links are not followed."""
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*")) / 1e6
+
+
+def cosines() -> list[float]:
+    """Of the embeddings of the sample voices with those that Resemblyzer gave."""
+    encoder = default_encoder()
+    with np.load(TESTS / "golden/sample-voices.npz") as expected:
+        assert len(expected) > 30
+        return [
+            float(encoder.embed(voiceprint.load_audio(SAMPLES / name)[0]) @ expected[name])
+            for name in expected
+        ]
+
+
+if __name__ == "__main__":
+    main()
