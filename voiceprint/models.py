@@ -26,7 +26,15 @@ from voiceprint.validation import check_caller_id, check_embedding, check_metada
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Caller", "Finding", "Match", "StreamResult", "Verification", "VoiceFingerprintConfig", "Voiceprint"]
+__all__ = [
+    "Caller",
+    "Finding",
+    "Match",
+    "StreamResult",
+    "Verification",
+    "VoiceFingerprintConfig",
+    "Voiceprint",
+]
 
 RESEMBLYZER_SPACE = "resemblyzer"
 
@@ -177,7 +185,7 @@ class Match(_Answer):
 class StreamResult(_Answer):
     """What is known of the caller of a call that is being heard, see `CallStream.result`.
 
-    caller_id: whom the voice resembles most; None before there is enough speech, and where nobody is enrolled.
+    caller_id: whom the voice resembles most; None before there is enough speech, or with nobody enrolled.
     similarity: cosine with that caller, None without one; metadata: of that caller.
     accepted: whether the similarity reaches the threshold, of speech that is long and good enough.
     decided: whether this is safe to act upon: `accepted` says whether it is this caller, or nobody known.

@@ -51,6 +51,7 @@ class Hearing:
         self._energy = 0.0
         self._samples = 0  # at 16 kHz
         self._restarted_at = 0  # pieces that were embedded then
+        self._resting = False
         self._begin(np.float32(1.0))
 
     @property
@@ -80,6 +81,11 @@ class Hearing:
             self._settle(gain)
         new = self._voice.count and (self._voice, self._voice.count) != known
         return self._voice.total if new else None
+
+    def rest(self) -> None:
+        """Nobody needs running answers any more: do only what the end needs."""
+        self._resting = True
+        self._voice.idle = not self._exact
 
     def quality(self) -> AudioQuality | None:
         """That of the last seconds; None just after the beginning, or after KEPT_S, of the call."""
@@ -133,6 +139,7 @@ class Hearing:
             self._voice = PartialsVoice(self._encoder, 1 if exact else 2)
         else:
             self._voice = PiecesVoice(self._encoder)
+        self._voice.idle = self._resting and not exact
 
     def _hear_anew(self, gain: np.float32, *, exact: bool) -> None:
         self._begin(gain, exact=exact)

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 Samples = NDArray[np.float32]
 
-BLOCK_S: Final = 0.24  # eight windows of the VAD: what is looked at together, and the delay of it
+BLOCK_S: Final = 0.48  # 16 windows of the VAD: what is looked at together, and the delay of it
 
 # Seconds of a call with several channels after which they are compared; an hour is not kept for this.
 _COMPARED_S: Final = (3.0, 10.0)
@@ -37,12 +37,16 @@ class Intake:
         if channel is not None and (
             isinstance(channel, bool) or not isinstance(channel, int | np.integer) or channel < 0
         ):
-            raise InvalidAudioError(f"channel is {shown(channel)}: an index from 0, or None for all, is allowed")
+            raise InvalidAudioError(
+                f"channel is {shown(channel)}: an index from 0, or None for all, is allowed"
+            )
         self._channel = channel
-        self._rest = b""  # of a sample that has not come as a whole
+        self._sample_bytes = sample_bytes(self._encoding)
+        self._bytes = bytearray()  # that are not decoded yet
         self._waiting: list[Samples] = []
-        self.samples = 0  # that were taken so far
+        self._taken = 0  # samples that are decoded
         self._block = round(self.rate * BLOCK_S)
+        self._block_bytes = 0 if encoding == "pcm_f32le" else self._block * self._sample_bytes
         self._resampler = None if self.rate == SAMPLE_RATE else _resampler(self.rate)
         self._channels = _Channels(self.rate)
 
@@ -51,23 +55,51 @@ class Intake:
         """Whether channels were mixed that hold different sounds."""
         return self._channels.differ
 
+    @property
+    def samples(self) -> int:
+        """Samples that were taken so far."""
+        return self._taken + len(self._bytes) // self._sample_bytes
+
     def take(self, chunk: Any) -> None:
         """Take a chunk, or refuse it by `InvalidAudioError` and be as before."""
         if isinstance(chunk, memoryview) and chunk.ndim == 1 and chunk.format in ("B", "b", "c"):
             chunk = chunk.tobytes()
-        rest = self._rest
         if isinstance(chunk, bytes | bytearray):
-            data = rest + bytes(chunk)
-            whole = len(data) - len(data) % sample_bytes(self._encoding)
-            chunk, rest = data[:whole], data[whole:]
-        elif rest:
+            self._bytes += chunk
+            # Some frames together, as the checks of `to_mono` cost more than their 20 ms of audio; but for
+            # floats, of which any may be refused, and then it is the chunk.
+            if len(self._bytes) >= self._block_bytes:
+                try:
+                    self._decode()
+                except InvalidAudioError:
+                    del self._bytes[len(self._bytes) - len(chunk) :]
+                    raise
+            return
+        self._decode()
+        if self._bytes:
             raise InvalidAudioError(
-                f"audio is an array, and {len(rest)} bytes of a sample are waiting for the others: feed those"
+                f"audio is an array, and {len(self._bytes)} bytes of a sample wait for the others: feed those"
             )
-        mono = self._mono(chunk)
-        self._rest = rest
+        self._add(self._quickly(chunk))
+
+    def _decode(self) -> None:
+        whole = len(self._bytes) - len(self._bytes) % self._sample_bytes
+        if whole:
+            self._add(self._mono(bytes(self._bytes[:whole])))
+            del self._bytes[:whole]
+
+    def _add(self, mono: Samples) -> None:
         self._waiting.append(mono)
-        self.samples += len(mono)
+        self._taken += len(mono)
+
+    def _quickly(self, chunk: Any) -> Samples:
+        """As `_mono`, in a tenth of the time for the usual small arrays."""
+        if self._encoding == "pcm" and type(chunk) is np.ndarray and chunk.ndim == 1 and not self._channel:
+            if chunk.dtype == np.int16:
+                return chunk.astype(np.float32) / np.float32(32768)
+            if chunk.dtype == np.float32 and len(chunk) and chunk.min() >= -1.0 and chunk.max() <= 1.0:
+                return chunk.copy()  # a NaN fails the comparison
+        return self._mono(chunk)
 
     def _mono(self, chunk: Any) -> Samples:
         if (chunk.size if isinstance(chunk, np.ndarray) else chunk != b"") == 0:
@@ -93,6 +125,8 @@ class Intake:
 
     def blocks(self, *, last: bool = False) -> Iterator[tuple[Samples, Samples]]:
         """The blocks that are complete, at the call's rate and at 16 kHz; with `last` also the rest."""
+        if last:
+            self._decode()
         waiting = sum(map(len, self._waiting))
         if waiting < self._block and not last:
             return

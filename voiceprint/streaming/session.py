@@ -49,9 +49,10 @@ class CallStream:
     worker thread. A session is for one call: several threads may use it, but chunks are taken in the order in
     which they get in.
 
-    In an answer that is `decided`, caller and similarity stay as they are until `finish`. An accepted caller's
-    `last_seen` moves when the decision is made, or at the end. Answers depend on the audio alone and not on how it
-    was cut, nor on how often they are asked for, provided that this is done at least every 12 s of speech.
+    Of an answer that is `decided`, caller and similarity stay as they are until `finish`. The `last_seen` of
+    an accepted caller moves with the decision, or at the end. Answers depend on the audio alone, and not on
+    how it was cut, nor on how often they are asked for, if that is at least every 12 s of speech. The audio
+    is looked at in blocks of 0.48 s, so a running answer is so much behind at most.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class CallStream:
         # Nobody waits for an answer that will not come.
         self._enabled = config.fingerprinting_enabled
         self._answer = StreamResult(decided=not self._enabled)
+        self._heard_s, self._news = 0.0, False
         self._ended = self._closed = False
         self._lock = threading.RLock()
 
@@ -98,8 +100,8 @@ class CallStream:
         """Hear the next chunk: bytes, cut anywhere, or an array [samples] or [samples, channels].
 
         Most chunks are only taken in; one in some dozens of 20 ms has the encoder work for 10 ms, and that at
-        two minutes of a quiet call for up to a second. An `InvalidAudioError` says what is wrong with a chunk,
-        which then counts as never fed; with any other error it is taken.
+        two minutes of a quiet call for up to a second. An `InvalidAudioError` says what is wrong with a
+        chunk, which then counts as never fed; with any other error it is taken.
         """
         with self._lock:
             self._check_open()
@@ -118,20 +120,21 @@ class CallStream:
             while self._pending and not self._answer.decided:
                 self._consider(self._pending[0])
                 self._pending.popleft()
-            if not self._answer.final and self._enabled:
+            if self._news:
                 self._answer = self._answer.model_copy(
                     update={
-                        "audio_s": self._audio_s,
+                        "audio_s": self._heard_s,
                         "net_speech_s": self._hearing.net_speech_s,
                         "feedback": self._feedback,
                     }
                 )
+                self._news = False
             return self._answer
 
     def finish(self) -> StreamResult:
         """The answer for all of the call, which ends it; again, the same. The store's errors pass through.
 
-        Where `identify` refuses audio that is too short or too poor, nobody is named, and `feedback` says why.
+        Of audio that `identify` refuses, too short or too poor, nobody is named, and `feedback` says why.
         """
         with self._lock:
             self._check_open()
@@ -168,14 +171,15 @@ class CallStream:
 
     def _hear(self, native: NDArray[np.float32], audio: NDArray[np.float32]) -> None:
         total = self._hearing.hear(native, audio)
+        self._heard_s += len(native) / self._intake.rate
+        self._news = True
         if total is None or self._answer.decided:
             return
-        heard_s = self._audio_s
-        if heard_s >= min(1.5 * self._assessed_s, self._assessed_s + _ASSESSED_EVERY_S):
+        if self._heard_s >= min(2.0 * self._assessed_s, self._assessed_s + _ASSESSED_EVERY_S):
             quality = self._hearing.quality()
             if quality is not None:
                 self._take_quality(quality)
-                self._assessed_s = heard_s
+                self._assessed_s = self._heard_s
         net = self._hearing.net_speech_s
         self._pending.append(_Heard(total, net, self._good and net >= MIN_PROBE_SPEECH_S))
 
@@ -193,6 +197,7 @@ class CallStream:
         decided = heard.good and self._decision.made(best, gap, self._limit(), heard.net_speech_s)
         if decided:
             self._answer = self._answer.model_copy(update={"decided": True})
+            self._hearing.rest()
             self._move_last_seen()
 
     def _answered(self, matches: list[Match], *, good: bool) -> StreamResult:

@@ -57,6 +57,8 @@ class Voice(Protocol):
     """Pieces that were embedded."""
     total: NDArray[np.float64]
     """The sum of their embeddings."""
+    idle: bool
+    """Whether speech is only counted, and nothing embedded."""
 
     def hear(self, speech: Samples, *, at_once: bool = False) -> None:
         """Embed the pieces that are complete with this; at_once: all of them, which is quickest."""
@@ -67,7 +69,7 @@ class Voice(Protocol):
 
 # Partials that are embedded together, by the index of the first: alone they cost nearly twice as much, but
 # give an answer soon, which counts in the beginning.
-_TOGETHER: Final = ((4, 1), (16, 2))
+_TOGETHER: Final = ((2, 1), (16, 2))
 _TOGETHER_LATER: Final = 4
 
 
@@ -79,16 +81,19 @@ class PartialsVoice:
 
     def __init__(self, encoder: OnnxEncoder, step: int = 1) -> None:
         self.length = self.count = 0
+        self.idle = False
         self.total = np.zeros(encoder.dimension, dtype=np.float64)
         self._encoder = encoder
         self._step = step
         self._next = 0  # partial
-        self._speech = np.zeros(FRAME // 2, dtype=np.float32)  # the first frame is centred at the first sample
+        self._speech = np.zeros(FRAME // 2, dtype=np.float32)  # the first frame's centre is sample 0
         self._dropped = -(FRAME // 2)  # samples of speech before those
 
     def hear(self, speech: Samples, *, at_once: bool = False) -> None:
         """As `Voice.hear`."""
         self.length += len(speech)
+        if self.idle:
+            return
         self._speech = np.concatenate((self._speech, speech))
         frames = (self.length - FRAME // 2) // HOP + 1
         complete = (frames - FRAMES) // STEP + 1  # partials
@@ -127,6 +132,7 @@ class PiecesVoice:
 
     def __init__(self, encoder: Encoder) -> None:
         self.length = self.count = 0
+        self.idle = False
         self.total = np.zeros(encoder.dimension, dtype=np.float64)
         self._encoder = encoder
         self._speech = _NO_SAMPLES
@@ -134,6 +140,8 @@ class PiecesVoice:
     def hear(self, speech: Samples, *, at_once: bool = False) -> None:  # noqa: ARG002 - of the protocol
         """As `Voice.hear`."""
         self.length += len(speech)
+        if self.idle:
+            return
         self._speech = np.concatenate((self._speech, speech))
         piece = round(self.PIECE_S * SAMPLE_RATE)
         while len(self._speech) >= piece:
