@@ -30,15 +30,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    speakers = _speakers(parser.parse_args().folder)
+    speakers = speakers_in(parser.parse_args().folder)
     enrolled = {name: files for name, files in speakers.items() if len(files) > PRINTS}
     strangers = {name: files for name, files in speakers.items() if name not in enrolled}
     if not enrolled:
         sys.exit(f"No speaker has {PRINTS + 1} utterances or more.")
     recognizer = OpusAgentVoiceRecognizer(MemoryStorage())
-    probes = {
-        name: list(_probes_after_enrolment(recognizer, name, files)) for name, files in enrolled.items()
-    }
+    probes = {name: list(probes_after_enrolment(recognizer, name, files)) for name, files in enrolled.items()}
 
     genuine: list[dict[str, Any]] = []
     left_out: list[dict[str, Any]] = []
@@ -79,7 +77,8 @@ def main() -> int:
     return 0
 
 
-def _speakers(folder: Path) -> dict[str, list[Path]]:
+def speakers_in(folder: Path) -> dict[str, list[Path]]:
+    """The utterances of each speaker."""
     speakers = defaultdict(list)
     for path in sorted(folder.rglob("*")):
         if path.suffix in (".flac", ".wav"):
@@ -87,7 +86,7 @@ def _speakers(folder: Path) -> dict[str, list[Path]]:
     return dict(speakers)
 
 
-def _probes_after_enrolment(
+def probes_after_enrolment(
     recognizer: OpusAgentVoiceRecognizer, name: str, files: list[Path]
 ) -> Iterator[Path]:
     """Enrol from the first files that are good for it; gives the others."""

@@ -27,7 +27,7 @@ from voiceprint.errors import (
     StorageUnavailableError,
     VoiceprintError,
 )
-from voiceprint.models import Caller, Finding, Match, Verification, Voiceprint
+from voiceprint.models import Caller, Finding, Match, StreamResult, Verification, Voiceprint
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import (
     JSONStorage,
@@ -37,11 +37,13 @@ from voiceprint.storage import (
     Storage,
     open_storage,
 )
+from voiceprint.streaming import CallStream
 from voiceprint.utils import normalize_embedding, preprocess_audio
 
 __all__ = [
     "AudioQuality",
     "AudioQualityError",
+    "CallStream",
     "Caller",
     "CallerNotFoundError",
     "Config",
@@ -62,6 +64,7 @@ __all__ = [
     "StorageCorruptError",
     "StorageError",
     "StorageUnavailableError",
+    "StreamResult",
     "Verification",
     "VoiceFingerprintConfig",
     "Voiceprint",

@@ -26,7 +26,15 @@ from voiceprint.validation import check_caller_id, check_embedding, check_metada
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Caller", "Finding", "Match", "Verification", "VoiceFingerprintConfig", "Voiceprint"]
+__all__ = [
+    "Caller",
+    "Finding",
+    "Match",
+    "StreamResult",
+    "Verification",
+    "VoiceFingerprintConfig",
+    "Voiceprint",
+]
 
 RESEMBLYZER_SPACE = "resemblyzer"
 
@@ -172,6 +180,31 @@ class Match(_Answer):
     metadata: dict[str, Any] = Field(default_factory=dict, repr=False)
     voiceprint_id: int
     accepted: bool
+
+
+class StreamResult(_Answer):
+    """What is known of the caller of a call that is being heard, see `CallStream.result`.
+
+    caller_id: whom the voice resembles most; None before there is enough speech, or with nobody enrolled.
+    similarity: cosine with that caller, None without one; metadata: of that caller.
+    accepted: whether the similarity reaches the threshold, of speech that is long and good enough.
+    decided: whether this is safe to act upon: `accepted` says whether it is this caller, or nobody known.
+    final: whether the call has ended, and this is the answer for all of it.
+    audio_s, net_speech_s: seconds that were heard, and seconds of speech in them.
+    feedback: what is wrong with the audio, as in `AudioQuality`.
+    matches: the k nearest callers, the best first.
+    """
+
+    caller_id: str | None = None
+    similarity: float | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict, repr=False)
+    accepted: bool = False
+    decided: bool = False
+    final: bool = False
+    audio_s: float = 0.0
+    net_speech_s: float = 0.0
+    feedback: tuple[str, ...] = ()
+    matches: tuple[Match, ...] = Field(default=(), repr=False)
 
 
 class Verification(_Answer):

@@ -44,6 +44,7 @@ from voiceprint.validation import check_caller_id, check_metadata, shown, unit_v
 
 if TYPE_CHECKING:
     from voiceprint.index import IndexStatus
+    from voiceprint.streaming import CallStream
 
 __all__ = ["OpusAgentVoiceRecognizer"]
 
@@ -404,17 +405,18 @@ class OpusAgentVoiceRecognizer:
         """
         if not self.config.fingerprinting_enabled:
             return []
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise InvalidArgumentError(f"k is {shown(k)}: a whole number from 1 is allowed.")
-        k = int(k)
-        limit = self._threshold(threshold)
+        k, limit = self._count(k), self._threshold(threshold)
         audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-        if candidates is None:
-            probe = self._probe(audio, sample_rate)
+        callers = None if candidates is None else self._candidates(candidates)
+        return self._nearest(self._probe(audio, sample_rate), k, limit, callers)
+
+    def _nearest(
+        self, probe: NDArray[np.float32], k: int, limit: float, callers: list[Caller] | None
+    ) -> list[Match]:
+        """The k nearest of these callers; of all if None."""
+        if callers is None:
             ranked = self._current_gallery().best(self.storage, probe, k)
         else:
-            callers = self._candidates(candidates)
-            probe = self._probe(audio, sample_rate)
             ranked = rank(probe, [print_ for caller in callers for print_ in self._prints(caller)])[:k]
         return [
             Match(
@@ -457,12 +459,53 @@ class OpusAgentVoiceRecognizer:
             caller_id=caller_id, accepted=accepted, similarity=best.similarity, threshold=threshold
         )
 
+    def stream(
+        self,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
+        k: int = 1,
+        threshold: float | None = None,
+        candidates: Iterable[str] | None = None,
+    ) -> CallStream:
+        """A session that is fed the audio of one call as it comes, and has an answer at any time.
+
+        The arguments are those of `identify`; see `CallStream`. When fingerprinting is disabled, it
+        ignores what it is fed, and its answer is nobody.
+        """
+        from voiceprint.streaming import CallStream  # here, as it needs the network's modules
+
+        count, ids = self._count(k), None if candidates is None else self._ids(candidates)
+        self._threshold(threshold)
+
+        def search(total: NDArray[Any], wanted: int) -> list[Match]:
+            callers = None if ids is None else self._candidates(ids)
+            return self._nearest(self._checked(total), wanted, self._threshold(threshold), callers)
+
+        return CallStream(
+            sample_rate=sample_rate,
+            encoding=encoding,
+            channel=channel,
+            k=count,
+            encoder=self.encoder,
+            config=self.config,
+            limit=lambda: self._threshold(threshold),
+            search=search,
+            touch=self._touch,
+        )
+
     def _current_gallery(self) -> Gallery:
         # Asked for at each use, as after a fork it is another; kept, so that it lasts while this does.
         config = self.config
         settings = IndexSettings(config.index_path, config.index_recall, config.index_threads)
         self._gallery = Gallery.shared(self.storage, self.encoder.name, self.encoder.dimension, settings)
         return self._gallery
+
+    def _count(self, k: int) -> int:
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+            raise InvalidArgumentError(f"k is {shown(k)}: a whole number from 1 is allowed.")
+        return int(k)
 
     def _threshold(self, threshold: float | None) -> float:
         if threshold is None:
@@ -478,13 +521,15 @@ class OpusAgentVoiceRecognizer:
         return float(threshold)
 
     def _candidates(self, candidates: Iterable[str]) -> list[Caller]:
+        found = (self.storage.get(caller_id) for caller_id in self._ids(candidates))
+        return [caller for caller in found if caller is not None]
+
+    def _ids(self, candidates: Iterable[str]) -> list[str]:
         if isinstance(candidates, str) or not isinstance(candidates, Iterable):
             raise InvalidArgumentError(
                 f"candidates is one {type(candidates).__name__}: give a list of caller ids."
             )
-        ids = dict.fromkeys(check_caller_id(caller_id) for caller_id in candidates)
-        found = (self.storage.get(caller_id) for caller_id in ids)
-        return [caller for caller in found if caller is not None]
+        return [*dict.fromkeys(check_caller_id(caller_id) for caller_id in candidates)]
 
     def _prints(self, caller: Caller) -> list[Voiceprint]:
         # Embeddings of different encoders are never compared.

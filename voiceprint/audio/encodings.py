@@ -55,6 +55,11 @@ def check_encoding(encoding: object) -> Encoding:
     raise InvalidAudioError(f"encoding must be one of {', '.join(get_args(Encoding))}, not {what}")
 
 
+def sample_bytes(encoding: Encoding) -> int:
+    """How many bytes a sample takes."""
+    return _ITEMS[encoding].itemsize
+
+
 def coded(audio_buffer: object, encoding: Encoding) -> npt.NDArray[Any]:
     """The buffer as a plain array with an element for each sample, whose values are still coded.
 

@@ -31,6 +31,11 @@ _INT16_MAX: Final = 32767
 _AVERAGED: Final = 8  # windows that the moving average looks at
 _DILATION: Final = 7  # windows that a voiced one spreads to: three to each side and itself
 
+BEFORE: Final = (_AVERAGED - 1) // 2 + _DILATION // 2
+"""Windows before one whose flags have a say in whether it counts as speech, see `speech_windows`."""
+AFTER: Final = _AVERAGED // 2 + _DILATION // 2
+"""Windows after it that have."""
+
 
 def volume_gain(audio: npt.NDArray[np.float32]) -> np.float32:
     """What float32[n] is multiplied by to lie at -30 dBFS RMS; 1 if it is louder, or digital silence."""
@@ -39,7 +44,12 @@ def volume_gain(audio: npt.NDArray[np.float32]) -> np.float32:
         float(np.square(audio[start : start + _BLOCK], dtype=np.float64).sum())
         for start in range(0, len(audio), _BLOCK)
     )
-    power = energy / max(1, len(audio))
+    return gain_of(energy, len(audio))
+
+
+def gain_of(energy: float, samples: int) -> np.float32:
+    """`volume_gain` of so many samples, the squares of which sum up to `energy`."""
+    power = energy / max(1, samples)
     target = 10.0 ** (TARGET_DBFS / 20.0)
     # Of less than LEAST_POWER the gain would overflow float32.
     gain: np.float32 = np.float32(1.0)
@@ -67,20 +77,28 @@ def voice_flags(audio: npt.NDArray[np.float32], gain: np.float32 | None = None) 
     Returns:
         bool[n // 480]; samples after the last whole window are not looked at.
     """
-    count = len(audio) // WINDOW
-    flags = np.zeros(count, dtype=np.bool_)
-    if not count:
+    return Detector().flags(audio, volume_gain(audio) if gain is None else gain)
+
+
+class Detector:
+    """WebRTC's VAD (mode 3) with what it has heard: audio may come in pieces, and the flags are the same."""
+
+    def __init__(self) -> None:
+        self._is_speech = _WEBRTCVAD.get().Vad(3).is_speech
+
+    def flags(self, audio: npt.NDArray[np.float32], gain: np.float32) -> npt.NDArray[np.bool_]:
+        """`voice_flags` of the next piece, float32[n], multiplied by `gain`."""
+        count = len(audio) // WINDOW
+        flags = np.zeros(count, dtype=np.bool_)
+        factor = np.float32(_INT16_MAX) * gain
+        step = 2 * WINDOW
+        for first in range(0, count, _BLOCK // WINDOW):
+            block = audio[first * WINDOW : min(count, first + _BLOCK // WINDOW) * WINDOW]
+            # Clipped, where Resemblyzer lets the cast wrap around: it only matters for peaks 30 dB over RMS.
+            pcm = np.clip(np.rint(block * factor), -32768, _INT16_MAX).astype("<i2").tobytes()
+            for window, start in enumerate(range(0, len(pcm), step), first):
+                flags[window] = self._is_speech(pcm[start : start + step], 16000)
         return flags
-    factor = np.float32(_INT16_MAX) * (volume_gain(audio) if gain is None else gain)
-    is_speech = _WEBRTCVAD.get().Vad(3).is_speech  # one for all: it remembers what it has heard
-    step = 2 * WINDOW
-    for first in range(0, count, _BLOCK // WINDOW):
-        block = audio[first * WINDOW : min(count, first + _BLOCK // WINDOW) * WINDOW]
-        # Clipped, where Resemblyzer lets the cast wrap around: it only matters for peaks 30 dB over RMS.
-        pcm = np.clip(np.rint(block * factor), -32768, _INT16_MAX).astype("<i2").tobytes()
-        for window, start in enumerate(range(0, len(pcm), step), first):
-            flags[window] = is_speech(pcm[start : start + step], 16000)
-    return flags
 
 
 def speech_windows(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

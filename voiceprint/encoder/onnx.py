@@ -61,6 +61,15 @@ class OnnxEncoder:
                 total += embeddings.sum(axis=0, dtype=np.float64)
         return _unit(total)
 
+    def embed_partials(self, mels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The embeddings of partials, float32[n, 256] of length 1, from float32[n, 160, 40], n >= 1.
+
+        The sum of all those of an audio has the direction of its embedding.
+        """
+        network = self._network.get()
+        runs = [mels[first : first + _RUN] for first in range(0, len(mels), _RUN)]
+        return np.concatenate(self._workers.run([partial(network.embed, run) for run in runs]))
+
     def embed_batch(self, audios: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """As `Encoder.embed_batch`; a run of the network takes partials of several."""
         network = self._network.get()

@@ -1,0 +1,240 @@
+"""`CallStream`: who is calling, while the call lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.audio import AudioBuffer, AudioQuality, Encoding
+from voiceprint.errors import InvalidArgumentError
+from voiceprint.models import Match, StreamResult
+from voiceprint.streaming.decision import Decision
+from voiceprint.streaming.hearing import Hearing
+from voiceprint.streaming.intake import Intake
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from voiceprint.config import VoiceFingerprintConfig
+    from voiceprint.encoder import Encoder
+
+MIN_PROBE_SPEECH_S: Final = 1.0  # as for `identify`
+_ASSESSED_EVERY_S: Final = 8.0
+_PENDING: Final = 16  # answers that nobody has asked for yet: with one each 0.8 s of speech at most, 12 s
+
+
+Search = Callable[[NDArray[Any], int], list[Match]]
+"""The so many nearest callers of an embedding, of any length."""
+
+
+class _Heard(NamedTuple):
+    """What was heard up to a moment."""
+
+    total: NDArray[np.float64]
+    net_speech_s: float
+    good: bool
+
+
+class CallStream:
+    """The audio of one call as it comes, and the running answer to who is calling. See `recognizer.stream`.
+
+    `feed` chunks of any size, cut anywhere; ask for `result` when you like, and `finish` at the end, or leave
+    a `with` block. Each of them works in the thread that calls it; `afeed`, `aresult` and `afinish` do in a
+    worker thread. A session is for one call: several threads may use it, but chunks are taken in the order in
+    which they get in.
+
+    Of an answer that is `decided`, caller and similarity stay as they are until `finish`. The `last_seen` of
+    an accepted caller moves with the decision, or at the end. Answers depend on the audio alone, and not on
+    how it was cut, nor on how often they are asked for, if that is at least every 12 s of speech. The audio
+    is looked at in blocks of 0.48 s, so a running answer is so much behind at most.
+    """
+
+    def __init__(
+        self,
+        *,
+        sample_rate: int,
+        encoding: Encoding,
+        channel: int | None,
+        k: int,
+        encoder: Encoder,
+        config: VoiceFingerprintConfig,
+        limit: Callable[[], float],
+        search: Search,
+        touch: Callable[[str], None],
+    ) -> None:
+        self._k = k
+        self._config = config
+        self._limit = limit
+        self._search = search
+        self._touch = touch
+        self._touched: str | None = None
+        self._intake = Intake(sample_rate, encoding, channel)
+        self._hearing = Hearing(encoder, self._intake.rate)
+        self._decision = Decision()
+        self._pending: deque[_Heard] = deque(maxlen=_PENDING)
+        self._good, self._feedback, self._assessed_s = False, (), 0.0
+        # Nobody waits for an answer that will not come.
+        self._enabled = config.fingerprinting_enabled
+        self._answer = StreamResult(decided=not self._enabled)
+        self._heard_s, self._news = 0.0, False
+        self._ended = self._closed = False
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "finished" if self._answer.final else "open"
+        return f"{type(self).__name__}({self._audio_s:.1f} s, {state})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def feed(self, chunk: AudioBuffer) -> None:
+        """Hear the next chunk: bytes, cut anywhere, or an array [samples] or [samples, channels].
+
+        Most chunks are only taken in; one in some dozens of 20 ms has the encoder work for 10 ms, and that at
+        two minutes of a quiet call for up to a second. An `InvalidAudioError` says what is wrong with a
+        chunk, which then counts as never fed; with any other error it is taken.
+        """
+        with self._lock:
+            self._check_open()
+            if self._ended:
+                raise InvalidArgumentError("The stream is finished: open another one for the next call.")
+            if not self._enabled:
+                return
+            self._intake.take(chunk)
+            for native, audio in self._intake.blocks():
+                self._hear(native, audio)
+
+    def result(self) -> StreamResult:
+        """The running answer; quick where nothing new was heard. The store's errors pass through."""
+        with self._lock:
+            self._check_open()
+            while self._pending and not self._answer.decided:
+                self._consider(self._pending[0])
+                self._pending.popleft()
+            if self._news:
+                self._answer = self._answer.model_copy(
+                    update={
+                        "audio_s": self._heard_s,
+                        "net_speech_s": self._hearing.net_speech_s,
+                        "feedback": self._feedback,
+                    }
+                )
+                self._news = False
+            return self._answer
+
+    def finish(self) -> StreamResult:
+        """The answer for all of the call, which ends it; again, the same. The store's errors pass through.
+
+        Of audio that `identify` refuses, too short or too poor, nobody is named, and `feedback` says why.
+        """
+        with self._lock:
+            self._check_open()
+            if not self._answer.final:
+                self._answer = self._final() if self._enabled else StreamResult(decided=True, final=True)
+            return self._answer
+
+    def close(self) -> None:
+        """Forget the call; nothing can be asked of the session any more. May be repeated."""
+        with self._lock:
+            self._closed = True
+            self._pending.clear()
+            self.__dict__.pop("_hearing", None)
+
+    async def afeed(self, chunk: AudioBuffer) -> None:
+        """`feed` without blocking the event loop; await it before the next."""
+        await asyncio.to_thread(self.feed, chunk)
+
+    async def aresult(self) -> StreamResult:
+        """`result` without blocking the event loop."""
+        return await asyncio.to_thread(self.result)
+
+    async def afinish(self) -> StreamResult:
+        """`finish` without blocking the event loop."""
+        return await asyncio.to_thread(self.finish)
+
+    @property
+    def _audio_s(self) -> float:
+        return self._intake.samples / self._intake.rate
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidArgumentError("The stream is closed: open another one for the next call.")
+
+    def _hear(self, native: NDArray[np.float32], audio: NDArray[np.float32]) -> None:
+        total = self._hearing.hear(native, audio)
+        self._heard_s += len(native) / self._intake.rate
+        self._news = True
+        if total is None or self._answer.decided:
+            return
+        if self._heard_s >= min(2.0 * self._assessed_s, self._assessed_s + _ASSESSED_EVERY_S):
+            quality = self._hearing.quality()
+            if quality is not None:
+                self._take_quality(quality)
+                self._assessed_s = self._heard_s
+        net = self._hearing.net_speech_s
+        self._pending.append(_Heard(total, net, self._good and net >= MIN_PROBE_SPEECH_S))
+
+    def _take_quality(self, quality: AudioQuality) -> None:
+        mixed = ("channels_differ",) if self._intake.channels_differ else ()
+        self._feedback = mixed + quality.feedback
+        self._good = quality.score >= self._config.min_audio_quality
+
+    def _consider(self, heard: _Heard) -> None:
+        # Two at least, as the next best says how sure the best is.
+        matches = self._search(heard.total, max(2, self._k))
+        best = matches[0] if matches else None
+        gap = best.similarity - matches[1].similarity if best is not None and len(matches) > 1 else 2.0
+        self._answer = self._answered(matches, good=heard.good)
+        decided = heard.good and self._decision.made(best, gap, self._limit(), heard.net_speech_s)
+        if decided:
+            self._answer = self._answer.model_copy(update={"decided": True})
+            self._hearing.rest()
+            self._move_last_seen()
+
+    def _answered(self, matches: list[Match], *, good: bool) -> StreamResult:
+        if not matches:
+            return StreamResult()
+        best = matches[0]
+        return StreamResult(
+            caller_id=best.caller_id,
+            similarity=best.similarity,
+            metadata=best.metadata,
+            accepted=good and best.accepted,
+            matches=tuple(matches[: self._k]),
+        )
+
+    def _final(self) -> StreamResult:
+        if not self._ended:
+            self._ended = True
+            for native, audio in self._intake.blocks(last=True):
+                self._hearing.hear(native, audio)
+        self._pending.clear()
+        measured = {"decided": True, "final": True, "audio_s": self._audio_s}
+        if not self._intake.samples:
+            return StreamResult(**measured, feedback=("no_speech",))
+        quality = self._hearing.end()
+        self._take_quality(quality)
+        good = self._good and quality.net_speech_s >= MIN_PROBE_SPEECH_S
+        answer = StreamResult()
+        if good:
+            answer = self._answered(self._search(self._hearing.embedding(), self._k), good=True)
+        measured |= {"net_speech_s": quality.net_speech_s, "feedback": self._feedback}
+        self._answer = answer.model_copy(update=measured)
+        self._move_last_seen()
+        return self._answer
+
+    def _move_last_seen(self) -> None:
+        """Once, and again only where the end is another caller than the decision was."""
+        caller = self._answer.caller_id
+        if self._answer.accepted and caller is not None and caller != self._touched:
+            self._touch(caller)
+            self._touched = caller

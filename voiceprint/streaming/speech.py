@@ -1,0 +1,163 @@
+"""The speech in a call as it comes, and the embedding of what there is of it."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.audio import SAMPLE_RATE, to_mono, vad
+from voiceprint.encoder import Encoder
+from voiceprint.encoder.mel import FRAME, HOP, mel_frames
+from voiceprint.encoder.onnx import OnnxEncoder
+from voiceprint.encoder.partials import FRAMES, STEP, count_partials
+from voiceprint.errors import EncoderError
+
+Samples = NDArray[np.float32]
+
+_NO_SAMPLES: Final = np.zeros(0, dtype=np.float32)
+
+
+class RunningSpeech:
+    """Leaves the pauses out, as `voiceprint.encoder.partials.Speech` does, of audio that comes in pieces.
+
+    Gives the same speech from the same gain; a window is given 0.21 s late, as those after it have a say.
+    gain: what the audio is multiplied by; may change on the way.
+    """
+
+    def __init__(self, gain: np.float32) -> None:
+        self.gain = gain
+        self._detector = vad.Detector()
+        self._flags = np.zeros(0, dtype=np.bool_)  # of the windows that wait, and some before
+        self._before = 0  # how many before
+        self._waiting = _NO_SAMPLES
+
+    def hear(self, audio: Samples, *, last: bool = False) -> Samples:
+        """Speech that is sure to count as such, float32[480 n], after the next whole windows of audio."""
+        self._flags = np.concatenate((self._flags, self._detector.flags(audio, self.gain)))
+        self._waiting = np.concatenate((self._waiting, audio * self.gain))
+        known = len(self._flags) - (0 if last else vad.AFTER)
+        if known <= self._before:
+            return _NO_SAMPLES
+        counts = vad.speech_windows(self._flags)[self._before : known]
+        windows = self._waiting[: len(counts) * vad.WINDOW].reshape(-1, vad.WINDOW)
+        self._waiting = self._waiting[len(counts) * vad.WINDOW :]
+        first = max(0, known - vad.BEFORE)
+        self._flags, self._before = self._flags[first:], known - first
+        return windows[counts].reshape(-1)
+
+
+class Voice(Protocol):
+    """What speech sounds like: embeddings of pieces of it, summed up."""
+
+    length: int
+    """Samples of speech that were heard."""
+    count: int
+    """Pieces that were embedded."""
+    total: NDArray[np.float64]
+    """The sum of their embeddings."""
+    idle: bool
+    """Whether speech is only counted, and nothing embedded."""
+
+    def hear(self, speech: Samples, *, at_once: bool = False) -> None:
+        """Embed the pieces that are complete with this; at_once: all of them, which is quickest."""
+
+    def end(self) -> None:
+        """Embed the rest, as there will be no more."""
+
+
+# Partials that are embedded together, by the index of the first: alone they cost nearly twice as much, but
+# give an answer soon, which counts in the beginning.
+_TOGETHER: Final = ((2, 1), (16, 2))
+_TOGETHER_LATER: Final = 4
+
+
+class PartialsVoice:
+    """Resemblyzer's partials, each of which is embedded as soon as it is complete, or some together.
+
+    step: 2 leaves every second one out: half of the work, for an answer that will be computed anew.
+    """
+
+    def __init__(self, encoder: OnnxEncoder, step: int = 1) -> None:
+        self.length = self.count = 0
+        self.idle = False
+        self.total = np.zeros(encoder.dimension, dtype=np.float64)
+        self._encoder = encoder
+        self._step = step
+        self._next = 0  # partial
+        self._speech = np.zeros(FRAME // 2, dtype=np.float32)  # the first frame's centre is sample 0
+        self._dropped = -(FRAME // 2)  # samples of speech before those
+
+    def hear(self, speech: Samples, *, at_once: bool = False) -> None:
+        """As `Voice.hear`."""
+        self.length += len(speech)
+        if self.idle:
+            return
+        self._speech = np.concatenate((self._speech, speech))
+        frames = (self.length - FRAME // 2) // HOP + 1
+        complete = (frames - FRAMES) // STEP + 1  # partials
+        while self._next < complete:
+            wanted = next((count for below, count in _TOGETHER if self._next < below), _TOGETHER_LATER)
+            ready = -(-(complete - self._next) // self._step)
+            if ready < wanted:
+                break
+            self._embed(ready if at_once else wanted)
+
+    def end(self) -> None:
+        """As `Voice.end`."""
+        if not self.length:
+            return
+        self._speech = np.concatenate((self._speech, np.zeros(FRAMES * HOP + FRAME, dtype=np.float32)))
+        left = -(-(count_partials(self.length) - self._next) // self._step)
+        if left > 0:
+            self._embed(left)
+
+    def _embed(self, count: int) -> None:
+        samples = ((count - 1) * self._step * STEP + FRAMES - 1) * HOP + FRAME
+        frames = mel_frames(self._speech[:samples])
+        mels = np.lib.stride_tricks.sliding_window_view(frames, FRAMES, axis=0)[:: self._step * STEP]
+        embeddings = self._encoder.embed_partials(mels.transpose(0, 2, 1))
+        self.total = self.total + embeddings.sum(axis=0, dtype=np.float64)
+        self.count += count
+        self._next += count * self._step
+        kept = self._next * STEP * HOP - FRAME // 2
+        self._speech, self._dropped = self._speech[kept - self._dropped :], kept
+
+
+class PiecesVoice:
+    """Of an encoder of which nothing more is known: pieces of speech, embedded each by itself."""
+
+    PIECE_S: Final = 2.4
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.length = self.count = 0
+        self.idle = False
+        self.total = np.zeros(encoder.dimension, dtype=np.float64)
+        self._encoder = encoder
+        self._speech = _NO_SAMPLES
+
+    def hear(self, speech: Samples, *, at_once: bool = False) -> None:  # noqa: ARG002 - of the protocol
+        """As `Voice.hear`."""
+        self.length += len(speech)
+        if self.idle:
+            return
+        self._speech = np.concatenate((self._speech, speech))
+        piece = round(self.PIECE_S * SAMPLE_RATE)
+        while len(self._speech) >= piece:
+            self._embed(self._speech[:piece])
+            self._speech = self._speech[piece:]
+
+    def end(self) -> None:
+        """As `Voice.end`: a short rest is left out, unless it is all."""
+        if len(self._speech) and not self.count:
+            self._embed(self._speech)
+
+    def _embed(self, speech: Samples) -> None:
+        audio = to_mono(np.clip(speech, -1.0, 1.0), SAMPLE_RATE, self._encoder.sample_rate)
+        try:
+            embedding: Any = self._encoder.embed(audio)
+        except EncoderError:  # it hears no speech here; where it does not work at all, the end will tell
+            return
+        self.total = self.total + np.asarray(embedding, dtype=np.float64)
+        self.count += 1
