@@ -199,11 +199,11 @@ def _flat_tops(audio: npt.NDArray[np.float32], rate: int) -> float:
 
 def _in_runs(flags: npt.NDArray[np.bool_], width: int) -> npt.NDArray[np.bool_]:
     """Which flags are set in a run of at least `width`."""
-    padded = np.pad(flags, width)
+    padded: npt.NDArray[np.bool_] = np.pad(flags, width)
     starts = padded[: len(padded) - width + 1].copy()
     for shift in range(1, width):
         starts &= padded[shift : shift + len(starts)]
-    inside = starts.copy()
+    inside: npt.NDArray[np.bool_] = starts.copy()
     for shift in range(1, width):
         inside[shift:] |= starts[: len(starts) - shift]
     return inside[width : width + len(flags)]

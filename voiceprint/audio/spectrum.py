@@ -139,7 +139,7 @@ def _steadiness(audio: Floats, peak: np.float32) -> float:
     low, high = round(200 * _LONG / _RATE), round(_HIGH_HZ * _LONG / _RATE)
     likeness, energy = [], []
     for start in range(0, max(1, len(frames) - _LAG), _CHUNK):
-        power = _power(frames[start : start + _CHUNK + _LAG] / peak)[:, low:high]
+        power = _power(frames[start : start + _CHUNK + _LAG], peak)[:, low:high]
         fine = 10.0 * np.log10(
             power + power.max(axis=1, keepdims=True) * np.float32(1e-7) + np.float32(_TINY)
         )
@@ -171,15 +171,15 @@ def band_energies(audio: Floats, peak: np.float32 = _FULL_SCALE) -> tuple[Floats
     frames = np.lib.stride_tricks.sliding_window_view(audio, _SHORT)[::_HOP]
     narrow, wide = [], []
     for start in range(0, len(frames), _CHUNK):
-        power = _power(frames[start : start + _CHUNK] / peak)
+        power = _power(frames[start : start + _CHUNK], peak)
         narrow.append(power @ _mel_matrix())
         wide.append(power[:, :-1].reshape(len(power), 32, -1).sum(axis=2))
     return np.concatenate(narrow), np.concatenate(wide)
 
 
-def _power(frames: Floats) -> Floats:
-    """Power spectra of frames float32[t, n] under a Hann window: float32[t, n // 2 + 1]."""
-    spectra = np.fft.rfft(frames * _hann(frames.shape[1]))
+def _power(frames: Floats, peak: np.float32) -> Floats:
+    """Power spectra of frames float32[t, n] over `peak`, under a Hann window: float32[t, n // 2 + 1]."""
+    spectra = np.fft.rfft(np.divide(frames, peak, dtype=np.float32) * _hann(frames.shape[1]))
     return np.asarray(spectra.real**2 + spectra.imag**2, dtype=np.float32)
 
 
