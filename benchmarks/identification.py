@@ -36,9 +36,7 @@ def main() -> int:
     if not enrolled:
         sys.exit(f"No speaker has {PRINTS + 1} utterances or more.")
     recognizer = OpusAgentVoiceRecognizer(MemoryStorage())
-    probes = {
-        name: list(probes_after_enrolment(recognizer, name, files)) for name, files in enrolled.items()
-    }
+    probes = {name: list(probes_after_enrolment(recognizer, name, files)) for name, files in enrolled.items()}
 
     genuine: list[dict[str, Any]] = []
     left_out: list[dict[str, Any]] = []
