@@ -37,6 +37,7 @@ def main() -> int:
             ["encoder.py", "--voices", data],
             ["fit_gallery_model.py", data, "--check"],
             ["identification.py", data],
+            ["streaming.py", data, "--hour"],
             ["quality.py", data, "--synthetic", HERE.parent / "examples/voices"],
         ]
     runs.append(["index_table.py"])

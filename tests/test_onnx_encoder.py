@@ -166,6 +166,21 @@ def test_a_forked_process_embeds_while_the_parents_threads_do(voices: Voices) ->
     np.testing.assert_allclose(encoder.embed(audio), expected, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_embeds_after_resemblyzer_has_in_the_parent(voices: Voices) -> None:
+    audio = voices["amara"][0]
+    expected = ResemblyzerEncoder().embed(np.tile(audio, 4))  # long enough that torch starts its threads
+
+    def child() -> None:
+        for threads in (1, 2):
+            encoder = OnnxEncoder(threads)
+            assert float(encoder.embed(audio) @ expected) > 0.99
+            assert float(encoder.embed_batch([audio] * 3)[2] @ expected) > 0.99
+
+    in_child(child)
+    in_child(child)
+
+
 FORK_WHILE_LOADING = f"""
 import os, signal, sys, threading, time, warnings
 warnings.filterwarnings("ignore", "This process", DeprecationWarning)

@@ -25,6 +25,7 @@ MAX_SECONDS: Final = 3600
 """The longest buffer that is accepted. A zero-stride view of a few bytes can claim any length, so
 without a limit such a view would exhaust the memory instead of being refused."""
 
+_BLOCK: Final = 60 * SAMPLE_RATE  # samples of each channel that are converted together
 _PEAK_CLIPPED: Final = 2.0  # float audio may overshoot full scale up to here, and is clipped to it
 _PEAK_INT16: Final = 32768 * 1.01  # a float peak up to here looks like int16 values
 
@@ -188,11 +189,21 @@ def _checked(samples: npt.NDArray[Any], rate: int) -> tuple[npt.NDArray[Any], in
 
 def _scaled(samples: npt.NDArray[Any], channel_axis: int | None) -> npt.NDArray[np.float32]:
     """Checked samples as a fresh, contiguous float32[n] in [-1, 1], channels mixed by mean."""
-    kind = samples.dtype.kind
-    if kind == "f":
+    if samples.dtype.kind == "f":
         _check_floats(samples)
+    # In blocks, as an hour of it takes 220 MB in float32 already.
+    mono = np.empty(_frame_count(samples, channel_axis), dtype=np.float32)
+    for start in range(0, len(mono), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        block = samples[:, part] if channel_axis == 0 else samples[part]
+        mono[part] = _scaled_block(block, channel_axis)
+    return mono
+
+
+def _scaled_block(samples: npt.NDArray[Any], channel_axis: int | None) -> npt.NDArray[Any]:
+    kind = samples.dtype.kind
     # In float64, an int32 keeps its low bits until the channels are mixed.
-    wide = np.float64 if samples.dtype.itemsize > 2 and samples.dtype.kind == "i" else np.float32
+    wide = np.float64 if samples.dtype.itemsize > 2 and kind == "i" else np.float32
     values = samples.astype(wide, order="C", copy=True)
     if channel_axis is not None:
         values = values.mean(axis=channel_axis)
@@ -201,7 +212,7 @@ def _scaled(samples: npt.NDArray[Any], channel_axis: int | None) -> npt.NDArray[
     if kind != "f":
         values /= 128 if kind == "u" else 2 ** (8 * samples.dtype.itemsize - 1)
     np.clip(values, -1.0, 1.0, out=values)
-    return np.ascontiguousarray(values, dtype=np.float32)
+    return values
 
 
 def _check_floats(samples: npt.NDArray[Any]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+import math
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ _BANDWIDTH_HZ: Final = ((1000.0, 0.3), (3000.0, 0.9), (7000.0, 1.0))
 _QUIETEST_DBFS: Final = -120.0  # what digital silence reports: JSON has no infinity
 
 _FLAT: Final = 0.985  # samples over this share of the extreme belong to a flat top, if their neighbours do
+_BLOCK: Final = 2048 * vad.WINDOW  # samples looked at together: a minute
 _NEAR_TOP: Final = 0.7
 _CROWDING: Final = ((0.38, 0.0), (0.58, 1.0))
 
@@ -98,18 +100,20 @@ def assess(
         InvalidAudioError: the buffer, its sample rate, encoding or channel cannot be used.
     """
     pcm = buffers.as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-    # Clipping is looked for at the buffer's own rate: resampling rounds the flat tops off.
-    native = buffers.to_mono(pcm, sample_rate, target_rate=sample_rate)
     rate = buffers.check_sample_rate(sample_rate)
-    audio = native if rate == buffers.SAMPLE_RATE else buffers.resample(native, rate, buffers.SAMPLE_RATE)
-    mask = vad.speech_mask(audio)
-    speech = audio[mask] if mask.any() else audio
-    net_speech_s = float(mask.sum()) / buffers.SAMPLE_RATE
+    # Clipping is looked for at the buffer's own rate: resampling rounds the flat tops off.
+    audio = buffers.to_mono(pcm, sample_rate, target_rate=sample_rate)
+    duration_s, flat = len(audio) / rate, _flat_tops(audio, rate)
+    if rate != buffers.SAMPLE_RATE:
+        audio = buffers.resample(audio, rate, buffers.SAMPLE_RATE)
     measures = spectrum.measure(audio)
     bandwidth_hz = min(measures.bandwidth_hz, rate / 2)
-    clipping = max(_flat_tops(native, rate) * len(audio) / len(speech), _crowded_tops(speech))
-    clipping = min(clipping, 1.0)
+    kept = vad.speech_windows(vad.voice_flags(audio))
+    net_speech_s = float(kept.sum()) * vad.WINDOW / buffers.SAMPLE_RATE
+    # From here on the buffer belongs to the speech: of an hour, each copy takes 220 MB.
+    length, speech = len(audio), _moved_together(audio, kept) if kept.any() else audio
     level_dbfs = _level(speech)
+    clipping = min(max(flat * length / len(speech), _crowded_tops(np.abs(speech, out=speech))), 1.0)
     speechlike = min(
         _factor(measures.variety, _VARIETY_DB),
         _factor(measures.spread, _SPREAD),
@@ -135,7 +139,7 @@ def assess(
     )
     return AudioQuality(
         score=score,
-        duration_s=len(native) / rate,
+        duration_s=duration_s,
         net_speech_s=net_speech_s,
         snr_db=measures.snr_db,
         clipping=clipping,
@@ -149,10 +153,27 @@ def _factor(value: float, points: tuple[tuple[float, float], ...]) -> float:
     return float(np.interp(value, [x for x, _ in points], [y for _, y in points]))
 
 
+def _moved_together(audio: npt.NDArray[np.float32], kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """The VAD windows of `audio` that are kept, moved to its beginning: it is overwritten."""
+    end = 0
+    for first in range(0, len(kept), _BLOCK // vad.WINDOW):
+        part = kept[first : first + _BLOCK // vad.WINDOW]
+        windows = audio[first * vad.WINDOW : (first + len(part)) * vad.WINDOW].reshape(-1, vad.WINDOW)
+        moved = windows[part].reshape(-1)
+        audio[end : end + len(moved)] = moved
+        end += len(moved)
+    return audio[:end]
+
+
 def _level(speech: npt.NDArray[np.float32]) -> float:
     """RMS around the mean (a constant offset is not sound), dBFS."""
-    rms = float(speech.std(dtype=np.float64))
-    return max(_QUIETEST_DBFS, 20.0 * np.log10(rms)) if rms > 0 else _QUIETEST_DBFS
+    mean = float(speech.mean(dtype=np.float64))
+    power = sum(
+        float(np.square(np.subtract(speech[start : start + _BLOCK], mean, dtype=np.float64)).sum())
+        for start in range(0, len(speech), _BLOCK)
+    )
+    rms = math.sqrt(power / len(speech))
+    return max(_QUIETEST_DBFS, 20.0 * math.log10(rms)) if rms > 0 else _QUIETEST_DBFS
 
 
 def _flat_tops(audio: npt.NDArray[np.float32], rate: int) -> float:
@@ -161,31 +182,43 @@ def _flat_tops(audio: npt.NDArray[np.float32], rate: int) -> float:
     Runs of three at 16 kHz: a peak of unclipped speech is seldom as wide. At 8 kHz, two last as long.
     """
     width = 3 if rate >= 12000 else 2
+    lowest, highest = float(audio.min()), float(audio.max())
     flat = 0
-    for side in (audio, -audio):
-        extreme = float(side.max())
-        if extreme <= 0.0:
-            continue
-        at_top: npt.NDArray[Any] = np.pad(side >= _FLAT * extreme, width)
-        starts = at_top[: len(at_top) - width + 1].copy()
-        for shift in range(1, width):
-            starts &= at_top[shift : shift + len(starts)]
-        inside = starts.copy()
-        for shift in range(1, width):
-            inside[shift:] |= starts[: len(starts) - shift]
-        flat += int(inside.sum())
+    for start in range(0, len(audio), _BLOCK):
+        # With neighbours: a run may lie over the border of two blocks.
+        before = min(start, width - 1)
+        block = audio[start - before : start + _BLOCK + width - 1]
+        for at_top, is_there in (
+            (block >= _FLAT * highest, highest > 0.0),
+            (block <= _FLAT * lowest, lowest < 0.0),
+        ):
+            if is_there:
+                flat += int(_in_runs(at_top, width)[before : before + _BLOCK].sum())
     return flat / len(audio)
 
 
-def _crowded_tops(speech: npt.NDArray[np.float32]) -> float:
+def _in_runs(flags: npt.NDArray[np.bool_], width: int) -> npt.NDArray[np.bool_]:
+    """Which flags are set in a run of at least `width`."""
+    padded: npt.NDArray[np.bool_] = np.pad(flags, width)
+    starts = padded[: len(padded) - width + 1].copy()
+    for shift in range(1, width):
+        starts &= padded[shift : shift + len(starts)]
+    inside: npt.NDArray[np.bool_] = starts.copy()
+    for shift in range(1, width):
+        inside[shift:] |= starts[: len(starts) - shift]
+    return inside[width : width + len(flags)]
+
+
+def _crowded_tops(size: npt.NDArray[np.float32]) -> float:
     """The share of samples near the extreme, as far as they crowd there as in no natural voice, 0..1.
+
+    size: magnitudes; they are left in another order.
 
     Filters and resampling after clipping make the flat tops wavy, but leave the samples crowded
     there: of those over half of the near-top level, 10 to 30 % are near the top in speech, and 40 to
     80 % in speech that was clipped hard. The top is a percentile, as ripples rise over the flat top.
     """
-    size = np.abs(speech)
-    top = float(np.percentile(size, 99.5))
+    top = float(np.percentile(size, 99.5, overwrite_input=True))
     near = float((size > _NEAR_TOP * top).mean())
     crowding = near / max(float((size > _NEAR_TOP / 2 * top).mean()), 1e-9)
     return near * _factor(crowding, _CROWDING)

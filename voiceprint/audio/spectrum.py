@@ -41,6 +41,7 @@ _ENVELOPE: Final = 17  # bins of 15.6 Hz, the width of an average that harmonics
 _CHUNK: Final = 2048  # frames at a time: bounds the memory for an hour of audio
 _ACTIVE: Final = 10**-2.5  # frames down to 25 dB under the loud ones are looked at
 _TINY: Final = 1e-20
+_FULL_SCALE: Final = np.float32(1.0)
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,12 @@ NOTHING: Final = Spectrum(0.0, 0.0, 0.0, 1.0, -20.0, 0.0)
 
 def measure(audio: Floats) -> Spectrum:
     """Measure float32[n] in [-1, 1] at 16 kHz, of any length and level; all measures are finite."""
-    peak = float(np.abs(audio).max(initial=0.0))
+    peak = np.float32(max(audio.max(initial=0.0), -audio.min(initial=0.0)))
     if peak < 1e-6:  # under a 30th of the last bit of 16: silence with rounding errors
         return NOTHING
-    audio = np.asarray(audio / np.float32(peak), dtype=np.float32)
     if len(audio) < _LONG:
         audio = np.pad(audio, (0, _LONG - len(audio)))
-    energies, wide = band_energies(audio)
+    energies, wide = band_energies(audio, peak)
     smoothed = _moving_average(energies, _SMOOTHED)
     level = smoothed.sum(axis=1)
     loud = float(np.percentile(level, 95))
@@ -98,7 +98,7 @@ def measure(audio: Floats) -> Spectrum:
         variety=variety(smoothed[active]),
         spread=_spread(energies, floor),
         modulation=float(level_db.std()),
-        steadiness=_steadiness(audio),
+        steadiness=_steadiness(audio, peak),
         snr_db=float(np.clip(snr_db, -20.0, 60.0)),
         bandwidth_hz=_bandwidth(wide),
     )
@@ -133,13 +133,13 @@ def _spread(energies: Floats, floor: Floats) -> float:
     return float(reached.sum() / max(1, int(telling.sum())))
 
 
-def _steadiness(audio: Floats) -> float:
+def _steadiness(audio: Floats, peak: np.float32) -> float:
     """The share of the louder frames whose harmonics correlate over 0.75 with those 64 ms later."""
     frames = np.lib.stride_tricks.sliding_window_view(audio, _LONG)[::_HOP]
     low, high = round(200 * _LONG / _RATE), round(_HIGH_HZ * _LONG / _RATE)
     likeness, energy = [], []
     for start in range(0, max(1, len(frames) - _LAG), _CHUNK):
-        power = _power(frames[start : start + _CHUNK + _LAG])[:, low:high]
+        power = _power(frames[start : start + _CHUNK + _LAG], peak)[:, low:high]
         fine = 10.0 * np.log10(
             power + power.max(axis=1, keepdims=True) * np.float32(1e-7) + np.float32(_TINY)
         )
@@ -163,20 +163,23 @@ def _bandwidth(wide: Floats) -> float:
     return float(used[-1] + 1) * _RATE / 2 / wide.shape[1] if len(used) else 0.0
 
 
-def band_energies(audio: Floats) -> tuple[Floats, Floats]:
-    """Energies float32[t, 20] of mel bands in 100..3800 Hz, and float32[t, 32] of bands of 250 Hz."""
+def band_energies(audio: Floats, peak: np.float32 = _FULL_SCALE) -> tuple[Floats, Floats]:
+    """Energies float32[t, 20] of mel bands in 100..3800 Hz, and float32[t, 32] of bands of 250 Hz.
+
+    peak: what `audio` is divided by first.
+    """
     frames = np.lib.stride_tricks.sliding_window_view(audio, _SHORT)[::_HOP]
     narrow, wide = [], []
     for start in range(0, len(frames), _CHUNK):
-        power = _power(frames[start : start + _CHUNK])
+        power = _power(frames[start : start + _CHUNK], peak)
         narrow.append(power @ _mel_matrix())
         wide.append(power[:, :-1].reshape(len(power), 32, -1).sum(axis=2))
     return np.concatenate(narrow), np.concatenate(wide)
 
 
-def _power(frames: Floats) -> Floats:
-    """Power spectra of frames float32[t, n] under a Hann window: float32[t, n // 2 + 1]."""
-    spectra = np.fft.rfft(frames * _hann(frames.shape[1]))
+def _power(frames: Floats, peak: np.float32) -> Floats:
+    """Power spectra of frames float32[t, n] over `peak`, under a Hann window: float32[t, n // 2 + 1]."""
+    spectra = np.fft.rfft(np.divide(frames, peak, dtype=np.float32) * _hann(frames.shape[1]))
     return np.asarray(spectra.real**2 + spectra.imag**2, dtype=np.float32)
 
 

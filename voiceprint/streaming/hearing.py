@@ -2,8 +2,15 @@
 
 One answer for a whole recording is made of things that are known at its end alone, above all its level: quiet
 audio is raised to -30 dBFS before speech is looked for, and the embedding changes with the level (1 dB: a
-cosine of 0.998; 6 dB: 0.95). So the beginning is heard with the level of what has come until then, once more
-when that has changed much, and at the end with the one that holds.
+cosine of 0.998; 6 dB: 0.95). What is done about it, where audio is quieter than -30 dBFS:
+
+- Running answers take the level of what has come until then. The beginning is heard anew when that has
+  changed by 1.5 dB, and of such audio every second partial is left out, as none of this is final.
+- Up to two minutes the audio is kept, and at the end heard once more with the level that holds: the answer is
+  that of the whole. (Audio that was never too quiet is not heard again: it was right.)
+- After two minutes that is done with the level until then, and the audio is let go. What follows is heard
+  once, with the level of the moment, and at the end the sum is corrected by what the final level changes on
+  64 partials spread over the call. In an hour that fades by 6 dB this leaves a difference of 0.001.
 """
 
 from __future__ import annotations
@@ -22,8 +29,7 @@ if TYPE_CHECKING:
     from voiceprint.encoder import Encoder
 
 KEPT_S: Final = 120.0
-"""Seconds of audio that are kept. A call up to there ends with the very answer of the whole; of a longer one,
-the beginning keeps the level that it had then."""
+"""Seconds of audio that are kept, 4 to 23 MB by the call's rate, and 8 MB at 16 kHz."""
 
 DRIFT_DB: Final = 1.5
 """The beginning of a call is heard anew when its level has changed by so much."""
@@ -51,7 +57,7 @@ class Hearing:
         self._energy = 0.0
         self._samples = 0  # at 16 kHz
         self._restarted_at = 0  # pieces that were embedded then
-        self._resting = False
+        self._resting = self._levelled = False
         self._begin(np.float32(1.0))
 
     @property
@@ -67,7 +73,7 @@ class Hearing:
         gain = vad.gain_of(self._energy, self._samples)
         known = self._voice, self._voice.count
         if self._settled:
-            self._speech.gain = gain
+            self._speech.gain = self._voice.gain = gain
             self._voice.hear(self._speech.hear(windows))
         else:
             self._audio.append(windows)
@@ -121,6 +127,9 @@ class Hearing:
                 self._hear_anew(gain, exact=True)
             self._voice.hear(self._speech.hear(_NOTHING, last=True))
         self._voice.end()
+        if self._settled and not self._levelled:
+            self._voice.relevel(vad.gain_of(self._energy, self._samples))
+            self._levelled = True
         return self._voice.total
 
     def _windows(self, audio: Samples) -> Samples:
@@ -139,6 +148,7 @@ class Hearing:
             self._voice = PartialsVoice(self._encoder, 1 if exact else 2)
         else:
             self._voice = PiecesVoice(self._encoder)
+        self._voice.gain = gain
         self._voice.idle = self._resting and not exact
 
     def _hear_anew(self, gain: np.float32, *, exact: bool) -> None:

@@ -218,6 +218,7 @@ class CallStream:
             for native, audio in self._intake.blocks(last=True):
                 self._hearing.hear(native, audio)
         self._pending.clear()
+        self._news = False
         measured = {"decided": True, "final": True, "audio_s": self._audio_s}
         if not self._intake.samples:
             return StreamResult(**measured, feedback=("no_speech",))

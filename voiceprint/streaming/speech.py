@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from voiceprint.errors import EncoderError
 
 Samples = NDArray[np.float32]
 
+_SAME_LEVEL_DB: Final = 0.05
 _NO_SAMPLES: Final = np.zeros(0, dtype=np.float32)
 
 
@@ -57,6 +58,8 @@ class Voice(Protocol):
     """Pieces that were embedded."""
     total: NDArray[np.float64]
     """The sum of their embeddings."""
+    gain: np.float32
+    """What the speech was raised by that comes next."""
     idle: bool
     """Whether speech is only counted, and nothing embedded."""
 
@@ -66,11 +69,23 @@ class Voice(Protocol):
     def end(self) -> None:
         """Embed the rest, as there will be no more."""
 
+    def relevel(self, gain: np.float32) -> None:
+        """Change the sum to what it would be, had all speech been raised by `gain`; about so."""
+
 
 # Partials that are embedded together, by the index of the first: alone they cost nearly twice as much, but
 # give an answer soon, which counts in the beginning.
 _TOGETHER: Final = ((2, 1), (16, 2))
 _TOGETHER_LATER: Final = 4
+
+_SAMPLES: Final = 64  # partials that are remembered, 1.6 MB
+
+
+class _Sample(NamedTuple):
+    index: int
+    gain: np.float32
+    mel: NDArray[np.float32]
+    embedding: NDArray[np.float32]
 
 
 class PartialsVoice:
@@ -81,6 +96,7 @@ class PartialsVoice:
 
     def __init__(self, encoder: OnnxEncoder, step: int = 1) -> None:
         self.length = self.count = 0
+        self.gain = np.float32(1.0)
         self.idle = False
         self.total = np.zeros(encoder.dimension, dtype=np.float64)
         self._encoder = encoder
@@ -88,6 +104,8 @@ class PartialsVoice:
         self._next = 0  # partial
         self._speech = np.zeros(FRAME // 2, dtype=np.float32)  # the first frame's centre is sample 0
         self._dropped = -(FRAME // 2)  # samples of speech before those
+        self._samples: list[_Sample] = []  # each n-th partial
+        self._every = 1
 
     def hear(self, speech: Samples, *, at_once: bool = False) -> None:
         """As `Voice.hear`."""
@@ -117,12 +135,37 @@ class PartialsVoice:
         samples = ((count - 1) * self._step * STEP + FRAMES - 1) * HOP + FRAME
         frames = mel_frames(self._speech[:samples])
         mels = np.lib.stride_tricks.sliding_window_view(frames, FRAMES, axis=0)[:: self._step * STEP]
-        embeddings = self._encoder.embed_partials(mels.transpose(0, 2, 1))
+        partials = mels.transpose(0, 2, 1)
+        embeddings = self._encoder.embed_partials(partials)
         self.total = self.total + embeddings.sum(axis=0, dtype=np.float64)
+        if self._step == 1:
+            for index, mel, embedding in zip(
+                range(self._next, self._next + count), partials, embeddings, strict=True
+            ):
+                self._remember(index, mel, embedding)
         self.count += count
         self._next += count * self._step
         kept = self._next * STEP * HOP - FRAME // 2
         self._speech, self._dropped = self._speech[kept - self._dropped :], kept
+
+    def _remember(self, index: int, mel: NDArray[np.float32], embedding: NDArray[np.float32]) -> None:
+        if index % self._every:
+            return
+        self._samples.append(_Sample(index, self.gain, mel.copy(), embedding.copy()))
+        if len(self._samples) > _SAMPLES:
+            self._every *= 2
+            self._samples = [sample for sample in self._samples if not sample.index % self._every]
+
+    def relevel(self, gain: np.float32) -> None:
+        """As `Voice.relevel`: what the level changes is measured on partials spread over all of the call."""
+        ratios = np.array([float(gain) / float(sample.gain) for sample in self._samples])
+        if not len(ratios) or np.abs(20.0 * np.log10(ratios)).max() < _SAME_LEVEL_DB:
+            return
+        # Mel power goes with the square of the amplitude.
+        squares = np.square(ratios).astype(np.float32)[:, None, None]
+        anew = self._encoder.embed_partials(np.stack([sample.mel for sample in self._samples]) * squares)
+        change = anew - np.stack([sample.embedding for sample in self._samples])
+        self.total = self.total + self.count * change.mean(axis=0, dtype=np.float64)
 
 
 class PiecesVoice:
@@ -132,6 +175,7 @@ class PiecesVoice:
 
     def __init__(self, encoder: Encoder) -> None:
         self.length = self.count = 0
+        self.gain = np.float32(1.0)
         self.idle = False
         self.total = np.zeros(encoder.dimension, dtype=np.float64)
         self._encoder = encoder
@@ -152,6 +196,9 @@ class PiecesVoice:
         """As `Voice.end`: a short rest is left out, unless it is all."""
         if len(self._speech) and not self.count:
             self._embed(self._speech)
+
+    def relevel(self, gain: np.float32) -> None:
+        """As `Voice.relevel`: the encoder's own preprocessing sees to it."""
 
     def _embed(self, speech: Samples) -> None:
         audio = to_mono(np.clip(speech, -1.0, 1.0), SAMPLE_RATE, self._encoder.sample_rate)
