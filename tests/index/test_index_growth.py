@@ -1,0 +1,220 @@
+"""The index trains by itself, in the background, and goes on answering and taking in changes."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import subprocess
+import sys
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from vectors import ALL, D, assert_in_step, assert_like, made, made_of_cells, vectors
+
+from voiceprint.index import VectorIndex
+from voiceprint.index.cells import Cells
+
+SMALL: dict[str, Any] = {"exact_up_to": 200, "probes": ALL, "depth": 600}
+
+
+def test_it_trains_beyond_the_bound_and_again_when_it_has_doubled_and_not_between() -> None:
+    index, _ = made(200, **SMALL)
+    assert index.status().structure == "exact"
+    trained = []
+    for id_ in range(5_000, 5_900):
+        index.add([id_], vectors(id_, 1))
+        assert index.wait(60)
+        trained.append(index.status().trained_on)
+    assert sorted(set(trained)) == [201, 403, 807]
+    assert_in_step(index)
+
+
+def test_it_compares_with_all_again_when_it_has_shrunk() -> None:
+    index, model = made_of_cells(300)
+    gone = list(model)[:200]
+    index.remove(gone[:199])
+    assert index.status().structure == "cells"
+    index.remove(gone[199:])
+    assert (index.status().structure, index.status().trained_on) == ("exact", 0)
+    assert_like(index, {id_: vector for id_, vector in model.items() if id_ not in gone})
+    index.add(gone, np.stack([model[id_] for id_ in gone]))
+    assert index.wait(60)
+    assert index.status().structure == "cells"
+
+
+def test_filling_is_one_training_when_it_is_held() -> None:
+    index = VectorIndex(D, **SMALL)
+    with index.held():
+        for start in range(0, 1_000, 100):
+            index.add(np.arange(start, start + 100), vectors(start, 100))
+            assert not index.status().training
+        with index.held():
+            pass
+        assert not index.status().training
+    assert index.wait(60)
+    assert index.status().trained_on == 1_000
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Trainings stop in their middle: the first event tells that one has, the second lets them go on."""
+    stopped, go_on = threading.Event(), threading.Event()
+    train = Cells.train.__func__
+
+    def slowly(cls: type[Cells], sample: Any, cells: int) -> Cells:
+        made = train(cls, sample, cells)
+        stopped.set()
+        assert go_on.wait(60)
+        return made
+
+    monkeypatch.setattr(Cells, "train", classmethod(slowly))
+    return stopped, go_on
+
+
+@pytest.mark.usefixtures("all_candidates", "small_blocks")
+def test_what_comes_and_goes_during_a_training_is_there_and_a_second_one_follows_when_due(slow: Any) -> None:
+    stopped, go_on = slow
+    index, model = VectorIndex(D, **SMALL), dict(enumerate(vectors(0, 300)))
+    index.add(list(model), np.stack(list(model.values())))
+    assert stopped.wait(60)
+    assert not index.wait(0)
+    assert not index.wait(0.01)
+    assert index.status().training
+    more = dict(enumerate(vectors(1, 900), start=250))
+    index.add(list(more), np.stack(list(more.values())))
+    index.remove(range(100))
+    model = {id_: vector for id_, vector in (model | more).items() if id_ >= 100}
+    assert_like(index, model)
+    go_on.set()
+    assert index.wait(60)
+    assert index.status().trained_on == len(model)
+    assert not index.status().training
+    assert_like(index, model)
+
+
+def test_waiting_is_also_for_a_training_that_another_thread_asked_for(slow: Any) -> None:
+    stopped, go_on = slow
+    index, _ = made(100, exact_up_to=150, probes=ALL, depth=600)
+    with ThreadPoolExecutor(2) as pool:
+        training = pool.submit(index.train)
+        assert stopped.wait(60)
+        assert not index.wait(0.01)
+        waiting = pool.submit(index.wait)
+        go_on.set()
+        assert waiting.result(60)
+        training.result(60)
+    assert index.status().structure == "cells"
+
+
+def test_an_index_that_nobody_uses_any_more_goes_when_its_training_ends(slow: Any) -> None:
+    stopped, go_on = slow
+    index = VectorIndex(D, **SMALL)
+    index.add(np.arange(300), vectors(0, 300))
+    assert stopped.wait(60)
+    gone, trainer = weakref.ref(index), index._trainer
+    del index
+    go_on.set()
+    assert trainer.wait(60)
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, np.linalg.LinAlgError])
+def test_a_training_that_fails_leaves_the_index_working_and_is_tried_again_later(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = []
+
+    def fail(*_: object) -> None:
+        calls.append(1)
+        raise error("no")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "voiceprint.index"):
+        patch.setattr(Cells, "train", fail)
+        index, model = made(300, **SMALL)
+        index.add([5], vectors(7, 1))  # not at every change, which would be all the time
+        model[5] = vectors(7, 1)[0]
+        assert index.wait(60)
+        assert len(calls) == 1
+        assert [error.__name__ in record.getMessage() for record in caplog.records] == [True]
+        assert_like(index, model)
+        with pytest.raises(error):
+            index.train()
+        assert_like(index, model)
+    index._trainer._not_before = 0.0
+    index.add([5], model[5][None])
+    assert index.wait(60)
+    assert index.status().structure == "cells"
+    assert_in_step(index)
+
+
+def test_searches_and_changes_go_on_during_trainings_and_none_is_lost() -> None:
+    index, done = VectorIndex(32, exact_up_to=500, probes=ALL, depth=200), threading.Event()
+    matrix = vectors(0, 12_000, 32)
+    matrix_ids = np.arange(len(matrix))
+
+    def write(part: int) -> None:
+        mine = matrix_ids[part::2]
+        for start in range(0, len(mine), 50):
+            some = mine[start : start + 50]
+            index.add(some, matrix[some])
+            index.remove(some[::5])
+            index.add(some[::5], matrix[some[::5]])
+
+    def search() -> int:
+        searches = 0
+        while not done.is_set() or not searches:
+            scores, ids = index.search(matrix[searches % 50], 3)
+            for score, id_ in zip(scores[0], ids[0].tolist(), strict=True):
+                assert id_ < 0 or abs(float(matrix[id_] @ matrix[searches % 50]) - score) < 1e-5
+            assert -1 not in index.ids()
+            _ = 17 in index
+            searches += 1
+        return searches
+
+    with ThreadPoolExecutor(4) as pool:
+        searching = [pool.submit(search) for _ in range(2)]
+        try:
+            for writing in [pool.submit(write, part) for part in range(2)]:
+                writing.result(120)
+            for _ in range(3):
+                index.train()
+                index.tune()
+        finally:
+            done.set()
+        assert all(future.result(60) for future in searching)
+    assert index.wait(60)
+    assert index.status().structure == "cells"
+    assert sorted(index.ids().tolist()) == matrix_ids.tolist()
+    assert np.array_equal(index.reconstruct(matrix_ids), matrix)
+    assert_in_step(index)
+
+
+def test_few_vectors_are_never_trained_on() -> None:
+    index, model = made(15, exact_up_to=0, probes=ALL, depth=5)
+    index.train()
+    assert index.status().structure == "exact"
+    assert_like(index, model)
+    index.add([1], vectors(1, 1))
+    assert index.wait(60)
+    assert index.status().structure == "cells"
+
+
+EXIT = """
+import numpy as np
+from voiceprint.index import VectorIndex
+index = VectorIndex(64, exact_up_to=200)
+index.add(np.arange(20_000), np.random.default_rng(0).standard_normal((20_000, 64)))
+assert index.status().training
+"""
+
+
+def test_the_interpreter_ends_well_during_a_training() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", EXIT], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
