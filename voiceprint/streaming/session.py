@@ -78,7 +78,8 @@ class CallStream:
         self._hearing = Hearing(encoder, self._intake.rate)
         self._decision = Decision()
         self._pending: deque[_Heard] = deque(maxlen=_PENDING)
-        self._good, self._feedback, self._assessed_s = False, (), 0.0
+        self._good, self._assessed_s = False, 0.0
+        self._feedback: tuple[str, ...] = ()
         # Nobody waits for an answer that will not come.
         self._enabled = config.fingerprinting_enabled
         self._answer = StreamResult(decided=not self._enabled)
@@ -175,7 +176,9 @@ class CallStream:
         self._news = True
         if total is None or self._answer.decided:
             return
-        if self._heard_s >= min(2.0 * self._assessed_s, self._assessed_s + _ASSESSED_EVERY_S):
+        # What was good enough mostly stays so.
+        due = self._assessed_s * (3.0 if self._good else 1.5)
+        if self._heard_s >= min(due, self._assessed_s + _ASSESSED_EVERY_S):
             quality = self._hearing.quality()
             if quality is not None:
                 self._take_quality(quality)
@@ -219,7 +222,7 @@ class CallStream:
                 self._hearing.hear(native, audio)
         self._pending.clear()
         self._news = False
-        measured = {"decided": True, "final": True, "audio_s": self._audio_s}
+        measured: dict[str, Any] = {"decided": True, "final": True, "audio_s": self._audio_s}
         if not self._intake.samples:
             return StreamResult(**measured, feedback=("no_speech",))
         quality = self._hearing.end()

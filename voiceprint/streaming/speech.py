@@ -82,7 +82,7 @@ _SAMPLES: Final = 64  # partials that are remembered, 1.6 MB
 
 
 class _Sample(NamedTuple):
-    index: int
+    place: int
     gain: np.float32
     mel: NDArray[np.float32]
     embedding: NDArray[np.float32]
@@ -154,7 +154,7 @@ class PartialsVoice:
         self._samples.append(_Sample(index, self.gain, mel.copy(), embedding.copy()))
         if len(self._samples) > _SAMPLES:
             self._every *= 2
-            self._samples = [sample for sample in self._samples if not sample.index % self._every]
+            self._samples = [sample for sample in self._samples if not sample.place % self._every]
 
     def relevel(self, gain: np.float32) -> None:
         """As `Voice.relevel`: what the level changes is measured on partials spread over all of the call."""
