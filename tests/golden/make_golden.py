@@ -7,6 +7,8 @@ times with and without a zone. opusagent.db: the same callers as its SQLite data
 format-2.json and schema-0002.db: this library's stores with two encoders, a deletion and metadata.
 redis-2.json and redis-2-sharded.json: the same as the keys of a Redis store, of one shard and of three;
 opusagent-redis.json: OpusAgent's callers as its keys. See tests/redis_keys.py for what these files hold.
+index-1.snapshot: an index of ten vectors, written by the first form of snapshots, which is no longer read.
+index-2.snapshot: forty vectors, searched by cells.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from voiceprint import JSONStorage, RedisStorage, SQLiteStorage, Storage, Voiceprint
+from voiceprint.index import VectorIndex
 
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))
@@ -83,6 +86,13 @@ def redis_keys() -> None:
         server.end()
 
 
+def index_snapshot() -> None:
+    index = VectorIndex(4, exact_up_to=20, probes=2, depth=3)
+    index.add(np.arange(0, 120, 3), np.random.default_rng(SEED).standard_normal((40, 4)))
+    index.wait()
+    index.save(FOLDER / "index-2.snapshot", stamp={"revision": "7"})
+
+
 def fill(storage: Storage) -> None:
     rng = np.random.default_rng(SEED)
     times = {"created_at": "2025-01-01T00:00:00Z", "last_seen": "2025-01-02T00:00:00Z"}
@@ -100,3 +110,4 @@ if __name__ == "__main__":
     opusagent_database()
     stores()
     redis_keys()
+    index_snapshot()
