@@ -154,7 +154,7 @@ def test_a_training_that_fails_leaves_the_index_working_and_is_tried_again_later
 
 def test_searches_and_changes_go_on_during_trainings_and_none_is_lost() -> None:
     index, done = VectorIndex(32, exact_up_to=500, probes=ALL, depth=200), threading.Event()
-    matrix = vectors(0, 12_000, 32)
+    matrix = vectors(0, 5_000, 32)
     matrix_ids = np.arange(len(matrix))
 
     def write(part: int) -> None:

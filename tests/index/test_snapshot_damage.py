@@ -1,0 +1,150 @@
+"""No damaged, foreign, older or newer file, nor one that states what no index has, is loaded in any part."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from vectors import ALL, made_of_cells
+
+from voiceprint.index import IndexCorruptError, VectorIndex, read_stamp
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+OPTIONS: dict[str, Any] = {"exact_up_to": 200, "probes": ALL, "depth": 600}
+FOOTER = struct.Struct("<QQ32s")
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A snapshot with cells."""
+    path = tmp_path_factory.mktemp("snapshot") / "s"
+    made_of_cells()[0].save(path, stamp={"revision": "1"})
+    assert len(VectorIndex.load(path, **OPTIONS)) == 300
+    return path.read_bytes()
+
+
+def assert_refused(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(IndexCorruptError, match=path.name):
+        VectorIndex.load(path, **OPTIONS)
+
+
+def test_a_flipped_bit_anywhere_is_noticed(content: bytes, tmp_path: Path) -> None:
+    start, _, _ = FOOTER.unpack(content[-FOOTER.size :])
+    chance = np.random.default_rng(5)
+    places = [*range(8), *range(start, len(content)), *chance.integers(8, start, 1_000).tolist()]
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(chance.integers(8))
+        assert_refused(tmp_path / "s", damaged)
+
+
+def test_a_snapshot_cut_off_or_grown_anywhere_is_refused(content: bytes, tmp_path: Path) -> None:
+    chance = np.random.default_rng(6)
+    lengths = {*range(100), *range(len(content) - 200, len(content))}
+    for length in sorted(lengths | set(chance.integers(0, len(content), 300).tolist())):
+        assert_refused(tmp_path / "s", content[:length])
+    for more in (b"\0", content[-FOOTER.size :], content):
+        assert_refused(tmp_path / "s", content + more)
+
+
+def test_parts_of_two_snapshots_do_not_go_together(content: bytes, tmp_path: Path) -> None:
+    made_of_cells(seed=1)[0].save(tmp_path / "other", stamp={"revision": "1"})
+    other = (tmp_path / "other").read_bytes()
+    ids_end = 8 + 300 * 8  # up to there both are the same
+    for place in range(ids_end + 50, min(len(content), len(other)) - 200, 401):
+        assert_refused(tmp_path / "s", content[:place] + other[place:])
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [b"", b"{}", b"VPINDEX2", b"VPINDEX3" + bytes(500), b"\0" * 1000, b"SQLite format 3\0" * 20],
+    ids=["empty", "JSON", "magic alone", "of the future", "zeros", "database"],
+)
+def test_a_foreign_file_is_refused(tmp_path: Path, foreign: bytes) -> None:
+    assert_refused(tmp_path / "s", foreign)
+    with pytest.raises(IndexCorruptError):
+        read_stamp(tmp_path / "s")
+
+
+def test_a_snapshot_of_another_version_is_refused_as_such(content: bytes, tmp_path: Path) -> None:
+    assert_refused(tmp_path / "s", (GOLDEN / "index-1.snapshot").read_bytes())
+    assert_refused(tmp_path / "s", b"VPINDEX3" + content[8:])
+    with pytest.raises(IndexCorruptError, match="version"):
+        read_stamp(tmp_path / "s")
+
+
+def forged(content: bytes, change: Callable[[dict[str, Any]], Any]) -> bytes:
+    """The same with another table, whose checksum holds."""
+    start, length, _ = FOOTER.unpack(content[-FOOTER.size :])
+    table = json.loads(content[start : start + length])
+    given = change(table)
+    raw = given if isinstance(given, bytes) else json.dumps(table).encode()
+    return content[:start] + raw + FOOTER.pack(start, len(raw), hashlib.blake2b(raw, digest_size=32).digest())
+
+
+ABSURD = [-1, 2**31, 2**62, 2**63, 2**64, 10**30, 1.5, "1", None, True, [], {}, 0]
+NUMBERS = {
+    "dimension": lambda t, v: t.update(dimension=v),
+    "vectors": lambda t, v: t.update(vectors=v),
+    "rows of a block": lambda t, v: t["blocks"][0].update(rows=v),
+    "size of a block": lambda t, v: t["blocks"][0].update(size=v),
+    "start of a block": lambda t, v: t["blocks"][0].update(start=v),
+    "start of a part": lambda t, v: t["parts"]["cells"].update(start=v),
+    "size of a part": lambda t, v: t["parts"]["cells"].update(size=v),
+    "shape of a part": lambda t, v: t["parts"]["cells"].update(shape=[v]),
+    "shape": lambda t, v: t["parts"]["changed_vectors"].update(shape=v),
+    "type of a part": lambda t, v: t["parts"]["cells"].update(dtype=v),
+    "digest": lambda t, v: t["parts"]["cells"].update(digest=v),
+    "tuning": lambda t, v: t["approximation"].update(tuning=v),
+    "aim": lambda t, v: t["approximation"].update(aim=v),
+    "blocks": lambda t, v: t.update(blocks=v),
+    "parts": lambda t, v: t.update(parts=v),
+    "stamp": lambda t, v: t.update(stamp={"revision": v}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NUMBERS)
+def test_a_table_that_states_what_no_index_has_is_refused(what: str, content: bytes, tmp_path: Path) -> None:
+    for value in ABSURD:
+        if (what, value) in (("stamp", "1"), ("vectors", 0)):  # which may be
+            continue
+        path = tmp_path / "s"
+        path.write_bytes(forged(content, lambda table, value=value: NUMBERS[what](table, value)))
+        try:
+            VectorIndex.load(path, **OPTIONS)
+        except IndexCorruptError:
+            continue
+        pytest.fail(f"a {what} of {value!r} was taken")
+
+
+FORGERIES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "not JSON": lambda t: b"{",
+    "not UTF-8": lambda t: b'{"\xff": 1}',
+    "deeper than Python goes": lambda t: b"[" * 100_000,
+    "a list": lambda t: b"[]",
+    "null": lambda t: b"null",
+    "no dimension": lambda t: t.pop("dimension"),
+    "no stamp": lambda t: t.pop("stamp"),
+    "no approximation": lambda t: t.pop("approximation"),
+    "no part": lambda t: t["parts"].pop("projection"),
+    "no changes": lambda t: t["parts"].pop("changed"),
+    "a block less": lambda t: t["blocks"].pop(),
+    "an id twice": lambda t: (t["blocks"].append(t["blocks"][0]), t.update(vectors=600)),
+    "fewer rows than cells": lambda t: t.update(vectors=299),
+    "a part for another": lambda t: t["parts"].update(projection=t["parts"]["changed"]),
+    "ids for vectors": lambda t: t["parts"]["changed"].update(dtype="<f8"),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES.values(), ids=FORGERIES)
+def test_a_table_of_another_form_is_refused(
+    forgery: Callable[[dict[str, Any]], Any], content: bytes, tmp_path: Path
+) -> None:
+    assert_refused(tmp_path / "s", forged(content, forgery))
