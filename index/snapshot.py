@@ -20,6 +20,7 @@ import math
 import os
 import struct
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ _MAGIC = b"VPINDEX2"
 _FOOTER = struct.Struct("<QQ32s")
 MAX_DIMENSION = 65_536
 _DTYPES = {"|u1", "<i8", "<f4"}
+_LEFT_S = 60.0
 _READERS = 2  # hashing lets other threads run, and takes most of the time of reading
 
 
@@ -246,7 +248,9 @@ def _remove_leftovers(target: Path) -> None:
     for entry in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
         with suppress(OSError), entry.open("rb") as stream:  # held by one at work, or gone already
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            entry.unlink()
+            # A young one may be about to be locked, or to be put in its place.
+            if time.time() - entry.stat().st_mtime > _LEFT_S:
+                entry.unlink()
 
 
 def _digest(raw: bytes) -> bytes:

@@ -7,12 +7,9 @@ times with and without a zone. opusagent.db: the same callers as its SQLite data
 format-2.json and schema-0002.db: this library's stores with two encoders, a deletion and metadata.
 redis-2.json and redis-2-sharded.json: the same as the keys of a Redis store, of one shard and of three;
 opusagent-redis.json: OpusAgent's callers as its keys. See tests/redis_keys.py for what these files hold.
-<<<<<<< HEAD
 sample-voices.npz: Resemblyzer's embeddings of the sample voices, for installs without Resemblyzer.
-=======
 index-1.snapshot: an index of ten vectors, written by the first form of snapshots, which is no longer read.
 index-2.snapshot: forty vectors, searched by cells.
->>>>>>> itests
 """
 
 from __future__ import annotations
@@ -24,13 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-<<<<<<< HEAD
 from voiceprint import JSONStorage, RedisStorage, SQLiteStorage, Storage, Voiceprint, load_audio
 from voiceprint.encoder import ResemblyzerEncoder
-=======
-from voiceprint import JSONStorage, RedisStorage, SQLiteStorage, Storage, Voiceprint
 from voiceprint.index import VectorIndex
->>>>>>> itests
 
 FOLDER = Path(__file__).parent
 SAMPLES = FOLDER.parents[1] / "examples/voices"
@@ -96,18 +89,17 @@ def redis_keys() -> None:
         server.end()
 
 
-<<<<<<< HEAD
 def embeddings() -> None:
     encoder = ResemblyzerEncoder()
     files = {path.relative_to(SAMPLES).as_posix(): path for path in sorted(SAMPLES.glob("*/*.flac"))}
     np.savez(FOLDER / "sample-voices.npz", **{n: encoder.embed(load_audio(f)[0]) for n, f in files.items()})
-=======
+
+
 def index_snapshot() -> None:
     index = VectorIndex(4, exact_up_to=20, probes=2, depth=3)
     index.add(np.arange(0, 120, 3), np.random.default_rng(SEED).standard_normal((40, 4)))
     index.wait()
     index.save(FOLDER / "index-2.snapshot", stamp={"revision": "7"})
->>>>>>> itests
 
 
 def fill(storage: Storage) -> None:
@@ -127,8 +119,5 @@ if __name__ == "__main__":
     opusagent_database()
     stores()
     redis_keys()
-<<<<<<< HEAD
     embeddings()
-=======
     index_snapshot()
->>>>>>> itests

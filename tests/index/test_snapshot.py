@@ -187,3 +187,13 @@ def test_a_golden_snapshot_loads_as_it_did() -> None:
     assert sorted(loaded.ids().tolist()) == list(range(0, 120, 3))
     wanted = np.random.default_rng(20250101).standard_normal((40, 4)).astype(np.float32)
     assert np.array_equal(loaded.reconstruct(np.arange(0, 120, 3)), wanted)
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    for name in (".snapshot.abc12345.tmp", ".other.abc12345.tmp", ".snapshot.young123.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+        if "young" not in name:
+            os.utime(tmp_path / name, (0, 0))
+    VectorIndex(4).save(tmp_path / "snapshot")
+    left = {entry.name for entry in tmp_path.iterdir()}
+    assert left == {"snapshot", ".other.abc12345.tmp", ".snapshot.young123.tmp"}
