@@ -124,7 +124,7 @@ class Gallery:
                 self._apply(changes, index, storage)
                 self._state = index, identity, changes.revision
                 more = changes.more
-            self._snapshots.write_if_due(storage, index, self._stamp(identity, changes.revision))
+            self._snapshots.write_if_due(storage, *self._stamped())
             return index
 
     def _opened(self, storage: Storage, identity: str, progress: Progress | None) -> State:
@@ -154,14 +154,17 @@ class Gallery:
         self._snapshots.built(len(index))
         return index, identity, revision
 
-    def _stamp(self, identity: str, revision: int) -> Stamp:
-        return Stamp(identity, self.encoder, revision)
+    def _stamped(self) -> tuple[VectorIndex, Stamp]:
+        """The index, and what a snapshot of it is stamped with."""
+        if self._state is None:
+            raise VoiceprintError("The index failed half-way and is built anew: try again.")
+        index, identity, revision = self._state
+        return index, Stamp(identity, self.encoder, revision)
 
     def close(self, storage: Storage) -> None:
         """Write the snapshot, if enough has changed. The gallery can go on being used."""
-        state = self._state
-        if state is not None:
-            self._snapshots.close(storage, state[0], self._stamp(*state[1:]))
+        if self._state is not None:
+            self._snapshots.close(storage, *self._stamped())
 
     def rebuild(self, storage: Storage, progress: Progress | None = None) -> VectorIndex:
         """Build the index anew from the store, train it, and write the snapshot."""
@@ -174,9 +177,9 @@ class Gallery:
 
     def write_snapshot(self, storage: Storage) -> None:
         """Write the snapshot now, if one is kept."""
-        path, state = self.snapshot_path(storage), self._state
-        if path is not None and state is not None:
-            self._snapshots.write(path, state[0], self._stamp(*state[1:]))
+        path = self.snapshot_path(storage)
+        if path is not None:
+            self._snapshots.write(path, *self._stamped())
 
     def snapshot_path(self, storage: Storage) -> Path | None:
         """Where the snapshot lies; None where none is kept."""
