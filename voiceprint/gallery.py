@@ -163,8 +163,10 @@ class Gallery:
 
     def close(self, storage: Storage) -> None:
         """Write the snapshot, if enough has changed. The gallery can go on being used."""
-        if self._state is not None:
-            self._snapshots.close(storage, *self._stamped())
+        state = self._state  # another thread may be about to put it away
+        if state is not None:
+            index, identity, revision = state
+            self._snapshots.close(storage, index, Stamp(identity, self.encoder, revision))
 
     def rebuild(self, storage: Storage, progress: Progress | None = None) -> VectorIndex:
         """Build the index anew from the store, train it, and write the snapshot."""
