@@ -20,7 +20,7 @@ Model = dict[int, NDArray[np.float32]]
 Answer = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
-def vectors(seed: int, n: int, dimension: int = D) -> NDArray[np.float32]:
+def vectors(seed: int | list[int], n: int, dimension: int = D) -> NDArray[np.float32]:
     found = np.random.default_rng(seed).standard_normal((n, dimension))
     return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
 
