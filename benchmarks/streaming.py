@@ -134,8 +134,8 @@ def _compared(recognizer: OpusAgentVoiceRecognizer, file: Path) -> Iterator[dict
             "decided": None
             if decided is None
             else [decided.caller_id, decided.accepted, decided.audio_s, decided.net_speech_s],
-            "one_shot_s": middle - start,
-            "stream_s": end - middle,
+            "one_shot_s": round(middle - start, 5),
+            "stream_s": round(end - middle, 5),
         }
 
 
