@@ -291,7 +291,7 @@ def test_another_type_under_a_key_of_redis_is_damage(reading: Failing) -> None:
 @pytest.mark.parametrize("method", ["__init__", "read"])
 @pytest.mark.parametrize("kind", classes(soundfile))
 def test_every_error_of_soundfile_arrives_as_one_of_ours(
-    monkeypatch: pytest.MonkeyPatch, kind: type[Exception], method: str
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception], owner: Any, method: str
 ) -> None:
     assert len(load_audio(SAMPLE)[0])
 
@@ -329,10 +329,13 @@ def test_faiss_has_no_more_errors_than_are_walked() -> None:
     assert {RuntimeError, MemoryError} <= set(of_faiss())
 
 
-@pytest.mark.parametrize("method", ["search", "add", "remove_ids"])
+@pytest.mark.parametrize(
+    ("owner", "method"),
+    [(faiss, "knn"), (faiss.MapLong2Long, "add"), (faiss.MapLong2Long, "search_multiple")],
+)
 @pytest.mark.parametrize("kind", of_faiss())
 def test_every_error_of_faiss_arrives_as_one_of_ours(
-    monkeypatch: pytest.MonkeyPatch, kind: type[Exception], method: str
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception], owner: Any, method: str
 ) -> None:
     gallery = Gallery("resemblyzer", 256)
     with MemoryStorage() as storage:
@@ -345,7 +348,7 @@ def test_every_error_of_faiss_arrives_as_one_of_ours(
             def fail(*_: Any, **__: Any) -> None:
                 raise kind(f"some reason of {unit(2)}")
 
-            broken.setattr(faiss.IndexFlatIP, method, fail)
+            broken.setattr(owner, method, fail)
             assert_arrives(lambda: gallery.best(storage, unit(2), 3), VoiceprintError, kind)
         # And it has lost nothing by it.
         assert [scored.voiceprint.caller_id for scored in gallery.best(storage, unit(9), 1)] == ["later"]
