@@ -291,7 +291,7 @@ def test_another_type_under_a_key_of_redis_is_damage(reading: Failing) -> None:
 @pytest.mark.parametrize("method", ["__init__", "read"])
 @pytest.mark.parametrize("kind", classes(soundfile))
 def test_every_error_of_soundfile_arrives_as_one_of_ours(
-    monkeypatch: pytest.MonkeyPatch, kind: type[Exception], owner: Any, method: str
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception], method: str
 ) -> None:
     assert len(load_audio(SAMPLE)[0])
 
