@@ -1,13 +1,15 @@
 """Cells: proposes the likely neighbours of a query without looking at most vectors.
 
-Three approximations, each of which only chooses candidates; their scores are computed from the vectors:
+Four approximations, each of which only chooses candidates; their scores are computed from the vectors:
 
 1. Vectors are projected on the directions in which inner products mostly differ: the leading
    eigenvectors of the second moment (principal components without centring, since it is inner products
    that are to be kept).
 2. K-means splits the projected vectors into cells; a query looks into the nearest ones (IVF: Sivic and
    Zisserman, "Video Google", ICCV 2003; Jégou et al., "Product quantization", TPAMI 2011).
-3. In a cell, 4 bits a dimension are compared, 32 vectors at a time in registers (André et al., "Cache
+3. A vector is in two cells: the nearest, and one whose centre lies in another direction from it, which
+   a query finds that misses the first (Sun et al., "SOAR", NeurIPS 2023).
+4. In a cell, 4 bits a dimension are compared, 32 vectors at a time in registers (André et al., "Cache
    locality is not enough", VLDB 2015), by faiss's `IndexIVFPQFastScan`.
 
 The other families that were measured are in benchmarks/results/structures.json.
@@ -16,11 +18,15 @@ The other families that were measured are in benchmarks/results/structures.json.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from voiceprint.index.lists import Lists
 
 PROJECTED = 48
 """Dimensions that are kept for choosing candidates: more propose better, and take longer."""
@@ -34,7 +40,10 @@ _ITERATIONS = 10
 _POINTS_A_LEVEL = 1_000
 _SEED = 1234
 _NEAREST = 10
-_BLOCK = 32  # vectors that faiss interleaves
+_COPIES = 2  # cells that a vector is in
+_CONSIDERED = 10  # of the cells next to the nearest, for the second
+_AT_ONCE = 4_096  # vectors whose second cell is chosen in one go
+_NOWHERE = -1
 
 
 def cell_count(vectors: int) -> int:
@@ -47,13 +56,22 @@ def sample_size(vectors: int) -> int:
     return min(vectors, max(_USUAL_SAMPLE, _SAMPLE_A_CELL * cell_count(vectors)))
 
 
+@lru_cache(maxsize=1024)
+def _probing(probes: int) -> Any:
+    return faiss.IVFSearchParameters(nprobe=probes)
+
+
 class Cells:
     """Numbers of rows, found by an approximate inner product. Not locked: the owner sees to that."""
 
-    def __init__(self, projection: NDArray[np.float32], ivf: Any) -> None:
+    def __init__(self, projection: NDArray[np.float32], ivf: Any, copies: int) -> None:
         self._projection = projection  # float32[dimension, projected]
         self._ivf = ivf
-        self._lists = faiss.downcast_InvertedLists(ivf.invlists)
+        self._copies = copies
+        self._lists = Lists(ivf)
+        self._centres: NDArray[np.float32] = ivf.quantizer.reconstruct_n(0, ivf.nlist)
+        self._halves = (self._centres**2).sum(axis=1) / 2  # of the squared lengths of the centres
+        self._homes = np.full((0, copies), _NOWHERE, dtype=np.int32)  # the cells of each row
 
     @classmethod
     def train(cls, sample: NDArray[np.float32], cells: int) -> Cells:
@@ -73,15 +91,20 @@ class Cells:
             clustering.seed = _SEED
             clustering.min_points_per_centroid = 1  # a small sample is the caller's choice, not an error
         ivf.train(sample @ projection)
-        return cls(projection, ivf)
+        return cls(projection, ivf, min(_COPIES, cells))
 
     def __len__(self) -> int:
-        return int(self._ivf.ntotal)
+        return len(self._lists) // self._copies
 
     @property
     def count(self) -> int:
         """How many cells there are."""
         return int(self._ivf.nlist)
+
+    @property
+    def entries(self) -> int:
+        """How many codes there are, in all cells."""
+        return len(self._lists)
 
     @property
     def dimension(self) -> int:
@@ -91,71 +114,61 @@ class Cells:
     def add(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Take in rows that are not there yet."""
         if len(rows):
-            self._ivf.add_with_ids(vectors @ self._projection, rows)
+            self.put(rows, *self.encode(vectors))
 
-    def remove(self, row: int, vector: NDArray[np.float32]) -> None:
-        """Take out one row, in place; `vector` is the one that it was added with."""
-        found = self._find(row, vector)
-        if found is None:
-            self.remove_all(np.array([row]))
-            return
-        cell, place, ids = found
-        last = len(ids) - 1
-        blocks, packer = self._blocks(cell), self._lists.packer
-        if place != last:
-            packer.pack_1(packer.unpack_1(blocks, last), place, blocks)
-            ids[place] = ids[last]
-        self._clear(blocks, last, last + 1)
-        self._lists.resize(cell, last)
-        self._ivf.ntotal -= 1
+    def encode(self, vectors: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """What is kept of each vector, uint8[n, code_size], and the cells for it, int64[n, copies]."""
+        projected = vectors @ self._projection
+        return self._ivf.pq.compute_codes(projected), self._choose(projected)
 
-    def rename(self, row: int, new: int, vector: NDArray[np.float32]) -> None:
-        """Give a row another number; `vector` is the one that it was added with."""
-        found = self._find(row, vector)
-        if found is None:
-            self.remove_all(np.array([row]))
-            self.add(np.array([new]), vector[None])
-            return
-        _, place, ids = found
-        ids[place] = new
+    def put(self, rows: NDArray[np.int64], codes: NDArray[np.uint8], homes: NDArray[np.int64]) -> None:
+        """Take in rows that are not there yet, of vectors that have been encoded."""
+        self._make_room(int(rows.max()) + 1)
+        self._homes[rows] = homes
+        of_cells = homes.ravel()
+        order = np.argsort(of_cells, kind="stable")
+        of_cells = of_cells[order]
+        starts = [0, *((of_cells[1:] != of_cells[:-1]).nonzero()[0] + 1).tolist(), len(order)]
+        for start, end in pairwise(starts):
+            which = order[start:end] // self._copies
+            self._lists.append(int(of_cells[start]), rows[which], codes[which])
 
-    def _find(self, row: int, vector: NDArray[np.float32]) -> tuple[int, int, NDArray[np.int64]] | None:
-        """Where a row is: its cell, its place there, and all rows of that cell, a view.
+    def _choose(self, projected: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The cells for each vector, int64[n, copies]."""
+        _, nearest = self._ivf.quantizer.search(projected, min(1 + _CONSIDERED, self.count))
+        chosen = np.ascontiguousarray(nearest[:, : self._copies])
+        if nearest.shape[1] == self._copies:
+            return chosen
+        for start in range(0, len(projected), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            vectors, others = projected[some], nearest[some, 1:]
+            away = vectors - self._centres[nearest[some, 0]]
+            away /= np.sqrt((away**2).sum(axis=1, keepdims=True)) + np.float32(1e-12)
+            second = vectors[:, None] - self._centres[others]
+            # The loss of SOAR: the squared distance, with the part along the first residual counted twice.
+            loss = (second**2).sum(axis=2) + np.matmul(second, away[:, :, None])[:, :, 0] ** 2
+            chosen[some, 1] = others[np.arange(len(others)), loss.argmin(axis=1)]
+        return chosen
 
-        None where two cells are equally near, to the last bits of float32, and the vector was rounded
-        otherwise when it came in beside others.
-        """
-        cell = int(self._ivf.quantizer.search((vector @ self._projection)[None], 1)[1][0, 0])
-        size = self._lists.list_size(cell)
-        if not size:
-            return None
-        ids = faiss.rev_swig_ptr(self._lists.get_ids(cell), size)
-        places = np.flatnonzero(ids == row)
-        return (cell, int(places[0]), ids) if len(places) else None
+    def _make_room(self, rows: int) -> None:
+        if rows > len(self._homes):
+            before = len(self._homes)
+            self._homes.resize((rows + rows // 16, self._copies), refcheck=False)
+            self._homes[before:] = _NOWHERE
 
-    def remove_all(self, rows: NDArray[np.int64]) -> None:
-        """Take out rows whose vectors are not known, by looking through all cells."""
-        if not len(rows):
-            return
-        sizes = [self._lists.list_size(cell) for cell in range(self.count)]
-        self._ivf.remove_ids(rows)
-        for cell, size in enumerate(sizes):
-            left = self._lists.list_size(cell)
-            if left < size and left % _BLOCK:
-                self._clear(self._blocks(cell), left, -(-left // _BLOCK) * _BLOCK)
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        """Take rows out, in place; those that are not there are passed over."""
+        for row in rows[rows < len(self._homes)].tolist():
+            for cell in self._homes[row].tolist():
+                if cell != _NOWHERE:
+                    self._lists.remove(cell, row)
+            self._homes[row] = _NOWHERE
 
-    def _blocks(self, cell: int) -> NDArray[np.uint8]:
-        """The codes of a cell that is not empty, uint8[blocks, bytes a block], a view."""
-        size = -(-self._lists.list_size(cell) // _BLOCK) * self._lists.packer.block_size
-        codes: NDArray[np.uint8] = faiss.rev_swig_ptr(self._lists.get_codes(cell), size)
-        return codes.reshape(-1, self._lists.packer.block_size)
-
-    def _clear(self, blocks: NDArray[np.uint8], start: int, stop: int) -> None:
-        # faiss adds a code by OR to what is in its place, and trusts that there are zeros.
-        packer = self._lists.packer
-        zeros = np.zeros(packer.code_size, dtype=np.uint8)
-        for place in range(start, stop):
-            packer.pack_1(zeros, place, blocks)
+    def rename(self, row: int, new: int) -> None:
+        """Give a row that is there another number, which is free."""
+        for cell in self._homes[row].tolist():
+            self._lists.rename(cell, row, new)
+        self._homes[new], self._homes[row] = self._homes[row], _NOWHERE
 
     def candidates(
         self, queries: NDArray[np.float32], depth: int, probes: int, reach: float = math.inf
@@ -164,51 +177,80 @@ class Cells:
 
         queries: float32[m, d]. Looked into are at most the `probes` nearest cells, and of these only the
         ones whose squared distance is up to `reach` times the mean of the ten nearest: a query amid others
-        has many cells about as near, one apart has few. Gives also how many cells these were, int64[m].
+        has many cells about as near, one apart has few. A row that is in two of them may come twice.
+        Gives also how many cells these were, int64[m].
         """
         projected = np.ascontiguousarray(queries @ self._projection)
-        probes = min(probes, self.count)
-        distances, cells = self._ivf.quantizer.search(projected, probes)
-        limits = reach * distances[:, :_NEAREST].mean(axis=1)
-        counts = np.array(
-            [np.searchsorted(row, limit, "right") for row, limit in zip(distances, limits, strict=True)]
-        )
-        widest = int(counts.max(initial=1))
-        cells, distances = (
-            np.ascontiguousarray(cells[:, :widest]),
-            np.ascontiguousarray(distances[:, :widest]),
-        )
-        for row, count in zip(cells, counts, strict=True):
-            row[count:] = -1
+        near = [self._near(query, min(probes, self.count), reach) for query in projected]
+        counts = np.array([len(cells) for cells in near], dtype=np.int64)
+        cells = np.full((len(queries), int(counts.max(initial=1))), _NOWHERE, dtype=np.int64)
+        for place, some in enumerate(near):
+            cells[place, : len(some)] = some
+        distances = np.zeros(cells.shape, dtype=np.float32)  # not looked at: codes are not of residuals
         found = np.empty((len(queries), depth), dtype=np.int64)
         scores = np.empty((len(queries), depth), dtype=np.float32)
         # Not faiss's Python wrapper of it, which takes the number of probes from the shared index alone.
         self._ivf.search_preassigned_c(
             len(queries), faiss.swig_ptr(projected), depth, faiss.swig_ptr(cells), faiss.swig_ptr(distances),
-            faiss.swig_ptr(scores), faiss.swig_ptr(found), False, faiss.IVFSearchParameters(nprobe=widest),
+            faiss.swig_ptr(scores), faiss.swig_ptr(found), False,
+            _probing(cells.shape[1]),
         )  # fmt: skip
         return found, counts
 
+    def _near(self, query: NDArray[np.float32], probes: int, reach: float) -> NDArray[np.int64]:
+        """The cells to look into for a projected query float32[p], the nearest first."""
+        # Half the squared distances: many times as fast as faiss's search for some hundred cells of these.
+        distances = self._halves - self._centres @ query + query @ query / 2
+        ordered = np.sort(distances)
+        count = probes
+        if reach < math.inf:
+            limit = reach * ordered[:_NEAREST].sum() / min(_NEAREST, len(ordered))
+            count = max(1, min(probes, int(ordered.searchsorted(limit, "right"))))
+        cells = (distances <= ordered[count - 1]).nonzero()[0][:count]
+        return cells[distances[cells].argsort()]
+
     def rows(self) -> NDArray[np.int64]:
-        """All rows, int64[n], cell by cell."""
-        parts = [
-            faiss.rev_swig_ptr(self._lists.get_ids(cell), self._lists.list_size(cell)).copy()
-            for cell in range(self.count)
-            if self._lists.list_size(cell)
-        ]
-        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+        """The rows of all cells, int64[n * copies], cell by cell."""
+        return np.concatenate([self._lists.rows(cell) for cell in range(self.count)])
 
     def to_bytes(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """For a snapshot: the projection, and faiss's own form of the rest."""
         return self._projection, faiss.serialize_index(self._ivf)
 
     @classmethod
-    def from_bytes(cls, projection: NDArray[np.float32], ivf: NDArray[np.uint8]) -> Cells:
-        """What `to_bytes` gave. The bytes have been checked: faiss trusts them.
+    def from_bytes(cls, projection: NDArray[np.float32], ivf: NDArray[np.uint8], rows: int) -> Cells:
+        """What `to_bytes` gave, of so many rows. The bytes have been checked: faiss trusts them.
 
-        Raises RuntimeError for what this faiss cannot read, and ValueError for other things than cells.
+        Raises RuntimeError for what this faiss cannot read, and ValueError for other things than cells of
+        these rows.
         """
         index = faiss.deserialize_index(ivf)
         if not isinstance(index, faiss.IndexIVFPQFastScan) or projection.shape[1:] != (index.d,):
             raise ValueError("cells of another form")
-        return cls(projection, index)
+        held = cls(projection, index, 1)
+        copies, rest = divmod(held.rows().size, max(1, rows))
+        if rest or not 1 <= copies <= _COPIES:
+            raise ValueError("cells of other rows than the ones that there are")
+        cells = cls(projection, index, copies)
+        cells._find_homes(rows)
+        return cells
+
+    def _find_homes(self, rows: int) -> None:
+        """Learn from the lists in which cells each row is."""
+        self._make_room(rows)
+        taken = np.zeros(rows, dtype=np.int64)
+        places = np.zeros(rows, dtype=np.int64)
+        for cell in range(self.count):
+            here = self._lists.rows(cell)
+            if not len(here):
+                continue
+            if here.min() < 0 or here.max() >= rows:
+                raise ValueError("a cell holds rows that are not there")
+            places[here] = np.arange(len(here))
+            if (places[here] != np.arange(len(here))).any():
+                raise ValueError("a cell holds a row twice")
+            if (taken[here] >= self._copies).any():
+                raise ValueError("a row is in too many cells")
+            self._homes[here, taken[here]] = cell
+            taken[here] += 1
+        self._ivf.ntotal = int(taken.sum())

@@ -159,7 +159,7 @@ class SnapshotReader:
             raise self._corrupt("has rows that changed without the vectors of these")
         if len(changed) and not 0 <= int(changed.min()) <= int(changed.max()) < count:
             raise self._corrupt("has rows that changed beyond the rows that it has")
-        if len(np.unique(changed[changed >= copied])) < count - copied:
+        if len(set(changed[changed >= copied].tolist())) < count - copied:
             raise self._corrupt("has fewer rows than it states")
 
     def part(self, name: str, dtype: str) -> NDArray[Any]:

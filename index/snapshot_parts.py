@@ -6,7 +6,6 @@ import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.index.cells import Cells
@@ -37,12 +36,10 @@ def approximation_from(reader: SnapshotReader, count: int) -> Approximation | No
         return None
     projection, raw = reader.part("projection", "<f4"), reader.part("cells", "|u1")
     try:
-        cells = Cells.from_bytes(projection, raw)
+        cells = Cells.from_bytes(projection, raw, count)
     except RuntimeError as error:  # faiss's
         logger.warning("The snapshot's cells cannot be read, and are made anew (%s).", type(error).__name__)
         return None
     if cells.dimension != reader.table["dimension"]:
         raise ValueError("cells of another dimension")
-    if not np.array_equal(np.sort(cells.rows()), np.arange(count)):
-        raise ValueError("cells of other rows than the ones that there are")
     return Approximation(cells, Tuning(**entries["tuning"]), Aim(**entries["aim"]))

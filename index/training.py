@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.index.cells import LEAST_SAMPLE, Cells, cell_count, sample_size
+from voiceprint.index.memory import give_back_memory
 from voiceprint.index.threads import limited
 from voiceprint.index.tuning import QUERIES, HeldOut, Tuning, measured, tune
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FEW = 200  # changes that are caught up with while writers wait; more are taken in beside them
+_BLOCKS_AT_ONCE = 4
 _SEED = 4321
 _DEPTH = 256  # where the number of probes is given and the depth is not
 _AT_EXIT_S = 60.0
@@ -58,7 +60,10 @@ class Approximation:
         tuning = self.tuning
         found, _ = self.cells.candidates(queries, self.depth_for(k), tuning.most_probes, tuning.reach)
         for rows in found:
-            yield rows[rows >= 0]
+            rows.sort()
+            first = rows >= 0
+            first[1:] &= rows[1:] != rows[:-1]  # not a row that came twice
+            yield rows[first]
 
 
 class _Cancelled(Exception):  # noqa: N818
@@ -138,6 +143,7 @@ class Trainer:
                 tuning = self._tuned(index, made)
                 approximation = None if tuning is None else Approximation(made, tuning, aim)
                 self._install(index, made, journal, approximation)
+        give_back_memory()
 
     def tune(self) -> None:
         """Measure anew how to search the cells that there are; make them where the aim calls for some."""
@@ -196,10 +202,19 @@ class Trainer:
         return Cells.train(sample, min(cell_count(count), len(sample)))
 
     def _fill(self, index: VectorIndex, cells: Cells) -> None:
+        codes, homes = [], []
+        for _, vectors in index._blocks():
+            some_codes, some_homes = cells.encode(vectors)
+            codes.append(some_codes)
+            homes.append(some_homes)
+            self._go_on()
+        # Many at once, which is several times as fast; not all, as others would wait for the interpreter.
         start = 0
-        for ids, vectors in index._blocks():
-            cells.add(np.arange(start, start + len(ids)), vectors)
-            start += len(ids)
+        for n in range(0, len(codes), _BLOCKS_AT_ONCE):
+            some_codes = np.concatenate(codes[n : n + _BLOCKS_AT_ONCE])
+            some_homes = np.concatenate(homes[n : n + _BLOCKS_AT_ONCE])
+            cells.put(np.arange(start, start + len(some_codes)), some_codes, some_homes)
+            start += len(some_codes)
             self._go_on()
 
     def _catch_up(self, index: VectorIndex, cells: Cells, journal: set[int]) -> None:
@@ -211,7 +226,7 @@ class Trainer:
                     return
                 changed = np.array(list(journal), dtype=np.int64)
                 journal.clear()
-            cells.remove_all(changed)
+            cells.remove(changed)
             for start in range(0, len(changed), 4_096):
                 with index._lock.reading():
                     rows = changed[start : start + 4_096]
@@ -264,7 +279,7 @@ class Trainer:
                     return
                 index._trained_on = len(index._rows)
                 rows = np.array(list(journal), dtype=np.int64)
-                cells.remove_all(rows)
+                cells.remove(rows)
                 rows = rows[rows < len(index._rows)]
                 cells.add(rows, index._rows.vectors()[rows])
                 index._approximation = approximation

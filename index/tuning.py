@@ -15,15 +15,16 @@ from voiceprint.index.cells import Cells
 QUERIES = 1_000
 """Vectors that the index asks itself for: a recall of 0.99 is then known to about 0.003."""
 
-_DEPTHS = (64, 128, 192, 256, 384, 512)
+_DEPTHS = (64, 96, 128, 192, 256, 384)
 
-_REACHES = [1.0 + 0.025 * step for step in range(80)]
+_REACHES = [1.0 + 0.01 * step for step in range(128)]
 _SHARE = 5  # a fifth of the cells that are looked into at most
 
 # Seconds, measured at 256 dimensions on one core; only their proportions matter here.
-_COST_COMPARED = 3e-9  # a vector of a cell
-_COST_CELL = 4e-8  # a cell whose centre is compared
-_COST_SCORED = 5e-7  # a candidate whose exact score is computed
+_COST_COMPARED = 3e-9  # a code of a cell
+_COST_PROBE = 7e-7  # a cell that is looked into
+_COST_CELL = 2e-8  # a cell whose centre is compared
+_COST_SCORED = 6e-7  # a candidate whose exact score is computed
 _COST_EXACT = 4e-8  # a vector, when all are compared exactly
 
 
@@ -89,14 +90,15 @@ def tune(held_out: HeldOut, candidates: Candidates, cells: Cells, target: float)
     candidates: gives those of the held-out queries as `Cells.candidates` does, for a depth, a number of
     probes and a reach.
     """
-    size = len(cells) / cells.count
+    probe = _COST_PROBE + cells.entries / cells.count * _COST_COMPARED
+    # Of so few queries the recall is known to about this: what falls short by chance is not to pass.
+    target = min(1.0, target + math.sqrt(target * (1 - target) / len(held_out.rows)))
     best: Tuning | None = None
     least = len(cells) * _COST_EXACT
     for depth in _DEPTHS:
         found = _least_reach(held_out, candidates, depth, cells.count, target)
         if found is not None:
-            compared = found.probes * size * _COST_COMPARED
-            cost = cells.count * _COST_CELL + compared + depth * _COST_SCORED
+            cost = cells.count * _COST_CELL + found.probes * probe + depth * _COST_SCORED
             if cost < least:
                 best, least = found, cost
     return best

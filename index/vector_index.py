@@ -30,6 +30,7 @@ NO_SCORE = np.float32(-np.finfo(np.float32).max)  # as faiss fills places withou
 
 _GROWN = 2.0  # trained again when there are so many times the vectors of the last training
 _CHUNK = 1_024  # vectors that go in under one lock: searches wait some milliseconds at most
+_EDITED = 128  # the same once there are cells, where each takes longer
 _BLOCK = 8_192  # vectors that are copied out under one lock
 _TOO_DEEP = 10  # when a tenth of all vectors are to be scored exactly, all can be
 
@@ -144,19 +145,21 @@ class VectorIndex:
         matrix = self._check_vectors(vectors)
         if len(id_array) != len(matrix):
             raise ValueError(f"{len(id_array)} ids were given for {len(matrix)} vectors: give one each.")
-        # Of an id that is given twice only the last place is kept: np.unique finds first places.
-        _, places = np.unique(id_array[::-1], return_index=True)
-        if len(places) < len(id_array):
-            keep = np.sort(len(id_array) - 1 - places)
+        # Of an id that is given twice only the last place is kept. Not by np.unique: it imports a module at
+        # its first use, and a fork just then would leave the child with that import half done.
+        order = np.argsort(id_array, kind="stable")
+        again = id_array[order[1:]] == id_array[order[:-1]]
+        if again.any():
+            keep = np.sort(np.delete(order, np.flatnonzero(again)))
             id_array, matrix = id_array[keep], matrix[keep]
-        for start in range(0, len(id_array), _CHUNK):
-            some, few = id_array[start : start + _CHUNK], matrix[start : start + _CHUNK]
+        step = _CHUNK if self._approximation is None else _EDITED
+        for start in range(0, len(id_array), step):
+            some, few = id_array[start : start + step], matrix[start : start + step]
             with self._lock.writing(), limited(self.threads):
                 known = self._rows.locate(some)
                 self._rows.make_room(len(self._rows) + int(np.count_nonzero(known < 0)))
                 if self._approximation is not None:
-                    for row in known[known >= 0].tolist():
-                        self._approximation.cells.remove(row, self._rows.vectors()[row])
+                    self._approximation.cells.remove(known[known >= 0])
                 rows = self._rows.put(some, few)
                 if self._approximation is not None:
                     self._approximation.cells.add(rows, few)
@@ -166,10 +169,10 @@ class VectorIndex:
     def remove(self, ids: ArrayLike) -> int:
         """Take vectors out; gives how many there were. An id that is not there is passed over."""
         removed = 0
-        wanted = np.unique(self._check_ids(ids))
-        for start in range(0, len(wanted), _CHUNK):
+        wanted = np.sort(self._check_ids(ids))
+        for start in range(0, len(wanted), _EDITED):
             with self._lock.writing(), limited(self.threads):
-                for id_ in wanted[start : start + _CHUNK]:
+                for id_ in wanted[start : start + _EDITED]:
                     row = int(self._rows.locate(np.array([id_]))[0])
                     if row >= 0:
                         self._remove_row(row)
@@ -181,10 +184,9 @@ class VectorIndex:
     def _remove_row(self, row: int) -> None:
         last = len(self._rows) - 1
         if self._approximation is not None:
-            cells, vectors = self._approximation.cells, self._rows.vectors()
-            cells.remove(row, vectors[row])
+            self._approximation.cells.remove(np.array([row]))
             if row != last:  # which takes its place
-                cells.rename(last, row, vectors[last])
+                self._approximation.cells.rename(last, row)
         self._rows.remove(row)
         self._journal(np.array([row, last]))
 
@@ -393,16 +395,21 @@ class VectorIndex:
         return array.astype(np.int64)
 
     def _check_vectors(self, vectors: ArrayLike) -> NDArray[np.float32]:
-        array = np.atleast_2d(np.asarray(vectors))
+        array = np.asarray(vectors)
         if array.size == 0:
             return np.empty((0, self.dimension), dtype=np.float32)
+        if array.ndim == 1:
+            array = array[None]
         if array.ndim != 2 or array.shape[1] != self.dimension or array.dtype.kind not in "fiu":
             raise ValueError(
                 f"Vectors are numbers of shape (n, {self.dimension}), "
                 f"not {array.dtype} of shape {array.shape}."
             )
-        with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused below
-            matrix = np.ascontiguousarray(array, dtype=np.float32)
+        if array.dtype == np.float32:
+            matrix = np.ascontiguousarray(array)
+        else:
+            with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused below
+                matrix = np.ascontiguousarray(array, dtype=np.float32)
         if not np.isfinite(matrix).all():
             raise ValueError("A vector holds NaN or infinite values.")
         return matrix

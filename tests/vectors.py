@@ -75,28 +75,32 @@ def assert_answer(answer: Answer, queries: NDArray[Any], k: int, model: Model) -
 
 
 def assert_in_step(index: VectorIndex) -> None:
-    """The cells hold every row once, in the nearest cell, as the nearest code."""
+    """The cells hold every row, in the nearest cell and in another, as the nearest code."""
     approximation = index._approximation
     if approximation is None:
         return
     cells, own = approximation.cells, index._rows.vectors() @ approximation.cells._projection
-    assert sorted(cells.rows().tolist()) == list(range(len(index)))
     assert len(cells) == len(index)
+    held = sorted(cells.rows().tolist())
+    assert held == sorted(list(range(len(index))) * cells._copies)
     centres = cells._ivf.quantizer.reconstruct_n(0, cells.count)
     levels = faiss.vector_to_array(cells._ivf.pq.centroids).reshape(own.shape[1], 16)
+    nearest = np.zeros(len(index), dtype=bool)
     for cell in range(cells.count):
-        size = cells._lists.list_size(cell)
-        if not size:
+        rows = cells._lists.rows(cell)
+        if not len(rows):
             continue
-        vectors_here = own[faiss.rev_swig_ptr(cells._lists.get_ids(cell), size)]
+        assert len(set(rows.tolist())) == len(rows)
+        assert (cells._homes[rows] == cell).any(axis=1).all()
+        vectors_here = own[rows]
         distances = ((vectors_here[:, None] - centres[None]) ** 2).sum(axis=2)
-        assert (distances[:, cell] <= distances.min(axis=1) + 1e-5).all()
-        blocks = cells._blocks(cell)
-        codes = np.stack([cells._lists.packer.unpack_1(blocks, place) for place in range(size)])
-        halves = np.stack([codes & 15, codes >> 4], axis=2).reshape(size, -1)[:, : own.shape[1]]
+        nearest[rows] |= distances[:, cell] <= distances.min(axis=1) + 1e-5
+        codes = cells._lists.codes(cell)
+        halves = np.stack([codes & 15, codes >> 4], axis=2).reshape(len(rows), -1)[:, : own.shape[1]]
         away = np.abs(levels[None] - vectors_here[:, :, None])
         chosen = np.take_along_axis(away, halves[:, :, None].astype(np.int64), axis=2)[:, :, 0]
         assert (chosen <= away.min(axis=2) + 1e-5).all()
+    assert nearest.all()
 
 
 class Interrupted(VectorIndex):

@@ -7,7 +7,7 @@ from typing import Any
 import faiss
 import numpy as np
 import pytest
-from vectors import TOLERANCE, D, assert_answer, assert_like, made, made_of_cells, vectors
+from vectors import ALL, TOLERANCE, D, assert_answer, assert_like, made, made_of_cells, vectors
 
 from voiceprint.index import VectorIndex
 
@@ -120,6 +120,19 @@ def test_remove_takes_out_what_is_there_and_passes_over_the_rest(gone: list[int]
     index.add([10, 123], vectors(8, 2))
     model.update(zip((10, 123), vectors(8, 2), strict=True))
     assert_like(index, model)
+
+
+def test_thousands_of_equal_vectors_are_taken_out_and_put_back() -> None:
+    """They are all in the same two cells."""
+    index, equal = VectorIndex(D, exact_up_to=200, probes=ALL), np.tile(vectors(1, 1), (5_000, 1))
+    index.add(np.arange(5_000), equal)
+    assert index.wait(60)
+    assert index.status().structure == "cells"
+    assert index.remove(np.arange(100, 5_000)) == 4_900
+    model = dict.fromkeys(range(100), equal[0])
+    assert_like(index, model)
+    index.add(np.arange(50, 150), equal[:100])
+    assert_like(index, model | dict.fromkeys(range(150), equal[0]))
 
 
 @pytest.mark.parametrize(
