@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from voiceprint.index.lists import Lists
 
-PROJECTED = 48
+PROJECTED = 64
 """Dimensions that are kept for choosing candidates: more propose better, and take longer."""
 
 LEAST_SAMPLE = 16
