@@ -1,0 +1,1 @@
+"""Measuring how well callers are recognised, on recordings of known speakers."""
