@@ -7,7 +7,7 @@ trials: drawing trials would give intervals several times too narrow (Bolle, Rat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,22 +46,41 @@ def bootstrap(
     Returns:
         The interval; None where under half of the draws define the statistic.
     """
+    return bootstrap_all(
+        lambda drawn: [statistic(drawn)],
+        speakers,
+        resamples=resamples,
+        confidence=confidence,
+        seed=seed,
+    )[0]
+
+
+def bootstrap_all(
+    statistics: Callable[[Counts], Sequence[float | None]],
+    speakers: int,
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> list[Interval | None]:
+    """`bootstrap` of several statistics of the same draws, which come together in the same order."""
     if speakers < 1 or resamples < 1 or not 0.0 < confidence < 1.0:
         raise InvalidArgumentError(
             "bootstrap needs a speaker, a resample, and a confidence between 0 and 1: "
             f"not {speakers}, {resamples} and {confidence}"
         )
     rng = np.random.default_rng(seed)
-    found = []
+    draws = []
     for _ in range(resamples):
         drawn = np.bincount(rng.integers(speakers, size=speakers), minlength=speakers)
-        value = statistic(drawn.astype(np.float64))
-        if value is not None:
-            found.append(value)
-    if len(found) * 2 < resamples:
-        return None
-    low, high = np.quantile(found, [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0])
-    return Interval(float(low), float(high))
+        draws.append(statistics(drawn.astype(np.float64)))
+    tails = [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0]
+    intervals: list[Interval | None] = []
+    for values in zip(*draws, strict=True):
+        found = [value for value in values if value is not None]
+        enough = len(found) * 2 >= resamples
+        intervals.append(Interval(*map(float, np.quantile(found, tails))) if enough else None)
+    return intervals
 
 
 def rule_of_three(interval: Interval | None, value: float, speakers: int) -> Interval | None:

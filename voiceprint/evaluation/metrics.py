@@ -32,6 +32,14 @@ class Det(NamedTuple):
     fnmr: Floats
 
 
+class Measures(NamedTuple):
+    """What `Trials.measures` gives."""
+
+    eer: float
+    min_dcf: float
+    min_cllr: float
+
+
 class Trials:
     """Scores of comparisons one to one, sorted once, so that they can be weighed anew many times.
 
@@ -49,24 +57,14 @@ class Trials:
 
     def det(self, target_weights: _Weights = None, impostor_weights: _Weights = None) -> Det:
         """The errors at every distinct score as the threshold, and above them all."""
-        own, other = self._shares(target_weights, impostor_weights)
-        return Det(
-            np.append(self._distinct, np.inf),
-            1.0 - _below(other),
-            _below(own),
-        )
+        return self._det(*self._shares(target_weights, impostor_weights))
 
     def eer(self, target_weights: _Weights = None, impostor_weights: _Weights = None) -> float:
         """Equal error rate, 0..1: where FMR and FNMR meet, on straight lines between the points of the DET.
 
         Source: ISO/IEC 19795-1:2021, with the interpolation of the trapezoidal ROC.
         """
-        _, fmr, fnmr = self.det(target_weights, impostor_weights)
-        after = int(np.argmax(fnmr >= fmr))  # the first point is (1, 0), the last (0, 1)
-        before = after - 1
-        gap = fmr[before] - fnmr[before]
-        rise = gap + fnmr[after] - fmr[after]
-        return float(fnmr[before] + (fnmr[after] - fnmr[before]) * gap / rise)
+        return _eer(self.det(target_weights, impostor_weights))
 
     def min_dcf(
         self,
@@ -85,9 +83,8 @@ class Trials:
         """
         if not (0.0 < p_target < 1.0 and cost_miss > 0.0 and cost_false_alarm > 0.0):
             raise InvalidArgumentError("p_target must lie between 0 and 1, and costs above 0")
-        _, fmr, fnmr = self.det(target_weights, impostor_weights)
-        miss, false_alarm = cost_miss * p_target, cost_false_alarm * (1.0 - p_target)
-        return float((miss * fnmr + false_alarm * fmr).min() / min(miss, false_alarm))
+        det = self.det(target_weights, impostor_weights)
+        return _min_dcf(det, cost_miss * p_target, cost_false_alarm * (1.0 - p_target))
 
     def min_cllr(self, target_weights: _Weights = None, impostor_weights: _Weights = None) -> float:
         """The least Cllr, bits in 0..1, that any rising function of the scores could have.
@@ -97,14 +94,16 @@ class Trials:
         Source: Brümmer and du Preez, "Application-independent evaluation of speaker detection",
         Computer Speech and Language 20 (2006).
         """
+        return _min_cllr(*self._shares(target_weights, impostor_weights))
+
+    def measures(self, target_weights: _Weights = None, impostor_weights: _Weights = None) -> Measures:
+        """`eer`, `min_dcf` at 0.01, and `min_cllr`, in little more time than one of them."""
         own, other = self._shares(target_weights, impostor_weights)
-        cost = 0.0
-        for target, impostor in _pooled(own, other):
-            # Posterior p = target / (target + impostor), llr = log(target / impostor).
-            if target > 0.0 and impostor > 0.0:
-                cost += target * np.log2(1.0 + impostor / target)
-                cost += impostor * np.log2(1.0 + target / impostor)
-        return float(min(cost / 2.0, 1.0))
+        det = self._det(own, other)
+        return Measures(_eer(det), _min_dcf(det, 0.01, 0.99), _min_cllr(own, other))
+
+    def _det(self, own: Floats, other: Floats) -> Det:
+        return Det(np.append(self._distinct, np.inf), 1.0 - _below(other), _below(own))
 
     def _shares(self, target_weights: _Weights, impostor_weights: _Weights) -> tuple[Floats, Floats]:
         """The share of the targets and that of the impostors at each distinct score."""
@@ -273,6 +272,29 @@ def _weights(values: _Weights, count: int) -> Floats:
     if weights.shape != (count,) or not (weights >= 0.0).all() or not 0.0 < weights.sum() < np.inf:
         raise InvalidArgumentError(f"weights must be {count} numbers from 0, not all of them 0")
     return weights
+
+
+def _eer(det: Det) -> float:
+    _, fmr, fnmr = det
+    after = int(np.argmax(fnmr >= fmr))  # the first point is (1, 0), the last (0, 1)
+    before = after - 1
+    gap = fmr[before] - fnmr[before]
+    rise = gap + fnmr[after] - fmr[after]
+    return float(fnmr[before] + (fnmr[after] - fnmr[before]) * gap / rise)
+
+
+def _min_dcf(det: Det, miss: float, false_alarm: float) -> float:
+    return float((miss * det.fnmr + false_alarm * det.fmr).min() / min(miss, false_alarm))
+
+
+def _min_cllr(own: Floats, other: Floats) -> float:
+    cost = 0.0
+    for target, impostor in _pooled(own, other):
+        # Posterior p = target / (target + impostor), llr = log(target / impostor).
+        if target > 0.0 and impostor > 0.0:
+            cost += target * np.log2(1.0 + impostor / target)
+            cost += impostor * np.log2(1.0 + target / impostor)
+    return float(min(cost / 2.0, 1.0))
 
 
 def _below(shares: Floats) -> Floats:
