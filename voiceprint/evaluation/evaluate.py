@@ -56,8 +56,8 @@ def evaluate(
     encoder = encoder or default_encoder()
     scorer = scorer or CosineScorer()
     progress = progress or _silent
-    single = isinstance(folders, (str, os.PathLike))
-    paths = [Path(folder) for folder in ([folders] if single else folders)]  # type: ignore[list-item]
+    several = [folders] if isinstance(folders, (str, os.PathLike)) else folders
+    paths = [Path(folder) for folder in several]
     speakers = find_speakers(paths)
     encoder.warm_up()  # so that an encoder that cannot be loaded is not taken for audio without speech
     materials, unreadable = embed_all(speakers, settings, encoder, cache, progress)
@@ -104,9 +104,14 @@ def _too_little(materials: dict[Run, Material], unreadable: list[Skip]) -> str:
 def _measure(run: Run, material: Material, scorer: Scorer, settings: Settings) -> RunResult:
     skipped: list[Skip] = []
     speakers = len(material.names)
-    verification, closed, opened, thresholds, spread = None, [], [], [], None
+    verification, spread = None, None
+    closed: list[report.ClosedSet] = []
+    opened: list[report.OpenSet] = []
+    thresholds: list[float] = []
     if speakers < 2:
-        skipped.append(Skip("everything", f"{speakers} of the speakers can be measured, and it takes 2"))
+        skipped.append(
+            Skip("everything", f"{speakers} of the speakers can be measured, and it takes 2", asked=True)
+        )
     else:
         scored = _trials(material, scorer, settings, skipped)
         verification = verify(scored, settings, calibrated=scorer.calibrated)
@@ -121,11 +126,14 @@ def _measure(run: Run, material: Material, scorer: Scorer, settings: Settings) -
             if size <= speakers:
                 closed.append(searcher.closed(size))
             else:
-                skipped.append(Skip(f"closed-set search of {size} callers", f"there are {speakers}"))
+                skipped.append(
+                    Skip(f"closed-set search of {size} callers", f"there are {speakers}", asked=True)
+                )
         opened, thresholds, largest = _open(searcher, scorer, settings, skipped)
         best = largest.best if largest else np.zeros(0)
-        low, high, shares = histogram([scored.targets, scored.impostors, best])
-        spread = report.Histogram(low, high, *shares, gallery=largest.gallery if largest else None)
+        low, high, (own, other, nearest) = histogram([scored.targets, scored.impostors, best])
+        gallery = largest.gallery if largest else None
+        spread = report.Histogram(low, high, own, other, nearest, gallery)
     return RunResult(
         name=str(run),
         enroll=run.enroll_name,
@@ -185,7 +193,7 @@ def _open(
             found.append(searcher.open(size))
         else:
             why = f"{searcher.held_out} of {searcher.speakers} speakers are held out, which leaves {most}"
-            skipped.append(Skip(f"open-set search of {size} callers", why))
+            skipped.append(Skip(f"open-set search of {size} callers", why, asked=True))
     if not found:
         return [], [], None
     there = searcher.unknown_probes(found[0])

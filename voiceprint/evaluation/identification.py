@@ -69,7 +69,7 @@ class Searcher:
         known += [lambda drawn, target=target: _fnir_at_fpir(found, target, drawn) for target in fpirs]  # type: ignore[misc]
         if threshold is not None:
             known.append(lambda drawn: _fnir(found, threshold, drawn))
-        rank, *at, at_known = [*self._estimates(known, found.known), *([None] if threshold is None else [])]
+        rank, *at = self._estimates(known, found.known)
         limits = [*([] if threshold is None else [threshold]), *thresholds]
         unknown: list[Statistic] = [
             lambda drawn, limit=limit: _fpir(found, limit, drawn)  # type: ignore[misc]
@@ -78,7 +78,7 @@ class Searcher:
         rates = [_there(rate) for rate in self._estimates(unknown, found.unknown)]
         at_threshold = None
         if threshold is not None:
-            at_threshold = AtThreshold(threshold, rates.pop(0), _there(at_known))
+            at_threshold = AtThreshold(threshold, rates.pop(0), _there(at.pop()))
         return OpenSet(
             gallery=found.gallery,
             splits=found.splits,
@@ -103,9 +103,9 @@ class Searcher:
         for split in range(splits):
             # Smaller galleries are parts of the larger ones of the same split.
             order = np.random.default_rng([self._settings.seed, split]).permutation(self.speakers)
-            unknown, callers = order[:held_out], order[held_out : held_out + size]
+            callers = order[held_out : held_out + size]
             column = np.full(self.speakers, -2)
-            column[unknown], column[callers] = -1, np.arange(size)
+            column[order[:held_out]], column[callers] = -1, np.arange(size)
             columns = column[self._owners]
             used = np.flatnonzero(columns > -2)
             gallery = [self._prints[caller] for caller in callers]
@@ -113,15 +113,14 @@ class Searcher:
                 scores = self._scorer.score(gallery, self._probes[rows])
                 owners, is_known = self._owners[rows], columns[rows] >= 0
                 parts.append((metrics.searches(scores, columns[rows]), owners[is_known], owners[~is_known]))
-        found, known, unknown = zip(*parts, strict=True)
         return Searched(
             size,
             splits,
-            np.concatenate([one.true for one in found]),
-            np.concatenate([one.first for one in found]),
-            np.concatenate(known),
-            np.concatenate([one.best for one in found]),
-            np.concatenate(unknown),
+            np.concatenate([found.true for found, _, _ in parts]),
+            np.concatenate([found.first for found, _, _ in parts]),
+            np.concatenate([known for _, known, _ in parts]),
+            np.concatenate([found.best for found, _, _ in parts]),
+            np.concatenate([unknown for _, _, unknown in parts]),
         )
 
     def _estimates(self, statistics: Sequence[Statistic], speakers: Indices) -> list[Estimate | None]:

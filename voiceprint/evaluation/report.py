@@ -21,10 +21,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Skip:
-    """Something that was asked for, and could not be measured, and why."""
+    """Something that could not be measured, and why; asked: it was asked for by name."""
 
     what: str
     why: str
+    asked: bool = False
 
 
 @dataclass(frozen=True)

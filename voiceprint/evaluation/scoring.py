@@ -68,10 +68,11 @@ class AffineCalibration:
     """Scores to log-likelihood ratios by a scale and an offset, fitted by logistic regression.
 
     Source: Brümmer et al., "Fusion of heterogeneous speaker recognition systems in the STBU submission
-    for the NIST SRE 2006", IEEE TASLP 15 (2007): minimises the Cllr, both classes counting alike.
+    for the NIST SRE 2006", IEEE TASLP 15 (2007): minimises the Cllr, both classes counting alike; with
+    the labels of Platt, "Probabilistic outputs for support vector machines" (1999), for small samples.
     """
 
-    _RIDGE = 1e-6  # keeps the scale finite where the classes do not overlap
+    _RIDGE = 1e-9  # where all scores are equal, their scale is not defined
     _STEPS = 100
 
     def __init__(self, targets: NDArray[np.floating], impostors: NDArray[np.floating]) -> None:
@@ -79,7 +80,9 @@ class AffineCalibration:
         scores = np.concatenate([targets, impostors]).astype(np.float64)
         self._mean, self._deviation = float(scores.mean()), float(scores.std()) or 1.0
         design = np.stack([(scores - self._mean) / self._deviation, np.ones(len(scores))], axis=1)
-        labels = np.repeat([1.0, 0.0], [len(targets), len(impostors)])
+        # Not quite 1 and 0: else few scores that happen not to overlap would give ratios without bounds.
+        sure = (len(targets) + 1.0) / (len(targets) + 2.0), 1.0 / (len(impostors) + 2.0)
+        labels = np.repeat(sure, [len(targets), len(impostors)])
         weights = np.repeat([0.5 / len(targets), 0.5 / len(impostors)], [len(targets), len(impostors)])
         solution = np.zeros(2)
         for _ in range(self._STEPS):

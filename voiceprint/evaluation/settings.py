@@ -49,7 +49,7 @@ class Settings:
     durations_s: of each piece, above 0, up to 60; `net` of speech, else by the clock.
     prints: enrolment pieces of a caller, 1 to 10.
     gallery: sizes of the galleries that are searched, 2 or more; None for 10, 20, 50, 100, ... and the
-        largest there is.
+        largest there is; of 10 callers or fewer, from 2.
     unknown_share: of the speakers who are held out, not enrolled, in open-set searches; 0 for none, to
         under 1.
     fpirs: false-positive identification rates at which FNIR is given, between 0 and 1.
@@ -106,7 +106,6 @@ class Settings:
             return sorted(self.gallery)
         if most < 2:
             return []
-        steps = (
-            base * 10**power for power in range(1, math.ceil(math.log10(most)) + 1) for base in (1, 2, 5)
-        )
-        return [*(size for size in steps if size < most), most]
+        powers = range(0 if most <= 10 else 1, math.ceil(math.log10(most)) + 1)
+        steps = (base * 10**power for power in powers for base in (1, 2, 5))
+        return [*(size for size in steps if 1 < size < most), most]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.evaluation import metrics
-from voiceprint.evaluation.bootstrap import Counts, bootstrap_all, rule_of_three
+from voiceprint.evaluation.bootstrap import Counts, Interval, bootstrap_all, rule_of_three
 from voiceprint.evaluation.curves import det_curve
 from voiceprint.evaluation.report import Estimate, Verification
 from voiceprint.evaluation.scoring import AffineCalibration, Scores
@@ -64,14 +64,12 @@ def verify(scored: ScoredTrials, settings: Settings, *, calibrated: bool) -> Ver
         return [*trials.measures(targets, impostors), None if llrs is None else llrs.cllr(targets, impostors)]
 
     values = measure(np.ones(scored.callers))
-    intervals = (
-        bootstrap_all(measure, scored.callers, resamples=settings.resamples, seed=settings.seed)
-        if settings.resamples
-        else [None] * len(values)
-    )
+    intervals: list[Interval | None] = [None] * len(values)
+    if settings.resamples:
+        intervals = bootstrap_all(measure, scored.callers, resamples=settings.resamples, seed=settings.seed)
     intervals[0] = intervals[0] and rule_of_three(intervals[0], values[0] or 0.0, scored.callers)
     eer, min_dcf, min_cllr, cllr = (
-        None if value is None else Estimate(value, *(interval or ()))
+        None if value is None else _estimate(value, interval)
         for value, interval in zip(values, intervals, strict=True)
     )
     assert eer is not None  # noqa: S101 - there are targets and impostors
@@ -86,6 +84,13 @@ def verify(scored: ScoredTrials, settings: Settings, *, calibrated: bool) -> Ver
         cllr=cllr,
         cllr_of=OF_SCORES if calibrated else OF_CALIBRATION,
         det=det_curve(trials.det()),
+    )
+
+
+def _estimate(value: float, interval: Interval | None) -> Estimate:
+    # Where no draw differs, as without any error, the draws say nothing about the range.
+    return (
+        Estimate(value) if interval is None or interval.low == interval.high else Estimate(value, *interval)
     )
 
 
