@@ -33,12 +33,12 @@ def evaluate(
         typer.Option(
             metavar="NAME",
             help=f"Condition of enrolment: {CONDITIONS}; joined by + where several go into a print. "
-            "May be repeated.  [default: as-is]",
+            "May be repeated. Default: as-is.",
         ),
     ] = None,
     probe: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Condition of the probes. May be repeated.  [default: as-is]"),
+        typer.Option(metavar="NAME", help="Condition of the probes. May be repeated. Default: as-is."),
     ] = None,
     duration: Annotated[
         str, typer.Option(metavar="S,S,...", help="Seconds of speech in each piece, such as 2,3,5,10.")
@@ -48,7 +48,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="N,N,...",
-            help="Callers in the galleries that are searched.  [default: 10, 20, 50, ... and all]",
+            help="Callers in the galleries that are searched. Default: 10, 20, 50, ... and all.",
         ),
     ] = None,
     unknown_share: Annotated[
