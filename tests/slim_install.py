@@ -20,7 +20,8 @@ TESTS = Path(__file__).resolve().parent
 SAMPLES = TESTS.parent / "examples/voices"
 
 ABSENT = ("librosa", "llvmlite", "numba", "sklearn", "torch")
-OPTIONAL = {"resemblyzer", "torch"}  # imported where VOICE_ENCODER=resemblyzer asks for them
+# Imported where VOICE_ENCODER=resemblyzer asks for them, and where plots are drawn.
+OPTIONAL = {"matplotlib", "resemblyzer", "torch"}
 MOST_MB = 500
 LEAST_COSINE = 0.9999
 

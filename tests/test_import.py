@@ -9,8 +9,8 @@ from types import ModuleType
 import voiceprint
 
 HEAVY = (
-    "alembic", "faiss", "librosa", "numba", "redis", "resemblyzer", "scipy", "soundfile", "soxr",
-    "sqlalchemy", "torch", "webrtcvad",
+    "alembic", "faiss", "librosa", "matplotlib", "numba", "redis", "resemblyzer", "scipy", "soundfile",
+    "soxr", "sqlalchemy", "torch", "webrtcvad",
 )  # fmt: skip
 
 
@@ -25,6 +25,16 @@ def python(code: str) -> str:
 
 def test_the_import_loads_nothing_that_is_slow() -> None:
     code = f"import voiceprint, sys; print([name for name in {HEAVY} if name in sys.modules])"
+    assert python(code) == "[]\n"
+
+
+def test_the_import_of_the_command_leaves_what_measures_for_later() -> None:
+    code = "import voiceprint, voiceprint.cli.app, sys; print([n for n in sys.modules if 'evaluation.' in n])"
+    assert python(code) == "[]\n"
+
+
+def test_what_measures_loads_nothing_that_is_slow() -> None:
+    code = f"import voiceprint.evaluation, sys; print([name for name in {HEAVY} if name in sys.modules])"
     assert python(code) == "[]\n"
 
 

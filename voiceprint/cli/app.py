@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import voiceprint
-from voiceprint.cli import callers, db, demo, enrolment, identification, index, transfer, upkeep
+from voiceprint.cli import callers, db, demo, enrolment, evaluation, identification, index, transfer, upkeep
 
 app = typer.Typer(
     help="Enrol callers by voice, and say who is calling.",
@@ -44,6 +44,7 @@ app.command("copy")(transfer.copy)
 app.command("prune")(transfer.prune)
 app.command("quality")(upkeep.quality)
 app.command("check")(upkeep.check)
+app.command("evaluate")(evaluation.evaluate)
 app.add_typer(index.app, name="index")
 app.add_typer(db.app, name="db")
 app.command("demo")(demo.demo)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -9,7 +11,14 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -62,6 +71,20 @@ def say(text: str) -> None:
     _out.print(Text(text))
 
 
+def paragraph(text: str, bullet: str = "") -> None:
+    """Print prose, in lines as long as the terminal is wide, at most 100."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    lines = textwrap.fill(
+        text,
+        width,
+        initial_indent=bullet,
+        subsequent_indent=" " * len(bullet),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    _out.print(Text(lines))
+
+
 def complain(text: str) -> None:
     """Print a line about something that went wrong to standard error."""
     _err.print(Text(text))
@@ -95,6 +118,20 @@ def counting(description: str, total: int | None = None) -> Iterator[Callable[[i
     with _bar() as bar:
         task = bar.add_task(description, total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """A function to be told what is being done, how many are done, and of how many; a bar for each what."""
+    with _bar() as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield show
 
 
 def _bar() -> Progress:

@@ -1,0 +1,143 @@
+"""Finding recordings, cutting them, and choosing what is enrolled and what is probed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from voices import RATE, SAMPLES, Voices
+
+from voiceprint import InvalidArgumentError
+from voiceprint.audio import vad
+from voiceprint.evaluation.recordings import Place, cut, divide, find_speakers
+
+
+def touch(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+
+
+# Finding
+
+
+def test_speakers_are_the_folders_with_recordings_at_any_depth(tmp_path: Path) -> None:
+    for name in (
+        "b/2.FLAC",
+        "b/1.wav",
+        "a/chapter/x.ogg",
+        "a/y.mp3",
+        "c/notes.txt",
+        "d/.hidden.wav",
+        "e.wav",
+    ):
+        touch(tmp_path / name)
+    found = find_speakers([tmp_path])
+    assert [speaker.name for speaker in found] == ["a", "b"]
+    assert [path.relative_to(tmp_path).as_posix() for speaker in found for path in speaker.files] == [
+        "a/chapter/x.ogg",
+        "a/y.mp3",
+        "b/1.wav",
+        "b/2.FLAC",
+    ]
+
+
+def test_several_folders_are_put_together_unless_a_speaker_is_in_two(tmp_path: Path) -> None:
+    touch(tmp_path / "one/a/1.wav")
+    touch(tmp_path / "two/b/1.wav")
+    assert [s.name for s in find_speakers([tmp_path / "two", tmp_path / "one"])] == ["a", "b"]
+    touch(tmp_path / "two/a/1.wav")
+    with pytest.raises(InvalidArgumentError, match="The speaker 'a' is in two of the folders"):
+        find_speakers([tmp_path / "one", tmp_path / "two"])
+
+
+def test_links_are_followed_and_a_circle_of_them_ends(tmp_path: Path) -> None:
+    touch(tmp_path / "far/1.wav")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a").symlink_to(tmp_path / "far")
+    (tmp_path / "far/back").symlink_to(tmp_path / "far")
+    assert [path.name for s in find_speakers([tmp_path / "in"]) for path in s.files] == ["1.wav"]
+
+
+def test_no_recordings_and_no_folder_are_errors_that_say_what_is_wanted(tmp_path: Path) -> None:
+    touch(tmp_path / "1.wav")
+    with pytest.raises(InvalidArgumentError, match=r"DIR/SPEAKER/\*\.wav"):
+        find_speakers([tmp_path])
+    with pytest.raises(InvalidArgumentError, match="No such file"):
+        find_speakers([tmp_path / "nowhere"])
+    with pytest.raises(InvalidArgumentError, match="Not a directory"):
+        find_speakers([tmp_path / "1.wav"])
+
+
+# Cutting
+
+
+def test_net_pieces_hold_as_much_speech_as_asked_and_do_not_overlap(voices: Voices) -> None:
+    pause = np.zeros(RATE, np.float32)
+    audio = np.concatenate([pause, voices["amara"][0], pause, pause, voices["amara"][1]])
+    mask = vad.speech_mask(audio)
+    pieces = cut(audio, 2.0)
+    assert len(pieces) == mask.sum() // (2 * RATE)
+    assert len(pieces) >= 3
+    for (start, end), (next_start, _) in zip(pieces, [*pieces[1:], (len(audio), 0)], strict=True):
+        assert mask[start:end].sum() == 2 * RATE
+        assert mask[start]
+        assert mask[end - 1]
+        assert end <= next_start
+    assert max(end - start for start, end in pieces) > 2 * RATE, "one has a pause in it"
+
+
+def test_by_the_clock_pieces_lie_end_to_end(voices: Voices) -> None:
+    audio = voices["amara"][0][: 5 * RATE]
+    assert cut(audio, 2.0, net=False) == [(0, 2 * RATE), (2 * RATE, 4 * RATE)]
+    assert cut(audio, 5.0, net=False) == [(0, 5 * RATE)]
+    assert cut(audio, 5.1, net=False) == []
+
+
+def test_silence_gives_no_piece() -> None:
+    assert cut(np.zeros(10 * RATE, np.float32), 1.0) == []
+    assert cut(np.zeros(100, np.float32), 1.0) == []
+
+
+# Dividing
+
+
+@given(st.lists(st.integers(0, 5), max_size=6), st.integers(1, 4), st.integers(1, 6), st.integers(0, 99))
+def test_enrolment_and_probes_are_disjoint_and_of_the_sizes_asked_for(
+    pieces: list[int], prints: int, most: int, seed: int
+) -> None:
+    division = divide(pieces, prints, most, np.random.default_rng(seed))
+    assert (division is None) == (sum(pieces) <= prints)
+    if division is None:
+        return
+    enrolment, probes = set(division.enrolment), set(division.probes)
+    assert len(enrolment) == prints == len(division.enrolment)
+    assert 1 <= len(probes) == len(division.probes) <= most
+    assert not enrolment & probes
+    assert all(place.piece < pieces[place.file] for place in enrolment | probes)
+    shared = {place.file for place in enrolment} & {place.file for place in probes}
+    assert division.same_recording or not shared
+    recordings = sum(count > 0 for count in pieces)
+    if recordings > prints:
+        assert not division.same_recording
+        assert len({place.file for place in enrolment}) == prints, "each print from a recording of its own"
+
+
+def test_one_recording_is_enrolled_from_its_beginning_and_probed_after() -> None:
+    division = divide([4], 2, 9, np.random.default_rng(0))
+    assert division is not None
+    assert division.enrolment == (Place(0, 0), Place(0, 1))
+    assert division.probes == (Place(0, 2), Place(0, 3))
+    assert division.same_recording
+
+
+def test_the_generator_decides_which_recordings_are_used() -> None:
+    chosen = {divide([1] * 9, 1, 3, np.random.default_rng(seed)) for seed in range(20)}
+    assert len(chosen) > 10
+    assert divide([1] * 9, 1, 3, np.random.default_rng(7)) == divide([1] * 9, 1, 3, np.random.default_rng(7))
+
+
+def test_the_sample_voices_are_found() -> None:
+    assert [len(speaker.files) for speaker in find_speakers([SAMPLES])] == [4] * 9

@@ -1,0 +1,173 @@
+"""`voiceprint evaluate`."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from voices import SAMPLES
+
+from voiceprint.evaluation import EmbeddingCache
+
+Run = Callable[..., tuple[int, str, str]]
+BRIEF = ("--duration", "2", "--splits", "3")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder is empty, and the user's cache is in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/opusagent-voiceprint/evaluation"
+
+
+def test_the_sample_voices_are_measured_and_shown_and_their_embeddings_kept(run: Run, cache: Path) -> None:
+    code, out, err = run("evaluate", SAMPLES, *BRIEF, "--probe", "as-is", "--probe", "telephone")
+    assert (code, err) == (0, "")
+    assert out.startswith("9 speakers with 36 recordings; encoder resemblyzer, scores by cosine.\n")
+    for title in ("Runs", "Verification", "Identification", "Thresholds", "Left out, and to know"):
+        assert f"\n{title}\n" in out
+    assert "telephone" in out
+    assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
+    kept = [path for path in cache.rglob("*") if path.is_file()]
+    assert len(kept) > 50
+    again = run("evaluate", SAMPLES, *BRIEF, "--probe", "as-is", "--probe", "telephone")
+    assert again == (code, out, err)
+    assert [path for path in cache.rglob("*") if path.is_file()] == kept
+
+
+def test_json_is_the_report_and_all_that_is_printed(run: Run, cache: Path) -> None:
+    code, out, err = run(
+        "evaluate", SAMPLES, *BRIEF, "--json", "--no-cache", "--gallery", "4", "--fpir", "5,10", "--seed", 3,
+        "--enroll", "as-is+telephone:snr=20", "--prints", "1,2", "--unknown-share", 0.4, "--threshold", 0.7,
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert [run["name"] for run in report["runs"]] == [
+        "as-is+telephone:snr=20 \u2192 as-is, 2 s, 1 print",
+        "as-is+telephone:snr=20 \u2192 as-is, 2 s, 2 prints",
+    ]
+    (searched,) = report["runs"][0]["open_set"]
+    assert searched["gallery"] == 4
+    assert searched["at_threshold"]["threshold"] == 0.7
+    assert [at["fpir"] for at in searched["at_fpir"]] == [0.05, 0.1]
+    assert report["settings"]["seed"] == 3
+    assert not cache.exists()
+
+
+def test_a_folder_gets_the_page_the_json_and_the_plots(run: Run) -> None:
+    pytest.importorskip("matplotlib")
+    code, out, err = run("evaluate", SAMPLES, *BRIEF, "--output", "report/new", "--cache", "kept")
+    assert (code, err) == (0, "")
+    names = ["report.json", "report.html", "det.png", "scores.png", "identification.png", "fpir.png"]
+    assert out.endswith(f"Written to report/new: {', '.join(names)}\n")
+    assert sorted(path.name for path in Path("report/new").iterdir()) == sorted(names)
+    first = Path("report/new/report.json").read_bytes()
+    assert run("evaluate", SAMPLES, *BRIEF, "--output", "again", "--no-cache")[0] == 0
+    assert Path("again/report.json").read_bytes() == first, "the same with and without the cache"
+    assert EmbeddingCache("kept").folder.is_dir()
+
+
+def test_without_matplotlib_the_page_is_written_without_plots_and_that_is_said(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, _out, err = run("evaluate", SAMPLES, *BRIEF, "--output", "report", "--no-cache")
+    assert code == 0
+    assert err == "No plots: matplotlib is not installed (pip install opusagent-voiceprint[plots]).\n"
+    assert sorted(path.name for path in Path("report").iterdir()) == ["report.html", "report.json"]
+
+
+def test_what_was_asked_for_and_not_measured_gives_exit_code_1(run: Run) -> None:
+    code, out, _ = run("evaluate", SAMPLES, *BRIEF, "--no-cache", "--gallery", "4,50")
+    assert code == 1
+    said = " ".join(out.split())
+    assert "Not measured: closed-set search of 50 callers, as there are 9." in said
+    assert "Not measured: open-set search of 50 callers, as 4 of 9 speakers are held out" in said
+
+
+def test_a_recording_that_cannot_be_read_gives_exit_code_1_and_is_named(run: Run) -> None:
+    for name in ("amara", "bruno", "carlo"):
+        Path("in", name).mkdir(parents=True)
+        for number in (1, 2, 3):
+            Path("in", name, f"{number}.flac").symlink_to(SAMPLES / name / f"{number}.flac")
+    Path("in/amara/9.wav").write_bytes(b"no audio")
+    code, out, _ = run("evaluate", "in", *BRIEF, "--no-cache")
+    assert code == 1
+    assert "A recording could not be read: in/amara/9.wav" in " ".join(out.split())
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_nothing_is_lost(run: Run) -> None:
+    Path("file").write_bytes(b"")
+    code, out, err = run("evaluate", SAMPLES, *BRIEF, "--cache", "file")
+    assert code == 0
+    assert "Identification" in out
+    assert err.count("\n") == 1
+    assert err.startswith("Embeddings cannot be kept in file: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("nowhere",), "Error: cannot read the folder nowhere: No such file or directory"),
+        ((".",), "Error: No recording in .: a folder for each speaker is wanted"),
+        ((SAMPLES, "--duration", "30"), "Error: 0 of the speakers can be measured"),
+        (
+            (SAMPLES, "--duration", "2,five"),
+            "Error: --duration takes numbers with commas between, such as 2,3,5",
+        ),
+        ((SAMPLES, "--prints", "1.5"), "Error: --prints takes numbers with commas between, such as 1,2,3"),
+        ((SAMPLES, "--prints", "0"), "Error: prints must be from 1 to 10"),
+        ((SAMPLES, "--gallery", "1"), "Error: a gallery must be of 2 callers or more"),
+        ((SAMPLES, "--fpir", "100"), "Error: an FPIR must be between 0 and 1"),
+        ((SAMPLES, "--probe", "phone"), "Error: 'phone' is not a condition: give as-is, telephone"),
+        ((SAMPLES, "--enroll", "as-is+"), "Error: '' is not a condition"),
+        ((SAMPLES, "--no-cache", "--cache", "x"), "Error: --cache and --no-cache are opposites"),
+        ((SAMPLES, "--output", "/dev/null"), "Error: cannot make the folder /dev/null: File exists"),
+        ((SAMPLES, "--unknown-share", "1"), "--unknown-share"),
+        ((), "DIR..."),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(run: Run, options: tuple[object, ...], says: str) -> None:
+    code, out, err = run("evaluate", *options)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_a_terminal_of_80_columns_shows_bars_and_no_line_is_broken(tmp_path: Path) -> None:
+    main, other = pty.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [sys.executable, "-m", "voiceprint", "evaluate", str(SAMPLES), *BRIEF, "--no-cache"]
+    environment = os.environ | {"TERM": "xterm"}
+    environment.pop("COLUMNS", None)
+    with subprocess.Popen(
+        command, stdin=other, stdout=subprocess.PIPE, stderr=other, env=environment, cwd=tmp_path
+    ) as process:
+        os.close(other)
+        shown = b""
+        while True:
+            try:
+                part = os.read(main, 65536)
+            except OSError:  # the other side is closed
+                break
+            if not part:
+                break
+            shown += part
+        assert process.stdout is not None
+        out = process.stdout.read().decode()
+    os.close(main)
+    assert process.returncode == 0, shown.decode()
+    assert b"Embedding" in shown
+    assert b"9/9" in shown
+    assert "Identification" in out
+    assert "Embedding" not in out

@@ -1,0 +1,191 @@
+"""`voiceprint evaluate`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from voiceprint.cli.audio import ChannelOption
+from voiceprint.cli.common import JsonOption, complain, paragraph, print_json, say, stages, table
+from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from voiceprint.evaluation import Report
+
+V = TypeVar("V")
+
+CONDITIONS = "as-is, telephone, telephone:snr=20, telephone:band=full,snr=20 or noise:snr=10"
+
+
+def evaluate(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="With a folder per speaker, DIR/SPEAKER/*.wav, at any depth."),
+    ],
+    enroll: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Condition of enrolment: {CONDITIONS}; joined by + where several go into a print. "
+            "May be repeated. Default: as-is.",
+        ),
+    ] = None,
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Condition of the probes. May be repeated. Default: as-is."),
+    ] = None,
+    duration: Annotated[
+        str, typer.Option(metavar="S,S,...", help="Seconds of speech in each piece, such as 2,3,5,10.")
+    ] = "5",
+    prints: Annotated[str, typer.Option(metavar="N,N,...", help="Voiceprints of a caller.")] = "1",
+    gallery: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Callers in the galleries that are searched. Default: 10, 20, 50, ... and all.",
+        ),
+    ] = None,
+    unknown_share: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of the speakers who are not enrolled.")
+    ] = 0.5,
+    fpir: Annotated[
+        str, typer.Option(metavar="P,P,...", help="FPIR, in percent, at which the FNIR is given.")
+    ] = "1,5",
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Cosine from which a match is accepted. Default: that of the settings."
+        ),
+    ] = None,
+    splits: Annotated[
+        int, typer.Option(min=1, help="How often callers and unknown speakers are drawn.")
+    ] = 20,
+    most_probes: Annotated[int, typer.Option(min=1, help="Probes of a speaker at most.")] = 10,
+    by_clock: Annotated[
+        bool, typer.Option("--by-clock", help="Count the pauses of a piece in its duration.")
+    ] = False,
+    channel: ChannelOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws other pieces, callers and noise.")] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write report.html, report.json and the plots there."),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where embeddings, which are biometric data, are kept, readable by you alone. "
+            "Default: your cache folder.",
+        ),
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no embeddings, and use none.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how well callers are recognised, on recordings of known speakers.
+
+    Every combination of --enroll, --probe, --duration and --prints is a run of its own: verification, and
+    closed-set and open-set identification. The same recordings and options give the same figures.
+
+    Exit code 1 when a recording could not be read, or a run or a gallery that was asked for not measured.
+    """
+    from voiceprint.encoder import default_encoder
+    from voiceprint.evaluation import Condition, CosineScorer, EmbeddingCache, Settings, parse_enrolment
+    from voiceprint.evaluation import evaluate as measure
+    from voiceprint.evaluation.cache import default_folder
+    from voiceprint.evaluation.page import prepare_folder
+
+    if no_cache and cache is not None:
+        raise InvalidArgumentError("--cache and --no-cache are opposites: give one of them")
+    settings = Settings(
+        enroll=tuple(parse_enrolment(name) for name in enroll or ["as-is"]),
+        probe=tuple(Condition.parse(name) for name in probe or ["as-is"]),
+        durations_s=_numbers("--duration", duration, float),
+        prints=_numbers("--prints", prints, int),
+        gallery=None if gallery is None else _numbers("--gallery", gallery, int),
+        unknown_share=unknown_share,
+        fpirs=tuple(percent / 100 for percent in _numbers("--fpir", fpir, float)),
+        splits=splits,
+        most_probes=most_probes,
+        net=not by_clock,
+        channel=channel,
+        seed=seed,
+    )
+    config = VoiceFingerprintConfig()
+    if output is not None:
+        prepare_folder(output)  # not only after the work
+    with _complaining(), stages() as progress:
+        report = measure(
+            folders,
+            settings,
+            encoder=default_encoder(config.encoder, config.encoder_threads),
+            scorer=CosineScorer(config.similarity_threshold if threshold is None else threshold),
+            cache=None if no_cache else EmbeddingCache(cache or default_folder()),
+            progress=progress,
+        )
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        _show(report)
+    if output is not None:
+        _write(report, output, quiet=as_json)
+    if report.unreadable or any(skip.asked for run in report.runs for skip in run.skipped):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _complaining() -> Iterator[None]:
+    logger, handler = logging.getLogger("voiceprint.evaluation"), _Complaints()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Complaints(logging.Handler):
+    """What the library warns of, as lines of standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(record.getMessage())
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], V]) -> tuple[V, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        example = "2,3,5" if kind is float else "1,2,3"
+        raise InvalidArgumentError(
+            f"{option} takes numbers with commas between, such as {example}, not {text!r}"
+        ) from None
+
+
+def _show(report: Report) -> None:
+    from voiceprint.evaluation.tables import remarks, summary, tables
+
+    say(summary(report))
+    for number, shown in enumerate(tables(report)):
+        say(f"\n{shown.title}")
+        paragraph(shown.meaning)
+        table(*shown.columns, rows=shown.rows, right=shown.columns if number else ())
+    say("\nIn brackets: 95 % confidence, over speakers.")
+    said = remarks(report)
+    if said:
+        say("\nLeft out, and to know")
+    for remark in said:
+        paragraph(remark, "- ")
+
+
+def _write(report: Report, folder: Path, *, quiet: bool) -> None:
+    from voiceprint.evaluation import page, plots
+
+    files = page.write(report, folder)
+    if not quiet:
+        say(f"\nWritten to {folder}: {', '.join(file.name for file in files)}")
+    if not plots.available():
+        complain("No plots: matplotlib is not installed (pip install opusagent-voiceprint[plots]).")

@@ -1,0 +1,84 @@
+"""Embeddings kept on the disk, so that the next evaluation does not compute them again.
+
+An embedding is biometric data: the files are readable for their owner alone (mode 0600, in a folder of
+mode 0700), and deleting the folder deletes them all. A name is the SHA-256 of the encoder's name and of
+the audio as the encoder gets it, condition included, so that what is found is never that of other audio.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+_CHECKSUM: Final = hashlib.sha256().digest_size
+
+
+def default_folder() -> Path:
+    """The user's cache folder of this platform."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_path("opusagent-voiceprint")) / "evaluation"
+
+
+class EmbeddingCache:
+    """A folder of embeddings by content; processes may share it.
+
+    It never makes an evaluation fail: what cannot be read or is damaged counts as missing, and when
+    writing fails it says so in the log, once, and no longer tries.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder).expanduser()
+        self.hits = 0
+        self.misses = 0
+        self._writing = True
+
+    def get(self, encoder: str, dimension: int, audio: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """The embedding, float32[dimension], of audio float32[n]; None where it is not kept."""
+        content = b""
+        with contextlib.suppress(OSError):
+            content = self._path(encoder, audio).read_bytes()
+        checksum, values = content[:_CHECKSUM], content[_CHECKSUM:]
+        if len(values) != 4 * dimension or hashlib.sha256(values).digest() != checksum:
+            self.misses += 1
+            return None
+        self.hits += 1
+        return np.frombuffer(values, dtype="<f4").astype(np.float32)
+
+    def put(self, encoder: str, audio: NDArray[np.float32], embedding: NDArray[np.float32]) -> None:
+        """Keep the embedding of audio float32[n]."""
+        if not self._writing:
+            return
+        values = embedding.astype("<f4").tobytes()
+        path = self._path(encoder, audio)
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")  # mode 0600
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(hashlib.sha256(values).digest() + values)
+                Path(temporary).replace(path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    Path(temporary).unlink()
+                raise
+        except OSError as error:
+            self._writing = False
+            logger.warning("Embeddings cannot be kept in %s: %s", self.folder, error)
+
+    def _path(self, encoder: str, audio: NDArray[np.float32]) -> Path:
+        digest = hashlib.sha256(f"{encoder}\n".encode())
+        digest.update(np.ascontiguousarray(audio, dtype="<f4").data)
+        name = digest.hexdigest()
+        return self.folder / name[:2] / name[2:]

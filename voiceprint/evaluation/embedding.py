@@ -1,0 +1,144 @@
+"""From recordings to embeddings: the enrolment pieces and probes of every speaker, for every run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from voiceprint.audio import SAMPLE_RATE, load_audio, to_mono
+from voiceprint.audio.conditions import Condition
+from voiceprint.encoder import Encoder
+from voiceprint.errors import EncoderError, InvalidAudioError
+from voiceprint.evaluation.cache import EmbeddingCache
+from voiceprint.evaluation.recordings import Audio, Division, Place, Speaker, cut, divide
+from voiceprint.evaluation.report import Skip
+from voiceprint.evaluation.scoring import Embeddings
+from voiceprint.evaluation.settings import Run, Settings
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how many of it are done, and how many there are."""
+
+
+@dataclass
+class Material:
+    """What a run compares.
+
+    names: of the speakers. prints: of each, float32[prints, conditions, d].
+    probes: float32[n, d] of all. owners: int64[n], the index of each probe's speaker.
+    """
+
+    names: list[str] = field(default_factory=list)
+    prints: list[Embeddings] = field(default_factory=list)
+    probes: list[Embeddings] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+    dropped: list[Skip] = field(default_factory=list)
+    same_recording: int = 0
+    failed_probes: int = 0
+
+
+def embed_all(
+    speakers: Sequence[Speaker],
+    settings: Settings,
+    encoder: Encoder,
+    cache: EmbeddingCache | None,
+    progress: Progress,
+) -> tuple[dict[Run, Material], list[Skip]]:
+    """The material of every run, and the files that cannot be read."""
+    runs = {run: Material() for run in settings.runs()}
+    unreadable: list[Skip] = []
+    for done, speaker in enumerate(speakers):
+        progress("Embedding", done, len(speakers))
+        recordings: list[Audio] = []
+        for file in speaker.files:
+            try:
+                samples, rate = load_audio(file)
+                recordings.append(to_mono(samples, rate, SAMPLE_RATE, channel=settings.channel))
+            except InvalidAudioError as error:
+                unreadable.append(Skip(str(file), str(error)))
+        # One speaker's recordings at a time are in memory.
+        _Pieces(speaker.name, recordings, settings, encoder, cache).fill(runs)
+    progress("Embedding", len(speakers), len(speakers))
+    return runs, unreadable
+
+
+class _Pieces:
+    """The pieces of one speaker, each embedded once under each condition that asks for it."""
+
+    def __init__(
+        self,
+        name: str,
+        recordings: list[Audio],
+        settings: Settings,
+        encoder: Encoder,
+        cache: EmbeddingCache | None,
+    ) -> None:
+        self._name, self._recordings, self._settings = name, recordings, settings
+        self._encoder, self._cache = encoder, cache
+        self._cuts = {
+            seconds: [cut(audio, seconds, net=settings.net) for audio in recordings]
+            for seconds in settings.durations_s
+        }
+        self._embedded: dict[tuple[float, Place, Condition], Embeddings | None] = {}
+
+    def fill(self, runs: dict[Run, Material]) -> None:
+        """Put the speaker into each run that he has pieces for."""
+        for run, material in runs.items():
+            division = self._division(run)
+            if division is None:
+                count = sum(map(len, self._cuts[run.duration_s]))
+                what = "speech" if self._settings.net else "audio"
+                why = (
+                    f"{count} of the {run.prints + 1} pieces of {run.duration_s:g} s of {what} that it takes"
+                )
+                material.dropped.append(Skip(self._name, why))
+                continue
+            prints = [
+                [self._embedding(run.duration_s, place, condition) for condition in run.enroll]
+                for place in division.enrolment
+            ]
+            probes = [self._embedding(run.duration_s, place, run.probe) for place in division.probes]
+            heard = [probe for probe in probes if probe is not None]
+            material.failed_probes += len(probes) - len(heard)
+            failed = any(one is None for row in prints for one in row)
+            if failed or not heard:
+                where = "an enrolment piece" if failed else "every probe"
+                material.dropped.append(Skip(self._name, f"the encoder found no speech in {where}"))
+                continue
+            material.owners += [len(material.names)] * len(heard)
+            material.names.append(self._name)
+            material.prints.append(np.array(prints, dtype=np.float32))
+            material.probes += heard
+            material.same_recording += division.same_recording
+
+    def _division(self, run: Run) -> Division | None:
+        # By the speaker's name: others who come or go change nothing.
+        key = f"{self._settings.seed}\n{run.duration_s:g}\n{run.prints}\n{self._name}"
+        rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little"))
+        counts = [len(pieces) for pieces in self._cuts[run.duration_s]]
+        return divide(counts, run.prints, self._settings.most_probes, rng)
+
+    def _embedding(self, seconds: float, place: Place, condition: Condition) -> Embeddings | None:
+        """None where the encoder finds no speech."""
+        key = seconds, place, condition
+        if key not in self._embedded:
+            start, end = self._cuts[seconds][place.file][place.piece]
+            audio = condition.apply(self._recordings[place.file][start:end], self._settings.seed)
+            self._embedded[key] = self._embed(audio)
+        return self._embedded[key]
+
+    def _embed(self, audio: Audio) -> Embeddings | None:
+        encoder, cache = self._encoder, self._cache
+        kept = None if cache is None else cache.get(encoder.name, encoder.dimension, audio)
+        if kept is not None:
+            return kept
+        try:
+            # One by one: in a batch the last bits would depend on what else is in it.
+            embedding = encoder.embed(audio)
+        except EncoderError:
+            return None
+        if cache is not None:
+            cache.put(encoder.name, audio, embedding)
+        return embedding

@@ -1,0 +1,102 @@
+"""What compares a probe with the callers of a gallery: the part that is exchanged to try another scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Embeddings = NDArray[np.float32]
+Scores = NDArray[np.float64]
+
+COSINE_THRESHOLD = 0.75
+"""The cosine from which the product accepts a match unless told otherwise."""
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Scores probes against a gallery; the larger, the more alike."""
+
+    @property
+    def name(self) -> str:
+        """For the report."""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the scores are log-likelihood ratios, natural logarithms."""
+
+    @property
+    def threshold(self) -> float | None:
+        """The score from which a match is accepted; None where there is no such number."""
+
+    def score(self, gallery: Sequence[Embeddings], probes: Embeddings) -> Scores:
+        """Compare every probe with every caller.
+
+        It is called with each gallery as it is, so a score may depend on who else is enrolled, but
+        not on the other probes.
+
+        Args:
+            gallery: of each caller float32[prints, conditions, d] of unit vectors: one for each print
+                under each of the conditions that go into it.
+            probes: float32[n, d] of unit vectors, n >= 1.
+
+        Returns:
+            float64[n, callers], finite.
+        """
+
+
+class CosineScorer:
+    """The cosine with the nearest of a caller's embeddings, as `match_caller` compares."""
+
+    name = "cosine"
+    calibrated = False
+
+    def __init__(self, threshold: float | None = COSINE_THRESHOLD) -> None:
+        self.threshold = threshold
+
+    def score(self, gallery: Sequence[Embeddings], probes: Embeddings) -> Scores:
+        """As `Scorer.score`."""
+        prints = [caller.reshape(-1, caller.shape[-1]) for caller in gallery]
+        starts = np.cumsum([0, *map(len, prints[:-1])])
+        cosines = probes.astype(np.float64) @ np.concatenate(prints).astype(np.float64).T
+        return np.asarray(np.maximum.reduceat(cosines, starts, axis=1), dtype=np.float64)
+
+
+class AffineCalibration:
+    """Scores to log-likelihood ratios by a scale and an offset, fitted by logistic regression.
+
+    Source: Brümmer et al., "Fusion of heterogeneous speaker recognition systems in the STBU submission
+    for the NIST SRE 2006", IEEE TASLP 15 (2007): minimises the Cllr, both classes counting alike; with
+    the labels of Platt, "Probabilistic outputs for support vector machines" (1999), for small samples.
+    """
+
+    _RIDGE = 1e-9  # where all scores are equal, their scale is not defined
+    _STEPS = 100
+
+    def __init__(self, targets: NDArray[np.floating], impostors: NDArray[np.floating]) -> None:
+        """Fit to scores, float[n] and float[m]."""
+        scores = np.concatenate([targets, impostors]).astype(np.float64)
+        self._mean, self._deviation = float(scores.mean()), float(scores.std()) or 1.0
+        design = np.stack([(scores - self._mean) / self._deviation, np.ones(len(scores))], axis=1)
+        # Not quite 1 and 0: else few scores that happen not to overlap would give ratios without bounds.
+        sure = (len(targets) + 1.0) / (len(targets) + 2.0), 1.0 / (len(impostors) + 2.0)
+        labels = np.repeat(sure, [len(targets), len(impostors)])
+        weights = np.repeat([0.5 / len(targets), 0.5 / len(impostors)], [len(targets), len(impostors)])
+        solution = np.zeros(2)
+        for _ in range(self._STEPS):
+            posterior = 0.5 * (1.0 + np.tanh(0.5 * (design @ solution)))
+            slope = design.T @ (weights * (posterior - labels)) + self._RIDGE * solution
+            curve = weights * posterior * (1.0 - posterior)
+            step = np.linalg.solve(design.T @ (curve[:, None] * design) + self._RIDGE * np.eye(2), slope)
+            size = float(np.abs(step).max())
+            solution -= step if size <= 1.0 else step / size  # a longer one may overshoot
+            if size < 1e-9:
+                break
+        self._scale, self._offset = map(float, solution)
+
+    def llr(self, scores: NDArray[np.floating]) -> Scores:
+        """The natural log-likelihood ratios, float64 of the shape of `scores`."""
+        standard = (np.asarray(scores, dtype=np.float64) - self._mean) / self._deviation
+        return np.asarray(self._scale * standard + self._offset, dtype=np.float64)

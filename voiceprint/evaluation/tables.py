@@ -1,0 +1,197 @@
+"""A report as tables of text, for the terminal and for the page alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from voiceprint.evaluation.report import Estimate, Report, RunResult, Skip
+
+NONE = "-"
+
+
+class Table(NamedTuple):
+    """A title, what it means, the heads of the columns, and the rows.
+
+    Figures of all tables but the first are set to the right.
+    """
+
+    title: str
+    meaning: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.0123 as "1.2 %"."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def rate(estimate: Estimate | None) -> str:
+    """A share as a percentage with its interval."""
+    if estimate is None:
+        return NONE
+    if estimate.low is None or estimate.high is None:
+        return percent(estimate.value)
+    return f"{percent(estimate.value)} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def cost(estimate: Estimate | None) -> str:
+    """A cost or bits with its interval."""
+    if estimate is None:
+        return NONE
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def summary(report: Report) -> str:
+    """What was measured, in a line."""
+    return (
+        f"{report.speakers} speakers with {report.recordings} recordings; "
+        f"encoder {report.encoder}, scores by {report.scorer}."
+    )
+
+
+def tables(report: Report) -> list[Table]:
+    """The tables that have rows."""
+    numbered = list(enumerate(report.runs, 1))
+    made = [
+        _runs(numbered, net=bool(report.settings["net"])),
+        _verification(numbered),
+        _identification(numbered),
+        _thresholds(numbered),
+    ]
+    return [table for table in made if table.rows]
+
+
+def remarks(report: Report) -> list[str]:
+    """What was left out and why, each in a sentence; equal ones of several runs together."""
+    said: dict[str, list[int]] = {}
+    for number, run in enumerate(report.runs, 1):
+        for remark in _remarks(run):
+            said.setdefault(remark, []).append(number)
+    everywhere = list(range(1, len(report.runs) + 1))
+    lines = [
+        remark
+        if runs == everywhere
+        else f"Run{'s' if runs[1:] else ''} {', '.join(map(str, runs))}: {remark}"
+        for remark, runs in said.items()
+    ]
+    lines += [f"A recording could not be read: {skip.why}." for skip in report.unreadable]
+    return lines
+
+
+def _remarks(run: RunResult) -> Iterable[str]:
+    material = run.material
+    if material.dropped:
+        reasons = Counter(skip.why for skip in material.dropped)
+        shown = "; ".join(f"{why} ({count})" for why, count in reasons.most_common(3))
+        left = len(reasons) - 3
+        more = f"; and {left} other reason{'s' if left > 1 else ''}" if left > 0 else ""
+        yield f"{len(material.dropped)} speakers are left out, with {shown}{more}."
+    if material.same_recording:
+        yield (
+            f"{material.same_recording} of the {material.speakers} speakers are recognised in the recording "
+            "that they are enrolled from, in another part of it: that is easier than another call."
+        )
+    if material.failed_probes:
+        yield f"{material.failed_probes} probes are left out: the encoder found no speech in them."
+    for skip in run.skipped:
+        yield _sentence(skip)
+
+
+def _sentence(skip: Skip) -> str:
+    return f"Not measured: {skip.what}, as {skip.why}."
+
+
+_Numbered = list[tuple[int, RunResult]]
+
+
+def _runs(runs: _Numbered, *, net: bool) -> Table:
+    rows = [
+        (
+            str(number),
+            run.enroll,
+            run.probe,
+            f"{run.duration_s:g} s",
+            str(run.prints),
+            str(run.material.speakers),
+            str(run.material.probes),
+        )
+        for number, run in runs
+    ]
+    return Table(
+        "Runs",
+        f"A piece holds so many seconds of {'speech, pauses not counted' if net else 'audio, with pauses'}.",
+        ("Run", "Enrolment", "Probe", "Piece", "Prints", "Speakers", "Probes"),
+        tuple(rows),
+    )
+
+
+def _verification(runs: _Numbered) -> Table:
+    rows = []
+    for number, run in runs:
+        found = run.verification
+        if found is not None:
+            least = f"{found.min_cllr.value:.3f}"
+            figures = (rate(found.eer), cost(found.min_dcf), cost(found.cllr), least)
+            rows.append((str(number), *figures))
+    of = {run.verification.cllr_of for _, run in runs if run.verification and run.verification.cllr}
+    return Table(
+        "Verification",
+        "Every probe against every caller, one to one. minDCF at a prior of 0.01; Cllr in bits"
+        + (f", of {' or '.join(sorted(of))}." if of else "."),
+        ("Run", "EER", "minDCF", "Cllr", "min Cllr"),
+        tuple(rows),
+    )
+
+
+def _identification(runs: _Numbered) -> Table:
+    targets = _targets(runs)
+    rows = []
+    for number, run in runs:
+        closed = {one.gallery: one for one in run.closed_set}
+        opened = {one.gallery: one for one in run.open_set}
+        for size in sorted({*closed, *opened}):
+            at = {one.fpir: one.fnir for one in opened[size].at_fpir} if size in opened else {}
+            rank = rate(closed[size].rank_one) if size in closed else NONE
+            rows.append((str(number), str(size), rank, *[rate(at.get(target)) for target in targets]))
+    return Table(
+        "Identification",
+        "Rank-1: enrolled callers who are named right where nobody is unknown. FNIR: enrolled callers who "
+        "are missed, at a threshold where so many of the unknown get a name (FPIR).",
+        ("Run", "Gallery", "Rank-1", *[f"FNIR at FPIR {100 * target:g} %" for target in targets]),
+        tuple(rows),
+    )
+
+
+def _thresholds(runs: _Numbered) -> Table:
+    targets = _targets(runs)
+    limits = {one.at_threshold.threshold for _, run in runs for one in run.open_set if one.at_threshold}
+    shown = f" at {limits.pop():g}" if len(limits) == 1 else ""
+    rows = []
+    for number, run in runs:
+        for one in run.open_set:
+            at = {found.fpir: f"{found.threshold:.3f}" for found in one.at_fpir}
+            own = (NONE, NONE)
+            if one.at_threshold is not None:
+                own = (rate(one.at_threshold.fpir), rate(one.at_threshold.fnir))
+            rows.append((str(number), str(one.gallery), *own, *[at.get(target, NONE) for target in targets]))
+    return Table(
+        "Thresholds",
+        "What the threshold of now does, and the score at which the FPIR is as wanted.",
+        (
+            "Run",
+            "Gallery",
+            f"FPIR{shown}",
+            f"FNIR{shown}",
+            *[f"FPIR {100 * target:g} % at" for target in targets],
+        ),
+        tuple(rows),
+    )
+
+
+def _targets(runs: _Numbered) -> list[float]:
+    return sorted({found.fpir for _, run in runs for one in run.open_set for found in one.at_fpir})
