@@ -227,8 +227,8 @@ class Cells:
         index = faiss.deserialize_index(ivf)
         if not isinstance(index, faiss.IndexIVFPQFastScan) or projection.shape[1:] != (index.d,):
             raise ValueError("cells of another form")
-        held = cls(projection, index, 1)
-        copies, rest = divmod(held.rows().size, max(1, rows))
+        entries = sum(index.invlists.list_size(cell) for cell in range(index.nlist))
+        copies, rest = divmod(entries, max(1, rows))
         if rest or not 1 <= copies <= _COPIES:
             raise ValueError("cells of other rows than the ones that there are")
         cells = cls(projection, index, copies)

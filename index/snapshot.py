@@ -8,6 +8,10 @@ footer     place of the table uint64, size of the table uint64 (little-endian), 
 Parts are blocks of rows (ids int64[n], then vectors float32[n, d]), copied one after the other while others
 went on writing; then the rows that changed meanwhile, to be put over those of the blocks; then the cells.
 So writing a snapshot stops nobody, and it is still of one moment: its end.
+
+It is read into memory, not mapped. Mapping a gigabyte and checking it takes half the time of reading it (1.1
+against 2.4 s), but a mapped matrix cannot grow: the first enrolment would copy it while searches wait. And a
+file that somebody truncates would end the process instead of raising an error.
 """
 
 from __future__ import annotations
