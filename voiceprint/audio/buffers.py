@@ -7,6 +7,7 @@ message: a voice is biometric data, and messages end in logs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -189,15 +190,40 @@ def _checked(samples: npt.NDArray[Any], rate: int) -> tuple[npt.NDArray[Any], in
 
 def _scaled(samples: npt.NDArray[Any], channel_axis: int | None) -> npt.NDArray[np.float32]:
     """Checked samples as a fresh, contiguous float32[n] in [-1, 1], channels mixed by mean."""
+    length, read = _scaled_reader(samples, channel_axis)
+    # In blocks, as an hour of it takes 220 MB in float32 already.
+    mono = np.empty(length, dtype=np.float32)
+    for start in range(0, length, _BLOCK):
+        mono[start : start + _BLOCK] = read(start, start + _BLOCK)
+    return mono
+
+
+Reader = Callable[[int, int], npt.NDArray[np.float32]]
+
+
+def scaled_reader(pcm: npt.NDArray[Any], sample_rate: int) -> tuple[int, Reader]:
+    """For an array as from `as_pcm`: how many samples it has, and what gives any part of them converted.
+
+    The reader gives samples start to stop, float32, mono, at the array's own rate, as `to_mono` would.
+
+    Raises:
+        InvalidAudioError: as `to_mono`.
+    """
+    return _scaled_reader(*_checked(coded(pcm, "pcm"), check_sample_rate(sample_rate)))
+
+
+def _scaled_reader(samples: npt.NDArray[Any], channel_axis: int | None) -> tuple[int, Reader]:
     if samples.dtype.kind == "f":
         _check_floats(samples)
-    # In blocks, as an hour of it takes 220 MB in float32 already.
-    mono = np.empty(_frame_count(samples, channel_axis), dtype=np.float32)
-    for start in range(0, len(mono), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        block = samples[:, part] if channel_axis == 0 else samples[part]
-        mono[part] = _scaled_block(block, channel_axis)
-    return mono
+
+    def read(start: int, stop: int) -> npt.NDArray[np.float32]:
+        part = slice(start, stop)
+        # The state of numpy's error handling is the caller's; with "raise" an underflow to zero would escape.
+        with np.errstate(all="ignore"):
+            block = _scaled_block(samples[:, part] if channel_axis == 0 else samples[part], channel_axis)
+            return np.asarray(block, dtype=np.float32)
+
+    return _frame_count(samples, channel_axis), read
 
 
 def _scaled_block(samples: npt.NDArray[Any], channel_axis: int | None) -> npt.NDArray[Any]:
