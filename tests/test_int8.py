@@ -64,7 +64,7 @@ def test_prints_of_both_encoders_compare(voices: Voices) -> None:
     assert quick.encoder is default_encoder("onnx-int8")
     for audios in voices.values():
         expected, found = exact.identify(audios[1], k=3), quick.identify(audios[1], k=3)
-        assert [match.caller_id for match in found][0] == expected[0].caller_id
+        assert found[0].caller_id == expected[0].caller_id
         for match, other in zip(found, expected, strict=True):
             assert match.similarity == pytest.approx(other.similarity, abs=0.02)
 

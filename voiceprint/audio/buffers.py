@@ -132,6 +132,20 @@ def check_sample_rate(sample_rate: object) -> int:
     return rate
 
 
+def check_channel(channel: object, count: int) -> int:
+    """Give the index of one of `count` channels as an int.
+
+    Raises:
+        InvalidAudioError: there is no such channel.
+    """
+    if isinstance(channel, bool) or not isinstance(channel, int | np.integer) or not 0 <= channel < count:
+        there = "1 channel: 0" if count == 1 else f"{count} channels: one of 0 to {count - 1}"
+        raise InvalidAudioError(
+            f"channel is {_shown(channel)}, and the audio has {there}, or None for all, is allowed"
+        )
+    return int(channel)
+
+
 def resample(mono: npt.NDArray[np.float32], rate: int, target: int) -> npt.NDArray[np.float32]:
     """Resample float32[n] from `rate` to `target` Hz by soxr; at least one sample, clipped to [-1, 1]."""
     import soxr
@@ -152,12 +166,7 @@ def _opened(
     encoding = check_encoding(encoding)
     samples, channel_axis = _checked(coded(audio_buffer, encoding), rate)
     if channel is not None:
-        count = 1 if channel_axis is None else samples.shape[channel_axis]
-        if isinstance(channel, bool) or not isinstance(channel, int | np.integer) or not 0 <= channel < count:
-            there = "1 channel: 0" if count == 1 else f"{count} channels: one of 0 to {count - 1}"
-            raise InvalidAudioError(
-                f"channel is {_shown(channel)}, and the audio has {there}, or None for all, is allowed"
-            )
+        channel = check_channel(channel, 1 if channel_axis is None else samples.shape[channel_axis])
         if channel_axis is not None:
             samples, channel_axis = np.moveaxis(samples, channel_axis, 0)[channel], None
     # Only now: what was refused for its length, or not chosen, is not worth decoding.

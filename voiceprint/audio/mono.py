@@ -19,8 +19,8 @@ _BLOCK_S: Final = 15  # resampled together
 class Mono:
     """What `to_mono` gives, of which `audio[start:stop]` is made when it is asked for, to the same values.
 
-    pcm: as from `buffers.as_pcm`, float or integer, any channels, of more than a few samples. Meant to be read forwards, as each step
-    back begins the resampling anew; and by one thread.
+    pcm: as from `buffers.as_pcm`, of more than a few samples. Meant to be read forwards, as each step back
+    begins the resampling anew; and by one thread.
     """
 
     def __init__(
