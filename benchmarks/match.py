@@ -26,8 +26,8 @@ from results_file import RESULTS, keep
 from rich.console import Console
 from rich.table import Table
 
+import voiceprint.embedding
 import voiceprint.index
-import voiceprint.recognizer
 from voiceprint import OpusAgentVoiceRecognizer, SQLiteStorage, load_audio
 from voiceprint.encoder import default_encoder
 
@@ -143,7 +143,7 @@ def measure(storage: SQLiteStorage, rounds: int) -> dict[str, Any]:
 def instrumented(storage: SQLiteStorage) -> Stages:
     """Stages around all that a match calls."""
     stages = Stages()
-    stages.wrap(voiceprint.recognizer, "audio", "assess", "to_mono")
+    stages.wrap(voiceprint.embedding, "audio", "assess", "to_mono")
     stages.wrap(default_encoder(), "encoder", "embed")
     stages.wrap(storage, "sync", "identity", "revision", "changes", "scan")
     stages.wrap(voiceprint.index.VectorIndex, "search", "search")

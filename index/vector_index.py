@@ -18,8 +18,9 @@ from voiceprint.index.errors import IndexCorruptError
 from voiceprint.index.locks import ReadWriteLock
 from voiceprint.index.rows import Rows
 from voiceprint.index.snapshot import MAX_DIMENSION, SnapshotReader, SnapshotWriter
+from voiceprint.index.snapshot_parts import approximation_from, approximation_to
 from voiceprint.index.threads import limited
-from voiceprint.index.training import Aim, Approximation, Trainer, approximation_from, approximation_to
+from voiceprint.index.training import Aim, Approximation, Trainer
 
 EXACT_UP_TO = 20_000
 """Vectors up to which comparing with all is as fast as anything else."""

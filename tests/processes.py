@@ -37,6 +37,19 @@ while True:
     print(n, flush=True)
     n += 1
 """
+# Stores so many voiceprints at once where files may grow to so many bytes, and then one alone.
+FILLING = """
+import resource
+from voiceprint import StorageUnavailableError
+sys.dont_write_bytecode = True
+size, prints = map(int, argument.split())
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+try:
+    storage.save_many([voiceprint(f"c{n}", n) for n in range(prints)])
+except StorageUnavailableError:
+    print("told", storage.count())
+storage.save(voiceprint("late", 1))
+"""
 # Opens the store at a URL, and is killed at the given commit of its adoption, before or after it.
 KILLED_WHILE_ADOPTING = """
 import os, signal, sys
@@ -71,6 +84,44 @@ def finish(process: subprocess.Popen[str], timeout: float = 60) -> str:
     said, _ = process.communicate(timeout=timeout)
     assert process.returncode == 0
     return said
+
+
+def fill_disk(url: str, size: int, prints: int) -> str:
+    """Store more at once than files of so many bytes take, and then one caller, `late`, who finds room.
+
+    Gives "told", and how many voiceprints the store held after it had told of the failure.
+    """
+    return finish(start(url, FILLING, f"{size} {prints}"))
+
+
+def fork_while_threads_write(storage: Storage, threads: int) -> None:
+    """Fork children that read and write, one after the other, while threads of this process write."""
+    storage.save(voiceprint())
+    done = threading.Event()
+
+    def busy() -> None:
+        n = 0
+        while not done.is_set():
+            storage.save(voiceprint("parent", n))
+            n += 1
+
+    def work(number: int) -> None:
+        assert storage.get("alice") is not None
+        storage.save(voiceprint(f"child {number}"))
+        assert storage.get(f"child {number}") is not None
+
+    writers = [threading.Thread(target=busy) for _ in range(threads)]
+    for writer in writers:
+        writer.start()
+    try:
+        for number in range(8):
+            in_child(lambda number=number: work(number))
+    finally:
+        done.set()
+        for writer in writers:
+            writer.join()
+    assert {f"child {n}" for n in range(8)} <= set(state(storage))
+    assert storage.check() == []
 
 
 def kill_writers(new_store: Callable[[], str], crashes: int) -> None:

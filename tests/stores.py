@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -136,6 +136,25 @@ def assert_same_embeddings(
     assert sorted(one) == sorted(other)
     for id_ in one:
         assert np.array_equal(one[id_], other[id_])
+
+
+def uses(storage: Storage, secret: str) -> list[Callable[[], object]]:
+    """Most of what can be asked of a store with the caller alice; nothing of it may tell the secret."""
+    return [
+        lambda: storage.save(voiceprint("bob", 5, metadata={"secret": secret})),
+        lambda: storage.save_many([voiceprint("alice", n, metadata={"secret": secret}) for n in range(2)]),
+        lambda: storage.restore_many([]) or storage.delete("bob"),
+        lambda: storage.update_metadata("alice", {"secret": secret}),
+        lambda: storage.touch("alice"),
+        lambda: storage.get("alice"),
+        lambda: storage.get_many([1]),
+        lambda: storage.callers(),
+        lambda: storage.count(),
+        lambda: storage.count_callers(),
+        lambda: storage.revision(),
+        lambda: storage.changes(0),
+        lambda: list(storage.scan()),
+    ]
 
 
 def ids_of(voiceprints: Iterable[Voiceprint]) -> list[int | None]:

@@ -20,7 +20,7 @@ from voiceprint import (
     StorageError,
     Voiceprint,
 )
-from voiceprint.recognizer import ENROLMENT_BATCH
+from voiceprint.enrolment import ENROLMENT_BATCH
 
 
 def test_results_come_in_order_whatever_is_wrong_in_the_middle(

@@ -23,7 +23,7 @@ import soundfile
 import sqlalchemy.exc
 from redis.cluster import RedisCluster
 from redis_server import RedisServer, free_port, fresh_database, shared_server
-from stores import unit, voiceprint
+from stores import unit, uses, voiceprint
 
 from voiceprint import (
     InvalidAudioError,
@@ -33,12 +33,10 @@ from voiceprint import (
     StorageCorruptError,
     StorageError,
     StorageUnavailableError,
-    Voiceprint,
     VoiceprintError,
 )
 from voiceprint.audio import load_audio
 from voiceprint.gallery import Gallery
-from voiceprint.storage import Storage
 
 SECRET = "born in 1970"
 SAMPLE = Path(__file__).parent.parent / "examples" / "voices" / "amara" / "1.flac"
@@ -89,24 +87,6 @@ def assert_arrives(use: Callable[[], object], kind: type[VoiceprintError], cause
         assert "\\x" not in text
 
 
-def uses(storage: Storage) -> list[Callable[[], object]]:
-    return [
-        lambda: storage.save(Voiceprint("bob", unit(5), {"secret": SECRET})),
-        lambda: storage.save_many([Voiceprint("alice", unit(n), {"secret": SECRET}) for n in range(2)]),
-        lambda: storage.restore_many([]) or storage.delete("alice"),
-        lambda: storage.update_metadata("alice", {"secret": SECRET}),
-        lambda: storage.touch("alice"),
-        lambda: storage.get("alice"),
-        lambda: storage.get_many([1]),
-        lambda: storage.callers(),
-        lambda: storage.count(),
-        lambda: storage.count_callers(),
-        lambda: storage.revision(),
-        lambda: storage.changes(0),
-        lambda: list(storage.scan()),
-    ]
-
-
 # SQLite, by the cursor that SQLAlchemy and the store run their statements on
 
 
@@ -154,7 +134,7 @@ def test_every_error_of_sqlite_arrives_as_one_of_ours(
     with SQLiteStorage(tmp_path / "a.db") as storage:
         storage.save(voiceprint("alice"))
         failing.error = kind("some reason")
-        for use in uses(storage):
+        for use in uses(storage, SECRET):
             assert_arrives(use, StorageError, sqlalchemy.exc.DBAPIError)
         with pytest.raises(StorageError, match="some reason") as caught:
             storage.get("alice")
@@ -182,7 +162,7 @@ def test_every_error_of_sqlalchemy_arrives_as_one_of_ours(
             failing.error = driver("some reason")
         else:
             failing.error = raised(kind, "some reason")
-        for use in uses(storage):
+        for use in uses(storage, SECRET):
             assert_arrives(use, StorageError, kind)
         failing.error = None
         assert storage.check() == []
@@ -212,7 +192,7 @@ def test_what_sqlite_says_decides_which_error_it_is(
     with SQLiteStorage(tmp_path / "a.db") as storage:
         storage.save(voiceprint("alice"))
         failing.error = sqlite3.OperationalError(said)
-        for use in uses(storage):
+        for use in uses(storage, SECRET):
             assert_arrives(use, kind, sqlalchemy.exc.OperationalError)
 
 
@@ -254,7 +234,7 @@ def test_every_error_of_redis_arrives_as_one_of_ours(reading: Failing, kind: typ
     with shared_server().client(fresh_database()) as client, RedisStorage(client) as storage:
         storage.save(voiceprint("alice"))
         reading.error = raised(kind, f"WHAT {SECRET}")
-        for use in [*uses(storage), storage.check, lambda: RedisStorage(client)]:
+        for use in [*uses(storage, SECRET), storage.check, lambda: RedisStorage(client)]:
             assert_arrives(use, StorageError, kind)
         reading.error = None
         storage.save(voiceprint("alice"))
@@ -272,7 +252,7 @@ def test_every_error_of_a_cluster_arrives_as_one_of_ours(
         # As the client parses them out of an answer.
         error.host, error.port, error.node_addr, error.slot_id = "127.0.0.1", 1, ("127.0.0.1", 1), 0  # type: ignore[attr-defined]
         # After tries of its own the client gives up with another of its errors, or with a mistake of its own.
-        for use in uses(storage):
+        for use in uses(storage, SECRET):
             assert_arrives(use, StorageError, (*REDIS, OSError, AttributeError))
         reading.error = None
     with RedisCluster(host="127.0.0.1", port=node.port) as client, RedisStorage(client) as storage:

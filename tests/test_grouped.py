@@ -16,8 +16,8 @@ import pytest
 from voices import BandEncoder, Voices, saved
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig
+from voiceprint.enrolment import EMBEDDED_TOGETHER
 from voiceprint.grouped import Grouped
-from voiceprint.recognizer import EMBEDDED_TOGETHER
 
 
 class Doubler:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.errors import StorageCorruptError, VoiceprintError
+from voiceprint.errors import InvalidArgumentError, StorageCorruptError, VoiceprintError
 from voiceprint.models import Finding, Voiceprint
 from voiceprint.shared import Shared
 from voiceprint.snapshots import NO_SNAPSHOT, IndexSettings, SnapshotKeeper, Stamp, snapshot_path
@@ -173,6 +173,17 @@ class Gallery:
         with self._sync_lock:
             self._state = self._built(storage, storage.identity(), progress)
         index = self.synchronised(storage)
+        index.wait()
+        self.write_snapshot(storage)
+        return index
+
+    def tune(self, storage: Storage, recall: float | None) -> VectorIndex:
+        """Measure anew how much of the index a search has to look at, and write the snapshot."""
+        index = self.synchronised(storage)
+        try:
+            index.tune(recall)
+        except ValueError as error:
+            raise InvalidArgumentError(str(error)) from None
         index.wait()
         self.write_snapshot(storage)
         return index

@@ -3,66 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import (
-    MIXED,
-    SAMPLE_RATE,
-    AudioBuffer,
-    AudioQuality,
-    Encoding,
-    as_pcm,
-    assess,
-    to_mono,
-    warn_if_mixed,
-)
+from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Encoding, as_pcm, warn_if_mixed
 from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.embedding import Embedder
 from voiceprint.encoder import Encoder, default_encoder
-from voiceprint.encoder.workers import cores
-from voiceprint.errors import (
-    AudioQualityError,
-    CallerNotFoundError,
-    DisabledError,
-    EncoderError,
-    InvalidArgumentError,
-    StorageUnavailableError,
-    VoiceprintError,
-)
+from voiceprint.enrolment import Enrolment, Sample
+from voiceprint.errors import InvalidArgumentError, VoiceprintError
 from voiceprint.gallery import Gallery, rank
-from voiceprint.grouped import Grouped
+from voiceprint.matching import Matcher, check_candidates, check_count, check_threshold
 from voiceprint.models import Caller, Finding, Match, Verification, Voiceprint
 from voiceprint.snapshots import IndexSettings
 from voiceprint.storage import Storage, configured_storage
 from voiceprint.storage.base import Progress
-from voiceprint.validation import check_caller_id, check_metadata, shown, unit_vector
+from voiceprint.validation import shown
 
 if TYPE_CHECKING:
     from voiceprint.index import IndexStatus
     from voiceprint.streaming import CallStream
 
 __all__ = ["OpusAgentVoiceRecognizer"]
-
-logger = logging.getLogger(__name__)
-
-# Net speech that a probe needs, in seconds: below it the embedding says little about the speaker.
-MIN_PROBE_SPEECH_S = 1.0
-
-# Enrolments that `enroll_many` stores in one change: a crash loses at most these, and a store that
-# writes all it holds with every change is not slowed down by a long list.
-ENROLMENT_BATCH = 64
-
-# Samples that `enroll_many` embeds in one go: so many, or so many seconds of them.
-EMBEDDED_TOGETHER = 8
-EMBEDDED_TOGETHER_S = 120.0
-
-Sample = tuple[str, AudioBuffer, dict[str, Any] | None]
-CheckedSample = tuple[str, NDArray[Any], dict[str, Any] | None]
 
 
 class OpusAgentVoiceRecognizer:
@@ -122,9 +88,9 @@ class OpusAgentVoiceRecognizer:
 
         Any amount of speech will do; without speech, `AudioQualityError`. Raises `DisabledError`.
         """
-        self._check_enabled()
+        self._embedder.check_enabled()
         audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-        embedding = self._embed(audio, sample_rate)
+        embedding = self._embedder.embed(audio, sample_rate)
         warn_if_mixed(audio, sample_rate)
         return embedding
 
@@ -152,75 +118,6 @@ class OpusAgentVoiceRecognizer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _embed(self, audio_buffer: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
-        audio = to_mono(audio_buffer, sample_rate, self.encoder.sample_rate)
-        try:
-            return self._checked(self.encoder.embed(audio))
-        except EncoderError:
-            quality = assess(audio_buffer, sample_rate=sample_rate)
-            if quality.net_speech_s > 0:
-                raise
-            # The encoder's word for it is not the caller's: the audio is at fault, and may be retried.
-            raise AudioQualityError(
-                f"The audio ({quality.duration_s:.1f} s) holds no speech: nothing can be told of a voice.",
-                quality,
-            ) from None
-
-    def _checked(self, answer: Any) -> NDArray[np.float32]:
-        """What the encoder gave, if it is an embedding."""
-        try:
-            embedding = unit_vector(answer)
-        except InvalidArgumentError as error:
-            raise EncoderError(f"The encoder {self.encoder.name!r} failed: {error}") from error
-        if embedding.size != self.encoder.dimension:
-            raise EncoderError(
-                f"The encoder {self.encoder.name!r} gave {embedding.size} values: it has the dimension "
-                f"{self.encoder.dimension}."
-            )
-        return embedding
-
-    def _check_enrollable(self, audio_buffer: NDArray[Any], sample_rate: int) -> None:
-        """Refuse audio that is too short or not good enough to enrol."""
-        quality = assess(audio_buffer, sample_rate=sample_rate)
-        needed = self.config.enrollment_duration
-        if quality.duration_s < needed:
-            raise AudioQualityError(
-                f"Enrolment needs {needed:g} s of audio, and this is {quality.duration_s:.2f} s: record "
-                f"{needed - quality.duration_s:.1f} s more, or set VOICE_ENROLLMENT_DURATION.",
-                quality,
-            )
-        self._check_quality(quality)
-
-    def _probe(self, audio_buffer: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
-        """The embedding, of audio that is good enough to be matched."""
-        quality = assess(audio_buffer, sample_rate=sample_rate)
-        if quality.net_speech_s < MIN_PROBE_SPEECH_S:
-            raise AudioQualityError(
-                f"Matching needs {MIN_PROBE_SPEECH_S:g} s of speech, and this audio holds "
-                f"{quality.net_speech_s:.1f} s: wait for the caller to say more.",
-                quality,
-            )
-        self._check_quality(quality)
-        return self._embed(audio_buffer, sample_rate)
-
-    def _check_quality(self, quality: AudioQuality) -> None:
-        if "channels_differ" in quality.feedback:
-            logger.warning(MIXED)
-        minimum = self.config.min_audio_quality
-        if quality.score < minimum:
-            raise AudioQualityError(
-                f"The audio quality is {quality.score:.2f}, and {minimum:g} is needed "
-                f"({', '.join(quality.feedback) or 'poor in all respects'}): record again, "
-                "or set VOICE_MIN_AUDIO_QUALITY.",
-                quality,
-            )
-
-    def _check_enabled(self) -> None:
-        if not self.config.fingerprinting_enabled:
-            raise DisabledError(
-                "Voice fingerprinting is off: set VOICE_FINGERPRINTING_ENABLED=true to use it."
-            )
-
     # Enrolment
 
     def enroll_caller(
@@ -240,29 +137,7 @@ class OpusAgentVoiceRecognizer:
         `max_voiceprints_per_caller` the caller's oldest print is replaced. Raises `DisabledError`,
         `InvalidArgumentError` for a caller id or metadata that cannot be stored.
         """
-        sample = self._checked_sample((caller_id, audio_buffer, metadata), sample_rate, encoding, channel)
-        voiceprint = self._voiceprint(sample, self._embed(sample[1], sample_rate))
-        return self.storage.save(voiceprint, max_voiceprints=self.config.max_voiceprints_per_caller)
-
-    def _checked_sample(
-        self, sample: Any, sample_rate: int, encoding: Encoding, channel: int | None
-    ) -> CheckedSample:
-        """The sample with its audio as numbers; whatever can be refused is, before the costly part."""
-        self._check_enabled()
-        try:
-            caller_id, audio_buffer, metadata = sample
-        except (TypeError, ValueError):  # not three things
-            raise InvalidArgumentError(
-                "A sample is a tuple of caller_id, audio and metadata (or None)."
-            ) from None
-        caller_id, metadata = check_caller_id(caller_id), check_metadata(metadata)
-        audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-        self._check_enrollable(audio, sample_rate)
-        return caller_id, audio, metadata
-
-    def _voiceprint(self, sample: CheckedSample, embedding: NDArray[np.float32]) -> Voiceprint:
-        caller_id, _, metadata = sample
-        return Voiceprint(caller_id, embedding, metadata, encoder=self.encoder.name)
+        return self._enrolment(sample_rate, encoding, channel).enroll((caller_id, audio_buffer, metadata))
 
     def enroll_many(
         self,
@@ -278,88 +153,7 @@ class OpusAgentVoiceRecognizer:
         each of those gets its error. Works with `encoder_threads` threads, and reads only some samples ahead
         of them: `samples` may be a generator that loads one file after the other.
         """
-        results: list[Voiceprint | VoiceprintError] = []
-        waiting: dict[int, Voiceprint] = {}  # by place in `results`
-
-        def store() -> None:
-            for place, result in zip(waiting, self._store([*waiting.values()]), strict=True):
-                results[place] = result
-            waiting.clear()
-
-        def take(result: Voiceprint | VoiceprintError) -> None:
-            if isinstance(result, Voiceprint):
-                waiting[len(results)] = result
-            results.append(result)
-            if len(waiting) == ENROLMENT_BATCH:
-                store()
-
-        work: Grouped[Sample, Voiceprint | VoiceprintError] = Grouped(
-            lambda group: self._voiceprints(group, sample_rate, encoding, channel),
-            take,
-            cost=lambda sample: _seconds(sample, sample_rate),
-            most=EMBEDDED_TOGETHER,
-            largest=EMBEDDED_TOGETHER_S,
-            threads=self.config.encoder_threads or cores(),
-        )
-        try:
-            work.run(samples)
-        finally:  # also when `samples` itself fails midway: what was given before is not lost
-            if waiting:
-                store()
-        return results
-
-    def _voiceprints(
-        self, samples: list[Sample], sample_rate: int, encoding: Encoding, channel: int | None
-    ) -> list[Voiceprint | VoiceprintError]:
-        """The voiceprint of each sample, or why there is none."""
-        results: list[Voiceprint | VoiceprintError | None] = []
-        good: dict[int, CheckedSample] = {}  # by place in `results`
-        for sample in samples:
-            try:
-                good[len(results)] = self._checked_sample(sample, sample_rate, encoding, channel)
-            except VoiceprintError as error:
-                results.append(error)
-            else:
-                results.append(None)
-        embeddings = self._embed_together([sample[1] for sample in good.values()], sample_rate)
-        for place, embedding in zip(good, embeddings, strict=True):
-            if isinstance(embedding, VoiceprintError):
-                results[place] = embedding
-            else:
-                results[place] = self._voiceprint(good[place], embedding)
-        return cast("list[Voiceprint | VoiceprintError]", results)
-
-    def _embed_together(
-        self, buffers: list[NDArray[Any]], sample_rate: int
-    ) -> list[NDArray[np.float32] | VoiceprintError]:
-        if len(buffers) > 1:
-            audios = [to_mono(buffer, sample_rate, self.encoder.sample_rate) for buffer in buffers]
-            try:
-                answers = self.encoder.embed_batch(audios)
-                return [self._checked(answer) for _, answer in zip(buffers, answers, strict=True)]
-            except (EncoderError, ValueError):  # ValueError: not so many answers
-                logger.debug("A group of %d could not be embedded: now one by one.", len(buffers))
-        # One, or one of them has no embedding, which is its own result and not that of the others.
-        results: list[NDArray[np.float32] | VoiceprintError] = []
-        for buffer in buffers:
-            try:
-                results.append(self._embed(buffer, sample_rate))
-            except VoiceprintError as error:
-                results.append(error)
-        return results
-
-    def _store(self, voiceprints: list[Voiceprint]) -> list[Voiceprint | VoiceprintError]:
-        """Store them in one change; where that fails, give the error in the place of each that it hit."""
-        limit = self.config.max_voiceprints_per_caller
-        try:
-            return [*self.storage.save_many(voiceprints, max_voiceprints=limit)]
-        except InvalidArgumentError as error:
-            # One of them, such as a caller whose metadata became too large, and all were refused.
-            if len(voiceprints) == 1:
-                return [error]
-            return [result for voiceprint in voiceprints for result in self._store([voiceprint])]
-        except VoiceprintError as error:
-            return [error] * len(voiceprints)
+        return self._enrolment(sample_rate, encoding, channel).enroll_many(samples)
 
     # Identification
 
@@ -383,7 +177,7 @@ class OpusAgentVoiceRecognizer:
         if not matches or not matches[0].accepted:
             return None
         best = matches[0]
-        self._touch(best.caller_id)
+        self._matcher.touch(best.caller_id)
         return best.caller_id, best.similarity, best.metadata
 
     def identify(
@@ -405,29 +199,11 @@ class OpusAgentVoiceRecognizer:
         """
         if not self.config.fingerprinting_enabled:
             return []
-        k, limit = self._count(k), self._threshold(threshold)
+        k, limit = check_count(k), self._threshold(threshold)
         audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-        callers = None if candidates is None else self._candidates(candidates)
-        return self._nearest(self._probe(audio, sample_rate), k, limit, callers)
-
-    def _nearest(
-        self, probe: NDArray[np.float32], k: int, limit: float, callers: list[Caller] | None
-    ) -> list[Match]:
-        """The k nearest of these callers; of all if None."""
-        if callers is None:
-            ranked = self._current_gallery().best(self.storage, probe, k)
-        else:
-            ranked = rank(probe, [print_ for caller in callers for print_ in self._prints(caller)])[:k]
-        return [
-            Match(
-                caller_id=scored.voiceprint.caller_id,
-                similarity=scored.similarity,
-                metadata=scored.voiceprint.metadata,
-                voiceprint_id=cast(int, scored.voiceprint.id),  # every stored print has one
-                accepted=scored.similarity >= limit,
-            )
-            for scored in ranked
-        ]
+        matcher = self._matcher
+        callers = None if candidates is None else matcher.enrolled(check_candidates(candidates))
+        return matcher.nearest(self._embedder.probe(audio, sample_rate), k, limit, callers)
 
     def verify_caller(
         self,
@@ -443,18 +219,14 @@ class OpusAgentVoiceRecognizer:
         Raises `CallerNotFoundError` for a caller who is not enrolled, and `DisabledError`. An accepted
         verification moves the caller's `last_seen`.
         """
-        self._check_enabled()
-        caller = self.storage.get(caller_id)
-        prints = self._prints(caller) if caller is not None else []
-        if not prints:
-            what = "enrolled" if caller is None else f"enrolled with the encoder {self.encoder.name!r}"
-            raise CallerNotFoundError(f"The caller {caller_id!r} is not {what}: enrol the caller first.")
+        self._embedder.check_enabled()
+        prints = self._matcher.prints(caller_id)
         audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-        best = rank(self._probe(audio, sample_rate), prints)[0]
+        best = rank(self._embedder.probe(audio, sample_rate), prints)[0]
         threshold = self.config.similarity_threshold
         accepted = best.similarity >= threshold
         if accepted:
-            self._touch(caller_id)
+            self._matcher.touch(caller_id)
         return Verification(
             caller_id=caller_id, accepted=accepted, similarity=best.similarity, threshold=threshold
         )
@@ -476,12 +248,14 @@ class OpusAgentVoiceRecognizer:
         """
         from voiceprint.streaming import CallStream  # here, as it needs the network's modules
 
-        count, ids = self._count(k), None if candidates is None else self._ids(candidates)
+        count, ids = check_count(k), None if candidates is None else check_candidates(candidates)
         self._threshold(threshold)
 
         def search(total: NDArray[Any], wanted: int) -> list[Match]:
-            callers = None if ids is None else self._candidates(ids)
-            return self._nearest(self._checked(total), wanted, self._threshold(threshold), callers)
+            matcher = self._matcher
+            callers = None if ids is None else matcher.enrolled(ids)
+            probe = self._embedder.checked(total)
+            return matcher.nearest(probe, wanted, self._threshold(threshold), callers)
 
         return CallStream(
             sample_rate=sample_rate,
@@ -492,55 +266,8 @@ class OpusAgentVoiceRecognizer:
             config=self.config,
             limit=lambda: self._threshold(threshold),
             search=search,
-            touch=self._touch,
+            touch=self._matcher.touch,
         )
-
-    def _current_gallery(self) -> Gallery:
-        # Asked for at each use, as after a fork it is another; kept, so that it lasts while this does.
-        config = self.config
-        settings = IndexSettings(config.index_path, config.index_recall, config.index_threads)
-        self._gallery = Gallery.shared(self.storage, self.encoder.name, self.encoder.dimension, settings)
-        return self._gallery
-
-    def _count(self, k: int) -> int:
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise InvalidArgumentError(f"k is {shown(k)}: a whole number from 1 is allowed.")
-        return int(k)
-
-    def _threshold(self, threshold: float | None) -> float:
-        if threshold is None:
-            return self.config.similarity_threshold
-        if (
-            isinstance(threshold, bool)
-            or not isinstance(threshold, int | float | np.number)
-            or not 0 <= threshold <= 1
-        ):
-            raise InvalidArgumentError(
-                f"The threshold is {shown(threshold)}: a number from 0 to 1 is allowed."
-            )
-        return float(threshold)
-
-    def _candidates(self, candidates: Iterable[str]) -> list[Caller]:
-        found = (self.storage.get(caller_id) for caller_id in self._ids(candidates))
-        return [caller for caller in found if caller is not None]
-
-    def _ids(self, candidates: Iterable[str]) -> list[str]:
-        if isinstance(candidates, str) or not isinstance(candidates, Iterable):
-            raise InvalidArgumentError(
-                f"candidates is one {type(candidates).__name__}: give a list of caller ids."
-            )
-        return [*dict.fromkeys(check_caller_id(caller_id) for caller_id in candidates)]
-
-    def _prints(self, caller: Caller) -> list[Voiceprint]:
-        # Embeddings of different encoders are never compared.
-        return [print_ for print_ in caller.voiceprints if print_.encoder == self.encoder.name]
-
-    def _touch(self, caller_id: str) -> None:
-        try:
-            self.storage.touch(caller_id)
-        except StorageUnavailableError as error:
-            # The call has its answer; a store that can be read but not written must not take it away.
-            logger.warning("last_seen of a matched caller could not be stored: %s", error)
 
     # Callers
 
@@ -587,15 +314,7 @@ class OpusAgentVoiceRecognizer:
         recall: share of searches that are to find the most similar voiceprint of all, above 0, up to 1;
         None keeps `index_recall`. It lasts until the index is next built or read.
         """
-        gallery = self._current_gallery()
-        index = gallery.synchronised(self.storage)
-        try:
-            index.tune(recall)
-        except ValueError as error:
-            raise InvalidArgumentError(str(error)) from None
-        index.wait()
-        gallery.write_snapshot(self.storage)
-        return index.status()
+        return self._current_gallery().tune(self.storage, recall).status()
 
     def snapshot_path(self) -> Path | None:
         """Where the index's snapshot lies; None where none is kept."""
@@ -660,11 +379,32 @@ class OpusAgentVoiceRecognizer:
             candidates=candidates,
         )
 
+    # Its parts, made anew at each use, as its attributes may have been given new values
 
-def _seconds(sample: Any, sample_rate: Any) -> float:
-    """About how much audio is in a sample that nobody has checked yet."""
-    try:
-        size = len(sample[1]) if isinstance(sample[1], bytes | bytearray) else sample[1].nbytes
-        return float(size / (4.0 * sample_rate))
-    except (TypeError, AttributeError, LookupError, ArithmeticError):
-        return 0.0
+    @property
+    def _embedder(self) -> Embedder:
+        return Embedder(self.encoder, self.config)
+
+    def _enrolment(self, sample_rate: int, encoding: Encoding, channel: int | None) -> Enrolment:
+        return Enrolment(
+            self.storage,
+            self._embedder,
+            self.config,
+            sample_rate=sample_rate,
+            encoding=encoding,
+            channel=channel,
+        )
+
+    @property
+    def _matcher(self) -> Matcher:
+        return Matcher(self.storage, self.encoder.name, self._current_gallery)
+
+    def _current_gallery(self) -> Gallery:
+        # Asked for at each use, as after a fork it is another; kept, so that it lasts while this does.
+        config = self.config
+        settings = IndexSettings(config.index_path, config.index_recall, config.index_threads)
+        self._gallery = Gallery.shared(self.storage, self.encoder.name, self.encoder.dimension, settings)
+        return self._gallery
+
+    def _threshold(self, threshold: float | None) -> float:
+        return self.config.similarity_threshold if threshold is None else check_threshold(threshold)

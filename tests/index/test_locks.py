@@ -9,53 +9,53 @@ import pytest
 from voiceprint.index.locks import ReadWriteLock
 
 
+class Turns:
+    """A lock, and the order in which readers and writers had it."""
+
+    def __init__(self) -> None:
+        self.lock = ReadWriteLock()
+        self.order: list[str] = []
+
+    def read(self) -> None:
+        with self.lock.reading():
+            self.order.append("reader")
+
+    def write(self) -> None:
+        with self.lock.writing():
+            self.order.append("writer")
+
+
 def test_readers_that_wait_come_before_the_next_writer() -> None:
-    lock, order = ReadWriteLock(), []
-
-    def read() -> None:
-        with lock.reading():
-            order.append("reader")
-
-    def write() -> None:
-        with lock.writing():
-            order.append("writer")
-
+    turns = Turns()
+    lock = turns.lock
     with lock.writing():
-        readers = [threading.Thread(target=read) for _ in range(3)]
-        writers = [threading.Thread(target=write) for _ in range(2)]
+        readers = [threading.Thread(target=turns.read) for _ in range(3)]
+        writers = [threading.Thread(target=turns.write) for _ in range(2)]
         for thread in writers + readers:
             thread.start()
         while lock._readers_waiting < 3 or lock._writers_waiting < 2:
             pass
     for thread in writers + readers:
         thread.join(30)
-    assert order == ["reader"] * 3 + ["writer"] * 2
+    assert turns.order == ["reader"] * 3 + ["writer"] * 2
 
 
 def test_a_writer_that_waits_comes_before_later_readers() -> None:
-    lock, order = ReadWriteLock(), []
-
-    def read() -> None:
-        with lock.reading():
-            order.append("reader")
-
-    def write() -> None:
-        with lock.writing():
-            order.append("writer")
-
+    turns = Turns()
+    lock = turns.lock
     with lock.reading():
-        writer = threading.Thread(target=write)
+        writer = threading.Thread(target=turns.write)
         writer.start()
         while not lock._writers_waiting:
             pass
-        reader = threading.Thread(target=read)
+        reader = threading.Thread(target=turns.read)
         reader.start()
         while not lock._readers_waiting:
             pass
-        assert order == []
+        assert turns.order == []
     for thread in (writer, reader):
         thread.join(30)
-    assert order == ["writer", "reader"]
+    assert turns.order == ["writer", "reader"]
 
 
 def test_a_reader_that_is_interrupted_while_it_waits_blocks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
-import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
+from processes import fill_disk
 from stores import Follower, forget_json_files, state, voiceprint
 
 from voiceprint import JSONStorage, StorageUnavailableError
@@ -74,37 +71,10 @@ def test_a_change_that_the_disk_did_not_confirm_is_told_and_known(
     assert list(state(JSONStorage(path))) == ["alice", "bob"]
 
 
-LIMITED = """
-import sys
-from voiceprint import JSONStorage, StorageUnavailableError
-sys.path.insert(0, sys.argv[2])
-from stores import voiceprint
-storage = JSONStorage(sys.argv[1])
-try:
-    storage.save_many([voiceprint(f"c{n}", n) for n in range(100)])
-except StorageUnavailableError as error:
-    print("told", storage.count())
-storage.save(voiceprint("bob", 1))
-"""
-
-
 def test_a_file_size_limit_is_told_and_leaves_the_old_state(path: Path) -> None:
     JSONStorage(path).save(voiceprint())
-
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(path), str(Path(__file__).parent.parent)],
-        capture_output=True,
-        text=True,
-        preexec_fn=limit,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["told", "1"]
-    assert list(state(JSONStorage(path))) == ["alice", "bob"]
+    assert fill_disk(f"json:{path}", 50_000, 100).split() == ["told", "1"]
+    assert list(state(JSONStorage(path))) == ["alice", "late"]
 
 
 def test_what_killed_writers_left_is_removed_by_the_next_writer_and_no_more(path: Path) -> None:

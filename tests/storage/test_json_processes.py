@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from itertools import count
 from pathlib import Path
 
 import pytest
-from processes import finish, in_child, kill_writers, start
+from processes import finish, fork_while_threads_write, in_child, kill_writers, start
 from stores import Follower, forget_json_files, state, voiceprint
 
 from voiceprint import JSONStorage
@@ -67,31 +66,7 @@ def test_every_acknowledged_save_survives_kill_9(tmp_path: Path, request: pytest
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_fork_while_other_threads_write_can_go_on(path: Path) -> None:
-    storage = JSONStorage(path)
-    storage.save(voiceprint())
-    done = threading.Event()
-
-    def busy() -> None:
-        n = 0
-        while not done.is_set():
-            storage.save(voiceprint("parent", n))
-            n += 1
-
-    def work(number: int) -> None:
-        assert storage.get("alice") is not None
-        storage.save(voiceprint(f"child {number}"))
-        assert storage.get(f"child {number}") is not None
-
-    thread = threading.Thread(target=busy)
-    thread.start()
-    try:
-        for number in range(8):
-            in_child(lambda number=number: work(number))
-    finally:
-        done.set()
-        thread.join()
-    assert {f"child {n}" for n in range(8)} <= set(state(storage))
-    assert storage.check() == []
+    fork_while_threads_write(JSONStorage(path), threads=1)
 
 
 def test_a_forked_child_follows_its_parent_without_rebuilding(path: Path) -> None:

@@ -12,7 +12,7 @@ import redis
 import redis.asyncio
 from redis import exceptions as redis_errors
 from redis_server import RedisServer, free_port
-from stores import Follower, state, unit, voiceprint
+from stores import Follower, state, unit, uses, voiceprint
 
 from voiceprint import (
     ConfigurationError,
@@ -28,23 +28,8 @@ from voiceprint.storage import configured_storage
 SECRET = "born in 1970"
 
 
-def _uses(storage: RedisStorage) -> list[Callable[[], Any]]:
-    return [
-        lambda: storage.save(voiceprint("bob")),
-        lambda: storage.delete("bob"),
-        lambda: storage.update_metadata("alice", {"a": SECRET}),
-        lambda: storage.touch("alice"),
-        lambda: storage.get("alice"),
-        lambda: storage.get_many([1]),
-        lambda: storage.callers(),
-        lambda: storage.count(),
-        lambda: storage.count_callers(),
-        lambda: storage.revision(),
-        lambda: storage.identity(),
-        lambda: storage.changes(0),
-        lambda: list(storage.scan()),
-        lambda: storage.check(),
-    ]
+def _uses(storage: RedisStorage) -> list[Callable[[], object]]:
+    return [*uses(storage, SECRET), storage.identity, storage.check]
 
 
 def _opened(server: RedisServer, timeout_s: float = 5.0, **settings: Any) -> RedisStorage:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ import numpy as np
 import pytest
 import sqlalchemy.exc
 from databases import dump, sql
+from processes import fill_disk
 from stores import Follower, state, unit, voiceprint
 
 from voiceprint import (
@@ -272,35 +269,9 @@ def test_a_full_database_is_told_and_leaves_the_old_state(
     assert list(_state_of(filled)) == ["alice", "bob", "carol"]
 
 
-LIMITED = """
-import sys
-from voiceprint import SQLiteStorage, StorageUnavailableError
-sys.path.insert(0, sys.argv[2])
-from stores import voiceprint
-storage = SQLiteStorage(sys.argv[1])
-try:
-    storage.save_many([voiceprint(f"c{n}", n) for n in range(1000)])
-except StorageUnavailableError as error:
-    print("told", storage.count())
-storage.save(voiceprint("carol", 1))
-"""
-
-
 def test_a_disk_that_takes_no_more_is_told_and_leaves_the_old_state(filled: Path) -> None:
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
-
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(filled), str(Path(__file__).parent.parent)],
-        capture_output=True,
-        text=True,
-        preexec_fn=limit,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["told", "3"]
-    assert list(_state_of(filled)) == ["alice", "bob", "carol"]
+    assert fill_disk(f"sqlite:{filled}", 300_000, 1000).split() == ["told", "3"]
+    assert list(_state_of(filled)) == ["alice", "bob", "late"]
 
 
 def test_a_writer_that_never_ends_is_told(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from processes import finish, in_child, kill_writers, start
+from processes import finish, fork_while_threads_write, in_child, kill_writers, start
 from stores import Follower, state, voiceprint
 
 from voiceprint import SQLiteStorage
@@ -84,34 +84,8 @@ def test_a_process_killed_while_it_creates_the_database_leaves_none_or_a_whole_o
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_fork_while_other_threads_write_can_go_on(path: Path) -> None:
-    storage = SQLiteStorage(path)
-    storage.save(voiceprint())
-    done = threading.Event()
-
-    def busy() -> None:
-        n = 0
-        while not done.is_set():
-            storage.save(voiceprint("parent", n))
-            n += 1
-
-    def work(number: int) -> None:
-        assert storage.get("alice") is not None
-        storage.save(voiceprint(f"child {number}"))
-        assert storage.get(f"child {number}") is not None
-
-    threads = [threading.Thread(target=busy) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        for number in range(8):
-            in_child(lambda number=number: work(number))
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
-    assert {f"child {n}" for n in range(8)} <= set(state(storage))
-    assert storage.check() == []
-    storage.close()
+    with SQLiteStorage(path) as storage:
+        fork_while_threads_write(storage, threads=2)
 
 
 def test_no_connection_crosses_a_fork(path: Path) -> None:

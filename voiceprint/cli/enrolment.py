@@ -61,10 +61,7 @@ def enroll(
     """
     fields = _parse_metadata(metadata or [])
     samples = [_Sample(caller_id, path, fields) for path in files]
-    with opened(store) as recognizer:
-        _enrol_all(recognizer, samples, lambda path: mono(path, encoding, rate, channel))
-        limit = recognizer.config.max_voiceprints_per_caller
-    _report(samples, limit, as_json)
+    _enrol(samples, lambda path: mono(path, encoding, rate, channel), store, as_json)
 
 
 def enroll_dir(
@@ -80,10 +77,7 @@ def enroll_dir(
     Exit code 1 when a file could not be enrolled; a table says which, and why.
     """
     samples = [_Sample(path.parent.name, path) for path in _audio_files(folder)]
-    with opened(store) as recognizer:
-        _enrol_all(recognizer, samples, lambda path: mono(path, encoding, rate, channel))
-        limit = recognizer.config.max_voiceprints_per_caller
-    _report(samples, limit, as_json)
+    _enrol(samples, lambda path: mono(path, encoding, rate, channel), store, as_json)
 
 
 def _parse_metadata(pairs: list[str]) -> dict[str, Any]:
@@ -106,6 +100,13 @@ def _audio_files(folder: Path) -> list[Path]:
             f"(or {', '.join(AUDIO_SUFFIXES[1:])})."
         )
     return files
+
+
+def _enrol(samples: list[_Sample], read: _Reader, store: str | None, as_json: bool) -> None:
+    with opened(store) as recognizer:
+        _enrol_all(recognizer, samples, read)
+        limit = recognizer.config.max_voiceprints_per_caller
+    _report(samples, limit, as_json)
 
 
 def _enrol_all(recognizer: OpusAgentVoiceRecognizer, samples: list[_Sample], read: _Reader) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio import AudioBuffer, AudioQuality, Encoding
+from voiceprint.embedding import MIN_PROBE_SPEECH_S
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.models import Match, StreamResult
 from voiceprint.streaming.decision import Decision
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.encoder import Encoder
 
-MIN_PROBE_SPEECH_S: Final = 1.0  # as for `identify`
 _ASSESSED_EVERY_S: Final = 8.0
 _PENDING: Final = 16  # answers that nobody has asked for yet: with one each 0.8 s of speech at most, 12 s
 

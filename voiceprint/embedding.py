@@ -1,0 +1,135 @@
+"""From audio to the embedding of a voice: what is too short or too poor is refused on the way."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.audio import MIXED, AudioQuality, assess, to_mono
+from voiceprint.errors import (
+    AudioQualityError,
+    DisabledError,
+    EncoderError,
+    InvalidArgumentError,
+    VoiceprintError,
+)
+from voiceprint.validation import unit_vector
+
+if TYPE_CHECKING:
+    from voiceprint.config import VoiceFingerprintConfig
+    from voiceprint.encoder import Encoder
+
+logger = logging.getLogger(__name__)
+
+# Net speech that a probe needs, in seconds: below it the embedding says little about the speaker.
+MIN_PROBE_SPEECH_S: Final = 1.0
+
+
+class Embedder:
+    """Gives the embeddings of an encoder for audio that passes the gates of the configuration.
+
+    Audio comes as `as_pcm` gives it, with its sample rate; an embedding is float32[dimension] of length 1.
+    """
+
+    def __init__(self, encoder: Encoder, config: VoiceFingerprintConfig) -> None:
+        self._encoder = encoder
+        self._config = config
+
+    @property
+    def space(self) -> str:
+        """Name of the encoder, and of the space in which its embeddings can be compared."""
+        return self._encoder.name
+
+    def check_enabled(self) -> None:
+        """Raises `DisabledError` when fingerprinting is off."""
+        if not self._config.fingerprinting_enabled:
+            raise DisabledError(
+                "Voice fingerprinting is off: set VOICE_FINGERPRINTING_ENABLED=true to use it."
+            )
+
+    def check_enrollable(self, audio: NDArray[Any], sample_rate: int) -> None:
+        """Refuse audio that is too short or not good enough to enrol."""
+        quality = assess(audio, sample_rate=sample_rate)
+        needed = self._config.enrollment_duration
+        if quality.duration_s < needed:
+            raise AudioQualityError(
+                f"Enrolment needs {needed:g} s of audio, and this is {quality.duration_s:.2f} s: record "
+                f"{needed - quality.duration_s:.1f} s more, or set VOICE_ENROLLMENT_DURATION.",
+                quality,
+            )
+        self._check_quality(quality)
+
+    def probe(self, audio: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
+        """The embedding, of audio that is good enough to be matched."""
+        quality = assess(audio, sample_rate=sample_rate)
+        if quality.net_speech_s < MIN_PROBE_SPEECH_S:
+            raise AudioQualityError(
+                f"Matching needs {MIN_PROBE_SPEECH_S:g} s of speech, and this audio holds "
+                f"{quality.net_speech_s:.1f} s: wait for the caller to say more.",
+                quality,
+            )
+        self._check_quality(quality)
+        return self.embed(audio, sample_rate)
+
+    def embed(self, audio: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
+        """The embedding, of any audio with speech; without, `AudioQualityError`."""
+        mono = to_mono(audio, sample_rate, self._encoder.sample_rate)
+        try:
+            return self.checked(self._encoder.embed(mono))
+        except EncoderError:
+            quality = assess(audio, sample_rate=sample_rate)
+            if quality.net_speech_s > 0:
+                raise
+            # The encoder's word for it is not the caller's: the audio is at fault, and may be retried.
+            raise AudioQualityError(
+                f"The audio ({quality.duration_s:.1f} s) holds no speech: nothing can be told of a voice.",
+                quality,
+            ) from None
+
+    def embed_together(
+        self, audios: list[NDArray[Any]], sample_rate: int
+    ) -> list[NDArray[np.float32] | VoiceprintError]:
+        """The embedding of each, or why there is none; quicker than one by one."""
+        if len(audios) > 1:
+            monos = [to_mono(audio, sample_rate, self._encoder.sample_rate) for audio in audios]
+            try:
+                answers = self._encoder.embed_batch(monos)
+                return [self.checked(answer) for _, answer in zip(audios, answers, strict=True)]
+            except (EncoderError, ValueError):  # ValueError: not so many answers
+                logger.debug("A group of %d could not be embedded: now one by one.", len(audios))
+        # One, or one of them has no embedding, which is its own result and not that of the others.
+        results: list[NDArray[np.float32] | VoiceprintError] = []
+        for audio in audios:
+            try:
+                results.append(self.embed(audio, sample_rate))
+            except VoiceprintError as error:
+                results.append(error)
+        return results
+
+    def checked(self, answer: Any) -> NDArray[np.float32]:
+        """What the encoder gave, if it is an embedding."""
+        try:
+            embedding = unit_vector(answer)
+        except InvalidArgumentError as error:
+            raise EncoderError(f"The encoder {self._encoder.name!r} failed: {error}") from error
+        if embedding.size != self._encoder.dimension:
+            raise EncoderError(
+                f"The encoder {self._encoder.name!r} gave {embedding.size} values: it has the dimension "
+                f"{self._encoder.dimension}."
+            )
+        return embedding
+
+    def _check_quality(self, quality: AudioQuality) -> None:
+        if "channels_differ" in quality.feedback:
+            logger.warning(MIXED)
+        minimum = self._config.min_audio_quality
+        if quality.score < minimum:
+            raise AudioQualityError(
+                f"The audio quality is {quality.score:.2f}, and {minimum:g} is needed "
+                f"({', '.join(quality.feedback) or 'poor in all respects'}): record again, "
+                "or set VOICE_MIN_AUDIO_QUALITY.",
+                quality,
+            )

@@ -1,0 +1,155 @@
+"""Enrolment: samples of callers' voices become voiceprints in the store, one by one or a long list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.audio import AudioBuffer, Encoding, as_pcm
+from voiceprint.encoder.workers import cores
+from voiceprint.errors import InvalidArgumentError, VoiceprintError
+from voiceprint.grouped import Grouped
+from voiceprint.models import Voiceprint
+from voiceprint.validation import check_caller_id, check_metadata
+
+if TYPE_CHECKING:
+    from voiceprint.config import VoiceFingerprintConfig
+    from voiceprint.embedding import Embedder
+    from voiceprint.storage import Storage
+
+# Enrolments of a long list that are stored in one change: a crash loses at most these, and a store that
+# writes all it holds with every change is not slowed down by a long list.
+ENROLMENT_BATCH = 64
+
+# Samples of a long list that are embedded in one go: so many, or so many seconds of them.
+EMBEDDED_TOGETHER = 8
+EMBEDDED_TOGETHER_S = 120.0
+
+Sample = tuple[str, AudioBuffer, dict[str, Any] | None]
+"""Caller id, audio and metadata."""
+
+CheckedSample = tuple[str, NDArray[Any], dict[str, Any] | None]
+
+
+class Enrolment:
+    """Checks samples, embeds them, and stores their voiceprints.
+
+    sample_rate, encoding, channel: of the audio of every sample, see `as_pcm`.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        embedder: Embedder,
+        config: VoiceFingerprintConfig,
+        *,
+        sample_rate: int,
+        encoding: Encoding,
+        channel: int | None,
+    ) -> None:
+        self._storage = storage
+        self._embedder = embedder
+        self._config = config
+        self._rate = sample_rate
+        self._encoding: Encoding = encoding
+        self._channel = channel
+
+    def enroll(self, sample: Sample) -> Voiceprint:
+        """Store the voiceprint of one sample, and return it."""
+        checked = self._checked(sample)
+        voiceprint = self._voiceprint(checked, self._embedder.embed(checked[1], self._rate))
+        return self._storage.save(voiceprint, max_voiceprints=self._config.max_voiceprints_per_caller)
+
+    def enroll_many(self, samples: Iterable[Sample]) -> list[Voiceprint | VoiceprintError]:
+        """Store the voiceprints of all samples; for each, in order, the print or why there is none."""
+        results: list[Voiceprint | VoiceprintError] = []
+        waiting: dict[int, Voiceprint] = {}  # by place in `results`
+
+        def store() -> None:
+            for place, result in zip(waiting, self._store([*waiting.values()]), strict=True):
+                results[place] = result
+            waiting.clear()
+
+        def take(result: Voiceprint | VoiceprintError) -> None:
+            if isinstance(result, Voiceprint):
+                waiting[len(results)] = result
+            results.append(result)
+            if len(waiting) == ENROLMENT_BATCH:
+                store()
+
+        work: Grouped[Sample, Voiceprint | VoiceprintError] = Grouped(
+            self._voiceprints,
+            take,
+            cost=lambda sample: _seconds(sample, self._rate),
+            most=EMBEDDED_TOGETHER,
+            largest=EMBEDDED_TOGETHER_S,
+            threads=self._config.encoder_threads or cores(),
+        )
+        try:
+            work.run(samples)
+        finally:  # also when `samples` itself fails midway: what was given before is not lost
+            if waiting:
+                store()
+        return results
+
+    def _checked(self, sample: Any) -> CheckedSample:
+        """The sample with its audio as numbers; whatever can be refused is, before the costly part."""
+        self._embedder.check_enabled()
+        try:
+            caller_id, audio_buffer, metadata = sample
+        except (TypeError, ValueError):  # not three things
+            raise InvalidArgumentError(
+                "A sample is a tuple of caller_id, audio and metadata (or None)."
+            ) from None
+        caller_id, metadata = check_caller_id(caller_id), check_metadata(metadata)
+        audio = as_pcm(audio_buffer, self._rate, encoding=self._encoding, channel=self._channel)
+        self._embedder.check_enrollable(audio, self._rate)
+        return caller_id, audio, metadata
+
+    def _voiceprint(self, sample: CheckedSample, embedding: NDArray[np.float32]) -> Voiceprint:
+        caller_id, _, metadata = sample
+        return Voiceprint(caller_id, embedding, metadata, encoder=self._embedder.space)
+
+    def _voiceprints(self, samples: list[Sample]) -> list[Voiceprint | VoiceprintError]:
+        """The voiceprint of each sample, or why there is none."""
+        results: list[Voiceprint | VoiceprintError | None] = []
+        good: dict[int, CheckedSample] = {}  # by place in `results`
+        for sample in samples:
+            try:
+                good[len(results)] = self._checked(sample)
+            except VoiceprintError as error:
+                results.append(error)
+            else:
+                results.append(None)
+        embeddings = self._embedder.embed_together([sample[1] for sample in good.values()], self._rate)
+        for place, embedding in zip(good, embeddings, strict=True):
+            if isinstance(embedding, VoiceprintError):
+                results[place] = embedding
+            else:
+                results[place] = self._voiceprint(good[place], embedding)
+        return cast("list[Voiceprint | VoiceprintError]", results)
+
+    def _store(self, voiceprints: list[Voiceprint]) -> list[Voiceprint | VoiceprintError]:
+        """Store them in one change; where that fails, give the error in the place of each that it hit."""
+        limit = self._config.max_voiceprints_per_caller
+        try:
+            return [*self._storage.save_many(voiceprints, max_voiceprints=limit)]
+        except InvalidArgumentError as error:
+            # One of them, such as a caller whose metadata became too large, and all were refused.
+            if len(voiceprints) == 1:
+                return [error]
+            return [result for voiceprint in voiceprints for result in self._store([voiceprint])]
+        except VoiceprintError as error:
+            return [error] * len(voiceprints)
+
+
+def _seconds(sample: Any, sample_rate: Any) -> float:
+    """About how much audio is in a sample that nobody has checked yet."""
+    try:
+        size = len(sample[1]) if isinstance(sample[1], bytes | bytearray) else sample[1].nbytes
+        return float(size / (4.0 * sample_rate))
+    except (TypeError, AttributeError, LookupError, ArithmeticError):
+        return 0.0
