@@ -241,7 +241,12 @@ def _scaled_block(samples: npt.NDArray[Any], channel_axis: int | None) -> npt.ND
     wide = np.float64 if samples.dtype.itemsize > 2 and kind == "i" else np.float32
     values = samples.astype(wide, order="C", copy=True)
     if channel_axis is not None:
-        values = values.mean(axis=channel_axis)
+        # Several times as quick as `mean`, which goes along the few channels of each sample by itself.
+        first, *others = np.moveaxis(values, channel_axis, 0)
+        values = np.array(first)
+        for other in others:
+            values += other
+        values /= 1 + len(others)
     if kind == "u":
         values -= 128
     if kind != "f":

@@ -26,7 +26,7 @@ class Network:
 
     @classmethod
     def load(cls, *, int8: bool = False) -> Network:
-        """From the weights of the installed `resemblyzer`; int8: with products of 8 bits where it bears them."""
+        """From the weights of the installed `resemblyzer`; int8: with 8-bit products where it bears them."""
         return cls(read_weights(weights_file()), int8=int8)
 
     def embed(self, mels: NDArray[np.float32]) -> NDArray[np.float32]:
