@@ -246,7 +246,12 @@ def _percentile_of_sizes(speech: _Speech, percent: float) -> float:
     """That of the magnitudes, between two of them by linear interpolation."""
     place = percent / 100.0 * (len(speech) - 1)
     below = math.floor(place)
-    low, high = (_nth_size(speech, min(n, len(speech) - 1)) for n in (below, below + 1))
+    places = [below, min(below + 1, len(speech) - 1)]
+    if len(speech) > _BLOCK:
+        low, high = (_nth_size(speech, n) for n in places)
+    else:  # sorting is quicker
+        size = np.abs(np.concatenate([*speech.blocks()]))
+        low, high = map(float, np.partition(size, places)[places])
     return low + (high - low) * (place - below)
 
 

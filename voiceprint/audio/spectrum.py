@@ -42,6 +42,7 @@ _LAG: Final = 4  # frames, 64 ms: by then the pitch of a voice has moved, and th
 _ENVELOPE: Final = 17  # bins of 15.6 Hz, the width of an average that harmonics stand out from
 _CHUNK: Final = 2048  # frames at a time: bounds the memory for an hour of audio
 _BLOCK: Final = _CHUNK * _HOP
+_COPIED: Final = 1 << 20  # values that may be copied at once
 _ACTIVE: Final = 10**-2.5  # frames down to 25 dB under the loud ones are looked at
 _TINY: Final = 1e-20
 _FULL_SCALE: Final = np.float32(1.0)
@@ -123,12 +124,12 @@ def active_frames(energies: Floats) -> Floats:
 
 def variety(energies: Floats) -> float:
     """How much the shape of the spectrum changes over frames of energies float32[t, f], dB."""
-    # In place and band by band: each copy of an hour's energies takes 18 MB.
+    # In place and some bands at a time: each copy of an hour's energies takes 18 MB.
     shape = energies + energies.max() * np.float32(1e-5)
     np.log10(shape, out=shape)
     shape *= np.float32(10.0)
     shape -= shape.mean(axis=1, keepdims=True)
-    return float(np.mean([band.std() for band in shape.T]))
+    return float(np.concatenate([bands.std(axis=0) for bands in _columns(shape)]).mean())
 
 
 def _spread(energies: Floats, floor: Floats) -> float:
@@ -177,9 +178,15 @@ def _bandwidth(wide: Floats) -> float:
 
 
 def _percentiles(values: Floats, percents: list[int]) -> Floats:
-    """Those of each column of float32[t, f], float32[p, f]; numpy's own would copy all of it."""
-    columns = [np.percentile(column, percents) for column in values.T]
-    return np.stack(columns, axis=1).astype(np.float32)
+    """Those of each column of float32[t, f], float32[p, f]."""
+    found = [np.percentile(columns, percents, axis=0) for columns in _columns(values)]
+    return np.concatenate(found, axis=1).astype(np.float32)
+
+
+def _columns(values: Floats) -> list[Floats]:
+    """All columns of float32[t, f] together, or of an hour some at a time, as a copy of all takes 29 MB."""
+    some = max(1, _COPIED // max(1, len(values)))
+    return [values[:, first : first + some] for first in range(0, values.shape[1], some)]
 
 
 def band_energies(audio: Samples, peak: np.float32 = _FULL_SCALE) -> tuple[Floats, Floats]:
