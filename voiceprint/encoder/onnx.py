@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from voiceprint.audio.mono import Samples
 from voiceprint.audio.vad import WINDOW
 from voiceprint.encoder.mel import FRAME, HOP, mel_frames
 from voiceprint.encoder.network import Network
-from voiceprint.encoder.partials import FRAMES, Speech, count_partials, partials
+from voiceprint.encoder.partials import FRAMES, Speech, count_partials, partials, spectrograms, stretches
 from voiceprint.encoder.weights import HIDDEN, MELS
 from voiceprint.encoder.workers import Workers
 from voiceprint.errors import EncoderError
@@ -56,9 +57,10 @@ class OnnxEncoder:
         rounds = -(-count // (threads * _RUN))
         each = -(-count // (threads * rounds))
         total = np.zeros(HIDDEN, dtype=np.float64)
-        for mels in partials(speech, each * threads):
-            runs = [mels[first : first + each] for first in range(0, len(mels), each)]
-            for embeddings in self._workers.run([partial(network.embed, run) for run in runs]):
+        # Read by this thread alone, as audio may be converted while it is read.
+        read = stretches(speech, each)
+        while tasks := [partial(_embed_stretch, network, samples) for samples in islice(read, threads)]:
+            for embeddings in self._workers.run(tasks):
                 total += embeddings.sum(axis=0, dtype=np.float64)
         return _unit(total)
 
@@ -92,6 +94,10 @@ class OnnxInt8Encoder(OnnxEncoder):
     """
 
     _network: ClassVar[Loaded[Network]] = Loaded(partial(Network.load, int8=True), inherited=False)
+
+
+def _embed_stretch(network: Network, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    return network.embed(spectrograms(samples))
 
 
 def _embed_some(

@@ -75,9 +75,20 @@ def count_partials(samples: int) -> int:
 
 def partials(speech: Speech, most: int) -> Iterator[NDArray[np.float32]]:
     """The mel spectrograms of the partials, float32[n, 160, 40], at most so many of them at a time."""
+    for samples in stretches(speech, most):
+        yield spectrograms(samples)
+
+
+def stretches(speech: Speech, most: int) -> Iterator[NDArray[np.float32]]:
+    """The samples of the partials, at most so many of them at a time, as `spectrograms` takes them."""
     count = count_partials(len(speech))
     for first in range(0, count, most):
         number = min(most, count - first)
         start = first * STEP * HOP - FRAME // 2
-        frames = mel_frames(speech.read(start, start + ((number - 1) * STEP + FRAMES - 1) * HOP + FRAME))
-        yield np.lib.stride_tricks.sliding_window_view(frames, FRAMES, axis=0)[::STEP].transpose(0, 2, 1)
+        yield speech.read(start, start + ((number - 1) * STEP + FRAMES - 1) * HOP + FRAME)
+
+
+def spectrograms(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mel spectrograms of the partials in a stretch, float32[n, 160, 40]."""
+    frames = mel_frames(samples)
+    return np.lib.stride_tricks.sliding_window_view(frames, FRAMES, axis=0)[::STEP].transpose(0, 2, 1)
