@@ -162,8 +162,8 @@ def _decode(name: Path, file: BinaryIO, channel: int | None, compact: bool) -> t
                 raise InvalidAudioError(
                     f"{name} has {sound.channels} channels: at most {MAX_CHANNELS} are accepted"
                 )
-            dtype = "int16" if compact and sound.subtype in _SMALL_SAMPLES else "float32"
-            return _read(name, sound, channel, dtype), rate
+            as_int16 = compact and sound.subtype in _SMALL_SAMPLES
+            return _read(name, sound, channel, "int16" if as_int16 else "float32"), rate
     # TypeError: soundfile wants a rate where it takes a file to have no header.
     except (soundfile.SoundFileError, RuntimeError, TypeError) as exc:
         # libsndfile's own words, without soundfile's, which show the Python object it was given.

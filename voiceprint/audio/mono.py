@@ -14,6 +14,7 @@ LONG_S: Final = 120.0
 """Seconds from which audio is not converted as a whole: up to here that is quicker, and takes 8 MB."""
 
 _BLOCK_S: Final = 15  # resampled together
+_NOTHING: Final = np.zeros(0, dtype=np.float32)
 
 
 class Mono:
@@ -29,6 +30,7 @@ class Mono:
         self._native, self._read = buffers.scaled_reader(pcm, sample_rate)
         self._rates = int(sample_rate), target_rate
         self._length = int(self._native * target_rate / int(sample_rate) + 0.5)  # as many as soxr gives
+        self._held: npt.NDArray[np.float32] = _NOTHING
         self._rewind()
 
     def __len__(self) -> int:
@@ -54,7 +56,7 @@ class Mono:
 
         self._resampler: Any = soxr.ResampleStream(*self._rates, 1, dtype="float32", quality="HQ")
         self._fed = self._first = 0
-        self._held = np.zeros(0, dtype=np.float32)
+        self._held = _NOTHING
 
     def _next(self) -> npt.NDArray[np.float32]:
         start, self._fed = self._fed, min(self._native, self._fed + _BLOCK_S * self._rates[0])

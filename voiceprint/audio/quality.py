@@ -107,8 +107,10 @@ def assess(
     audio = samples(pcm, rate, rate)
     duration_s, flat = len(audio) / rate, _flat_tops(audio, rate)
     if rate != buffers.SAMPLE_RATE:
-        whole = isinstance(audio, np.ndarray)
-        audio = buffers.resample(audio, rate, buffers.SAMPLE_RATE) if whole else samples(pcm, rate)
+        if isinstance(audio, np.ndarray):
+            audio = buffers.resample(audio, rate, buffers.SAMPLE_RATE)
+        else:
+            audio = samples(pcm, rate)
     measures = spectrum.measure(audio)
     bandwidth_hz = min(measures.bandwidth_hz, rate / 2)
     kept = vad.speech_windows(vad.voice_flags(audio))

@@ -134,7 +134,8 @@ class _Graph:
             node("Relu", ["sum"], ["positive"]),
             node("LpNormalization", ["positive"], ["embeddings"], axis=1, p=2),
         ]
-        inputs, outputs = {"mels": [FRAMES, "n", MELS]}, {"embeddings": ["n", HIDDEN]}
+        inputs: dict[str, list[int | str]] = {"mels": [FRAMES, "n", MELS]}
+        outputs: dict[str, list[int | str]] = {"embeddings": ["n", HIDDEN]}
         return model(self._nodes, self._constants, inputs, outputs, _OPERATORS)
 
 

@@ -62,7 +62,7 @@ class Speech:
     def _group(self, windows: NDArray[np.intp]) -> NDArray[np.float32]:
         first, end = windows[0], windows[-1] + 1
         block = self._audio[first * vad.WINDOW : end * vad.WINDOW].reshape(-1, vad.WINDOW)
-        return block[windows - first].reshape(-1)
+        return np.asarray(block[windows - first].reshape(-1))
 
 
 def count_partials(samples: int) -> int:
@@ -91,4 +91,5 @@ def stretches(speech: Speech, most: int) -> Iterator[NDArray[np.float32]]:
 def spectrograms(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """The mel spectrograms of the partials in a stretch, float32[n, 160, 40]."""
     frames = mel_frames(samples)
-    return np.lib.stride_tricks.sliding_window_view(frames, FRAMES, axis=0)[::STEP].transpose(0, 2, 1)
+    windows = np.lib.stride_tricks.sliding_window_view(frames, FRAMES, axis=0)[::STEP]
+    return np.asarray(windows.transpose(0, 2, 1))
