@@ -49,7 +49,7 @@ class Mono:
             passed = min(max(0, start - self._first), len(self._held))
             self._held = np.concatenate((self._held[passed:], self._next()))
             self._first += passed
-        return self._held[start - self._first : stop - self._first].copy()
+        return np.array(self._held[start - self._first : stop - self._first])
 
     def _rewind(self) -> None:
         import soxr
