@@ -35,6 +35,8 @@ def main() -> int:
     if data is not None:
         runs += [
             ["encoder.py", "--voices", data],
+            ["precision.py", "--voices", HERE.parent / "examples/voices", data],
+            ["enrolment.py", "--voices", data],
             ["fit_gallery_model.py", data, "--check"],
             ["identification.py", data],
             ["streaming.py", data, "--hour"],

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio import MIXED, AudioQuality, assess, to_mono
+from voiceprint.audio.mono import samples
+from voiceprint.encoder.onnx import OnnxEncoder
 from voiceprint.errors import (
     AudioQualityError,
     DisabledError,
@@ -76,9 +78,8 @@ class Embedder:
 
     def embed(self, audio: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
         """The embedding, of any audio with speech; without, `AudioQualityError`."""
-        mono = to_mono(audio, sample_rate, self._encoder.sample_rate)
         try:
-            return self.checked(self._encoder.embed(mono))
+            return self.checked(self._encoder.embed(self._as_encoded(audio, sample_rate)))
         except EncoderError:
             quality = assess(audio, sample_rate=sample_rate)
             if quality.net_speech_s > 0:
@@ -94,7 +95,7 @@ class Embedder:
     ) -> list[NDArray[np.float32] | VoiceprintError]:
         """The embedding of each, or why there is none; quicker than one by one."""
         if len(audios) > 1:
-            monos = [to_mono(audio, sample_rate, self._encoder.sample_rate) for audio in audios]
+            monos = [self._as_encoded(audio, sample_rate) for audio in audios]
             try:
                 answers = self._encoder.embed_batch(monos)
                 return [self.checked(answer) for _, answer in zip(audios, answers, strict=True)]
@@ -108,6 +109,11 @@ class Embedder:
             except VoiceprintError as error:
                 results.append(error)
         return results
+
+    def _as_encoded(self, audio: NDArray[Any], sample_rate: int) -> Any:
+        # Only ours reads long audio piece by piece: an hour of it as a whole takes 220 MB.
+        convert = samples if isinstance(self._encoder, OnnxEncoder) else to_mono
+        return convert(audio, sample_rate, self._encoder.sample_rate)
 
     def checked(self, answer: Any) -> NDArray[np.float32]:
         """What the encoder gave, if it is an embedding."""

@@ -7,6 +7,7 @@ message: a voice is biometric data, and messages end in logs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -131,6 +132,20 @@ def check_sample_rate(sample_rate: object) -> int:
     return rate
 
 
+def check_channel(channel: object, count: int) -> int:
+    """Give the index of one of `count` channels as an int.
+
+    Raises:
+        InvalidAudioError: there is no such channel.
+    """
+    if isinstance(channel, bool) or not isinstance(channel, int | np.integer) or not 0 <= channel < count:
+        there = "1 channel: 0" if count == 1 else f"{count} channels: one of 0 to {count - 1}"
+        raise InvalidAudioError(
+            f"channel is {_shown(channel)}, and the audio has {there}, or None for all, is allowed"
+        )
+    return int(channel)
+
+
 def resample(mono: npt.NDArray[np.float32], rate: int, target: int) -> npt.NDArray[np.float32]:
     """Resample float32[n] from `rate` to `target` Hz by soxr; at least one sample, clipped to [-1, 1]."""
     import soxr
@@ -151,12 +166,7 @@ def _opened(
     encoding = check_encoding(encoding)
     samples, channel_axis = _checked(coded(audio_buffer, encoding), rate)
     if channel is not None:
-        count = 1 if channel_axis is None else samples.shape[channel_axis]
-        if isinstance(channel, bool) or not isinstance(channel, int | np.integer) or not 0 <= channel < count:
-            there = "1 channel: 0" if count == 1 else f"{count} channels: one of 0 to {count - 1}"
-            raise InvalidAudioError(
-                f"channel is {_shown(channel)}, and the audio has {there}, or None for all, is allowed"
-            )
+        channel = check_channel(channel, 1 if channel_axis is None else samples.shape[channel_axis])
         if channel_axis is not None:
             samples, channel_axis = np.moveaxis(samples, channel_axis, 0)[channel], None
     # Only now: what was refused for its length, or not chosen, is not worth decoding.
@@ -189,15 +199,40 @@ def _checked(samples: npt.NDArray[Any], rate: int) -> tuple[npt.NDArray[Any], in
 
 def _scaled(samples: npt.NDArray[Any], channel_axis: int | None) -> npt.NDArray[np.float32]:
     """Checked samples as a fresh, contiguous float32[n] in [-1, 1], channels mixed by mean."""
+    length, read = _scaled_reader(samples, channel_axis)
+    # In blocks, as an hour of it takes 220 MB in float32 already.
+    mono = np.empty(length, dtype=np.float32)
+    for start in range(0, length, _BLOCK):
+        mono[start : start + _BLOCK] = read(start, start + _BLOCK)
+    return mono
+
+
+Reader = Callable[[int, int], npt.NDArray[np.float32]]
+
+
+def scaled_reader(pcm: npt.NDArray[Any], sample_rate: int) -> tuple[int, Reader]:
+    """For an array as from `as_pcm`: how many samples it has, and what gives any part of them converted.
+
+    The reader gives samples start to stop, float32, mono, at the array's own rate, as `to_mono` would.
+
+    Raises:
+        InvalidAudioError: as `to_mono`.
+    """
+    return _scaled_reader(*_checked(coded(pcm, "pcm"), check_sample_rate(sample_rate)))
+
+
+def _scaled_reader(samples: npt.NDArray[Any], channel_axis: int | None) -> tuple[int, Reader]:
     if samples.dtype.kind == "f":
         _check_floats(samples)
-    # In blocks, as an hour of it takes 220 MB in float32 already.
-    mono = np.empty(_frame_count(samples, channel_axis), dtype=np.float32)
-    for start in range(0, len(mono), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        block = samples[:, part] if channel_axis == 0 else samples[part]
-        mono[part] = _scaled_block(block, channel_axis)
-    return mono
+
+    def read(start: int, stop: int) -> npt.NDArray[np.float32]:
+        part = slice(start, stop)
+        # The state of numpy's error handling is the caller's; with "raise" an underflow to zero would escape.
+        with np.errstate(all="ignore"):
+            block = _scaled_block(samples[:, part] if channel_axis == 0 else samples[part], channel_axis)
+            return np.asarray(block, dtype=np.float32)
+
+    return _frame_count(samples, channel_axis), read
 
 
 def _scaled_block(samples: npt.NDArray[Any], channel_axis: int | None) -> npt.NDArray[Any]:
@@ -206,7 +241,12 @@ def _scaled_block(samples: npt.NDArray[Any], channel_axis: int | None) -> npt.ND
     wide = np.float64 if samples.dtype.itemsize > 2 and kind == "i" else np.float32
     values = samples.astype(wide, order="C", copy=True)
     if channel_axis is not None:
-        values = values.mean(axis=channel_axis)
+        # Several times as quick as `mean`, which goes along the few channels of each sample by itself.
+        first, *others = np.moveaxis(values, channel_axis, 0)
+        values = np.array(first)
+        for other in others:
+            values += other
+        values /= 1 + len(others)
     if kind == "u":
         values -= 128
     if kind != "f":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Final, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from voiceprint.audio import buffers, spectrum, vad
 from voiceprint.audio.channels import channels_differ
 from voiceprint.audio.encodings import AudioBuffer, Encoding
+from voiceprint.audio.mono import Samples, blocks, samples
 
 Feedback = Literal["no_speech", "channels_differ", "too_short", "too_quiet", "clipped", "noisy", "narrowband"]
 """What is wrong with the audio; see `AudioQuality`."""
@@ -102,18 +104,20 @@ def assess(
     pcm = buffers.as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
     rate = buffers.check_sample_rate(sample_rate)
     # Clipping is looked for at the buffer's own rate: resampling rounds the flat tops off.
-    audio = buffers.to_mono(pcm, sample_rate, target_rate=sample_rate)
+    audio = samples(pcm, rate, rate)
     duration_s, flat = len(audio) / rate, _flat_tops(audio, rate)
     if rate != buffers.SAMPLE_RATE:
-        audio = buffers.resample(audio, rate, buffers.SAMPLE_RATE)
+        if isinstance(audio, np.ndarray):
+            audio = buffers.resample(audio, rate, buffers.SAMPLE_RATE)
+        else:
+            audio = samples(pcm, rate)
     measures = spectrum.measure(audio)
     bandwidth_hz = min(measures.bandwidth_hz, rate / 2)
     kept = vad.speech_windows(vad.voice_flags(audio))
     net_speech_s = float(kept.sum()) * vad.WINDOW / buffers.SAMPLE_RATE
-    # From here on the buffer belongs to the speech: of an hour, each copy takes 220 MB.
-    length, speech = len(audio), _moved_together(audio, kept) if kept.any() else audio
+    speech = _Speech(audio, kept)
     level_dbfs = _level(speech)
-    clipping = min(max(flat * length / len(speech), _crowded_tops(np.abs(speech, out=speech))), 1.0)
+    clipping = min(max(flat * len(audio) / len(speech), _crowded_tops(speech)), 1.0)
     speechlike = min(
         _factor(measures.variety, _VARIETY_DB),
         _factor(measures.spread, _SPREAD),
@@ -153,36 +157,50 @@ def _factor(value: float, points: tuple[tuple[float, float], ...]) -> float:
     return float(np.interp(value, [x for x, _ in points], [y for _, y in points]))
 
 
-def _moved_together(audio: npt.NDArray[np.float32], kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """The VAD windows of `audio` that are kept, moved to its beginning: it is overwritten."""
-    end = 0
-    for first in range(0, len(kept), _BLOCK // vad.WINDOW):
-        part = kept[first : first + _BLOCK // vad.WINDOW]
-        windows = audio[first * vad.WINDOW : (first + len(part)) * vad.WINDOW].reshape(-1, vad.WINDOW)
-        moved = windows[part].reshape(-1)
-        audio[end : end + len(moved)] = moved
-        end += len(moved)
-    return audio[:end]
+class _Speech:
+    """What is kept of audio, float32[n]; all of it where nothing is. In blocks, any number of times."""
+
+    def __init__(self, audio: Samples, kept: npt.NDArray[np.bool_]) -> None:
+        self._audio, self._kept = audio, kept
+        self._blocks: list[npt.NDArray[np.float32]] | None = None
+        self._length = int(kept.sum()) * vad.WINDOW or len(audio)
+        if isinstance(audio, np.ndarray):  # short: once is enough
+            self._blocks = [*self.blocks()]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
+        if self._blocks is not None:
+            yield from self._blocks
+        elif not self._kept.any():
+            yield from blocks(self._audio, _BLOCK)
+        else:
+            for first in range(0, len(self._kept), _BLOCK // vad.WINDOW):
+                part = self._kept[first : first + _BLOCK // vad.WINDOW]
+                if part.any():
+                    block = self._audio[first * vad.WINDOW : (first + len(part)) * vad.WINDOW]
+                    yield block.reshape(-1, vad.WINDOW)[part].reshape(-1)
 
 
-def _level(speech: npt.NDArray[np.float32]) -> float:
+def _level(speech: _Speech) -> float:
     """RMS around the mean (a constant offset is not sound), dBFS."""
-    mean = float(speech.mean(dtype=np.float64))
+    mean = sum(float(block.sum(dtype=np.float64)) for block in speech.blocks()) / len(speech)
     power = sum(
-        float(np.square(np.subtract(speech[start : start + _BLOCK], mean, dtype=np.float64)).sum())
-        for start in range(0, len(speech), _BLOCK)
+        float(np.square(np.subtract(block, mean, dtype=np.float64)).sum()) for block in speech.blocks()
     )
     rms = math.sqrt(power / len(speech))
     return max(_QUIETEST_DBFS, 20.0 * math.log10(rms)) if rms > 0 else _QUIETEST_DBFS
 
 
-def _flat_tops(audio: npt.NDArray[np.float32], rate: int) -> float:
+def _flat_tops(audio: Samples, rate: int) -> float:
     """The share of samples in runs that stay at the positive or the negative extreme, at any level, 0..1.
 
     Runs of three at 16 kHz: a peak of unclipped speech is seldom as wide. At 8 kHz, two last as long.
     """
     width = 3 if rate >= 12000 else 2
-    lowest, highest = float(audio.min()), float(audio.max())
+    extremes = [(float(block.min()), float(block.max())) for block in blocks(audio, _BLOCK)]
+    lowest, highest = min(low for low, _ in extremes), max(high for _, high in extremes)
     flat = 0
     for start in range(0, len(audio), _BLOCK):
         # With neighbours: a run may lie over the border of two blocks.
@@ -209,16 +227,50 @@ def _in_runs(flags: npt.NDArray[np.bool_], width: int) -> npt.NDArray[np.bool_]:
     return inside[width : width + len(flags)]
 
 
-def _crowded_tops(size: npt.NDArray[np.float32]) -> float:
+def _crowded_tops(speech: _Speech) -> float:
     """The share of samples near the extreme, as far as they crowd there as in no natural voice, 0..1.
-
-    size: magnitudes; they are left in another order.
 
     Filters and resampling after clipping make the flat tops wavy, but leave the samples crowded
     there: of those over half of the near-top level, 10 to 30 % are near the top in speech, and 40 to
     80 % in speech that was clipped hard. The top is a percentile, as ripples rise over the flat top.
     """
-    top = float(np.percentile(size, 99.5, overwrite_input=True))
-    near = float((size > _NEAR_TOP * top).mean())
-    crowding = near / max(float((size > _NEAR_TOP / 2 * top).mean()), 1e-9)
-    return near * _factor(crowding, _CROWDING)
+    top = _percentile_of_sizes(speech, 99.5)
+    near = half = 0
+    for block in speech.blocks():
+        size = np.abs(block)
+        near += int((size > _NEAR_TOP * top).sum())
+        half += int((size > _NEAR_TOP / 2 * top).sum())
+    share = near / len(speech)
+    return share * _factor(share / max(half / len(speech), 1e-9), _CROWDING)
+
+
+def _percentile_of_sizes(speech: _Speech, percent: float) -> float:
+    """That of the magnitudes, between two of them by linear interpolation."""
+    place = percent / 100.0 * (len(speech) - 1)
+    below = math.floor(place)
+    places = [below, min(below + 1, len(speech) - 1)]
+    if len(speech) > _BLOCK:
+        low, high = (_nth_size(speech, n) for n in places)
+    else:  # sorting is quicker
+        size = np.abs(np.concatenate([*speech.blocks()]))
+        low, high = map(float, np.partition(size, places)[places])
+    return low + (high - low) * (place - below)
+
+
+def _nth_size(speech: _Speech, n: int) -> float:
+    """The n-th smallest magnitude, without a copy of all: by the first half of its bits, then the second.
+
+    The bits of positive floats, read as integers, are in the order of the floats (IEEE 754).
+    """
+    first = np.zeros(1 << 16, dtype=np.int64)
+    for block in speech.blocks():
+        first += np.bincount(np.abs(block).view(np.uint32) >> 16, minlength=1 << 16)
+    before = np.cumsum(first)
+    upper = int(np.searchsorted(before, n, side="right"))
+    second = np.zeros(1 << 16, dtype=np.int64)
+    for block in speech.blocks():
+        bits = np.abs(block).view(np.uint32)
+        second += np.bincount(bits[bits >> 16 == upper] & 0xFFFF, minlength=1 << 16)
+    rest = n - int(before[upper] - first[upper])
+    lower = int(np.searchsorted(np.cumsum(second), rest, side="right"))
+    return float(np.array(upper << 16 | lower, dtype=np.uint32).view(np.float32))

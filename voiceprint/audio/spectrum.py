@@ -26,6 +26,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from voiceprint.audio.mono import Samples, blocks
+
 Floats = npt.NDArray[np.float32]
 
 _RATE: Final = 16000
@@ -39,6 +41,8 @@ _SMOOTHED: Final = 4  # frames; evens out the chance of noise, and leaves syllab
 _LAG: Final = 4  # frames, 64 ms: by then the pitch of a voice has moved, and that of a note has not
 _ENVELOPE: Final = 17  # bins of 15.6 Hz, the width of an average that harmonics stand out from
 _CHUNK: Final = 2048  # frames at a time: bounds the memory for an hour of audio
+_BLOCK: Final = _CHUNK * _HOP
+_COPIED: Final = 1 << 20  # values that may be copied at once
 _ACTIVE: Final = 10**-2.5  # frames down to 25 dB under the loud ones are looked at
 _TINY: Final = 1e-20
 _FULL_SCALE: Final = np.float32(1.0)
@@ -73,14 +77,17 @@ NOTHING: Final = Spectrum(0.0, 0.0, 0.0, 1.0, -20.0, 0.0)
 """The measures of digital silence."""
 
 
-def measure(audio: Floats) -> Spectrum:
+def measure(audio: Samples) -> Spectrum:
     """Measure float32[n] in [-1, 1] at 16 kHz, of any length and level; all measures are finite."""
-    peak = np.float32(max(audio.max(initial=0.0), -audio.min(initial=0.0)))
+    peaks = [max(block.max(), -block.min()) for block in blocks(audio, _BLOCK)]
+    peak = np.float32(max(peaks, default=0.0))
     if peak < 1e-6:  # under a 30th of the last bit of 16: silence with rounding errors
         return NOTHING
     if len(audio) < _LONG:
-        audio = np.pad(audio, (0, _LONG - len(audio)))
+        audio = np.pad(audio[:], (0, _LONG - len(audio)))
     energies, wide = band_energies(audio, peak)
+    bandwidth_hz = _bandwidth(wide)
+    del wide  # 29 MB of an hour
     smoothed = _moving_average(energies, _SMOOTHED)
     level = smoothed.sum(axis=1)
     loud = float(np.percentile(level, 95))
@@ -89,18 +96,21 @@ def measure(audio: Floats) -> Spectrum:
         return NOTHING
     # The tenth percentile of each band by itself: speech leaves every band alone now and then, even
     # where it makes no pause, and steady noise is nearly its own tenth percentile.
-    floor = np.percentile(smoothed, 10, axis=0)
+    (floor,) = _percentiles(smoothed, [10])
     floor_power = float(floor.sum())
     signal_power = float(level[active].mean())
     snr_db = 10.0 * np.log10(max(signal_power - floor_power, _TINY) / max(floor_power, _TINY))
     level_db = 10.0 * np.log10(level + loud * 1e-5)
+    smoothed = smoothed[active]
+    variety_db = variety(smoothed)
+    del smoothed  # 18 MB of an hour
     return Spectrum(
-        variety=variety(smoothed[active]),
+        variety=variety_db,
         spread=_spread(energies, floor),
         modulation=float(level_db.std()),
         steadiness=_steadiness(audio, peak),
         snr_db=float(np.clip(snr_db, -20.0, 60.0)),
-        bandwidth_hz=_bandwidth(wide),
+        bandwidth_hz=bandwidth_hz,
     )
 
 
@@ -114,17 +124,21 @@ def active_frames(energies: Floats) -> Floats:
 
 def variety(energies: Floats) -> float:
     """How much the shape of the spectrum changes over frames of energies float32[t, f], dB."""
-    shape = 10.0 * np.log10(energies + energies.max() * np.float32(1e-5))
+    # In place and some bands at a time: each copy of an hour's energies takes 18 MB.
+    shape = energies + energies.max() * np.float32(1e-5)
+    np.log10(shape, out=shape)
+    shape *= np.float32(10.0)
     shape -= shape.mean(axis=1, keepdims=True)
-    return float(shape.std(axis=0).mean())
+    return float(np.concatenate([bands.std(axis=0) for bands in _columns(shape)]).mean())
 
 
 def _spread(energies: Floats, floor: Floats) -> float:
     level = energies.sum(axis=1)
-    frames = energies[level > np.percentile(level, 95) * _ACTIVE]
+    risen = energies[level > np.percentile(level, 95) * _ACTIVE]
     # Noise alone lies within a factor of three or so around its floor.
-    masked = 3.0 * floor
-    risen = np.maximum(frames - masked, 0.0)
+    masked = np.float32(3.0) * floor
+    risen -= masked
+    np.maximum(risen, 0.0, out=risen)
     reach = risen.max(axis=1, keepdims=True, initial=0.0) * 1e-3
     reached = (risen > reach) & (risen > 0.0)
     # A band whose own noise lies above the reach says nothing either way; counting it as empty
@@ -133,13 +147,13 @@ def _spread(energies: Floats, floor: Floats) -> float:
     return float(reached.sum() / max(1, int(telling.sum())))
 
 
-def _steadiness(audio: Floats, peak: np.float32) -> float:
+def _steadiness(audio: Samples, peak: np.float32) -> float:
     """The share of the louder frames whose harmonics correlate over 0.75 with those 64 ms later."""
-    frames = np.lib.stride_tricks.sliding_window_view(audio, _LONG)[::_HOP]
+    count = (len(audio) - _LONG) // _HOP + 1
     low, high = round(200 * _LONG / _RATE), round(_HIGH_HZ * _LONG / _RATE)
     likeness, energy = [], []
-    for start in range(0, max(1, len(frames) - _LAG), _CHUNK):
-        power = _power(frames[start : start + _CHUNK + _LAG], peak)[:, low:high]
+    for start in range(0, max(1, count - _LAG), _CHUNK):
+        power = _power(_frames(audio, _LONG, start, _CHUNK + _LAG), peak)[:, low:high]
         fine = 10.0 * np.log10(
             power + power.max(axis=1, keepdims=True) * np.float32(1e-7) + np.float32(_TINY)
         )
@@ -158,23 +172,42 @@ def _steadiness(audio: Floats, peak: np.float32) -> float:
 
 def _bandwidth(wide: Floats) -> float:
     """From float32[t, 32], energies of bands of 250 Hz: the upper edge of the highest that is used, Hz."""
-    floor, loud = np.percentile(wide, [10, 95], axis=0)
+    floor, loud = _percentiles(wide, [10, 95])
     used = np.flatnonzero((loud > 4.0 * floor) & (loud > loud.max() * 1e-6))
     return float(used[-1] + 1) * _RATE / 2 / wide.shape[1] if len(used) else 0.0
 
 
-def band_energies(audio: Floats, peak: np.float32 = _FULL_SCALE) -> tuple[Floats, Floats]:
+def _percentiles(values: Floats, percents: list[int]) -> Floats:
+    """Those of each column of float32[t, f], float32[p, f]."""
+    found = [np.percentile(columns, percents, axis=0) for columns in _columns(values)]
+    return np.concatenate(found, axis=1).astype(np.float32)
+
+
+def _columns(values: Floats) -> list[Floats]:
+    """All columns of float32[t, f] together, or of an hour some at a time, as a copy of all takes 29 MB."""
+    some = max(1, _COPIED // max(1, len(values)))
+    return [values[:, first : first + some] for first in range(0, values.shape[1], some)]
+
+
+def band_energies(audio: Samples, peak: np.float32 = _FULL_SCALE) -> tuple[Floats, Floats]:
     """Energies float32[t, 20] of mel bands in 100..3800 Hz, and float32[t, 32] of bands of 250 Hz.
 
     peak: what `audio` is divided by first.
     """
-    frames = np.lib.stride_tricks.sliding_window_view(audio, _SHORT)[::_HOP]
-    narrow, wide = [], []
-    for start in range(0, len(frames), _CHUNK):
-        power = _power(frames[start : start + _CHUNK], peak)
-        narrow.append(power @ _mel_matrix())
-        wide.append(power[:, :-1].reshape(len(power), 32, -1).sum(axis=2))
-    return np.concatenate(narrow), np.concatenate(wide)
+    count = (len(audio) - _SHORT) // _HOP + 1
+    narrow = np.empty((count, _BANDS), dtype=np.float32)
+    wide = np.empty((count, 32), dtype=np.float32)
+    for start in range(0, count, _CHUNK):
+        power = _power(_frames(audio, _SHORT, start, _CHUNK), peak)
+        narrow[start : start + _CHUNK] = power @ _mel_matrix()
+        wide[start : start + _CHUNK] = power[:, :-1].reshape(len(power), 32, -1).sum(axis=2)
+    return narrow, wide
+
+
+def _frames(audio: Samples, length: int, start: int, count: int) -> Floats:
+    """At most `count` frames of `length` samples from frame `start` on, one every 16 ms."""
+    part = audio[start * _HOP : (start + count - 1) * _HOP + length]
+    return np.lib.stride_tricks.sliding_window_view(part, length)[::_HOP]
 
 
 def _power(frames: Floats, peak: np.float32) -> Floats:
@@ -191,7 +224,8 @@ def _moving_average(values: Floats, width: int) -> Floats:
     total: Floats = np.array(values[: len(values) - width + 1], dtype=np.float32)
     for shift in range(1, width):
         total += values[shift : shift + len(total)]
-    return np.asarray(total / np.float32(width), dtype=np.float32)
+    total /= np.float32(width)
+    return total
 
 
 @lru_cache(maxsize=2)

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from voiceprint.audio.mono import Samples, blocks
 from voiceprint.errors import EncoderError
 from voiceprint.loading import Loaded
 
@@ -37,13 +38,10 @@ AFTER: Final = _AVERAGED // 2 + _DILATION // 2
 """Windows after it that have."""
 
 
-def volume_gain(audio: npt.NDArray[np.float32]) -> np.float32:
+def volume_gain(audio: Samples) -> np.float32:
     """What float32[n] is multiplied by to lie at -30 dBFS RMS; 1 if it is louder, or digital silence."""
     # In blocks, as the squares of an hour in float64 would take 460 MB.
-    energy = sum(
-        float(np.square(audio[start : start + _BLOCK], dtype=np.float64).sum())
-        for start in range(0, len(audio), _BLOCK)
-    )
+    energy = sum(float(np.square(block, dtype=np.float64).sum()) for block in blocks(audio, _BLOCK))
     return gain_of(energy, len(audio))
 
 
@@ -67,7 +65,7 @@ def raise_volume(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return audio if gain == 1 else audio * gain
 
 
-def voice_flags(audio: npt.NDArray[np.float32], gain: np.float32 | None = None) -> npt.NDArray[np.bool_]:
+def voice_flags(audio: Samples, gain: np.float32 | None = None) -> npt.NDArray[np.bool_]:
     """Ask WebRTC's VAD (mode 3, the strictest) of each whole 30 ms window whether it is speech.
 
     Args:
@@ -86,7 +84,7 @@ class Detector:
     def __init__(self) -> None:
         self._is_speech = _WEBRTCVAD.get().Vad(3).is_speech
 
-    def flags(self, audio: npt.NDArray[np.float32], gain: np.float32) -> npt.NDArray[np.bool_]:
+    def flags(self, audio: Samples, gain: np.float32) -> npt.NDArray[np.bool_]:
         """`voice_flags` of the next piece, float32[n], multiplied by `gain`."""
         count = len(audio) // WINDOW
         flags = np.zeros(count, dtype=np.bool_)

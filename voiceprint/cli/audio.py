@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
-import numpy as np
 import typer
 from numpy.typing import NDArray
 
@@ -59,17 +58,20 @@ ChannelOption = Annotated[
 ]
 
 
-def read(path: Path, encoding: str | None, rate: int | None) -> tuple[NDArray[np.float32], int]:
-    """The samples of a file with all channels, and their rate in Hz."""
-    return load_audio(path, encoding=cast(Encoding | None, encoding), sample_rate=rate)
+def read(
+    path: Path, encoding: str | None, rate: int | None, channel: int | None = None
+) -> tuple[NDArray[Any], int]:
+    """The samples of a file, of one channel or with all, and their rate in Hz."""
+    coding = cast(Encoding | None, encoding)
+    return load_audio(path, encoding=coding, sample_rate=rate, channel=channel, compact=True)
 
 
-def mono(
-    path: Path, encoding: str | None, rate: int | None, channel: int | None
-) -> tuple[NDArray[np.float32], int]:
+def mono(path: Path, encoding: str | None, rate: int | None, channel: int | None) -> tuple[NDArray[Any], int]:
     """The chosen channel of a file, or all mixed, with a word to standard error where these differ."""
-    audio, sample_rate = read(path, encoding, rate)
-    if channel is None and channels_differ(audio, sample_rate):
+    audio, sample_rate = read(path, encoding, rate, channel)
+    if audio.ndim == 1:
+        return audio, sample_rate
+    if channels_differ(audio, sample_rate):
         # Said here with the file's name; the library would say it without.
         complain(f"{path}: {MIXED}")
-    return to_mono(audio, sample_rate, sample_rate, channel=channel), sample_rate
+    return to_mono(audio, sample_rate, sample_rate), sample_rate

@@ -9,7 +9,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 import typer
 from numpy.typing import NDArray
 
@@ -30,7 +29,7 @@ from voiceprint.models import Voiceprint
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", *RAW_ENCODINGS)
-_Reader = Callable[[Path], tuple[NDArray[np.float32], int]]
+_Reader = Callable[[Path], tuple[NDArray[Any], int]]
 
 
 @dataclass
@@ -120,7 +119,7 @@ def _enrol_all(recognizer: OpusAgentVoiceRecognizer, samples: list[_Sample], rea
 
 class _Loaded(NamedTuple):
     sample: _Sample
-    audio: NDArray[np.float32]
+    audio: NDArray[Any]
     sample_rate: int
 
 
@@ -134,7 +133,7 @@ def _loaded(samples: list[_Sample], read: _Reader) -> Iterator[_Loaded]:
 
 def _as_taken(
     group: Iterator[_Loaded], taken: list[_Sample]
-) -> Iterator[tuple[str, NDArray[np.float32], dict[str, Any] | None]]:
+) -> Iterator[tuple[str, NDArray[Any], dict[str, Any] | None]]:
     """What `enroll_many` takes, with a note of which samples it has taken."""
     for sample, audio, _ in group:
         taken.append(sample)

@@ -31,8 +31,8 @@ def quality(
     rows: list[tuple[object, ...]] = []
     for path in files:
         try:
-            audio, sample_rate = read(path, encoding, rate)
-            measured = assess(audio, sample_rate=sample_rate, channel=channel)
+            audio, sample_rate = read(path, encoding, rate, channel)
+            measured = assess(audio, sample_rate=sample_rate)
         except InvalidAudioError as error:  # the result of this file; the others go on
             results.append({"file": str(path), "accepted": False, "message": str(error)})
             rows.append((path, *[""] * len(_FIGURES), "unusable", error))
