@@ -207,7 +207,8 @@ class Cells:
             limit = reach * ordered[:_NEAREST].sum() / min(_NEAREST, len(ordered))
             count = max(1, min(probes, int(ordered.searchsorted(limit, "right"))))
         cells = (distances <= ordered[count - 1]).nonzero()[0][:count]
-        return cells[distances[cells].argsort()]
+        in_order: NDArray[np.int64] = cells[distances[cells].argsort()]
+        return in_order
 
     def rows(self) -> NDArray[np.int64]:
         """The rows of all cells, int64[n * copies], cell by cell."""

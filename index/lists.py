@@ -34,13 +34,6 @@ class Lists:
         rows: NDArray[np.int64] = faiss.rev_swig_ptr(self._lists.get_ids(cell), size)
         return rows
 
-    def codes(self, cell: int) -> NDArray[np.uint8]:
-        """uint8[n, code_size], a copy."""
-        size = self._lists.list_size(cell)
-        blocks = self._blocks(cell) if size else ()
-        codes = [self._code(blocks, place) for place in range(size)]
-        return np.array(codes, dtype=np.uint8).reshape(size, self._packer.code_size)
-
     def append(self, cell: int, rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> None:
         """Put rows at the end of a cell."""
         start, count = self._lists.list_size(cell), len(rows)

@@ -95,7 +95,8 @@ def assert_in_step(index: VectorIndex) -> None:
         vectors_here = own[rows]
         distances = ((vectors_here[:, None] - centres[None]) ** 2).sum(axis=2)
         nearest[rows] |= distances[:, cell] <= distances.min(axis=1) + 1e-5
-        codes = cells._lists.codes(cell)
+        blocks = cells._lists._blocks(cell)
+        codes = np.stack([cells._lists._code(blocks, place) for place in range(len(rows))])
         halves = np.stack([codes & 15, codes >> 4], axis=2).reshape(len(rows), -1)[:, : own.shape[1]]
         away = np.abs(levels[None] - vectors_here[:, :, None])
         chosen = np.take_along_axis(away, halves[:, :, None].astype(np.int64), axis=2)[:, :, 0]
