@@ -33,8 +33,11 @@ VERSION: Final = 1
 _LARGEST: Final = 64 << 20  # bytes unpacked, far over what any encoder here needs
 _HEADER: Final = "about.json"
 _SHAPES: Final = {"mean": "d", "transform": "dk", "between": "k"}
-_NUMBERS: Final = {"calibration": ("scale", "offset"), "tail": ("location", "scale", "shape", "unrest")}
-_POSITIVE: Final = (("calibration", "scale"), ("tail", "scale"))
+_NUMBERS: Final = {
+    "calibration": ("scale", "offset"),
+    "tail": ("start", "share", "scale", "shape", "mean", "deviation"),
+}
+_POSITIVE: Final = (("calibration", "scale"), ("tail", "scale"), ("tail", "share"), ("tail", "deviation"))
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
@@ -76,7 +79,9 @@ def read_model(path: Path) -> Kept:
                 raise _refused(path, "it is too large for one")
             members = {item.filename: archive.read(item) for item in archive.infolist()}
     except OSError as error:
-        raise ConfigurationError(f"The scoring file {path} cannot be read: {error.strerror or error}") from error
+        raise ConfigurationError(
+            f"The scoring file {path} cannot be read: {error.strerror or error}"
+        ) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
         raise _refused(path, "it is damaged, or no such file at all") from error
     try:

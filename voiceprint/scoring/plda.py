@@ -34,7 +34,9 @@ class Plda:
         vectors = np.asarray(embeddings, dtype=np.float64)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not (lengths > 0).all():  # NaN as well
-            raise InvalidArgumentError("An embedding of length 0 or with values that are no numbers: no voice")
+            raise InvalidArgumentError(
+                "An embedding of length 0 or with values that are no numbers: no voice"
+            )
         return np.asarray((vectors / lengths - self.mean) @ self.transform)
 
     def log_ratio(self, means: Matrix, counts: Numbers, probe: Matrix) -> Matrix:
