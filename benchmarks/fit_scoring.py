@@ -28,7 +28,7 @@ CLEAN, REDUCED = "as is", "noise reduced"
 LINE = tuple(f"line {number}" for number in range(LINES))
 CONDITIONS = (CLEAN, REDUCED, *LINE)
 PAIRS = ((REDUCED, REDUCED), (CLEAN, LINE[4]), (REDUCED, LINE[0]), (LINE[1], REDUCED), (LINE[2], LINE[3]))
-TAIL_PAIRS = ((REDUCED, REDUCED), (REDUCED, LINE[0]), (LINE[2], LINE[3]), (LINE[1], LINE[4]))
+TAIL_PAIRS = ((REDUCED, REDUCED), (CLEAN, CLEAN), (REDUCED, LINE[0]), (LINE[2], LINE[3]), (LINE[1], LINE[4]))
 
 
 def main() -> int:

@@ -50,8 +50,8 @@ def test_several_prints_count_by_their_mean_and_their_order_does_not(backend):
 def test_a_simulated_print_can_only_help_its_own_caller(backend):
     other = pieces(4, seed=11)
     prints = [one[None] for one in other.vectors["clean"][::3]]
-    lines = [None, other.vectors["line"][3:4], None, None]
     probe = other.vectors["line"][4]
+    lines = [None, probe[None], None, None]
     plain, better = backend.score(probe, prints), backend.score(probe, prints, lines)
     assert better[1] > plain[1]
     assert np.delete(better, 1) == pytest.approx(np.delete(plain, 1))
@@ -100,15 +100,13 @@ def test_recalibration_keeps_the_model_and_the_order_and_heals_the_offset(backen
     assert cost(after) < cost(before)
 
 
-def test_measured_rate_is_within_a_factor_of_two_of_the_target(backend):
-    other, _ = voices(400, 2, seed=15)
-    enrolled = backend.prepare([one[None] for one in other[:100:2]])
-    strangers = other[100::1]
-    for target in (0.05, 0.2):
-        named = []
-        for probe in strangers:
-            scores = backend.score(probe, enrolled)
-            named.append(scores.max() >= backend.threshold_for(target, 50, standing(scores)))
+def test_measured_rate_is_within_a_factor_of_two_of_the_target():
+    backend = fitted(speakers=200)
+    other, _ = voices(600, 2, seed=15)
+    enrolled = backend.prepare([one[None] for one in other[:200:2]])
+    scores = [backend.score(probe, enrolled) for probe in other[200:]]
+    for target in (0.05, 0.1):
+        named = [row.max() >= backend.threshold_for(target, 100, standing(row)) for row in scores]
         assert target / 2 <= np.mean(named) <= 2 * target
 
 

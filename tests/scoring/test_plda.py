@@ -36,17 +36,18 @@ def test_log_ratio_is_that_of_the_joint_densities(count):
 
 def test_a_known_model_is_recovered():
     # Points so far out that making them unit vectors changes their shape in one direction alone.
-    between, within = np.diag([9.0, 4.0, 1.0, 0.25]), np.diag([1.0, 0.5, 0.5, 0.25])
+    between, within = np.diag([9.0, 4.0, 1.0, 0.25]), np.diag([1.0, 0.8, 0.5, 0.25])
     speakers, each = 4000, 4
     points = np.repeat(CHANCE.standard_normal((speakers, 4)) @ np.sqrt(between), each, axis=0)
     points += CHANCE.standard_normal(points.shape) @ np.sqrt(within)
     embeddings = np.concatenate([np.full((len(points), 1), 1000.0), points], axis=1)
     model = fit_plda(
-        embeddings, np.repeat(np.arange(speakers), each), within_shrinkage=1e-9, between_shrinkage=0.0
+        embeddings, np.repeat(np.arange(speakers), each), within_shrinkage=1e-6, between_shrinkage=0.0
     )
     # Between: the covariance of the speakers' means, in which the recordings are not told apart from voices.
-    expected = np.sort(np.diag(between) / np.diag(within) + 1.0 / each)[::-1]
-    assert model.between[:4] == pytest.approx(expected, rel=0.1)
+    # The fifth direction, that of the length, holds next to nothing.
+    for expected in np.diag(between) / np.diag(within) + 1.0 / each:
+        assert np.abs(model.between / expected - 1.0).min() < 0.1
 
 
 def test_shrinking_keeps_the_trace_and_ends_in_a_sphere():

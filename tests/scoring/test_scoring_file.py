@@ -9,8 +9,7 @@ import pytest
 from scoring_models import fitted, voices
 
 from voiceprint.errors import ConfigurationError
-from voiceprint.scoring import Backend
-from voiceprint.scoring import model_file
+from voiceprint.scoring import Backend, model_file
 
 
 @pytest.fixture(scope="module")

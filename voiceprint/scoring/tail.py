@@ -96,12 +96,15 @@ class ImpostorTail:
 def standing(scores: NDArray[np.floating]) -> Standing:
     """Of a probe's log ratios with a cohort, a sample of the gallery's callers, float[n], n >= 3.
 
-    The best score is left out, as it may be the caller's own.
+    The best score is not looked at, as it may be the caller's own.
     """
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or len(values) < 3 or not np.isfinite(values).all():
         raise InvalidArgumentError(f"A standing takes three finite scores or more, not {values.size}")
     others = np.delete(values, values.argmax())
+    # In its place what the best of so many is likely to be (Blom 1958), or small cohorts would look narrow.
+    best = float(special.ndtri((len(values) - 0.375) / (len(values) + 0.25)))
+    others = np.append(others, others.mean() + best * others.std(ddof=1))
     return Standing(float(others.mean()), max(float(others.std(ddof=1)), 1e-6))
 
 
