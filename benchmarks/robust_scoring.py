@@ -51,7 +51,8 @@ PLAIN = (
 )
 WITHOUT_NOISE = (
     (REDUCED, REDUCED), (REDUCED, "full -"), ("full -", REDUCED), ("full -", "full 2 -"),
-    (REDUCED, "narrow -"), ("narrow -", "narrow 2 -"), (REDUCED, "loud -"), (REDUCED, "alaw -"), (CLEAN, "full -"),
+    (REDUCED, "narrow -"), ("narrow -", "narrow 2 -"), (REDUCED, "loud -"), (REDUCED, "alaw -"),
+    (CLEAN, "full -"),
 )  # fmt: skip
 SIMULATED = ("full 3 -", "narrow 3 -")
 HALVINGS, DRAWS = 4, 10

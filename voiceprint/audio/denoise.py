@@ -16,12 +16,13 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
+from scipy import fft, signal
 
 _WINDOW: Final = 512  # 32 ms at 16 kHz
 _HOP: Final = _WINDOW // 4
 _BLOCK: Final = 2500  # frames, 20 s, over which the noise counts as steady; bounds the memory as well
 _SMOOTHING: Final = 0.7
+_WEIGHTS: Final = np.array([[1.0 - _SMOOTHING, 0.0], [1.0, -_SMOOTHING]], dtype=np.float32)
 _QUANTILE: Final = 0.1
 _BIAS: Final = 2.0  # from the low quantile of smoothed noise power up to somewhat over its mean
 _FLOOR: Final = 0.05  # of the power that is left at least
@@ -46,9 +47,9 @@ def reduce_noise(audio: Audio) -> Audio:
         first, count = int(numbers[0]), len(numbers)
         heard = _samples(audio, first * _HOP - 3 * _HOP, (count + 3) * _HOP)
         pieces = np.lib.stride_tricks.sliding_window_view(heard, _WINDOW)[::_HOP]
-        spectra = np.fft.rfft(pieces * window, axis=1)
+        spectra = fft.rfft(pieces * window, axis=1)
         spectra *= np.sqrt(_kept_power(np.abs(spectra) ** 2))
-        back = np.fft.irfft(spectra, _WINDOW, axis=1).astype(np.float32) * window
+        back = fft.irfft(spectra, _WINDOW, axis=1) * window
         for quarter in range(4):  # of each window: where the windows lie side by side
             part = back[:, quarter * _HOP : (quarter + 1) * _HOP].reshape(-1)
             start = (first + quarter) * _HOP
@@ -65,8 +66,9 @@ def _samples(audio: Audio, start: int, count: int) -> Audio:
     return read
 
 
-def _kept_power(power: NDArray[np.float64]) -> NDArray[np.float64]:
+def _kept_power(power: Audio) -> Audio:
     """The share of the power [frames, frequencies] that is kept, `_FLOOR` to 1."""
-    smooth = signal.lfilter([1.0 - _SMOOTHING], [1.0, -_SMOOTHING], power, axis=0)
-    noise = _BIAS * np.quantile(smooth, _QUANTILE, axis=0)
-    return np.asarray(np.maximum(1.0 - noise / np.maximum(smooth, 1e-20), _FLOOR))
+    smooth = signal.lfilter(_WEIGHTS[0], _WEIGHTS[1], power, axis=0)
+    rank = round(_QUANTILE * (len(smooth) - 1))
+    noise = np.float32(_BIAS) * np.partition(smooth, rank, axis=0)[rank]
+    return np.asarray(np.maximum(1.0 - noise / np.maximum(smooth, np.float32(1e-20)), np.float32(_FLOOR)))
