@@ -55,6 +55,7 @@ def test_a_simulated_print_can_only_help_its_own_caller(backend):
     plain, better = backend.score(probe, prints), backend.score(probe, prints, lines)
     assert better[1] > plain[1]
     assert np.delete(better, 1) == pytest.approx(np.delete(plain, 1))
+    assert backend.score(probe, prints, [None, prints[3], None, None])[1] == pytest.approx(plain[1])
 
 
 def test_callers_that_were_prepared_score_the_same(backend):
