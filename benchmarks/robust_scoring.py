@@ -59,6 +59,7 @@ HALVINGS, DRAWS = 4, 10
 TARGETS = (0.01, 0.05, 0.1)
 GENERATED = (1_000, 10_000, 100_000, 1_000_000)
 BLOCK = 20_000
+PROPOSED = ("index vectors", "query", "cosine")
 
 
 def main() -> int:
@@ -529,7 +530,9 @@ def generated(pieces: Pieces, strangers: int = 400, genuine: int = 60) -> dict[s
     own_score = [backend.score(probe, [print_[None]])[0] for _, print_, probe in real]
     true = np.stack([print_ for _, print_, _ in real])
     own_query, own_cosine = (queries * true).sum(axis=1), (spoken * true).sum(axis=1)
-    before = {name: np.zeros(len(real), dtype=np.int64) for name in ("llr", "query", "cosine")}
+    searched, held = (backend.index_vectors(one) for one in (spoken, true))
+    own_index = (searched * held).sum(axis=1)
+    before = {name: np.zeros(len(real), dtype=np.int64) for name in ("llr", *PROPOSED)}
     best = np.full(strangers, -np.inf)
     rows, recalls = [], []
     places = linear(backend, np.concatenate([probes, spoken]))
@@ -542,6 +545,8 @@ def generated(pieces: Pieces, strangers: int = 400, genuine: int = 60) -> dict[s
             scores = linear_scores(backend, places, part)
             best = np.maximum(best, scores[:strangers].max(axis=1))
             before["llr"] += (scores[strangers:] > limits[:, None]).sum(axis=1)
+            indexed = backend.index_vectors(part)
+            before["index vectors"] += (searched @ indexed.T > own_index[:, None]).sum(axis=1)
             before["query"] += (queries @ part.T > own_query[:, None]).sum(axis=1)
             before["cosine"] += (spoken @ part.T > own_cosine[:, None]).sum(axis=1)
             done += len(part)
@@ -597,7 +602,7 @@ def recall_row(real: list[Any], before: dict[str, NDArray[np.int64]], size: int)
         here = np.array([one == name for one in conditions])
         first = before["llr"][here] == 0
         row[name] = {"first by llr": round(float(first.mean()), 4)}
-        for kind in ("query", "cosine"):
+        for kind in PROPOSED:
             for top in (50, 200):
                 row[name][f"{kind} {top}"] = round(float((before[kind][here] < top).mean()), 4)
                 row[name][f"lost by {kind} {top}"] = round(

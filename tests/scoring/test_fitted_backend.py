@@ -66,6 +66,14 @@ def test_callers_that_were_prepared_score_the_same(backend):
     )
 
 
+def test_the_index_vectors_put_first_whom_the_score_puts_first(backend):
+    other = pieces(300, seed=16)
+    enrolled, probes = other.vectors["clean"][::3], other.vectors["line"][1::3]
+    best = held_out(backend, enrolled, probes).argmax(axis=1)
+    order = np.argsort(-backend.index_vectors(probes) @ backend.index_vectors(enrolled).T, axis=1)
+    assert np.mean((order[:, :10] == best[:, None]).any(axis=1)) > 0.99
+
+
 def test_an_empty_gallery_gives_no_scores(backend):
     assert backend.score(voices(1, 1)[0][0], []).shape == (0,)
 

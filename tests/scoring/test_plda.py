@@ -56,13 +56,13 @@ def test_shrinking_keeps_the_trace_and_ends_in_a_sphere():
     assert shrunk(covariance, 1.0) == pytest.approx(2.0 * np.eye(3))
 
 
-def test_the_query_orders_prints_as_the_ratio_does_but_for_their_own_terms():
-    probe, prints = CHANCE.standard_normal(3), CHANCE.standard_normal((50, 3))
-    once = np.ones(50, dtype=int)
-    # The terms of a print alone are the same with the probe's mirror image, and go away in the difference.
-    difference = MODEL.log_ratio(prints, once, probe) - MODEL.log_ratio(prints, once, -probe)
-    found = prints @ MODEL.query(probe)
-    assert np.corrcoef(found, difference)[0, 1] == pytest.approx(1.0, abs=1e-6)
+def test_the_query_is_the_gradient_at_the_print_that_the_probe_makes_one_expect():
+    probe = CHANCE.standard_normal(3)
+    expected = probe * MODEL.between / (MODEL.between + 1.0)
+    near = np.concatenate([expected + 1e-5 * np.eye(3), expected - 1e-5 * np.eye(3)])
+    ratios = MODEL.log_ratio(near, np.ones(6, dtype=int), probe)
+    gradient = ratios[:3] - ratios[3:]
+    assert MODEL.query(probe) == pytest.approx(gradient / np.linalg.norm(gradient), abs=1e-4)
 
 
 def test_only_the_direction_of_an_embedding_counts():

@@ -146,6 +146,10 @@ class Backend:
     def _raw(self, ready: Prepared, place: NDArray[np.float64]) -> NDArray[np.float64]:
         return self.plda.log_ratio(ready.means, np.ones(len(ready.means), dtype=np.int64), place)
 
+    def index_vectors(self, embeddings: Embeddings) -> Embeddings:
+        """Unit vectors, float32[n, k], to index prints and to search for a probe; see `Plda.index_vectors`."""
+        return self.plda.index_vectors(embeddings)
+
     def query(self, probe: Embeddings) -> Embeddings:
         """The unit vector, float32[d], to search an index of plain embeddings with; see `Plda.query`."""
         return self.plda.query(self.plda.coordinates(probe[None])[0])

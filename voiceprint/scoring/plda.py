@@ -49,23 +49,38 @@ class Plda:
         shares /= shares + 1.0
         expected = means * shares
         # What is not known of the voice after so many prints, and the recording of the probe.
-        spread = self.between * (1.0 - shares) + 1.0
+        spread = self._spread(shares)
         alone = self.between + 1.0
         return np.asarray(
             0.5 * (np.log(alone / spread) + probe**2 / alone - (probe - expected) ** 2 / spread).sum(axis=1)
         )
 
-    def query(self, probe: Matrix) -> NDArray[np.float32]:
-        """The unit vector, float32[d], whose inner product with stored embeddings proposes callers.
+    def index_vectors(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Unit vectors float32[n, k] whose cosines propose those callers whom the log ratio puts first.
 
-        But for a term of each print's own, the log ratio is linear in the print; this is its gradient. An
-        index over the plain embeddings searched with it finds the same callers, where the cosine with the
-        probe itself would be led astray by the line: see benchmarks/robust_scoring.py.
+        For an index of prints, and for the probe that searches it: coordinates, weighed as the log ratio
+        weighs their products. Of the callers that it puts first among 60,000, none was missed by the nearest
+        50; the cosine of the embeddings missed up to one in six: benchmarks/robust_scoring.py.
         """
-        spread = (2.0 * self.between + 1.0) / (self.between + 1.0)
-        gradient = self.transform @ (probe * self.between / (self.between + 1.0) / spread)
+        shares = self.between / (self.between + 1.0)
+        weighed = self.coordinates(embeddings) * np.sqrt(shares / self._spread(shares))
+        lengths = np.linalg.norm(weighed, axis=1, keepdims=True)
+        return np.asarray(weighed / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+    def query(self, probe: Matrix) -> NDArray[np.float32]:
+        """The unit vector, float32[d], to search an index of plain embeddings with; probe: coordinates.
+
+        It is the gradient of the log ratio at the print that the probe makes one expect: second to
+        `index_vectors`, where the index is to stay as it is.
+        """
+        shares = self.between / (self.between + 1.0)
+        gradient = self.transform @ (probe * (1.0 - shares**2) * shares / self._spread(shares))
         length = float(np.linalg.norm(gradient))
         return np.asarray(gradient / length if length > 0 else gradient, dtype=np.float32)
+
+    def _spread(self, shares: Matrix) -> Matrix:
+        """How a probe varies around what is expected after the prints: voice and recording."""
+        return np.asarray(self.between * (1.0 - shares) + 1.0)
 
 
 def fit_plda(
