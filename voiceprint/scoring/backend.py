@@ -147,7 +147,7 @@ class Backend:
         return self.plda.log_ratio(ready.means, np.ones(len(ready.means), dtype=np.int64), place)
 
     def index_vectors(self, embeddings: Embeddings) -> Embeddings:
-        """Unit vectors, float32[n, k], to index prints and to search for a probe; see `Plda.index_vectors`."""
+        """Unit vectors, float32[n, k], to index prints and search for a probe: see `Plda.index_vectors`."""
         return self.plda.index_vectors(embeddings)
 
     def query(self, probe: Embeddings) -> Embeddings:
