@@ -1,0 +1,138 @@
+"""The file of a backend: what is written is read; what is damaged, foreign or newer is refused."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from scoring_models import fitted, voices
+
+from voiceprint.errors import ConfigurationError
+from voiceprint.scoring import Backend, model_file
+
+
+@pytest.fixture(scope="module")
+def backend():
+    return fitted()
+
+
+@pytest.fixture
+def file(backend, tmp_path):
+    path = tmp_path / "scoring.npz"
+    backend.save(path)
+    return path
+
+
+def rewritten(file, change, *, sign=True):
+    """The file with its members changed, and the checksum made right again if `sign`."""
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    header = json.loads(members.pop("about.json"))
+    change(header, members)
+    if sign:
+        header.pop("sha256", None)
+        header["sha256"] = model_file._checksum(header, members)
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in {"about.json": json.dumps(header).encode(), **members}.items():
+            archive.writestr(name, content)
+
+
+def array_bytes(array, pickled=False):
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, array, allow_pickle=pickled)
+    return stream.getvalue()
+
+
+def test_a_file_scores_as_what_was_saved(backend, file):
+    enrolled, _ = voices(5, 1, seed=3)
+    prints = [one[None] for one in enrolled]
+    kept = Backend.load(file)
+    assert kept.score(enrolled[2], prints) == pytest.approx(backend.score(enrolled[2], prints), abs=1e-4)
+    assert (kept.calibration, kept.tail, kept.encoder) == (backend.calibration, backend.tail, "toy")
+
+
+def test_every_flipped_bit_is_refused_or_harmless(backend, file):
+    content = file.read_bytes()
+    chance = np.random.default_rng(1)
+    for place in chance.integers(0, len(content), size=150):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(chance.integers(8))
+        file.write_bytes(damaged)
+        try:
+            kept = Backend.load(file)
+        except ConfigurationError:
+            continue
+        # In the zip's own fields, such as the time, which nothing depends on.
+        assert kept.calibration == backend.calibration
+        assert (kept.plda.transform == backend.plda.transform.astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_file_cut_short_is_refused(file, share):
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ConfigurationError, match="damaged"):
+        Backend.load(file)
+
+
+def test_a_missing_file_is_refused_by_its_name(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"nothing\.npz"):
+        Backend.load(tmp_path / "nothing.npz")
+
+
+def test_a_zip_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "other.npz"
+    np.savez(path, mean=np.zeros(3))
+    with pytest.raises(ConfigurationError, match="header"):
+        Backend.load(path)
+
+
+def test_a_newer_file_is_refused_with_what_to_do(file):
+    rewritten(file, lambda header, _: header.update(version=model_file.VERSION + 1))
+    with pytest.raises(ConfigurationError, match="upgrade"):
+        Backend.load(file)
+
+
+def test_a_changed_number_without_its_checksum_is_refused(file):
+    rewritten(file, lambda header, _: header["numbers"]["calibration"].update(offset=0.5), sign=False)
+    with pytest.raises(ConfigurationError, match="checksum"):
+        Backend.load(file)
+
+
+def change_number(header, _members):
+    header["numbers"]["tail"]["deviation"] = -1.0
+
+
+def change_text(header, _members):
+    header["numbers"]["calibration"]["scale"] = "1.0"
+
+
+def change_format(header, _members):
+    header["format"] = "another"
+
+
+def drop_array(_header, members):
+    del members["mean.npy"]
+
+
+def pickle_array(_header, members):
+    members["mean.npy"] = array_bytes(np.array([{}], dtype=object), pickled=True)
+
+
+def misshape_array(_header, members):
+    members["mean.npy"] = array_bytes(np.zeros(3, dtype=np.float32))
+
+
+def nan_array(_header, members):
+    members["between.npy"] = array_bytes(np.full(12, np.nan, dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [change_number, change_text, change_format, drop_array, pickle_array, misshape_array, nan_array],
+)
+def test_a_file_that_holds_something_else_is_refused_even_with_a_right_checksum(file, change):
+    rewritten(file, change)
+    with pytest.raises(ConfigurationError):
+        Backend.load(file)

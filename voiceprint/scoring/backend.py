@@ -1,0 +1,175 @@
+"""Scores that mean something: how much likelier the audio is if the caller spoke than if a stranger did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.errors import InvalidArgumentError
+from voiceprint.scoring.model_file import read_model, write_model
+from voiceprint.scoring.plda import Plda
+from voiceprint.scoring.tail import ImpostorTail, Standing
+
+Embeddings = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Raw log ratios to calibrated ones: scale * (raw - offset); scale > 0, so that no order changes."""
+
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def __call__(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Calibrated natural log-likelihood ratios of the shape of `raw`."""
+        return np.asarray(self.scale * (raw - self.offset))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Callers ready to be scored: the mean of the coordinates of each one's prints, float64[callers, k]."""
+
+    means: NDArray[np.float64] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What is fitted, and how to score with it. `default_backend` gives the one of the package.
+
+    encoder: name of the embedding space that it was fitted in.
+    plda: the model of voices. calibration: of its log ratios. tail: of the impostors' calibrated scores.
+    about: what it was fitted on: data, licence, seed, conditions; JSON.
+    """
+
+    encoder: str
+    plda: Plda = field(repr=False)
+    calibration: Calibration
+    tail: ImpostorTail
+    about: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Backend:
+        """The backend of a file.
+
+        Raises:
+            ConfigurationError: the file is damaged, of something else, of a newer version or not there.
+        """
+        kept = read_model(Path(path))
+        return cls(
+            encoder=kept.encoder,
+            plda=Plda(*(kept.arrays[name].astype(np.float64) for name in ("mean", "transform", "between"))),
+            calibration=Calibration(**kept.numbers["calibration"]),
+            tail=ImpostorTail(**kept.numbers["tail"]),
+            about=kept.about,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the file, in one step; the same bytes for the same backend."""
+        arrays = {
+            "mean": self.plda.mean.astype(np.float32),
+            "transform": self.plda.transform.astype(np.float32),
+            "between": self.plda.between.astype(np.float32),
+        }
+        numbers = {
+            "calibration": {"scale": self.calibration.scale, "offset": self.calibration.offset},
+            "tail": self.tail.numbers(),
+        }
+        write_model(Path(path), self.encoder, arrays, numbers, dict(self.about))
+
+    def prepare(self, prints: Sequence[Embeddings]) -> Prepared:
+        """Callers made ready to be scored many times, such as the cohort of a gallery.
+
+        prints: of each caller the plain embeddings, float32[n, d], n >= 1.
+
+        Raises:
+            InvalidArgumentError: another dimension than the backend's, or no print of a caller.
+        """
+        dimension = len(self.plda.mean)
+        for one in prints:
+            if np.ndim(one) != 2 or np.shape(one)[1] != dimension or not len(one):
+                raise InvalidArgumentError(
+                    f"Prints of a caller must be float32[n >= 1, {dimension}], not {np.shape(one)}"
+                )
+        if not len(prints):
+            return Prepared(np.empty((0, len(self.plda.between))))
+        counts = np.array([len(one) for one in prints])
+        coordinates = self.plda.coordinates(np.concatenate(prints))
+        return Prepared(np.add.reduceat(coordinates, np.cumsum(counts) - counts, axis=0) / counts[:, None])
+
+    def score(
+        self,
+        probe: Embeddings,
+        prints: Sequence[Embeddings] | Prepared,
+        simulated: Sequence[Embeddings | None] | None = None,
+    ) -> NDArray[np.float64]:
+        """The calibrated natural log-likelihood ratio of each caller, float64[callers].
+
+        Several prints of a caller are compared by their mean, as measured best; their number alone
+        favours nobody.
+
+        Args:
+            probe: float32[d], the plain embedding of the audio.
+            prints: of each caller the plain embeddings, float32[n, d], n >= 1; or `prepare` of these.
+            simulated: of each caller, where there are any, embeddings of the enrolment on simulated lines,
+                each averaged with the plain one. The better of both scores counts.
+
+        Raises:
+            InvalidArgumentError: another dimension than the backend's, or no print of a caller.
+        """
+        if np.shape(probe) != self.plda.mean.shape:
+            raise InvalidArgumentError(
+                f"The probe must be float32{[*self.plda.mean.shape]}, not {np.shape(probe)}"
+            )
+        ready = prints if isinstance(prints, Prepared) else self.prepare(prints)
+        place = self.plda.coordinates(probe[None])[0]
+        raw = self._raw(ready, place)
+        if simulated is not None:
+            if len(simulated) != len(raw):
+                raise InvalidArgumentError(
+                    f"Simulated prints of {len(simulated)} callers do not go with prints of {len(raw)}"
+                )
+            having = [number for number, one in enumerate(simulated) if one is not None]
+            others = self.prepare([one for one in simulated if one is not None])
+            raw[having] = np.maximum(raw[having], self._raw(others, place))
+        return self.calibration(raw)
+
+    def _raw(self, ready: Prepared, place: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.plda.log_ratio(ready.means, np.ones(len(ready.means), dtype=np.int64), place)
+
+    def index_vectors(self, embeddings: Embeddings) -> Embeddings:
+        """Unit vectors, float32[n, k], to index prints and search for a probe: see `Plda.index_vectors`."""
+        return self.plda.index_vectors(embeddings)
+
+    def query(self, probe: Embeddings) -> Embeddings:
+        """The unit vector, float32[d], to search an index of plain embeddings with; see `Plda.query`."""
+        return self.plda.query(self.plda.coordinates(probe[None])[0])
+
+    def fpir(self, llr: float, gallery_size: int, standing: Standing | None = None) -> float:
+        """The expected false-positive identification rate, 0..1, were this log ratio the threshold.
+
+        standing: of the probe among strangers, by `scoring.standing` of its scores with a cohort, some 500
+            of the gallery's callers. Without it a usual probe is taken, which is off by a factor of up to
+            ten: noise on both sides makes all voices more alike.
+        """
+        return self.tail.fpir(llr, gallery_size, standing)
+
+    def threshold_for(self, target_fpir: float, gallery_size: int, standing: Standing | None = None) -> float:
+        """The log ratio from which to accept, for so large a false-positive identification rate."""
+        return self.tail.threshold_for(target_fpir, gallery_size, standing)
+
+
+@lru_cache(maxsize=1)
+def default_backend() -> Backend:
+    """The backend that comes with the package, read once. Raises `ConfigurationError`."""
+    with as_file(files("voiceprint.scoring") / "default.npz") as path:
+        return Backend.load(path)

@@ -1,0 +1,177 @@
+"""Fitting a backend to speech of known speakers, never scoring a speaker with what was fitted to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, special
+
+from voiceprint.errors import InvalidArgumentError
+from voiceprint.scoring.backend import Backend, Calibration
+from voiceprint.scoring.plda import Plda, fit_plda
+from voiceprint.scoring.tail import ImpostorTail, fit_tail
+
+WITHIN_SHRINKAGE: Final = 0.7
+BETWEEN_SHRINKAGE: Final = 0.3
+"""Chosen by cross-validation over speakers: benchmarks/robust_scoring.py."""
+
+_FOLDS: Final = 5  # of the calibration
+_HALVES: Final = 2  # of the tail, which needs galleries that are as large as may be
+_DRAWS: Final = 3  # galleries with one piece a speaker, of each half and pair
+
+Scores = NDArray[np.float64]
+Pairs = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Embeddings of pieces of speech, each under several conditions.
+
+    vectors: of each condition float32[n, d], the same pieces in the same order.
+    speakers: int[n], the number of each piece's speaker.
+    """
+
+    vectors: Mapping[str, NDArray[np.float32]] = field(repr=False)
+    speakers: NDArray[np.int64] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        shapes = {array.shape for array in self.vectors.values()}
+        if len(shapes) != 1 or {len(shape) for shape in shapes} != {2}:
+            raise InvalidArgumentError("Pieces need float32[n, d] of every condition, of one n and d")
+        if np.shape(self.speakers) != (next(iter(shapes))[0],):
+            raise InvalidArgumentError(f"Pieces need a speaker each, not {np.shape(self.speakers)}")
+
+    def of(self, speakers: NDArray[np.int64]) -> Pieces:
+        """The pieces of these speakers."""
+        kept = np.isin(self.speakers, speakers)
+        return Pieces({name: array[kept] for name, array in self.vectors.items()}, self.speakers[kept])
+
+    def plda(self) -> Plda:
+        """The model of all of them: the conditions are recordings of one speaker."""
+        return fit_plda(
+            np.concatenate(list(self.vectors.values())),
+            np.tile(self.speakers, len(self.vectors)),
+            within_shrinkage=WITHIN_SHRINKAGE,
+            between_shrinkage=BETWEEN_SHRINKAGE,
+        )
+
+
+def fit_backend(
+    pieces: Pieces, *, encoder: str, pairs: Pairs, tail_pairs: Pairs, seed: int = 1, about: Any = None
+) -> Backend:
+    """A backend of the pieces; the same one for the same pieces and seed.
+
+    pairs: conditions of enrolment and probe whose scores are calibrated, all counting alike.
+    tail_pairs: those whose impostors make the tail. about: what the file says of the data.
+
+    Raises:
+        InvalidArgumentError: too few speakers, or too few with several pieces.
+    """
+    calibration = _calibration(
+        [
+            _trials(model, part, pair)
+            for model, part in _held_out(pieces, _FOLDS, seed)
+            for pair in pairs
+            if len(np.unique(part.speakers)) > 1
+        ]
+    )
+    chance = np.random.default_rng([seed, 2])
+    rows = [
+        gallery
+        for model, part in _held_out(pieces, _HALVES, seed)
+        for pair in tail_pairs
+        for gallery in _galleries(model, part, pair, chance)
+    ]
+    return Backend(encoder, pieces.plda(), calibration, _calibrated(rows, calibration), dict(about or {}))
+
+
+def recalibrate(backend: Backend, pieces: Pieces, pairs: Pairs, seed: int = 1) -> Backend:
+    """The backend with calibration and tail of other speakers' pieces, such as the user's own calls.
+
+    Its model of voices stays, so that these speakers are held out of it, and few of them will do.
+
+    Raises:
+        InvalidArgumentError: too few speakers, or none with two pieces.
+    """
+    calibration = _calibration([_trials(backend.plda, pieces, pair) for pair in pairs])
+    chance = np.random.default_rng([seed, 2])
+    rows = [row for pair in pairs for row in _galleries(backend.plda, pieces, pair, chance)]
+    about = dict(backend.about) | {"recalibrated_on_speakers": len(np.unique(pieces.speakers))}
+    return Backend(backend.encoder, backend.plda, calibration, _calibrated(rows, calibration), about)
+
+
+def calibrate(targets: Scores, impostors: Scores) -> Calibration:
+    """Scale and offset of the least Cllr, both kinds counting alike: logistic regression.
+
+    Source: Brümmer and du Preez, "Application-independent evaluation of speaker detection", Computer Speech
+    and Language 20 (2006). Where the scores do not overlap, a weak prior keeps the scale finite.
+    """
+    if not len(targets) or not len(impostors):
+        raise InvalidArgumentError("A calibration takes scores of speakers with themselves and with others")
+    middle = (float(np.median(targets)) + float(np.median(impostors))) / 2.0
+    spread = max(float(np.std(np.concatenate([targets, impostors]))), 1e-9)
+    own, other = (targets - middle) / spread, (impostors - middle) / spread
+
+    def cost(numbers: Scores) -> float:
+        slope, shift = numbers
+        return float(
+            np.mean(-special.log_expit(slope * own - shift))
+            + np.mean(-special.log_expit(shift - slope * other))
+            + 1e-4 * slope**2
+        )
+
+    slope, shift = optimize.minimize(cost, np.array([2.0, 0.0]), bounds=[(1e-3, None), (None, None)]).x
+    return Calibration(float(slope / spread), float(middle + shift / slope * spread))
+
+
+def _held_out(pieces: Pieces, folds: int, seed: int) -> Iterator[tuple[Plda, Pieces]]:
+    """The model of the other speakers, and the pieces of those left out."""
+    speakers = np.unique(pieces.speakers)
+    if len(speakers) < 2 * folds:
+        raise InvalidArgumentError(f"A fit takes {2 * folds} speakers or more, not {len(speakers)}")
+    order = np.random.default_rng([seed, 1]).permutation(speakers)
+    for part in np.array_split(order, folds):
+        yield pieces.of(np.setdiff1d(speakers, part)).plda(), pieces.of(part)
+
+
+def _matrix(model: Plda, enrolled: NDArray[np.float32], probes: NDArray[np.float32]) -> Scores:
+    """The raw log ratio of every probe (a row) with every enrolled piece."""
+    means = model.coordinates(enrolled)
+    once = np.ones(len(means), dtype=np.int64)
+    return np.stack([model.log_ratio(means, once, probe) for probe in model.coordinates(probes)])
+
+
+def _trials(model: Plda, pieces: Pieces, pair: tuple[str, str]) -> tuple[Scores, Scores]:
+    """Scores of speakers with themselves, in different pieces, and with others."""
+    scores = _matrix(model, pieces.vectors[pair[0]], pieces.vectors[pair[1]])
+    same = pieces.speakers[:, None] == pieces.speakers
+    return scores[same & ~np.eye(len(same), dtype=bool)], scores[~same]
+
+
+def _galleries(
+    model: Plda, pieces: Pieces, pair: tuple[str, str], chance: np.random.Generator
+) -> Iterator[Scores]:
+    """Strangers' scores: of each speaker one probe, with one piece of each other; NaN with the own."""
+    owned = [np.flatnonzero(pieces.speakers == speaker) for speaker in np.unique(pieces.speakers)]
+    for _ in range(_DRAWS):
+        enrolled, probes = (np.array([chance.choice(own) for own in owned]) for _ in range(2))
+        scores = _matrix(model, pieces.vectors[pair[0]][enrolled], pieces.vectors[pair[1]][probes])
+        np.fill_diagonal(scores, np.nan)
+        yield scores
+
+
+def _calibration(trials: Sequence[tuple[Scores, Scores]]) -> Calibration:
+    targets, impostors = (np.concatenate(scores) for scores in zip(*trials, strict=True))
+    return calibrate(targets, impostors)
+
+
+def _calibrated(galleries: Sequence[Scores], calibration: Calibration) -> ImpostorTail:
+    width = max(scores.shape[1] for scores in galleries)
+    padded = [
+        np.pad(scores, ((0, 0), (0, width - scores.shape[1])), constant_values=np.nan) for scores in galleries
+    ]
+    return fit_tail(calibration(np.concatenate(padded)))

@@ -1,0 +1,134 @@
+"""The model of voices behind the scores: probabilistic linear discriminant analysis, two covariances.
+
+A unit embedding is mean + voice + recording. Voices and recordings (what was said, on which line, in
+which noise) are Gaussians, so that in the right coordinates every dimension stands alone: there the
+recordings vary by 1 and the voices by `between`. Whether two embeddings are of one voice is then a ratio
+of likelihoods that is known in closed form, for one print of a caller or several.
+
+Source: Brümmer and de Villiers, "The speaker partitioning problem", Odyssey 2010.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.errors import InvalidArgumentError
+
+Matrix = NDArray[np.float64]
+Numbers = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Plda:
+    """mean: float64[d]. transform: float64[d, k], embedding to coordinates. between: float64[k], > 0."""
+
+    mean: Matrix = field(repr=False)
+    transform: Matrix = field(repr=False)
+    between: Matrix = field(repr=False)
+
+    def coordinates(self, embeddings: NDArray[np.floating]) -> Matrix:
+        """float64[n, k] of embeddings, float[n, d], of any length > 0 each: only directions count."""
+        vectors = np.asarray(embeddings, dtype=np.float64)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if not (lengths > 0).all():  # NaN as well
+            raise InvalidArgumentError(
+                "An embedding of length 0 or with values that are no numbers: no voice"
+            )
+        return np.asarray((vectors / lengths - self.mean) @ self.transform)
+
+    def log_ratio(self, means: Matrix, counts: Numbers, probe: Matrix) -> Matrix:
+        """ln of p(prints and probe | one voice) / p(prints and probe | two), float64[callers].
+
+        means: of the coordinates of each caller's prints, float64[callers, k]. counts: of prints that each
+        mean stands for, int[callers]. probe: coordinates, float64[k].
+        """
+        shares = np.asarray(counts, dtype=np.float64)[:, None] * self.between
+        shares /= shares + 1.0
+        expected = means * shares
+        # What is not known of the voice after so many prints, and the recording of the probe.
+        spread = self._spread(shares)
+        alone = self.between + 1.0
+        return np.asarray(
+            0.5 * (np.log(alone / spread) + probe**2 / alone - (probe - expected) ** 2 / spread).sum(axis=1)
+        )
+
+    def index_vectors(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Unit vectors float32[n, k] whose cosines propose those callers whom the log ratio puts first.
+
+        For an index of prints, and for the probe that searches it: coordinates, weighed as the log ratio
+        weighs their products. Of the callers that it puts first among 60,000, none was missed by the nearest
+        50; the cosine of the embeddings missed up to one in six: benchmarks/robust_scoring.py.
+        """
+        shares = self.between / (self.between + 1.0)
+        weighed = self.coordinates(embeddings) * np.sqrt(shares / self._spread(shares))
+        lengths = np.linalg.norm(weighed, axis=1, keepdims=True)
+        return np.asarray(weighed / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+    def query(self, probe: Matrix) -> NDArray[np.float32]:
+        """The unit vector, float32[d], to search an index of plain embeddings with; probe: coordinates.
+
+        It is the gradient of the log ratio at the print that the probe makes one expect: second to
+        `index_vectors`, where the index is to stay as it is.
+        """
+        shares = self.between / (self.between + 1.0)
+        gradient = self.transform @ (probe * (1.0 - shares**2) * shares / self._spread(shares))
+        length = float(np.linalg.norm(gradient))
+        return np.asarray(gradient / length if length > 0 else gradient, dtype=np.float32)
+
+    def _spread(self, shares: Matrix) -> Matrix:
+        """How a probe varies around what is expected after the prints: voice and recording."""
+        return np.asarray(self.between * (1.0 - shares) + 1.0)
+
+
+def fit_plda(
+    embeddings: NDArray[np.floating],
+    speakers: Numbers,
+    *,
+    within_shrinkage: float,
+    between_shrinkage: float,
+    dimensions: int | None = None,
+) -> Plda:
+    """The model of embeddings, float[n, d], and the numbers of their speakers, int[n].
+
+    Each speaker counts alike. The covariances of few speakers are mostly chance in most directions, so
+    each is drawn towards one that is the same in all directions (Ledoit and Wolf 2004), by so large a
+    share, 0..1. Embeddings of one piece of speech on several lines are recordings of one speaker as well.
+
+    Raises:
+        InvalidArgumentError: fewer than two speakers, or none with two embeddings.
+    """
+    vectors = np.asarray(embeddings, dtype=np.float64)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if vectors.ndim != 2 or len(vectors) != len(speakers) or not (lengths > 0).all():
+        raise InvalidArgumentError("A fit takes embeddings, float[n, d] of length > 0, and n speakers")
+    vectors = vectors / lengths
+    _, numbers, counts = np.unique(speakers, return_inverse=True, return_counts=True)
+    several = counts > 1
+    if len(counts) < 2 or not several.any():
+        raise InvalidArgumentError(
+            f"A fit takes two speakers or more, some with two embeddings or more, not {len(counts)} speakers "
+            f"with at most {int(counts.max(initial=0))}"
+        )
+    means = np.zeros((len(counts), vectors.shape[1]))
+    np.add.at(means, numbers, vectors)
+    means /= counts[:, None]
+    mean = means.mean(axis=0)
+    rest = vectors - means[numbers]
+    weights = np.where(several, 1.0 / np.maximum(counts - 1, 1), 0.0)[numbers] / several.sum()
+    within = shrunk((rest * weights[:, None]).T @ rest, within_shrinkage)
+    between = shrunk((means - mean).T @ (means - mean) / (len(counts) - 1), between_shrinkage)
+    whiten = np.linalg.cholesky(np.linalg.inv(within))
+    values, directions = np.linalg.eigh(whiten.T @ between @ whiten)
+    kept = slice(None, None, -1) if dimensions is None else slice(-1, -dimensions - 1, -1)
+    return Plda(mean, whiten @ directions[:, kept], np.maximum(values[kept], 1e-6))
+
+
+def shrunk(covariance: Matrix, share: float) -> Matrix:
+    """The covariance drawn towards one that is the same in all directions, by a share of 0..1."""
+    if not 0.0 <= share <= 1.0:
+        raise InvalidArgumentError(f"A shrinkage is a share of 0..1, not {share}")
+    level = float(np.trace(covariance)) / len(covariance)
+    return np.asarray((1.0 - share) * covariance + share * level * np.eye(len(covariance)))
