@@ -68,12 +68,10 @@ def transforms(sample: Vectors, model: GalleryModel) -> dict[str, Transform]:
         Transform("rotated", dimension, mean, rotation.astype(np.float32), unit=True),
         Transform("whitened-64", 64, mean, (whitening @ _directions(whitened, 64)).astype(np.float32)),
     ]
-    for count in (48, 64):
-        made.append(
-            Transform(
-                f"pca-{count}", count, matrix=_directions(sample, count), metric=faiss.METRIC_INNER_PRODUCT
-            )
-        )
+    made += [
+        Transform(f"pca-{count}", count, matrix=_directions(sample, count), metric=faiss.METRIC_INNER_PRODUCT)
+        for count in (48, 64)
+    ]
     return {transform.name: transform for transform in made}
 
 
@@ -119,7 +117,7 @@ class Structure(ABC):
 
     @abstractmethod
     def candidates(self, queries: Vectors, depth: int, effort: float) -> Ids:
-        """The most promising rows for each query, int64[m, depth], the best first; -1 where there are fewer."""
+        """The most promising rows for each query, int64[m, depth], best first; -1 where there are fewer."""
 
     @abstractmethod
     def remove(self, row: int) -> None:

@@ -3,11 +3,11 @@
     python benchmarks/structures.py [--prints 100000] [--only "cells pca-48" ...]      1000000: takes hours
 
 Each structure of families.py, over a gallery of gallery_model.py, answers probes that are new recordings of
-callers in it: candidates are proposed, and their scores computed from the vectors. On a ladder of efforts, and
+callers in it: candidates are proposed, and their scores computed from the vectors. On a ladder of efforts and
 of numbers of candidates, the setting is sought that takes the least processor time of those that find the
-nearest of the exact answer, and the five nearest, as often as is asked for. Of several cells or links a
-structure has the ones that the product would have, or faiss's usual. One thread, one query at a time; the
-ratio is to faiss's flat search in the same run. Written to results/structures-PRINTS.json.
+nearest, and the five nearest, of the exact answer as often as is asked for (on the same probes as are then
+timed). There are as many cells as the product would have. One thread, one query at a time; the ratio is to
+faiss's flat search in the same run. Written to results/structures-PRINTS.json.
 """
 
 from __future__ import annotations
