@@ -194,7 +194,8 @@ class Graph(Transformed):
     """HNSW (Malkov and Yashunin, TPAMI 2018); an effort is how many vectors are kept while searching."""
 
     def __init__(self, material: Material, transform: Transform) -> None:
-        index = faiss.IndexHNSWFlat(transform.dimension, GRAPH_LINKS, transform.metric)
+        # By distance always: in a graph by inner products, of projections, some are hard to come to.
+        index = faiss.IndexHNSWFlat(transform.dimension, GRAPH_LINKS, faiss.METRIC_L2)
         super().__init__(material, transform, index, holds_vectors=True)
         self.efforts = ladder(8, min(4_096, len(material.vectors)), 1.25)
 

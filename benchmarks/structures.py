@@ -1,6 +1,6 @@
 """Which structure finds the nearest of so many voiceprints at the least cost, at equal recall?
 
-    python benchmarks/structures.py [--prints 100000] [--only "cells pca-48" ...]      1000000: takes hours
+    python benchmarks/structures.py [--prints 100000] [--only "cells pca-48" ...]      1000000: by option
 
 Each structure of families.py, over a gallery of gallery_model.py, answers probes that are new recordings of
 callers in it: candidates are proposed, and their scores computed from the vectors. On a ladder of efforts and
@@ -34,6 +34,7 @@ K = 5
 DEPTHS = (16, 32, 64, 128, 256, 512)
 REMOVED = 20
 _TRIED = 200  # probes for which settings are timed, to choose one
+_TURNS = 3
 
 
 class Trial:
@@ -161,11 +162,14 @@ def _arguments() -> argparse.Namespace:
 def measure(trial: Trial, arguments: argparse.Namespace) -> dict[str, Any]:
     """The figures of a structure at the cheapest setting that finds enough; else where it finds most."""
     structure = trial.structure
-    tried = [trial.searches(*setting, _TRIED) for setting in trial.settings(tuple(arguments.recall))]
+    settings = list(trial.settings(tuple(arguments.recall)))
+    # In turns, and the best of each, so that what else the machine does chooses none.
+    turns = [[trial.searches(*setting, _TRIED) for setting in settings] for _ in range(_TURNS)]
+    tried = [min(times, key=_processor) for times in zip(*turns, strict=True)]
     figures: dict[str, Any] = {"state": "reached" if tried else "not reached"}
     chosen = (trial.depths[-1], structure.efforts[-1])
     if tried:
-        cheapest = min(tried, key=lambda made: made["processor_us"]["p50"])
+        cheapest = min(tried, key=_processor)
         effort = cheapest["effort"] if cheapest["effort"] != "all" else np.inf
         chosen = (cheapest["depth"], effort)
     return figures | {
@@ -175,6 +179,11 @@ def measure(trial: Trial, arguments: argparse.Namespace) -> dict[str, Any]:
         "tried": tried,
         "remove_us": trial.removal(),
     }
+
+
+def _processor(made: dict[str, Any]) -> float:
+    p50: float = made["processor_us"]["p50"]
+    return p50
 
 
 def show(figures: dict[str, Any]) -> None:
