@@ -20,13 +20,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 from contenders import CONTENDERS
 from gallery_model import Gallery, GalleryModel
 from index_table import milliseconds, table
 from index_worker import Job
-from numpy.typing import NDArray
+from measuring import exact
 from plots import draw
 from results_file import RESULTS, keep
 from rich.console import Console
@@ -125,21 +124,6 @@ def prepare(folder: Path, gallery: Gallery, sizes: list[int], probes: int, k: in
         f"{len(gallery):,} prints and their answers made in {time.perf_counter() - start:.0f} s", flush=True
     )
     return told
-
-
-def exact(
-    vectors: NDArray[np.float32], probes: NDArray[np.float32], k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The k largest inner products of each probe, and their ids (row plus one)."""
-    scores = np.empty((len(probes), 0), dtype=np.float32)
-    ids = np.empty((len(probes), 0), dtype=np.int64)
-    for start in range(0, len(vectors), 100_000):
-        block = np.array(vectors[start : start + 100_000])
-        found, rows = faiss.knn(probes, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
-        scores, ids = np.hstack([scores, found]), np.hstack([ids, rows + start + 1])
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        scores, ids = np.take_along_axis(scores, best, 1), np.take_along_axis(ids, best, 1)
-    return scores, ids
 
 
 def run(

@@ -29,6 +29,7 @@ def main() -> int:
         ["storage.py"],
         ["storage_redis.py"],
         ["index.py", *([] if arguments.large else ["--sizes", "1000", "10000", prints, "--seconds", "20"])],
+        ["structures.py", "--prints", prints],
         ["match.py", "--prints", prints],
         ["opening.py", "--prints", prints],
     ]

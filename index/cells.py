@@ -12,7 +12,8 @@ Four approximations, each of which only chooses candidates; their scores are com
 4. In a cell, 4 bits a dimension are compared, 32 vectors at a time in registers (André et al., "Cache
    locality is not enough", VLDB 2015), by faiss's `IndexIVFPQFastScan`.
 
-The other families that were measured are in benchmarks/results/structures.json.
+benchmarks/structures.py holds these against other families and transforms; its figures are in
+benchmarks/results/structures-100000.json.
 """
 
 from __future__ import annotations
