@@ -130,21 +130,27 @@ class Backend:
             raise InvalidArgumentError(
                 f"The probe must be float32{[*self.plda.mean.shape]}, not {np.shape(probe)}"
             )
+        return self.scores(probe[None], prints, simulated)[0]
+
+    def scores(
+        self,
+        probes: Embeddings,
+        prints: Sequence[Embeddings] | Prepared,
+        simulated: Sequence[Embeddings | None] | None = None,
+    ) -> NDArray[np.float64]:
+        """`score` of every probe, float32[n, d], float64[n, callers]."""
         ready = prints if isinstance(prints, Prepared) else self.prepare(prints)
-        place = self.plda.coordinates(probe[None])[0]
-        raw = self._raw(ready, place)
+        places = self.plda.coordinates(probes)
+        raw = self.plda.log_ratios(ready.means, places)
         if simulated is not None:
-            if len(simulated) != len(raw):
+            if len(simulated) != len(ready):
                 raise InvalidArgumentError(
-                    f"Simulated prints of {len(simulated)} callers do not go with prints of {len(raw)}"
+                    f"Simulated prints of {len(simulated)} callers do not go with prints of {len(ready)}"
                 )
             having = [number for number, one in enumerate(simulated) if one is not None]
             others = self.prepare([one for one in simulated if one is not None])
-            raw[having] = np.maximum(raw[having], self._raw(others, place))
+            raw[:, having] = np.maximum(raw[:, having], self.plda.log_ratios(others.means, places))
         return self.calibration(raw)
-
-    def _raw(self, ready: Prepared, place: NDArray[np.float64]) -> NDArray[np.float64]:
-        return self.plda.log_ratio(ready.means, np.ones(len(ready.means), dtype=np.int64), place)
 
     def index_vectors(self, embeddings: Embeddings) -> Embeddings:
         """Unit vectors, float32[n, k], to index prints and search for a probe: see `Plda.index_vectors`."""

@@ -140,9 +140,7 @@ def _held_out(pieces: Pieces, folds: int, seed: int) -> Iterator[tuple[Plda, Pie
 
 def _matrix(model: Plda, enrolled: NDArray[np.float32], probes: NDArray[np.float32]) -> Scores:
     """The raw log ratio of every probe (a row) with every enrolled piece."""
-    means = model.coordinates(enrolled)
-    once = np.ones(len(means), dtype=np.int64)
-    return np.stack([model.log_ratio(means, once, probe) for probe in model.coordinates(probes)])
+    return model.log_ratios(model.coordinates(enrolled), model.coordinates(probes))
 
 
 def _trials(model: Plda, pieces: Pieces, pair: tuple[str, str]) -> tuple[Scores, Scores]:
