@@ -135,3 +135,29 @@ def test_the_backend_of_the_package_is_there_and_says_what_it_was_fitted_to():
     assert "CC BY 4.0" in backend.about["licence"]
     assert backend.plda.mean.shape == (256,)
     assert backend.threshold_for(0.01, 100) > backend.threshold_for(0.01, 10)
+
+
+def test_few_speakers_move_the_tail_and_leave_its_shape(backend):
+    noisy, numbers = voices(6, 3, seed=17, within=0.4)
+    again = recalibrate(backend, type(pieces(2))({"calls": noisy}, numbers), [("calls", "calls")])
+    assert (again.tail.start, again.tail.shape) == (backend.tail.start, backend.tail.shape)
+    assert (again.tail.mean, again.tail.deviation) != (backend.tail.mean, backend.tail.deviation)
+
+
+def test_few_speakers_whose_scores_do_not_overlap_give_no_certainty(backend):
+    clear, numbers = voices(6, 3, seed=18, within=0.001)
+    again = recalibrate(backend, type(pieces(2))({"calls": clear}, numbers), [("calls", "calls")])
+    own = np.diag(held_out(again, clear[::3], clear[1::3]))
+    assert 0 < own.mean() < 5
+
+
+def test_pieces_of_one_recording_are_trials_only_where_a_speaker_has_no_other():
+    vectors, _ = voices(2, 3)
+    speakers, recordings = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 2, 2, 2])
+    found = type(pieces(2))({"calls": vectors}, speakers, recordings).targets()
+    assert [list(np.flatnonzero(row)) for row in found] == [[2], [2], [0, 1], [4, 5], [3, 5], [3, 4]]
+
+
+def test_recalibration_on_too_few_speakers_is_refused(backend):
+    with pytest.raises(InvalidArgumentError, match="4 speakers or more, not 3"):
+        recalibrate(backend, pieces(3), [("clean", "line")])

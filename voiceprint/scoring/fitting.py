@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +13,7 @@ from scipy import optimize, special
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.scoring.backend import Backend, Calibration
 from voiceprint.scoring.plda import Plda, fit_plda
-from voiceprint.scoring.tail import ImpostorTail, fit_tail
+from voiceprint.scoring.tail import LEAST_SCORES, ImpostorTail, fit_tail, standing
 
 WITHIN_SHRINKAGE: Final = 0.7
 BETWEEN_SHRINKAGE: Final = 0.3
@@ -21,6 +21,9 @@ BETWEEN_SHRINKAGE: Final = 0.3
 
 _FOLDS: Final = 5  # of the calibration
 _HALVES: Final = 2  # of the tail, which needs galleries that are as large as may be
+LEAST_SPEAKERS: Final = 4
+"""Of a recalibration: each is a stranger to three others, and of three scores a deviation is known."""
+
 _DRAWS: Final = 3  # galleries with one piece a speaker, of each half and pair
 
 Scores = NDArray[np.float64]
@@ -33,10 +36,13 @@ class Pieces:
 
     vectors: of each condition float32[n, d], the same pieces in the same order.
     speakers: int[n], the number of each piece's speaker.
+    recordings: int[n], the number of the recording that each comes from, if known: two pieces of one
+        recording are easier to tell together than two calls, and are no trial where there is another.
     """
 
     vectors: Mapping[str, NDArray[np.float32]] = field(repr=False)
     speakers: NDArray[np.int64] = field(repr=False)
+    recordings: NDArray[np.int64] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         shapes = {array.shape for array in self.vectors.values()}
@@ -44,11 +50,24 @@ class Pieces:
             raise InvalidArgumentError("Pieces need float32[n, d] of every condition, of one n and d")
         if np.shape(self.speakers) != (next(iter(shapes))[0],):
             raise InvalidArgumentError(f"Pieces need a speaker each, not {np.shape(self.speakers)}")
+        if self.recordings is not None and np.shape(self.recordings) != np.shape(self.speakers):
+            raise InvalidArgumentError(f"Pieces need a recording each, not {np.shape(self.recordings)}")
 
     def of(self, speakers: NDArray[np.int64]) -> Pieces:
         """The pieces of these speakers."""
         kept = np.isin(self.speakers, speakers)
-        return Pieces({name: array[kept] for name, array in self.vectors.items()}, self.speakers[kept])
+        recordings = None if self.recordings is None else self.recordings[kept]
+        return Pieces(
+            {name: array[kept] for name, array in self.vectors.items()}, self.speakers[kept], recordings
+        )
+
+    def targets(self) -> NDArray[np.bool_]:
+        """Which pairs of pieces, bool[n, n], are of one speaker and make a trial."""
+        same = (self.speakers[:, None] == self.speakers) & ~np.eye(len(self.speakers), dtype=np.bool_)
+        if self.recordings is None:
+            return same
+        apart = same & (self.recordings[:, None] != self.recordings)
+        return np.where(apart.any(axis=1)[:, None], apart, same)
 
     def plda(self) -> Plda:
         """The model of all of them: the conditions are recordings of one speaker."""
@@ -92,23 +111,37 @@ def fit_backend(
 def recalibrate(backend: Backend, pieces: Pieces, pairs: Pairs, seed: int = 1) -> Backend:
     """The backend with calibration and tail of other speakers' pieces, such as the user's own calls.
 
-    Its model of voices stays, so that these speakers are held out of it, and few of them will do.
+    Its model of voices stays, so that these speakers are held out of it, and few of them will do. So
+    does the shape of its tail where there are too few scores for one; where the tail lies is measured.
 
     Raises:
-        InvalidArgumentError: too few speakers, or none with two pieces.
+        InvalidArgumentError: under `LEAST_SPEAKERS`, or none with two pieces.
     """
-    calibration = _calibration([_trials(backend.plda, pieces, pair) for pair in pairs])
+    count = len(np.unique(pieces.speakers))
+    if count < LEAST_SPEAKERS:
+        raise InvalidArgumentError(f"A calibration takes {LEAST_SPEAKERS} speakers or more, not {count}")
+    calibration = _calibration([_trials(backend.plda, pieces, pair) for pair in pairs], count)
     chance = np.random.default_rng([seed, 2])
     rows = [row for pair in pairs for row in _galleries(backend.plda, pieces, pair, chance)]
-    about = dict(backend.about) | {"recalibrated_on_speakers": len(np.unique(pieces.speakers))}
-    return Backend(backend.encoder, backend.plda, calibration, _calibrated(rows, calibration), about)
+    scores = calibration(np.concatenate(rows))
+    if np.isfinite(scores).sum() >= LEAST_SCORES:
+        tail = fit_tail(scores)
+    else:
+        standings = [standing(row[np.isfinite(row)]) for row in scores]
+        mean, deviation = np.mean(standings, axis=0).tolist()
+        tail = replace(backend.tail, mean=mean, deviation=deviation)
+    about = dict(backend.about) | {"recalibrated_on_speakers": count}
+    return Backend(backend.encoder, backend.plda, calibration, tail, about)
 
 
-def calibrate(targets: Scores, impostors: Scores) -> Calibration:
+def calibrate(targets: Scores, impostors: Scores, speakers: int | None = None) -> Calibration:
     """Scale and offset of the least Cllr, both kinds counting alike: logistic regression.
 
     Source: Brümmer and du Preez, "Application-independent evaluation of speaker detection", Computer Speech
     and Language 20 (2006). Where the scores do not overlap, a weak prior keeps the scale finite.
+
+    speakers: of the scores, where they are few: so many cannot show ratios beyond their own number, and
+        are taken for that much less sure (Platt, "Probabilistic outputs for support vector machines", 1999).
     """
     if not len(targets) or not len(impostors):
         raise InvalidArgumentError("A calibration takes scores of speakers with themselves and with others")
@@ -116,13 +149,14 @@ def calibrate(targets: Scores, impostors: Scores) -> Calibration:
     spread = max(float(np.std(np.concatenate([targets, impostors]))), 1e-9)
     own, other = (targets - middle) / spread, (impostors - middle) / spread
 
+    doubts = (0.0, 0.0) if speakers is None else (1 / (speakers + 2), 2 / (speakers * (speakers - 1) + 4))
+
     def cost(numbers: Scores) -> float:
         slope, shift = numbers
-        return float(
-            np.mean(-special.log_expit(slope * own - shift))
-            + np.mean(-special.log_expit(shift - slope * other))
-            + 1e-4 * slope**2
-        )
+        total = 1e-4 * slope**2
+        for at, doubt in ((slope * own - shift, doubts[0]), (shift - slope * other, doubts[1])):
+            total -= (1.0 - doubt) * np.mean(special.log_expit(at)) + doubt * np.mean(special.log_expit(-at))
+        return float(total)
 
     slope, shift = optimize.minimize(cost, np.array([2.0, 0.0]), bounds=[(1e-3, None), (None, None)]).x
     return Calibration(float(slope / spread), float(middle + shift / slope * spread))
@@ -146,8 +180,7 @@ def _matrix(model: Plda, enrolled: NDArray[np.float32], probes: NDArray[np.float
 def _trials(model: Plda, pieces: Pieces, pair: tuple[str, str]) -> tuple[Scores, Scores]:
     """Scores of speakers with themselves, in different pieces, and with others."""
     scores = _matrix(model, pieces.vectors[pair[0]], pieces.vectors[pair[1]])
-    same = pieces.speakers[:, None] == pieces.speakers
-    return scores[same & ~np.eye(len(same), dtype=bool)], scores[~same]
+    return scores[pieces.targets()], scores[pieces.speakers[:, None] != pieces.speakers]
 
 
 def _galleries(
@@ -162,9 +195,9 @@ def _galleries(
         yield scores
 
 
-def _calibration(trials: Sequence[tuple[Scores, Scores]]) -> Calibration:
+def _calibration(trials: Sequence[tuple[Scores, Scores]], speakers: int | None = None) -> Calibration:
     targets, impostors = (np.concatenate(scores) for scores in zip(*trials, strict=True))
-    return calibrate(targets, impostors)
+    return calibrate(targets, impostors, speakers)
 
 
 def _calibrated(galleries: Sequence[Scores], calibration: Calibration) -> ImpostorTail:
