@@ -119,6 +119,26 @@ def test_measured_rate_is_within_a_factor_of_two_of_the_target():
         assert target / 2 <= np.mean(named) <= 2 * target
 
 
+def test_in_a_small_gallery_fewer_strangers_get_a_name_than_by_its_own_scores_alone():
+    backend = fitted(speakers=200)
+    vectors, _ = voices(600, 2, seed=19)
+    chance, named = np.random.default_rng(1), []
+    for number, probe in enumerate(vectors[1::2]):
+        others = np.setdiff1d(np.arange(600), number)
+        scores = backend.score(probe, list(vectors[chance.choice(others, 5, replace=False) * 2, None]))
+        limits = [backend.threshold_for(0.05, 5, among(scores)) for among in (backend.standing, standing)]
+        named.append(scores.max() >= limits)
+    shrunk, alone = np.mean(named, axis=0)
+    assert 0 < shrunk < 0.7 * alone
+    assert alone > 4 * 0.05
+
+
+def test_the_standing_of_no_cohort_is_the_usual_one_and_that_of_a_large_one_is_measured(backend):
+    assert backend.standing(np.empty(0)) == (backend.tail.mean, backend.tail.deviation)
+    scores = np.random.default_rng(1).normal(-30.0, 2.0, 5000)
+    assert backend.standing(scores) == pytest.approx(standing(scores), rel=0.01)
+
+
 def test_fit_of_too_few_speakers_is_refused():
     with pytest.raises(InvalidArgumentError, match="speakers"):
         fitted(speakers=8)

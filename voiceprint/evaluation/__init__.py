@@ -12,10 +12,11 @@ from voiceprint.audio.conditions import Condition
 from voiceprint.evaluation.cache import EmbeddingCache
 from voiceprint.evaluation.evaluate import evaluate
 from voiceprint.evaluation.report import Estimate, Report, RunResult, Skip
-from voiceprint.evaluation.scoring import CosineScorer, Scorer
+from voiceprint.evaluation.scoring import CalibratedScorer, CosineScorer, Scorer, TargetScorer
 from voiceprint.evaluation.settings import Run, Settings, parse_enrolment
 
 __all__ = [
+    "CalibratedScorer",
     "Condition",
     "CosineScorer",
     "EmbeddingCache",
@@ -26,6 +27,7 @@ __all__ = [
     "Scorer",
     "Settings",
     "Skip",
+    "TargetScorer",
     "evaluate",
     "parse_enrolment",
 ]

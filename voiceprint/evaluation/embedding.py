@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
-from voiceprint.audio import SAMPLE_RATE, load_audio, to_mono
+from voiceprint.audio import SAMPLE_RATE, assess, load_audio, to_mono
 from voiceprint.audio.conditions import Condition
+from voiceprint.audio.denoise import reduce_noise
 from voiceprint.encoder import Encoder
 from voiceprint.errors import EncoderError, InvalidAudioError
 from voiceprint.evaluation.cache import EmbeddingCache
@@ -17,6 +19,10 @@ from voiceprint.evaluation.recordings import Audio, Division, Place, Speaker, cu
 from voiceprint.evaluation.report import Skip
 from voiceprint.evaluation.scoring import Embeddings
 from voiceprint.evaluation.settings import Run, Settings
+
+NOISY_DB: Final = 25.0
+LONGEST_S: Final = 120.0
+"""Audio of a lower signal-to-noise ratio, and not longer, has its noise reduced, as in the product."""
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many of it are done, and how many there are."""
@@ -126,19 +132,28 @@ class _Pieces:
         if key not in self._embedded:
             start, end = self._cuts[seconds][place.file][place.piece]
             audio = condition.apply(self._recordings[place.file][start:end], self._settings.seed)
-            self._embedded[key] = self._embed(audio)
+            if self._settings.noise_reduction:
+                audio = without_noise(audio)
+            self._embedded[key] = embed(audio, self._encoder, self._cache)
         return self._embedded[key]
 
-    def _embed(self, audio: Audio) -> Embeddings | None:
-        encoder, cache = self._encoder, self._cache
-        kept = None if cache is None else cache.get(encoder.name, encoder.dimension, audio)
-        if kept is not None:
-            return kept
-        try:
-            # One by one: in a batch the last bits would depend on what else is in it.
-            embedding = encoder.embed(audio)
-        except EncoderError:
-            return None
-        if cache is not None:
-            cache.put(encoder.name, audio, embedding)
-        return embedding
+
+def without_noise(audio: Audio) -> Audio:
+    """The audio as the encoder gets it: noisy audio with its noise reduced, clean audio as it is."""
+    short = len(audio) <= LONGEST_S * SAMPLE_RATE
+    return reduce_noise(audio) if short and assess(audio).snr_db < NOISY_DB else audio
+
+
+def embed(audio: Audio, encoder: Encoder, cache: EmbeddingCache | None) -> Embeddings | None:
+    """The embedding, kept or computed; None where the encoder finds no speech."""
+    kept = None if cache is None else cache.get(encoder.name, encoder.dimension, audio)
+    if kept is not None:
+        return kept
+    try:
+        # One by one: in a batch the last bits would depend on what else is in it.
+        embedding = encoder.embed(audio)
+    except EncoderError:
+        return None
+    if cache is not None:
+        cache.put(encoder.name, audio, embedding)
+    return embedding

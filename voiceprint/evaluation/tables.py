@@ -50,7 +50,7 @@ def summary(report: Report) -> str:
     """What was measured, in a line."""
     return (
         f"{report.speakers} speakers with {report.recordings} recordings; "
-        f"encoder {report.encoder}, scores by {report.scorer}."
+        f"encoder {report.encoder}, scores by {' and '.join(report.scorers)}."
     )
 
 
@@ -62,6 +62,7 @@ def tables(report: Report) -> list[Table]:
         _verification(numbered),
         _identification(numbered),
         _thresholds(numbered),
+        _at_targets(numbered),
     ]
     return [table for table in made if table.rows]
 
@@ -117,6 +118,7 @@ def _runs(runs: _Numbered, *, net: bool) -> Table:
             run.probe,
             f"{run.duration_s:g} s",
             str(run.prints),
+            run.scorer,
             str(run.material.speakers),
             str(run.material.probes),
         )
@@ -125,7 +127,7 @@ def _runs(runs: _Numbered, *, net: bool) -> Table:
     return Table(
         "Runs",
         f"A piece holds so many seconds of {'speech, pauses not counted' if net else 'audio, with pauses'}.",
-        ("Run", "Enrolment", "Probe", "Piece", "Prints", "Speakers", "Probes"),
+        ("Run", "Enrolment", "Probe", "Piece", "Prints", "Scores", "Speakers", "Probes"),
         tuple(rows),
     )
 
@@ -189,6 +191,22 @@ def _thresholds(runs: _Numbered) -> Table:
             f"FNIR{shown}",
             *[f"FPIR {100 * target:g} % at" for target in targets],
         ),
+        tuple(rows),
+    )
+
+
+def _at_targets(runs: _Numbered) -> Table:
+    rows = [
+        (str(number), str(one.gallery), percent(at.target, 0), rate(at.fpir), rate(at.fnir))
+        for number, run in runs
+        for one in run.open_set
+        for at in one.at_target
+    ]
+    return Table(
+        "Thresholds that follow the gallery",
+        "For a wanted FPIR the llr gives a threshold for each probe and size of gallery (VOICE_TARGET_FPIR): "
+        "the FPIR and FNIR that these thresholds had here.",
+        ("Run", "Gallery", "FPIR wanted", "FPIR", "FNIR"),
         tuple(rows),
     )
 

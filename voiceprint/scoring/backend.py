@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.scoring.model_file import read_model, write_model
 from voiceprint.scoring.plda import Plda
-from voiceprint.scoring.tail import ImpostorTail, Standing
+from voiceprint.scoring.tail import ImpostorTail, Standing, standing
 
 Embeddings = NDArray[np.float32]
+
+_USUAL: Final = 10  # scores that the standing of a usual probe counts as; of 5 to 40, by the rates held out
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Backend:
             raise InvalidArgumentError(
                 f"The probe must be float32{[*self.plda.mean.shape]}, not {np.shape(probe)}"
             )
-        return self.scores(probe[None], prints, simulated)[0]
+        return np.asarray(self.scores(probe[None], prints, simulated)[0])
 
     def scores(
         self,
@@ -160,11 +162,26 @@ class Backend:
         """The unit vector, float32[d], to search an index of plain embeddings with; see `Plda.query`."""
         return self.plda.query(self.plda.coordinates(probe[None])[0])
 
+    def standing(self, scores: NDArray[np.floating]) -> Standing:
+        """Where a probe's log ratios with a cohort, a sample of the gallery's callers, lie; float[n].
+
+        The fewer there are, the more it is that of a usual probe: a mean and deviation of ten scores say
+        little, and taken at their word gave a name to seven times the strangers that were wanted.
+        """
+        usual = Standing(self.tail.mean, self.tail.deviation)
+        if len(scores) < 3:
+            return usual
+        measured, weight = standing(scores), len(scores) / (len(scores) + _USUAL)
+        return Standing(
+            weight * measured.mean + (1.0 - weight) * usual.mean,
+            measured.deviation**weight * usual.deviation ** (1.0 - weight),
+        )
+
     def fpir(self, llr: float, gallery_size: int, standing: Standing | None = None) -> float:
         """The expected false-positive identification rate, 0..1, were this log ratio the threshold.
 
-        standing: of the probe among strangers, by `scoring.standing` of its scores with a cohort, some 500
-            of the gallery's callers. Without it a usual probe is taken, which is off by a factor of up to
+        standing: of the probe among strangers, by `standing` of its scores with a cohort, some 500 of the
+            gallery's callers. Without it a usual probe is taken, which is off by a factor of up to
             ten: noise on both sides makes all voices more alike.
         """
         return self.tail.fpir(llr, gallery_size, standing)

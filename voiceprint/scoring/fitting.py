@@ -65,9 +65,9 @@ class Pieces:
         """Which pairs of pieces, bool[n, n], are of one speaker and make a trial."""
         same = (self.speakers[:, None] == self.speakers) & ~np.eye(len(self.speakers), dtype=np.bool_)
         if self.recordings is None:
-            return same
+            return np.asarray(same)
         apart = same & (self.recordings[:, None] != self.recordings)
-        return np.where(apart.any(axis=1)[:, None], apart, same)
+        return np.asarray(np.where(apart.any(axis=1)[:, None], apart, same))
 
     def plda(self) -> Plda:
         """The model of all of them: the conditions are recordings of one speaker."""
