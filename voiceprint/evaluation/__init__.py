@@ -10,17 +10,20 @@
 
 from voiceprint.audio.conditions import Condition
 from voiceprint.evaluation.cache import EmbeddingCache
+from voiceprint.evaluation.calibration import Calibrated, Measured, calibrate
 from voiceprint.evaluation.evaluate import evaluate
 from voiceprint.evaluation.report import Estimate, Report, RunResult, Skip
 from voiceprint.evaluation.scoring import CalibratedScorer, CosineScorer, Scorer, TargetScorer
 from voiceprint.evaluation.settings import Run, Settings, parse_enrolment
 
 __all__ = [
+    "Calibrated",
     "CalibratedScorer",
     "Condition",
     "CosineScorer",
     "EmbeddingCache",
     "Estimate",
+    "Measured",
     "Report",
     "Run",
     "RunResult",
@@ -28,6 +31,7 @@ __all__ = [
     "Settings",
     "Skip",
     "TargetScorer",
+    "calibrate",
     "evaluate",
     "parse_enrolment",
 ]

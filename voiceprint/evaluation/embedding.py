@@ -57,17 +57,23 @@ def embed_all(
     unreadable: list[Skip] = []
     for done, speaker in enumerate(speakers):
         progress("Embedding", done, len(speakers))
-        recordings: list[Audio] = []
-        for file in speaker.files:
-            try:
-                samples, rate = load_audio(file)
-                recordings.append(to_mono(samples, rate, SAMPLE_RATE, channel=settings.channel))
-            except InvalidAudioError as error:
-                unreadable.append(Skip(str(file), str(error)))
+        recordings = load_recordings(speaker, settings.channel, unreadable)
         # One speaker's recordings at a time are in memory.
         _Pieces(speaker.name, recordings, settings, encoder, cache).fill(runs)
     progress("Embedding", len(speakers), len(speakers))
     return runs, unreadable
+
+
+def load_recordings(speaker: Speaker, channel: int | None, unreadable: list[Skip]) -> list[Audio]:
+    """The recordings of a speaker; what cannot be read goes into `unreadable`."""
+    recordings: list[Audio] = []
+    for file in speaker.files:
+        try:
+            samples, rate = load_audio(file)
+            recordings.append(to_mono(samples, rate, SAMPLE_RATE, channel=channel))
+        except InvalidAudioError as error:
+            unreadable.append(Skip(str(file), str(error)))
+    return recordings
 
 
 class _Pieces:

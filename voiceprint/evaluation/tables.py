@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from voiceprint.evaluation.report import Estimate, Report, RunResult, Skip
@@ -87,11 +87,7 @@ def remarks(report: Report) -> list[str]:
 def _remarks(run: RunResult) -> Iterable[str]:
     material = run.material
     if material.dropped:
-        reasons = Counter(skip.why for skip in material.dropped)
-        shown = "; ".join(f"{why} ({count})" for why, count in reasons.most_common(3))
-        left = len(reasons) - 3
-        more = f"; and {left} other reason{'s' if left > 1 else ''}" if left > 0 else ""
-        yield f"{len(material.dropped)} speakers are left out, with {shown}{more}."
+        yield left_out(material.dropped)
     if material.same_recording:
         yield (
             f"{material.same_recording} of the {material.speakers} speakers are recognised in the recording "
@@ -101,6 +97,15 @@ def _remarks(run: RunResult) -> Iterable[str]:
         yield f"{material.failed_probes} probes are left out: the encoder found no speech in them."
     for skip in run.skipped:
         yield _sentence(skip)
+
+
+def left_out(dropped: Sequence[Skip]) -> str:
+    """The speakers who are left out, by reason, in a sentence."""
+    reasons = Counter(skip.why for skip in dropped)
+    shown = "; ".join(f"{why} ({count})" for why, count in reasons.most_common(3))
+    left = len(reasons) - 3
+    more = f"; and {left} other reason{'s' if left > 1 else ''}" if left > 0 else ""
+    return f"{len(dropped)} speakers are left out, with {shown}{more}."
 
 
 def _sentence(skip: Skip) -> str:

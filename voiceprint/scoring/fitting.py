@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -23,6 +24,11 @@ _FOLDS: Final = 5  # of the calibration
 _HALVES: Final = 2  # of the tail, which needs galleries that are as large as may be
 LEAST_SPEAKERS: Final = 4
 """Of a recalibration: each is a stranger to three others, and of three scores a deviation is known."""
+
+_SCALES: Final = 0.5  # of the logarithm of the scale
+_OFFSETS: Final = 2.0  # of the log ratio
+
+_USUAL_SPEAKERS: Final = 20  # that the place of the tail before counts as
 
 _DRAWS: Final = 3  # galleries with one piece a speaker, of each half and pair
 
@@ -120,28 +126,27 @@ def recalibrate(backend: Backend, pieces: Pieces, pairs: Pairs, seed: int = 1) -
     count = len(np.unique(pieces.speakers))
     if count < LEAST_SPEAKERS:
         raise InvalidArgumentError(f"A calibration takes {LEAST_SPEAKERS} speakers or more, not {count}")
-    calibration = _calibration([_trials(backend.plda, pieces, pair) for pair in pairs], count)
+    trials = [_trials(backend.plda, pieces, pair) for pair in pairs]
+    targets, impostors = (np.concatenate(scores) for scores in zip(*trials, strict=True))
+    if not len(targets):
+        raise InvalidArgumentError("A calibration takes speakers with two pieces")
+    calibration = calibrate_from(backend.calibration, targets, impostors, count)
     chance = np.random.default_rng([seed, 2])
     rows = [row for pair in pairs for row in _galleries(backend.plda, pieces, pair, chance)]
     scores = calibration(np.concatenate(rows))
     if np.isfinite(scores).sum() >= LEAST_SCORES:
         tail = fit_tail(scores)
     else:
-        standings = [standing(row[np.isfinite(row)]) for row in scores]
-        mean, deviation = np.mean(standings, axis=0).tolist()
-        tail = replace(backend.tail, mean=mean, deviation=deviation)
+        tail = _moved(backend, calibration, scores, count)
     about = dict(backend.about) | {"recalibrated_on_speakers": count}
     return Backend(backend.encoder, backend.plda, calibration, tail, about)
 
 
-def calibrate(targets: Scores, impostors: Scores, speakers: int | None = None) -> Calibration:
+def calibrate(targets: Scores, impostors: Scores) -> Calibration:
     """Scale and offset of the least Cllr, both kinds counting alike: logistic regression.
 
     Source: Brümmer and du Preez, "Application-independent evaluation of speaker detection", Computer Speech
     and Language 20 (2006). Where the scores do not overlap, a weak prior keeps the scale finite.
-
-    speakers: of the scores, where they are few: so many cannot show ratios beyond their own number, and
-        are taken for that much less sure (Platt, "Probabilistic outputs for support vector machines", 1999).
     """
     if not len(targets) or not len(impostors):
         raise InvalidArgumentError("A calibration takes scores of speakers with themselves and with others")
@@ -149,17 +154,32 @@ def calibrate(targets: Scores, impostors: Scores, speakers: int | None = None) -
     spread = max(float(np.std(np.concatenate([targets, impostors]))), 1e-9)
     own, other = (targets - middle) / spread, (impostors - middle) / spread
 
-    doubts = (0.0, 0.0) if speakers is None else (1 / (speakers + 2), 2 / (speakers * (speakers - 1) + 4))
-
     def cost(numbers: Scores) -> float:
         slope, shift = numbers
-        total = 1e-4 * slope**2
-        for at, doubt in ((slope * own - shift, doubts[0]), (shift - slope * other, doubts[1])):
-            total -= (1.0 - doubt) * np.mean(special.log_expit(at)) + doubt * np.mean(special.log_expit(-at))
-        return float(total)
+        return _cost(slope * own - shift, slope * other - shift) + 1e-4 * float(slope**2)
 
     slope, shift = optimize.minimize(cost, np.array([2.0, 0.0]), bounds=[(1e-3, None), (None, None)]).x
     return Calibration(float(slope / spread), float(middle + shift / slope * spread))
+
+
+def calibrate_from(base: Calibration, targets: Scores, impostors: Scores, speakers: int) -> Calibration:
+    """`calibrate` of few speakers: the likeliest scale and offset, where other calls than those that the
+    base was fitted to are expected to differ by `_SCALES` and `_OFFSETS`, and each speaker is one witness.
+    """
+    own, other = base(targets), base(impostors)
+
+    def cost(numbers: Scores) -> float:
+        scale, offset = math.exp(numbers[0]), float(numbers[1])
+        unlikely = (numbers[0] / _SCALES) ** 2 + (offset / _OFFSETS) ** 2
+        return _cost(scale * (own - offset), scale * (other - offset)) + float(unlikely) / (2.0 * speakers)
+
+    log_scale, offset = optimize.minimize(cost, np.zeros(2), bounds=[(-5.0, 5.0), (None, None)]).x
+    return Calibration(base.scale * math.exp(log_scale), base.offset + float(offset) / base.scale)
+
+
+def _cost(targets: Scores, impostors: Scores) -> float:
+    """Twice the Cllr, in nats."""
+    return -float(np.mean(special.log_expit(targets)) + np.mean(special.log_expit(-impostors)))
 
 
 def _held_out(pieces: Pieces, folds: int, seed: int) -> Iterator[tuple[Plda, Pieces]]:
@@ -195,9 +215,9 @@ def _galleries(
         yield scores
 
 
-def _calibration(trials: Sequence[tuple[Scores, Scores]], speakers: int | None = None) -> Calibration:
+def _calibration(trials: Sequence[tuple[Scores, Scores]]) -> Calibration:
     targets, impostors = (np.concatenate(scores) for scores in zip(*trials, strict=True))
-    return calibrate(targets, impostors, speakers)
+    return calibrate(targets, impostors)
 
 
 def _calibrated(galleries: Sequence[Scores], calibration: Calibration) -> ImpostorTail:
@@ -206,3 +226,17 @@ def _calibrated(galleries: Sequence[Scores], calibration: Calibration) -> Impost
         np.pad(scores, ((0, 0), (0, width - scores.shape[1])), constant_values=np.nan) for scores in galleries
     ]
     return fit_tail(calibration(np.concatenate(padded)))
+
+
+def _moved(backend: Backend, calibration: Calibration, scores: Scores, speakers: int) -> ImpostorTail:
+    """The backend's tail where these scores lie, and, the fewer speakers there are, where it was."""
+    was, tail = backend.calibration, backend.tail
+    usual = calibration(np.array(tail.mean) / was.scale + was.offset)
+    wide = tail.deviation * calibration.scale / was.scale
+    measured = np.mean([standing(row[np.isfinite(row)]) for row in scores], axis=0)
+    weight = speakers / (speakers + _USUAL_SPEAKERS)
+    return replace(
+        tail,
+        mean=float(weight * measured[0] + (1.0 - weight) * usual),
+        deviation=float(measured[1] ** weight * wide ** (1.0 - weight)),
+    )
