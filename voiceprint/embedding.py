@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import MIXED, AudioQuality, assess, to_mono
-from voiceprint.audio.mono import samples
+from voiceprint.audio import MIXED, SAMPLE_RATE, AudioQuality, assess, duration, to_mono
+from voiceprint.audio.denoise import is_noisy, reduce_noise
+from voiceprint.audio.mono import LONG_S, samples
 from voiceprint.encoder.onnx import OnnxEncoder
 from voiceprint.errors import (
     AudioQualityError,
@@ -52,8 +53,8 @@ class Embedder:
                 "Voice fingerprinting is off: set VOICE_FINGERPRINTING_ENABLED=true to use it."
             )
 
-    def check_enrollable(self, audio: NDArray[Any], sample_rate: int) -> None:
-        """Refuse audio that is too short or not good enough to enrol."""
+    def check_enrollable(self, audio: NDArray[Any], sample_rate: int) -> AudioQuality:
+        """Refuse audio that is too short or not good enough to enrol; gives what it is like."""
         quality = assess(audio, sample_rate=sample_rate)
         needed = self._config.enrollment_duration
         if quality.duration_s < needed:
@@ -63,6 +64,7 @@ class Embedder:
                 quality,
             )
         self._check_quality(quality)
+        return quality
 
     def probe(self, audio: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
         """The embedding, of audio that is good enough to be matched."""
@@ -74,12 +76,15 @@ class Embedder:
                 quality,
             )
         self._check_quality(quality)
-        return self.embed(audio, sample_rate)
+        return self.embed(audio, sample_rate, noisy=is_noisy(quality))
 
-    def embed(self, audio: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
-        """The embedding, of any audio with speech; without, `AudioQualityError`."""
+    def embed(self, audio: NDArray[Any], sample_rate: int, *, noisy: bool = False) -> NDArray[np.float32]:
+        """The embedding, of any audio with speech; without, `AudioQualityError`.
+
+        noisy: take the noise off first, of audio that is short enough to be heard as a whole.
+        """
         try:
-            return self.checked(self._encoder.embed(self._as_encoded(audio, sample_rate)))
+            return self.checked(self._encoder.embed(self._as_encoded(audio, sample_rate, noisy)))
         except EncoderError:
             quality = assess(audio, sample_rate=sample_rate)
             if quality.net_speech_s > 0:
@@ -91,11 +96,13 @@ class Embedder:
             ) from None
 
     def embed_together(
-        self, audios: list[NDArray[Any]], sample_rate: int
+        self, audios: list[NDArray[Any]], sample_rate: int, noisy: list[bool]
     ) -> list[NDArray[np.float32] | VoiceprintError]:
-        """The embedding of each, or why there is none; quicker than one by one."""
+        """The embedding of each, or why there is none; quicker than one by one. noisy: see `embed`."""
         if len(audios) > 1:
-            monos = [self._as_encoded(audio, sample_rate) for audio in audios]
+            monos = [
+                self._as_encoded(audio, sample_rate, bad) for audio, bad in zip(audios, noisy, strict=True)
+            ]
             try:
                 answers = self._encoder.embed_batch(monos)
                 return [self.checked(answer) for _, answer in zip(audios, answers, strict=True)]
@@ -103,14 +110,16 @@ class Embedder:
                 logger.debug("A group of %d could not be embedded: now one by one.", len(audios))
         # One, or one of them has no embedding, which is its own result and not that of the others.
         results: list[NDArray[np.float32] | VoiceprintError] = []
-        for audio in audios:
+        for audio, bad in zip(audios, noisy, strict=True):
             try:
-                results.append(self.embed(audio, sample_rate))
+                results.append(self.embed(audio, sample_rate, noisy=bad))
             except VoiceprintError as error:
                 results.append(error)
         return results
 
-    def _as_encoded(self, audio: NDArray[Any], sample_rate: int) -> Any:
+    def _as_encoded(self, audio: NDArray[Any], sample_rate: int, noisy: bool) -> Any:
+        if noisy and duration(audio, sample_rate) < LONG_S and self._encoder.sample_rate == SAMPLE_RATE:
+            return reduce_noise(to_mono(audio, sample_rate))
         # Only ours reads long audio piece by piece: an hour of it as a whole takes 220 MB.
         convert = samples if isinstance(self._encoder, OnnxEncoder) else to_mono
         return convert(audio, sample_rate, self._encoder.sample_rate)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio import AudioBuffer, Encoding, as_pcm
+from voiceprint.audio.denoise import is_noisy
 from voiceprint.encoder.workers import cores
 from voiceprint.errors import InvalidArgumentError, VoiceprintError
 from voiceprint.grouped import Grouped
@@ -31,7 +32,14 @@ EMBEDDED_TOGETHER_S = 120.0
 Sample = tuple[str, AudioBuffer, dict[str, Any] | None]
 """Caller id, audio and metadata."""
 
-CheckedSample = tuple[str, NDArray[Any], dict[str, Any] | None]
+
+class CheckedSample(NamedTuple):
+    """A sample that can be enrolled: its audio as numbers, and whether that is noisy."""
+
+    caller_id: str
+    audio: NDArray[Any]
+    metadata: dict[str, Any] | None
+    noisy: bool
 
 
 class Enrolment:
@@ -60,7 +68,8 @@ class Enrolment:
     def enroll(self, sample: Sample) -> Voiceprint:
         """Store the voiceprint of one sample, and return it."""
         checked = self._checked(sample)
-        voiceprint = self._voiceprint(checked, self._embedder.embed(checked[1], self._rate))
+        embedding = self._embedder.embed(checked.audio, self._rate, noisy=checked.noisy)
+        voiceprint = self._voiceprint(checked, embedding)
         return self._storage.save(voiceprint, max_voiceprints=self._config.max_voiceprints_per_caller)
 
     def enroll_many(self, samples: Iterable[Sample]) -> list[Voiceprint | VoiceprintError]:
@@ -106,12 +115,11 @@ class Enrolment:
             ) from None
         caller_id, metadata = check_caller_id(caller_id), check_metadata(metadata)
         audio = as_pcm(audio_buffer, self._rate, encoding=self._encoding, channel=self._channel)
-        self._embedder.check_enrollable(audio, self._rate)
-        return caller_id, audio, metadata
+        quality = self._embedder.check_enrollable(audio, self._rate)
+        return CheckedSample(caller_id, audio, metadata, is_noisy(quality))
 
     def _voiceprint(self, sample: CheckedSample, embedding: NDArray[np.float32]) -> Voiceprint:
-        caller_id, _, metadata = sample
-        return Voiceprint(caller_id, embedding, metadata, encoder=self._embedder.space)
+        return Voiceprint(sample.caller_id, embedding, sample.metadata, encoder=self._embedder.space)
 
     def _voiceprints(self, samples: list[Sample]) -> list[Voiceprint | VoiceprintError]:
         """The voiceprint of each sample, or why there is none."""
@@ -124,7 +132,9 @@ class Enrolment:
                 results.append(error)
             else:
                 results.append(None)
-        embeddings = self._embedder.embed_together([sample[1] for sample in good.values()], self._rate)
+        embeddings = self._embedder.embed_together(
+            [sample.audio for sample in good.values()], self._rate, [sample.noisy for sample in good.values()]
+        )
         for place, embedding in zip(good, embeddings, strict=True):
             if isinstance(embedding, VoiceprintError):
                 results[place] = embedding

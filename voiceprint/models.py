@@ -5,7 +5,7 @@ Embeddings and metadata are biometric or personal data: no repr shows them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    computed_field,
     field_serializer,
     field_validator,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "Finding",
     "Match",
     "StreamResult",
+    "Verdict",
     "Verification",
     "VoiceFingerprintConfig",
     "Voiceprint",
@@ -167,12 +169,24 @@ class Caller(_Answer):
     voiceprints: tuple[Voiceprint, ...] = Field(default=(), repr=False)
 
 
+Verdict = Literal["accepted", "rejected", "inconclusive"]
+
+
 class Match(_Answer):
     """One caller that a probe resembles.
 
     similarity: cosine with the best of the caller's voiceprints, -1 to 1.
-    accepted: whether it reaches the threshold that the search was made with.
+    accepted: whether it reaches what the search was made with, a threshold of the cosine or a target FPIR.
     voiceprint_id: the print that was the best.
+    llr: calibrated natural log-likelihood ratio: how much likelier the audio is if this caller spoke than if
+        a stranger did, of all the caller's voiceprints; 0 favours neither. Matches are ranked by it. None
+        where there is no calibration for the encoder's embeddings; they are then ranked by similarity.
+    fpir: expected false-positive identification rate, 0 to 1, were this llr the threshold: the share of
+        strangers' calls in which some caller of a gallery of this size reaches it. None without llr.
+    margin: llr over that of the next best caller (of similarity where there is no llr); for others than the
+        best, how far they are behind it, below 0. None when there is nobody else.
+    verdict: "accepted"; "rejected" where half of all strangers would reach as much (or fpir is not known);
+        "inconclusive" between: more speech, or another question, may tell.
     """
 
     caller_id: str
@@ -180,6 +194,17 @@ class Match(_Answer):
     metadata: dict[str, Any] = Field(default_factory=dict, repr=False)
     voiceprint_id: int
     accepted: bool
+    llr: float | None = None
+    fpir: float | None = None
+    margin: float | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def verdict(self) -> Verdict:
+        """What to make of it."""
+        if self.accepted:
+            return "accepted"
+        return "rejected" if self.fpir is None or self.fpir >= 0.5 else "inconclusive"
 
 
 class StreamResult(_Answer):
@@ -208,12 +233,16 @@ class StreamResult(_Answer):
 
 
 class Verification(_Answer):
-    """Whether a probe is the caller that it is claimed to be: `similarity` >= `threshold`."""
+    """Whether a probe is the caller that it is claimed to be: `similarity` >= `threshold`.
+
+    llr: calibrated natural log-likelihood ratio, as in `Match`; None without a calibration.
+    """
 
     caller_id: str
     accepted: bool
     similarity: float
     threshold: float
+    llr: float | None = None
 
 
 class Finding(_Answer):

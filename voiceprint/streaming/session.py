@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from voiceprint.audio import AudioBuffer, AudioQuality, Encoding
 from voiceprint.embedding import MIN_PROBE_SPEECH_S
 from voiceprint.errors import InvalidArgumentError
+from voiceprint.matching import Rule
 from voiceprint.models import Match, StreamResult
 from voiceprint.streaming.decision import Decision
 from voiceprint.streaming.hearing import Hearing
@@ -64,13 +65,13 @@ class CallStream:
         k: int,
         encoder: Encoder,
         config: VoiceFingerprintConfig,
-        limit: Callable[[], float],
+        rule: Callable[[], Rule],
         search: Search,
         touch: Callable[[str], None],
     ) -> None:
         self._k = k
         self._config = config
-        self._limit = limit
+        self._rule = rule
         self._search = search
         self._touch = touch
         self._touched: str | None = None
@@ -194,10 +195,8 @@ class CallStream:
     def _consider(self, heard: _Heard) -> None:
         # Two at least, as the next best says how sure the best is.
         matches = self._search(heard.total, max(2, self._k))
-        best = matches[0] if matches else None
-        gap = best.similarity - matches[1].similarity if best is not None and len(matches) > 1 else 2.0
         self._answer = self._answered(matches, good=heard.good)
-        decided = heard.good and self._decision.made(best, gap, self._limit(), heard.net_speech_s)
+        decided = heard.good and self._decision.made(matches, self._rule(), heard.net_speech_s)
         if decided:
             self._answer = self._answer.model_copy(update={"decided": True})
             self._hearing.rest()
