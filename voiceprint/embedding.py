@@ -18,6 +18,7 @@ from voiceprint.errors import (
     InvalidArgumentError,
     VoiceprintError,
 )
+from voiceprint.simulated import is_worth_simulating, simulated_embeddings
 from voiceprint.validation import unit_vector
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class Embedder:
                 "Voice fingerprinting is off: set VOICE_FINGERPRINTING_ENABLED=true to use it."
             )
 
-    def check_enrollable(self, audio: NDArray[Any], sample_rate: int) -> None:
-        """Refuse audio that is too short or not good enough to enrol."""
+    def check_enrollable(self, audio: NDArray[Any], sample_rate: int) -> AudioQuality:
+        """The quality of audio to enrol; what is too short or not good enough is refused."""
         quality = assess(audio, sample_rate=sample_rate)
         needed = self._config.enrollment_duration
         if quality.duration_s < needed:
@@ -63,6 +64,11 @@ class Embedder:
                 quality,
             )
         self._check_quality(quality)
+        return quality
+
+    def simulates(self, quality: AudioQuality) -> bool:
+        """Whether the enrolment of audio of this quality gets a print for simulated lines too."""
+        return self._config.enroll_simulated_lines and is_worth_simulating(self._encoder, quality)
 
     def probe(self, audio: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
         """The embedding, of audio that is good enough to be matched."""
@@ -109,6 +115,12 @@ class Embedder:
             except VoiceprintError as error:
                 results.append(error)
         return results
+
+    def embed_simulated(
+        self, audios: list[NDArray[Any]], sample_rate: int, plains: list[NDArray[np.float32]]
+    ) -> list[NDArray[np.float32] | None]:
+        """The prints for simulated lines that go with the embeddings `plains`; see `simulated`."""
+        return simulated_embeddings(self._encoder, [samples(audio, sample_rate) for audio in audios], plains)
 
     def _as_encoded(self, audio: NDArray[Any], sample_rate: int) -> Any:
         # Only ours reads long audio piece by piece: an hour of it as a whole takes 220 MB.

@@ -28,10 +28,13 @@ ENROLMENT_BATCH = 64
 EMBEDDED_TOGETHER = 8
 EMBEDDED_TOGETHER_S = 120.0
 
+Embedding = NDArray[np.float32]
+
 Sample = tuple[str, AudioBuffer, dict[str, Any] | None]
 """Caller id, audio and metadata."""
 
-CheckedSample = tuple[str, NDArray[Any], dict[str, Any] | None]
+CheckedSample = tuple[str, NDArray[Any], dict[str, Any] | None, bool]
+"""The same with the audio as numbers, and whether it gets a print for simulated lines."""
 
 
 class Enrolment:
@@ -60,7 +63,9 @@ class Enrolment:
     def enroll(self, sample: Sample) -> Voiceprint:
         """Store the voiceprint of one sample, and return it."""
         checked = self._checked(sample)
-        voiceprint = self._voiceprint(checked, self._embedder.embed(checked[1], self._rate))
+        embedding = self._embedder.embed(checked[1], self._rate)
+        (simulated,) = self._simulated([checked], [embedding])
+        voiceprint = self._voiceprint(checked, embedding, simulated)
         return self._storage.save(voiceprint, max_voiceprints=self._config.max_voiceprints_per_caller)
 
     def enroll_many(self, samples: Iterable[Sample]) -> list[Voiceprint | VoiceprintError]:
@@ -106,12 +111,23 @@ class Enrolment:
             ) from None
         caller_id, metadata = check_caller_id(caller_id), check_metadata(metadata)
         audio = as_pcm(audio_buffer, self._rate, encoding=self._encoding, channel=self._channel)
-        self._embedder.check_enrollable(audio, self._rate)
-        return caller_id, audio, metadata
+        quality = self._embedder.check_enrollable(audio, self._rate)
+        return caller_id, audio, metadata, self._embedder.simulates(quality)
 
-    def _voiceprint(self, sample: CheckedSample, embedding: NDArray[np.float32]) -> Voiceprint:
-        caller_id, _, metadata = sample
-        return Voiceprint(caller_id, embedding, metadata, encoder=self._embedder.space)
+    def _voiceprint(
+        self, sample: CheckedSample, embedding: Embedding, simulated: Embedding | None
+    ) -> Voiceprint:
+        caller_id, _, metadata, _ = sample
+        return Voiceprint(caller_id, embedding, metadata, encoder=self._embedder.space, simulated=simulated)
+
+    def _simulated(self, samples: list[CheckedSample], embeddings: list[Embedding]) -> list[Embedding | None]:
+        """The print for simulated lines of each sample that gets one."""
+        chosen = [place for place, sample in enumerate(samples) if sample[3]]
+        found = self._embedder.embed_simulated(
+            [samples[place][1] for place in chosen], self._rate, [embeddings[place] for place in chosen]
+        )
+        by_place = dict(zip(chosen, found, strict=True))
+        return [by_place.get(place) for place in range(len(samples))]
 
     def _voiceprints(self, samples: list[Sample]) -> list[Voiceprint | VoiceprintError]:
         """The voiceprint of each sample, or why there is none."""
@@ -125,11 +141,15 @@ class Enrolment:
             else:
                 results.append(None)
         embeddings = self._embedder.embed_together([sample[1] for sample in good.values()], self._rate)
+        embedded: dict[int, Embedding] = {}
         for place, embedding in zip(good, embeddings, strict=True):
             if isinstance(embedding, VoiceprintError):
                 results[place] = embedding
             else:
-                results[place] = self._voiceprint(good[place], embedding)
+                embedded[place] = embedding
+        simulated = self._simulated([good[place] for place in embedded], [*embedded.values()])
+        for place, for_lines in zip(embedded, simulated, strict=True):
+            results[place] = self._voiceprint(good[place], embedded[place], for_lines)
         return cast("list[Voiceprint | VoiceprintError]", results)
 
     def _store(self, voiceprints: list[Voiceprint]) -> list[Voiceprint | VoiceprintError]:

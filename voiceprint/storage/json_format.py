@@ -6,9 +6,11 @@ It is one JSON object. Each caller is a line, keyed by the caller id:
               "voiceprints": [{"id": 1, "revision": 1, "encoder": "resemblyzer", "created_at": "...Z",
                                "embedding": [...], "simulated": [...]}]}
 
-"simulated" stands there only where a print has it. The empty key, which no caller can have, holds what the change feed needs:
+"simulated" stands there only where a print has it.
 
-    "": {"format": 2, "identity": "...", "revision": 7, "next_id": 4, "feed_floor": 0,
+The empty key, which no caller can have, holds what the change feed needs:
+
+    "": {"format": 3, "identity": "...", "revision": 7, "next_id": 4, "feed_floor": 0,
          "tombstones": [[6, 2]]}
 
 The format is the least version that reads the file without loss: 3 where any print has "simulated", which
