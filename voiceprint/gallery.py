@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, VoiceprintError
 from voiceprint.models import Finding, Voiceprint
-from voiceprint.ranking import Scored, rank
+from voiceprint.ranking import Probe, Scored, rank
 from voiceprint.shared import Shared
 from voiceprint.snapshots import NO_SNAPSHOT, IndexSettings, SnapshotKeeper, Stamp, snapshot_path
 from voiceprint.storage.base import Changes, Progress, Storage
@@ -85,7 +85,7 @@ class Gallery:
 
         probe: float32[dimension], of length 1. Fewer come back only where there are fewer callers.
         """
-        return rank(probe, self.proposed(storage, probe[None], callers))[:callers]
+        return rank(Probe(probe), self.proposed(storage, probe[None], callers))[:callers]
 
     def proposed(self, storage: Storage, queries: NDArray[np.float32], callers: int) -> list[Voiceprint]:
         """The voiceprints nearest to each query, float32[q, dimension], of so many callers at least.

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from voiceprint.errors import (
     CallerNotFoundError,
@@ -17,7 +16,7 @@ from voiceprint.errors import (
 )
 from voiceprint.gallery import Gallery
 from voiceprint.models import Caller, Match, Voiceprint
-from voiceprint.ranking import Scored, rank
+from voiceprint.ranking import Probe, Scored, rank
 from voiceprint.scoring import backend_for
 from voiceprint.validation import check_caller_id, shown
 
@@ -66,9 +65,7 @@ class Matcher:
         self._gallery = gallery
         self._calibration = calibration
 
-    def nearest(
-        self, probe: NDArray[np.float32], k: int, rule: Rule, callers: list[Caller] | None
-    ) -> list[Match]:
+    def nearest(self, probe: Probe, k: int, rule: Rule, callers: list[Caller] | None) -> list[Match]:
         """The k best of these callers, of all if None; accepted are those that the rule accepts."""
         backend = self._backend(probe)
         if rule.target_fpir is not None and backend is None:
@@ -82,7 +79,7 @@ class Matcher:
         count, standing = 0, None
         if backend is not None and ranked:
             count = len(callers) if callers is not None else gallery.callers(self._storage)
-            standing = gallery.standing(self._storage, backend, probe)
+            standing = gallery.standing(self._storage, backend, probe.best)
         matches = []
         for place, scored in enumerate(ranked[:k]):
             rate = None
@@ -106,29 +103,29 @@ class Matcher:
         self,
         gallery: Gallery,
         backend: Backend | None,
-        probe: NDArray[np.float32],
+        probe: Probe,
         k: int,
         callers: list[Caller] | None,
     ) -> list[Scored]:
         if callers is not None:
             return rank(probe, [one for caller in callers for one in self._prints(caller)], backend)[:k]
         if backend is None:
-            return gallery.best(self._storage, probe, k)
+            return gallery.best(self._storage, probe.plain, k)
         # Nearest by cosine, so that whoever reaches a threshold of it is there; and by what the ratio weighs.
-        queries = np.stack([probe, backend.query(probe)])
+        queries = np.stack([probe.plain, backend.query(probe.best)])
         proposed = gallery.proposed(self._storage, queries, max(k, _PROPOSED))
         by_ratio = [one.voiceprint.caller_id for one in rank(probe, proposed, backend)]
         by_cosine = [one.voiceprint.caller_id for one in rank(probe, proposed)]
         shortlist = self.enrolled(dict.fromkeys(by_ratio[: max(k, _SHORTLIST)] + by_cosine[:k]))
         return rank(probe, [one for caller in shortlist for one in self._prints(caller)], backend)[:k]
 
-    def ratio(self, probe: NDArray[np.float32], prints: list[Voiceprint]) -> Scored:
+    def ratio(self, probe: Probe, prints: list[Voiceprint]) -> Scored:
         """The similarity and log-likelihood ratio of one caller's voiceprints."""
         return rank(probe, prints, self._backend(probe))[0]
 
-    def _backend(self, probe: NDArray[np.float32]) -> Backend | None:
+    def _backend(self, probe: Probe) -> Backend | None:
         backend = backend_for(self._space, self._calibration)
-        return backend if backend is not None and backend.covers(probe) else None
+        return backend if backend is not None and backend.covers(probe.best) else None
 
     def enrolled(self, caller_ids: Iterable[str]) -> list[Caller]:
         """Those of the callers who are."""

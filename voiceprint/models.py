@@ -22,7 +22,13 @@ from pydantic import (
 
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
-from voiceprint.validation import check_caller_id, check_embedding, check_metadata, check_time
+from voiceprint.validation import (
+    check_caller_id,
+    check_embedding,
+    check_metadata,
+    check_simulated,
+    check_time,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -47,6 +53,8 @@ class Voiceprint(BaseModel):
     caller_id: 1 to 512 characters.
     embedding: given as an array or list of numbers, kept as a read-only float32 unit vector
         (256 values in the space "resemblyzer"). Only its direction matters: similarity is cosine.
+    simulated: the same voice over simulated telephone lines, see `voiceprint.simulated`: a vector like
+        `embedding`, or None. It is scored with; similarity and the index know `embedding` alone.
     metadata: JSON object of the caller.
     created_at: when this print was made; last_seen: when the caller was last enrolled or recognised.
         ISO 8601 UTC with a `Z`; a datetime is taken too, and a time without a zone is taken as UTC.
@@ -63,6 +71,7 @@ class Voiceprint(BaseModel):
     caller_id: str
     encoder: str = Field(default=RESEMBLYZER_SPACE, min_length=1, max_length=100)
     embedding: NDArray[np.float32] = Field(repr=False)
+    simulated: NDArray[np.float32] | None = Field(default=None, repr=False)
     metadata: dict[str, Any] = Field(default_factory=dict, repr=False)
     created_at: str | None = None
     last_seen: str | None = None
@@ -117,25 +126,37 @@ class Voiceprint(BaseModel):
         # `encoder` is declared first, so that it is known here: the right length depends on it.
         return check_embedding(value, info.data.get("encoder", RESEMBLYZER_SPACE))
 
-    @field_serializer("embedding")
-    def _embedding_as_list(self, embedding: NDArray[np.float32]) -> list[float]:
-        numbers: list[float] = embedding.tolist()
+    @field_validator("simulated", mode="before")
+    @classmethod
+    def _check_simulated(cls, value: object, info: ValidationInfo) -> NDArray[np.float32] | None:
+        return check_simulated(value, info.data.get("encoder", RESEMBLYZER_SPACE), info.data.get("embedding"))
+
+    @field_serializer("embedding", "simulated")
+    def _vector_as_list(self, vector: NDArray[np.float32] | None) -> list[float] | None:
+        numbers: list[float] | None = None if vector is None else vector.tolist()
         return numbers
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
-        self.embedding.flags.writeable = False  # numpy gives a pickled array back writeable
+        self._protect()  # numpy gives a pickled array back writeable
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         twin = super().__deepcopy__(memo)
-        twin.embedding.flags.writeable = False  # and a copied one
+        twin._protect()  # and a copied one
         return twin
+
+    def _protect(self) -> None:
+        for vector in (self.embedding, self.simulated):
+            if vector is not None:
+                vector.flags.writeable = False
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Voiceprint):
             return NotImplemented
         mine, others = dict(self), dict(other)
-        return bool(np.array_equal(mine.pop("embedding"), others.pop("embedding"))) and mine == others
+        vectors = [(mine.pop(name), others.pop(name)) for name in ("embedding", "simulated")]
+        # `array_equal` of None and None is true, of None and a vector false.
+        return all(np.array_equal(one, other) for one, other in vectors) and mine == others
 
     __hash__ = None  # type: ignore[assignment]  # mutable, as every pydantic model that is not frozen
 

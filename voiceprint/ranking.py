@@ -14,6 +14,21 @@ if TYPE_CHECKING:
     from voiceprint.scoring import Backend
 
 
+class Probe(NamedTuple):
+    """What is held against voiceprints: unit embeddings of the audio, and where it was noisy, of it cleaned.
+
+    Similarities are of `plain`, log-likelihood ratios of `cleaned` where there is one.
+    """
+
+    plain: NDArray[np.float32]
+    cleaned: NDArray[np.float32] | None = None
+
+    @property
+    def best(self) -> NDArray[np.float32]:
+        """What says most of the voice."""
+        return self.plain if self.cleaned is None else self.cleaned
+
+
 class Scored(NamedTuple):
     """A caller: the cosine of the probe with the best of the voiceprints, which one that is, and the llr.
 
@@ -30,9 +45,7 @@ class Scored(NamedTuple):
         return self.similarity if self.llr is None else self.llr
 
 
-def rank(
-    probe: NDArray[np.float32], voiceprints: Iterable[Voiceprint], backend: Backend | None = None
-) -> list[Scored]:
+def rank(probe: Probe, voiceprints: Iterable[Voiceprint], backend: Backend | None = None) -> list[Scored]:
     """Each caller, the best first: by log-likelihood ratio with a backend, else by the best similarity.
 
     Equal ones are in the order of similarity, then of caller ids. Both are computed from the records and
@@ -42,10 +55,12 @@ def rank(
     for voiceprint in voiceprints:
         of_callers.setdefault(voiceprint.caller_id, []).append(voiceprint)
     callers = [*of_callers.values()]
-    best = [_best(probe, prints) for prints in callers]
+    best = [_best(probe.plain, prints) for prints in callers]
     if backend is not None and callers:
         ratios = backend.score(
-            probe, [np.stack([one.embedding for one in prints]) for prints in callers], _simulated(callers)
+            probe.best,
+            [np.stack([one.embedding for one in prints]) for prints in callers],
+            _simulated(callers),
         )
         best = [scored._replace(llr=float(llr)) for scored, llr in zip(best, ratios, strict=True)]
     return sorted(best, key=lambda scored: (-scored.score, -scored.similarity, scored.voiceprint.caller_id))
@@ -61,6 +76,6 @@ def _simulated(callers: list[list[Voiceprint]]) -> list[NDArray[np.float32] | No
     """The embeddings of each caller's enrolments as heard on simulated lines, where there are any."""
     found: list[NDArray[np.float32] | None] = []
     for prints in callers:
-        heard = [heard for one in prints if (heard := getattr(one, "simulated", None)) is not None]
+        heard = [one.simulated for one in prints if one.simulated is not None]
         found.append(np.stack(heard) if heard else None)
     return found

@@ -19,6 +19,7 @@ from voiceprint.errors import InvalidArgumentError, VoiceprintError
 from voiceprint.gallery import Gallery
 from voiceprint.matching import Matcher, Rule, check_candidates, check_count, check_threshold
 from voiceprint.models import Caller, Finding, Match, Verification, Voiceprint
+from voiceprint.ranking import Probe
 from voiceprint.snapshots import IndexSettings
 from voiceprint.storage import Storage, configured_storage
 from voiceprint.storage.base import Progress
@@ -254,10 +255,11 @@ class OpusAgentVoiceRecognizer:
         count, ids = check_count(k), None if candidates is None else check_candidates(candidates)
         self._rule(threshold)
 
-        def search(total: NDArray[Any], wanted: int) -> list[Match]:
-            matcher = self._matcher
+        def search(total: NDArray[Any], cleaned: NDArray[np.float32] | None, wanted: int) -> list[Match]:
+            matcher, embedder = self._matcher, self._embedder
             callers = None if ids is None else matcher.enrolled(ids)
-            probe = self._embedder.checked(total)
+            better = None if cleaned is None else embedder.cleaned(cleaned)
+            probe = Probe(embedder.checked(total), better)
             return matcher.nearest(probe, wanted, self._rule(threshold), callers)
 
         return CallStream(

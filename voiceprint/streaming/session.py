@@ -30,8 +30,8 @@ _ASSESSED_EVERY_S: Final = 8.0
 _PENDING: Final = 16  # answers that nobody has asked for yet: with one each 0.8 s of speech at most, 12 s
 
 
-Search = Callable[[NDArray[Any], int], list[Match]]
-"""The so many nearest callers of an embedding, of any length."""
+Search = Callable[[NDArray[Any], NDArray[np.float32] | None, int], list[Match]]
+"""The so many best callers for an embedding, of any length, and the audio at 16 kHz if that is noisy."""
 
 
 class _Heard(NamedTuple):
@@ -194,7 +194,7 @@ class CallStream:
 
     def _consider(self, heard: _Heard) -> None:
         # Two at least, as the next best says how sure the best is.
-        matches = self._search(heard.total, max(2, self._k))
+        matches = self._search(heard.total, None, max(2, self._k))
         self._answer = self._answered(matches, good=heard.good)
         decided = heard.good and self._decision.made(matches, self._rule(), heard.net_speech_s)
         if decided:
@@ -229,7 +229,8 @@ class CallStream:
         good = self._good and quality.net_speech_s >= MIN_PROBE_SPEECH_S
         answer = StreamResult()
         if good:
-            answer = self._answered(self._search(self._hearing.embedding(), self._k), good=True)
+            found = self._search(self._hearing.embedding(), self._hearing.noisy(), self._k)
+            answer = self._answered(found, good=True)
         measured |= {"net_speech_s": quality.net_speech_s, "feedback": self._feedback}
         self._answer = answer.model_copy(update=measured)
         self._move_last_seen()
