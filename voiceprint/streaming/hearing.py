@@ -124,12 +124,6 @@ class Hearing:
     def embedding(self) -> NDArray[Any]:
         """The embedding of the call that was ended, of any length above 0. Raises `EncoderError`."""
         if not self._settled:
-            if (
-                self._best is not None
-                and is_noisy(self._best[1])
-                and self._encoder.sample_rate == SAMPLE_RATE
-            ):
-                return self._encoder.embed(reduce_noise(self._as_encoded()))
             gain = vad.gain_of(self._energy, self._samples)
             if not isinstance(self._encoder, OnnxEncoder):
                 return self._encoder.embed(self._as_encoded())
