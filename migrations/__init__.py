@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["HEAD", "Revision", "current", "history", "upgrade"]
 
 # The newest revision of versions/. Written out, so that a database at head opens without loading Alembic.
-HEAD = "0002"
+HEAD = "0003"
 
 # What OpusAgent made before there were revisions: this table, and no alembic_version.
 _FIRST = "0001"

@@ -24,11 +24,14 @@ _PREFIX = "VOICE_"
 _ALLOWED = {
     "fingerprinting_enabled": "true or false",
     "similarity_threshold": "a number from 0 to 1",
+    "target_fpir": "a number between 0 and 1, such as 0.01, both excluded",
+    "calibration_path": "the path of a file that `voiceprint calibrate` wrote",
     "enrollment_duration": "a number of seconds above 0",
     "storage_backend": "json, redis or sqlite",
     "storage_path": "the path of a file",
     "min_audio_quality": "a number from 0 to 1",
     "max_voiceprints_per_caller": "a whole number from 1",
+    "enroll_simulated_lines": "true or false",
     "encoder": "onnx, onnx-int8 or resemblyzer",
     "encoder_threads": "a whole number from 0 to 64, 0 for one a core",
     "index_path": "the path of a file, or off",
@@ -46,11 +49,17 @@ class VoiceFingerprintConfig(BaseSettings):
     fingerprinting_enabled (True): when False a match gives None without touching the audio, and
         enrolment raises `DisabledError`. `enabled` is another name for it.
     similarity_threshold (0.75): cosine from which a match is accepted, 0 to 1.
+    target_fpir (None): share of the calls of strangers that may get somebody's name. When it is set, a match
+        is accepted by its expected false-positive identification rate (`Match.fpir`), which depends on how
+        many callers are enrolled, and not by `similarity_threshold`.
+    calibration_path (None): file of `voiceprint calibrate`; None is the calibration of the package.
     enrollment_duration (5.0): seconds of audio that enrolment needs, above 0.
     storage_backend ("json"): "json", "redis" or "sqlite".
     storage_path: file of the store; "voiceprints.json", or "voiceprints.db" for SQLite.
     min_audio_quality (0.6): least quality score for enrolment and matching, 0 to 1.
     max_voiceprints_per_caller (3): one print more replaces the oldest; at least 1.
+    enroll_simulated_lines (True): enrolment of wide-band audio keeps, beside the embedding, one for simulated
+        telephone lines (`Voiceprint.simulated`), by which a caller is found on a telephone too.
     encoder ("onnx"): "onnx"; "onnx-int8", which takes half the time and gives nearly the same (a cosine of
         0.999); or "resemblyzer" for that package itself, which is slower and gives the same.
     encoder_threads (0): threads that the encoder works with; 0 for one a core. These two count when a
@@ -73,11 +82,14 @@ class VoiceFingerprintConfig(BaseSettings):
 
     fingerprinting_enabled: bool = True
     similarity_threshold: float = Field(default=0.75, ge=0.0, le=1.0, allow_inf_nan=False)
+    target_fpir: float | None = Field(default=None, gt=0.0, lt=1.0, allow_inf_nan=False)
+    calibration_path: str | None = Field(default=None, min_length=1)
     enrollment_duration: float = Field(default=5.0, gt=0.0, allow_inf_nan=False)
     storage_backend: Literal["json", "redis", "sqlite"] = "json"
     storage_path: str = Field(default="voiceprints.json", min_length=1)
     min_audio_quality: float = Field(default=0.6, ge=0.0, le=1.0, allow_inf_nan=False)
     max_voiceprints_per_caller: int = Field(default=3, ge=1)
+    enroll_simulated_lines: bool = True
     encoder: Literal["onnx", "onnx-int8", "resemblyzer"] = "onnx"
     encoder_threads: int = Field(default=0, ge=0, le=64)
     index_path: str | None = Field(default=None, min_length=1)
@@ -129,7 +141,7 @@ class VoiceFingerprintConfig(BaseSettings):
     def _any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value
 
-    @field_validator("storage_path", "index_path", mode="before")
+    @field_validator("storage_path", "index_path", "calibration_path", mode="before")
     @classmethod
     def _path_as_text(cls, value: object) -> object:
         return os.fspath(value) if isinstance(value, os.PathLike) else value

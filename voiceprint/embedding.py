@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import MIXED, AudioQuality, assess, to_mono
-from voiceprint.audio.mono import samples
+from voiceprint.audio import MIXED, SAMPLE_RATE, AudioQuality, assess, to_mono
+from voiceprint.audio.denoise import is_noisy, reduce_noise
+from voiceprint.audio.mono import LONG_S, samples
 from voiceprint.encoder.onnx import OnnxEncoder
 from voiceprint.errors import (
     AudioQualityError,
@@ -18,6 +19,8 @@ from voiceprint.errors import (
     InvalidArgumentError,
     VoiceprintError,
 )
+from voiceprint.ranking import Probe
+from voiceprint.simulated import Enrolled, Versions, simulated_embeddings, versions
 from voiceprint.validation import unit_vector
 
 if TYPE_CHECKING:
@@ -28,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 # Net speech that a probe needs, in seconds: below it the embedding says little about the speaker.
 MIN_PROBE_SPEECH_S: Final = 1.0
+
+
+_NOTHING: Final = np.zeros(0, dtype=np.float32)
 
 
 class Embedder:
@@ -52,8 +58,8 @@ class Embedder:
                 "Voice fingerprinting is off: set VOICE_FINGERPRINTING_ENABLED=true to use it."
             )
 
-    def check_enrollable(self, audio: NDArray[Any], sample_rate: int) -> None:
-        """Refuse audio that is too short or not good enough to enrol."""
+    def check_enrollable(self, audio: NDArray[Any], sample_rate: int) -> AudioQuality:
+        """The quality of audio to enrol; what is too short or not good enough is refused."""
         quality = assess(audio, sample_rate=sample_rate)
         needed = self._config.enrollment_duration
         if quality.duration_s < needed:
@@ -63,9 +69,16 @@ class Embedder:
                 quality,
             )
         self._check_quality(quality)
+        return quality
 
-    def probe(self, audio: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
-        """The embedding, of audio that is good enough to be matched."""
+    def versions(self, quality: AudioQuality) -> Versions:
+        """What else than the plain embedding an enrolment of this quality is to be known by."""
+        if not self._config.enroll_simulated_lines:
+            return Versions(lines=False, cleaned=False)
+        return versions(self._encoder, quality)
+
+    def probe(self, audio: NDArray[Any], sample_rate: int) -> Probe:
+        """The embeddings of audio that is good enough to be matched."""
         quality = assess(audio, sample_rate=sample_rate)
         if quality.net_speech_s < MIN_PROBE_SPEECH_S:
             raise AudioQualityError(
@@ -74,7 +87,18 @@ class Embedder:
                 quality,
             )
         self._check_quality(quality)
-        return self.embed(audio, sample_rate)
+        plain, cleaned = self.embed(audio, sample_rate), None
+        if is_noisy(quality) and quality.duration_s < LONG_S and self._encoder.sample_rate == SAMPLE_RATE:
+            cleaned = self.cleaned(to_mono(audio, sample_rate))
+        return Probe(plain, cleaned)
+
+    def cleaned(self, audio: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """The embedding of mono audio at 16 kHz after its noise was taken off; None where nothing is left."""
+        try:
+            return self.checked(self._encoder.embed(reduce_noise(audio)))
+        except EncoderError as error:  # what was taken for speech was noise; the plain embedding stands
+            logger.debug("Without its noise, the audio has no embedding: %s", error)
+            return None
 
     def embed(self, audio: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
         """The embedding, of any audio with speech; without, `AudioQualityError`."""
@@ -109,6 +133,20 @@ class Embedder:
             except VoiceprintError as error:
                 results.append(error)
         return results
+
+    def embed_simulated(
+        self,
+        audios: list[NDArray[Any]],
+        sample_rate: int,
+        plains: list[NDArray[np.float32]],
+        wanted: list[Versions],
+    ) -> list[NDArray[np.float32] | None]:
+        """The second prints that go with the embeddings `plains`; see `simulated`."""
+        heard = [
+            samples(audio, sample_rate) if some else _NOTHING
+            for audio, some in zip(audios, wanted, strict=True)
+        ]
+        return simulated_embeddings(self._encoder, [*map(Enrolled, heard, plains, wanted)])
 
     def _as_encoded(self, audio: NDArray[Any], sample_rate: int) -> Any:
         # Only ours reads long audio piece by piece: an hour of it as a whole takes 220 MB.

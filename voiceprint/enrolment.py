@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from voiceprint.validation import check_caller_id, check_metadata
 if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.embedding import Embedder
+    from voiceprint.simulated import Versions
     from voiceprint.storage import Storage
 
 # Enrolments of a long list that are stored in one change: a crash loses at most these, and a store that
@@ -28,10 +29,19 @@ ENROLMENT_BATCH = 64
 EMBEDDED_TOGETHER = 8
 EMBEDDED_TOGETHER_S = 120.0
 
+Embedding = NDArray[np.float32]
+
 Sample = tuple[str, AudioBuffer, dict[str, Any] | None]
 """Caller id, audio and metadata."""
 
-CheckedSample = tuple[str, NDArray[Any], dict[str, Any] | None]
+
+class CheckedSample(NamedTuple):
+    """A sample that can be enrolled: its audio as numbers, and what its second print is to be made of."""
+
+    caller_id: str
+    audio: NDArray[Any]
+    metadata: dict[str, Any] | None
+    versions: Versions
 
 
 class Enrolment:
@@ -60,7 +70,9 @@ class Enrolment:
     def enroll(self, sample: Sample) -> Voiceprint:
         """Store the voiceprint of one sample, and return it."""
         checked = self._checked(sample)
-        voiceprint = self._voiceprint(checked, self._embedder.embed(checked[1], self._rate))
+        embedding = self._embedder.embed(checked.audio, self._rate)
+        (simulated,) = self._simulated([checked], [embedding])
+        voiceprint = self._voiceprint(checked, embedding, simulated)
         return self._storage.save(voiceprint, max_voiceprints=self._config.max_voiceprints_per_caller)
 
     def enroll_many(self, samples: Iterable[Sample]) -> list[Voiceprint | VoiceprintError]:
@@ -106,12 +118,24 @@ class Enrolment:
             ) from None
         caller_id, metadata = check_caller_id(caller_id), check_metadata(metadata)
         audio = as_pcm(audio_buffer, self._rate, encoding=self._encoding, channel=self._channel)
-        self._embedder.check_enrollable(audio, self._rate)
-        return caller_id, audio, metadata
+        quality = self._embedder.check_enrollable(audio, self._rate)
+        return CheckedSample(caller_id, audio, metadata, self._embedder.versions(quality))
 
-    def _voiceprint(self, sample: CheckedSample, embedding: NDArray[np.float32]) -> Voiceprint:
-        caller_id, _, metadata = sample
-        return Voiceprint(caller_id, embedding, metadata, encoder=self._embedder.space)
+    def _voiceprint(
+        self, sample: CheckedSample, embedding: Embedding, simulated: Embedding | None
+    ) -> Voiceprint:
+        return Voiceprint(
+            sample.caller_id, embedding, sample.metadata, encoder=self._embedder.space, simulated=simulated
+        )
+
+    def _simulated(self, samples: list[CheckedSample], embeddings: list[Embedding]) -> list[Embedding | None]:
+        """The second print of each sample that gets one."""
+        return self._embedder.embed_simulated(
+            [sample.audio for sample in samples],
+            self._rate,
+            embeddings,
+            [sample.versions for sample in samples],
+        )
 
     def _voiceprints(self, samples: list[Sample]) -> list[Voiceprint | VoiceprintError]:
         """The voiceprint of each sample, or why there is none."""
@@ -124,12 +148,16 @@ class Enrolment:
                 results.append(error)
             else:
                 results.append(None)
-        embeddings = self._embedder.embed_together([sample[1] for sample in good.values()], self._rate)
+        embeddings = self._embedder.embed_together([sample.audio for sample in good.values()], self._rate)
+        embedded: dict[int, Embedding] = {}
         for place, embedding in zip(good, embeddings, strict=True):
             if isinstance(embedding, VoiceprintError):
                 results[place] = embedding
             else:
-                results[place] = self._voiceprint(good[place], embedding)
+                embedded[place] = embedding
+        simulated = self._simulated([good[place] for place in embedded], [*embedded.values()])
+        for place, for_lines in zip(embedded, simulated, strict=True):
+            results[place] = self._voiceprint(good[place], embedded[place], for_lines)
         return cast("list[Voiceprint | VoiceprintError]", results)
 
     def _store(self, voiceprints: list[Voiceprint]) -> list[Voiceprint | VoiceprintError]:

@@ -9,22 +9,24 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, VoiceprintError
 from voiceprint.models import Finding, Voiceprint
+from voiceprint.ranking import Probe, Scored, rank
 from voiceprint.shared import Shared
 from voiceprint.snapshots import NO_SNAPSHOT, IndexSettings, SnapshotKeeper, Stamp, snapshot_path
 from voiceprint.storage.base import Changes, Progress, Storage
 
 if TYPE_CHECKING:
     from voiceprint.index import VectorIndex
+    from voiceprint.scoring import Backend, Prepared, Standing
 
 logger = logging.getLogger(__name__)
 
@@ -32,17 +34,13 @@ logger = logging.getLogger(__name__)
 # index ready. Each holds about 1 KB a voiceprint.
 KEPT_GALLERIES = 4
 
+_COHORT = 500  # voiceprints that show how alike strangers are to a probe
+_LEAST_COHORT = 20
+
 _TOLD_EVERY = 100_000  # voiceprints, when an index is built: a line in the log
 
 # The index, the identity of the store that it is of, and the revision that it stands at.
 State = tuple["VectorIndex", str, int]
-
-
-class Scored(NamedTuple):
-    """A voiceprint and its cosine similarity with the probe."""
-
-    similarity: float
-    voiceprint: Voiceprint
 
 
 class Gallery:
@@ -78,24 +76,66 @@ class Gallery:
         # that was put in the same place and has come to the same revision would be taken for the old one.
         self._state: State | None = None
         self._sync_lock = threading.Lock()
+        self._counted = (0, 0)  # voiceprints, and callers, when these were last counted
+        # Whom strangers are like: the backend, how many voiceprints there were, and a sample of them.
+        self._cohort: tuple[Backend, int, Prepared | None] | None = None
 
     def best(self, storage: Storage, probe: NDArray[np.float32], callers: int) -> list[Scored]:
         """The best voiceprint of each of the `callers` most similar callers, the best first.
 
         probe: float32[dimension], of length 1. Fewer come back only where there are fewer callers.
         """
+        return rank(Probe(probe), self.proposed(storage, probe[None], callers))[:callers]
+
+    def proposed(self, storage: Storage, queries: NDArray[np.float32], callers: int) -> list[Voiceprint]:
+        """The voiceprints nearest to each query, float32[q, dimension], of so many callers at least.
+
+        Fewer callers come back only where there are fewer.
+        """
         index = self.synchronised(storage)
         # A caller may have several prints among the nearest: ask for more until there are enough callers.
         wanted = callers * storage.max_voiceprints_per_caller
         while True:
             with _told(storage):
-                _, ids = index.search(probe, max(1, min(wanted, len(index))))
-            found = storage.get_many(ids[ids >= 0].tolist()).values()
+                _, ids = index.search(queries, max(1, min(wanted, len(index))))
+            found = storage.get_many(list(dict.fromkeys(ids[ids >= 0].tolist()))).values()
             # One that was saved anew in another space since the search is not to be compared.
-            ranked = rank(probe, [voiceprint for voiceprint in found if voiceprint.encoder == self.encoder])
-            if len(ranked) >= callers or wanted >= len(index):
-                return ranked[:callers]
+            prints = [voiceprint for voiceprint in found if voiceprint.encoder == self.encoder]
+            if wanted >= len(index) or len({one.caller_id for one in prints}) >= callers:
+                return prints
             wanted *= 2
+
+    def callers(self, storage: Storage) -> int:
+        """How many callers there are, to one in fifty: counting a million takes a while."""
+        prints = len(self.synchronised(storage))
+        counted_at, counted = self._counted
+        if abs(prints - counted_at) * 50 > counted_at:
+            counted_at, counted = self._counted = prints, storage.count_callers()
+        return counted
+
+    def standing(self, storage: Storage, backend: Backend, probe: NDArray[np.float32]) -> Standing | None:
+        """Where the probe's scores with strangers lie, by a sample of the gallery; None for a small one."""
+        from voiceprint.scoring import standing
+
+        index = self.synchronised(storage)
+        cohort = self._cohort
+        if cohort is None or cohort[0] is not backend or abs(len(index) - cohort[1]) * 10 > cohort[1]:
+            cohort = self._cohort = backend, len(index), self._sampled(index, backend)
+        if cohort[2] is None:
+            return None
+        return standing(backend.score(probe, cohort[2]))
+
+    @staticmethod
+    def _sampled(index: VectorIndex, backend: Backend) -> Prepared | None:
+        ids = np.sort(index.ids())
+        if len(ids) < _LEAST_COHORT:
+            return None
+        chosen = np.random.default_rng(len(ids)).permutation(len(ids))[:_COHORT]
+        try:
+            embeddings = index.reconstruct(ids[chosen])
+        except KeyError:  # taken out this moment
+            return None
+        return backend.prepare([one[None] for one in embeddings])
 
     def synchronised(self, storage: Storage, progress: Progress | None = None) -> VectorIndex:
         """The index, holding every change that was committed before this call.
@@ -249,21 +289,6 @@ def _told(storage: Storage) -> Iterator[None]:
             f"The index over {storage.location} failed ({type(error).__name__}). The callers are safe in the "
             "store, and the index is built anew from them. Is there memory left, about 1 KB a voiceprint?"
         ) from error
-
-
-def rank(probe: NDArray[np.float32], voiceprints: Iterable[Voiceprint]) -> list[Scored]:
-    """Each caller's best voiceprint, the best first; equal similarities in the order of caller ids.
-
-    The similarity is computed from the record and not taken from an index, so that whatever an index
-    may hold, no caller gets the score of another.
-    """
-    best: dict[str, Scored] = {}
-    for voiceprint in voiceprints:
-        similarity = float(np.clip(np.dot(probe, voiceprint.embedding), -1.0, 1.0))
-        known = best.get(voiceprint.caller_id)
-        if known is None or similarity > known.similarity:
-            best[voiceprint.caller_id] = Scored(similarity, voiceprint)
-    return sorted(best.values(), key=lambda scored: (-scored.similarity, scored.voiceprint.caller_id))
 
 
 # After a fork, a lock that another thread of the parent held would never be released in the child.

@@ -5,7 +5,7 @@ Embeddings and metadata are biometric or personal data: no repr shows them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,20 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    computed_field,
     field_serializer,
     field_validator,
 )
 
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
-from voiceprint.validation import check_caller_id, check_embedding, check_metadata, check_time
+from voiceprint.validation import (
+    check_caller_id,
+    check_embedding,
+    check_metadata,
+    check_simulated,
+    check_time,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,6 +38,7 @@ __all__ = [
     "Finding",
     "Match",
     "StreamResult",
+    "Verdict",
     "Verification",
     "VoiceFingerprintConfig",
     "Voiceprint",
@@ -45,6 +53,8 @@ class Voiceprint(BaseModel):
     caller_id: 1 to 512 characters.
     embedding: given as an array or list of numbers, kept as a read-only float32 unit vector
         (256 values in the space "resemblyzer"). Only its direction matters: similarity is cosine.
+    simulated: the same voice over simulated telephone lines, see `voiceprint.simulated`: a vector like
+        `embedding`, or None. It is scored with; similarity and the index know `embedding` alone.
     metadata: JSON object of the caller.
     created_at: when this print was made; last_seen: when the caller was last enrolled or recognised.
         ISO 8601 UTC with a `Z`; a datetime is taken too, and a time without a zone is taken as UTC.
@@ -61,6 +71,7 @@ class Voiceprint(BaseModel):
     caller_id: str
     encoder: str = Field(default=RESEMBLYZER_SPACE, min_length=1, max_length=100)
     embedding: NDArray[np.float32] = Field(repr=False)
+    simulated: NDArray[np.float32] | None = Field(default=None, repr=False)
     metadata: dict[str, Any] = Field(default_factory=dict, repr=False)
     created_at: str | None = None
     last_seen: str | None = None
@@ -115,25 +126,37 @@ class Voiceprint(BaseModel):
         # `encoder` is declared first, so that it is known here: the right length depends on it.
         return check_embedding(value, info.data.get("encoder", RESEMBLYZER_SPACE))
 
-    @field_serializer("embedding")
-    def _embedding_as_list(self, embedding: NDArray[np.float32]) -> list[float]:
-        numbers: list[float] = embedding.tolist()
+    @field_validator("simulated", mode="before")
+    @classmethod
+    def _check_simulated(cls, value: object, info: ValidationInfo) -> NDArray[np.float32] | None:
+        return check_simulated(value, info.data.get("encoder", RESEMBLYZER_SPACE), info.data.get("embedding"))
+
+    @field_serializer("embedding", "simulated")
+    def _vector_as_list(self, vector: NDArray[np.float32] | None) -> list[float] | None:
+        numbers: list[float] | None = None if vector is None else vector.tolist()
         return numbers
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
-        self.embedding.flags.writeable = False  # numpy gives a pickled array back writeable
+        self._protect()  # numpy gives a pickled array back writeable
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         twin = super().__deepcopy__(memo)
-        twin.embedding.flags.writeable = False  # and a copied one
+        twin._protect()  # and a copied one
         return twin
+
+    def _protect(self) -> None:
+        for vector in (self.embedding, self.simulated):
+            if vector is not None:
+                vector.flags.writeable = False
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Voiceprint):
             return NotImplemented
         mine, others = dict(self), dict(other)
-        return bool(np.array_equal(mine.pop("embedding"), others.pop("embedding"))) and mine == others
+        vectors = [(mine.pop(name), others.pop(name)) for name in ("embedding", "simulated")]
+        # `array_equal` of None and None is true, of None and a vector false.
+        return all(np.array_equal(one, other) for one, other in vectors) and mine == others
 
     __hash__ = None  # type: ignore[assignment]  # mutable, as every pydantic model that is not frozen
 
@@ -167,12 +190,24 @@ class Caller(_Answer):
     voiceprints: tuple[Voiceprint, ...] = Field(default=(), repr=False)
 
 
+Verdict = Literal["accepted", "rejected", "inconclusive"]
+
+
 class Match(_Answer):
     """One caller that a probe resembles.
 
     similarity: cosine with the best of the caller's voiceprints, -1 to 1.
-    accepted: whether it reaches the threshold that the search was made with.
+    accepted: whether it reaches what the search was made with, a threshold of the cosine or a target FPIR.
     voiceprint_id: the print that was the best.
+    llr: calibrated natural log-likelihood ratio: how much likelier the audio is if this caller spoke than if
+        a stranger did, of all the caller's voiceprints; 0 favours neither. Matches are ranked by it. None
+        where there is no calibration for the encoder's embeddings; they are then ranked by similarity.
+    fpir: expected false-positive identification rate, 0 to 1, were this llr the threshold: the share of
+        strangers' calls in which some caller of a gallery of this size reaches it. None without llr.
+    margin: llr over that of the next best caller (of similarity where there is no llr); for others than the
+        best, how far they are behind it, below 0. None when there is nobody else.
+    verdict: "accepted"; "rejected" where half of all strangers would reach as much (or fpir is not known);
+        "inconclusive" between: more speech, or another question, may tell.
     """
 
     caller_id: str
@@ -180,6 +215,17 @@ class Match(_Answer):
     metadata: dict[str, Any] = Field(default_factory=dict, repr=False)
     voiceprint_id: int
     accepted: bool
+    llr: float | None = None
+    fpir: float | None = None
+    margin: float | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def verdict(self) -> Verdict:
+        """What to make of it."""
+        if self.accepted:
+            return "accepted"
+        return "rejected" if self.fpir is None or self.fpir >= 0.5 else "inconclusive"
 
 
 class StreamResult(_Answer):
@@ -208,12 +254,16 @@ class StreamResult(_Answer):
 
 
 class Verification(_Answer):
-    """Whether a probe is the caller that it is claimed to be: `similarity` >= `threshold`."""
+    """Whether a probe is the caller that it is claimed to be: `similarity` >= `threshold`.
+
+    llr: calibrated natural log-likelihood ratio, as in `Match`; None without a calibration.
+    """
 
     caller_id: str
     accepted: bool
     similarity: float
     threshold: float
+    llr: float | None = None
 
 
 class Finding(_Answer):

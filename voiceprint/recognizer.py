@@ -16,9 +16,10 @@ from voiceprint.embedding import Embedder
 from voiceprint.encoder import Encoder, default_encoder
 from voiceprint.enrolment import Enrolment, Sample
 from voiceprint.errors import InvalidArgumentError, VoiceprintError
-from voiceprint.gallery import Gallery, rank
-from voiceprint.matching import Matcher, check_candidates, check_count, check_threshold
+from voiceprint.gallery import Gallery
+from voiceprint.matching import Matcher, Rule, check_candidates, check_count, check_threshold
 from voiceprint.models import Caller, Finding, Match, Verification, Voiceprint
+from voiceprint.ranking import Probe
 from voiceprint.snapshots import IndexSettings
 from voiceprint.storage import Storage, configured_storage
 from voiceprint.storage.base import Progress
@@ -167,16 +168,15 @@ class OpusAgentVoiceRecognizer:
     ) -> tuple[str, float, dict[str, Any]] | None:
         """Who is calling: (caller_id, similarity, metadata), or None for nobody who is enrolled.
 
-        similarity: cosine, at least `similarity_threshold`. An accepted match moves the caller's
-        `last_seen`. The audio needs 1 s of speech and `min_audio_quality`. None, without a look at
-        the audio, when fingerprinting is disabled.
+        similarity: cosine, at least `similarity_threshold`; with `target_fpir` set, that decides instead. Of
+        several who are accepted it is the most likely. A match moves the caller's `last_seen`. The audio
+        needs 1 s of speech and `min_audio_quality`. None, without a look at the audio, when fingerprinting
+        is disabled.
         """
-        matches = self.identify(
-            audio_buffer, k=1, sample_rate=sample_rate, encoding=encoding, channel=channel
-        )
-        if not matches or not matches[0].accepted:
+        matches = self.identify(audio_buffer, sample_rate=sample_rate, encoding=encoding, channel=channel)
+        best = next((match for match in matches if match.accepted), None)
+        if best is None:
             return None
-        best = matches[0]
         self._matcher.touch(best.caller_id)
         return best.caller_id, best.similarity, best.metadata
 
@@ -191,19 +191,19 @@ class OpusAgentVoiceRecognizer:
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
     ) -> list[Match]:
-        """The k callers who sound most alike, the best first; fewer where fewer are enrolled.
+        """The k most likely callers, the best first (see `Match.llr`); fewer where fewer are enrolled.
 
-        threshold: cosine from which a match counts as accepted, 0 to 1; None takes the configured
-        one. candidates: search among these caller ids only, such as those behind a phone number; ids
-        that are not enrolled are passed over. Empty when fingerprinting is disabled.
+        threshold: cosine from which a match counts as accepted, 0 to 1; None takes what is configured, the
+        target FPIR if there is one. candidates: search among these caller ids only, such as those behind a
+        phone number; ids that are not enrolled are passed over. Empty when fingerprinting is disabled.
         """
         if not self.config.fingerprinting_enabled:
             return []
-        k, limit = check_count(k), self._threshold(threshold)
+        k, rule = check_count(k), self._rule(threshold)
         audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
         matcher = self._matcher
         callers = None if candidates is None else matcher.enrolled(check_candidates(candidates))
-        return matcher.nearest(self._embedder.probe(audio, sample_rate), k, limit, callers)
+        return matcher.nearest(self._embedder.probe(audio, sample_rate), k, rule, callers)
 
     def verify_caller(
         self,
@@ -222,13 +222,17 @@ class OpusAgentVoiceRecognizer:
         self._embedder.check_enabled()
         prints = self._matcher.prints(caller_id)
         audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-        best = rank(self._embedder.probe(audio, sample_rate), prints)[0]
+        best = self._matcher.ratio(self._embedder.probe(audio, sample_rate), prints)
         threshold = self.config.similarity_threshold
         accepted = best.similarity >= threshold
         if accepted:
             self._matcher.touch(caller_id)
         return Verification(
-            caller_id=caller_id, accepted=accepted, similarity=best.similarity, threshold=threshold
+            caller_id=caller_id,
+            accepted=accepted,
+            similarity=best.similarity,
+            threshold=threshold,
+            llr=best.llr,
         )
 
     def stream(
@@ -249,13 +253,14 @@ class OpusAgentVoiceRecognizer:
         from voiceprint.streaming import CallStream  # here, as it needs the network's modules
 
         count, ids = check_count(k), None if candidates is None else check_candidates(candidates)
-        self._threshold(threshold)
+        self._rule(threshold)
 
-        def search(total: NDArray[Any], wanted: int) -> list[Match]:
-            matcher = self._matcher
+        def search(total: NDArray[Any], cleaned: NDArray[np.float32] | None, wanted: int) -> list[Match]:
+            matcher, embedder = self._matcher, self._embedder
             callers = None if ids is None else matcher.enrolled(ids)
-            probe = self._embedder.checked(total)
-            return matcher.nearest(probe, wanted, self._threshold(threshold), callers)
+            better = None if cleaned is None else embedder.cleaned(cleaned)
+            probe = Probe(embedder.checked(total), better)
+            return matcher.nearest(probe, wanted, self._rule(threshold), callers)
 
         return CallStream(
             sample_rate=sample_rate,
@@ -264,7 +269,7 @@ class OpusAgentVoiceRecognizer:
             k=count,
             encoder=self.encoder,
             config=self.config,
-            limit=lambda: self._threshold(threshold),
+            rule=lambda: self._rule(threshold),
             search=search,
             touch=self._matcher.touch,
         )
@@ -397,7 +402,7 @@ class OpusAgentVoiceRecognizer:
 
     @property
     def _matcher(self) -> Matcher:
-        return Matcher(self.storage, self.encoder.name, self._current_gallery)
+        return Matcher(self.storage, self.encoder.name, self._current_gallery, self.config.calibration_path)
 
     def _current_gallery(self) -> Gallery:
         # Asked for at each use, as after a fork it is another; kept, so that it lasts while this does.
@@ -406,5 +411,7 @@ class OpusAgentVoiceRecognizer:
         self._gallery = Gallery.shared(self.storage, self.encoder.name, self.encoder.dimension, settings)
         return self._gallery
 
-    def _threshold(self, threshold: float | None) -> float:
-        return self.config.similarity_threshold if threshold is None else check_threshold(threshold)
+    def _rule(self, threshold: float | None) -> Rule:
+        if threshold is not None:
+            return Rule(check_threshold(threshold))
+        return Rule(self.config.similarity_threshold, self.config.target_fpir)

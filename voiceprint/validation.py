@@ -209,6 +209,20 @@ def check_embedding(embedding: object, encoder: str) -> NDArray[np.float32]:
     return unit
 
 
+def check_simulated(
+    simulated: object, encoder: str, embedding: NDArray[np.float32] | None
+) -> NDArray[np.float32] | None:
+    """What goes with `embedding` for simulated lines, checked like it and of its length; or None."""
+    if simulated is None:
+        return None
+    unit = check_embedding(simulated, encoder)
+    if embedding is not None and unit.size != embedding.size:
+        raise InvalidArgumentError(
+            f"The embedding for simulated lines has {unit.size} values; the plain one has {embedding.size}."
+        )
+    return unit
+
+
 def unit_vector(embedding: object) -> NDArray[np.float32]:
     """`embedding` (1-D, finite, not all zero; array or sequence of numbers) as a new float32 unit vector."""
     if isinstance(embedding, np.ndarray) and embedding.dtype == np.float32 and embedding.ndim == 1:

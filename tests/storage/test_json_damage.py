@@ -34,7 +34,10 @@ def valid(tmp_path: Path) -> dict[str, Any]:
     """The content of a small store with two callers, metadata, and a deletion."""
     with JSONStorage(tmp_path / "made" / "store.json") as storage:
         for n, name in enumerate(("alice", "bob", "alice", "gone")):
-            storage.save(Voiceprint(name, unit(n, 8), {"secret": SECRET}, encoder="tiny"))
+            simulated = unit(n + 10, 8) if n == 0 else None
+            storage.save(
+                Voiceprint(name, unit(n, 8), {"secret": SECRET}, encoder="tiny", simulated=simulated)
+            )
         storage.delete("gone")
         content: dict[str, Any] = json.loads(storage.path.read_bytes())
         return content
@@ -113,7 +116,8 @@ def test_a_wrong_value_anywhere_is_refused_or_harmless_and_never_another_error(v
     ("at", "wrong"),
     [
         (("",), 5),
-        (("", "format"), 3),
+        (("", "format"), 4),
+        (("", "format"), 2.0),
         (("", "identity"), ""),
         (("", "revision"), None),
         (("", "next_id"), 2),
@@ -134,6 +138,10 @@ def test_a_wrong_value_anywhere_is_refused_or_harmless_and_never_another_error(v
         (("alice", "voiceprints", 0, "embedding"), [0.0] * 8),
         (("alice", "voiceprints", 0, "embedding"), ["1.0"] * 8),
         (("alice", "voiceprints", 0, "embedding"), [None] * 8),
+        (("alice", "voiceprints", 0, "simulated"), [1.0] * 7),
+        (("alice", "voiceprints", 0, "simulated"), [0.0] * 8),
+        (("alice", "voiceprints", 0, "simulated"), [None] * 8),
+        (("alice", "voiceprints", 0, "simulated"), True),
         (("alice", "voiceprints", 0, "created_at"), "yesterday"),
         (("alice", "metadata"), "text"),
         (("x" * 513,), {"voiceprints": []}),

@@ -16,18 +16,26 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, signal
+
+from voiceprint.audio.quality import AudioQuality
 
 _WINDOW: Final = 512  # 32 ms at 16 kHz
 _HOP: Final = _WINDOW // 4
 _BLOCK: Final = 2500  # frames, 20 s, over which the noise counts as steady; bounds the memory as well
-_SMOOTHING: Final = 0.7
-_WEIGHTS: Final = np.array([[1.0 - _SMOOTHING, 0.0], [1.0, -_SMOOTHING]], dtype=np.float32)
+_SMOOTHING: Final = np.float32(0.7)
 _QUANTILE: Final = 0.1
 _BIAS: Final = 2.0  # from the low quantile of smoothed noise power up to somewhat over its mean
 _FLOOR: Final = 0.05  # of the power that is left at least
 
+NOISY_DB: Final = 25.0
+"""Signal-to-noise ratio under which audio counts as noisy: clean recordings have 28 to 60 dB."""
+
 Audio = NDArray[np.float32]
+
+
+def is_noisy(quality: AudioQuality) -> bool:
+    """Whether `reduce_noise` helps; clean audio is left as it is, and keeps its very embedding."""
+    return quality.snr_db < NOISY_DB
 
 
 def reduce_noise(audio: Audio) -> Audio:
@@ -47,9 +55,9 @@ def reduce_noise(audio: Audio) -> Audio:
         first, count = int(numbers[0]), len(numbers)
         heard = _samples(audio, first * _HOP - 3 * _HOP, (count + 3) * _HOP)
         pieces = np.lib.stride_tricks.sliding_window_view(heard, _WINDOW)[::_HOP]
-        spectra = fft.rfft(pieces * window, axis=1)
+        spectra = np.fft.rfft(pieces * window, axis=1).astype(np.complex64, copy=False)
         spectra *= np.sqrt(_kept_power(np.abs(spectra) ** 2))
-        back = fft.irfft(spectra, _WINDOW, axis=1) * window
+        back = np.fft.irfft(spectra, _WINDOW, axis=1).astype(np.float32, copy=False) * window
         for quarter in range(4):  # of each window: where the windows lie side by side
             part = back[:, quarter * _HOP : (quarter + 1) * _HOP].reshape(-1)
             start = (first + quarter) * _HOP
@@ -68,7 +76,11 @@ def _samples(audio: Audio, start: int, count: int) -> Audio:
 
 def _kept_power(power: Audio) -> Audio:
     """The share of the power [frames, frequencies] that is kept, `_FLOOR` to 1."""
-    smooth = signal.lfilter(_WEIGHTS[0], _WEIGHTS[1], power, axis=0)
+    smooth = np.empty_like(power)
+    last = np.zeros(power.shape[1], dtype=np.float32)
+    for frame, now in zip(smooth, power, strict=True):
+        last = _SMOOTHING * last + (np.float32(1.0) - _SMOOTHING) * now
+        frame[:] = last
     rank = round(_QUANTILE * (len(smooth) - 1))
     noise = np.float32(_BIAS) * np.partition(smooth, rank, axis=0)[rank]
     return np.asarray(np.maximum(1.0 - noise / np.maximum(smooth, np.float32(1e-20)), np.float32(_FLOOR)))

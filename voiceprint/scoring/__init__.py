@@ -8,10 +8,16 @@
 The plain embeddings are all that it needs; a record need not be made anew when the fit is.
 """
 
-from voiceprint.scoring.backend import Backend, Calibration, Prepared, default_backend
-from voiceprint.scoring.fitting import Pieces, fit_backend, recalibrate
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from voiceprint.scoring.backend import Backend, Calibration, Prepared, backend_for, default_backend
 from voiceprint.scoring.plda import Plda, fit_plda
 from voiceprint.scoring.tail import ImpostorTail, Standing, fit_tail, standing
+
+if TYPE_CHECKING:
+    from voiceprint.scoring.fitting import Pieces, fit_backend, recalibrate
 
 __all__ = [
     "Backend",
@@ -21,6 +27,7 @@ __all__ = [
     "Plda",
     "Prepared",
     "Standing",
+    "backend_for",
     "default_backend",
     "fit_backend",
     "fit_plda",
@@ -28,3 +35,12 @@ __all__ = [
     "recalibrate",
     "standing",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Fitting needs scipy, which takes long to import and is not in a slim install.
+    if name in ("Pieces", "fit_backend", "recalibrate"):
+        from voiceprint.scoring import fitting
+
+        return getattr(fitting, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

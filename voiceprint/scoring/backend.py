@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.errors import InvalidArgumentError
+from voiceprint.errors import ConfigurationError, InvalidArgumentError
 from voiceprint.scoring.model_file import read_model, write_model
 from voiceprint.scoring.plda import Plda
 from voiceprint.scoring.tail import ImpostorTail, Standing, standing
@@ -20,6 +20,7 @@ from voiceprint.scoring.tail import ImpostorTail, Standing, standing
 Embeddings = NDArray[np.float32]
 
 _USUAL: Final = 10  # scores that the standing of a usual probe counts as; of 5 to 40, by the rates held out
+_ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,45 @@ class Backend:
     def threshold_for(self, target_fpir: float, gallery_size: int, standing: Standing | None = None) -> float:
         """The log ratio from which to accept, for so large a false-positive identification rate."""
         return self.tail.threshold_for(target_fpir, gallery_size, standing)
+
+    def covers(self, embedding: Embeddings) -> bool:
+        """Whether it is a vector as the encoder gives them: of its length, and without negative values.
+
+        For any other, such as one from a test, a likelihood would mean nothing.
+        """
+        return np.shape(embedding) == self.plda.mean.shape and float(np.min(embedding)) >= -_ROUNDING
+
+
+def backend_for(space: str, path: str | None = None) -> Backend | None:
+    """The backend for embeddings of a space: that of a file, or by default the package's, if it has one.
+
+    Raises:
+        ConfigurationError: the file cannot be used, or is for another space.
+    """
+    if path is None:
+        backend = default_backend()
+        return backend if backend.encoder == space else None
+    backend = _loaded(path, *_seen(path))
+    if backend.encoder != space:
+        raise ConfigurationError(
+            f"{path} calibrates embeddings of {backend.encoder!r}, and the encoder's are of {space!r}: "
+            "calibrate with this encoder, or unset VOICE_CALIBRATION_PATH."
+        )
+    return backend
+
+
+def _seen(path: str) -> tuple[int, int]:
+    """What changes with the file."""
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return 0, 0  # reading it says what is wrong
+    return stat.st_mtime_ns, stat.st_ino
+
+
+@lru_cache(maxsize=8)
+def _loaded(path: str, *_: int) -> Backend:
+    return Backend.load(path)
 
 
 @lru_cache(maxsize=1)

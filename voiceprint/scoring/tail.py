@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special
 
 from voiceprint.errors import InvalidArgumentError
 
@@ -28,6 +28,9 @@ _SHAPES: Final = (
 )  # what a fit may give: a tail with an end, as measured, to a little over exponential
 LEAST_SCORES: Final = 1000
 """Of strangers, that a fit takes."""
+
+
+_NORMAL: Final = NormalDist()
 
 
 class Standing(NamedTuple):
@@ -77,7 +80,7 @@ class ImpostorTail:
     def _beyond(self, place: float) -> float:
         """The share of scores at or over a place, in deviations."""
         if place < self.start:
-            below = float(special.ndtr(place) / special.ndtr(self.start))
+            below = _NORMAL.cdf(place) / _NORMAL.cdf(self.start)
             return 1.0 - (1.0 - self.share) * below
         excess = (place - self.start) / self.scale
         if abs(self.shape) < 1e-9:
@@ -88,7 +91,7 @@ class ImpostorTail:
     def _place(self, share: float) -> float:
         """The inverse of `_beyond`."""
         if share > self.share:
-            return float(special.ndtri((1.0 - share) / (1.0 - self.share) * special.ndtr(self.start)))
+            return _NORMAL.inv_cdf((1.0 - share) / (1.0 - self.share) * _NORMAL.cdf(self.start))
         times = math.log(self.share / share)
         excess = times if abs(self.shape) < 1e-9 else math.expm1(self.shape * times) / self.shape
         return self.start + self.scale * excess
@@ -104,7 +107,7 @@ def standing(scores: NDArray[np.floating]) -> Standing:
         raise InvalidArgumentError(f"A standing takes three finite scores or more, not {values.size}")
     others = np.delete(values, values.argmax())
     # In its place what the best of so many is likely to be (Blom 1958), or small cohorts would look narrow.
-    best = float(special.ndtri((len(values) - 0.375) / (len(values) + 0.25)))
+    best = _NORMAL.inv_cdf((len(values) - 0.375) / (len(values) + 0.25))
     others = np.append(others, others.mean() + best * others.std(ddof=1))
     return Standing(float(others.mean()), max(float(others.std(ddof=1)), 1e-6))
 
@@ -133,6 +136,8 @@ def fit_tail(scores: NDArray[np.floating], share: float = SHARE) -> ImpostorTail
 
 def _pareto(excesses: NDArray[np.float64]) -> tuple[float, float]:
     """Shape and scale of the greatest likelihood, the shape within `_SHAPES`."""
+    from scipy import optimize  # fitting alone needs it
+
     largest, mean = float(excesses.max()), float(excesses.mean())
 
     def cost(shape: float) -> tuple[float, float]:

@@ -231,7 +231,7 @@ class _JSONFile:
     def commit(self, change: Change) -> None:
         """Write the state after `change` to the disk, then make it the one in memory. Under `exclusive()`."""
         lines = self._encode(change)
-        content = encode_file(change, [line for _, line in lines.values()])
+        content = encode_file(change, list(lines.values()))
         try:
             if not self._cleaned:
                 remove_leftovers(self.path)

@@ -4,12 +4,17 @@ It is one JSON object. Each caller is a line, keyed by the caller id:
 
     "alice": {"caller_id": "alice", "metadata": {...}, "created_at": "...Z", "last_seen": "...Z",
               "voiceprints": [{"id": 1, "revision": 1, "encoder": "resemblyzer", "created_at": "...Z",
-                               "embedding": [...]}]}
+                               "embedding": [...], "simulated": [...]}]}
+
+"simulated" stands there only where a print has it.
 
 The empty key, which no caller can have, holds what the change feed needs:
 
-    "": {"format": 2, "identity": "...", "revision": 7, "next_id": 4, "feed_floor": 0,
+    "": {"format": 3, "identity": "...", "revision": 7, "next_id": 4, "feed_floor": 0,
          "tombstones": [[6, 2]]}
+
+The format is the least version that reads the file without loss: 3 where any print has "simulated", which
+an older library would drop with its first change, and 2 otherwise.
 
 Files of OpusAgent (no empty key; one `embedding` per caller) are read as they are, and take this form
 with the first change.
@@ -18,6 +23,7 @@ with the first change.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import orjson
@@ -25,24 +31,32 @@ import orjson
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage.records import COUNTER_END, CallerRecord, Change, PrintRecord, Records
-from voiceprint.validation import MAX_METADATA_DEPTH, check_caller_id, check_embedding, check_time
+from voiceprint.validation import (
+    MAX_METADATA_DEPTH,
+    check_caller_id,
+    check_embedding,
+    check_simulated,
+    check_time,
+)
 
-FORMAT = 2
+FORMAT = 3
+_READ = (2, 3)
 _HEADER = ""
 
 
-def encode_file(change: Change, callers: list[bytes]) -> bytes:
-    """The file after `change`: the header and the lines of all callers."""
+def encode_file(change: Change, callers: Sequence[tuple[CallerRecord, bytes]]) -> bytes:
+    """The file after `change`: the header, and the lines of all callers, which are given with them."""
+    simulated = any(print_.simulated is not None for record, _ in callers for print_ in record.prints)
     tombstones, feed_floor = change.tombstones()
     header = {
-        "format": FORMAT,
+        "format": FORMAT if simulated else FORMAT - 1,
         "identity": change.identity,
         "revision": change.revision,
         "next_id": change.next_id,
         "feed_floor": feed_floor,
         "tombstones": tombstones,
     }
-    return b"{\n" + b",\n".join([_entry(_HEADER, header), *callers]) + b"\n}\n"
+    return b"{\n" + b",\n".join([_entry(_HEADER, header), *(line for _, line in callers)]) + b"\n}\n"
 
 
 def encode_caller(caller: CallerRecord) -> bytes:
@@ -61,6 +75,7 @@ def encode_caller(caller: CallerRecord) -> bytes:
                     "encoder": print_.encoder,
                     "created_at": print_.created_at,
                     "embedding": print_.embedding,
+                    **({} if print_.simulated is None else {"simulated": print_.simulated}),
                 }
                 for print_ in caller.prints
             ],
@@ -118,10 +133,11 @@ def _named_twice(content: bytes, entries: int) -> str | None:
 def _parse_with_header(header: Any, entries: dict[str, Any], path: str) -> Records:
     if not isinstance(header, dict):
         _corrupt(path, 'has something other than an object under its "" key')
-    if header.get("format") != FORMAT:
+    form = header.get("format")
+    if type(form) is not int or form not in _READ:
         _corrupt(
             path,
-            f"has the format {str(header.get('format'))[:20]!r}, and this version reads {FORMAT}: "
+            f"has the format {str(form)[:20]!r}, and this version reads up to {FORMAT}: "
             "it was written by a newer version, or is damaged",
         )
     parser = _Parser(path, **{name: _whole(header, name, path) for name in ("revision", "next_id")})
@@ -215,7 +231,9 @@ class _Parser:
         if id_ in self._ids:
             _corrupt(self.path, f"has the voiceprint id {id_}, which another print has too", place)
         self._ids.add(id_)
-        return PrintRecord(id_, revision, encoder, check_time(entry.get("created_at")), embedding)
+        simulated = check_simulated(entry.get("simulated"), encoder, embedding)
+        created_at = check_time(entry.get("created_at"))
+        return PrintRecord(id_, revision, encoder, created_at, embedding, simulated)
 
 
 def depth(value: Any) -> int:

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from voiceprint.errors import CallerNotFoundError, InvalidArgumentError
 from voiceprint.models import Caller, Finding, Voiceprint
 from voiceprint.storage.base import Changes
-from voiceprint.validation import check_caller_id, check_embedding, check_metadata, check_time, now
+from voiceprint.validation import (
+    check_caller_id,
+    check_embedding,
+    check_metadata,
+    check_simulated,
+    check_time,
+    now,
+)
 
 # Deletions that the change feed remembers. An index that is further behind is rebuilt, which at
 # this many changes costs about as much as catching up.
@@ -41,6 +48,7 @@ class PrintRecord:
     encoder: str
     created_at: str | None
     embedding: NDArray[np.float32] = field(repr=False)
+    simulated: NDArray[np.float32] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class CallerRecord:
             caller_id=self.caller_id,
             encoder=print_.encoder,
             embedding=print_.embedding,
+            simulated=print_.simulated,
             metadata=_copy_json(self.metadata),
             created_at=print_.created_at,
             last_seen=self.last_seen,
@@ -227,7 +236,8 @@ class Change:
                 self.removed.append(id_)
         else:
             id_, self.next_id = self.next_id, self.next_id + 1
-        record = PrintRecord(id_, self.revision, voiceprint.encoder, created_at, embedding)
+        simulated = check_simulated(voiceprint.simulated, voiceprint.encoder, embedding)
+        record = PrintRecord(id_, self.revision, voiceprint.encoder, created_at, embedding, simulated)
         if replaced is not None:
             prints = [record if print_ is replaced else print_ for print_ in caller.prints]
         else:
@@ -305,7 +315,8 @@ class Change:
         self.next_id = max(self.next_id, id_ + 1)
         self.owners[id_] = caller_id
         created_at = check_time(voiceprint.created_at)
-        record = PrintRecord(id_, self.revision, voiceprint.encoder, created_at, embedding)
+        simulated = check_simulated(voiceprint.simulated, voiceprint.encoder, embedding)
+        record = PrintRecord(id_, self.revision, voiceprint.encoder, created_at, embedding, simulated)
         for print_ in known.prints if known is not None else ():
             if _same_print(record, print_):
                 return print_  # keeps its revision: no follower need take it in again
@@ -361,9 +372,15 @@ def as_arrays(prints: list[PrintRecord]) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def _same_print(one: PrintRecord, other: PrintRecord) -> bool:
-    return (one.id, one.encoder, one.created_at) == (other.id, other.encoder, other.created_at) and (
-        one.embedding.tobytes() == other.embedding.tobytes()
+    return (
+        (one.id, one.encoder, one.created_at) == (other.id, other.encoder, other.created_at)
+        and one.embedding.tobytes() == other.embedding.tobytes()
+        and _bytes(one.simulated) == _bytes(other.simulated)
     )
+
+
+def _bytes(vector: NDArray[np.float32] | None) -> bytes:
+    return b"" if vector is None else vector.tobytes()
 
 
 def _same_caller(one: CallerRecord, other: CallerRecord) -> bool:

@@ -5,6 +5,7 @@ An exported line is one caller:
     {"caller_id": "alice", "metadata": {...}, "created_at": "...Z", "last_seen": "...Z",
      "voiceprints": [{"id": 1, "encoder": "resemblyzer", "created_at": "...Z", "embedding": [...]}]}
 
+and "simulated": [...] beside the embedding of a print that has it.
 Ids and times survive. Lines are in the code-point order of the caller ids, so two stores of the same
 callers give the same text, and `digest` compares them.
 """
@@ -140,6 +141,8 @@ def _encode(caller: Caller) -> bytes:
                 "encoder": print_.encoder,
                 "created_at": print_.created_at,
                 "embedding": print_.embedding,
+                # Absent where there is none: as older versions wrote it, so that digests of then hold.
+                **({} if print_.simulated is None else {"simulated": print_.simulated}),
             }
             for print_ in caller.voiceprints
         ],
@@ -178,5 +181,5 @@ def _decode(line: bytes, number: int) -> Caller:
 def _print(caller_id: str, entry: Any) -> Voiceprint:
     if not isinstance(entry, dict) or type(entry.get("id")) is not int:
         raise InvalidArgumentError("a voiceprint has no id.")
-    fields = {name: entry[name] for name in ("id", "encoder", "created_at") if name in entry}
+    fields = {name: entry[name] for name in ("id", "encoder", "created_at", "simulated") if name in entry}
     return Voiceprint(caller_id, entry.get("embedding"), **fields)

@@ -7,6 +7,12 @@ A running answer is seen with every piece of speech that was embedded: after 1.6
   over the next caller;
 - for nobody, when two answers in a row, after 6 s of speech, lie more than 0.05 under the threshold;
 
+or, where a target FPIR decides,
+
+- for a caller, when two answers in a row name the same one with half of that rate, and a log-likelihood
+  ratio of 2 over the next caller;
+- for nobody, when two answers in a row, after 6 s of speech, are such as half of all strangers reach;
+
 and only while the audio is good enough for `identify`. An answer in between is left to the end of the call.
 
 The similarity with one's own print grows with the speech that is heard, that with others' but little: on
@@ -19,10 +25,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from voiceprint.matching import Rule
 from voiceprint.models import Match
 
 ACCEPT_MARGIN: Final = 0.02  # cosine over the threshold
 ACCEPT_GAP: Final = 0.05  # cosine over the next caller
+ACCEPT_SHARE: Final = 0.5  # of the target FPIR
+ACCEPT_RATIO: Final = 2.0  # log-likelihood ratio over the next caller
 ACCEPT_TIMES: Final = 2  # answers in a row
 REJECT_MARGIN: Final = 0.05  # cosine under the threshold
 REJECT_SPEECH_S: Final = 6.0
@@ -36,18 +45,31 @@ class Decision:
         self._caller: str | None = None
         self._accepted = self._rejected = 0  # times in a row
 
-    def made(self, best: Match | None, gap: float, limit: float, net_speech_s: float) -> bool:
+    def made(self, matches: list[Match], rule: Rule, net_speech_s: float) -> bool:
         """Whether it is made with this answer.
 
-        best: the nearest caller, None where nobody is enrolled; gap: similarity over the next one; limit: the
-        similarity that is accepted.
+        matches: the two best callers, of as many as there are; rule: what is accepted.
         """
-        similarity = -1.0 if best is None else best.similarity
-        if best is not None and similarity >= limit + ACCEPT_MARGIN and gap >= ACCEPT_GAP:
+        best = matches[0] if matches else None
+        if best is not None and self._safe(best, matches[1:2], rule):
             self._accepted = self._accepted + 1 if best.caller_id == self._caller else 1
             self._caller = best.caller_id
         else:
             self._accepted = 0
-        below = similarity < limit - REJECT_MARGIN and net_speech_s >= REJECT_SPEECH_S
+        below = net_speech_s >= REJECT_SPEECH_S and (best is None or self._hopeless(best, rule))
         self._rejected = self._rejected + 1 if below else 0
         return self._accepted >= ACCEPT_TIMES or self._rejected >= REJECT_TIMES
+
+    @staticmethod
+    def _safe(best: Match, others: list[Match], rule: Rule) -> bool:
+        if rule.target_fpir is not None:
+            sure = best.fpir is not None and best.fpir <= rule.target_fpir * ACCEPT_SHARE
+            return sure and (best.margin is None or best.margin >= ACCEPT_RATIO)
+        gap = best.similarity - others[0].similarity if others else 2.0
+        return best.similarity >= rule.threshold + ACCEPT_MARGIN and gap >= ACCEPT_GAP
+
+    @staticmethod
+    def _hopeless(best: Match, rule: Rule) -> bool:
+        if rule.target_fpir is not None:
+            return best.verdict == "rejected"
+        return best.similarity < rule.threshold - REJECT_MARGIN

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from voiceprint.audio import AudioBuffer, AudioQuality, Encoding
 from voiceprint.embedding import MIN_PROBE_SPEECH_S
 from voiceprint.errors import InvalidArgumentError
+from voiceprint.matching import Rule
 from voiceprint.models import Match, StreamResult
 from voiceprint.streaming.decision import Decision
 from voiceprint.streaming.hearing import Hearing
@@ -29,8 +30,8 @@ _ASSESSED_EVERY_S: Final = 8.0
 _PENDING: Final = 16  # answers that nobody has asked for yet: with one each 0.8 s of speech at most, 12 s
 
 
-Search = Callable[[NDArray[Any], int], list[Match]]
-"""The so many nearest callers of an embedding, of any length."""
+Search = Callable[[NDArray[Any], NDArray[np.float32] | None, int], list[Match]]
+"""The so many best callers for an embedding, of any length, and the audio at 16 kHz if that is noisy."""
 
 
 class _Heard(NamedTuple):
@@ -64,13 +65,13 @@ class CallStream:
         k: int,
         encoder: Encoder,
         config: VoiceFingerprintConfig,
-        limit: Callable[[], float],
+        rule: Callable[[], Rule],
         search: Search,
         touch: Callable[[str], None],
     ) -> None:
         self._k = k
         self._config = config
-        self._limit = limit
+        self._rule = rule
         self._search = search
         self._touch = touch
         self._touched: str | None = None
@@ -193,11 +194,9 @@ class CallStream:
 
     def _consider(self, heard: _Heard) -> None:
         # Two at least, as the next best says how sure the best is.
-        matches = self._search(heard.total, max(2, self._k))
-        best = matches[0] if matches else None
-        gap = best.similarity - matches[1].similarity if best is not None and len(matches) > 1 else 2.0
+        matches = self._search(heard.total, None, max(2, self._k))
         self._answer = self._answered(matches, good=heard.good)
-        decided = heard.good and self._decision.made(best, gap, self._limit(), heard.net_speech_s)
+        decided = heard.good and self._decision.made(matches, self._rule(), heard.net_speech_s)
         if decided:
             self._answer = self._answer.model_copy(update={"decided": True})
             self._hearing.rest()
@@ -230,7 +229,8 @@ class CallStream:
         good = self._good and quality.net_speech_s >= MIN_PROBE_SPEECH_S
         answer = StreamResult()
         if good:
-            answer = self._answered(self._search(self._hearing.embedding(), self._k), good=True)
+            found = self._search(self._hearing.embedding(), self._hearing.noisy(), self._k)
+            answer = self._answered(found, good=True)
         measured |= {"net_speech_s": quality.net_speech_s, "feedback": self._feedback}
         self._answer = answer.model_copy(update=measured)
         self._move_last_seen()

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from voiceprint.errors import StorageUnavailableError
 from voiceprint.storage.records import MAX_TOMBSTONES, CallerRecord, Change, Records
 from voiceprint.storage.redis.client import Server
-from voiceprint.storage.redis.format import decode_record, encode_record, token_of
+from voiceprint.storage.redis.format import decode_record, encode_record, record_format, token_of
 from voiceprint.storage.redis.keys import Shard
 from voiceprint.storage.redis.scripts import BEGIN, COMMIT, LOAD, RAISE
 
@@ -219,12 +219,12 @@ class Committer:
         callers: list[Any] = []
         for caller_id, record in change.callers.items():
             if record is None:
-                callers += [caller_id, ready.tokens[caller_id], b"", b""]
+                callers += [caller_id, ready.tokens[caller_id], b"", b"", b""]
                 continue
             new = [print_.id for print_ in record.prints if print_.revision == change.revision]
             remaining.update(print_.id for print_ in record.prints)
             body = encode_record(record, change.revision)
-            callers += [caller_id, ready.tokens[caller_id], body, _listed(new)]
+            callers += [caller_id, ready.tokens[caller_id], body, _listed(new), record_format(record)]
         if len(self.shards) > 1:
             self.server.run(RAISE, self.shards[0].fixed, [change.next_id])
         # In a cluster the old keys are in other slots; they are removed afterwards.

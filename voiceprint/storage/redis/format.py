@@ -7,10 +7,13 @@ A record is one string of three parts: a line that tells one version of it from 
 a line of JSON,
 
     {"caller_id": "alice", "metadata": {...}, "created_at": "...Z", "last_seen": "...Z",
-     "voiceprints": [{"id": 1, "revision": 1, "encoder": "resemblyzer", "created_at": "...Z", "size": 256}]}
+     "voiceprints": [{"id": 1, "revision": 1, "encoder": "resemblyzer", "created_at": "...Z", "size": 256,
+                      "simulated": true}]}
 
 and the embeddings, one after the other, as little-endian float32. A voiceprint whose revision is null is
-of the record's own: the server gives it at the commit, when the record is already written.
+of the record's own: the server gives it at the commit, when the record is already written. With
+"simulated", which is absent otherwise, the embedding is followed by that for simulated lines. The first
+line of such a record begins with 3, so that an older library refuses it, which would drop that one.
 """
 
 from __future__ import annotations
@@ -28,8 +31,14 @@ from voiceprint.storage.records import CallerRecord, PrintRecord
 from voiceprint.validation import check_caller_id, check_embedding, check_metadata, check_time
 
 FORMAT = "2"
+_READ = (b"2 ", b"3 ")
 TOKEN_LENGTH = 35
 _HEAD_LENGTH = 19  # the token without the checksum
+
+
+def record_format(caller: CallerRecord) -> str:
+    """The least version that reads the record of a caller without loss."""
+    return "3" if any(print_.simulated is not None for print_ in caller.prints) else "2"
 
 
 def encode_record(caller: CallerRecord, revision: int) -> bytes:
@@ -46,19 +55,21 @@ def encode_record(caller: CallerRecord, revision: int) -> bytes:
                 "encoder": print_.encoder,
                 "created_at": print_.created_at,
                 "size": print_.embedding.size,
+                **({} if print_.simulated is None else {"simulated": True}),
             }
             for print_ in caller.prints
         ],
     }
-    embeddings = [print_.embedding.astype("<f4", copy=False).tobytes() for print_ in caller.prints]
-    return b"".join([orjson.dumps(entry), b"\n", *embeddings])
+    vectors = [vector for print_ in caller.prints for vector in (print_.embedding, print_.simulated)]
+    raw = [vector.astype("<f4", copy=False).tobytes() for vector in vectors if vector is not None]
+    return b"".join([orjson.dumps(entry), b"\n", *raw])
 
 
 def decode_record(value: bytes, caller_id: str, key: str) -> CallerRecord:
     """The record of `caller_id` that `key` holds. Raises `StorageCorruptError`, naming the key."""
     head, checksum = value[:_HEAD_LENGTH], value[_HEAD_LENGTH:TOKEN_LENGTH]
     body = value[TOKEN_LENGTH + 1 :]
-    if value[TOKEN_LENGTH : TOKEN_LENGTH + 1] != b"\n" or head[:2] != b"2 ":
+    if value[TOKEN_LENGTH : TOKEN_LENGTH + 1] != b"\n" or head[:2] not in _READ:
         corrupt(key, "holds no record of this version")
     if hashlib.sha1(head + body, usedforsecurity=False).hexdigest()[:16].encode() != checksum:
         corrupt(key, "is damaged: its checksum is another")
@@ -69,25 +80,28 @@ def decode_record(value: bytes, caller_id: str, key: str) -> CallerRecord:
             corrupt(key, "holds the record of another caller")
         entries = entry["voiceprints"]
         sizes = [print_["size"] for print_ in entries]
-        if any(type(size) is not int or size < 1 for size in sizes) or 4 * sum(sizes) != len(raw):
-            corrupt(key, f"has {len(raw)} bytes of embeddings, and {sizes} values are to be there")
+        counts = [2 if print_.get("simulated") is True else 1 for print_ in entries]
+        wanted = [size for size, count in zip(sizes, counts, strict=True) for _ in range(count)]
+        if any(type(size) is not int or size < 1 for size in sizes) or 4 * sum(wanted) != len(raw):
+            corrupt(key, f"has {len(raw)} bytes of embeddings, and {wanted} values are to be there")
         vectors = np.frombuffer(raw, dtype="<f4").astype(np.float32, copy=False)
         vectors.flags.writeable = False
-        prints, start = [], 0
-        for print_, size in zip(entries, sizes, strict=True):
-            embedding = vectors[start : start + size]
-            start += size
+        stored = iter(np.split(vectors, np.cumsum(wanted)[:-1]))
+        prints = []
+        for print_, count in zip(entries, counts, strict=True):
+            embedding, simulated = next(stored), next(stored) if count == 2 else None
             _check_stored(embedding, key)
+            if simulated is not None:
+                _check_stored(simulated, key)
             given = revision if print_["revision"] is None else int(print_["revision"])
-            prints.append(
-                PrintRecord(int(print_["id"]), given, str(print_["encoder"]), print_["created_at"], embedding)
-            )
+            id_, encoder = int(print_["id"]), str(print_["encoder"])
+            prints.append(PrintRecord(id_, given, encoder, print_["created_at"], embedding, simulated))
         if not isinstance(entry["metadata"], dict):
             corrupt(key, "has metadata that is not an object")
         return CallerRecord(
             caller_id, entry["metadata"], entry["created_at"], entry["last_seen"], tuple(prints)
         )
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         # By its kind alone: the text of the error may quote the record.
         corrupt(key, f"holds no readable record ({type(error).__name__})")
 

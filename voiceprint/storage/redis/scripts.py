@@ -76,14 +76,15 @@ return {'ok', redis.call('TIME'), text(rev), text(floor), text(next_id), meta[5]
 # ARGV: until when (the server's time in us), identity, shards, adopted, tombstones to keep, next_id,
 # callers, old keys, spaces, removed ids, ids without an owner; then for each space its encoder, by how
 # many prints it grows, and their length; for each caller the id, the token of the version that the change
-# is made on, the new record ("" to remove it), the ids of its new prints; and the values of the old keys.
+# is made on, the new record ("" to remove it), the ids of its new prints, the format of the record; and
+# the values of the old keys.
 COMMIT = Script("""
 local now = redis.call('TIME')
 if tonumber(now[1]) * 1000000 + tonumber(now[2]) > tonumber(ARGV[1]) then return {'late'} end
 if meta[5] and meta[5] ~= ARGV[3] then return {'shards', meta[5]} end
 local callers, olds, spaces = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local first_caller = 12 + 3 * spaces
-local first_old = first_caller + 4 * callers
+local first_old = first_caller + 5 * callers
 local lost, given_up = {}, {}
 for id in string.gmatch(ARGV[11], '%d+') do lost[id] = true end
 for id in string.gmatch(ARGV[10], '%d+') do given_up[id] = true end
@@ -99,7 +100,7 @@ for s = 0, spaces - 1 do
 end
 local removal = true
 for c = 0, callers - 1 do
-  local at = first_caller + 4 * c
+  local at = first_caller + 5 * c
   local token = redis.pcall('GETRANGE', KEYS[7 + c], 0, 34)
   if type(token) == 'table' then return {'corrupt', KEYS[7 + c], 'holds no record'} end
   if token ~= ARGV[at + 1] then return {'conflict'} end
@@ -126,14 +127,15 @@ for id in pairs(lost) do
   redis.call('HDEL', KEYS[3], id)
   redis.call('ZREM', KEYS[4], id)
 end
-local head = string.format('2 %016.0f ', rev)
+local number = string.format('%016.0f', rev)
 for c = 0, callers - 1 do
-  local at = first_caller + 4 * c
+  local at = first_caller + 5 * c
   local body = ARGV[at + 2]
   if body == '' then
     redis.call('DEL', KEYS[7 + c])
     redis.call('ZREM', KEYS[2], ARGV[at])
   else
+    local head = ARGV[at + 4] .. ' ' .. number .. ' '
     local checksum = string.sub(redis.sha1hex(head .. body), 1, 16)
     redis.call('SET', KEYS[7 + c], head .. checksum .. '\\n' .. body)
     if ARGV[at + 1] == '' then redis.call('ZADD', KEYS[2], 0, ARGV[at]) end

@@ -297,8 +297,12 @@ class Queries:
             self.corrupt(place, "has no whole number where the slot and the position should be")
         if not isinstance(space, str) or not space:
             self.corrupt(place, "is of no named encoder")
-        embedding = self._embedding(row["embedding"], space, place)
-        return PrintRecord(id_, revision, space, check_time(row["created_at"]), embedding)
+        embedding, simulated = self._embedding(row["embedding"], space, place), None
+        if row["simulated"] is not None:
+            simulated = self._embedding(row["simulated"], space, place)
+            if simulated.size != embedding.size:
+                self.corrupt(place, f"has embeddings of {embedding.size} and {simulated.size} values")
+        return PrintRecord(id_, revision, space, check_time(row["created_at"]), embedding, simulated)
 
     def _embedding(self, blob: object, space: str, place: str) -> NDArray[np.float32]:
         if not isinstance(blob, bytes) or not blob or len(blob) % 4:
@@ -429,9 +433,10 @@ class Queries:
                     "slot": slot,
                     "position": position,
                     "encoder": print_.encoder,
-                    "embedding": print_.embedding.astype("<f4", copy=False).tobytes(),
+                    "embedding": _as_blob(print_.embedding),
                     "created_at": print_.created_at,
                     "revision": print_.revision,
+                    "simulated": None if print_.simulated is None else _as_blob(print_.simulated),
                 },
                 before is None,
             )
@@ -494,6 +499,10 @@ def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     rest = iter(items)
     while chunk := list(islice(rest, size)):
         yield chunk
+
+
+def _as_blob(vector: NDArray[np.float32]) -> bytes:
+    return vector.astype("<f4", copy=False).tobytes()
 
 
 def _length(blob: object) -> int:

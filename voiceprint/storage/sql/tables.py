@@ -61,6 +61,7 @@ callers = Table(
 
 # slot: a place of the caller, of which there are as many as the limit allows; unique, so that two
 # writers cannot both take the last. position: the order of enrolment, which slots do not keep.
+# simulated: the embedding for simulated lines, where there is one.
 voiceprints = Table(
     "voiceprints",
     metadata,
@@ -77,6 +78,7 @@ voiceprints = Table(
     Column("embedding", _Blob, nullable=False),
     Column("created_at", Text),
     Column("revision", _Number, nullable=False),
+    Column("simulated", _Blob),
     UniqueConstraint("caller_id", "slot", name="uq_voiceprints_caller_id_slot"),
     CheckConstraint("slot >= 0", name="ck_voiceprints_slot"),
     CheckConstraint("length(embedding) > 0 AND length(embedding) % 4 = 0", name="ck_voiceprints_embedding"),

@@ -1,0 +1,101 @@
+"""A second print of an enrolment: how it sounds on simulated telephone lines, and without its noise.
+
+A caller who was enrolled on a clear line calls by telephone. So the same audio, as two simulated lines carry
+it, is embedded too, and averaged with the plain embedding. Of noisy audio it is what is left when the noise
+is reduced. A probe is compared with both prints and the better score counts: of the enrolments under several
+conditions that benchmarks/robust_scoring.py compares, this finds the most callers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.audio import AudioQuality
+from voiceprint.audio.buffers import SAMPLE_RATE
+from voiceprint.audio.conditions import Condition
+from voiceprint.audio.denoise import is_noisy, reduce_noise
+from voiceprint.audio.mono import Samples
+from voiceprint.errors import EncoderError, InvalidArgumentError
+from voiceprint.models import RESEMBLYZER_SPACE
+from voiceprint.validation import unit_vector
+
+if TYPE_CHECKING:
+    from voiceprint.encoder import Encoder
+
+logger = logging.getLogger(__name__)
+
+LINES: Final = (Condition("telephone", 20.0, "full"), Condition("telephone", 20.0, "narrow"))
+"""The lines; the noise of each is reduced again before it is embedded, as was measured."""
+
+LONGEST_S: Final = 30.0
+"""Seconds from the start of the audio that are simulated: this bounds the cost."""
+
+_LONGEST: Final = round(LONGEST_S * SAMPLE_RATE)
+_SEED: Final = 3  # of the noise; as measured
+
+Embedding = NDArray[np.float32]
+
+
+class Versions(NamedTuple):
+    """What the second print of an enrolment is made of: simulated lines, the audio without noise, or both."""
+
+    lines: bool
+    cleaned: bool
+
+    def __bool__(self) -> bool:
+        return self.lines or self.cleaned
+
+
+def versions(encoder: Encoder, quality: AudioQuality) -> Versions:
+    """Which versions help: measured with one encoder; lines for wide-band audio, noise reduced for noisy."""
+    known = encoder.name == RESEMBLYZER_SPACE and encoder.sample_rate == SAMPLE_RATE
+    return Versions(known and "narrowband" not in quality.feedback, known and is_noisy(quality))
+
+
+class Enrolled(NamedTuple):
+    """An enrolment: mono audio at 16 kHz, as from `to_mono`; its embedding; and what is to be made of it."""
+
+    audio: Samples
+    plain: Embedding
+    versions: Versions
+
+
+def simulated_embeddings(encoder: Encoder, enrolled: Sequence[Enrolled]) -> list[Embedding | None]:
+    """The second print of each: float32[d] of length 1, the same for the same audio.
+
+    Of the first 30 s of the audio. None where there is no speech in them, or no version is wanted.
+    """
+    heard = [_heard(one) for one in enrolled]
+    if not any(heard):
+        return [None] * len(enrolled)
+    try:
+        found: Any = np.asarray(
+            encoder.embed_batch([audio for some in heard for audio in some]), dtype=np.float64
+        )
+        prints: list[Embedding | None] = []
+        for one, some in zip(enrolled, heard, strict=True):
+            mine, found = found[: len(some)], found[len(some) :]
+            # The noise is not to come back with the plain embedding.
+            total = mine.sum(axis=0) if one.versions.cleaned else mine.sum(axis=0) + one.plain
+            prints.append(unit_vector(total) if some else None)
+    except (EncoderError, InvalidArgumentError, ValueError) as error:
+        if len(enrolled) > 1:  # one of them must not take the print from the others
+            return [simulated_embeddings(encoder, [one])[0] for one in enrolled]
+        logger.info("There is no print for simulated lines: %s", error)
+        return [None]
+    return prints
+
+
+def _heard(one: Enrolled) -> list[NDArray[np.float32]]:
+    if not one.versions:
+        return []
+    start = one.audio[:_LONGEST]
+    cleaned = [reduce_noise(start)] if one.versions.cleaned else []
+    source = cleaned[0] if cleaned else start
+    lines = [reduce_noise(line.apply(source, _SEED)) for line in LINES] if one.versions.lines else []
+    return cleaned + lines
