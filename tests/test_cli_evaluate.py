@@ -86,7 +86,7 @@ def test_a_calibration_of_other_embeddings_is_refused(run: Run, tmp_path: Path) 
     fitted().save(tmp_path / "toy.npz")
     code, out, err = run("evaluate", SAMPLES, *BRIEF, "--no-cache", "--calibration", "toy.npz")
     assert (code, out) == (2, "")
-    assert err.startswith("Error: The calibration is of embeddings of toy, not of resemblyzer")
+    assert err.startswith("Error: toy.npz calibrates embeddings of 'toy', and the encoder's are of")
 
 
 def test_a_folder_gets_the_page_the_json_and_the_plots(run: Run) -> None:

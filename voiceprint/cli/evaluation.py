@@ -16,7 +16,6 @@ from voiceprint.cli.measuring import (
     chosen_backend,
     chosen_cache,
     complaining,
-    other_space,
 )
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
@@ -93,7 +92,14 @@ def evaluate(
         bool,
         typer.Option(
             "--noise-reduction/--no-noise-reduction",
-            help="Reduce the noise of noisy audio, as enrolment and matching do.",
+            help="Compute llr of noisy audio without its noise, as matching does.",
+        ),
+    ] = True,
+    second_print: Annotated[
+        bool,
+        typer.Option(
+            "--simulated-lines/--no-simulated-lines",
+            help="Compute llr of an enrolment on simulated lines too, as enrolment keeps it.",
         ),
     ] = True,
     channel: ChannelOption = None,
@@ -125,6 +131,7 @@ def evaluate(
     from voiceprint.evaluation.page import prepare_folder
 
     kept = chosen_cache(cache, no_cache=no_cache)
+    config = VoiceFingerprintConfig()
     settings = Settings(
         enroll=tuple(parse_enrolment(name) for name in enroll or ["as-is"]),
         probe=tuple(Condition.parse(name) for name in probe or ["as-is"]),
@@ -137,20 +144,20 @@ def evaluate(
         most_probes=most_probes,
         net=not by_clock,
         noise_reduction=noise_reduction,
+        second_print=second_print and config.enroll_simulated_lines,
         channel=channel,
         seed=seed,
     )
-    config = VoiceFingerprintConfig()
     if output is not None:
         prepare_folder(output)  # not only after the work
     encoder = default_encoder(config.encoder, config.encoder_threads)
     scorers: list[Scorer] = [CosineScorer(config.similarity_threshold if threshold is None else threshold)]
     if scorer != "cosine":
-        backend = chosen_backend(config, calibration)
-        if backend.encoder == encoder.name:
+        backend = chosen_backend(encoder, config, calibration)
+        if backend is not None:
             scorers.append(CalibratedScorer(backend))
-        elif scorer or calibration:
-            raise other_space(backend, encoder)
+        elif scorer:
+            raise InvalidArgumentError(f"There is no calibration for embeddings of {encoder.name}")
     with complaining(), stages() as progress:
         report = measure(
             folders,

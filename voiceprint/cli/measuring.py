@@ -12,7 +12,7 @@ import typer
 
 from voiceprint.cli.common import complain
 from voiceprint.config import VoiceFingerprintConfig
-from voiceprint.errors import ConfigurationError, InvalidArgumentError
+from voiceprint.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from voiceprint.encoder import Encoder
@@ -39,20 +39,11 @@ def chosen_cache(folder: Path | None, *, no_cache: bool) -> EmbeddingCache | Non
     return None if no_cache else EmbeddingCache(folder or default_folder())
 
 
-def chosen_backend(config: VoiceFingerprintConfig, path: Path | None = None) -> Backend:
-    """The calibration of a file, of the settings, or of the package."""
-    from voiceprint.scoring import Backend, default_backend
+def chosen_backend(encoder: Encoder, config: VoiceFingerprintConfig, path: Path | None) -> Backend | None:
+    """The calibration of a file, of the settings or of the package; None where it has none."""
+    from voiceprint.scoring import backend_for
 
-    path = path or getattr(config, "calibration_path", None)
-    return Backend.load(path) if path else default_backend()
-
-
-def other_space(backend: Backend, encoder: Encoder) -> ConfigurationError:
-    """The calibration is not of the embeddings of the encoder."""
-    return ConfigurationError(
-        f"The calibration is of embeddings of {backend.encoder}, not of {encoder.name}: "
-        "their scores say nothing of each other"
-    )
+    return backend_for(encoder.name, str(path) if path else config.calibration_path)
 
 
 @contextmanager

@@ -104,6 +104,7 @@ def _too_little(materials: dict[Run, Material], unreadable: list[Skip]) -> str:
 
 def _measure(run: Run, material: Material, scorer: Scorer, settings: Settings, *, named: bool) -> RunResult:
     skipped: list[Skip] = []
+    material = material.for_ratios() if scorer.calibrated else material
     speakers = len(material.names)
     verification, spread = None, None
     closed: list[report.ClosedSet] = []

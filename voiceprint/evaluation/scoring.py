@@ -80,8 +80,8 @@ class TargetScorer(Scorer, Protocol):
 class CalibratedScorer:
     """The calibrated log-likelihood ratio, as `identify` ranks by it.
 
-    Of a caller's conditions the first is the plain enrolment; further ones are of simulated lines, and
-    count by their mean with the plain one where that is better.
+    Of a caller's conditions the first is the plain enrolment; further ones, such as the print for simulated
+    lines, count by their mean where that is better.
     """
 
     name = "llr"
@@ -96,7 +96,7 @@ class CalibratedScorer:
         plain = [caller[:, 0] for caller in gallery]
         if all(caller.shape[1] == 1 for caller in gallery):
             return self.backend.scores(probes, plain)
-        simulated = [caller.mean(axis=1) if caller.shape[1] > 1 else None for caller in gallery]
+        simulated = [caller[:, 1:].mean(axis=1) if caller.shape[1] > 1 else None for caller in gallery]
         return self.backend.scores(probes, plain, simulated)
 
     def limits(self, scores: Scores, targets: Sequence[float]) -> Scores:

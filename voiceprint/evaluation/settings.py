@@ -57,7 +57,9 @@ class Settings:
     splits: how often callers and unknown speakers are drawn, 1 or more.
     most_probes: of a speaker, 1 or more.
     resamples: draws of the bootstrap for the intervals, of confidence 95 %; 0 for no intervals.
-    noise_reduction: whether noisy audio has its noise reduced before the encoder, as in the product.
+    noise_reduction: whether log-likelihood ratios are of noisy audio without its noise, as in the product.
+    second_print: whether they are also of a print for simulated lines, as the product keeps it beside an
+        enrolment under one condition.
     channel: of recordings with several, from 0; None mixes them.
     seed: the same one, with the same recordings, gives the same report.
 
@@ -77,6 +79,7 @@ class Settings:
     net: bool = True
     resamples: int = 1000
     noise_reduction: bool = True
+    second_print: bool = True
     channel: int | None = None
     seed: int = 0
 
