@@ -266,14 +266,14 @@ def test_the_calibrated_scorer_gives_the_scores_of_its_backend(calibrated: Calib
     assert calibrated.score(prints, probes) == pytest.approx(np.stack(expected))
 
 
-def test_further_conditions_of_a_print_count_by_their_mean_with_it(calibrated: CalibratedScorer) -> None:
+def test_further_conditions_of_a_print_count_where_they_are_better(calibrated: CalibratedScorer) -> None:
     both = np.stack([voices(4, 1, seed=22)[0], voices(4, 1, seed=22, shift=0.5)[0]], axis=1)
     gallery = [*both[:3, None], both[3:, None, 0]]
     probe = voices(1, 2, seed=22, shift=0.5)[0][1]
     plain = [one[None, 0] for one in both]
-    mean = [*(one.mean(axis=0)[None] for one in both[:3]), None]
+    further = [*(one[None, 1] for one in both[:3]), None]
     assert calibrated.score(gallery, probe[None])[0] == pytest.approx(
-        calibrated.backend.score(probe, plain, mean)
+        calibrated.backend.score(probe, plain, further)
     )
 
 

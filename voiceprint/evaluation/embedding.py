@@ -61,15 +61,17 @@ def embed_all(
     encoder: Encoder,
     cache: EmbeddingCache | None,
     progress: Progress,
+    *,
+    ratios: bool,
 ) -> tuple[dict[Run, Material], list[Skip]]:
-    """The material of every run, and the files that cannot be read."""
+    """The material of every run, with what `for_ratios` takes if wanted, and files that cannot be read."""
     runs = {run: Material() for run in settings.runs()}
     unreadable: list[Skip] = []
     for done, speaker in enumerate(speakers):
         progress("Embedding", done, len(speakers))
         recordings = load_recordings(speaker, settings.channel, unreadable)
         # One speaker's recordings at a time are in memory.
-        _Pieces(speaker.name, recordings, settings, encoder, cache).fill(runs)
+        _Pieces(speaker.name, recordings, settings, encoder, cache, ratios=ratios).fill(runs)
     progress("Embedding", len(speakers), len(speakers))
     return runs, unreadable
 
@@ -96,7 +98,10 @@ class _Pieces:
         settings: Settings,
         encoder: Encoder,
         cache: EmbeddingCache | None,
+        *,
+        ratios: bool,
     ) -> None:
+        self._ratios = ratios
         self._name, self._recordings, self._settings = name, recordings, settings
         self._encoder, self._cache = encoder, cache
         self._cuts = {
@@ -128,7 +133,7 @@ class _Pieces:
             cleaned = [
                 self._clean(run.duration_s, place, run.probe, probe)
                 for place, probe in zip(division.probes, probes, strict=True)
-                if probe is not None
+                if probe is not None and self._ratios
             ]
             material.failed_probes += len(probes) - len(heard)
             failed = any(one is None for row in prints for one in row)
@@ -142,7 +147,7 @@ class _Pieces:
             material.probes += heard
             material.cleaned += cleaned
             second = None
-            if len(run.enroll) == 1 and self._settings.second_print:
+            if self._ratios and len(run.enroll) == 1 and self._settings.second_print:
                 second = np.stack(
                     [self._second(run.duration_s, place, run.enroll[0]) for place in division.enrolment]
                 )
@@ -169,7 +174,9 @@ class _Pieces:
         if key not in self._cleaned:
             made = None
             if self._settings.noise_reduction and self._encoder.sample_rate == SAMPLE_RATE:
-                made = embed(without_noise(self._audio(*key)), self._encoder, self._cache)
+                audio = self._audio(*key)
+                cleaned = without_noise(audio)
+                made = None if cleaned is audio else embed(cleaned, self._encoder, self._cache)
             self._cleaned[key] = plain if made is None else made
         return self._cleaned[key]
 

@@ -61,7 +61,8 @@ def evaluate(
     paths = [Path(folder) for folder in several]
     speakers = find_speakers(paths)
     encoder.warm_up()  # so that an encoder that cannot be loaded is not taken for audio without speech
-    materials, unreadable = embed_all(speakers, settings, encoder, cache, progress)
+    ratios = any(one.calibrated for one in scorers)
+    materials, unreadable = embed_all(speakers, settings, encoder, cache, progress, ratios=ratios)
     if all(len(material.names) < 2 for material in materials.values()):
         raise InvalidArgumentError(_too_little(materials, unreadable))
     results = []
