@@ -66,7 +66,14 @@ def _plain(caller: Caller) -> dict[str, Any]:
         "created_at": caller.created_at,
         "last_seen": caller.last_seen,
         "voiceprints": [
-            (print_.id, print_.revision, print_.encoder, print_.created_at, print_.embedding.tobytes())
+            (
+                print_.id,
+                print_.revision,
+                print_.encoder,
+                print_.created_at,
+                print_.embedding.tobytes(),
+                None if print_.simulated is None else print_.simulated.tobytes(),
+            )
             for print_ in caller.voiceprints
         ],
     }

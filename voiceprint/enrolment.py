@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,14 @@ Embedding = NDArray[np.float32]
 Sample = tuple[str, AudioBuffer, dict[str, Any] | None]
 """Caller id, audio and metadata."""
 
-CheckedSample = tuple[str, NDArray[Any], dict[str, Any] | None, bool]
-"""The same with the audio as numbers, and whether it gets a print for simulated lines."""
+
+class CheckedSample(NamedTuple):
+    """A sample that can be enrolled: its audio as numbers, and whether it is put on simulated lines too."""
+
+    caller_id: str
+    audio: NDArray[Any]
+    metadata: dict[str, Any] | None
+    simulated: bool
 
 
 class Enrolment:
@@ -63,7 +69,7 @@ class Enrolment:
     def enroll(self, sample: Sample) -> Voiceprint:
         """Store the voiceprint of one sample, and return it."""
         checked = self._checked(sample)
-        embedding = self._embedder.embed(checked[1], self._rate)
+        embedding = self._embedder.embed(checked.audio, self._rate)
         (simulated,) = self._simulated([checked], [embedding])
         voiceprint = self._voiceprint(checked, embedding, simulated)
         return self._storage.save(voiceprint, max_voiceprints=self._config.max_voiceprints_per_caller)
@@ -112,19 +118,19 @@ class Enrolment:
         caller_id, metadata = check_caller_id(caller_id), check_metadata(metadata)
         audio = as_pcm(audio_buffer, self._rate, encoding=self._encoding, channel=self._channel)
         quality = self._embedder.check_enrollable(audio, self._rate)
-        return caller_id, audio, metadata, self._embedder.simulates(quality)
+        return CheckedSample(caller_id, audio, metadata, self._embedder.simulates(quality))
 
     def _voiceprint(
         self, sample: CheckedSample, embedding: Embedding, simulated: Embedding | None
     ) -> Voiceprint:
-        caller_id, _, metadata, _ = sample
-        return Voiceprint(caller_id, embedding, metadata, encoder=self._embedder.space, simulated=simulated)
+        space = self._embedder.space
+        return Voiceprint(sample.caller_id, embedding, sample.metadata, encoder=space, simulated=simulated)
 
     def _simulated(self, samples: list[CheckedSample], embeddings: list[Embedding]) -> list[Embedding | None]:
         """The print for simulated lines of each sample that gets one."""
-        chosen = [place for place, sample in enumerate(samples) if sample[3]]
+        chosen = [place for place, sample in enumerate(samples) if sample.simulated]
         found = self._embedder.embed_simulated(
-            [samples[place][1] for place in chosen], self._rate, [embeddings[place] for place in chosen]
+            [samples[place].audio for place in chosen], self._rate, [embeddings[place] for place in chosen]
         )
         by_place = dict(zip(chosen, found, strict=True))
         return [by_place.get(place) for place in range(len(samples))]
@@ -140,7 +146,7 @@ class Enrolment:
                 results.append(error)
             else:
                 results.append(None)
-        embeddings = self._embedder.embed_together([sample[1] for sample in good.values()], self._rate)
+        embeddings = self._embedder.embed_together([sample.audio for sample in good.values()], self._rate)
         embedded: dict[int, Embedding] = {}
         for place, embedding in zip(good, embeddings, strict=True):
             if isinstance(embedding, VoiceprintError):
