@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from databases import dump, old_database, old_row, sql
 from sqlalchemy import create_engine
-from stores import Follower, assert_embedding, ids_of, state, unit, voiceprint
+from stores import Follower, assert_embedding, assert_simulated, ids_of, state, unit, voiceprint
 
 from voiceprint import SQLiteStorage, StorageCorruptError, StorageError, Voiceprint, migrations
 from voiceprint.storage.sql.tables import metadata
@@ -91,6 +91,24 @@ def test_a_database_of_revision_0002_opens_as_it_was_written(golden: Path, path:
         assert [sql(path, look) for look in looks] == before
         assert [print_.simulated for print_ in storage.get_all()] == [None] * 5
         assert storage.save(voiceprint("new")).id == 8
+
+
+def test_a_database_of_revision_0003_opens_with_its_prints_for_simulated_lines(
+    golden: Path, path: Path
+) -> None:
+    shutil.copy(golden / "schema-0003.db", path)
+    with SQLiteStorage(path) as storage:
+        assert storage.check() == []
+        assert_simulated(storage)
+
+
+def test_prints_of_an_upgraded_database_may_have_one_for_simulated_lines(golden: Path, path: Path) -> None:
+    shutil.copy(golden / "schema-0002.db", path)
+    with SQLiteStorage(path) as storage:
+        storage.save(voiceprint("new", 1, simulated=unit(2)))
+    with SQLiteStorage(path) as storage:
+        assert np.array_equal(storage.get("new").voiceprints[0].simulated, unit(2))
+        assert storage.check() == []
 
 
 def test_an_old_database_without_rows_is_an_empty_store(path: Path) -> None:
