@@ -79,7 +79,7 @@ def test_an_import_made_twice_changes_nothing_more(source):
         b'{"caller_id": "x", "voiceprints": [{"embedding": [1]}]}',
         b'{"caller_id": "x", "voiceprints": [{"id": 1, "embedding": [1, 2]}]}',
         b'{"caller_id": "x", "voiceprints": [{"id": "1", "embedding": [1, 2]}]}',
-        b'{"caller_id": "x", "voiceprints": [{"id": 1, "encoder": "o", "embedding": [1, 2], "simulated": 7}]}',
+        b'{"caller_id": "x", "voiceprints": [{"id": 1, "encoder": "o", "embedding": [1], "simulated": 7}]}',
         b'{"caller_id": "x", "voiceprints": [7]}',
         b'{"caller_id": "x", "voiceprints": [], "metadata": 3}',
         b'{"caller_id": "x", "voiceprints": [], "last_seen": "soon"}',
