@@ -38,8 +38,8 @@ LINES = {
     "full": "telephone:band=full,snr=20",
     "narrow": "telephone:snr=20",
     "loud": "telephone:band=full,snr=10",
+    "alaw": "telephone:band=full,snr=20,law=alaw",
 }
-LINES |= {"loud": "telephone:band=full,snr=10", "alaw": "telephone:band=full,snr=20,law=alaw"}
 SECOND = ("full", "narrow")  # lines with another noise as well, for both sides, and simulated at enrolment
 PLAIN = (
     (CLEAN, CLEAN),
@@ -507,7 +507,12 @@ def some_generated(model: GalleryModel, count: int, chance: np.random.Generator)
     return model.recordings(model.voices(count, chance), chance)
 
 
-def generated(pieces: Pieces, strangers: int = 400, genuine: int = 60) -> dict[str, Any]:
+def generated(
+    pieces: Pieces,
+    strangers: int = 400,
+    genuine: int = 60,
+    pairs: tuple[tuple[str, str], ...] = WITHOUT_NOISE[:7],
+) -> dict[str, Any]:
     """FPIR, and the recall of candidates, in generated galleries of up to a million callers."""
     model = GalleryModel.load()
     train, test = next(halves(pieces))
@@ -522,7 +527,7 @@ def generated(pieces: Pieces, strangers: int = 400, genuine: int = 60) -> dict[s
 
     enrolled, probe_places = next(draws(test.speakers, 0))
     real: list[tuple[str, NDArray[np.float32], NDArray[np.float32]]] = []
-    for pair in WITHOUT_NOISE[:7]:
+    for pair in pairs:
         for first, second in zip(enrolled[:genuine], probe_places[:genuine], strict=True):
             real.append((short(pair), test.vectors[pair[0]][first], test.vectors[pair[1]][second]))
     queries = np.stack([backend.query(probe) for _, _, probe in real])

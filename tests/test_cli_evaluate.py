@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scoring_models import fitted
 from voices import SAMPLES
 
 from voiceprint.evaluation import EmbeddingCache
@@ -33,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_sample_voices_are_measured_and_shown_and_their_embeddings_kept(run: Run, cache: Path) -> None:
     code, out, err = run("evaluate", SAMPLES, *BRIEF, "--probe", "as-is", "--probe", "telephone")
     assert (code, err) == (0, "")
-    assert out.startswith("9 speakers with 36 recordings; encoder resemblyzer, scores by cosine.\n")
+    assert out.startswith("9 speakers with 36 recordings; encoder resemblyzer, scores by cosine and llr.\n")
     for title in ("Runs", "Verification", "Identification", "Thresholds", "Left out, and to know"):
         assert f"\n{title}\n" in out
     assert "telephone" in out
@@ -49,6 +50,7 @@ def test_json_is_the_report_and_all_that_is_printed(run: Run, cache: Path) -> No
     code, out, err = run(
         "evaluate", SAMPLES, *BRIEF, "--json", "--no-cache", "--gallery", "4", "--fpir", "5,10", "--seed", 3,
         "--enroll", "as-is+telephone:snr=20", "--prints", "1,2", "--unknown-share", 0.4, "--threshold", 0.7,
+        "--scorer", "cosine", "--no-noise-reduction",
     )  # fmt: skip
     assert (code, err) == (0, "")
     report = json.loads(out)
@@ -61,7 +63,30 @@ def test_json_is_the_report_and_all_that_is_printed(run: Run, cache: Path) -> No
     assert searched["at_threshold"]["threshold"] == 0.7
     assert [at["fpir"] for at in searched["at_fpir"]] == [0.05, 0.1]
     assert report["settings"]["seed"] == 3
+    assert report["settings"]["noise_reduction"] is False
+    assert report["scorers"] == ["cosine"]
     assert not cache.exists()
+
+
+def test_the_llr_stands_beside_the_cosine_with_its_own_thresholds(run: Run) -> None:
+    code, out, _ = run("evaluate", SAMPLES, *BRIEF, "--json", "--no-cache", "--scorer", "calibrated")
+    assert code == 0
+    cosine, llr = json.loads(out)["runs"]
+    assert [cosine["scorer"], llr["scorer"]] == ["cosine", "llr"]
+    assert cosine["material"] == llr["material"]
+    for one in cosine["open_set"]:
+        assert one["at_target"] == []
+    for one in llr["open_set"]:
+        assert one["at_threshold"] is None
+        assert [at["target"] for at in one["at_target"]] == [0.01, 0.05, 0.1]
+    assert llr["verification"]["cllr_of"] == "the scores"
+
+
+def test_a_calibration_of_other_embeddings_is_refused(run: Run, tmp_path: Path) -> None:
+    fitted().save(tmp_path / "toy.npz")
+    code, out, err = run("evaluate", SAMPLES, *BRIEF, "--no-cache", "--calibration", "toy.npz")
+    assert (code, out) == (2, "")
+    assert err.startswith("Error: toy.npz calibrates embeddings of 'toy', and the encoder's are of")
 
 
 def test_a_folder_gets_the_page_the_json_and_the_plots(run: Run) -> None:

@@ -5,10 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import norm
+from scoring_models import fitted, voices
 
 from voiceprint import InvalidArgumentError
 from voiceprint.audio.conditions import AS_IS, Condition
-from voiceprint.evaluation import CosineScorer, Scorer, Settings, metrics, parse_enrolment
+from voiceprint.evaluation import (
+    CalibratedScorer,
+    CosineScorer,
+    Scorer,
+    Settings,
+    TargetScorer,
+    metrics,
+    parse_enrolment,
+)
 from voiceprint.evaluation.embedding import Material
 from voiceprint.evaluation.identification import Searcher
 from voiceprint.evaluation.scoring import AffineCalibration
@@ -236,3 +245,49 @@ def test_settings_that_cannot_be_measured_are_refused(wrong: dict[str, object]) 
 def test_a_condition_is_enrolled_once() -> None:
     with pytest.raises(InvalidArgumentError, match="twice"):
         parse_enrolment("as-is+as-is")
+
+
+# The calibrated scorer
+
+
+@pytest.fixture(scope="module")
+def calibrated() -> CalibratedScorer:
+    """Fitted to voices of a known model."""
+    return CalibratedScorer(fitted(speakers=200))
+
+
+def test_the_calibrated_scorer_gives_the_scores_of_its_backend(calibrated: CalibratedScorer) -> None:
+    assert isinstance(calibrated, TargetScorer)
+    assert not isinstance(CosineScorer(), TargetScorer)
+    backend = calibrated.backend
+    probes = voices(3, 1, seed=20)[0]
+    prints = [one[:, None] for one in np.split(voices(4, 2, seed=21)[0], 4)]
+    expected = [backend.score(probe, [one[:, 0] for one in prints]) for probe in probes]
+    assert calibrated.score(prints, probes) == pytest.approx(np.stack(expected))
+
+
+def test_further_conditions_of_a_print_count_where_they_are_better(calibrated: CalibratedScorer) -> None:
+    both = np.stack([voices(4, 1, seed=22)[0], voices(4, 1, seed=22, shift=0.5)[0]], axis=1)
+    gallery = [*both[:3, None], both[3:, None, 0]]
+    probe = voices(1, 2, seed=22, shift=0.5)[0][1]
+    plain = [one[None, 0] for one in both]
+    further = [*(one[None, 1] for one in both[:3]), None]
+    assert calibrated.score(gallery, probe[None])[0] == pytest.approx(
+        calibrated.backend.score(probe, plain, further)
+    )
+
+
+def test_thresholds_for_a_wanted_rate_are_measured_at_that_rate(calibrated: CalibratedScorer) -> None:
+    made, (vectors, owners) = Material(), voices(300, 3, seed=23)
+    made.names = [str(number) for number in range(300)]
+    made.prints = list(vectors[::3, None, None])
+    made.probes, made.owners = list(np.delete(vectors, np.s_[::3], axis=0)), list(owners[::3].repeat(2))
+    settings = Settings(splits=3, resamples=20, targets=(0.05, 0.1))
+    searcher = Searcher(made, calibrated, settings)
+    found = searcher.measure(searcher.open(100), [0.05], None, [])
+    assert [at.target for at in found.at_target] == [0.05, 0.1]
+    for at in found.at_target:
+        assert at.target / 2 <= at.fpir.value <= 2 * at.target
+        assert at.fpir.low is not None
+        assert at.fpir.low < at.fpir.value
+    assert found.at_target[0].fnir.value >= found.at_target[1].fnir.value

@@ -119,6 +119,26 @@ def test_measured_rate_is_within_a_factor_of_two_of_the_target():
         assert target / 2 <= np.mean(named) <= 2 * target
 
 
+def test_in_a_small_gallery_fewer_strangers_get_a_name_than_by_its_own_scores_alone():
+    backend = fitted(speakers=200)
+    vectors, _ = voices(600, 2, seed=19)
+    chance, named = np.random.default_rng(1), []
+    for number, probe in enumerate(vectors[1::2]):
+        others = np.setdiff1d(np.arange(600), number)
+        scores = backend.score(probe, list(vectors[chance.choice(others, 5, replace=False) * 2, None]))
+        limits = [backend.threshold_for(0.05, 5, among(scores)) for among in (backend.standing, standing)]
+        named.append(scores.max() >= limits)
+    shrunk, alone = np.mean(named, axis=0)
+    assert 0 < shrunk < 0.7 * alone
+    assert alone > 4 * 0.05
+
+
+def test_the_standing_of_no_cohort_is_the_usual_one_and_that_of_a_large_one_is_measured(backend):
+    assert backend.standing(np.empty(0)) == (backend.tail.mean, backend.tail.deviation)
+    scores = np.random.default_rng(1).normal(-30.0, 2.0, 5000)
+    assert backend.standing(scores) == pytest.approx(standing(scores), rel=0.01)
+
+
 def test_fit_of_too_few_speakers_is_refused():
     with pytest.raises(InvalidArgumentError, match="speakers"):
         fitted(speakers=8)
@@ -135,3 +155,31 @@ def test_the_backend_of_the_package_is_there_and_says_what_it_was_fitted_to():
     assert "CC BY 4.0" in backend.about["licence"]
     assert backend.plda.mean.shape == (256,)
     assert backend.threshold_for(0.01, 100) > backend.threshold_for(0.01, 10)
+
+
+def test_few_speakers_move_the_tail_and_leave_its_shape(backend):
+    noisy, numbers = voices(6, 3, seed=17, within=0.4)
+    again = recalibrate(backend, type(pieces(2))({"calls": noisy}, numbers), [("calls", "calls")])
+    assert (again.tail.start, again.tail.shape) == (backend.tail.start, backend.tail.shape)
+    assert (again.tail.mean, again.tail.deviation) != (backend.tail.mean, backend.tail.deviation)
+
+
+def test_few_speakers_change_the_calibration_less_than_many(backend):
+    changes = []
+    for speakers in (5, 40):
+        clear, numbers = voices(speakers, 3, seed=18, within=0.4)
+        again = recalibrate(backend, type(pieces(2))({"calls": clear}, numbers), [("calls", "calls")])
+        changes.append(abs(np.log(again.calibration.scale / backend.calibration.scale)))
+    assert 0 < changes[0] < changes[1]
+
+
+def test_pieces_of_one_recording_are_trials_only_where_a_speaker_has_no_other():
+    vectors, _ = voices(2, 3)
+    speakers, recordings = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 2, 2, 2])
+    found = type(pieces(2))({"calls": vectors}, speakers, recordings).targets()
+    assert [list(np.flatnonzero(row)) for row in found] == [[2], [2], [0, 1], [4, 5], [3, 5], [3, 4]]
+
+
+def test_recalibration_on_too_few_speakers_is_refused(backend):
+    with pytest.raises(InvalidArgumentError, match="4 speakers or more, not 3"):
+        recalibrate(backend, pieces(3), [("clean", "line")])

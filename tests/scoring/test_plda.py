@@ -34,6 +34,12 @@ def test_log_ratio_is_that_of_the_joint_densities(count):
     assert ratio[0] == pytest.approx(expected, abs=1e-9)
 
 
+def test_the_ratios_of_many_probes_are_those_of_each():
+    means, probes = CHANCE.standard_normal((5, 3)), CHANCE.standard_normal((4, 3))
+    each = [MODEL.log_ratio(means, np.ones(5, dtype=int), probe) for probe in probes]
+    assert MODEL.log_ratios(means, probes) == pytest.approx(np.stack(each))
+
+
 def test_a_known_model_is_recovered():
     # Points so far out that making them unit vectors changes their shape in one direction alone.
     between, within = np.diag([9.0, 4.0, 1.0, 0.25]), np.diag([1.0, 0.8, 0.5, 0.25])

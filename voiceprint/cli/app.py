@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 import voiceprint
-from voiceprint.cli import callers, db, demo, enrolment, evaluation, identification, index, transfer, upkeep
+from voiceprint.cli import (
+    calibration,
+    callers,
+    db,
+    demo,
+    enrolment,
+    evaluation,
+    identification,
+    index,
+    transfer,
+    upkeep,
+)
 
 app = typer.Typer(
     help="Enrol callers by voice, and say who is calling.",
@@ -45,6 +56,7 @@ app.command("prune")(transfer.prune)
 app.command("quality")(upkeep.quality)
 app.command("check")(upkeep.check)
 app.command("evaluate")(evaluation.evaluate)
+app.command("calibrate")(calibration.calibrate)
 app.add_typer(index.app, name="index")
 app.add_typer(db.app, name="db")
 app.command("demo")(demo.demo)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
 from voiceprint.cli.audio import ChannelOption
 from voiceprint.cli.common import JsonOption, complain, paragraph, print_json, say, stages, table
+from voiceprint.cli.measuring import (
+    CacheOption,
+    NoCacheOption,
+    chosen_backend,
+    chosen_cache,
+    complaining,
+)
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from voiceprint.evaluation import Report
+    from voiceprint.evaluation import Report, Scorer
 
 V = TypeVar("V")
 
@@ -63,6 +68,19 @@ def evaluate(
             min=0, max=1, help="Cosine from which a match is accepted. Default: that of the settings."
         ),
     ] = None,
+    scorer: Annotated[
+        Literal["cosine", "calibrated"] | None,
+        typer.Option(
+            help="The cosine alone, or the calibrated llr beside it. Default: both, where the embeddings "
+            "have a calibration."
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The calibration, of `voiceprint calibrate`. Default: that of the settings."
+        ),
+    ] = None,
     splits: Annotated[
         int, typer.Option(min=1, help="How often callers and unknown speakers are drawn.")
     ] = 20,
@@ -70,21 +88,28 @@ def evaluate(
     by_clock: Annotated[
         bool, typer.Option("--by-clock", help="Count the pauses of a piece in its duration.")
     ] = False,
+    noise_reduction: Annotated[
+        bool,
+        typer.Option(
+            "--noise-reduction/--no-noise-reduction",
+            help="Compute llr of noisy audio without its noise, as matching does.",
+        ),
+    ] = True,
+    second_print: Annotated[
+        bool,
+        typer.Option(
+            "--simulated-lines/--no-simulated-lines",
+            help="Compute llr of an enrolment on simulated lines too, as enrolment keeps it.",
+        ),
+    ] = True,
     channel: ChannelOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Draws other pieces, callers and noise.")] = 0,
     output: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Write report.html, report.json and the plots there."),
     ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Where embeddings, which are biometric data, are kept, readable by you alone. "
-            "Default: your cache folder.",
-        ),
-    ] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no embeddings, and use none.")] = False,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure how well callers are recognised, on recordings of known speakers.
@@ -95,13 +120,18 @@ def evaluate(
     Exit code 1 when a recording could not be read, or a run or a gallery that was asked for not measured.
     """
     from voiceprint.encoder import default_encoder
-    from voiceprint.evaluation import Condition, CosineScorer, EmbeddingCache, Settings, parse_enrolment
+    from voiceprint.evaluation import (
+        CalibratedScorer,
+        Condition,
+        CosineScorer,
+        Settings,
+        parse_enrolment,
+    )
     from voiceprint.evaluation import evaluate as measure
-    from voiceprint.evaluation.cache import default_folder
     from voiceprint.evaluation.page import prepare_folder
 
-    if no_cache and cache is not None:
-        raise InvalidArgumentError("--cache and --no-cache are opposites: give one of them")
+    kept = chosen_cache(cache, no_cache=no_cache)
+    config = VoiceFingerprintConfig()
     settings = Settings(
         enroll=tuple(parse_enrolment(name) for name in enroll or ["as-is"]),
         probe=tuple(Condition.parse(name) for name in probe or ["as-is"]),
@@ -113,19 +143,28 @@ def evaluate(
         splits=splits,
         most_probes=most_probes,
         net=not by_clock,
+        noise_reduction=noise_reduction,
+        second_print=second_print and config.enroll_simulated_lines,
         channel=channel,
         seed=seed,
     )
-    config = VoiceFingerprintConfig()
     if output is not None:
         prepare_folder(output)  # not only after the work
-    with _complaining(), stages() as progress:
+    encoder = default_encoder(config.encoder, config.encoder_threads)
+    scorers: list[Scorer] = [CosineScorer(config.similarity_threshold if threshold is None else threshold)]
+    if scorer != "cosine":
+        backend = chosen_backend(encoder, config, calibration)
+        if backend is not None:
+            scorers.append(CalibratedScorer(backend))
+        elif scorer:
+            raise InvalidArgumentError(f"There is no calibration for embeddings of {encoder.name}")
+    with complaining(), stages() as progress:
         report = measure(
             folders,
             settings,
-            encoder=default_encoder(config.encoder, config.encoder_threads),
-            scorer=CosineScorer(config.similarity_threshold if threshold is None else threshold),
-            cache=None if no_cache else EmbeddingCache(cache or default_folder()),
+            encoder=encoder,
+            scorer=scorers,
+            cache=kept,
             progress=progress,
         )
     if as_json:
@@ -136,23 +175,6 @@ def evaluate(
         _write(report, output, quiet=as_json)
     if report.unreadable or any(skip.asked for run in report.runs for skip in run.skipped):
         raise typer.Exit(1)
-
-
-@contextmanager
-def _complaining() -> Iterator[None]:
-    logger, handler = logging.getLogger("voiceprint.evaluation"), _Complaints()
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-
-
-class _Complaints(logging.Handler):
-    """What the library warns of, as lines of standard error."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        complain(record.getMessage())
 
 
 def _numbers(option: str, text: str, kind: Callable[[str], V]) -> tuple[V, ...]:

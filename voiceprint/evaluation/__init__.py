@@ -10,22 +10,28 @@
 
 from voiceprint.audio.conditions import Condition
 from voiceprint.evaluation.cache import EmbeddingCache
+from voiceprint.evaluation.calibration import Calibrated, Measured, calibrate
 from voiceprint.evaluation.evaluate import evaluate
 from voiceprint.evaluation.report import Estimate, Report, RunResult, Skip
-from voiceprint.evaluation.scoring import CosineScorer, Scorer
+from voiceprint.evaluation.scoring import CalibratedScorer, CosineScorer, Scorer, TargetScorer
 from voiceprint.evaluation.settings import Run, Settings, parse_enrolment
 
 __all__ = [
+    "Calibrated",
+    "CalibratedScorer",
     "Condition",
     "CosineScorer",
     "EmbeddingCache",
     "Estimate",
+    "Measured",
     "Report",
     "Run",
     "RunResult",
     "Scorer",
     "Settings",
     "Skip",
+    "TargetScorer",
+    "calibrate",
     "evaluate",
     "parse_enrolment",
 ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from voiceprint.audio import SAMPLE_RATE, load_audio, to_mono
+from voiceprint.audio import SAMPLE_RATE, assess, load_audio, to_mono
 from voiceprint.audio.conditions import Condition
+from voiceprint.audio.denoise import is_noisy, reduce_noise
+from voiceprint.audio.mono import LONG_S
 from voiceprint.encoder import Encoder
 from voiceprint.errors import EncoderError, InvalidAudioError
 from voiceprint.evaluation.cache import EmbeddingCache
@@ -17,6 +19,7 @@ from voiceprint.evaluation.recordings import Audio, Division, Place, Speaker, cu
 from voiceprint.evaluation.report import Skip
 from voiceprint.evaluation.scoring import Embeddings
 from voiceprint.evaluation.settings import Run, Settings
+from voiceprint.simulated import Enrolled, Versions, simulated_embeddings, versions
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many of it are done, and how many there are."""
@@ -28,15 +31,28 @@ class Material:
 
     names: of the speakers. prints: of each, float32[prints, conditions, d].
     probes: float32[n, d] of all. owners: int64[n], the index of each probe's speaker.
+    seconds: of each speaker, float32[prints, d], the second print that the product keeps beside one under
+        a single condition: of simulated lines, and of noisy audio without its noise; None where it has none.
+    cleaned: of each probe, float32[d], its embedding without noise.
     """
 
     names: list[str] = field(default_factory=list)
     prints: list[Embeddings] = field(default_factory=list)
     probes: list[Embeddings] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
+    seconds: list[Embeddings | None] = field(default_factory=list)
+    cleaned: list[Embeddings] = field(default_factory=list)
     dropped: list[Skip] = field(default_factory=list)
     same_recording: int = 0
     failed_probes: int = 0
+
+    def for_ratios(self) -> Material:
+        """The material as log-likelihood ratios are computed of it: cleaned probes, and both prints."""
+        prints = [
+            one if second is None else np.concatenate([one, second[:, None]], axis=1)
+            for one, second in zip(self.prints, self.seconds, strict=True)
+        ]
+        return replace(self, prints=prints, probes=self.cleaned)
 
 
 def embed_all(
@@ -45,23 +61,31 @@ def embed_all(
     encoder: Encoder,
     cache: EmbeddingCache | None,
     progress: Progress,
+    *,
+    ratios: bool,
 ) -> tuple[dict[Run, Material], list[Skip]]:
-    """The material of every run, and the files that cannot be read."""
+    """The material of every run, with what `for_ratios` takes if wanted, and files that cannot be read."""
     runs = {run: Material() for run in settings.runs()}
     unreadable: list[Skip] = []
     for done, speaker in enumerate(speakers):
         progress("Embedding", done, len(speakers))
-        recordings: list[Audio] = []
-        for file in speaker.files:
-            try:
-                samples, rate = load_audio(file)
-                recordings.append(to_mono(samples, rate, SAMPLE_RATE, channel=settings.channel))
-            except InvalidAudioError as error:
-                unreadable.append(Skip(str(file), str(error)))
+        recordings = load_recordings(speaker, settings.channel, unreadable)
         # One speaker's recordings at a time are in memory.
-        _Pieces(speaker.name, recordings, settings, encoder, cache).fill(runs)
+        _Pieces(speaker.name, recordings, settings, encoder, cache, ratios=ratios).fill(runs)
     progress("Embedding", len(speakers), len(speakers))
     return runs, unreadable
+
+
+def load_recordings(speaker: Speaker, channel: int | None, unreadable: list[Skip]) -> list[Audio]:
+    """The recordings of a speaker; what cannot be read goes into `unreadable`."""
+    recordings: list[Audio] = []
+    for file in speaker.files:
+        try:
+            samples, rate = load_audio(file)
+            recordings.append(to_mono(samples, rate, SAMPLE_RATE, channel=channel))
+        except InvalidAudioError as error:
+            unreadable.append(Skip(str(file), str(error)))
+    return recordings
 
 
 class _Pieces:
@@ -74,13 +98,18 @@ class _Pieces:
         settings: Settings,
         encoder: Encoder,
         cache: EmbeddingCache | None,
+        *,
+        ratios: bool,
     ) -> None:
+        self._ratios = ratios
         self._name, self._recordings, self._settings = name, recordings, settings
         self._encoder, self._cache = encoder, cache
         self._cuts = {
             seconds: [cut(audio, seconds, net=settings.net) for audio in recordings]
             for seconds in settings.durations_s
         }
+        self._cleaned: dict[tuple[float, Place, Condition], Embeddings | None] = {}
+        self._seconds: dict[tuple[float, Place, Condition], Embeddings] = {}
         self._embedded: dict[tuple[float, Place, Condition], Embeddings | None] = {}
 
     def fill(self, runs: dict[Run, Material]) -> None:
@@ -101,6 +130,11 @@ class _Pieces:
             ]
             probes = [self._embedding(run.duration_s, place, run.probe) for place in division.probes]
             heard = [probe for probe in probes if probe is not None]
+            cleaned = [
+                self._clean(run.duration_s, place, run.probe, probe)
+                for place, probe in zip(division.probes, probes, strict=True)
+                if probe is not None and self._ratios
+            ]
             material.failed_probes += len(probes) - len(heard)
             failed = any(one is None for row in prints for one in row)
             if failed or not heard:
@@ -111,6 +145,13 @@ class _Pieces:
             material.names.append(self._name)
             material.prints.append(np.array(prints, dtype=np.float32))
             material.probes += heard
+            material.cleaned += cleaned
+            second = None
+            if self._ratios and len(run.enroll) == 1 and self._settings.second_print:
+                second = np.stack(
+                    [self._second(run.duration_s, place, run.enroll[0]) for place in division.enrolment]
+                )
+            material.seconds.append(second)
             material.same_recording += division.same_recording
 
     def _division(self, run: Run) -> Division | None:
@@ -124,21 +165,70 @@ class _Pieces:
         """None where the encoder finds no speech."""
         key = seconds, place, condition
         if key not in self._embedded:
-            start, end = self._cuts[seconds][place.file][place.piece]
-            audio = condition.apply(self._recordings[place.file][start:end], self._settings.seed)
-            self._embedded[key] = self._embed(audio)
+            self._embedded[key] = embed(self._audio(*key), self._encoder, self._cache)
         return self._embedded[key]
 
-    def _embed(self, audio: Audio) -> Embeddings | None:
-        encoder, cache = self._encoder, self._cache
-        kept = None if cache is None else cache.get(encoder.name, encoder.dimension, audio)
-        if kept is not None:
-            return kept
-        try:
-            # One by one: in a batch the last bits would depend on what else is in it.
-            embedding = encoder.embed(audio)
-        except EncoderError:
-            return None
+    def _clean(self, seconds: float, place: Place, condition: Condition, plain: Embeddings) -> Embeddings:
+        """Without noise; the plain embedding where there is none, or nothing is left."""
+        key = seconds, place, condition
+        if key not in self._cleaned:
+            made = None
+            if self._settings.noise_reduction and self._encoder.sample_rate == SAMPLE_RATE:
+                audio = self._audio(*key)
+                cleaned = without_noise(audio)
+                made = None if cleaned is audio else embed(cleaned, self._encoder, self._cache)
+            self._cleaned[key] = plain if made is None else made
+        return self._cleaned[key]
+
+    def _second(self, seconds: float, place: Place, condition: Condition) -> Embeddings:
+        """The second print; the plain embedding where there is none."""
+        key = seconds, place, condition
+        plain = self._embedding(*key)
+        assert plain is not None  # noqa: S101 - the caller looked
+        if key not in self._seconds:
+            audio = self._audio(*key)
+            wanted = versions(self._encoder, assess(audio))
+            if not self._settings.noise_reduction:
+                wanted = wanted._replace(cleaned=False)
+            self._seconds[key] = second_print(audio, plain, wanted, self._encoder, self._cache)
+        return self._seconds[key]
+
+    def _audio(self, seconds: float, place: Place, condition: Condition) -> Audio:
+        start, end = self._cuts[seconds][place.file][place.piece]
+        return condition.apply(self._recordings[place.file][start:end], self._settings.seed)
+
+
+def without_noise(audio: Audio) -> Audio:
+    """Noisy audio with its noise reduced, clean audio as it is: what log-likelihood ratios are of."""
+    return reduce_noise(audio) if len(audio) < LONG_S * SAMPLE_RATE and is_noisy(assess(audio)) else audio
+
+
+def second_print(
+    audio: Audio, plain: Embeddings, wanted: Versions, encoder: Encoder, cache: EmbeddingCache | None
+) -> Embeddings:
+    """What enrolment keeps beside the plain embedding, kept or computed; that itself where nothing."""
+    if not wanted:
+        return plain
+    name = f"{encoder.name}; lines {wanted.lines}; cleaned {wanted.cleaned}"
+    kept = None if cache is None else cache.get(name, encoder.dimension, audio)
+    if kept is None:
+        kept = simulated_embeddings(encoder, [Enrolled(audio, plain, wanted)])[0]
+        kept = plain if kept is None else kept
         if cache is not None:
-            cache.put(encoder.name, audio, embedding)
-        return embedding
+            cache.put(name, audio, kept)
+    return kept
+
+
+def embed(audio: Audio, encoder: Encoder, cache: EmbeddingCache | None) -> Embeddings | None:
+    """The embedding, kept or computed; None where the encoder finds no speech."""
+    kept = None if cache is None else cache.get(encoder.name, encoder.dimension, audio)
+    if kept is not None:
+        return kept
+    try:
+        # One by one: in a batch the last bits would depend on what else is in it.
+        embedding = encoder.embed(audio)
+    except EncoderError:
+        return None
+    if cache is not None:
+        cache.put(encoder.name, audio, embedding)
+    return embedding

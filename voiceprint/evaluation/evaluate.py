@@ -31,7 +31,7 @@ def evaluate(
     settings: Settings | None = None,
     *,
     encoder: Encoder | None = None,
-    scorer: Scorer | None = None,
+    scorer: Scorer | Sequence[Scorer] | None = None,
     cache: EmbeddingCache | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -41,7 +41,8 @@ def evaluate(
         folders: one or more DIR with DIR/SPEAKER/**/*.wav (flac, ogg, mp3).
         settings: what to measure; None for the defaults.
         encoder: None for the shared default one.
-        scorer: None for the cosine, as `match_caller` compares.
+        scorer: one, or several whose results stand side by side; None for the cosine, as `match_caller`
+            compares.
         cache: of embeddings; None computes them all.
         progress: told what is being done, how many of it are done, and how many there are.
 
@@ -54,26 +55,27 @@ def evaluate(
     """
     settings = settings or Settings()
     encoder = encoder or default_encoder()
-    scorer = scorer or CosineScorer()
+    scorers = [scorer or CosineScorer()] if scorer is None or isinstance(scorer, Scorer) else [*scorer]
     progress = progress or _silent
     several = [folders] if isinstance(folders, (str, os.PathLike)) else folders
     paths = [Path(folder) for folder in several]
     speakers = find_speakers(paths)
     encoder.warm_up()  # so that an encoder that cannot be loaded is not taken for audio without speech
-    materials, unreadable = embed_all(speakers, settings, encoder, cache, progress)
+    ratios = any(one.calibrated for one in scorers)
+    materials, unreadable = embed_all(speakers, settings, encoder, cache, progress, ratios=ratios)
     if all(len(material.names) < 2 for material in materials.values()):
         raise InvalidArgumentError(_too_little(materials, unreadable))
     results = []
     for done, (run, material) in enumerate(materials.items()):
         progress("Measuring", done, len(materials))
-        results.append(_measure(run, material, scorer, settings))
+        results += [_measure(run, material, one, settings, named=len(scorers) > 1) for one in scorers]
     progress("Measuring", len(materials), len(materials))
     import voiceprint
 
     return Report(
         voiceprint=voiceprint.__version__,
         encoder=encoder.name,
-        scorer=scorer.name,
+        scorers=tuple(one.name for one in scorers),
         folders=tuple(map(str, paths)),
         speakers=len(speakers),
         recordings=sum(len(speaker.files) for speaker in speakers),
@@ -101,8 +103,9 @@ def _too_little(materials: dict[Run, Material], unreadable: list[Skip]) -> str:
     )
 
 
-def _measure(run: Run, material: Material, scorer: Scorer, settings: Settings) -> RunResult:
+def _measure(run: Run, material: Material, scorer: Scorer, settings: Settings, *, named: bool) -> RunResult:
     skipped: list[Skip] = []
+    material = material.for_ratios() if scorer.calibrated else material
     speakers = len(material.names)
     verification, spread = None, None
     closed: list[report.ClosedSet] = []
@@ -135,7 +138,8 @@ def _measure(run: Run, material: Material, scorer: Scorer, settings: Settings) -
         gallery = largest.gallery if largest else None
         spread = report.Histogram(low, high, own, other, nearest, gallery)
     return RunResult(
-        name=str(run),
+        name=f"{run}, by {scorer.name}" if named else str(run),
+        scorer=scorer.name,
         enroll=run.enroll_name,
         probe=str(run.probe),
         duration_s=run.duration_s,

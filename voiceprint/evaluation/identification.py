@@ -12,8 +12,8 @@ from voiceprint.evaluation import metrics
 from voiceprint.evaluation.bootstrap import Counts, bootstrap_all, rule_of_three
 from voiceprint.evaluation.curves import thinned
 from voiceprint.evaluation.embedding import Material
-from voiceprint.evaluation.report import AtFpir, AtThreshold, ClosedSet, Estimate, OpenSet
-from voiceprint.evaluation.scoring import Scorer
+from voiceprint.evaluation.report import AtFpir, AtTarget, AtThreshold, ClosedSet, Estimate, OpenSet
+from voiceprint.evaluation.scoring import Scorer, TargetScorer
 from voiceprint.evaluation.settings import Settings
 
 _BLOCK = 4_000_000  # scores that are in memory together
@@ -27,6 +27,8 @@ class Searched(NamedTuple):
     """The searches of all galleries of one size, one after the other.
 
     As `metrics.Searches`; known and unknown are the speakers of each search, int64[n] and int64[m].
+    over_known, over_unknown: by how much `true` and `best` are over the scorer's own threshold for each
+        target, float64[targets, n] and float64[targets, m]; no targets where it sets none.
     """
 
     gallery: int
@@ -36,6 +38,8 @@ class Searched(NamedTuple):
     known: Indices
     best: Floats
     unknown: Indices
+    over_known: Floats
+    over_unknown: Floats
 
 
 class Searcher:
@@ -79,6 +83,12 @@ class Searcher:
         at_threshold = None
         if threshold is not None:
             at_threshold = AtThreshold(threshold, rates.pop(0), _there(at.pop()))
+        targets = []
+        for place in range(len(found.over_unknown)):
+            missed, named = found.over_known[place], found.over_unknown[place]
+            fnir = self._estimates([lambda drawn, over=missed: _missed(found, over, drawn)], found.known)  # type: ignore[misc]
+            fpir = self._estimates([lambda drawn, over=named: _named(found, over, drawn)], found.unknown)  # type: ignore[misc]
+            targets.append(AtTarget(self._settings.targets[place], _there(fpir[0]), _there(fnir[0])))
         return OpenSet(
             gallery=found.gallery,
             splits=found.splits,
@@ -90,6 +100,7 @@ class Searcher:
                 for target, estimate in zip(fpirs, at, strict=True)
             ),
             at_threshold=at_threshold,
+            at_target=tuple(targets),
             fpir_by_threshold=tuple(rates),
             curve=_curve(found),
         )
@@ -99,7 +110,8 @@ class Searcher:
         return int(np.isin(self._owners, found.unknown).sum())
 
     def _search(self, size: int, splits: int, *, held_out: int) -> Searched:
-        parts: list[tuple[metrics.Searches, Indices, Indices]] = []
+        parts: list[tuple[metrics.Searches, Indices, Indices, Floats, Floats]] = []
+        targets = self._settings.targets if held_out else ()
         for split in range(splits):
             # Smaller galleries are parts of the larger ones of the same split.
             order = np.random.default_rng([self._settings.seed, split]).permutation(self.speakers)
@@ -112,15 +124,23 @@ class Searcher:
             for rows in np.array_split(used, max(1, -(-len(used) * size // _BLOCK))):
                 scores = self._scorer.score(gallery, self._probes[rows])
                 owners, is_known = self._owners[rows], columns[rows] >= 0
-                parts.append((metrics.searches(scores, columns[rows]), owners[is_known], owners[~is_known]))
+                searched = metrics.searches(scores, columns[rows])
+                limits = np.empty((0, len(rows)))
+                if targets and isinstance(self._scorer, TargetScorer):
+                    limits = self._scorer.limits(scores, targets)
+                over = searched.true - limits[:, is_known], searched.best - limits[:, ~is_known]
+                parts.append((searched, owners[is_known], owners[~is_known], *over))
+        found, known, unknown, over_known, over_unknown = zip(*parts, strict=True)
         return Searched(
             size,
             splits,
-            np.concatenate([found.true for found, _, _ in parts]),
-            np.concatenate([found.first for found, _, _ in parts]),
-            np.concatenate([known for _, known, _ in parts]),
-            np.concatenate([found.best for found, _, _ in parts]),
-            np.concatenate([unknown for _, _, unknown in parts]),
+            np.concatenate([one.true for one in found]),
+            np.concatenate([one.first for one in found]),
+            np.concatenate(known),
+            np.concatenate([one.best for one in found]),
+            np.concatenate(unknown),
+            np.concatenate(over_known, axis=1),
+            np.concatenate(over_unknown, axis=1),
         )
 
     def _estimates(self, statistics: Sequence[Statistic], speakers: Indices) -> list[Estimate | None]:
@@ -156,6 +176,16 @@ def _fnir(found: Searched, threshold: float, drawn: Counts) -> float | None:
 def _fpir(found: Searched, threshold: float, drawn: Counts) -> float | None:
     weights = drawn[found.unknown]
     return metrics.fpir(found.best, threshold, weights) if weights.any() else None
+
+
+def _named(found: Searched, over: Floats, drawn: Counts) -> float | None:
+    weights = drawn[found.unknown]
+    return metrics.fpir(over, 0.0, weights) if weights.any() else None
+
+
+def _missed(found: Searched, over: Floats, drawn: Counts) -> float | None:
+    weights = drawn[found.known]
+    return metrics.fnir(over, found.first, 0.0, weights) if weights.any() else None
 
 
 def _fnir_at_fpir(found: Searched, target: float, drawn: Counts) -> float | None:

@@ -125,16 +125,16 @@ def divide(pieces: Sequence[int], prints: int, most_probes: int, rng: np.random.
     order = [int(file) for file in rng.permutation(len(pieces)) if pieces[file]]
     # No more recordings than are needed go into enrolment, and one at least stays for the probes.
     for count in range(max(1, min(prints, len(order) - 1)), len(order)):
-        enrolment = _in_turns(order[:count], pieces)[:prints]
+        enrolment = in_turns(order[:count], pieces)[:prints]
         if len(enrolment) == prints:
-            return Division(tuple(enrolment), tuple(_in_turns(order[count:], pieces)[:most_probes]), False)
-    places = _in_turns(order, pieces)
+            return Division(tuple(enrolment), tuple(in_turns(order[count:], pieces)[:most_probes]), False)
+    places = in_turns(order, pieces)
     if len(places) <= prints:
         return None
     return Division(tuple(places[:prints]), tuple(places[prints : prints + most_probes]), True)
 
 
-def _in_turns(files: Sequence[int], pieces: Sequence[int]) -> list[Place]:
+def in_turns(files: Sequence[int], pieces: Sequence[int]) -> list[Place]:
     """The first piece of each file, then the second ones, and so on."""
     each = [[Place(file, piece) for piece in range(pieces[file])] for file in files]
     return [place for turn in zip_longest(*each) for place in turn if place is not None]

@@ -92,13 +92,23 @@ class AtThreshold:
 
 
 @dataclass(frozen=True)
+class AtTarget:
+    """What the scorer's own thresholds for a wanted FPIR give."""
+
+    target: float
+    fpir: Estimate
+    fnir: Estimate
+
+
+@dataclass(frozen=True)
 class OpenSet:
     """Searches by enrolled and by unknown speakers, in galleries of one size drawn `splits` times.
 
     known_searches, unknown_searches: by enrolled and by unknown speakers, over all splits.
     at_fpir: for each of `Settings.fpirs` that so many searches can show.
     at_threshold: at the scorer's own threshold.
-    fpir_by_threshold: FPIR at each of `Identification.thresholds`.
+    at_target: for each of `Settings.targets`, where the scorer sets thresholds for it.
+    fpir_by_threshold: FPIR at each of `RunResult.thresholds`.
     curve: (FPIR, FNIR) as the threshold falls.
     """
 
@@ -109,6 +119,7 @@ class OpenSet:
     rank_one: Estimate
     at_fpir: tuple[AtFpir, ...]
     at_threshold: AtThreshold | None
+    at_target: tuple[AtTarget, ...]
     fpir_by_threshold: tuple[Estimate, ...]
     curve: tuple[tuple[float, float], ...]
 
@@ -130,9 +141,10 @@ class Histogram:
 
 @dataclass(frozen=True)
 class RunResult:
-    """The results of one run; what could not be measured is named in `skipped`."""
+    """The results of one run by one scorer; what could not be measured is named in `skipped`."""
 
     name: str
+    scorer: str
     enroll: str
     probe: str
     duration_s: float
@@ -152,7 +164,7 @@ class Report:
 
     voiceprint: str
     encoder: str
-    scorer: str
+    scorers: tuple[str, ...]
     folders: tuple[str, ...]
     speakers: int
     recordings: int

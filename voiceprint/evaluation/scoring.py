@@ -8,11 +8,16 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint.scoring import Backend
+
 Embeddings = NDArray[np.float32]
 Scores = NDArray[np.float64]
 
 COSINE_THRESHOLD = 0.75
 """The cosine from which the product accepts a match unless told otherwise."""
+
+COHORT = 500
+"""Callers that a probe's standing is measured among, at most."""
 
 
 @runtime_checkable
@@ -62,6 +67,46 @@ class CosineScorer:
         starts = np.cumsum([0, *map(len, prints[:-1])])
         cosines = probes.astype(np.float64) @ np.concatenate(prints).astype(np.float64).T
         return np.asarray(np.maximum.reduceat(cosines, starts, axis=1), dtype=np.float64)
+
+
+@runtime_checkable
+class TargetScorer(Scorer, Protocol):
+    """A scorer whose threshold follows the probe, the gallery and a wanted FPIR."""
+
+    def limits(self, scores: Scores, targets: Sequence[float]) -> Scores:
+        """The score from which to accept each probe, float64[targets, n]; scores: float64[n, callers]."""
+
+
+class CalibratedScorer:
+    """The calibrated log-likelihood ratio, as `identify` ranks by it.
+
+    Of a caller's conditions the first is the plain enrolment; further ones, such as the print for simulated
+    lines, count by their mean where that is better.
+    """
+
+    name = "llr"
+    calibrated = True
+    threshold = None
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def score(self, gallery: Sequence[Embeddings], probes: Embeddings) -> Scores:
+        """As `Scorer.score`."""
+        plain = [caller[:, 0] for caller in gallery]
+        if all(caller.shape[1] == 1 for caller in gallery):
+            return self.backend.scores(probes, plain)
+        simulated = [caller[:, 1:].mean(axis=1) if caller.shape[1] > 1 else None for caller in gallery]
+        return self.backend.scores(probes, plain, simulated)
+
+    def limits(self, scores: Scores, targets: Sequence[float]) -> Scores:
+        """As `TargetScorer.limits`; the standing of a probe is that among at most `COHORT` callers."""
+        # The own caller, where among them, has the best score, which a standing does not look at.
+        size = scores.shape[1]
+        places = [self.backend.standing(row[:COHORT]) for row in scores]
+        return np.array(
+            [[self.backend.threshold_for(target, size, place) for place in places] for target in targets]
+        )
 
 
 class AffineCalibration:

@@ -53,9 +53,13 @@ class Settings:
     unknown_share: of the speakers who are held out, not enrolled, in open-set searches; 0 for none, to
         under 1.
     fpirs: false-positive identification rates at which FNIR is given, between 0 and 1.
+    targets: false-positive identification rates that a scorer which can is to set its thresholds for.
     splits: how often callers and unknown speakers are drawn, 1 or more.
     most_probes: of a speaker, 1 or more.
     resamples: draws of the bootstrap for the intervals, of confidence 95 %; 0 for no intervals.
+    noise_reduction: whether log-likelihood ratios are of noisy audio without its noise, as in the product.
+    second_print: whether they are also of a print for simulated lines, as the product keeps it beside an
+        enrolment under one condition.
     channel: of recordings with several, from 0; None mixes them.
     seed: the same one, with the same recordings, gives the same report.
 
@@ -69,15 +73,18 @@ class Settings:
     gallery: tuple[int, ...] | None = None
     unknown_share: float = 0.5
     fpirs: tuple[float, ...] = (0.01, 0.05)
+    targets: tuple[float, ...] = (0.01, 0.05, 0.1)
     splits: int = 20
     most_probes: int = 10
     net: bool = True
     resamples: int = 1000
+    noise_reduction: bool = True
+    second_print: bool = True
     channel: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("enroll", "probe", "durations_s", "prints", "gallery", "fpirs"):
+        for name in ("enroll", "probe", "durations_s", "prints", "gallery", "fpirs", "targets"):
             values = getattr(self, name)
             if values is not None and (not values or len(set(values)) < len(values)):
                 raise InvalidArgumentError(f"{name} must be one value or more, none of them twice")
@@ -86,7 +93,7 @@ class Settings:
             ("prints", all(1 <= n <= 10 for n in self.prints), "from 1 to 10"),
             ("a gallery", all(n >= 2 for n in self.gallery or ()), "of 2 callers or more"),
             ("unknown_share", 0.0 <= self.unknown_share < 1.0, "from 0 to under 1"),
-            ("an FPIR", all(0.0 < f < 1.0 for f in self.fpirs), "between 0 and 1"),
+            ("an FPIR", all(0.0 < f < 1.0 for f in (*self.fpirs, *self.targets)), "between 0 and 1"),
             ("splits", self.splits >= 1, "1 or more"),
             ("most_probes", self.most_probes >= 1, "1 or more"),
             ("resamples", self.resamples >= 0, "0 or more"),

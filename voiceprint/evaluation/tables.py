@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from voiceprint.evaluation.report import Estimate, Report, RunResult, Skip
@@ -50,7 +50,7 @@ def summary(report: Report) -> str:
     """What was measured, in a line."""
     return (
         f"{report.speakers} speakers with {report.recordings} recordings; "
-        f"encoder {report.encoder}, scores by {report.scorer}."
+        f"encoder {report.encoder}, scores by {' and '.join(report.scorers)}."
     )
 
 
@@ -62,6 +62,7 @@ def tables(report: Report) -> list[Table]:
         _verification(numbered),
         _identification(numbered),
         _thresholds(numbered),
+        _at_targets(numbered),
     ]
     return [table for table in made if table.rows]
 
@@ -86,11 +87,7 @@ def remarks(report: Report) -> list[str]:
 def _remarks(run: RunResult) -> Iterable[str]:
     material = run.material
     if material.dropped:
-        reasons = Counter(skip.why for skip in material.dropped)
-        shown = "; ".join(f"{why} ({count})" for why, count in reasons.most_common(3))
-        left = len(reasons) - 3
-        more = f"; and {left} other reason{'s' if left > 1 else ''}" if left > 0 else ""
-        yield f"{len(material.dropped)} speakers are left out, with {shown}{more}."
+        yield left_out(material.dropped)
     if material.same_recording:
         yield (
             f"{material.same_recording} of the {material.speakers} speakers are recognised in the recording "
@@ -100,6 +97,15 @@ def _remarks(run: RunResult) -> Iterable[str]:
         yield f"{material.failed_probes} probes are left out: the encoder found no speech in them."
     for skip in run.skipped:
         yield _sentence(skip)
+
+
+def left_out(dropped: Sequence[Skip]) -> str:
+    """The speakers who are left out, by reason, in a sentence."""
+    reasons = Counter(skip.why for skip in dropped)
+    shown = "; ".join(f"{why} ({count})" for why, count in reasons.most_common(3))
+    left = len(reasons) - 3
+    more = f"; and {left} other reason{'s' if left > 1 else ''}" if left > 0 else ""
+    return f"{len(dropped)} speakers are left out, with {shown}{more}."
 
 
 def _sentence(skip: Skip) -> str:
@@ -117,6 +123,7 @@ def _runs(runs: _Numbered, *, net: bool) -> Table:
             run.probe,
             f"{run.duration_s:g} s",
             str(run.prints),
+            run.scorer,
             str(run.material.speakers),
             str(run.material.probes),
         )
@@ -125,7 +132,7 @@ def _runs(runs: _Numbered, *, net: bool) -> Table:
     return Table(
         "Runs",
         f"A piece holds so many seconds of {'speech, pauses not counted' if net else 'audio, with pauses'}.",
-        ("Run", "Enrolment", "Probe", "Piece", "Prints", "Speakers", "Probes"),
+        ("Run", "Enrolment", "Probe", "Piece", "Prints", "Scores", "Speakers", "Probes"),
         tuple(rows),
     )
 
@@ -189,6 +196,22 @@ def _thresholds(runs: _Numbered) -> Table:
             f"FNIR{shown}",
             *[f"FPIR {100 * target:g} % at" for target in targets],
         ),
+        tuple(rows),
+    )
+
+
+def _at_targets(runs: _Numbered) -> Table:
+    rows = [
+        (str(number), str(one.gallery), percent(at.target, 0), rate(at.fpir), rate(at.fnir))
+        for number, run in runs
+        for one in run.open_set
+        for at in one.at_target
+    ]
+    return Table(
+        "Thresholds that follow the gallery",
+        "For a wanted FPIR the llr gives a threshold for each probe and size of gallery (VOICE_TARGET_FPIR): "
+        "the FPIR and FNIR that these thresholds had here.",
+        ("Run", "Gallery", "FPIR wanted", "FPIR", "FNIR"),
         tuple(rows),
     )
 

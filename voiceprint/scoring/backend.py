@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from voiceprint.errors import ConfigurationError, InvalidArgumentError
 from voiceprint.scoring.model_file import read_model, write_model
 from voiceprint.scoring.plda import Plda
-from voiceprint.scoring.tail import ImpostorTail, Standing
+from voiceprint.scoring.tail import ImpostorTail, Standing, standing
 
 Embeddings = NDArray[np.float32]
 
+_USUAL: Final = 10  # scores that the standing of a usual probe counts as; of 5 to 40, by the rates held out
 _ROUNDING = 1e-4
 
 
@@ -132,21 +133,27 @@ class Backend:
             raise InvalidArgumentError(
                 f"The probe must be float32{[*self.plda.mean.shape]}, not {np.shape(probe)}"
             )
+        return np.asarray(self.scores(probe[None], prints, simulated)[0])
+
+    def scores(
+        self,
+        probes: Embeddings,
+        prints: Sequence[Embeddings] | Prepared,
+        simulated: Sequence[Embeddings | None] | None = None,
+    ) -> NDArray[np.float64]:
+        """`score` of every probe, float32[n, d], float64[n, callers]."""
         ready = prints if isinstance(prints, Prepared) else self.prepare(prints)
-        place = self.plda.coordinates(probe[None])[0]
-        raw = self._raw(ready, place)
+        places = self.plda.coordinates(probes)
+        raw = self.plda.log_ratios(ready.means, places)
         if simulated is not None:
-            if len(simulated) != len(raw):
+            if len(simulated) != len(ready):
                 raise InvalidArgumentError(
-                    f"Simulated prints of {len(simulated)} callers do not go with prints of {len(raw)}"
+                    f"Simulated prints of {len(simulated)} callers do not go with prints of {len(ready)}"
                 )
             having = [number for number, one in enumerate(simulated) if one is not None]
             others = self.prepare([one for one in simulated if one is not None])
-            raw[having] = np.maximum(raw[having], self._raw(others, place))
+            raw[:, having] = np.maximum(raw[:, having], self.plda.log_ratios(others.means, places))
         return self.calibration(raw)
-
-    def _raw(self, ready: Prepared, place: NDArray[np.float64]) -> NDArray[np.float64]:
-        return self.plda.log_ratio(ready.means, np.ones(len(ready.means), dtype=np.int64), place)
 
     def index_vectors(self, embeddings: Embeddings) -> Embeddings:
         """Unit vectors, float32[n, k], to index prints and search for a probe: see `Plda.index_vectors`."""
@@ -156,11 +163,26 @@ class Backend:
         """The unit vector, float32[d], to search an index of plain embeddings with; see `Plda.query`."""
         return self.plda.query(self.plda.coordinates(probe[None])[0])
 
+    def standing(self, scores: NDArray[np.floating]) -> Standing:
+        """Where a probe's log ratios with a cohort, a sample of the gallery's callers, lie; float[n].
+
+        The fewer there are, the more it is that of a usual probe: a mean and deviation of ten scores say
+        little, and taken at their word gave a name to seven times the strangers that were wanted.
+        """
+        usual = Standing(self.tail.mean, self.tail.deviation)
+        if len(scores) < 3:
+            return usual
+        measured, weight = standing(scores), len(scores) / (len(scores) + _USUAL)
+        return Standing(
+            weight * measured.mean + (1.0 - weight) * usual.mean,
+            measured.deviation**weight * usual.deviation ** (1.0 - weight),
+        )
+
     def fpir(self, llr: float, gallery_size: int, standing: Standing | None = None) -> float:
         """The expected false-positive identification rate, 0..1, were this log ratio the threshold.
 
-        standing: of the probe among strangers, by `scoring.standing` of its scores with a cohort, some 500
-            of the gallery's callers. Without it a usual probe is taken, which is off by a factor of up to
+        standing: of the probe among strangers, by `standing` of its scores with a cohort, some 500 of the
+            gallery's callers. Without it a usual probe is taken, which is off by a factor of up to
             ten: noise on both sides makes all voices more alike.
         """
         return self.tail.fpir(llr, gallery_size, standing)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import optimize, special
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.scoring.backend import Backend, Calibration
 from voiceprint.scoring.plda import Plda, fit_plda
-from voiceprint.scoring.tail import ImpostorTail, fit_tail
+from voiceprint.scoring.tail import LEAST_SCORES, ImpostorTail, fit_tail, standing
 
 WITHIN_SHRINKAGE: Final = 0.7
 BETWEEN_SHRINKAGE: Final = 0.3
@@ -21,6 +22,14 @@ BETWEEN_SHRINKAGE: Final = 0.3
 
 _FOLDS: Final = 5  # of the calibration
 _HALVES: Final = 2  # of the tail, which needs galleries that are as large as may be
+LEAST_SPEAKERS: Final = 4
+"""Of a recalibration: each is a stranger to three others, and of three scores a deviation is known."""
+
+_SCALES: Final = 0.5  # of the logarithm of the scale
+_OFFSETS: Final = 2.0  # of the log ratio
+
+_USUAL_SPEAKERS: Final = 20  # that the place of the tail before counts as
+
 _DRAWS: Final = 3  # galleries with one piece a speaker, of each half and pair
 
 Scores = NDArray[np.float64]
@@ -33,10 +42,13 @@ class Pieces:
 
     vectors: of each condition float32[n, d], the same pieces in the same order.
     speakers: int[n], the number of each piece's speaker.
+    recordings: int[n], the number of the recording that each comes from, if known: two pieces of one
+        recording are easier to tell together than two calls, and are no trial where there is another.
     """
 
     vectors: Mapping[str, NDArray[np.float32]] = field(repr=False)
     speakers: NDArray[np.int64] = field(repr=False)
+    recordings: NDArray[np.int64] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         shapes = {array.shape for array in self.vectors.values()}
@@ -44,11 +56,24 @@ class Pieces:
             raise InvalidArgumentError("Pieces need float32[n, d] of every condition, of one n and d")
         if np.shape(self.speakers) != (next(iter(shapes))[0],):
             raise InvalidArgumentError(f"Pieces need a speaker each, not {np.shape(self.speakers)}")
+        if self.recordings is not None and np.shape(self.recordings) != np.shape(self.speakers):
+            raise InvalidArgumentError(f"Pieces need a recording each, not {np.shape(self.recordings)}")
 
     def of(self, speakers: NDArray[np.int64]) -> Pieces:
         """The pieces of these speakers."""
         kept = np.isin(self.speakers, speakers)
-        return Pieces({name: array[kept] for name, array in self.vectors.items()}, self.speakers[kept])
+        recordings = None if self.recordings is None else self.recordings[kept]
+        return Pieces(
+            {name: array[kept] for name, array in self.vectors.items()}, self.speakers[kept], recordings
+        )
+
+    def targets(self) -> NDArray[np.bool_]:
+        """Which pairs of pieces, bool[n, n], are of one speaker and make a trial."""
+        same = (self.speakers[:, None] == self.speakers) & ~np.eye(len(self.speakers), dtype=np.bool_)
+        if self.recordings is None:
+            return np.asarray(same)
+        apart = same & (self.recordings[:, None] != self.recordings)
+        return np.asarray(np.where(apart.any(axis=1)[:, None], apart, same))
 
     def plda(self) -> Plda:
         """The model of all of them: the conditions are recordings of one speaker."""
@@ -92,16 +117,29 @@ def fit_backend(
 def recalibrate(backend: Backend, pieces: Pieces, pairs: Pairs, seed: int = 1) -> Backend:
     """The backend with calibration and tail of other speakers' pieces, such as the user's own calls.
 
-    Its model of voices stays, so that these speakers are held out of it, and few of them will do.
+    Its model of voices stays, so that these speakers are held out of it, and few of them will do. So
+    does the shape of its tail where there are too few scores for one; where the tail lies is measured.
 
     Raises:
-        InvalidArgumentError: too few speakers, or none with two pieces.
+        InvalidArgumentError: under `LEAST_SPEAKERS`, or none with two pieces.
     """
-    calibration = _calibration([_trials(backend.plda, pieces, pair) for pair in pairs])
+    count = len(np.unique(pieces.speakers))
+    if count < LEAST_SPEAKERS:
+        raise InvalidArgumentError(f"A calibration takes {LEAST_SPEAKERS} speakers or more, not {count}")
+    trials = [_trials(backend.plda, pieces, pair) for pair in pairs]
+    targets, impostors = (np.concatenate(scores) for scores in zip(*trials, strict=True))
+    if not len(targets):
+        raise InvalidArgumentError("A calibration takes speakers with two pieces")
+    calibration = calibrate_from(backend.calibration, targets, impostors, count)
     chance = np.random.default_rng([seed, 2])
     rows = [row for pair in pairs for row in _galleries(backend.plda, pieces, pair, chance)]
-    about = dict(backend.about) | {"recalibrated_on_speakers": len(np.unique(pieces.speakers))}
-    return Backend(backend.encoder, backend.plda, calibration, _calibrated(rows, calibration), about)
+    scores = calibration(np.concatenate(rows))
+    if np.isfinite(scores).sum() >= LEAST_SCORES:
+        tail = fit_tail(scores)
+    else:
+        tail = _moved(backend, calibration, scores, count)
+    about = dict(backend.about) | {"recalibrated_on_speakers": count}
+    return Backend(backend.encoder, backend.plda, calibration, tail, about)
 
 
 def calibrate(targets: Scores, impostors: Scores) -> Calibration:
@@ -118,14 +156,30 @@ def calibrate(targets: Scores, impostors: Scores) -> Calibration:
 
     def cost(numbers: Scores) -> float:
         slope, shift = numbers
-        return float(
-            np.mean(-special.log_expit(slope * own - shift))
-            + np.mean(-special.log_expit(shift - slope * other))
-            + 1e-4 * slope**2
-        )
+        return _cost(slope * own - shift, slope * other - shift) + 1e-4 * float(slope**2)
 
     slope, shift = optimize.minimize(cost, np.array([2.0, 0.0]), bounds=[(1e-3, None), (None, None)]).x
     return Calibration(float(slope / spread), float(middle + shift / slope * spread))
+
+
+def calibrate_from(base: Calibration, targets: Scores, impostors: Scores, speakers: int) -> Calibration:
+    """`calibrate` of few speakers: the likeliest scale and offset, where other calls than those that the
+    base was fitted to are expected to differ by `_SCALES` and `_OFFSETS`, and each speaker is one witness.
+    """
+    own, other = base(targets), base(impostors)
+
+    def cost(numbers: Scores) -> float:
+        scale, offset = math.exp(numbers[0]), float(numbers[1])
+        unlikely = (numbers[0] / _SCALES) ** 2 + (offset / _OFFSETS) ** 2
+        return _cost(scale * (own - offset), scale * (other - offset)) + float(unlikely) / (2.0 * speakers)
+
+    log_scale, offset = optimize.minimize(cost, np.zeros(2), bounds=[(-5.0, 5.0), (None, None)]).x
+    return Calibration(base.scale * math.exp(log_scale), base.offset + float(offset) / base.scale)
+
+
+def _cost(targets: Scores, impostors: Scores) -> float:
+    """Twice the Cllr, in nats."""
+    return -float(np.mean(special.log_expit(targets)) + np.mean(special.log_expit(-impostors)))
 
 
 def _held_out(pieces: Pieces, folds: int, seed: int) -> Iterator[tuple[Plda, Pieces]]:
@@ -140,16 +194,13 @@ def _held_out(pieces: Pieces, folds: int, seed: int) -> Iterator[tuple[Plda, Pie
 
 def _matrix(model: Plda, enrolled: NDArray[np.float32], probes: NDArray[np.float32]) -> Scores:
     """The raw log ratio of every probe (a row) with every enrolled piece."""
-    means = model.coordinates(enrolled)
-    once = np.ones(len(means), dtype=np.int64)
-    return np.stack([model.log_ratio(means, once, probe) for probe in model.coordinates(probes)])
+    return model.log_ratios(model.coordinates(enrolled), model.coordinates(probes))
 
 
 def _trials(model: Plda, pieces: Pieces, pair: tuple[str, str]) -> tuple[Scores, Scores]:
     """Scores of speakers with themselves, in different pieces, and with others."""
     scores = _matrix(model, pieces.vectors[pair[0]], pieces.vectors[pair[1]])
-    same = pieces.speakers[:, None] == pieces.speakers
-    return scores[same & ~np.eye(len(same), dtype=bool)], scores[~same]
+    return scores[pieces.targets()], scores[pieces.speakers[:, None] != pieces.speakers]
 
 
 def _galleries(
@@ -175,3 +226,17 @@ def _calibrated(galleries: Sequence[Scores], calibration: Calibration) -> Impost
         np.pad(scores, ((0, 0), (0, width - scores.shape[1])), constant_values=np.nan) for scores in galleries
     ]
     return fit_tail(calibration(np.concatenate(padded)))
+
+
+def _moved(backend: Backend, calibration: Calibration, scores: Scores, speakers: int) -> ImpostorTail:
+    """The backend's tail where these scores lie, and, the fewer speakers there are, where it was."""
+    was, tail = backend.calibration, backend.tail
+    usual = calibration(np.array(tail.mean) / was.scale + was.offset)
+    wide = tail.deviation * calibration.scale / was.scale
+    measured = np.mean([standing(row[np.isfinite(row)]) for row in scores], axis=0)
+    weight = speakers / (speakers + _USUAL_SPEAKERS)
+    return replace(
+        tail,
+        mean=float(weight * measured[0] + (1.0 - weight) * usual),
+        deviation=float(measured[1] ** weight * wide ** (1.0 - weight)),
+    )

@@ -55,6 +55,14 @@ class Plda:
             0.5 * (np.log(alone / spread) + probe**2 / alone - (probe - expected) ** 2 / spread).sum(axis=1)
         )
 
+    def log_ratios(self, means: Matrix, probes: Matrix) -> Matrix:
+        """`log_ratio` of every probe, float64[n, k], with every caller by one print: float64[n, callers]."""
+        shares = self.between / (self.between + 1.0)
+        spread, alone = self._spread(shares), self.between + 1.0
+        of_probe = 0.5 * (np.log(alone / spread) + probes**2 / alone - probes**2 / spread).sum(axis=1)
+        of_caller = 0.5 * (means**2 * (shares**2 / spread)).sum(axis=1)
+        return np.asarray((probes * (shares / spread)) @ means.T + of_probe[:, None] - of_caller)
+
     def index_vectors(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
         """Unit vectors float32[n, k] whose cosines propose those callers whom the log ratio puts first.
 

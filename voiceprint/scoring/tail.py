@@ -26,7 +26,8 @@ _SHAPES: Final = (
     -0.3,
     0.1,
 )  # what a fit may give: a tail with an end, as measured, to a little over exponential
-_LEAST: Final = 1000  # scores of a fit
+LEAST_SCORES: Final = 1000
+"""Of strangers, that a fit takes."""
 
 
 _NORMAL: Final = NormalDist()
@@ -123,8 +124,8 @@ def fit_tail(scores: NDArray[np.floating], share: float = SHARE) -> ImpostorTail
         InvalidArgumentError: fewer than 1000 scores.
     """
     values = np.asarray(scores, dtype=np.float64)
-    if values.ndim != 2 or np.isfinite(values).sum() < _LEAST:
-        raise InvalidArgumentError(f"A tail is fitted to {_LEAST} scores of strangers or more")
+    if values.ndim != 2 or np.isfinite(values).sum() < LEAST_SCORES:
+        raise InvalidArgumentError(f"A tail is fitted to {LEAST_SCORES} scores of strangers or more")
     rows = [row[np.isfinite(row)] for row in values]
     standings = [standing(row) for row in rows]
     places = np.concatenate(

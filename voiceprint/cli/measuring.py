@@ -1,0 +1,62 @@
+"""What the commands share that measure recordings of known speakers: options, cache, calibration."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from voiceprint.cli.common import complain
+from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from voiceprint.encoder import Encoder
+    from voiceprint.evaluation import EmbeddingCache
+    from voiceprint.scoring import Backend
+
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Where embeddings, which are biometric data, are kept, readable by you alone. "
+        "Default: your cache folder.",
+    ),
+]
+NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Keep no embeddings, and use none.")]
+
+
+def chosen_cache(folder: Path | None, *, no_cache: bool) -> EmbeddingCache | None:
+    """The cache that the two options ask for."""
+    from voiceprint.evaluation.cache import EmbeddingCache, default_folder
+
+    if no_cache and folder is not None:
+        raise InvalidArgumentError("--cache and --no-cache are opposites: give one of them")
+    return None if no_cache else EmbeddingCache(folder or default_folder())
+
+
+def chosen_backend(encoder: Encoder, config: VoiceFingerprintConfig, path: Path | None) -> Backend | None:
+    """The calibration of a file, of the settings or of the package; None where it has none."""
+    from voiceprint.scoring import backend_for
+
+    return backend_for(encoder.name, str(path) if path else config.calibration_path)
+
+
+@contextmanager
+def complaining() -> Iterator[None]:
+    """What the evaluation warns of becomes lines of standard error."""
+    logger, handler = logging.getLogger("voiceprint.evaluation"), _Complaints()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Complaints(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(record.getMessage())
