@@ -13,7 +13,15 @@ from voiceprint.audio.buffers import resample
 from voiceprint.audio.conditions import Condition
 from voiceprint.audio.denoise import reduce_noise
 from voiceprint.encoder import default_encoder
-from voiceprint.simulated import LINES, is_worth_simulating, simulated_embedding, simulated_embeddings
+from voiceprint.encoder.base import Encoder
+from voiceprint.simulated import LINES, Enrolled, Versions, simulated_embeddings, versions
+
+
+def simulated_embedding(
+    encoder: Encoder, audio: NDArray[np.float32], plain: NDArray[np.float32]
+) -> NDArray[np.float32] | None:
+    """On the lines alone."""
+    return simulated_embeddings(encoder, [Enrolled(audio, plain, Versions(lines=True, cleaned=False))])[0]
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +106,8 @@ def test_an_encoder_of_another_space_is_not_asked_for_it(
     quick: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
     assert quick.enroll_caller("amara", voices["amara"][0]).simulated is None
-    assert not is_worth_simulating(BandEncoder(), assess(voices["amara"][0]))
-    assert is_worth_simulating(default_encoder(), assess(voices["amara"][0]))
+    assert not versions(BandEncoder(), assess(voices["amara"][0]))
+    assert versions(default_encoder(), assess(voices["amara"][0])) == (True, False)
 
 
 def test_the_first_30_seconds_are_enough(voices: Voices) -> None:
@@ -139,11 +147,23 @@ def test_one_that_cannot_be_embedded_takes_it_from_no_other(voices: Voices) -> N
     encoder = default_encoder()
     audios = [voices["amara"][0], np.zeros(80_000, np.float32), voices["bruno"][0]]
     plains = [encoder.embed(audios[0]), encoder.embed(audios[0]), encoder.embed(audios[2])]
-    one, none, other = simulated_embeddings(encoder, audios, plains)
+    lines = Versions(lines=True, cleaned=False)
+    one, none, other = simulated_embeddings(
+        encoder, [Enrolled(audio, plain, lines) for audio, plain in zip(audios, plains, strict=True)]
+    )
     assert none is None
     np.testing.assert_allclose(one, simulated_embedding(encoder, audios[0], plains[0]), atol=1e-5)
     np.testing.assert_allclose(other, simulated_embedding(encoder, audios[2], plains[2]), atol=1e-5)
-    assert simulated_embeddings(encoder, [], []) == []
+    assert simulated_embeddings(encoder, []) == []
+
+
+def test_of_noisy_audio_it_is_what_is_left_without_the_noise(voices: Voices) -> None:
+    encoder = default_encoder()
+    noisy = Condition.parse("telephone:snr=15").apply(voices["amara"][0])
+    assert versions(encoder, assess(noisy)) == (False, True)
+    print_ = OpusAgentVoiceRecognizer(MemoryStorage()).enroll_caller("amara", noisy)
+    np.testing.assert_allclose(print_.embedding, encoder.embed(noisy), atol=1e-5)
+    np.testing.assert_allclose(print_.simulated, encoder.embed(reduce_noise(noisy)), atol=1e-5)
 
 
 def test_what_an_encoder_gives_that_is_no_embedding_is_not_kept(voices: Voices) -> None:

@@ -108,7 +108,7 @@ class _Pieces:
             seconds: [cut(audio, seconds, net=settings.net) for audio in recordings]
             for seconds in settings.durations_s
         }
-        self._cleaned: dict[tuple[float, Place, Condition], Embeddings | None] = {}
+        self._cleaned: dict[tuple[float, Place, Condition], Embeddings] = {}
         self._seconds: dict[tuple[float, Place, Condition], Embeddings] = {}
         self._embedded: dict[tuple[float, Place, Condition], Embeddings | None] = {}
 
