@@ -66,7 +66,14 @@ def _plain(caller: Caller) -> dict[str, Any]:
         "created_at": caller.created_at,
         "last_seen": caller.last_seen,
         "voiceprints": [
-            (print_.id, print_.revision, print_.encoder, print_.created_at, print_.embedding.tobytes())
+            (
+                print_.id,
+                print_.revision,
+                print_.encoder,
+                print_.created_at,
+                print_.embedding.tobytes(),
+                None if print_.simulated is None else print_.simulated.tobytes(),
+            )
             for print_ in caller.voiceprints
         ],
     }
@@ -88,6 +95,27 @@ def assert_embedding(one: NDArray[np.float32], other: NDArray[Any]) -> None:
     assert one.dtype == np.float32
     wanted = np.asarray(other, dtype=np.float64)
     assert np.allclose(one, wanted / np.linalg.norm(wanted), rtol=0, atol=TOLERANCE)
+
+
+def assert_simulated(storage: Storage) -> None:
+    """A golden store of `make_golden.fill_simulated` holds what was put in, and can be written to."""
+    rng = np.random.default_rng(20250101)
+    wanted: list[NDArray[Any] | None] = []
+    for n in range(4):
+        wanted.append(rng.standard_normal(8) if n < 2 else None)
+        found = storage.get_many([n + 1])[n + 1]
+        assert_embedding(found.embedding, rng.standard_normal(8))
+        if wanted[n] is None:
+            assert found.simulated is None
+        else:
+            assert_embedding(found.simulated, wanted[n])
+    before = state(storage)
+    assert list(before) == ["caller 0", "caller 1", "caller 2"]
+    Follower("tiny").assert_in_step(storage)
+    storage.save(voiceprint("new", simulated=unit(1)))
+    assert np.array_equal(storage.get("new").voiceprints[0].simulated, unit(1))
+    storage.delete("new")
+    assert state(storage) == before
 
 
 class Follower:

@@ -87,6 +87,29 @@ def test_the_embedding_of_a_copy_is_read_only_too(duplicate: Any) -> None:
     assert not twin.embedding.flags.writeable
 
 
+def test_the_print_for_simulated_lines_is_kept_as_the_embedding_is() -> None:
+    voiceprint = Voiceprint("a", DIRECTION, simulated=list(MARKED))
+    assert voiceprint.simulated is not None
+    np.testing.assert_allclose(voiceprint.simulated, MARKED / np.linalg.norm(MARKED), atol=1e-6)
+    assert voiceprint.simulated.dtype == np.float32
+    assert not voiceprint.simulated.flags.writeable
+    assert "simulated" not in repr(voiceprint)
+    for twin in (
+        copy.deepcopy(voiceprint),
+        pickle.loads(pickle.dumps(voiceprint)),
+        Voiceprint.model_validate_json(voiceprint.model_dump_json()),
+    ):
+        assert twin == voiceprint
+        assert not twin.simulated.flags.writeable
+    assert voiceprint != Voiceprint("a", DIRECTION)
+    assert Voiceprint("a", DIRECTION) != voiceprint
+    assert voiceprint != Voiceprint("a", DIRECTION, simulated=DIRECTION)
+    voiceprint.simulated = None
+    assert voiceprint == Voiceprint("a", DIRECTION)
+    with pytest.raises(InvalidArgumentError, match="8 values; the plain one has 9"):
+        Voiceprint("a", DIRECTION[:9], encoder="other", simulated=DIRECTION[:8])
+
+
 BAD: list[tuple[str, Any]] = [
     ("caller_id", ""),
     ("caller_id", None),
@@ -109,6 +132,11 @@ BAD: list[tuple[str, Any]] = [
     ("embedding", np.zeros(256)),
     ("embedding", np.full(256, np.nan)),
     ("embedding", np.r_[np.ones(255), np.inf]),
+    ("simulated", []),
+    ("simulated", "text"),
+    ("simulated", [1.0] * 255),
+    ("simulated", np.zeros(256)),
+    ("simulated", np.full(256, np.nan)),
     ("metadata", [("a", 1)]),
     ("metadata", "a"),
     ("metadata", {1: "a"}),

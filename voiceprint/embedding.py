@@ -59,7 +59,7 @@ class Embedder:
             )
 
     def check_enrollable(self, audio: NDArray[Any], sample_rate: int) -> AudioQuality:
-        """The quality of audio to enrol; what is too short or not good enough is refused."""
+        """Refuse audio that is too short or not good enough to enrol; gives what it is like."""
         quality = assess(audio, sample_rate=sample_rate)
         needed = self._config.enrollment_duration
         if quality.duration_s < needed:

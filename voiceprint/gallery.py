@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, VoiceprintError
 from voiceprint.models import Finding, Voiceprint
-from voiceprint.ranking import Probe, Scored, rank
+from voiceprint.ranking import Cohort, Probe, Scored, rank
 from voiceprint.shared import Shared
 from voiceprint.snapshots import NO_SNAPSHOT, IndexSettings, SnapshotKeeper, Stamp, snapshot_path
 from voiceprint.storage.base import Changes, Progress, Storage
 
 if TYPE_CHECKING:
     from voiceprint.index import VectorIndex
-    from voiceprint.scoring import Backend, Prepared, Standing
+    from voiceprint.scoring import Backend, Standing
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Gallery:
         self._sync_lock = threading.Lock()
         self._counted = (0, 0)  # voiceprints, and callers, when these were last counted
         # Whom strangers are like: the backend, how many voiceprints there were, and a sample of them.
-        self._cohort: tuple[Backend, int, Prepared | None] | None = None
+        self._cohort: tuple[Backend, int, Cohort | None] | None = None
 
     def best(self, storage: Storage, probe: NDArray[np.float32], callers: int) -> list[Scored]:
         """The best voiceprint of each of the `callers` most similar callers, the best first.
@@ -117,25 +117,19 @@ class Gallery:
         """Where the probe's scores with strangers lie, by a sample of the gallery; None for a small one."""
         from voiceprint.scoring import standing
 
-        index = self.synchronised(storage)
-        cohort = self._cohort
-        if cohort is None or cohort[0] is not backend or abs(len(index) - cohort[1]) * 10 > cohort[1]:
-            cohort = self._cohort = backend, len(index), self._sampled(index, backend)
-        if cohort[2] is None:
-            return None
-        return standing(backend.score(probe, cohort[2]))
+        prints = len(self.synchronised(storage))
+        known = self._cohort
+        if known is None or known[0] is not backend or abs(prints - known[1]) * 10 > known[1]:
+            known = self._cohort = backend, prints, self._sampled(storage, backend)
+        cohort = known[2]
+        return None if cohort is None else standing(cohort.scores(probe))
 
-    @staticmethod
-    def _sampled(index: VectorIndex, backend: Backend) -> Prepared | None:
-        ids = np.sort(index.ids())
-        if len(ids) < _LEAST_COHORT:
-            return None
+    def _sampled(self, storage: Storage, backend: Backend) -> Cohort | None:
+        ids = np.sort(self.synchronised(storage).ids())
         chosen = np.random.default_rng(len(ids)).permutation(len(ids))[:_COHORT]
-        try:
-            embeddings = index.reconstruct(ids[chosen])
-        except KeyError:  # taken out this moment
-            return None
-        return backend.prepare([one[None] for one in embeddings])
+        found = storage.get_many(ids[chosen].tolist()).values()
+        sample = [one for one in found if one.encoder == self.encoder]
+        return Cohort(backend, sample) if len(sample) >= _LEAST_COHORT else None
 
     def synchronised(self, storage: Storage, progress: Progress | None = None) -> VectorIndex:
         """The index, holding every change that was committed before this call.

@@ -79,3 +79,21 @@ def _simulated(callers: list[list[Voiceprint]]) -> list[NDArray[np.float32] | No
         heard = [one.simulated for one in prints if one.simulated is not None]
         found.append(np.stack(heard) if heard else None)
     return found
+
+
+class Cohort:
+    """Voiceprints of many callers, ready to be held against probe after probe."""
+
+    def __init__(self, backend: Backend, voiceprints: list[Voiceprint]) -> None:
+        self._backend = backend
+        self._plain = backend.prepare([one.embedding[None] for one in voiceprints])
+        simulated = _simulated([[one] for one in voiceprints])
+        self._having = [place for place, one in enumerate(simulated) if one is not None]
+        self._simulated = backend.prepare([one for one in simulated if one is not None])
+
+    def scores(self, probe: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The log-likelihood ratio of each, float64[n], as `rank` would give it."""
+        scores = self._backend.score(probe, self._plain)
+        better = self._backend.score(probe, self._simulated)
+        scores[self._having] = np.maximum(scores[self._having], better)
+        return scores

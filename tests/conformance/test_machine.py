@@ -23,12 +23,14 @@ from voiceprint.gallery import Gallery
 LIMIT = 3
 NAMES = st.sampled_from(["alice", "bob", "Böb", "0", ":*[]", "a\0b"])
 SEEDS = st.integers(0, 200)
+SIMULATED = st.none() | st.integers(201, 205)
 METADATA = st.dictionaries(st.sampled_from("abc"), st.none() | st.booleans() | st.integers(0, 2), max_size=2)
 DAYS = st.integers(1, 28).map(lambda day: f"2024-02-{day:02}T00:00:00.000000Z")
 
 
 class StorageMachine(RuleBasedStateMachine):
-    """model: what each caller must be; prints: (id, seed) of each caller's voiceprints, oldest first."""
+    """model: what each caller must be; prints: (id, seed, seed of the print for simulated lines
+    or None) of each caller's voiceprints, oldest first."""
 
     make: Callable[[], Harness]
 
@@ -41,35 +43,75 @@ class StorageMachine(RuleBasedStateMachine):
         self.gallery = Gallery("resemblyzer", 256)
         self.revision = self.harness.storage.revision()
 
-    def _save(self, name: str, seed: int, metadata: dict[str, Any], day: str, id_: int, new: int) -> None:
+    def _save(
+        self,
+        name: str,
+        seed: int,
+        simulated: int | None,
+        metadata: dict[str, Any],
+        day: str,
+        id_: int | None,
+        new: int,
+    ) -> None:
         caller = self.model.setdefault(name, {"metadata": {}, "last_seen": day, "prints": []})
         caller["metadata"] = {**caller["metadata"], **metadata}
         caller["last_seen"] = max(caller["last_seen"], day)
         ids = [print_[0] for print_ in caller["prints"]]
         if id_ in ids:
             assert new == id_
-            caller["prints"][ids.index(id_)] = (new, seed)
+            caller["prints"][ids.index(id_)] = (new, seed, simulated)
         else:
             assert new not in self.used
             self.used.add(new)
-            caller["prints"] = [*caller["prints"], (new, seed)][-LIMIT:]
+            caller["prints"] = [*caller["prints"], (new, seed, simulated)][-LIMIT:]
 
-    @rule(name=NAMES, seed=SEEDS, metadata=METADATA, day=DAYS, again=st.none() | st.integers(0, 2))
-    def save(self, name: str, seed: int, metadata: dict[str, Any], day: str, again: int | None) -> None:
+    @rule(
+        name=NAMES,
+        seed=SEEDS,
+        simulated=SIMULATED,
+        metadata=METADATA,
+        day=DAYS,
+        again=st.none() | st.integers(0, 2),
+    )
+    def save(
+        self,
+        name: str,
+        seed: int,
+        simulated: int | None,
+        metadata: dict[str, Any],
+        day: str,
+        again: int | None,
+    ) -> None:
         mine = self.model.get(name, {}).get("prints", [])
         id_ = mine[again][0] if again is not None and again < len(mine) else None
         saved = self.harness.storage.save(
-            Voiceprint(name, unit(seed), metadata, created_at=day, last_seen=day, id=id_)
+            Voiceprint(name, unit(seed), metadata, day, day, id=id_, simulated=_unit(simulated))
         )
-        self._save(name, seed, metadata, day, id_, saved.id)
+        self._save(name, seed, simulated, metadata, day, id_, saved.id)
         self._changed(True)
 
-    @rule(batch=st.lists(st.tuples(NAMES, SEEDS, METADATA, DAYS), max_size=6))
-    def save_many(self, batch: list[tuple[str, int, dict[str, Any], str]]) -> None:
-        prints = [Voiceprint(name, unit(seed), meta, day, day) for name, seed, meta, day in batch]
+    @rule(batch=st.lists(st.tuples(NAMES, SEEDS, SIMULATED, METADATA, DAYS), max_size=6))
+    def save_many(self, batch: list[tuple[str, int, int | None, dict[str, Any], str]]) -> None:
+        prints = [
+            Voiceprint(name, unit(seed), meta, day, day, simulated=_unit(simulated))
+            for name, seed, simulated, meta, day in batch
+        ]
         for given, saved in zip(batch, self.harness.storage.save_many(prints), strict=True):
             self._save(*given, None, saved.id)
         self._changed(bool(batch))
+
+    @rule(name=NAMES, simulated=SIMULATED)
+    def restore(self, name: str, simulated: int | None) -> None:
+        """The caller as it is, but for the newest print's part for simulated lines."""
+        if name in self.model:
+            caller = self.harness.storage.get(name)
+            *others, last = caller.voiceprints
+            prints = (*others, last.model_copy(update={"simulated": _unit(simulated)}))
+            before = self.model[name]["prints"][-1]
+            changed = self.harness.storage.restore_many([caller.model_copy(update={"voiceprints": prints})])
+            assert changed == (before[2] != simulated)
+            self.model[name]["prints"][-1] = (*before[:2], simulated)
+            self._changed(bool(changed))
 
     @rule(name=NAMES)
     def delete(self, name: str) -> None:
@@ -110,7 +152,7 @@ class StorageMachine(RuleBasedStateMachine):
         probe = unit(seed)
         found = self.gallery.best(self.harness.storage, probe, k)
         scores = {
-            name: max(float(probe @ unit(print_seed)) for _, print_seed in caller["prints"])
+            name: max(float(probe @ unit(print_seed)) for _, print_seed, _ in caller["prints"])
             for name, caller in self.model.items()
         }
         wanted = sorted(scores.values(), reverse=True)[:k]
@@ -133,12 +175,12 @@ class StorageMachine(RuleBasedStateMachine):
 
     @staticmethod
     def _plain(record: dict[str, Any]) -> tuple[Any, ...]:
-        prints = [(id_, embedding) for id_, _, _, _, embedding in record["voiceprints"]]
+        prints = [(id_, *vectors) for id_, _, _, _, *vectors in record["voiceprints"]]
         return record["metadata"], record["last_seen"], prints
 
     @staticmethod
-    def _embeddings(prints: list[tuple[int, int]]) -> list[tuple[int, bytes]]:
-        return [(id_, _bytes(unit(seed))) for id_, seed in prints]
+    def _embeddings(prints: list[tuple[int, int, int | None]]) -> list[tuple[int, bytes, bytes | None]]:
+        return [(id_, _bytes(unit(seed)), _bytes(_unit(simulated))) for id_, seed, simulated in prints]
 
     def teardown(self) -> None:
         if hasattr(self, "harness"):
@@ -147,8 +189,12 @@ class StorageMachine(RuleBasedStateMachine):
             self.harness.end()
 
 
-def _bytes(embedding: NDArray[np.float32]) -> bytes:
-    return embedding.tobytes()
+def _bytes(embedding: NDArray[np.float32] | None) -> bytes | None:
+    return None if embedding is None else embedding.tobytes()
+
+
+def _unit(seed: int | None) -> NDArray[np.float32] | None:
+    return None if seed is None else unit(seed)
 
 
 @pytest.mark.parametrize("kind", list(HARNESSES))

@@ -6,6 +6,7 @@ opusagent.json: what OpusAgent wrote before this library: one embedding a caller
 times with and without a zone. opusagent.db: the same callers as its SQLite database.
 format-2.json and schema-0002.db: this library's stores with two encoders, a deletion and metadata.
 redis-2.json and redis-2-sharded.json: the same as the keys of a Redis store, of one shard and of three;
+format-3.json, schema-0003.db and redis-3.json: the same with prints for simulated lines.
 opusagent-redis.json: OpusAgent's callers as its keys. See tests/redis_keys.py for what these files hold.
 sample-voices.npz: Resemblyzer's embeddings of the sample voices, for installs without Resemblyzer.
 index-1.snapshot: an index of ten vectors, written by the first form of snapshots, which is no longer read.
@@ -71,6 +72,22 @@ def stores() -> None:
         Path(f"{storage.path}.lock").unlink()
 
 
+def stores_with_simulated_lines() -> None:
+    from redis_keys import dump
+    from redis_server import RedisServer
+
+    for storage in (JSONStorage(FOLDER / "format-3.json"), SQLiteStorage(FOLDER / "schema-0003.db")):
+        fill_simulated(storage)
+        Path(f"{storage.path}.lock").unlink()
+    server = RedisServer()
+    try:
+        with server.client() as client:
+            fill_simulated(RedisStorage(client))
+            (FOLDER / "redis-3.json").write_text(json.dumps(dump(client), indent=1))
+    finally:
+        server.end()
+
+
 def redis_keys() -> None:
     from redis_keys import dump
     from redis_server import RedisServer
@@ -102,9 +119,22 @@ def index_snapshot() -> None:
     index.save(FOLDER / "index-2.snapshot", stamp={"revision": "7"})
 
 
+TIMES = {"created_at": "2025-01-01T00:00:00Z", "last_seen": "2025-01-02T00:00:00Z"}
+
+
+def fill_simulated(storage: Storage) -> None:
+    rng = np.random.default_rng(SEED)
+    with storage:
+        for n in range(4):
+            simulated = rng.standard_normal(8) if n < 2 else None
+            vector = rng.standard_normal(8)
+            name = f"caller {n % 3}"
+            storage.save(Voiceprint(name, vector, {"n": n}, encoder="tiny", simulated=simulated, **TIMES))
+
+
 def fill(storage: Storage) -> None:
     rng = np.random.default_rng(SEED)
-    times = {"created_at": "2025-01-01T00:00:00Z", "last_seen": "2025-01-02T00:00:00Z"}
+    times = TIMES
     with storage:
         for n in range(5):
             print_ = Voiceprint(f"caller {n % 2}", rng.standard_normal(8), {"n": n}, encoder="tiny", **times)
@@ -119,5 +149,6 @@ if __name__ == "__main__":
     opusagent_database()
     stores()
     redis_keys()
+    stores_with_simulated_lines()
     embeddings()
     index_snapshot()

@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stores import Follower, assert_embedding, forget_json_files, ids_of, state, voiceprint
+from stores import (
+    Follower,
+    assert_embedding,
+    assert_simulated,
+    forget_json_files,
+    ids_of,
+    state,
+    unit,
+    voiceprint,
+)
 
 from voiceprint import JSONStorage
 
@@ -127,3 +136,31 @@ def test_a_file_of_format_2_opens_as_it_was_written(golden: Path, path: Path) ->
     changes = storage.changes(6, encoder="resemblyzer")
     assert (changes.removed.tolist(), changes.ids.tolist()) == ([1, 6], [7])
     assert storage.save(voiceprint("new")).id == 8
+
+
+def test_a_file_of_format_3_opens_with_its_prints_for_simulated_lines(golden: Path, path: Path) -> None:
+    shutil.copy(golden / "format-3.json", path)
+    content = json.loads(path.read_bytes())
+    assert content[""]["format"] == 3
+    storage = JSONStorage(path)
+    assert storage.check() == []
+    assert_simulated(storage)
+    kept = content["caller 1"]["voiceprints"][0]["simulated"]
+    assert storage.get("caller 1").voiceprints[0].simulated.tobytes() == np.float32(kept).tobytes()
+
+
+def test_the_format_is_2_for_as_long_as_an_older_library_would_lose_nothing(path: Path) -> None:
+    def written() -> int:
+        number: int = json.loads(path.read_bytes())[""]["format"]
+        return number
+
+    storage = JSONStorage(path)
+    storage.save(voiceprint("alice"))
+    assert written() == 2
+    storage.save(voiceprint("bob", 1, simulated=unit(2)))
+    assert written() == 3
+    storage.touch("alice")
+    assert written() == 3
+    storage.delete("bob")
+    assert written() == 2
+    assert b"simulated" not in path.read_bytes()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import redis
 from redis_keys import dump, load
-from stores import Follower, assert_embedding, ids_of, state, voiceprint
+from stores import Follower, assert_embedding, assert_simulated, ids_of, state, unit, voiceprint
 
 from voiceprint import JSONStorage, RedisStorage
 
@@ -43,6 +43,35 @@ def test_keys_of_format_2_open_as_they_were_written(
         assert storage.save(voiceprint("new")).id == 8
         storage.delete("caller 1")
         follower.assert_in_step(storage)
+        assert storage.check() == []
+
+
+def test_keys_of_format_3_open_with_their_prints_for_simulated_lines(
+    client: redis.Redis, golden: Path
+) -> None:
+    entries = json.loads((golden / "redis-3.json").read_text())
+    load(client, entries)
+    with RedisStorage(client) as storage:
+        assert storage.check() == []
+        assert_simulated(storage)
+        assert storage.check() == []
+
+
+def test_a_record_is_of_format_3_only_where_an_older_library_would_lose_something(
+    client: redis.Redis,
+) -> None:
+    def written() -> tuple[bytes, bytes]:
+        return tuple(client.get(f"{{voiceprint:00}}:c:{name}")[:2] for name in ("alice", "bob"))
+
+    with RedisStorage(client) as storage:
+        storage.save_many([voiceprint("alice"), voiceprint("bob", 1, simulated=unit(2))])
+        assert written() == (b"2 ", b"3 ")
+        storage.touch("bob")
+        storage.save(voiceprint("alice", 3, simulated=unit(4)))
+        assert written() == (b"3 ", b"3 ")
+        (only,) = storage.get("bob").voiceprints
+        storage.save(voiceprint("bob", 1, id=only.id))
+        assert written() == (b"3 ", b"2 ")
         assert storage.check() == []
 
 

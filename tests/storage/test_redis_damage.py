@@ -22,8 +22,11 @@ SECRET = "born in 1970"
 @pytest.fixture
 def storage(client: redis.Redis) -> RedisStorage:
     storage = RedisStorage(client)
-    storage.save_many([Voiceprint(name, unit(n, 8), {"s": SECRET}, encoder="tiny") for n, name in enumerate(
-        ("alice", "bob", "alice", "gone"))])  # fmt: skip
+    simulated = [unit(9, 8), None, None, None]
+    storage.save_many(
+        Voiceprint(name, unit(n, 8), {"s": SECRET}, encoder="tiny", simulated=simulated[n])
+        for n, name in enumerate(("alice", "bob", "alice", "gone"))
+    )
     storage.delete("gone")
     return storage
 
@@ -94,17 +97,19 @@ def _signed(client: redis.Redis, body: bytes) -> None:
     client.set(ALICE, head + checksum + b"\n" + body)
 
 
+@pytest.mark.parametrize("at", [0, 8, 16])
 @pytest.mark.parametrize("how", ["NaN", "infinite", "zero", "short", "long", "none"])
 def test_embeddings_that_are_none_are_refused_whatever_the_checksum_says(
-    storage: RedisStorage, client: redis.Redis, how: str
+    storage: RedisStorage, client: redis.Redis, how: str, at: int
 ) -> None:
     body = client.get(ALICE)[36:]
     line, _, raw = body.partition(b"\n")
     vectors = np.frombuffer(raw, dtype="<f4").copy()
+    assert vectors.size == 24  # two prints, the first with one for simulated lines
     if how in ("NaN", "infinite"):
-        vectors[3] = float(how[:3])
+        vectors[at + 3] = float(how[:3])
     elif how == "zero":
-        vectors[:8] = 0
+        vectors[at : at + 8] = 0
     raw = {"short": raw[:-4], "long": raw + b"1234", "none": b""}.get(how, vectors.tobytes())
     _signed(client, line + b"\n" + raw)
     _assert_refused(storage, client)

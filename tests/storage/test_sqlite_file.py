@@ -173,6 +173,21 @@ def test_a_damaged_embedding_is_told_wherever_it_is_read_and_left_alone(filled: 
         assert len(storage.get("alice").voiceprints) == 2
 
 
+@pytest.mark.parametrize("blob", BLOBS.values(), ids=BLOBS)
+def test_a_damaged_print_for_simulated_lines_is_told_and_left_alone(filled: Path, blob: object) -> None:
+    sql(filled, "UPDATE voiceprints SET simulated = ? WHERE id = 2", blob)
+    for use in (
+        lambda s: s.get("bob"),
+        lambda s: s.callers(),
+        lambda s: s.get_many([2]),
+        lambda s: s.save(voiceprint("bob")),
+        lambda s: s.touch("bob"),
+    ):
+        _damaged(filled, use, "voiceprint 2")
+    with SQLiteStorage(filled) as storage:  # what the index lives on does not read it
+        assert storage.changes(0).ids.tolist() == next(storage.scan())[0].tolist() == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [

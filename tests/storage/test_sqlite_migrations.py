@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from databases import dump, old_database, old_row, sql
 from sqlalchemy import create_engine
-from stores import Follower, assert_embedding, ids_of, state, unit, voiceprint
+from stores import Follower, assert_embedding, assert_simulated, ids_of, state, unit, voiceprint
 
 from voiceprint import SQLiteStorage, StorageCorruptError, StorageError, Voiceprint, migrations
 from voiceprint.storage.sql.tables import metadata
@@ -75,7 +75,9 @@ def test_a_database_of_opusagent_is_taken_over_without_loss(golden: Path, path: 
 
 def test_a_database_of_revision_0002_opens_as_it_was_written(golden: Path, path: Path) -> None:
     shutil.copy(golden / "schema-0002.db", path)
-    before = sql(path, "SELECT * FROM callers"), sql(path, "SELECT * FROM voiceprints")
+    columns = ", ".join(name for _, name, *_ in sql(path, "PRAGMA table_info(voiceprints)"))
+    looks = "SELECT * FROM callers", f"SELECT {columns} FROM voiceprints"  # of 0002: later ones are beside
+    before = [sql(path, look) for look in looks]
     with SQLiteStorage(path) as storage:
         assert storage.check() == []
         assert storage.revision() == 8
@@ -86,8 +88,27 @@ def test_a_database_of_revision_0002_opens_as_it_was_written(golden: Path, path:
         assert_embedding(storage.get("caller 1").voiceprints[0].embedding, first)
         changes = storage.changes(6)
         assert (changes.removed.tolist(), changes.ids.tolist()) == ([1, 6], [7])
-        assert (sql(path, "SELECT * FROM callers"), sql(path, "SELECT * FROM voiceprints")) == before
+        assert [sql(path, look) for look in looks] == before
+        assert [print_.simulated for print_ in storage.get_all()] == [None] * 5
         assert storage.save(voiceprint("new")).id == 8
+
+
+def test_a_database_of_revision_0003_opens_with_its_prints_for_simulated_lines(
+    golden: Path, path: Path
+) -> None:
+    shutil.copy(golden / "schema-0003.db", path)
+    with SQLiteStorage(path) as storage:
+        assert storage.check() == []
+        assert_simulated(storage)
+
+
+def test_prints_of_an_upgraded_database_may_have_one_for_simulated_lines(golden: Path, path: Path) -> None:
+    shutil.copy(golden / "schema-0002.db", path)
+    with SQLiteStorage(path) as storage:
+        storage.save(voiceprint("new", 1, simulated=unit(2)))
+    with SQLiteStorage(path) as storage:
+        assert np.array_equal(storage.get("new").voiceprints[0].simulated, unit(2))
+        assert storage.check() == []
 
 
 def test_an_old_database_without_rows_is_an_empty_store(path: Path) -> None:

@@ -6,7 +6,7 @@ import io
 import json
 
 import pytest
-from stores import state, voiceprint
+from stores import state, unit, voiceprint
 
 from voiceprint import InvalidArgumentError, JSONStorage, MemoryStorage, StorageError
 from voiceprint.storage.transfer import copy_callers, digest, export_callers, import_callers
@@ -19,7 +19,7 @@ def source():
         storage.save(voiceprint("gone"))
         for seed, name in enumerate(["alice", "bob", "alice", "Ünïcode \n\0 🎙", "alice"]):
             storage.save(voiceprint(name, seed, metadata={"z": seed, "a": [None, {"b": -0.0}], "ü": "\n"}))
-        storage.save(voiceprint("bob", 3, encoder="other", created_at="2020-02-02"))
+        storage.save(voiceprint("bob", 3, encoder="other", created_at="2020-02-02", simulated=unit(4, 8)))
         storage.delete("gone")
         yield storage
 
@@ -53,6 +53,13 @@ def test_what_is_exported_and_imported_is_the_same_to_the_bit(source, tmp_path):
         assert digest(target) == digest(source) == report.digest
 
 
+def test_a_print_without_one_for_simulated_lines_is_exported_as_it_always_was(source):
+    prints = [one for line in exported(source).splitlines() for one in json.loads(line)["voiceprints"]]
+    assert [sorted(one) for one in prints if "simulated" not in one] == [
+        ["created_at", "embedding", "encoder", "id"]
+    ] * 5
+
+
 def test_an_import_made_twice_changes_nothing_more(source):
     with MemoryStorage() as target:
         import_callers(target, io.BytesIO(exported(source)))
@@ -72,6 +79,7 @@ def test_an_import_made_twice_changes_nothing_more(source):
         b'{"caller_id": "x", "voiceprints": [{"embedding": [1]}]}',
         b'{"caller_id": "x", "voiceprints": [{"id": 1, "embedding": [1, 2]}]}',
         b'{"caller_id": "x", "voiceprints": [{"id": "1", "embedding": [1, 2]}]}',
+        b'{"caller_id": "x", "voiceprints": [{"id": 1, "encoder": "o", "embedding": [1], "simulated": 7}]}',
         b'{"caller_id": "x", "voiceprints": [7]}',
         b'{"caller_id": "x", "voiceprints": [], "metadata": 3}',
         b'{"caller_id": "x", "voiceprints": [], "last_seen": "soon"}',

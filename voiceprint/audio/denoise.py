@@ -63,7 +63,8 @@ def reduce_noise(audio: Audio) -> Audio:
             start = (first + quarter) * _HOP
             cleaned[start : start + len(part)] += part
     # Four Hann windows squared sum to 1.5.
-    return cleaned[3 * _HOP : 3 * _HOP + len(audio)] / np.float32(1.5)
+    cleaned /= np.float32(1.5)
+    return cleaned[3 * _HOP : 3 * _HOP + len(audio)]
 
 
 def _samples(audio: Audio, start: int, count: int) -> Audio:

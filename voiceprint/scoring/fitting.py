@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special
 
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.scoring.backend import Backend, Calibration
@@ -158,6 +157,8 @@ def calibrate(targets: Scores, impostors: Scores) -> Calibration:
         slope, shift = numbers
         return _cost(slope * own - shift, slope * other - shift) + 1e-4 * float(slope**2)
 
+    from scipy import optimize  # here, as it takes long to import
+
     slope, shift = optimize.minimize(cost, np.array([2.0, 0.0]), bounds=[(1e-3, None), (None, None)]).x
     return Calibration(float(slope / spread), float(middle + shift / slope * spread))
 
@@ -173,13 +174,16 @@ def calibrate_from(base: Calibration, targets: Scores, impostors: Scores, speake
         unlikely = (numbers[0] / _SCALES) ** 2 + (offset / _OFFSETS) ** 2
         return _cost(scale * (own - offset), scale * (other - offset)) + float(unlikely) / (2.0 * speakers)
 
+    from scipy import optimize  # here, as it takes long to import
+
     log_scale, offset = optimize.minimize(cost, np.zeros(2), bounds=[(-5.0, 5.0), (None, None)]).x
     return Calibration(base.scale * math.exp(log_scale), base.offset + float(offset) / base.scale)
 
 
 def _cost(targets: Scores, impostors: Scores) -> float:
     """Twice the Cllr, in nats."""
-    return -float(np.mean(special.log_expit(targets)) + np.mean(special.log_expit(-impostors)))
+    # -ln(1 / (1 + exp(-x))) = ln(exp(0) + exp(-x)), without overflow
+    return float(np.logaddexp(0.0, -targets).mean() + np.logaddexp(0.0, impostors).mean())
 
 
 def _held_out(pieces: Pieces, folds: int, seed: int) -> Iterator[tuple[Plda, Pieces]]:

@@ -32,6 +32,9 @@ LEAST_SCORES: Final = 1000
 
 _NORMAL: Final = NormalDist()
 
+# A tail of negative shape ends somewhere. That no stranger can lie beyond is not known from some thousands.
+_RAREST: Final = 1e-12
+
 
 class Standing(NamedTuple):
     """Where a probe's scores with strangers lie: mean and deviation (> 0) of its log ratios."""
@@ -86,7 +89,7 @@ class ImpostorTail:
         if abs(self.shape) < 1e-9:
             return self.share * math.exp(-excess)
         left = 1.0 + self.shape * excess
-        return self.share * left ** (-1.0 / self.shape) if left > 0.0 else 0.0
+        return max(self.share * left ** (-1.0 / self.shape), _RAREST) if left > 0.0 else _RAREST
 
     def _place(self, share: float) -> float:
         """The inverse of `_beyond`."""

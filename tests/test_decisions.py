@@ -1,0 +1,210 @@
+"""What a match says: likelihood, expected false positives, margin, verdict, and the target that decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from voices import BandEncoder, Voices
+
+from voiceprint import (
+    ConfigurationError,
+    MemoryStorage,
+    OpusAgentVoiceRecognizer,
+    VoiceFingerprintConfig,
+    Voiceprint,
+)
+from voiceprint.audio.conditions import Condition
+from voiceprint.models import Match
+from voiceprint.scoring import default_backend
+
+ENROLLED = ("amara", "bruno", "carlo", "dario", "elena")
+STRANGER = "hakan"
+
+
+@pytest.fixture(scope="module")
+def gallery(voices: Voices) -> MemoryStorage:
+    storage = MemoryStorage()
+    recognizer = OpusAgentVoiceRecognizer(storage)
+    for name in ENROLLED:
+        for audio in voices[name][:2]:
+            recognizer.enroll_caller(name, audio)
+    return storage
+
+
+def over(gallery: MemoryStorage, **settings: object) -> OpusAgentVoiceRecognizer:
+    return OpusAgentVoiceRecognizer(gallery, config=VoiceFingerprintConfig(**settings))
+
+
+def someone(seed: int) -> NDArray[np.float32]:
+    """Like an embedding of the encoder: no value is negative."""
+    vector = np.maximum(np.random.default_rng(seed).standard_normal(256), 0).astype(np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+def test_matches_are_ranked_by_likelihood_and_margins_are_their_differences(
+    gallery: MemoryStorage, voices: Voices
+) -> None:
+    for name in ENROLLED:
+        matches = over(gallery).identify(voices[name][2], k=5)
+        assert matches[0].caller_id == name
+        ratios = [match.llr for match in matches]
+        assert None not in ratios
+        assert ratios == sorted(ratios, reverse=True)
+        assert matches[0].margin == pytest.approx(ratios[0] - ratios[1])
+        for match, ratio in zip(matches[1:], ratios[1:], strict=True):
+            assert match.margin == pytest.approx(ratio - ratios[0])
+
+
+def test_the_likelihood_favours_the_caller_and_not_a_stranger(gallery: MemoryStorage, voices: Voices) -> None:
+    stranger = over(gallery).identify(voices[STRANGER][0])[0]
+    for name in ENROLLED:
+        best, next_ = over(gallery).identify(voices[name][2], k=2)
+        assert best.llr > max(0.0, next_.llr, stranger.llr)
+        assert best.fpir < min(next_.fpir, stranger.fpir)
+
+
+def test_the_likelihood_is_that_of_all_voiceprints_of_a_caller(
+    gallery: MemoryStorage, voices: Voices
+) -> None:
+    recognizer = over(gallery)
+    match = recognizer.identify(voices["amara"][2])[0]
+    caller = recognizer.get_caller("amara")
+    assert caller is not None
+    prints = np.stack([one.embedding for one in caller.voiceprints])
+    simulated = [one.simulated for one in caller.voiceprints if one.simulated is not None]
+    expected = default_backend().score(
+        recognizer.get_embedding(voices["amara"][2]), [prints], [np.stack(simulated) if simulated else None]
+    )
+    assert match.llr == pytest.approx(float(expected[0]), abs=1e-4)
+    assert recognizer.verify_caller("amara", voices["amara"][2]).llr == pytest.approx(match.llr, abs=1e-9)
+
+
+def test_a_larger_gallery_raises_the_expected_false_positives(voices: Voices) -> None:
+    storage = MemoryStorage()
+    recognizer = over(storage)
+    recognizer.enroll_caller("amara", voices["amara"][0])
+    (alone,) = recognizer.identify(voices[STRANGER][0])
+    assert alone.margin is None
+    storage.save_many(Voiceprint(f"other {seed}", someone(seed)) for seed in range(15))
+    matches = recognizer.identify(voices[STRANGER][0], k=16)
+    among = next(match for match in matches if match.caller_id == "amara")
+    assert among.llr == pytest.approx(alone.llr)
+    assert 0.0 < alone.fpir < among.fpir <= 1.0
+    assert matches[0].margin is not None
+
+
+def test_no_score_is_said_to_be_beyond_all_strangers(gallery: MemoryStorage, voices: Voices) -> None:
+    assert over(gallery).identify(voices["amara"][0])[0].fpir > 0.0
+
+
+def test_without_a_target_the_documented_threshold_decides(gallery: MemoryStorage, voices: Voices) -> None:
+    recognizer = over(gallery)
+    for audio in (voices["amara"][2], voices[STRANGER][0]):
+        for match in recognizer.identify(audio, k=5):
+            assert match.accepted == (match.similarity >= 0.75)
+            assert match.accepted == (match.verdict == "accepted")
+
+
+def test_a_target_decides_by_the_expected_false_positives(gallery: MemoryStorage, voices: Voices) -> None:
+    strict, lax = over(gallery, target_fpir=1e-12), over(gallery, target_fpir=0.3)
+    # The target decides where the cosine, for which any caller would do, does not.
+    lax.config.similarity_threshold = strict.config.similarity_threshold = 0.0
+    for name in ENROLLED:
+        match = lax.identify(voices[name][2])[0]
+        assert match.accepted == (match.fpir <= 0.3)
+        assert lax.match_caller(voices[name][2])[0] == name
+        assert strict.match_caller(voices[name][2]) is None
+
+
+def test_a_threshold_that_is_given_goes_before_the_target(gallery: MemoryStorage, voices: Voices) -> None:
+    recognizer = over(gallery, target_fpir=1e-12)
+    assert not recognizer.identify(voices["amara"][2])[0].accepted
+    assert recognizer.identify(voices["amara"][2], threshold=0.75)[0].accepted
+
+
+@pytest.mark.parametrize(("accepted", "fpir", "verdict"), [
+    (True, 0.9, "accepted"), (False, 0.9, "rejected"), (False, 0.5, "rejected"),
+    (False, 0.49, "inconclusive"), (False, None, "rejected"), (True, None, "accepted"),
+])  # fmt: skip
+def test_verdicts(accepted: bool, fpir: float | None, verdict: str) -> None:
+    match = Match(caller_id="a", similarity=0.7, voiceprint_id=1, accepted=accepted, fpir=fpir)
+    assert match.verdict == verdict
+    assert match.model_dump()["verdict"] == verdict
+
+
+def test_a_caller_enrolled_on_a_clear_line_is_found_by_telephone(voices: Voices) -> None:
+    storage = MemoryStorage()
+    recognizer = over(storage)
+    for name in voices:
+        recognizer.enroll_caller(name, voices[name][0])
+    for line in ("telephone:band=full,snr=20", "telephone:snr=20"):
+        found = [
+            recognizer.identify(Condition.parse(line).apply(voices[name][1]))[0].caller_id for name in voices
+        ]
+        right = sum(name == answer for name, answer in zip(voices, found, strict=True))
+        assert right >= len(voices) - 1, line
+
+
+def test_a_noisy_call_keeps_the_similarity_of_its_own_embedding(
+    gallery: MemoryStorage, voices: Voices
+) -> None:
+    recognizer = over(gallery)
+    noisy = Condition.parse("noise:snr=15").apply(voices["carlo"][2])
+    match = recognizer.identify(noisy)[0]
+    prints = recognizer.get_caller("carlo").voiceprints
+    expected = max(float(recognizer.get_embedding(noisy) @ one.embedding) for one in prints)
+    assert (match.caller_id, match.similarity) == ("carlo", pytest.approx(expected, abs=1e-5))
+
+
+def test_an_encoder_without_a_calibration_ranks_by_similarity(voices: Voices) -> None:
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder())
+    for name in ENROLLED[:3]:
+        recognizer.enroll_caller(name, voices[name][0])
+    matches = recognizer.identify(voices["amara"][1])
+    assert all(match.llr is None and match.fpir is None for match in matches)
+    assert [m.similarity for m in matches] == sorted((m.similarity for m in matches), reverse=True)
+    assert matches[0].margin == pytest.approx(matches[0].similarity - matches[1].similarity)
+    recognizer.config.target_fpir = 0.01
+    with pytest.raises(ConfigurationError, match="voiceprint calibrate"):
+        recognizer.identify(voices["amara"][1])
+
+
+def test_a_calibration_of_ones_own_is_used_and_a_bad_one_refused(
+    gallery: MemoryStorage, voices: Voices, tmp_path: Path
+) -> None:
+    path = tmp_path / "our.npz"
+    default = default_backend()
+    twice = type(default.calibration)(2 * default.calibration.scale, default.calibration.offset)
+    type(default)(default.encoder, default.plda, twice, default.tail, default.about).save(path)
+    own = over(gallery, calibration_path=path).identify(voices["amara"][2])[0]
+    usual = over(gallery).identify(voices["amara"][2])[0]
+    assert own.llr == pytest.approx(2 * usual.llr, rel=1e-4)
+    for bad in (tmp_path / "missing.npz", Path(__file__)):
+        with pytest.raises(ConfigurationError):
+            over(gallery, calibration_path=bad).identify(voices["amara"][2])
+
+
+def test_a_stream_decides_by_the_target_too(gallery: MemoryStorage, voices: Voices) -> None:
+    for target, accepted in ((0.3, True), (1e-12, False)):
+        recognizer = over(gallery, target_fpir=target)
+        with recognizer.stream() as session:
+            session.feed(voices["bruno"][2])
+            answer = session.finish()
+        match = recognizer.identify(voices["bruno"][2])[0]
+        assert (answer.caller_id, answer.accepted) == ("bruno", accepted)
+        assert answer.matches[0].llr == pytest.approx(match.llr, abs=1e-3)
+
+
+def test_a_noisy_stream_ends_with_the_answer_of_identify(gallery: MemoryStorage, voices: Voices) -> None:
+    recognizer = over(gallery)
+    noisy = Condition.parse("telephone:snr=15").apply(voices["dario"][2])
+    with recognizer.stream() as session:
+        session.feed(noisy)
+        answer = session.finish()
+    match = recognizer.identify(noisy)[0]
+    assert answer.caller_id == match.caller_id
+    assert answer.similarity == pytest.approx(match.similarity, abs=1e-4)
+    assert answer.matches[0].llr == pytest.approx(match.llr, abs=0.01)
