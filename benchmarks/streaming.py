@@ -2,8 +2,8 @@
 
 Speakers with at least 4 utterances are enrolled from the first 3 that are good for it, and probed with the
 others. Each probe is streamed in frames of 20 ms, asked for its running answer after each, and held against
-`identify` of the whole: as it is; as 8 kHz mu-law; at -50 dBFS; and with pauses of 3, 6 and 4 s of faint noise
-before, in and after it. Then a call of an hour.
+`identify` of the whole: as it is; as 8 kHz mu-law; at -50 dBFS; and with pauses of 3, 6 and 4 s of faint
+noise before, in and after it. Then a call of an hour.
 
     python benchmarks/streaming.py FOLDER [--hour]      FOLDER/**/SPEAKER/*.flac or .wav
 """
