@@ -28,10 +28,12 @@ from robust_scoring import backend_of, draws, generated, halves
 from voiceprint.evaluation import metrics
 from voiceprint.evaluation.bootstrap import bootstrap_all, rule_of_three
 from voiceprint.evaluation.curves import det_curve
+from voiceprint.evaluation.scoring import COSINE_THRESHOLD
 from voiceprint.scoring import Backend, Pieces
 
 HALVINGS = 3
 FPIR = 0.05
+WORTHLESS = 0.05  # quality score
 RESAMPLES = 500
 
 Scores = NDArray[np.float64]
@@ -138,6 +140,8 @@ def conditions(fitted: Fitted) -> list[dict[str, Any]]:
             row |= {"eer": round(made.eer(), 4), "min_cllr": round(made.min_cllr(), 4)}
             if kind == "llr":
                 row["cllr"] = round(metrics.cllr(*trials), 4)
+            else:
+                row["at_threshold"] = at_default_threshold(found)
             row["det"] = [[round(x, 5), round(y, 5)] for x, y in det_curve(made.det())]
             print(
                 f"{' > '.join(pair):22}{kind:8}{row['rank_1'][0]:10.3f}{row['fnir_5'][0]:10.3f}"
@@ -146,6 +150,16 @@ def conditions(fitted: Fitted) -> list[dict[str, Any]]:
             )
             rows.append(row)
     return rows
+
+
+def at_default_threshold(found: list[Searches]) -> dict[str, float]:
+    """What the cosine of the settings does: who gets a name without being enrolled, and who is missed."""
+    own, best, _ = (np.concatenate(column) for column in zip(*found, strict=True))
+    return {
+        "threshold": COSINE_THRESHOLD,
+        "fpir": round(metrics.fpir(best, COSINE_THRESHOLD), 4),
+        "fnir": round(metrics.fnir(own, own > best, COSINE_THRESHOLD), 4),
+    }
 
 
 def durations(fitted: Fitted) -> list[dict[str, Any]]:
@@ -180,7 +194,8 @@ def searched_apart(
 
 
 def quality(fitted: Fitted) -> dict[str, Any]:
-    """FNIR of probes of all qualities, by tenths of the quality score, at the threshold for them all."""
+    """FNIR of probes of all qualities at the threshold for them all: of those that are all but worthless, and
+    of tenths of the others by their quality score."""
     own, best, scores = [], [], []
     for number, (backend, test) in enumerate(fitted):
         for version in range(SPOILT):
@@ -200,7 +215,8 @@ def quality(fitted: Fitted) -> dict[str, Any]:
     rows = []
     print("\nquality of the probe: FNIR at FPIR 5 %, share of strangers named")
     order = np.argsort(marks, kind="stable")
-    for part in np.array_split(order, 10):
+    worthless = int((marks < WORTHLESS).sum())
+    for part in (order[:worthless], *np.array_split(order[worthless:], 10)):
         low, high = float(marks[part].min()), float(marks[part].max())
         fnir, fpir = float(missed[part].mean()), float((other[part] >= limit).mean())
         rows.append(

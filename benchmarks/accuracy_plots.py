@@ -85,7 +85,10 @@ def _gallery(figure: Any, figures: dict[str, Any]) -> None:
     for name in (one for one in figures["candidates"][0] if one != "callers"):
         rows = figures["candidates"]
         right.semilogx(
-            [row["callers"] for row in rows], [row[name]["first by llr"] for row in rows], "o-", label=name
+            [row["callers"] for row in rows],
+            [row[name]["first by llr"] for row in rows],
+            "o-",
+            label=name.replace(" plain", "").replace(" best", ""),
         )
     right.set(title="The right caller is first", xlabel="callers", ylim=(0, 1.02))
     for axes in (left, right):

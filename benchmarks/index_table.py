@@ -3,7 +3,7 @@
     python benchmarks/index_table.py        draws the README's tables from their results
 
 In the README a table stands between `<!-- table: NAME -->` and `<!-- end -->`, and is drawn from
-benchmarks/results/NAME.json.
+benchmarks/results/NAME.json; those of accuracy.json have several names, see accuracy_table.py.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import accuracy_table
 from contenders import CONTENDERS
 from results_file import RESULTS
 
@@ -30,7 +31,11 @@ def main() -> int:
 
 def with_tables(page: str) -> str:
     """The page with its tables drawn anew."""
-    return _PLACE.sub(lambda place: place[1] + "\n" + markdown(_result(place[2])) + "\n" + place[3], page)
+    return _PLACE.sub(lambda place: f"{place[1]}\n{_drawn(place[2])}\n{place[3]}", page)
+
+
+def _drawn(name: str) -> str:
+    return accuracy_table.drawn(name) if name in accuracy_table.TABLES else markdown(_result(name))
 
 
 def _result(name: str) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def main() -> int:
             ["precision.py", "--voices", HERE.parent / "examples/voices", data],
             ["enrolment.py", "--voices", data],
             ["fit_gallery_model.py", data, "--check"],
-            ["identification.py", data],
+            ["accuracy.py", data],
             ["streaming.py", data, "--hour"],
             ["quality.py", data, "--synthetic", HERE.parent / "examples/voices"],
         ]

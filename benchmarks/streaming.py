@@ -1,8 +1,9 @@
 """What does a stream answer beside `identify`: how early, how often otherwise, and at which cost?
 
-Speakers are enrolled and probed as by identification.py. Each probe is streamed in frames of 20 ms, asked for
-its running answer after each, and held against `identify` of the whole: as it is; as 8 kHz mu-law; at -50
-dBFS; and with pauses of 3, 6 and 4 s of faint noise before, in and after it. Then a call of an hour.
+Speakers with at least 4 utterances are enrolled from the first 3 that are good for it, and probed with the
+others. Each probe is streamed in frames of 20 ms, asked for its running answer after each, and held against
+`identify` of the whole: as it is; as 8 kHz mu-law; at -50 dBFS; and with pauses of 3, 6 and 4 s of faint
+noise before, in and after it. Then a call of an hour.
 
     python benchmarks/streaming.py FOLDER [--hour]      FOLDER/**/SPEAKER/*.flac or .wav
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from identification import PRINTS, probes_after_enrolment, speakers_in
+from enrolled_speakers import PRINTS, probes_after_enrolment, speakers_in
 from measuring import resident_bytes, spread
 from numpy.typing import NDArray
 from results_file import keep

@@ -189,7 +189,7 @@ def _measured(base: Backend, pieces: Pieces) -> tuple[Measured, Measured]:
 
 
 def _figures(tests: list[tuple[Backend, Pieces]]) -> Measured:
-    targets, impostors, own, best, own_over, best_over = ([] for _ in range(6))  # type: ignore[var-annotated]
+    targets, impostors, own, best, own_over, best_over = ([] for _ in range(6))
     for number, (backend, test) in enumerate(tests):
         vectors = test.vectors[_CALLS]
         scores = backend.scores(vectors, list(vectors[:, None]))

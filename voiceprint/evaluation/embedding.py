@@ -172,7 +172,7 @@ class _Pieces:
         """Without noise; the plain embedding where there is none, or nothing is left."""
         key = seconds, place, condition
         if key not in self._cleaned:
-            made = None
+            made: Embeddings | None = None
             if self._settings.noise_reduction and self._encoder.sample_rate == SAMPLE_RATE:
                 audio = self._audio(*key)
                 cleaned = without_noise(audio)
@@ -211,12 +211,13 @@ def second_print(
         return plain
     name = f"{encoder.name}; lines {wanted.lines}; cleaned {wanted.cleaned}"
     kept = None if cache is None else cache.get(name, encoder.dimension, audio)
-    if kept is None:
-        kept = simulated_embeddings(encoder, [Enrolled(audio, plain, wanted)])[0]
-        kept = plain if kept is None else kept
-        if cache is not None:
-            cache.put(name, audio, kept)
-    return kept
+    if kept is not None:
+        return kept
+    made = simulated_embeddings(encoder, [Enrolled(audio, plain, wanted)])[0]
+    second = plain if made is None else made
+    if cache is not None:
+        cache.put(name, audio, second)
+    return second
 
 
 def embed(audio: Audio, encoder: Encoder, cache: EmbeddingCache | None) -> Embeddings | None:
