@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 KEPT_GALLERIES = 4
 
 _COHORT = 500  # voiceprints that show how alike strangers are to a probe
-_LEAST_COHORT = 20
+_LEAST_COHORT = 3
 
 _TOLD_EVERY = 100_000  # voiceprints, when an index is built: a line in the log
 
@@ -115,14 +115,12 @@ class Gallery:
 
     def standing(self, storage: Storage, backend: Backend, probe: NDArray[np.float32]) -> Standing | None:
         """Where the probe's scores with strangers lie, by a sample of the gallery; None for a small one."""
-        from voiceprint.scoring import standing
-
         prints = len(self.synchronised(storage))
         known = self._cohort
         if known is None or known[0] is not backend or abs(prints - known[1]) * 10 > known[1]:
             known = self._cohort = backend, prints, self._sampled(storage, backend)
         cohort = known[2]
-        return None if cohort is None else standing(cohort.scores(probe))
+        return None if cohort is None else backend.standing(cohort.scores(probe))
 
     def _sampled(self, storage: Storage, backend: Backend) -> Cohort | None:
         ids = np.sort(self.synchronised(storage).ids())
