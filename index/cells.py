@@ -43,7 +43,7 @@ _SEED = 1234
 _NEAREST = 10
 _COPIES = 2  # cells that a vector is in
 _CONSIDERED = 10  # of the cells next to the nearest, for the second
-_AT_ONCE = 4_096  # vectors whose second cell is chosen in one go
+_AT_ONCE = 512  # vectors whose second cell is chosen in one go
 _NOWHERE = -1
 
 
@@ -114,16 +114,19 @@ class Cells:
 
     def add(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Take in rows that are not there yet."""
-        if len(rows):
-            self.put(rows, *self.encode(vectors))
+        self.put(rows, *self.encode(vectors))
 
     def encode(self, vectors: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """What is kept of each vector, uint8[n, code_size], and the cells for it, int64[n, copies]."""
+        if not len(vectors):
+            return np.empty((0, self._lists.code_size), np.uint8), np.empty((0, self._copies), np.int64)
         projected = vectors @ self._projection
         return self._ivf.pq.compute_codes(projected), self._choose(projected)
 
     def put(self, rows: NDArray[np.int64], codes: NDArray[np.uint8], homes: NDArray[np.int64]) -> None:
         """Take in rows that are not there yet, of vectors that have been encoded."""
+        if not len(rows):
+            return
         self._make_room(int(rows.max()) + 1)
         self._homes[rows] = homes
         of_cells = homes.ravel()
@@ -217,6 +220,7 @@ class Cells:
 
     def to_bytes(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """For a snapshot: the projection, and faiss's own form of the rest."""
+        self._lists.tell_total()
         return self._projection, faiss.serialize_index(self._ivf)
 
     @classmethod
@@ -255,4 +259,4 @@ class Cells:
                 raise ValueError("a row is in too many cells")
             self._homes[here, taken[here]] = cell
             taken[here] += 1
-        self._ivf.ntotal = int(taken.sum())
+        self._lists.total = int(taken.sum())

@@ -21,10 +21,16 @@ class Lists:
         self._ivf = ivf
         self._lists = faiss.downcast_InvertedLists(ivf.invlists)
         self._packer = self._lists.packer
+        self.code_size = int(self._packer.code_size)
+        self.total = int(ivf.ntotal)
         self._layout = _layout(self._packer)
 
     def __len__(self) -> int:
-        return int(self._ivf.ntotal)
+        return self.total
+
+    def tell_total(self) -> None:
+        """Let faiss know how many codes there are, which it need not to search: asking it takes long."""
+        self._ivf.ntotal = self.total
 
     def rows(self, cell: int) -> NDArray[np.int64]:
         """int64[n], a view that is valid until the cell changes."""
@@ -45,7 +51,7 @@ class Lists:
             self._put_code(codes[n], blocks, start + n)
         if begun < count:
             blocks[-(-start // _BLOCK) :] = self._packed(codes[begun:])
-        self._ivf.ntotal += count
+        self.total += count
 
     def _code(self, blocks: NDArray[np.uint8], place: int) -> NDArray[np.uint8]:
         # Of one block: faiss's Python wrapper refuses places that are far from the start.
@@ -74,10 +80,10 @@ class Lists:
             self._put_code(self._code(blocks, last), blocks, place)
             rows[place] = rows[last]
         # What is removed is to be gone: memory, and a snapshot, would hold it otherwise.
-        self._put_code(np.zeros(self._packer.code_size, dtype=np.uint8), blocks, last)
+        self._put_code(np.zeros(self.code_size, dtype=np.uint8), blocks, last)
         rows[last] = 0
         self._lists.resize(cell, last)
-        self._ivf.ntotal -= 1
+        self.total -= 1
 
     def rename(self, cell: int, row: int, new: int) -> None:
         """Give a row of a cell another number."""

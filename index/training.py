@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakValueDictionary, ref
 
 import numpy as np
+
+# Not at their first use, as numpy would: a fork just then would leave the child waiting for the import.
+import numpy.linalg
+import numpy.ma
+import numpy.random
 from numpy.typing import NDArray
 
 from voiceprint.index.cells import LEAST_SAMPLE, Cells, cell_count, sample_size
-from voiceprint.index.memory import give_back_memory
 from voiceprint.index.threads import limited
 from voiceprint.index.tuning import QUERIES, HeldOut, Tuning, measured, tune
 
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FEW = 200  # changes that are caught up with while writers wait; more are taken in beside them
-_BLOCKS_AT_ONCE = 4
+_ROWS_AT_ONCE = 16_384
 _SEED = 4321
 _DEPTH = 256  # where the number of probes is given and the depth is not
 _AT_EXIT_S = 60.0
@@ -143,7 +147,6 @@ class Trainer:
                 tuning = self._tuned(index, made)
                 approximation = None if tuning is None else Approximation(made, tuning, aim)
                 self._install(index, made, journal, approximation)
-        give_back_memory()
 
     def tune(self) -> None:
         """Measure anew how to search the cells that there are; make them where the aim calls for some."""
@@ -191,30 +194,37 @@ class Trainer:
             count = len(index._rows)
         self._go_on()
         places = np.random.default_rng(_SEED).permutation(count)[: sample_size(count)]
-        parts = []
-        for start in range(0, len(places), 4_096):
+        # In place: what is freed in many pieces stays with the process, some 100 bytes a vector.
+        sample, taken = np.empty((len(places), index.dimension), dtype=np.float32), 0
+        for start in range(0, len(places), 1_024):
             with index._lock.reading():
-                some = places[start : start + 4_096]
-                parts.append(index._rows.vectors()[some[some < len(index._rows)]])
-        sample = np.concatenate(parts) if parts else np.empty((0, index.dimension), dtype=np.float32)
+                some = places[start : start + 1_024]
+                some = some[some < len(index._rows)]
+                sample[taken : taken + len(some)] = index._rows.vectors()[some]
+            taken += len(some)
+        sample = sample[:taken]
         if len(sample) < LEAST_SAMPLE:
             return None
         return Cells.train(sample, min(cell_count(count), len(sample)))
 
     def _fill(self, index: VectorIndex, cells: Cells) -> None:
-        codes, homes = [], []
+        with index._lock.reading():
+            count = len(index._rows)  # what comes now is in the journal
+        codes, homes, encoded = np.empty(0), np.empty(0), 0
         for _, vectors in index._blocks():
-            some_codes, some_homes = cells.encode(vectors)
-            codes.append(some_codes)
-            homes.append(some_homes)
+            some_codes, some_homes = cells.encode(vectors[: count - encoded])
+            if not encoded:
+                codes = np.empty((count, some_codes.shape[1]), dtype=some_codes.dtype)
+                homes = np.empty((count, some_homes.shape[1]), dtype=np.int32)
+            end = encoded + len(some_codes)
+            codes[encoded:end], homes[encoded:end], encoded = some_codes, some_homes, end
             self._go_on()
+            if encoded == count:
+                break
         # Many at once, which is several times as fast; not all, as others would wait for the interpreter.
-        start = 0
-        for n in range(0, len(codes), _BLOCKS_AT_ONCE):
-            some_codes = np.concatenate(codes[n : n + _BLOCKS_AT_ONCE])
-            some_homes = np.concatenate(homes[n : n + _BLOCKS_AT_ONCE])
-            cells.put(np.arange(start, start + len(some_codes)), some_codes, some_homes)
-            start += len(some_codes)
+        for start in range(0, encoded, _ROWS_AT_ONCE):
+            rows = np.arange(start, min(encoded, start + _ROWS_AT_ONCE))
+            cells.put(rows, codes[rows], homes[rows])
             self._go_on()
 
     def _catch_up(self, index: VectorIndex, cells: Cells, journal: set[int]) -> None:

@@ -155,6 +155,9 @@ class VectorIndex:
         step = _CHUNK if self._approximation is None else _EDITED
         for start in range(0, len(id_array), step):
             some, few = id_array[start : start + step], matrix[start : start + step]
+            approximation = self._approximation
+            with limited(self.threads):
+                encoded = None if approximation is None else approximation.cells.encode(few)
             with self._lock.writing(), limited(self.threads):
                 known = self._rows.locate(some)
                 self._rows.make_room(len(self._rows) + int(np.count_nonzero(known < 0)))
@@ -162,7 +165,9 @@ class VectorIndex:
                     self._approximation.cells.remove(known[known >= 0])
                 rows = self._rows.put(some, few)
                 if self._approximation is not None:
-                    self._approximation.cells.add(rows, few)
+                    if self._approximation is not approximation or encoded is None:  # trained this moment
+                        encoded = self._approximation.cells.encode(few)
+                    self._approximation.cells.put(rows, *encoded)
                 self._journal(rows)
         self._train_if_due()
 
