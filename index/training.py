@@ -22,6 +22,7 @@ import numpy.random
 from numpy.typing import NDArray
 
 from voiceprint.index.cells import LEAST_SAMPLE, Cells, cell_count, sample_size
+from voiceprint.index.memory import give_back_memory
 from voiceprint.index.threads import limited
 from voiceprint.index.tuning import QUERIES, HeldOut, Tuning, measured, tune
 
@@ -147,6 +148,7 @@ class Trainer:
                 tuning = self._tuned(index, made)
                 approximation = None if tuning is None else Approximation(made, tuning, aim)
                 self._install(index, made, journal, approximation)
+        give_back_memory()
 
     def tune(self) -> None:
         """Measure anew how to search the cells that there are; make them where the aim calls for some."""
@@ -194,7 +196,6 @@ class Trainer:
             count = len(index._rows)
         self._go_on()
         places = np.random.default_rng(_SEED).permutation(count)[: sample_size(count)]
-        # In place: what is freed in many pieces stays with the process, some 100 bytes a vector.
         sample, taken = np.empty((len(places), index.dimension), dtype=np.float32), 0
         for start in range(0, len(places), 1_024):
             with index._lock.reading():

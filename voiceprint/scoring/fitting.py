@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.errors import InvalidArgumentError
+from voiceprint.errors import ConfigurationError, InvalidArgumentError
 from voiceprint.scoring.backend import Backend, Calibration
 from voiceprint.scoring.plda import Plda, fit_plda
 from voiceprint.scoring.tail import LEAST_SCORES, ImpostorTail, fit_tail, standing
@@ -157,9 +157,7 @@ def calibrate(targets: Scores, impostors: Scores) -> Calibration:
         slope, shift = numbers
         return _cost(slope * own - shift, slope * other - shift) + 1e-4 * float(slope**2)
 
-    from scipy import optimize  # here, as it takes long to import
-
-    slope, shift = optimize.minimize(cost, np.array([2.0, 0.0]), bounds=[(1e-3, None), (None, None)]).x
+    slope, shift = _optimize().minimize(cost, np.array([2.0, 0.0]), bounds=[(1e-3, None), (None, None)]).x
     return Calibration(float(slope / spread), float(middle + shift / slope * spread))
 
 
@@ -174,10 +172,17 @@ def calibrate_from(base: Calibration, targets: Scores, impostors: Scores, speake
         unlikely = (numbers[0] / _SCALES) ** 2 + (offset / _OFFSETS) ** 2
         return _cost(scale * (own - offset), scale * (other - offset)) + float(unlikely) / (2.0 * speakers)
 
-    from scipy import optimize  # here, as it takes long to import
-
-    log_scale, offset = optimize.minimize(cost, np.zeros(2), bounds=[(-5.0, 5.0), (None, None)]).x
+    log_scale, offset = _optimize().minimize(cost, np.zeros(2), bounds=[(-5.0, 5.0), (None, None)]).x
     return Calibration(base.scale * math.exp(log_scale), base.offset + float(offset) / base.scale)
+
+
+def _optimize() -> Any:
+    """scipy's, imported here as it takes long; a slim install has none."""
+    try:
+        from scipy import optimize
+    except ImportError as error:
+        raise ConfigurationError("Fitting scores needs scipy: run `pip install scipy`.") from error
+    return optimize
 
 
 def _cost(targets: Scores, impostors: Scores) -> float:
