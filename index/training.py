@@ -211,12 +211,12 @@ class Trainer:
     def _fill(self, index: VectorIndex, cells: Cells) -> None:
         with index._lock.reading():
             count = len(index._rows)  # what comes now is in the journal
-        codes, homes, encoded = np.empty(0), np.empty(0), 0
+        codes, homes, encoded = np.empty((0, 0), np.uint8), np.empty((0, 0), np.int64), 0
         for _, vectors in index._blocks():
             some_codes, some_homes = cells.encode(vectors[: count - encoded])
             if not encoded:
-                codes = np.empty((count, some_codes.shape[1]), dtype=some_codes.dtype)
-                homes = np.empty((count, some_homes.shape[1]), dtype=np.int32)
+                codes = np.empty((count, some_codes.shape[1]), dtype=np.uint8)
+                homes = np.empty((count, some_homes.shape[1]), dtype=np.int64)
             end = encoded + len(some_codes)
             codes[encoded:end], homes[encoded:end], encoded = some_codes, some_homes, end
             self._go_on()
