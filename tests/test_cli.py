@@ -153,8 +153,9 @@ def test_identify_lists_the_callers_the_best_first(run):
     code, out, _ = run("identify", VOICES / "amara/2.flac", VOICES / "bruno/2.flac", "-k", 2)
     rows = [line.split() for line in out.splitlines()[1:]]
     assert code == 0
-    assert [row[-4] for row in rows] == ["amara", "bruno", "bruno", "amara"]
-    assert [row[-2] for row in rows] == ["yes", "no", "yes", "no"]
+    assert [row[-5] for row in rows] == ["amara", "bruno", "bruno", "amara"]
+    assert [row[-2] for row in rows] == ["accepted", "rejected", "accepted", "rejected"]
+    assert float(rows[0][-4]) > float(rows[1][-4])
 
 
 @pytest.mark.usefixtures("enrolled")

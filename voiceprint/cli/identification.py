@@ -33,7 +33,9 @@ def identify(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Name the callers who sound most like each file, the best first.
+    """Name the likeliest callers for each file, the best first.
+
+    LLR is the natural logarithm of how much likelier the audio is if this caller spoke than if a stranger did.
 
     Exit code 1 when a file could not be used.
     """
@@ -53,9 +55,9 @@ def identify(
     if as_json:
         print_json([_as_json(path, answers.get(path), failures.get(path)) for path in files])
     elif answers:
-        columns = ("File", "Caller", "Similarity", "Accepted", "Voiceprint")
+        columns = ("File", "Caller", "LLR", "Similarity", "Verdict", "Voiceprint")
         rows = [row for path, matches in answers.items() for row in _rows(path, matches)]
-        table(*columns, rows=rows, right=("Similarity", "Voiceprint"))
+        table(*columns, rows=rows, right=("LLR", "Similarity", "Voiceprint"))
     for path, failure in failures.items():
         complain(f"{path}: {type(failure).__name__}: {failure}")
     if failures:
@@ -64,13 +66,14 @@ def identify(
 
 def _rows(path: Path, matches: list[Match]) -> list[tuple[object, ...]]:
     if not matches:
-        return [(path, "nobody to compare with", "", "", "")]
+        return [(path, "nobody to compare with", "", "", "", "")]
     return [
         (
             path if place == 0 else "",
             match.caller_id,
+            "-" if match.llr is None else f"{match.llr:.1f}",
             f"{match.similarity:.3f}",
-            "yes" if match.accepted else "no",
+            match.verdict,
             match.voiceprint_id,
         )
         for place, match in enumerate(matches)
