@@ -154,7 +154,7 @@ def test_identify_lists_the_callers_the_best_first(run):
     rows = [line.split() for line in out.splitlines()[1:]]
     assert code == 0
     assert [row[-5] for row in rows] == ["amara", "bruno", "bruno", "amara"]
-    assert [row[-2] for row in rows] == ["accepted", "rejected", "accepted", "rejected"]
+    assert [row[-2] == "accepted" for row in rows] == [True, False, True, False]
     assert float(rows[0][-4]) > float(rows[1][-4])
 
 

@@ -35,7 +35,7 @@ def identify(
 ) -> None:
     """Name the likeliest callers for each file, the best first.
 
-    LLR is the natural logarithm of how much likelier the audio is if this caller spoke than if a stranger did.
+    LLR: natural logarithm of how much likelier the audio is if this caller spoke than if a stranger did.
 
     Exit code 1 when a file could not be used.
     """
