@@ -20,8 +20,8 @@ TESTS = Path(__file__).resolve().parent
 SAMPLES = TESTS.parent / "examples/voices"
 
 ABSENT = ("librosa", "llvmlite", "numba", "sklearn", "torch")
-# Imported where VOICE_ENCODER=resemblyzer asks for them, and where plots are drawn.
-OPTIONAL = {"matplotlib", "resemblyzer", "torch"}
+# Imported where VOICE_ENCODER=resemblyzer asks for them, where plots are drawn, and where scores are fitted.
+OPTIONAL = {"matplotlib", "resemblyzer", "scipy", "torch"}
 MOST_MB = 500
 LEAST_COSINE = 0.9999
 
