@@ -87,22 +87,24 @@ class Gallery:
         """
         return rank(Probe(probe), self.proposed(storage, probe[None], callers))[:callers]
 
-    def proposed(self, storage: Storage, queries: NDArray[np.float32], callers: int) -> list[Voiceprint]:
-        """The voiceprints nearest to each query, float32[q, dimension], of so many callers at least.
+    def proposed(
+        self, storage: Storage, queries: NDArray[np.float32], callers: int, prints: int = 0
+    ) -> list[Voiceprint]:
+        """So many voiceprints nearest to each query, float32[q, dimension], of so many callers at least.
 
         Fewer callers come back only where there are fewer.
         """
         index = self.synchronised(storage)
         # A caller may have several prints among the nearest: ask for more until there are enough callers.
-        wanted = callers * storage.max_voiceprints_per_caller
+        wanted = max(prints, callers * storage.max_voiceprints_per_caller)
         while True:
             with _told(storage):
                 _, ids = index.search(queries, max(1, min(wanted, len(index))))
             found = storage.get_many(list(dict.fromkeys(ids[ids >= 0].tolist()))).values()
             # One that was saved anew in another space since the search is not to be compared.
-            prints = [voiceprint for voiceprint in found if voiceprint.encoder == self.encoder]
-            if wanted >= len(index) or len({one.caller_id for one in prints}) >= callers:
-                return prints
+            known = [voiceprint for voiceprint in found if voiceprint.encoder == self.encoder]
+            if wanted >= len(index) or len({one.caller_id for one in known}) >= callers:
+                return known
             wanted *= 2
 
     def callers(self, storage: Storage) -> int:

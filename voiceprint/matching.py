@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-# Callers whom the index proposes and, of these, whom all their voiceprints are read of. Of those with the
-# largest llr among 60,000, none was missed: benchmarks/robust_scoring.py.
+# Voiceprints that the index proposes, and of how many callers all of them are then read. A store takes some
+# 0.1 ms for each. What is missed by proposing 50: benchmarks/results/robust-scoring.json, candidates.
 _PROPOSED = 50
 _SHORTLIST = 8
 
@@ -113,7 +113,7 @@ class Matcher:
             return gallery.best(self._storage, probe.plain, k)
         # Nearest by cosine, so that whoever reaches a threshold of it is there; and by what the ratio weighs.
         queries = np.stack([probe.plain, backend.query(probe.best)])
-        proposed = gallery.proposed(self._storage, queries, max(k, _PROPOSED))
+        proposed = gallery.proposed(self._storage, queries, k, _PROPOSED)
         by_ratio = [one.voiceprint.caller_id for one in rank(probe, proposed, backend)]
         by_cosine = [one.voiceprint.caller_id for one in rank(probe, proposed)]
         shortlist = self.enrolled(dict.fromkeys(by_ratio[: max(k, _SHORTLIST)] + by_cosine[:k]))
