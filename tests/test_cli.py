@@ -260,8 +260,12 @@ def test_quality_measures_each_file_and_exits_with_1_when_one_is_poor(run):
     assert " good " in out.splitlines()[1]
     code, out, _ = run("quality", good, silence("s.wav"), not_audio("n.wav"))
     assert code == 1
-    for word, line in zip(("good", "poor", "unusable"), out.splitlines()[1:], strict=True):
+    measured, advice = out.split("\n\n")
+    for word, line in zip(("good", "poor", "unusable"), measured.splitlines()[1:], strict=True):
         assert f" {word} " in line
+    assert "s.wav" in advice
+    assert "No speech was found" in advice
+    assert "1.flac" not in advice
     code, out, _ = run("quality", good, silence("s.wav"), not_audio("n.wav"), "--json")
     assert [row["accepted"] for row in json.loads(out)] == [True, False, False]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from voices import SAMPLES, Voices
 
-from voiceprint.audio import assess, buffers, quality, to_mono, vad
+from voiceprint.audio import assess, buffers, clipping, to_mono, vad
 
 MOST_MB = 200
 
@@ -63,7 +63,8 @@ def test_the_quality_does_not_depend_on_where_blocks_end(
     audios += [np.clip(20 * audio, -0.5, 0.4) for audio in audios[:4]]  # with runs over most borders
     expected = [assess(audio) for audio in audios]
     assert sum(one.clipping > 0.01 for one in expected) >= 4
-    monkeypatch.setattr(quality, "_BLOCK", block * vad.WINDOW)
+    monkeypatch.setattr(clipping, "BLOCK", block * vad.WINDOW)
+    monkeypatch.setattr(vad, "BLOCK", block * vad.WINDOW)
     for audio, before in zip(audios, expected, strict=True):
         now = assess(audio)
         assert now.level_dbfs == pytest.approx(before.level_dbfs, abs=1e-9)
@@ -71,13 +72,13 @@ def test_the_quality_does_not_depend_on_where_blocks_end(
 
 
 def test_short_runs_at_the_border_of_two_blocks_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "_BLOCK", 100)
+    monkeypatch.setattr(clipping, "BLOCK", 100)
     for start in range(90, 110):
         for length in (2, 3, 4, 150):
             audio = np.full(400, 0.1, dtype=np.float32)
             audio[start : start + length] = 0.5
-            assert quality._flat_tops(audio, 16_000) == (length if length >= 3 else 0) / 400
-            assert quality._flat_tops(-audio, 16_000) == (length if length >= 3 else 0) / 400
+            assert clipping.flat_tops(audio, 16_000) == (length if length >= 3 else 0) / 400
+            assert clipping.flat_tops(-audio, 16_000) == (length if length >= 3 else 0) / 400
 
 
 def test_assessing_leaves_the_buffer_as_it_was(voices: Voices) -> None:

@@ -10,7 +10,7 @@ import pytest
 from voices import RATE, Voices
 
 from voiceprint import InvalidAudioError
-from voiceprint.audio import as_pcm, assess, g711, mono, quality, to_mono, vad
+from voiceprint.audio import as_pcm, assess, clipping, g711, mono, to_mono, vad
 from voiceprint.audio.mono import Mono
 from voiceprint.encoder import OnnxEncoder
 from voiceprint.encoder.partials import Speech
@@ -139,7 +139,8 @@ def test_speech_far_apart_is_read_without_what_lies_between(voices: Voices) -> N
 
 @pytest.mark.parametrize("block", [vad.WINDOW, 5 * vad.WINDOW])
 def test_the_nth_size_is_exact_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(quality, "_BLOCK", block)
+    monkeypatch.setattr(clipping, "BLOCK", block)
+    monkeypatch.setattr(vad, "BLOCK", block)
     chance = np.random.default_rng(5)
     for values in (
         chance.standard_normal(4_800).astype(np.float32),
@@ -147,7 +148,7 @@ def test_the_nth_size_is_exact_whatever_the_blocks(monkeypatch: pytest.MonkeyPat
         chance.choice(np.array([-0.5, 0.5, 0.25, 1e-30], np.float32), 4_800),
     ):
         pcm = np.clip(values, -1, 1)
-        speech = quality._Speech(Mono(pcm, RATE), np.ones(len(pcm) // vad.WINDOW, dtype=np.bool_))
+        speech = vad.KeptSpeech(Mono(pcm, RATE), np.ones(len(pcm) // vad.WINDOW, dtype=np.bool_))
         ordered = np.sort(np.abs(pcm))
         for n in itertools.chain(range(0, len(pcm), 97), [len(pcm) - 1]):
-            assert quality._nth_size(speech, n) == ordered[n]
+            assert clipping._nth_size(speech, n) == ordered[n]

@@ -14,6 +14,7 @@ from __future__ import annotations
 from voiceprint.audio import AudioQuality, assess, load_audio
 from voiceprint.config import Config, VoiceFingerprintConfig
 from voiceprint.encoder import Encoder
+from voiceprint.enrolment import EnrollmentCheck
 from voiceprint.errors import (
     AudioQualityError,
     CallerNotFoundError,
@@ -51,6 +52,7 @@ __all__ = [
     "DisabledError",
     "Encoder",
     "EncoderError",
+    "EnrollmentCheck",
     "Finding",
     "InvalidArgumentError",
     "InvalidAudioError",

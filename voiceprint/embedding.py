@@ -58,18 +58,17 @@ class Embedder:
                 "Voice fingerprinting is off: set VOICE_FINGERPRINTING_ENABLED=true to use it."
             )
 
-    def check_enrollable(self, audio: NDArray[Any], sample_rate: int) -> AudioQuality:
-        """Refuse audio that is too short or not good enough to enrol; gives what it is like."""
-        quality = assess(audio, sample_rate=sample_rate)
-        needed = self._config.enrollment_duration
-        if quality.duration_s < needed:
+    def check_quality(self, quality: AudioQuality) -> None:
+        """Refuse audio under `min_audio_quality`, and warn of channels that should not have been mixed."""
+        if "channels_differ" in quality.feedback:
+            logger.warning(MIXED)
+        minimum = self._config.min_audio_quality
+        if quality.score < minimum:
             raise AudioQualityError(
-                f"Enrolment needs {needed:g} s of audio, and this is {quality.duration_s:.2f} s: record "
-                f"{needed - quality.duration_s:.1f} s more, or set VOICE_ENROLLMENT_DURATION.",
+                f"The audio quality is {quality.score:.2f}, and {minimum:g} is needed. "
+                f"{' '.join(quality.advice)} Or set VOICE_MIN_AUDIO_QUALITY.",
                 quality,
             )
-        self._check_quality(quality)
-        return quality
 
     def versions(self, quality: AudioQuality) -> Versions:
         """What else than the plain embedding an enrolment of this quality is to be known by."""
@@ -86,7 +85,7 @@ class Embedder:
                 f"{quality.net_speech_s:.1f} s: wait for the caller to say more.",
                 quality,
             )
-        self._check_quality(quality)
+        self.check_quality(quality)
         plain, cleaned = self.embed(audio, sample_rate), None
         if is_noisy(quality) and quality.duration_s < LONG_S and self._encoder.sample_rate == SAMPLE_RATE:
             cleaned = self.cleaned(to_mono(audio, sample_rate))
@@ -165,15 +164,3 @@ class Embedder:
                 f"{self._encoder.dimension}."
             )
         return embedding
-
-    def _check_quality(self, quality: AudioQuality) -> None:
-        if "channels_differ" in quality.feedback:
-            logger.warning(MIXED)
-        minimum = self._config.min_audio_quality
-        if quality.score < minimum:
-            raise AudioQualityError(
-                f"The audio quality is {quality.score:.2f}, and {minimum:g} is needed "
-                f"({', '.join(quality.feedback) or 'poor in all respects'}): record again, "
-                "or set VOICE_MIN_AUDIO_QUALITY.",
-                quality,
-            )

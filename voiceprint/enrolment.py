@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
-from voiceprint.audio import AudioBuffer, Encoding, as_pcm
+from voiceprint.audio import AudioBuffer, AudioQuality, Encoding, as_pcm, assess
+from voiceprint.audio.advice import more_speech_s
 from voiceprint.encoder.workers import cores
-from voiceprint.errors import InvalidArgumentError, VoiceprintError
+from voiceprint.errors import AudioQualityError, InvalidArgumentError, VoiceprintError
 from voiceprint.grouped import Grouped
 from voiceprint.models import Voiceprint
 from voiceprint.validation import check_caller_id, check_metadata
@@ -33,6 +35,26 @@ Embedding = NDArray[np.float32]
 
 Sample = tuple[str, AudioBuffer, dict[str, Any] | None]
 """Caller id, audio and metadata."""
+
+
+class EnrollmentCheck(BaseModel):
+    """Whether audio can be enrolled, and what to do next.
+
+    ready: whether `enroll_caller` takes it.
+    more_audio_s: seconds of audio that are missing until it may, 0 where there are enough.
+    more_speech_s: seconds of speech (audio without its pauses) that are missing until more would not make a
+        better sample; 0 or more, also where it is ready.
+    quality: what was measured. advice: sentences that say what to do, the gravest first; also where it is
+        ready and could be better.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    ready: bool
+    more_audio_s: float
+    more_speech_s: float
+    quality: AudioQuality
+    advice: tuple[str, ...] = ()
 
 
 class CheckedSample(NamedTuple):
@@ -66,6 +88,10 @@ class Enrolment:
         self._rate = sample_rate
         self._encoding: Encoding = encoding
         self._channel = channel
+
+    def check(self, audio_buffer: AudioBuffer) -> EnrollmentCheck:
+        """Whether the audio is long and good enough to enrol, and what to do where it is not."""
+        return self._check(as_pcm(audio_buffer, self._rate, encoding=self._encoding, channel=self._channel))
 
     def enroll(self, sample: Sample) -> Voiceprint:
         """Store the voiceprint of one sample, and return it."""
@@ -118,8 +144,27 @@ class Enrolment:
             ) from None
         caller_id, metadata = check_caller_id(caller_id), check_metadata(metadata)
         audio = as_pcm(audio_buffer, self._rate, encoding=self._encoding, channel=self._channel)
-        quality = self._embedder.check_enrollable(audio, self._rate)
-        return CheckedSample(caller_id, audio, metadata, self._embedder.versions(quality))
+        check = self._check(audio)
+        if check.more_audio_s:
+            raise AudioQualityError(check.advice[0], check.quality)
+        self._embedder.check_quality(check.quality)
+        return CheckedSample(caller_id, audio, metadata, self._embedder.versions(check.quality))
+
+    def _check(self, audio: NDArray[Any]) -> EnrollmentCheck:
+        quality = assess(audio, sample_rate=self._rate)
+        needed = self._config.enrollment_duration
+        missing = max(needed - quality.duration_s, 0.0)
+        short = (
+            f"Enrolment needs {needed:g} s of audio, and this is {quality.duration_s:.2f} s: record "
+            f"{max(missing, 0.1):.1f} s more, or set VOICE_ENROLLMENT_DURATION."
+        )
+        return EnrollmentCheck(
+            ready=not missing and quality.score >= self._config.min_audio_quality,
+            more_audio_s=missing,
+            more_speech_s=more_speech_s(quality),
+            quality=quality,
+            advice=(short, *quality.advice) if missing else quality.advice,
+        )
 
     def _voiceprint(
         self, sample: CheckedSample, embedding: Embedding, simulated: Embedding | None

@@ -14,7 +14,7 @@ from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Encoding, as_pcm, warn_if
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.embedding import Embedder
 from voiceprint.encoder import Encoder, default_encoder
-from voiceprint.enrolment import Enrolment, Sample
+from voiceprint.enrolment import EnrollmentCheck, Enrolment, Sample
 from voiceprint.errors import InvalidArgumentError, VoiceprintError
 from voiceprint.gallery import Gallery
 from voiceprint.matching import Matcher, Rule, check_candidates, check_count, check_threshold
@@ -155,6 +155,18 @@ class OpusAgentVoiceRecognizer:
         of them: `samples` may be a generator that loads one file after the other.
         """
         return self._enrolment(sample_rate, encoding, channel).enroll_many(samples)
+
+    def check_enrollment(
+        self,
+        audio_buffer: AudioBuffer,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
+    ) -> EnrollmentCheck:
+        """Whether `enroll_caller` would take this audio, and what to do next: how much is missing, what is
+        poor. Nothing is stored, and nothing embedded."""
+        return self._enrolment(sample_rate, encoding, channel).check(audio_buffer)
 
     # Identification
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -27,7 +28,8 @@ TARGET_DBFS: Final = -30.0
 LEAST_POWER: Final = 1e-30
 """Mean square below which nothing was ever recorded."""
 
-_BLOCK: Final = 2048 * WINDOW  # samples that are looked at together, a minute: an hour would fill the memory
+BLOCK: Final = 2048 * WINDOW
+"""Samples that are looked at together, a minute: an hour would fill the memory."""
 _INT16_MAX: Final = 32767
 _AVERAGED: Final = 8  # windows that the moving average looks at
 _DILATION: Final = 7  # windows that a voiced one spreads to: three to each side and itself
@@ -41,7 +43,7 @@ AFTER: Final = _AVERAGED // 2 + _DILATION // 2
 def volume_gain(audio: Samples) -> np.float32:
     """What float32[n] is multiplied by to lie at -30 dBFS RMS; 1 if it is louder, or digital silence."""
     # In blocks, as the squares of an hour in float64 would take 460 MB.
-    energy = sum(float(np.square(block, dtype=np.float64).sum()) for block in blocks(audio, _BLOCK))
+    energy = sum(float(np.square(block, dtype=np.float64).sum()) for block in blocks(audio, BLOCK))
     return gain_of(energy, len(audio))
 
 
@@ -90,8 +92,8 @@ class Detector:
         flags = np.zeros(count, dtype=np.bool_)
         factor = np.float32(_INT16_MAX) * gain
         step = 2 * WINDOW
-        for first in range(0, count, _BLOCK // WINDOW):
-            block = audio[first * WINDOW : min(count, first + _BLOCK // WINDOW) * WINDOW]
+        for first in range(0, count, BLOCK // WINDOW):
+            block = audio[first * WINDOW : min(count, first + BLOCK // WINDOW) * WINDOW]
             # Clipped, where Resemblyzer lets the cast wrap around: it only matters for peaks 30 dB over RMS.
             pcm = np.clip(np.rint(block * factor), -32768, _INT16_MAX).astype("<i2").tobytes()
             for window, start in enumerate(range(0, len(pcm), step), first):
@@ -157,3 +159,33 @@ def _running_sum(flags: npt.NDArray[np.bool_], before: int, after: int) -> npt.N
     total = np.concatenate(([0], np.cumsum(np.pad(flags, (before, after)), dtype=np.int64)))
     width = before + after + 1
     return np.asarray(total[width:] - total[:-width], dtype=np.int64)
+
+
+class KeptSpeech:
+    """What is kept of audio, float32[n]; all of it where nothing is.
+
+    kept: bool[windows], as of `speech_windows`.
+    """
+
+    def __init__(self, audio: Samples, kept: npt.NDArray[np.bool_]) -> None:
+        self._audio, self._kept = audio, kept
+        self._blocks: list[npt.NDArray[np.float32]] | None = None
+        self._length = int(kept.sum()) * WINDOW or len(audio)
+        if isinstance(audio, np.ndarray):  # short: once is enough
+            self._blocks = [*self.blocks()]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
+        """The samples in blocks of a minute at most, any number of times."""
+        if self._blocks is not None:
+            yield from self._blocks
+        elif not self._kept.any():
+            yield from blocks(self._audio, BLOCK)
+        else:
+            for first in range(0, len(self._kept), BLOCK // WINDOW):
+                part = self._kept[first : first + BLOCK // WINDOW]
+                if part.any():
+                    block = self._audio[first * WINDOW : (first + len(part)) * WINDOW]
+                    yield block.reshape(-1, WINDOW)[part].reshape(-1)

@@ -29,6 +29,7 @@ def quality(
     minimum = VoiceFingerprintConfig().min_audio_quality
     results: list[dict[str, Any]] = []
     rows: list[tuple[object, ...]] = []
+    advice: list[tuple[object, ...]] = []
     for path in files:
         try:
             audio, sample_rate = read(path, encoding, rate, channel)
@@ -49,10 +50,14 @@ def quality(
             f"{measured.bandwidth_hz / 1000:.1f} kHz",
         )
         rows.append((path, *figures, "good" if accepted else "poor", ", ".join(measured.feedback)))
+        advice += [(path, sentence) for sentence in measured.advice]
     if as_json:
         print_json(results)
     else:
         table("File", *_FIGURES, "Verdict", "Feedback", rows=rows, right=_FIGURES)
+        if advice:
+            say("")
+            table("File", "What to do", rows=advice)
     if not all(result["accepted"] for result in results):
         raise typer.Exit(1)
 

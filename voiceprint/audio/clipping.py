@@ -1,0 +1,100 @@
+"""How much of speech is cut off: flat tops, and tops on which samples crowd as in no voice."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from voiceprint.audio.factors import factor
+from voiceprint.audio.mono import Samples, blocks
+from voiceprint.audio.vad import BLOCK, KeptSpeech
+
+_FLAT: Final = 0.985  # samples over this share of the extreme belong to a flat top, if their neighbours do
+_NEAR_TOP: Final = 0.7
+_CROWDING: Final = ((0.38, 0.0), (0.58, 1.0))
+
+
+def flat_tops(audio: Samples, rate: int) -> float:
+    """The share of samples in runs that stay at the positive or the negative extreme, at any level, 0..1.
+
+    Runs of three at 16 kHz: a peak of unclipped speech is seldom as wide. At 8 kHz, two last as long.
+    """
+    width = 3 if rate >= 12000 else 2
+    extremes = [(float(block.min()), float(block.max())) for block in blocks(audio, BLOCK)]
+    lowest, highest = min(low for low, _ in extremes), max(high for _, high in extremes)
+    flat = 0
+    for start in range(0, len(audio), BLOCK):
+        # With neighbours: a run may lie over the border of two blocks.
+        before = min(start, width - 1)
+        block = audio[start - before : start + BLOCK + width - 1]
+        for at_top, is_there in (
+            (block >= _FLAT * highest, highest > 0.0),
+            (block <= _FLAT * lowest, lowest < 0.0),
+        ):
+            if is_there:
+                flat += int(_in_runs(at_top, width)[before : before + BLOCK].sum())
+    return flat / len(audio)
+
+
+def _in_runs(flags: npt.NDArray[np.bool_], width: int) -> npt.NDArray[np.bool_]:
+    """Which flags are set in a run of at least `width`."""
+    padded: npt.NDArray[np.bool_] = np.pad(flags, width)
+    starts = padded[: len(padded) - width + 1].copy()
+    for shift in range(1, width):
+        starts &= padded[shift : shift + len(starts)]
+    inside: npt.NDArray[np.bool_] = starts.copy()
+    for shift in range(1, width):
+        inside[shift:] |= starts[: len(starts) - shift]
+    return inside[width : width + len(flags)]
+
+
+def crowded_tops(speech: KeptSpeech) -> float:
+    """The share of samples near the extreme, as far as they crowd there as in no natural voice, 0..1.
+
+    Filters and resampling after clipping make the flat tops wavy, but leave the samples crowded
+    there: of those over half of the near-top level, 10 to 30 % are near the top in speech, and 40 to
+    80 % in speech that was clipped hard. The top is a percentile, as ripples rise over the flat top.
+    """
+    top = _percentile_of_sizes(speech, 99.5)
+    near = half = 0
+    for block in speech.blocks():
+        size = np.abs(block)
+        near += int((size > _NEAR_TOP * top).sum())
+        half += int((size > _NEAR_TOP / 2 * top).sum())
+    share = near / len(speech)
+    return share * factor(share / max(half / len(speech), 1e-9), _CROWDING)
+
+
+def _percentile_of_sizes(speech: KeptSpeech, percent: float) -> float:
+    """That of the magnitudes, between two of them by linear interpolation."""
+    place = percent / 100.0 * (len(speech) - 1)
+    below = math.floor(place)
+    places = [below, min(below + 1, len(speech) - 1)]
+    if len(speech) > BLOCK:
+        low, high = (_nth_size(speech, n) for n in places)
+    else:  # sorting is quicker
+        size = np.abs(np.concatenate([*speech.blocks()]))
+        low, high = map(float, np.partition(size, places)[places])
+    return low + (high - low) * (place - below)
+
+
+def _nth_size(speech: KeptSpeech, n: int) -> float:
+    """The n-th smallest magnitude, without a copy of all: by the first half of its bits, then the second.
+
+    The bits of positive floats, read as integers, are in the order of the floats (IEEE 754).
+    """
+    first = np.zeros(1 << 16, dtype=np.int64)
+    for block in speech.blocks():
+        first += np.bincount(np.abs(block).view(np.uint32) >> 16, minlength=1 << 16)
+    before = np.cumsum(first)
+    upper = int(np.searchsorted(before, n, side="right"))
+    second = np.zeros(1 << 16, dtype=np.int64)
+    for block in speech.blocks():
+        bits = np.abs(block).view(np.uint32)
+        second += np.bincount(bits[bits >> 16 == upper] & 0xFFFF, minlength=1 << 16)
+    rest = n - int(before[upper] - first[upper])
+    lower = int(np.searchsorted(np.cumsum(second), rest, side="right"))
+    return float(np.array(upper << 16 | lower, dtype=np.uint32).view(np.float32))
