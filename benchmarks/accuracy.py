@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from accuracy_pieces import DURATIONS_S, HEARD, QUALITY, SPOILT, all_pieces
 from accuracy_plots import draw
+from accuracy_probability import probability
 from accuracy_rates import PAIRS, ratios, targets
 from fit_gallery_model import PIECE_S
 from numpy.typing import NDArray
@@ -67,6 +68,7 @@ def main() -> int:
         "pairs": conditions(fitted),
         "durations": durations(fitted),
         "quality": quality(fitted),
+        "probability": probability(fitted),
         "targets": targets(pieces, HALVINGS),
     }
     print("\nGenerated galleries")

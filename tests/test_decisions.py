@@ -18,7 +18,7 @@ from voiceprint import (
 )
 from voiceprint.audio.conditions import Condition
 from voiceprint.models import Match
-from voiceprint.scoring import default_backend
+from voiceprint.scoring import default_backend, probabilities
 
 ENROLLED = ("amara", "bruno", "carlo", "dario", "elena")
 STRANGER = "hakan"
@@ -123,6 +123,74 @@ def test_a_threshold_that_is_given_goes_before_the_target(gallery: MemoryStorage
     recognizer = over(gallery, target_fpir=1e-12)
     assert not recognizer.identify(voices["amara"][2])[0].accepted
     assert recognizer.identify(voices["amara"][2], threshold=0.75)[0].accepted
+
+
+def test_similarity_is_the_probability_only_where_one_asked_for_it(
+    gallery: MemoryStorage, voices: Voices
+) -> None:
+    cosine, calibrated = over(gallery), over(gallery, calibrated_similarity=True)
+    for audio in (voices["amara"][2], voices[STRANGER][0]):
+        plain, asked = cosine.identify(audio, k=5), calibrated.identify(audio, k=5)
+        assert [match.caller_id for match in asked] == [match.caller_id for match in plain]
+        probe = cosine.get_embedding(audio)
+        for one, other in zip(plain, asked, strict=True):
+            caller = cosine.get_caller(one.caller_id)
+            assert caller is not None
+            best = max(float(probe @ voiceprint.embedding) for voiceprint in caller.voiceprints)
+            assert one.similarity == pytest.approx(best, abs=1e-6)
+            assert other.similarity == other.probability == one.probability
+            assert other.accepted == (other.probability >= 0.75)
+        ratios = [match.llr for match in plain]
+        expected = probabilities(ratios, len(ENROLLED))  # all five were ranked
+        assert [match.probability for match in plain] == pytest.approx(expected.tolist())
+    similarity = calibrated.match_caller(voices["amara"][2])[1]
+    assert similarity == calibrated.identify(voices["amara"][2])[0].probability > 0.75
+    assert calibrated.match_caller(voices[STRANGER][0]) is None
+
+
+def test_a_verification_is_calibrated_where_one_asked_for_it(gallery: MemoryStorage, voices: Voices) -> None:
+    cosine, calibrated = over(gallery), over(gallery, calibrated_similarity=True)
+    for audio, accepted in ((voices["amara"][2], True), (voices[STRANGER][0], False)):
+        plain, asked = (one.verify_caller("amara", audio) for one in (cosine, calibrated))
+        assert plain.llr == asked.llr
+        assert asked.similarity == asked.probability == pytest.approx(1 / (1 + np.exp(-asked.llr)))
+        assert plain.similarity != plain.probability == asked.probability
+        assert asked.accepted == accepted
+
+
+def test_a_stream_decides_by_the_probability_where_one_asked_for_it(
+    gallery: MemoryStorage, voices: Voices
+) -> None:
+    recognizer = over(gallery, calibrated_similarity=True)
+    for name, audio in (("amara", voices["amara"][2]), (None, voices[STRANGER][0])):
+        decided = None
+        with recognizer.stream() as session:
+            for start in range(0, len(audio), 1600):
+                session.feed(audio[start : start + 1600])
+                answer = session.result()
+                decided = decided or (answer if answer.decided else None)
+            end = session.finish()
+        assert end.similarity == pytest.approx(recognizer.identify(audio, k=1)[0].probability, rel=1e-3)
+        assert (end.caller_id if end.accepted else None) == name
+        if name is not None:
+            assert decided is not None
+            assert decided.similarity == decided.matches[0].probability
+            assert decided.caller_id == name
+
+
+def test_what_needs_calibrated_scores_says_so_where_there_are_none(voices: Voices) -> None:
+    for setting in ({"calibrated_similarity": True}, {"target_fpir": 0.01}):
+        recognizer = OpusAgentVoiceRecognizer(
+            MemoryStorage(), encoder=BandEncoder(), config=VoiceFingerprintConfig(**setting)
+        )
+        recognizer.enroll_caller("amara", voices["amara"][0])
+        variable = "VOICE_" + next(iter(setting)).upper()
+        with pytest.raises(ConfigurationError, match=variable):
+            recognizer.identify(voices["amara"][1])
+    recognizer.config.target_fpir = None
+    recognizer.config.calibrated_similarity = True
+    with pytest.raises(ConfigurationError, match="VOICE_CALIBRATED_SIMILARITY"):
+        recognizer.verify_caller("amara", voices["amara"][1])
 
 
 @pytest.mark.parametrize(("accepted", "fpir", "verdict"), [

@@ -15,9 +15,9 @@ from voiceprint.errors import (
     StorageUnavailableError,
 )
 from voiceprint.gallery import Gallery
-from voiceprint.models import Caller, Match, Voiceprint
+from voiceprint.models import Caller, Match, Verification, Voiceprint
 from voiceprint.ranking import Probe, Scored, rank
-from voiceprint.scoring import backend_for
+from voiceprint.scoring import backend_for, probabilities
 from voiceprint.validation import check_caller_id, shown
 
 if TYPE_CHECKING:
@@ -34,10 +34,21 @@ _SHORTLIST = 8
 
 
 class Rule(NamedTuple):
-    """What is accepted: a similarity from `threshold` on, or an expected FPIR up to the target."""
+    """What is accepted: a similarity from `threshold` on, or an expected FPIR up to the target.
+
+    calibrated: whether similarities are probabilities, and not cosines.
+    """
 
     threshold: float
     target_fpir: float | None = None
+    calibrated: bool = False
+
+    @property
+    def needs_calibration(self) -> str | None:
+        """The setting for which there must be calibrated scores, if one is."""
+        if self.target_fpir is not None:
+            return "VOICE_TARGET_FPIR"
+        return "VOICE_CALIBRATED_SIMILARITY" if self.calibrated else None
 
     def accepts(self, similarity: float, fpir: float | None) -> bool:
         """Whether a caller of this similarity and expected false-positive identification rate is."""
@@ -68,32 +79,35 @@ class Matcher:
     def nearest(self, probe: Probe, k: int, rule: Rule, callers: list[Caller] | None) -> list[Match]:
         """The k best of these callers, of all if None; accepted are those that the rule accepts."""
         backend = self._backend(probe)
-        if rule.target_fpir is not None and backend is None:
-            raise ConfigurationError(
-                f"VOICE_TARGET_FPIR needs calibrated scores, and there are none for the embeddings of "
-                f"{self._space!r}: run `voiceprint calibrate`, or unset it."
-            )
+        if backend is None:
+            self._check_uncalibrated(rule)
         gallery = self._gallery()
         # One more, for the margin of the last.
         ranked = self._ranked(gallery, backend, probe, k + 1, callers)
+        likely = np.zeros(0)
         count, standing = 0, None
         if backend is not None and ranked:
             count = len(callers) if callers is not None else gallery.callers(self._storage)
             standing = gallery.standing(self._storage, backend, probe.best)
+            # Callers who were not even proposed are too unlikely to add anything.
+            ratios = [scored.llr for scored in ranked]
+            likely = probabilities(ratios, max(count, len(ratios)))
         matches = []
         for place, scored in enumerate(ranked[:k]):
-            rate = None
+            rate = probability = None
             if backend is not None and scored.llr is not None:
-                rate = backend.fpir(scored.llr, count, standing)
+                rate, probability = backend.fpir(scored.llr, count, standing), float(likely[place])
+            similarity = _similarity(scored, probability, rule)
             matches.append(
                 Match(
                     caller_id=scored.voiceprint.caller_id,
-                    similarity=scored.similarity,
+                    similarity=similarity,
                     metadata=scored.voiceprint.metadata,
                     voiceprint_id=cast(int, scored.voiceprint.id),  # every stored print has one
-                    accepted=rule.accepts(scored.similarity, rate),
+                    accepted=rule.accepts(similarity, rate),
                     llr=scored.llr,
                     fpir=rate,
+                    probability=probability,
                     margin=_margin(ranked, place),
                 )
             )
@@ -108,7 +122,7 @@ class Matcher:
         callers: list[Caller] | None,
     ) -> list[Scored]:
         if callers is not None:
-            return rank(probe, [one for caller in callers for one in self._prints(caller)], backend)[:k]
+            return rank(probe, [one for caller in callers for one in self._prints(caller)], backend)
         if backend is None:
             return gallery.best(self._storage, probe.plain, k)
         # Nearest by cosine, so that whoever reaches a threshold of it is there; and by what the ratio weighs.
@@ -117,11 +131,31 @@ class Matcher:
         by_ratio = [one.voiceprint.caller_id for one in rank(probe, proposed, backend)]
         by_cosine = [one.voiceprint.caller_id for one in rank(probe, proposed)]
         shortlist = self.enrolled(dict.fromkeys(by_ratio[: max(k, _SHORTLIST)] + by_cosine[:k]))
-        return rank(probe, [one for caller in shortlist for one in self._prints(caller)], backend)[:k]
+        return rank(probe, [one for caller in shortlist for one in self._prints(caller)], backend)
 
-    def ratio(self, probe: Probe, prints: list[Voiceprint]) -> Scored:
-        """The similarity and log-likelihood ratio of one caller's voiceprints."""
-        return rank(probe, prints, self._backend(probe))[0]
+    def verified(self, probe: Probe, prints: list[Voiceprint], rule: Rule) -> Verification:
+        """Whether the probe is of the caller of these voiceprints, by the threshold of the rule."""
+        backend = self._backend(probe)
+        if backend is None:
+            self._check_uncalibrated(rule)
+        (scored,) = rank(probe, prints, backend)
+        probability = None if scored.llr is None else float(probabilities([scored.llr], 1)[0])
+        similarity = _similarity(scored, probability, rule)
+        return Verification(
+            caller_id=scored.voiceprint.caller_id,
+            accepted=similarity >= rule.threshold,
+            similarity=similarity,
+            threshold=rule.threshold,
+            llr=scored.llr,
+            probability=probability,
+        )
+
+    def _check_uncalibrated(self, rule: Rule) -> None:
+        if rule.needs_calibration is not None:
+            raise ConfigurationError(
+                f"{rule.needs_calibration} needs calibrated scores, and there are none for the embeddings of "
+                f"{self._space!r}: run `voiceprint calibrate`, or unset it."
+            )
 
     def _backend(self, probe: Probe) -> Backend | None:
         backend = backend_for(self._space, self._calibration)
@@ -152,6 +186,11 @@ class Matcher:
     def _prints(self, caller: Caller) -> list[Voiceprint]:
         # Embeddings of different encoders are never compared.
         return [print_ for print_ in caller.voiceprints if print_.encoder == self._space]
+
+
+def _similarity(scored: Scored, probability: float | None, rule: Rule) -> float:
+    """What goes by that name by the rule."""
+    return probability if rule.calibrated and probability is not None else scored.similarity
 
 
 def _margin(ranked: list[Scored], place: int) -> float | None:

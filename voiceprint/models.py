@@ -196,14 +196,17 @@ Verdict = Literal["accepted", "rejected", "inconclusive"]
 class Match(_Answer):
     """One caller that a probe resembles.
 
-    similarity: cosine with the best of the caller's voiceprints, -1 to 1.
-    accepted: whether it reaches what the search was made with, a threshold of the cosine or a target FPIR.
+    similarity: cosine with the best of the caller's voiceprints, -1 to 1; with `calibrated_similarity` set,
+        the probability.
+    accepted: whether it reaches what the search was made with, a threshold of similarity or a target FPIR.
     voiceprint_id: the print that was the best.
     llr: calibrated natural log-likelihood ratio: how much likelier the audio is if this caller spoke than if
         a stranger did, of all the caller's voiceprints; 0 favours neither. Matches are ranked by it. None
         where there is no calibration for the encoder's embeddings; they are then ranked by similarity.
     fpir: expected false-positive identification rate, 0 to 1, were this llr the threshold: the share of
         strangers' calls in which some caller of a gallery of this size reaches it. None without llr.
+    probability: that this caller spoke, 0 to 1, if half of the calls are of strangers and all callers who
+        were searched call as often as each other (`voiceprint.scoring.probabilities`). None without llr.
     margin: llr over that of the next best caller (of similarity where there is no llr); for others than the
         best, how far they are behind it, below 0. None when there is nobody else.
     verdict: "accepted"; "rejected" where half of all strangers would reach as much (or fpir is not known);
@@ -217,6 +220,7 @@ class Match(_Answer):
     accepted: bool
     llr: float | None = None
     fpir: float | None = None
+    probability: float | None = None
     margin: float | None = None
 
     @computed_field  # type: ignore[prop-decorator]
@@ -256,7 +260,10 @@ class StreamResult(_Answer):
 class Verification(_Answer):
     """Whether a probe is the caller that it is claimed to be: `similarity` >= `threshold`.
 
+    similarity: cosine, or with `calibrated_similarity` set, `probability`.
     llr: calibrated natural log-likelihood ratio, as in `Match`; None without a calibration.
+    probability: that it is this caller and not a stranger, 0 to 1, if both are as likely beforehand; None
+        without llr.
     """
 
     caller_id: str
@@ -264,6 +271,7 @@ class Verification(_Answer):
     similarity: float
     threshold: float
     llr: float | None = None
+    probability: float | None = None
 
 
 class Finding(_Answer):

@@ -180,7 +180,8 @@ class OpusAgentVoiceRecognizer:
     ) -> tuple[str, float, dict[str, Any]] | None:
         """Who is calling: (caller_id, similarity, metadata), or None for nobody who is enrolled.
 
-        similarity: cosine, at least `similarity_threshold`; with `target_fpir` set, that decides instead. Of
+        similarity: cosine, at least `similarity_threshold`; with `target_fpir` set, that decides instead.
+        With `calibrated_similarity` set it is not the cosine but the probability that it is this caller. Of
         several who are accepted it is the most likely. A match moves the caller's `last_seen`. The audio
         needs 1 s of speech and `min_audio_quality`. None, without a look at the audio, when fingerprinting
         is disabled.
@@ -205,9 +206,9 @@ class OpusAgentVoiceRecognizer:
     ) -> list[Match]:
         """The k most likely callers, the best first (see `Match.llr`); fewer where fewer are enrolled.
 
-        threshold: cosine from which a match counts as accepted, 0 to 1; None takes what is configured, the
-        target FPIR if there is one. candidates: search among these caller ids only, such as those behind a
-        phone number; ids that are not enrolled are passed over. Empty when fingerprinting is disabled.
+        threshold: similarity from which a match counts as accepted, 0 to 1; None takes what is configured,
+        the target FPIR if there is one. candidates: search among these caller ids only, such as those behind
+        a phone number; ids that are not enrolled are passed over. Empty when fingerprinting is disabled.
         """
         if not self.config.fingerprinting_enabled:
             return []
@@ -234,18 +235,11 @@ class OpusAgentVoiceRecognizer:
         self._embedder.check_enabled()
         prints = self._matcher.prints(caller_id)
         audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-        best = self._matcher.ratio(self._embedder.probe(audio, sample_rate), prints)
-        threshold = self.config.similarity_threshold
-        accepted = best.similarity >= threshold
-        if accepted:
+        rule = self._rule(self.config.similarity_threshold)
+        verification = self._matcher.verified(self._embedder.probe(audio, sample_rate), prints, rule)
+        if verification.accepted:
             self._matcher.touch(caller_id)
-        return Verification(
-            caller_id=caller_id,
-            accepted=accepted,
-            similarity=best.similarity,
-            threshold=threshold,
-            llr=best.llr,
-        )
+        return verification
 
     def stream(
         self,
@@ -424,6 +418,7 @@ class OpusAgentVoiceRecognizer:
         return self._gallery
 
     def _rule(self, threshold: float | None) -> Rule:
+        calibrated = self.config.calibrated_similarity
         if threshold is not None:
-            return Rule(check_threshold(threshold))
-        return Rule(self.config.similarity_threshold, self.config.target_fpir)
+            return Rule(check_threshold(threshold), calibrated=calibrated)
+        return Rule(self.config.similarity_threshold, self.config.target_fpir, calibrated)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from voiceprint.scoring.backend import Backend, Calibration, Prepared, backend_for, default_backend
 from voiceprint.scoring.plda import Plda, fit_plda
+from voiceprint.scoring.posterior import probabilities
 from voiceprint.scoring.tail import ImpostorTail, Standing, fit_tail, standing
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
     "fit_backend",
     "fit_plda",
     "fit_tail",
+    "probabilities",
     "recalibrate",
     "standing",
 ]

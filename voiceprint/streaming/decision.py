@@ -7,10 +7,10 @@ A running answer is seen with every piece of speech that was embedded: after 1.6
   over the next caller;
 - for nobody, when two answers in a row, after 6 s of speech, lie more than 0.05 under the threshold;
 
-or, where a target FPIR decides,
+or, where a target FPIR decides, or similarities are probabilities,
 
-- for a caller, when two answers in a row name the same one with half of that rate, and a log-likelihood
-  ratio of 2 over the next caller;
+- for a caller, when two answers in a row name the same one with half of that rate, or half of the doubt that
+  the threshold leaves, and a log-likelihood ratio of 2 over the next caller;
 - for nobody, when two answers in a row, after 6 s of speech, are such as half of all strangers reach;
 
 and only while the audio is good enough for `identify`. An answer in between is left to the end of the call.
@@ -30,7 +30,7 @@ from voiceprint.models import Match
 
 ACCEPT_MARGIN: Final = 0.02  # cosine over the threshold
 ACCEPT_GAP: Final = 0.05  # cosine over the next caller
-ACCEPT_SHARE: Final = 0.5  # of the target FPIR
+ACCEPT_SHARE: Final = 0.5  # of the target FPIR, or of the doubt 1 - threshold
 ACCEPT_RATIO: Final = 2.0  # log-likelihood ratio over the next caller
 ACCEPT_TIMES: Final = 2  # answers in a row
 REJECT_MARGIN: Final = 0.05  # cosine under the threshold
@@ -65,11 +65,14 @@ class Decision:
         if rule.target_fpir is not None:
             sure = best.fpir is not None and best.fpir <= rule.target_fpir * ACCEPT_SHARE
             return sure and (best.margin is None or best.margin >= ACCEPT_RATIO)
+        if rule.calibrated:
+            sure = 1.0 - best.similarity <= (1.0 - rule.threshold) * ACCEPT_SHARE
+            return sure and (best.margin is None or best.margin >= ACCEPT_RATIO)
         gap = best.similarity - others[0].similarity if others else 2.0
         return best.similarity >= rule.threshold + ACCEPT_MARGIN and gap >= ACCEPT_GAP
 
     @staticmethod
     def _hopeless(best: Match, rule: Rule) -> bool:
-        if rule.target_fpir is not None:
+        if rule.target_fpir is not None or rule.calibrated:
             return best.verdict == "rejected"
         return best.similarity < rule.threshold - REJECT_MARGIN
