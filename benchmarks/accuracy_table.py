@@ -73,6 +73,17 @@ def targets(figures: Figures) -> str:
     return markdown(heads, rows, 3)
 
 
+def probability(figures: Figures) -> str:
+    """What the threshold of the probability does."""
+    rows = [
+        [LINES[row["enrolment"]], LINES[row["probe"]], *(percent(row[name]) for name in ("fpir", "fnir"))]
+        + [percent(row["right_of_named"])]
+        for row in figures["probability"]["pairs"]
+    ]
+    heads = ("Enrolled", "Probe", "Strangers named", "Callers missed", "Names that are right")
+    return markdown(heads, rows, 2)
+
+
 def galleries(figures: Figures) -> str:
     """How often the right caller is first, by the size of the gallery."""
     names = [name for name in figures["candidates"][0] if name != "callers"]
@@ -89,6 +100,7 @@ TABLES: dict[str, Callable[[Figures], str]] = {
     "accuracy-durations": durations,
     "accuracy-quality": quality,
     "accuracy-targets": targets,
+    "accuracy-probability": probability,
     "accuracy-galleries": galleries,
 }
 

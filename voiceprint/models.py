@@ -236,7 +236,7 @@ class StreamResult(_Answer):
     """What is known of the caller of a call that is being heard, see `CallStream.result`.
 
     caller_id: whom the voice resembles most; None before there is enough speech, or with nobody enrolled.
-    similarity: cosine with that caller, None without one; metadata: of that caller.
+    similarity: with that caller, as in `Match`; None without one. metadata: of that caller.
     accepted: whether the similarity reaches the threshold, of speech that is long and good enough.
     decided: whether this is safe to act upon: `accepted` says whether it is this caller, or nobody known.
     final: whether the call has ended, and this is the answer for all of it.
