@@ -75,9 +75,9 @@ def targets(figures: Figures) -> str:
 
 def probability(figures: Figures) -> str:
     """What the threshold of the probability does."""
+    rates = ("fpir", "fnir", "right_of_named")
     rows = [
-        [LINES[row["enrolment"]], LINES[row["probe"]], *(percent(row[name]) for name in ("fpir", "fnir"))]
-        + [percent(row["right_of_named"])]
+        [LINES[row["enrolment"]], LINES[row["probe"]], *(percent(row[name]) for name in rates)]
         for row in figures["probability"]["pairs"]
     ]
     heads = ("Enrolled", "Probe", "Strangers named", "Callers missed", "Names that are right")
