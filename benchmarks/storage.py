@@ -3,8 +3,8 @@
     python benchmarks/storage.py [--rows 100000] [--folder FOLDER]
 
 SQLite: a bulk import, a scan with its memory, single durable saves against a bare insert of the same
-bytes, and a look-up in a large store against one in a small store. JSON: a save against json.load and
-json.dump of the whole.
+bytes, and a look-up in a large store against one in a small store; all of it again where each voiceprint
+has a print for simulated lines. JSON: a save against json.load and json.dump of the whole.
 """
 
 from __future__ import annotations
@@ -63,7 +63,11 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        figures = {"sqlite": sqlite(Path(folder), arguments.rows), "json": json_file(Path(folder))}
+        figures = {"sqlite": sqlite(Path(folder), arguments.rows)}
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        figures["sqlite_simulated"] = sqlite(Path(folder), arguments.rows, simulated=True)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        figures["json"] = json_file(Path(folder))
     for store, rows in figures.items():
         print(f"\n{store}")
         for name, value in rows.items():
@@ -72,18 +76,19 @@ def main() -> int:
     return 0
 
 
-def sqlite(folder: Path, rows: int) -> dict[str, Any]:
-    """The figures of SQLite."""
+def sqlite(folder: Path, rows: int, *, simulated: bool = False) -> dict[str, Any]:
+    """The figures of SQLite; simulated: with a print for simulated lines beside each."""
     figures: dict[str, Any] = {"rows": rows}
     small, large = folder / "small.db", folder / "large.db"
     with SQLiteStorage(small) as storage:
-        fill(storage, SMALL)
+        fill(storage, SMALL, simulated)
     with SQLiteStorage(large) as storage:
-        seconds = fill(storage, rows)
+        seconds = fill(storage, rows, simulated)
         figures["save_many_per_s"] = round(rows / seconds)
         list(storage.scan())
         seconds = timed(lambda: sum(len(ids) for ids, _ in storage.scan()))
         figures["scan_per_s"] = round(rows / seconds)
+    figures["bytes_each"] = round(large.stat().st_size / rows)  # closed, so that all is in this file
     count, growth = scan_memory(large, rows)
     figures["scan_growth_mb"] = {"voiceprints": count, "from_30_to_100_percent": growth}
     with SQLiteStorage(small) as one, SQLiteStorage(large) as other:
@@ -98,24 +103,29 @@ def sqlite(folder: Path, rows: int) -> dict[str, Any]:
     figures["get_us"] = {str(SMALL): spread(times[0]), str(rows): spread(times[1])}
     figures["get_ratio"] = round(float(np.median(times[1]) / np.median(times[0])), 2)
     with SQLiteStorage(folder / "saves.db") as storage:
-        times = interleaved([saver(storage), inserter(folder / "bare.db")], SINGLE)
+        given = prints(0, SINGLE, simulated)
+        times = interleaved([saver(storage, given), inserter(folder / "bare.db", given)], SINGLE)
     figures["save_us"], figures["bare_insert_us"] = spread(times[0]), spread(times[1])
     figures["save_ratio"] = round(float(np.median(times[0]) / np.median(times[1])), 2)
     return figures
 
 
-def fill(storage: Storage, rows: int) -> float:
+def fill(storage: Storage, rows: int, simulated: bool) -> float:
     """Save so many voiceprints of as many callers, 20,000 a batch; gives the seconds that saving took."""
     seconds = 0.0
     for start in range(0, rows, 20_000):
-        batch = prints(start, min(20_000, rows - start))
+        batch = prints(start, min(20_000, rows - start), simulated)
         seconds += timed(lambda batch=batch: storage.save_many(batch))
     return seconds
 
 
-def prints(start: int, count: int) -> list[Voiceprint]:
+def prints(start: int, count: int, simulated: bool = False) -> list[Voiceprint]:
     """Made-up voiceprints of the callers `start` and on."""
-    return [Voiceprint(f"caller {start + n:08}", vector) for n, vector in enumerate(vectors(count, start))]
+    first = vectors(count, start)
+    second = vectors(count, 2**32 + start) if simulated else [None] * count
+    return [
+        Voiceprint(f"caller {start + n:08}", vector, simulated=second[n]) for n, vector in enumerate(first)
+    ]
 
 
 def vectors(count: int, seed: int = SEED) -> NDArray[np.float32]:
@@ -129,21 +139,29 @@ def getter(storage: Storage, rows: int, chance: np.random.Generator) -> Callable
     return lambda _: storage.get(f"caller {chance.integers(rows):08}")
 
 
-def saver(storage: Storage) -> Callable[[int], object]:
+def saver(storage: Storage, given: list[Voiceprint]) -> Callable[[int], object]:
     """Saves a new caller."""
-    given = prints(0, SINGLE)
     return lambda n: storage.save(given[n])
 
 
-def inserter(path: Path) -> Callable[[int], object]:
+def inserter(path: Path, given: list[Voiceprint]) -> Callable[[int], object]:
     """Inserts the same bytes into a table of one database, as durably."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, caller TEXT, e BLOB, m TEXT, c TEXT, l TEXT)")
-    blobs = [vector.tobytes() for vector in vectors(SINGLE)]
-    statement = "INSERT INTO t (caller, e, m, c, l) VALUES (?, ?, ?, ?, ?)"
-    return lambda n: connection.execute(statement, (f"caller {n:08}", blobs[n], "{}", TIME, TIME))
+    connection.execute(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, caller TEXT, e BLOB, s BLOB, m TEXT, c TEXT, l TEXT)"
+    )
+    statement = "INSERT INTO t (caller, e, s, m, c, l) VALUES (?, ?, ?, ?, ?, ?)"
+    rows = [
+        (print_.caller_id, _bytes(print_.embedding), _bytes(print_.simulated), "{}", TIME, TIME)
+        for print_ in given
+    ]
+    return lambda n: connection.execute(statement, rows[n])
+
+
+def _bytes(vector: NDArray[np.float32] | None) -> bytes | None:
+    return None if vector is None else vector.tobytes()
 
 
 def scan_memory(path: Path, rows: int) -> tuple[int, float]:
