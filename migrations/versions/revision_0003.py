@@ -1,14 +1,13 @@
-"""Voiceprints may have an embedding for simulated telephone lines."""
+"""Was never released: a column for embeddings for simulated lines, which 0004 keeps in a table.
+
+A column that is added only to be dropped again would have every row of a large database written once more.
+"""
 
 from __future__ import annotations
-
-import sqlalchemy as sa
-from alembic import op
 
 revision = "0003"
 down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Add the column, empty for the prints that are there: no row is written."""
-    op.add_column("voiceprints", sa.Column("simulated", sa.LargeBinary, nullable=True))
+    """Leave the tables as they are; 0004 knows the databases that have the column."""

@@ -47,7 +47,7 @@ def test_the_migrated_schema_is_the_one_of_the_tables(tmp_path: Path, path: Path
 
 def test_the_head_is_the_newest_of_the_revisions() -> None:
     assert ScriptDirectory(str(Path(migrations.__file__).parent)).get_heads() == [migrations.HEAD]
-    assert [revision.revision for revision in migrations.history()] == ["0001", "0002", "0003"]
+    assert [revision.revision for revision in migrations.history()] == ["0001", "0002", "0003", "0004"]
 
 
 def test_a_database_of_opusagent_is_taken_over_without_loss(golden: Path, path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_database_of_opusagent_is_taken_over_without_loss(golden: Path, path: 
         follower.assert_in_step(storage)
         assert storage.check() == []
     assert path.stat().st_mode & 0o777 == 0o600
-    assert sql(path, "SELECT version_num FROM alembic_version") == [("0003",)]
+    assert sql(path, "SELECT version_num FROM alembic_version") == [("0004",)]
 
 
 def test_a_database_of_revision_0002_opens_as_it_was_written(golden: Path, path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_newer_database_is_refused_with_both_versions_named(path: Path) -> Non
     SQLiteStorage(path).close()
     sql(path, "UPDATE alembic_version SET version_num = '0099'")
     before = dump(path)
-    with pytest.raises(StorageError, match=r"'0099'.*'0003'.*newer"):
+    with pytest.raises(StorageError, match=r"'0099'.*'0004'.*newer"):
         SQLiteStorage(path)
     assert dump(path) == before
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from voiceprint import migrations
 from voiceprint.errors import StorageCorruptError
@@ -13,19 +13,36 @@ from voiceprint.models import Finding
 from voiceprint.storage.records import Records
 from voiceprint.storage.sql.database import Database
 from voiceprint.storage.sql.queries import Queries
-from voiceprint.storage.sql.tables import store, tombstones, voiceprints
+from voiceprint.storage.sql.tables import simulated, store, tombstones, voiceprints
 
 _PAGE = 500
 
+_STALE = (
+    select(simulated.c.voiceprint_id)
+    .join(voiceprints, voiceprints.c.id == simulated.c.voiceprint_id)
+    .where(voiceprints.c.revision != simulated.c.revision)
+)
+# Where the voiceprint was replaced since. Any other difference is damage, and left for the user to look at.
+_OUTDATED = _STALE.where(
+    voiceprints.c.revision > simulated.c.revision,
+    voiceprints.c.revision <= select(store.c.revision).scalar_subquery(),
+)
+
 
 def examine(database: Database, limit: int, *, fix: bool) -> list[Finding]:
-    """All that is wrong with the schema, the counters and the records; `fix`: set the counters right."""
+    """All that is wrong with the schema, the counters and the records; `fix`: set the counters right,
+    and remove the prints for simulated lines that are no longer used."""
     findings = database.read(lambda queries: [*_schema(queries), *_spaces(queries)])
     counters = database.read(_counters)
     if counters and fix:
         database.write(_set_counters_right)
         counters = database.read(_counters)
     findings += counters
+    stale = database.read(_stale)
+    if stale and fix:
+        database.write(_remove_stale)
+        stale = database.read(_stale)
+    findings += stale
     after: str | None = ""
     while after is not None:
         page, after = database.read(partial(_records, after=after, limit=limit))
@@ -90,6 +107,23 @@ def _set_counters_right(queries: Queries) -> None:
     queries.connection.execute(
         update(store).values(revision=revision, feed_floor=revision, next_id=max(header["next_id"], id_ + 1))
     )
+
+
+def _stale(queries: Queries) -> list[Finding]:
+    """Prints for simulated lines that do not belong to the voiceprint beside them."""
+    return [
+        Finding(
+            code="stale",
+            place=f"voiceprint {id_}",
+            message="Its print for simulated lines was stored with another revision of it and is not used. "
+            "An older version of the library leaves one so: remove it with `check --fix`.",
+        )
+        for id_ in queries.connection.execute(_STALE.order_by(simulated.c.voiceprint_id)).scalars()
+    ]
+
+
+def _remove_stale(queries: Queries) -> None:
+    queries.connection.execute(delete(simulated).where(simulated.c.voiceprint_id.in_(_OUTDATED)))
 
 
 def _records(queries: Queries, after: str, limit: int) -> tuple[list[Finding], str | None]:

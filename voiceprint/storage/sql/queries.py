@@ -19,6 +19,7 @@ from sqlalchemy import (
     Dialect,
     RowMapping,
     UpdateBase,
+    and_,
     bindparam,
     delete,
     func,
@@ -33,7 +34,7 @@ from voiceprint.storage import records as rules
 from voiceprint.storage.base import Changes
 from voiceprint.storage.json_format import depth
 from voiceprint.storage.records import CallerRecord, Change, PrintRecord, Records
-from voiceprint.storage.sql.tables import callers, store, tombstones, voiceprints
+from voiceprint.storage.sql.tables import callers, simulated, store, tombstones, voiceprints
 from voiceprint.validation import EMBEDDING_DIMENSIONS, MAX_METADATA_DEPTH, check_caller_id, check_time
 
 # Values that one statement asks for: more than this many parameters is beyond what some databases take.
@@ -46,16 +47,22 @@ _MAX_ID = 2**63 - 1
 
 _STORE = select(store.c.identity, store.c.revision, store.c.next_id, store.c.feed_floor)
 _CALLERS = select(callers)
-_PRINTS = select(voiceprints)
+_PRINTS = select(voiceprints, simulated.c.embedding.label("simulated")).outerjoin_from(
+    voiceprints,
+    simulated,
+    and_(simulated.c.voiceprint_id == voiceprints.c.id, simulated.c.revision == voiceprints.c.revision),
+)
 _STORE_AND_CALLER = _STORE.add_columns(callers).select_from(
     store.outerjoin(callers, callers.c.caller_id == bindparam("caller"))
 )
 _ADVANCE = update(store).values({name: bindparam(name) for name in ("revision", "next_id", "feed_floor")})
 _NEW_CALLER = insert(callers)
 _NEW_PRINT = insert(voiceprints)
+_NEW_SIMULATED = insert(simulated)
 _NEW_TOMBSTONE = insert(tombstones)
 _DROP_CALLER = delete(callers).where(callers.c.caller_id == bindparam("gone"))
 _DROP_PRINT = delete(voiceprints).where(voiceprints.c.id == bindparam("gone"))
+_DROP_SIMULATED = delete(simulated).where(simulated.c.voiceprint_id == bindparam("gone"))
 _CHANGE_CALLER = (
     update(callers)
     .where(callers.c.caller_id == bindparam("key"))
@@ -404,17 +411,28 @@ class Queries:
     def _write_prints(self, kept: list[CallerRecord], before: dict[str, CallerRecord]) -> None:
         new: list[Row] = []
         changed: list[Row] = []
+        beside: list[Row] = []
         for record in kept:
             known = before.get(record.caller_id)
-            for row, is_new in self._print_rows(record, known.prints if known else ()):
+            for print_, row, is_new in self._print_rows(record, known.prints if known else ()):
                 (new if is_new else changed).append(row)
+                if print_.simulated is not None:
+                    blob = _as_blob(print_.simulated)
+                    beside.append(
+                        {"voiceprint_id": print_.id, "revision": print_.revision, "embedding": blob}
+                    )
         if changed:
             self._execute(_CHANGE_PRINT, [{**row, "key": row["id"]} for row in changed])
+            self._execute(_DROP_SIMULATED, [{"gone": row["id"]} for row in changed])
         if new:
             self._execute(_NEW_PRINT, new)
+        if beside:
+            self._execute(_NEW_SIMULATED, beside)
 
-    def _print_rows(self, record: CallerRecord, known: tuple[PrintRecord, ...]) -> Iterator[tuple[Row, bool]]:
-        """The rows that differ from what is stored, and whether each is a new one."""
+    def _print_rows(
+        self, record: CallerRecord, known: tuple[PrintRecord, ...]
+    ) -> Iterator[tuple[PrintRecord, Row, bool]]:
+        """The prints that differ from what is stored, with their rows, and whether each is a new one."""
         stored = {print_.id: print_ for print_ in known}
         taken = {self._places[print_.id][0] for print_ in record.prints if print_.id in stored}
         free = (slot for slot in range(len(taken) + len(record.prints)) if slot not in taken)
@@ -427,6 +445,7 @@ class Queries:
             if before is print_ and not moved:
                 continue
             yield (
+                print_,
                 {
                     "id": print_.id,
                     "caller_id": record.caller_id,
@@ -436,7 +455,6 @@ class Queries:
                     "embedding": _as_blob(print_.embedding),
                     "created_at": print_.created_at,
                     "revision": print_.revision,
-                    "simulated": None if print_.simulated is None else _as_blob(print_.simulated),
                 },
                 before is None,
             )

@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["callers", "metadata", "store", "tombstones", "voiceprints"]
+__all__ = ["callers", "metadata", "simulated", "store", "tombstones", "voiceprints"]
 
 
 class _Blob(LargeBinary):
@@ -61,7 +61,6 @@ callers = Table(
 
 # slot: a place of the caller, of which there are as many as the limit allows; unique, so that two
 # writers cannot both take the last. position: the order of enrolment, which slots do not keep.
-# simulated: the embedding for simulated lines, where there is one.
 voiceprints = Table(
     "voiceprints",
     metadata,
@@ -78,7 +77,6 @@ voiceprints = Table(
     Column("embedding", _Blob, nullable=False),
     Column("created_at", Text),
     Column("revision", _Number, nullable=False),
-    Column("simulated", _Blob),
     UniqueConstraint("caller_id", "slot", name="uq_voiceprints_caller_id_slot"),
     CheckConstraint("slot >= 0", name="ck_voiceprints_slot"),
     CheckConstraint("length(embedding) > 0 AND length(embedding) % 4 = 0", name="ck_voiceprints_embedding"),
@@ -87,6 +85,24 @@ voiceprints = Table(
     ),
     Index("ix_voiceprints_encoder_id", "encoder", "id"),
     Index("ix_voiceprints_encoder_revision", "encoder", "revision"),
+)
+
+# The embeddings for simulated lines, of the voiceprints that have one. Not a column of these: with both, only
+# one row fits a page of SQLite, and whoever reads the embeddings alone would read past the others.
+# revision: that of the voiceprint that it was stored with. Where the two differ, an older version of the
+# library, which does not know this table, has replaced the voiceprint; what it left here counts for nothing.
+simulated = Table(
+    "simulated_voiceprints",
+    metadata,
+    Column(
+        "voiceprint_id",
+        _Number,
+        ForeignKey("voiceprints.id", name="fk_simulated_voiceprints_voiceprint_id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("revision", _Number, nullable=False),
+    Column("embedding", _Blob, nullable=False),
 )
 
 # Voiceprints that are no more, for who follows the store.
