@@ -6,7 +6,8 @@ opusagent.json: what OpusAgent wrote before this library: one embedding a caller
 times with and without a zone. opusagent.db: the same callers as its SQLite database.
 format-2.json and schema-0002.db: this library's stores with two encoders, a deletion and metadata.
 redis-2.json and redis-2-sharded.json: the same as the keys of a Redis store, of one shard and of three;
-format-3.json, schema-0003.db and redis-3.json: the same with prints for simulated lines.
+format-3.json, schema-0003.db, schema-0004.db and redis-3.json: the same with prints for simulated lines,
+which schema-0003.db has in a column, as no released version wrote it.
 opusagent-redis.json: OpusAgent's callers as its keys. See tests/redis_keys.py for what these files hold.
 sample-voices.npz: Resemblyzer's embeddings of the sample voices, for installs without Resemblyzer.
 index-1.snapshot: an index of ten vectors, written by the first form of snapshots, which is no longer read.
@@ -76,7 +77,7 @@ def stores_with_simulated_lines() -> None:
     from redis_keys import dump
     from redis_server import RedisServer
 
-    for storage in (JSONStorage(FOLDER / "format-3.json"), SQLiteStorage(FOLDER / "schema-0003.db")):
+    for storage in (JSONStorage(FOLDER / "format-3.json"), SQLiteStorage(FOLDER / "schema-0004.db")):
         fill_simulated(storage)
         Path(f"{storage.path}.lock").unlink()
     server = RedisServer()

@@ -175,7 +175,9 @@ def test_a_damaged_embedding_is_told_wherever_it_is_read_and_left_alone(filled: 
 
 @pytest.mark.parametrize("blob", BLOBS.values(), ids=BLOBS)
 def test_a_damaged_print_for_simulated_lines_is_told_and_left_alone(filled: Path, blob: object) -> None:
-    sql(filled, "UPDATE voiceprints SET simulated = ? WHERE id = 2", blob)
+    sql(
+        filled, "INSERT INTO simulated_voiceprints SELECT id, revision, ? FROM voiceprints WHERE id = 2", blob
+    )
     for use in (
         lambda s: s.get("bob"),
         lambda s: s.callers(),
@@ -336,6 +338,66 @@ def test_check_finds_orphans_and_repairs_counters(filled: Path) -> None:
     sql(filled, "DELETE FROM callers WHERE caller_id = 'bob'")
     with SQLiteStorage(filled) as storage:
         assert [finding.code for finding in storage.check()] == ["orphan"]
+
+
+def test_prints_for_simulated_lines_go_with_their_voiceprints(path: Path) -> None:
+    def kept() -> list[int]:
+        return [id_ for (id_,) in sql(path, "SELECT voiceprint_id FROM simulated_voiceprints ORDER BY 1")]
+
+    with SQLiteStorage(path, max_voiceprints_per_caller=2) as storage:
+        for n in range(3):  # the first gives way to the third
+            storage.save(voiceprint("alice", n, simulated=unit(n + 50)))
+        bob = storage.save(voiceprint("bob", 7, simulated=unit(8)))
+        assert kept() == [2, 3, 4]
+        storage.delete("alice")
+        assert kept() == [4]
+        storage.save(voiceprint("bob", 9, id=bob.id))
+        assert kept() == []
+        assert storage.check() == []
+
+
+@pytest.mark.parametrize("revision", [1, 2, 4, 99, "text"])
+def test_a_print_for_simulated_lines_of_another_revision_is_not_used(filled: Path, revision: object) -> None:
+    insert = "INSERT INTO simulated_voiceprints VALUES (3, ?, ?)"
+    sql(filled, insert, revision, unit(9).tobytes())
+    with SQLiteStorage(filled) as storage:
+        assert [print_.simulated for print_ in storage.get("alice").voiceprints] == [None, None]
+        finding = storage.check()[0]
+        assert (finding.code, finding.place) == ("stale", "voiceprint 3")
+        # One that is older is what an older version of the library leaves; any other is damage.
+        assert [finding.code for finding in storage.check(fix=True)] == (
+            [] if revision in (1, 2) else ["stale"]
+        )
+        storage.save(voiceprint("alice", 5, id=3, simulated=unit(6)))
+        assert np.array_equal(storage.get("alice").voiceprints[1].simulated, unit(6))
+        assert storage.check() == []
+
+
+def test_check_does_not_remove_the_print_for_simulated_lines_of_a_damaged_voiceprint(filled: Path) -> None:
+    with SQLiteStorage(filled) as storage:
+        storage.save(voiceprint("bob", 2, id=2, simulated=unit(9)))
+    sql(filled, "UPDATE voiceprints SET revision = 'text' WHERE id = 2")
+    with SQLiteStorage(filled) as storage:
+        assert {finding.code for finding in storage.check(fix=True)} == {"corrupt", "stale"}
+    assert sql(filled, "SELECT voiceprint_id, revision FROM simulated_voiceprints") == [(2, 4)]
+
+
+def test_a_print_for_simulated_lines_without_a_voiceprint_is_a_finding(filled: Path) -> None:
+    sql(filled, "INSERT INTO simulated_voiceprints VALUES (77, 1, ?)", unit(9).tobytes())
+    with SQLiteStorage(filled) as storage:
+        finding = storage.check()[0]
+        assert (finding.code, finding.place) == ("orphan", "table simulated_voiceprints, row 77")
+
+
+def test_scans_and_followers_do_not_read_the_prints_for_simulated_lines(filled: Path) -> None:
+    with SQLiteStorage(filled) as storage:
+        storage.save(voiceprint("carol", 8, simulated=unit(9)))
+    sql(filled, "ALTER TABLE simulated_voiceprints RENAME COLUMN embedding TO gone")
+    with SQLiteStorage(filled) as storage:
+        assert next(storage.scan())[0].tolist() == storage.changes(0).ids.tolist() == [1, 2, 3, 4]
+        assert (storage.count(), storage.revision()) == (4, 4)
+        with pytest.raises(StorageError):
+            storage.get("carol")
 
 
 @pytest.mark.parametrize("counter", ["revision", "next_id"])
