@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from stores import forget_json_files, state, voiceprint
+from stores import forget_json_files, state, unit, voiceprint
 
 from voiceprint import StorageError
 from voiceprint.storage import open_storage
@@ -29,7 +29,8 @@ def main(library: str, scheme: str, folder: str, code: int) -> None:
         faults.fault_arm(failed + 1, code)
         error: Exception | None = None
         try:
-            storage.save_many([voiceprint("bob", 2), voiceprint("alice", 3)])
+            bob = voiceprint("bob", 2, simulated=unit(5))
+            storage.save_many([bob, voiceprint("alice", 3)])
         except StorageError as raised:
             error = raised
         finally:
@@ -45,6 +46,7 @@ def main(library: str, scheme: str, folder: str, code: int) -> None:
                 assert changed, "an acknowledged save is lost"
             if changed:
                 assert len(after["alice"]["voiceprints"]) == 2, "half a change"
+                assert storage.get("bob").voiceprints[0].simulated is not None, "half a change"
             else:
                 assert after == before, "half a change"
         kept += error is not None and changed

@@ -21,7 +21,7 @@ from voiceprint import Storage, open_storage
 PRELUDE = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 import random
-from stores import Follower, voiceprint
+from stores import Follower, unit, voiceprint
 from voiceprint import open_storage
 storage, argument = open_storage(sys.argv[1]), sys.argv[2]
 """
@@ -33,7 +33,8 @@ while True:
     if n % 2:
         storage.save(voiceprint(f"c{n}", n))
     else:
-        storage.save_many([voiceprint(f"c{n}", n), voiceprint(f"d{n}", n), voiceprint("shared", n)])
+        many = [voiceprint(name, n, simulated=unit(n + 1)) for name in (f"c{n}", f"d{n}", "shared")]
+        storage.save_many(many)
     print(n, flush=True)
     n += 1
 """
@@ -144,7 +145,11 @@ def kill_writers(new_store: Callable[[], str], crashes: int) -> None:
             assert state(storage).keys() == names
             for print_ in storage.get_all():  # each is made from the number in the caller's name
                 if print_.caller_id != "shared":
-                    assert_embedding(print_.embedding, unit(int(print_.caller_id[1:])))
+                    number = int(print_.caller_id[1:])
+                    assert_embedding(print_.embedding, unit(number))
+                    assert (print_.simulated is None) == bool(number % 2)
+                    if print_.simulated is not None:
+                        assert_embedding(print_.simulated, unit(number + 1))
             storage.save(voiceprint("after"))
 
 

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from stores import Follower, assert_embedding, assert_simulated, ids_of, state, 
 
 from voiceprint import SQLiteStorage, StorageCorruptError, StorageError, Voiceprint, migrations
 from voiceprint.storage.sql.tables import metadata
+from voiceprint.storage.transfer import digest
 
 
 @pytest.fixture
@@ -137,6 +139,30 @@ def test_a_damaged_print_for_simulated_lines_is_moved_and_told_and_hinders_nothi
         assert storage.get("caller 0") is not None
         with pytest.raises(StorageCorruptError, match="voiceprint 2"):
             storage.get("caller 1")
+
+
+def test_a_process_killed_while_it_moves_them_leaves_the_old_database_or_the_new_one(
+    tmp_path: Path, path: Path
+) -> None:
+    with SQLiteStorage(path) as storage:
+        storage.save_many(voiceprint(f"c{n}", n, simulated=unit(n + 9000)) for n in range(1000))
+        before = digest(storage)
+    _as_revision_0003(path)
+    found = set()
+    for n in range(4):
+        copy = tmp_path / f"{n}.db"
+        shutil.copy(path, copy)
+        opener = subprocess.Popen([sys.executable, "-c", OPEN, copy], stdout=subprocess.DEVNULL)
+        log = copy.with_name(f"{copy.name}-wal")
+        while opener.poll() is None and not (log.exists() and log.stat().st_size > n * 1_000_000):
+            time.sleep(0.001)
+        opener.kill()
+        opener.wait()
+        found.add(sql(copy, "SELECT version_num FROM alembic_version")[0][0])
+        with SQLiteStorage(copy) as storage:
+            assert digest(storage) == before
+            assert storage.check() == []
+    assert "0003" in found
 
 
 def _as_revision_0003(path: Path) -> None:
