@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 _FEW = 200  # changes that are caught up with while writers wait; more are taken in beside them
 _ROWS_AT_ONCE = 16_384
 _SEED = 4321
+_CONFINED = 1.5  # times the cells that queries look into in the mean
 _DEPTH = 256  # where the number of probes is given and the depth is not
 _AT_EXIT_S = 60.0
 _AGAIN_AFTER_S = 60.0  # since a training that failed
@@ -60,10 +61,15 @@ class Approximation:
         """How many candidates to score for k answers."""
         return max(self.tuning.depth, 4 * k)
 
-    def candidates(self, queries: NDArray[np.float32], k: int) -> Iterable[NDArray[np.int64]]:
+    def candidates(
+        self, queries: NDArray[np.float32], k: int, *, confined: bool = False
+    ) -> Iterable[NDArray[np.int64]]:
         """The rows to score for each query, at most `depth_for(k)`."""
         tuning = self.tuning
-        found, _ = self.cells.candidates(queries, self.depth_for(k), tuning.most_probes, tuning.reach)
+        probes = tuning.most_probes
+        if confined:
+            probes = max(1, min(probes, math.ceil(_CONFINED * tuning.probes)))
+        found, _ = self.cells.candidates(queries, self.depth_for(k), probes, tuning.reach)
         for rows in found:
             rows.sort()
             first = rows >= 0

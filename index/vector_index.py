@@ -125,12 +125,21 @@ class VectorIndex:
 
     def reconstruct(self, ids: ArrayLike) -> NDArray[np.float32]:
         """The stored vectors, float32[n, dimension]. Raises KeyError for an id that is not there."""
+        there, vectors = self.vectors_of(ids)
+        if not there.all():
+            raise KeyError(f"There is no vector of the id {self._check_ids(ids)[~there][0]}.")
+        return vectors
+
+    def vectors_of(self, ids: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Which ids are there, bool[n], and the stored vectors of those, float32[m, dimension].
+
+        All of one moment. What `search` finds may be gone by then.
+        """
         wanted = self._check_ids(ids)
         with self._lock.reading(), limited(self.threads):
             rows = self._rows.locate(wanted)
-            if (rows < 0).any():
-                raise KeyError(f"There is no vector of the id {wanted[rows < 0][0]}.")
-            return self._rows.vectors()[rows]
+            there = rows >= 0
+            return there, self._rows.vectors()[rows[there]]
 
     # Changing
 
@@ -202,12 +211,19 @@ class VectorIndex:
     # Searching
 
     def search(
-        self, queries: ArrayLike, k: int, *, allowed: Iterable[int] | None = None
+        self,
+        queries: ArrayLike,
+        k: int,
+        *,
+        allowed: Iterable[int] | None = None,
+        confined: bool = False,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k vectors of the largest inner product with each query, the largest first.
 
         queries: float32[m, dimension] or float32[dimension]. k: at least 1. allowed: the ids to
-        search among, exactly, at a cost in proportion to them; None for all.
+        search among, exactly, at a cost in proportion to them; None for all. confined: take no longer than
+        for usual queries. One that is unlike the vectors, such as a direction in which to go, has no
+        nearest cells, and many would be looked into to little use.
         Gives scores float32[m, k] and ids int64[m, k]; -1 where there are fewer than k vectors.
         """
         _whole("k", k, 1)
@@ -226,16 +242,16 @@ class VectorIndex:
                 if approximation is None or _TOO_DEEP * approximation.depth_for(found) > len(self._rows):
                     scores, ids = self._rows.nearest(matrix, found, among)
                 else:
-                    scores, ids = self._among_candidates(matrix, found, approximation)
+                    scores, ids = self._among_candidates(matrix, found, approximation, confined)
                 all_scores[:, :found], all_ids[:, :found] = scores, ids
         return all_scores, all_ids
 
     def _among_candidates(
-        self, queries: NDArray[np.float32], k: int, approximation: Approximation
+        self, queries: NDArray[np.float32], k: int, approximation: Approximation, confined: bool
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         scores = np.empty((len(queries), k), dtype=np.float32)
         ids = np.empty((len(queries), k), dtype=np.int64)
-        for n, rows in enumerate(approximation.candidates(queries, k)):
+        for n, rows in enumerate(approximation.candidates(queries, k, confined=confined)):
             if len(rows) < k:  # these cells are all but empty
                 scores[n : n + 1], ids[n : n + 1] = self._rows.nearest(queries[n : n + 1], k)
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import faiss
@@ -10,6 +11,7 @@ import pytest
 from vectors import ALL, TOLERANCE, D, assert_answer, assert_like, made, made_of_cells, vectors
 
 from voiceprint.index import VectorIndex
+from voiceprint.index.tuning import Tuning
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 50])
@@ -241,3 +243,48 @@ def test_a_dimension_that_no_vector_has_is_refused(dimension: Any) -> None:
 def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\S"):
         VectorIndex(D, **options)
+
+
+def test_vectors_are_given_of_the_ids_that_are_there() -> None:
+    index, model = made(5)
+    index.remove([20])
+    there, found = index.vectors_of([50, 20, 10, 7, 10])
+    assert there.tolist() == [True, False, True, False, True]
+    assert np.array_equal(found, np.stack([model[50], model[10], model[10]]))
+    found[:] = 0  # the reader's own
+    assert np.array_equal(index.reconstruct([10])[0], model[10])
+    none, empty = index.vectors_of([])
+    assert (none.shape, empty.shape) == ((0,), (0, D))
+    with pytest.raises(KeyError, match="20"):
+        index.reconstruct([10, 20])
+    with pytest.raises(ValueError, match="below 0"):
+        index.vectors_of([-1])
+
+
+def test_a_confined_search_looks_into_few_cells_and_scores_exactly() -> None:
+    index, model = made_of_cells(3_000)
+    tuning = Tuning(most_probes=40, reach=1e6, depth=100, probes=4.2, recall=0.9)  # all cells are in reach
+    approximation = index._approximation = replace(index._approximation, tuning=tuning)
+    looked_into: list[int] = []
+    candidates = approximation.cells.candidates
+
+    def seen(*given: Any) -> Any:
+        found, counts = candidates(*given)
+        looked_into.extend(counts.tolist())
+        return found, counts
+
+    approximation.cells.candidates = seen  # type: ignore[method-assign]
+    queries = vectors(3, 60)
+    index.search(queries, 4)
+    usual = {*looked_into}
+    looked_into.clear()
+    scores, ids = index.search(queries, 4, confined=True)
+    assert (usual, {*looked_into}) == ({40}, {7})
+    for query, row_scores, row_ids in zip(queries.astype(np.float64), scores, ids.tolist(), strict=True):
+        assert np.allclose(row_scores, [query @ model[id_] for id_ in row_ids], rtol=0, atol=TOLERANCE)
+
+
+def test_confining_a_search_that_compares_with_all_changes_nothing() -> None:
+    index, model = made(50)
+    queries = vectors(3, 5)
+    assert_answer(index.search(queries, 4, confined=True), queries, 4, model)
