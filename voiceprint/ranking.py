@@ -67,7 +67,7 @@ def rank(probe: Probe, voiceprints: Iterable[Voiceprint], backend: Backend | Non
 
 
 def _best(probe: NDArray[np.float32], prints: list[Voiceprint]) -> Scored:
-    similarities = [float(np.clip(np.dot(probe, one.embedding), -1.0, 1.0)) for one in prints]
+    similarities = [max(-1.0, min(1.0, float(np.dot(probe, one.embedding)))) for one in prints]
     place = max(range(len(prints)), key=similarities.__getitem__)
     return Scored(similarities[place], prints[place])
 

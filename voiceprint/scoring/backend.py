@@ -37,9 +37,14 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Callers ready to be scored: the mean of the coordinates of each one's prints, float64[callers, k]."""
+    """Callers ready to be scored.
+
+    means: of the coordinates of each one's prints, float64[callers, k]. shares: what each takes off the log
+    ratio with any probe, float64[callers].
+    """
 
     means: NDArray[np.float64] = field(repr=False)
+    shares: NDArray[np.float64] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.means)
@@ -104,10 +109,14 @@ class Backend:
                     f"Prints of a caller must be float32[n >= 1, {dimension}], not {np.shape(one)}"
                 )
         if not len(prints):
-            return Prepared(np.empty((0, len(self.plda.between))))
+            return self._prepared(np.empty((0, len(self.plda.between))))
         counts = np.array([len(one) for one in prints])
         coordinates = self.plda.coordinates(np.concatenate(prints))
-        return Prepared(np.add.reduceat(coordinates, np.cumsum(counts) - counts, axis=0) / counts[:, None])
+        means = np.add.reduceat(coordinates, np.cumsum(counts) - counts, axis=0) / counts[:, None]
+        return self._prepared(means)
+
+    def _prepared(self, means: NDArray[np.float64]) -> Prepared:
+        return Prepared(means, self.plda.shares_of_callers(means))
 
     def score(
         self,
@@ -144,7 +153,7 @@ class Backend:
         """`score` of every probe, float32[n, d], float64[n, callers]."""
         ready = prints if isinstance(prints, Prepared) else self.prepare(prints)
         places = self.plda.coordinates(probes)
-        raw = self.plda.log_ratios(ready.means, places)
+        raw = self.plda.log_ratios(ready.means, places, ready.shares)
         if simulated is not None:
             if len(simulated) != len(ready):
                 raise InvalidArgumentError(
@@ -152,8 +161,17 @@ class Backend:
                 )
             having = [number for number, one in enumerate(simulated) if one is not None]
             others = self.prepare([one for one in simulated if one is not None])
-            raw[:, having] = np.maximum(raw[:, having], self.plda.log_ratios(others.means, places))
+            raw[:, having] = np.maximum(
+                raw[:, having], self.plda.log_ratios(others.means, places, others.shares)
+            )
         return self.calibration(raw)
+
+    def score_each(self, probe: Embeddings, embeddings: Embeddings) -> NDArray[np.float64]:
+        """`score` of unit embeddings, float32[n, d], each as if it were all that is known of a caller.
+
+        To six digits: for choosing whom to look at. float64[n].
+        """
+        return self.score(probe, self._prepared(self.plda.rough_coordinates(embeddings)))
 
     def index_vectors(self, embeddings: Embeddings) -> Embeddings:
         """Unit vectors, float32[n, k], to index prints and search for a probe: see `Plda.index_vectors`."""

@@ -11,6 +11,7 @@ Source: Brümmer and de Villiers, "The speaker partitioning problem", Odyssey 20
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,10 @@ from voiceprint.errors import InvalidArgumentError
 
 Matrix = NDArray[np.float64]
 Numbers = NDArray[np.integer]
+
+# Of real callers among a million generated ones whom the log ratio put first, the nearest 50 prints of such a
+# query missed 2.2 %; without the mean 5.0 %, with as much of it as of the gradient 4.4 %.
+_MEAN_IN_QUERY = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,15 @@ class Plda:
             )
         return np.asarray((vectors / lengths - self.mean) @ self.transform)
 
+    def rough_coordinates(self, embeddings: NDArray[np.float32]) -> Matrix:
+        """`coordinates` of unit embeddings, to six digits in less than half of the time."""
+        mean, transform = self._rough
+        return np.asarray((embeddings - mean) @ transform, dtype=np.float64)
+
+    @cached_property
+    def _rough(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return self.mean.astype(np.float32), self.transform.astype(np.float32)
+
     def log_ratio(self, means: Matrix, counts: Numbers, probe: Matrix) -> Matrix:
         """ln of p(prints and probe | one voice) / p(prints and probe | two), float64[callers].
 
@@ -55,13 +69,22 @@ class Plda:
             0.5 * (np.log(alone / spread) + probe**2 / alone - (probe - expected) ** 2 / spread).sum(axis=1)
         )
 
-    def log_ratios(self, means: Matrix, probes: Matrix) -> Matrix:
-        """`log_ratio` of every probe, float64[n, k], with every caller by one print: float64[n, callers]."""
+    def log_ratios(self, means: Matrix, probes: Matrix, of_caller: Matrix | None = None) -> Matrix:
+        """`log_ratio` of every probe, float64[n, k], with every caller by one print: float64[n, callers].
+
+        of_caller: `shares_of_callers` of the means, where it is known.
+        """
         shares = self.between / (self.between + 1.0)
         spread, alone = self._spread(shares), self.between + 1.0
         of_probe = 0.5 * (np.log(alone / spread) + probes**2 / alone - probes**2 / spread).sum(axis=1)
-        of_caller = 0.5 * (means**2 * (shares**2 / spread)).sum(axis=1)
+        if of_caller is None:
+            of_caller = self.shares_of_callers(means)
         return np.asarray((probes * (shares / spread)) @ means.T + of_probe[:, None] - of_caller)
+
+    def shares_of_callers(self, means: Matrix) -> Matrix:
+        """What each caller takes off the `log_ratios` with any probe, float64[callers]."""
+        shares = self.between / (self.between + 1.0)
+        return np.asarray(0.5 * (means**2 @ (shares**2 / self._spread(shares))))
 
     def index_vectors(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
         """Unit vectors float32[n, k] whose cosines propose those callers whom the log ratio puts first.
@@ -78,17 +101,22 @@ class Plda:
     def query(self, probe: Matrix) -> NDArray[np.float32]:
         """The unit vector, float32[d], to search an index of plain embeddings with; probe: coordinates.
 
-        It is the gradient of the log ratio at the print that the probe makes one expect: second to
-        `index_vectors`, where the index is to stay as it is.
+        It is the gradient of the log ratio at the print that the probe makes one expect, and some of the mean
+        of all voices in place of what a gradient leaves out, that prints far from it are less likely: second
+        to `index_vectors`, where the index is to stay as it is.
         """
         shares = self.between / (self.between + 1.0)
         gradient = self.transform @ (probe * (1.0 - shares**2) * shares / self._spread(shares))
-        length = float(np.linalg.norm(gradient))
-        return np.asarray(gradient / length if length > 0 else gradient, dtype=np.float32)
+        return np.asarray(_unit(_unit(gradient) + _MEAN_IN_QUERY * _unit(self.mean)), dtype=np.float32)
 
     def _spread(self, shares: Matrix) -> Matrix:
         """How a probe varies around what is expected after the prints: voice and recording."""
         return np.asarray(self.between * (1.0 - shares) + 1.0)
+
+
+def _unit(vector: Matrix) -> Matrix:
+    length = float(np.linalg.norm(vector))
+    return vector / length if length > 0 else vector
 
 
 def fit_plda(
