@@ -176,6 +176,7 @@ def uses(storage: Storage, secret: str) -> list[Callable[[], object]]:
         lambda: storage.touch("alice"),
         lambda: storage.get("alice"),
         lambda: storage.get_many([1]),
+        lambda: storage.callers_of([1]),
         lambda: storage.callers(),
         lambda: storage.count(),
         lambda: storage.count_callers(),

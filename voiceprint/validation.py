@@ -32,6 +32,8 @@ EMBEDDING_DIMENSIONS = {"resemblyzer": 256}
 # left as it is, so that saving, reading and saving again changes no bit.
 _UNIT_TOLERANCE = 1e-5
 
+_CANONICAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII).fullmatch
+
 
 def shown(value: object) -> str:
     """A refused value for a message: numbers and text in short, of anything else only the type."""
@@ -193,6 +195,8 @@ def check_time(value: object) -> str | None:
             moment = datetime.fromisoformat(text)
         except ValueError as error:
             raise InvalidArgumentError(f"The time {value[:40]!r} is not ISO 8601.") from error
+        if _CANONICAL_TIME(value):  # as every time that is read from a store
+            return value
         return format_time(moment)
     raise InvalidArgumentError(f"A time is a datetime or ISO 8601 text, not {type(value).__name__}.")
 

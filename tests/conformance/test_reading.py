@@ -34,6 +34,36 @@ def test_get_many_refuses_what_is_no_id(storage: Storage, id_: object) -> None:
         storage.get_many([id_])
 
 
+def test_callers_of_voiceprints_come_whole_and_once_in_the_order_of_the_ids(harness: Harness) -> None:
+    names = ["bob", "alice", "bob", "carol", "alice", "bob"]
+    saved = harness.storage.save_many(
+        [voiceprint(name, n, metadata={name: n}) for n, name in enumerate(names)]
+    )
+    asked = [saved[5].id, 10**6, 0, -1, 2**70, saved[1].id, saved[0].id, saved[1].id]
+    for storage in harness.both():
+        wanted = [storage.get("bob"), storage.get("alice")]
+        assert [len(caller.voiceprints) for caller in wanted] == [3, 2]
+        assert storage.callers_of(iter(asked)) == wanted
+        assert storage.callers_of(np.array(asked[:2])) == wanted[:1]
+        assert Storage.callers_of(storage, asked) == wanted  # what a store of one's own inherits
+        assert storage.callers_of([]) == storage.callers_of([10**6]) == []
+    storage.delete("bob")
+    assert [caller.caller_id for caller in storage.callers_of(asked)] == ["alice"]
+
+
+def test_callers_of_more_voiceprints_than_one_statement_takes_are_all_found(storage: Storage) -> None:
+    saved = storage.save_many([voiceprint(f"c{n // 2}", n) for n in range(1_300)])
+    wanted = [f"c{n}" for n in range(650)]
+    assert [caller.caller_id for caller in storage.callers_of(ids_of(saved))] == wanted
+    assert [caller.caller_id for caller in storage.callers_of(ids_of(reversed(saved)))] == wanted[::-1]
+
+
+@pytest.mark.parametrize("id_", ["1", 1.0, None])
+def test_callers_of_refuses_what_is_no_id(storage: Storage, id_: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="id"):
+        storage.callers_of([id_])
+
+
 def test_pages_give_every_caller_once_in_the_order_of_code_points(harness: Harness) -> None:
     # Capitals before small letters, é after z, and what UTF-16 would sort the other way round.
     names = ["B", "a", "ab", "b", "z", "é", "\uffee", "\U0001f600", "\x00", " ", "10", "9"]
@@ -112,6 +142,8 @@ def test_what_is_read_is_the_readers_own(storage: Storage) -> None:
         lambda: storage.get_all()[0],
         lambda: storage.callers()[0],
         lambda: storage.get_many([saved.id])[saved.id],
+        lambda: storage.callers_of([saved.id])[0],
+        lambda: storage.callers_of([saved.id])[0].voiceprints[0],
         lambda: storage.update_metadata("alice", {}),
     )
     for read in readers:
@@ -151,6 +183,7 @@ def test_a_closed_store_answers_nothing(harness: Harness) -> None:
         lambda: storage.get("alice"),
         lambda: storage.get_all(),
         lambda: storage.get_many([1]),
+        lambda: storage.callers_of([1]),
         lambda: storage.callers(),
         lambda: list(storage.iter_callers()),
         lambda: storage.count(),

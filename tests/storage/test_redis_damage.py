@@ -49,6 +49,7 @@ def _assert_refused(storage: RedisStorage, client: redis.Redis) -> None:
         lambda: storage.callers(),
         lambda: list(storage.scan(encoder="tiny")),
         lambda: storage.get_many([1]),
+        lambda: storage.callers_of([1]),
         lambda: storage.changes(0, encoder="tiny"),
     ]
     for use in uses:

@@ -163,6 +163,7 @@ def test_a_damaged_embedding_is_told_wherever_it_is_read_and_left_alone(filled: 
         lambda s: s.get("bob"),
         lambda s: s.callers(),
         lambda s: s.get_many([2]),
+        lambda s: s.callers_of([2]),
         lambda s: list(s.scan()),
         lambda s: s.changes(0),
         lambda s: s.save(voiceprint("bob")),
@@ -182,6 +183,7 @@ def test_a_damaged_print_for_simulated_lines_is_told_and_left_alone(filled: Path
         lambda s: s.get("bob"),
         lambda s: s.callers(),
         lambda s: s.get_many([2]),
+        lambda s: s.callers_of([2]),
         lambda s: s.save(voiceprint("bob")),
         lambda s: s.touch("bob"),
     ):

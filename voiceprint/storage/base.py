@@ -132,6 +132,15 @@ class Storage(ABC):
     def get_many(self, ids: Iterable[int]) -> dict[int, Voiceprint]:
         """Voiceprints by their ids; an id that is not in the store is left out."""
 
+    def callers_of(self, ids: Iterable[int]) -> list[Caller]:
+        """The callers who have these voiceprints, each once and with all voiceprints, in the order of `ids`.
+
+        An id that is not in the store is passed over. Stores that can read many callers at once do.
+        """
+        owners = dict.fromkeys(voiceprint.caller_id for voiceprint in self.get_many(ids).values())
+        found = (self.get(caller_id) for caller_id in owners)
+        return [caller for caller in found if caller is not None]
+
     @abstractmethod
     def callers(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[Caller]:
         """One page of callers, in the code-point order of their ids.

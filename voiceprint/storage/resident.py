@@ -101,6 +101,13 @@ class ResidentStorage(Storage):
                     found[id_] = (caller, next(p for p in caller.prints if p.id == id_))
         return {id_: caller.voiceprint(print_) for id_, (caller, print_) in found.items()}
 
+    def callers_of(self, ids: Iterable[int]) -> list[Caller]:
+        wanted = check_ids(ids)
+        with self._reading() as records:
+            owners = dict.fromkeys(records.owner[id_] for id_ in wanted if id_ in records.owner)
+            found = [records.callers[owner] for owner in owners]
+        return [record.caller() for record in found]
+
     def callers(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[Caller]:
         check_page(limit)
         after = check_after(after)

@@ -268,16 +268,28 @@ class RedisStorage(Storage):
         return None if value is None else decode_record(value, name, key).caller()
 
     def get_many(self, ids: Iterable[int]) -> dict[int, Voiceprint]:
-        wanted = list(dict.fromkeys(id_ for id_ in check_ids(ids) if 0 < id_ < 2**63))
-        found: dict[int, tuple[CallerRecord, PrintRecord]] = {}
+        wanted, found = check_ids(ids), {}
+        for record in self._owners(wanted):
+            found.update((print_.id, (record, print_)) for print_ in record.prints)
+        return {id_: found[id_][0].voiceprint(found[id_][1]) for id_ in wanted if id_ in found}
+
+    def callers_of(self, ids: Iterable[int]) -> list[Caller]:
+        wanted = check_ids(ids)
+        owner = {print_.id: record for record in self._owners(wanted) for print_ in record.prints}
+        found = {owner[id_].caller_id: owner[id_] for id_ in wanted if id_ in owner}
+        return [record.caller() for record in found.values()]
+
+    def _owners(self, ids: list[int]) -> list[CallerRecord]:
+        """The callers who have these voiceprints; one may come twice."""
+        self._check_open()
+        wanted = list(dict.fromkeys(id_ for id_ in ids if 0 < id_ < 2**63))
+        found = []
         for start in range(0, len(wanted), _PAGE):
             asked = wanted[start : start + _PAGE]
             for shard in self._shards:
                 _, names, values = self._server.run(OWNERS, shard.fixed, [shard.base, *asked])
-                for record in _records(shard, names, values):
-                    found.update((print_.id, (record, print_)) for print_ in record.prints)
-        self._check_open()
-        return {id_: found[id_][0].voiceprint(found[id_][1]) for id_ in wanted if id_ in found}
+                found += _records(shard, names, values)
+        return found
 
     def callers(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[Caller]:
         check_page(limit)

@@ -77,6 +77,12 @@ _CALLERS_OF = _CALLERS.where(callers.c.caller_id.in_(bindparam("ids", expanding=
 _PRINTS_OF = _PRINTS.where(voiceprints.c.caller_id.in_(bindparam("ids", expanding=True))).order_by(
     voiceprints.c.caller_id, voiceprints.c.position
 )
+_PRINT = voiceprints.alias()
+_PRINTS_BESIDE = _PRINTS.where(
+    voiceprints.c.caller_id.in_(
+        select(_PRINT.c.caller_id).where(_PRINT.c.id.in_(bindparam("ids", expanding=True)))
+    )
+).order_by(voiceprints.c.caller_id, voiceprints.c.position)
 _ONE_CALLER = _CALLERS.where(callers.c.caller_id == bindparam("caller"))
 _ONE_CALLERS_PRINTS = _PRINTS.where(voiceprints.c.caller_id == bindparam("caller")).order_by(
     voiceprints.c.position
@@ -177,6 +183,20 @@ class Queries:
             found.update({record.caller_id: record for record in self._joined(rows)})
         return found
 
+    def callers_of(self, ids: Iterable[int]) -> list[CallerRecord]:
+        """The callers who have these voiceprints, in the order of ids."""
+        wanted = dict.fromkeys(id_ for id_ in ids if 0 < id_ <= _MAX_ID)
+        owner: dict[int, CallerRecord] = {}
+        for some in _chunks(wanted, _ASKED):
+            prints = defaultdict(list)
+            for row in self.connection.execute(_PRINTS_BESIDE, {"ids": some}).mappings():
+                prints[row["caller_id"]].append(row)
+            for row in self.connection.execute(_CALLERS_OF, {"ids": list(prints)}).mappings():
+                record = self.record(row, prints[row["caller_id"]])
+                owner.update((print_.id, record) for print_ in record.prints)
+        found = {owner[id_].caller_id: owner[id_] for id_ in wanted if id_ in owner}
+        return [*found.values()]
+
     def page(self, after: str, size: int) -> list[CallerRecord]:
         """So many callers after that id, in the order of ids."""
         return list(self._joined(self.page_rows(after, size)))
@@ -260,8 +280,9 @@ class Queries:
                 norms = np.einsum("ij,ij->i", matrix, matrix)
             sound = bool((np.abs(norms - 1) <= 2 * _UNIT_TOLERANCE).all())  # false for NaN too
         if not sound:
-            for id_, blob in rows:
-                self._embedding(blob, space, f"voiceprint {id_}")
+            with np.errstate(over="ignore", invalid="ignore"):
+                for id_, blob in rows:
+                    self._embedding(blob, space, f"voiceprint {id_}")
             self.corrupt(f"the space {space!r}", "has embeddings of different lengths")
         return np.array(ids, dtype=np.int64), matrix.astype(np.float32, copy=False)
 
@@ -270,13 +291,14 @@ class Queries:
         name = row["caller_id"]
         place = f"caller {name[:40]!r}" if isinstance(name, str) else "a caller whose id is not text"
         try:
-            return CallerRecord(
-                check_caller_id(name),
-                self._metadata(row["metadata"], place),
-                check_time(row["created_at"]),
-                check_time(row["last_seen"]),
-                tuple(self._print(print_) for print_ in prints),
-            )
+            with np.errstate(over="ignore", invalid="ignore"):  # here once, and not for each embedding
+                return CallerRecord(
+                    check_caller_id(name),
+                    self._metadata(row["metadata"], place),
+                    check_time(row["created_at"]),
+                    check_time(row["last_seen"]),
+                    tuple([self._print(print_) for print_ in prints]),
+                )
         except InvalidArgumentError as error:
             self.corrupt(place, str(error))
 
@@ -318,8 +340,7 @@ class Queries:
         size = EMBEDDING_DIMENSIONS.get(space, embedding.size)
         if embedding.size != size:
             self.corrupt(place, f"has an embedding of {embedding.size} values, and {size} are right")
-        with np.errstate(over="ignore", invalid="ignore"):
-            square = float(np.dot(embedding, embedding))
+        square = float(np.dot(embedding, embedding))
         if not abs(square - 1) <= 2 * _UNIT_TOLERANCE:  # a comparison that NaN fails too
             self.corrupt(place, "has an embedding that is not of length 1")
         return embedding

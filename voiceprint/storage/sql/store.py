@@ -156,6 +156,10 @@ class SQLStorage(Storage):
 
         return self._read(find)
 
+    def callers_of(self, ids: Iterable[int]) -> list[Caller]:
+        wanted = check_ids(ids)
+        return [record.caller() for record in self._read(lambda queries: queries.callers_of(wanted))]
+
     def callers(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[Caller]:
         check_page(limit)
         after = check_after(after)
