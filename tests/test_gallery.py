@@ -169,9 +169,9 @@ def test_a_print_that_moves_to_another_space_while_it_is_searched_for_is_not_com
     class Moving(MemoryStorage):
         """Another process is quicker, between the search of the index and the reading of the records."""
 
-        def get_many(self, ids):
+        def callers_of(self, ids):
             self.save(voiceprint("alice", 1, encoder="other", id=1))
-            return super().get_many(ids)
+            return super().callers_of(ids)
 
     storage = Moving()
     storage.save(voiceprint("alice", 1))

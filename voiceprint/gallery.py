@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, VoiceprintError
 from voiceprint.models import Finding, Voiceprint
+from voiceprint.proposals import View, by_cosine, propose
 from voiceprint.ranking import Cohort, Probe, Scored, rank
 from voiceprint.shared import Shared
 from voiceprint.snapshots import NO_SNAPSHOT, IndexSettings, SnapshotKeeper, Stamp, snapshot_path
@@ -85,31 +86,37 @@ class Gallery:
 
         probe: float32[dimension], of length 1. Fewer come back only where there are fewer callers.
         """
-        return rank(Probe(probe), self.proposed(storage, probe[None], callers))[:callers]
+        view = by_cosine(probe, callers * storage.max_voiceprints_per_caller)
+        return rank(Probe(probe), self.proposed(storage, [view], callers))[:callers]
 
     def proposed(
-        self, storage: Storage, queries: NDArray[np.float32], callers: int, prints: int = 0
+        self, storage: Storage, views: Sequence[View], callers: int, prints: int = 0
     ) -> list[Voiceprint]:
-        """So many voiceprints nearest to each query, float32[q, dimension], of so many callers at least.
+        """All voiceprints of those who may be among the `callers` best in one of the views, as stored.
 
-        Fewer callers come back only where there are fewer.
+        prints: so many at least are found by the query of each view, and weighed by the scores of all. Read
+        from the store are the callers of the best. Fewer callers come back only where there are fewer.
         """
         index = self.synchronised(storage)
         # A caller may have several prints among the nearest: ask for more until there are enough callers.
-        wanted = max(prints, callers * storage.max_voiceprints_per_caller)
+        found, wider = max(prints, callers * storage.max_voiceprints_per_caller), 1
         while True:
             with _told(storage):
-                _, ids = index.search(queries, max(1, min(wanted, len(index))))
-            found = storage.get_many(list(dict.fromkeys(ids[ids >= 0].tolist()))).values()
+                proposal = propose(index, views, found, wider)
             # One that was saved anew in another space since the search is not to be compared.
-            known = [voiceprint for voiceprint in found if voiceprint.encoder == self.encoder]
-            if wanted >= len(index) or len({one.caller_id for one in known}) >= callers:
+            known = [
+                voiceprint
+                for caller in storage.callers_of(proposal.ids)
+                for voiceprint in caller.voiceprints
+                if voiceprint.encoder == self.encoder
+            ]
+            if proposal.is_all or len({one.caller_id for one in known}) >= callers:
                 return known
-            wanted *= 2
+            found, wider = 2 * found, 2 * wider
 
     def callers(self, storage: Storage) -> int:
         """How many callers there are, to one in fifty: counting a million takes a while."""
-        prints = len(self.synchronised(storage))
+        prints = len(self._at_hand(storage))
         counted_at, counted = self._counted
         if abs(prints - counted_at) * 50 > counted_at:
             counted_at, counted = self._counted = prints, storage.count_callers()
@@ -117,15 +124,20 @@ class Gallery:
 
     def standing(self, storage: Storage, backend: Backend, probe: NDArray[np.float32]) -> Standing | None:
         """Where the probe's scores with strangers lie, by a sample of the gallery; None for a small one."""
-        prints = len(self.synchronised(storage))
+        prints = len(self._at_hand(storage))
         known = self._cohort
         if known is None or known[0] is not backend or abs(prints - known[1]) * 10 > known[1]:
             known = self._cohort = backend, prints, self._sampled(storage, backend)
         cohort = known[2]
         return None if cohort is None else backend.standing(cohort.scores(probe))
 
+    def _at_hand(self, storage: Storage) -> VectorIndex:
+        """The index as it stands, without a look at the store, for what need not be of this moment."""
+        state = self._state
+        return self.synchronised(storage) if state is None else state[0]
+
     def _sampled(self, storage: Storage, backend: Backend) -> Cohort | None:
-        ids = np.sort(self.synchronised(storage).ids())
+        ids = np.sort(self._at_hand(storage).ids())
         chosen = np.random.default_rng(len(ids)).permutation(len(ids))[:_COHORT]
         found = storage.get_many(ids[chosen].tolist()).values()
         sample = [one for one in found if one.encoder == self.encoder]

@@ -16,6 +16,7 @@ from voiceprint.errors import (
 )
 from voiceprint.gallery import Gallery
 from voiceprint.models import Caller, Match, Verification, Voiceprint
+from voiceprint.proposals import FOUND, views_for
 from voiceprint.ranking import Probe, Scored, rank
 from voiceprint.scoring import backend_for, probabilities
 from voiceprint.validation import check_caller_id, shown
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
     from voiceprint.storage import Storage
 
 logger = logging.getLogger(__name__)
-
-
-# Voiceprints that the index proposes, and of how many callers all of them are then read. A store takes some
-# 0.1 ms for each. What is missed by proposing 50: benchmarks/results/robust-scoring.json, candidates.
-_PROPOSED = 50
-_SHORTLIST = 8
 
 
 class Rule(NamedTuple):
@@ -125,13 +120,8 @@ class Matcher:
             return rank(probe, [one for caller in callers for one in self._prints(caller)], backend)
         if backend is None:
             return gallery.best(self._storage, probe.plain, k)
-        # Nearest by cosine, so that whoever reaches a threshold of it is there; and by what the ratio weighs.
-        queries = np.stack([probe.plain, backend.query(probe.best)])
-        proposed = gallery.proposed(self._storage, queries, k, _PROPOSED)
-        by_ratio = [one.voiceprint.caller_id for one in rank(probe, proposed, backend)]
-        by_cosine = [one.voiceprint.caller_id for one in rank(probe, proposed)]
-        shortlist = self.enrolled(dict.fromkeys(by_ratio[: max(k, _SHORTLIST)] + by_cosine[:k]))
-        return rank(probe, [one for caller in shortlist for one in self._prints(caller)], backend)
+        views = views_for(probe, backend, k, self._storage.max_voiceprints_per_caller)
+        return rank(probe, gallery.proposed(self._storage, views, k, FOUND), backend)
 
     def verified(self, probe: Probe, prints: list[Voiceprint], rule: Rule) -> Verification:
         """Whether the probe is of the caller of these voiceprints, by the threshold of the rule."""
