@@ -3,9 +3,10 @@
     python benchmarks/match.py [--prints 100000] [--rounds 100] [--store FILE]
 
 The sample voices are enrolled among generated callers in a SQLite store, and `match_caller` is asked for
-other recordings of them. The stages are timed from outside, by wrapping what the recogniser calls; a stage
-inside another counts for itself alone, and what no stage took is the decision. Written to
-results/match-PRINTS.json.
+other recordings of them, once the index is trained. The stages are timed from outside, by wrapping what the
+recogniser calls; a stage inside another counts for itself alone, and what no stage took is the decision.
+Beside it, in the same run, what the search would take without an index: comparing the embedding with all in
+memory, one after the other and as one matrix product. Written to results/match-PRINTS.json.
 """
 
 from __future__ import annotations
@@ -20,14 +21,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filled_store import filled
 from measuring import resident_bytes, spread
+from numpy.typing import NDArray
 from results_file import RESULTS, keep
 from rich.console import Console
 from rich.table import Table
 
 import voiceprint.embedding
+import voiceprint.gallery
 import voiceprint.index
+import voiceprint.matching
+import voiceprint.scoring
 from voiceprint import OpusAgentVoiceRecognizer, SQLiteStorage, load_audio
 from voiceprint.encoder import default_encoder
 
@@ -39,11 +45,15 @@ STAGES = {
     "encoder": "encoder",
     "sync": "index: is it up to date?",
     "search": "index: search",
-    "records": "records of the candidates",
+    "records": "records of the shortlist",
+    "scores": "scores",
     "touch": "last_seen",
     "decision": "decision, and all else",
+    "beside": "all but the encoder",
     "total": "all",
 }
+LINEAR = {"loop": "linear, one after the other", "product": "linear, a matrix product"}
+LINEAR_ROUNDS = {"loop": 5, "product": 20}
 
 
 class Stages:
@@ -92,6 +102,7 @@ def main() -> int:
         filled(path, arguments.prints)
         with SQLiteStorage(path) as storage:
             figures = {"prints": arguments.prints} | measure(storage, arguments.rounds)
+            figures["linear_ms"] = measure_linear(storage)
     show(figures)
     path = keep(f"match-{arguments.prints}", figures, folder=arguments.results)
     print(f"Raw figures: {path.name} in {arguments.results}")
@@ -115,6 +126,10 @@ def measure(storage: SQLiteStorage, rounds: int) -> dict[str, Any]:
     recognizer.match_caller(audio, sample_rate=rate)
     first = time.perf_counter() - start
     after = resident_bytes()
+    start = time.perf_counter()
+    while recognizer.index_status().training:
+        time.sleep(0.1)
+    trained = time.perf_counter() - start
 
     stages = instrumented(storage)
     times: dict[str, list[float]] = {stage: [] for stage in STAGES}
@@ -129,13 +144,16 @@ def measure(storage: SQLiteStorage, rounds: int) -> dict[str, Any]:
             continue
         right += match is not None and match[0] == caller
         rest = total - sum(stages.seconds.values())
-        for stage, taken in ({**stages.seconds, "decision": rest, "total": total}).items():
+        others = {"decision": rest, "beside": total - stages.seconds["encoder"], "total": total}
+        for stage, taken in (stages.seconds | others).items():
             times[stage].append(taken)
     return {
         "matches": rounds,
         "named_right": right,
         "first_match_s": round(first, 3),  # with the index, which is then made or read
         "first_match_mb": round((after - before) / 1e6, 1),
+        "trained_after_s": round(trained, 1),  # since the first match
+        "index": recognizer.index_status().structure,
         "ms": {stage: spread(taken, unit_s=1e-3, digits=3) for stage, taken in times.items() if taken},
     }
 
@@ -146,10 +164,31 @@ def instrumented(storage: SQLiteStorage) -> Stages:
     stages.wrap(voiceprint.embedding, "audio", "assess", "to_mono")
     stages.wrap(default_encoder(), "encoder", "embed")
     stages.wrap(storage, "sync", "identity", "revision", "changes", "scan")
-    stages.wrap(voiceprint.index.VectorIndex, "search", "search")
-    stages.wrap(storage, "records", "get_many", "get")
+    stages.wrap(voiceprint.index.VectorIndex, "search", "search", "vectors_of")
+    stages.wrap(storage, "records", "callers_of", "get")
+    stages.wrap(voiceprint.matching, "scores", "rank")
+    stages.wrap(voiceprint.scoring.Backend, "scores", "score_each", "query", "fpir")
+    stages.wrap(voiceprint.gallery.Gallery, "scores", "standing")
     stages.wrap(storage, "touch", "touch")
     return stages
+
+
+def measure_linear(storage: SQLiteStorage) -> dict[str, dict[str, float]]:
+    """The best of all embeddings, in memory, for a probe: a search without an index."""
+    matrix = np.concatenate([vectors for _, vectors in storage.scan()])
+    rows = [*matrix]
+    probes = matrix[np.random.default_rng(1).permutation(len(matrix))[: max(LINEAR_ROUNDS.values())]]
+    ways: dict[str, Callable[[NDArray[np.float32]], Any]] = {
+        "loop": lambda probe: max((float(np.dot(row, probe)), place) for place, row in enumerate(rows)),
+        "product": lambda probe: int(np.argmax(matrix @ probe)),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for name, search in ways.items():
+        for probe in probes[: LINEAR_ROUNDS[name]]:
+            start = time.perf_counter()
+            search(probe)
+            times[name].append(time.perf_counter() - start)
+    return {name: spread(taken, unit_s=1e-3, digits=3) for name, taken in times.items()}
 
 
 def show(figures: dict[str, Any]) -> None:
@@ -158,13 +197,17 @@ def show(figures: dict[str, Any]) -> None:
     for name in ("p50", "p90", "p99", "max"):
         table.add_column(name, justify="right")
     for stage, times in figures["ms"].items():
-        if stage == "total":
+        if stage == "beside":
             table.add_section()
         table.add_row(STAGES[stage], *(f"{value:.2f}" for value in times.values()))
+    table.add_section()
+    for name, times in figures["linear_ms"].items():
+        table.add_row(LINEAR[name], *(f"{value:.2f}" for value in times.values()))
     console = Console(width=None if sys.stdout.isatty() else 100)
     console.print(table)
     console.print(
-        f"The first match, with the index to be made or read: {figures['first_match_s']:.2f} s. "
+        f"The first match, with the index to be made or read: {figures['first_match_s']:.2f} s; trained "
+        f"{figures['trained_after_s']:.0f} s later. "
         f"{figures['named_right']} of {figures['matches']} named right."
     )
 
