@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from voiceprint.ranking import Probe
     from voiceprint.scoring import Backend
 
-FOUND: Final = 100
+FOUND: Final = 200
 """Prints that the index finds by each view."""
 
 _READ: Final = 16
