@@ -268,7 +268,8 @@ class RedisStorage(Storage):
         return None if value is None else decode_record(value, name, key).caller()
 
     def get_many(self, ids: Iterable[int]) -> dict[int, Voiceprint]:
-        wanted, found = check_ids(ids), {}
+        wanted = check_ids(ids)
+        found: dict[int, tuple[CallerRecord, PrintRecord]] = {}
         for record in self._owners(wanted):
             found.update((print_.id, (record, print_)) for print_ in record.prints)
         return {id_: found[id_][0].voiceprint(found[id_][1]) for id_ in wanted if id_ in found}
