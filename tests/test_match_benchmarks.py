@@ -21,6 +21,7 @@ from match import Stages
 from voiceprint import MemoryStorage
 
 OPENING = Path(__file__).resolve().parents[1] / "benchmarks" / "opening.py"
+MATCH = OPENING.with_name("match.py")
 
 
 class Clock:
@@ -106,3 +107,16 @@ def test_every_opening_of_a_store_gives_the_right_answer(tmp_path):
     for opening in ("without_snapshot", "with_snapshot", "with_old_snapshot"):
         assert figures[opening]["right"], opening
     assert figures["with_old_snapshot"]["after_changes_right"]
+
+
+def test_stages_of_a_match_are_kept_with_what_linear_searches_take(tmp_path):
+    options = f"--prints 400 --rounds 4 --results {tmp_path}"
+    done = subprocess.run(
+        [sys.executable, MATCH, *options.split()], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "match-400.json").read_text())
+    assert figures["named_right"] == figures["matches"] == 4
+    assert {"encoder", "search", "records", "scores", "touch", "beside", "total"} <= figures["ms"].keys()
+    assert figures["ms"]["beside"]["max"] < figures["ms"]["total"]["max"]
+    assert figures["linear_ms"].keys() == {"loop", "product"}
