@@ -85,7 +85,7 @@ class Matcher:
             count = len(callers) if callers is not None else gallery.callers(self._storage)
             standing = gallery.standing(self._storage, backend, probe.best)
             # Callers who were not even proposed are too unlikely to add anything.
-            ratios = [scored.llr for scored in ranked]
+            ratios = [cast(float, scored.llr) for scored in ranked]
             likely = probabilities(ratios, max(count, len(ratios)))
         matches = []
         for place, scored in enumerate(ranked[:k]):
