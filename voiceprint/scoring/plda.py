@@ -21,8 +21,8 @@ from voiceprint.errors import InvalidArgumentError
 Matrix = NDArray[np.float64]
 Numbers = NDArray[np.integer]
 
-# Of real callers among a million generated ones whom the log ratio put first, the nearest 50 prints of such a
-# query missed 2.2 %; without the mean 5.0 %, with as much of it as of the gradient 4.4 %.
+# Of the real callers whom the log ratio put first among a million generated ones, the nearest 50 prints of
+# such a query missed 4.9 %; without the mean 11.0 %, with as much of it as of the gradient 9.7 %.
 _MEAN_IN_QUERY = 0.5
 
 
