@@ -10,21 +10,21 @@ calibration that ships was fitted to all of them, and is not used here. Interval
 
 from __future__ import annotations
 
-import argparse
 import sys
 import warnings
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from accuracy_pieces import DURATIONS_S, HEARD, QUALITY, SPOILT, all_pieces
-from accuracy_plots import draw
+from accuracy_plots import PLOTS
 from accuracy_probability import probability
 from accuracy_rates import PAIRS, ratios, targets
 from fit_gallery_model import PIECE_S
+from generated_galleries import generated
+from held_out import backend_of, draws, halves, pieces_of
 from numpy.typing import NDArray
+from plot_files import draw
 from results_file import keep
-from robust_scoring import backend_of, draws, generated, halves
 
 from voiceprint.evaluation import metrics
 from voiceprint.evaluation.bootstrap import bootstrap_all, rule_of_three
@@ -51,13 +51,7 @@ class Searches(NamedTuple):
 
 def main() -> int:
     """Embed, fit, measure, and keep the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--cache", type=Path, help="a file that keeps the embeddings")
-    arguments = parser.parse_args()
-    pieces = all_pieces(arguments.folder, arguments.cache)
+    pieces = pieces_of(__doc__, all_pieces)
     fitted = [(backend_of(train), test) for train, test in halves(pieces, HALVINGS)]
     figures: dict[str, Any] = {
         "pieces": len(pieces.speakers),
@@ -75,7 +69,7 @@ def main() -> int:
     lines = (("clean plain", "clean best"), ("clean plain", "full best"), ("clean plain", "narrow best"))
     figures |= generated(pieces, pairs=lines)
     path = keep("accuracy", figures)
-    draw(path)
+    draw(path, PLOTS)
     print(f"\nRaw figures: benchmarks/results/{path.name}")
     return 0
 

@@ -40,12 +40,8 @@ QUALITY = "quality"
 Audio = NDArray[np.float32]
 
 
-def all_pieces(folder: Path, cache: Path | None) -> Pieces:
+def all_pieces(folder: Path) -> Pieces:
     """Those that are fitted to, and those that are measured. What has no embedding is NaN."""
-    if cache and cache.exists():
-        with np.load(cache) as kept:
-            vectors = {name: kept[name] for name in kept.files}
-        return Pieces(vectors, vectors.pop("speakers"))
     fitted, _ = embedded(folder)
     parts = list(enumerate_recordings(folder))
     made: dict[str, list[Any]] = {}
@@ -57,8 +53,6 @@ def all_pieces(folder: Path, cache: Path | None) -> Pieces:
     if len(parts) != len(fitted.speakers):
         sys.exit("A piece has no speech.")
     vectors = dict(fitted.vectors) | {name: np.stack(one).astype(np.float32) for name, one in made.items()}
-    if cache:
-        np.savez(cache, speakers=fitted.speakers, **vectors)
     return Pieces(vectors, fitted.speakers)
 
 

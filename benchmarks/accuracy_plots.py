@@ -5,46 +5,16 @@ python benchmarks/accuracy_plots.py benchmarks/results/accuracy.json
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import sys
-from pathlib import Path
 from typing import Any
+
+from plot_files import main
 
 from voiceprint.evaluation.curves import probit
 
 TICKS = (0.0001, 0.001, 0.01, 0.05, 0.2, 0.5)
 SHOWN = (("clean", "clean"), ("clean", "full"), ("clean", "narrow"))
 NAMES = {"clean": "clean", "full": "8 kHz line", "narrow": "300-3400 Hz line"}
-
-
-def main() -> int:
-    """Draw the results that are named."""
-    if not sys.argv[1:]:
-        sys.exit(__doc__)
-    for name in sys.argv[1:]:
-        draw(Path(name))
-    return 0
-
-
-def draw(result: Path) -> list[Path]:
-    """Write RESULT-det.png and RESULT-gallery.png; without matplotlib say so, and draw nothing."""
-    if importlib.util.find_spec("matplotlib") is None:
-        print("No plots: matplotlib is not installed (pip install opusagent-voiceprint[plots]).")
-        return []
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figures = json.loads(result.read_text())
-    drawn = []
-    for name, plot in (("det", _det), ("gallery", _gallery)):
-        figure = Figure(figsize=(7.5, 4.8), layout="constrained")
-        FigureCanvasAgg(figure)
-        plot(figure, figures)
-        drawn.append(result.with_name(f"{result.stem}-{name}.png"))
-        figure.savefig(drawn[-1], dpi=120, metadata={"Software": None})
-    print(f"Plots: {', '.join(path.name for path in drawn)}")
-    return drawn
 
 
 def _det(figure: Any, figures: dict[str, Any]) -> None:
@@ -63,8 +33,6 @@ def _det(figure: Any, figures: dict[str, Any]) -> None:
         title="Verification of speakers who were not fitted to",
         xlabel="strangers accepted (FMR)", ylabel="callers refused (FNMR)",
     )  # fmt: skip
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize="small")
 
 
 def _gallery(figure: Any, figures: dict[str, Any]) -> None:
@@ -91,10 +59,9 @@ def _gallery(figure: Any, figures: dict[str, Any]) -> None:
             label=name.replace(" plain", "").replace(" best", ""),
         )
     right.set(title="The right caller is first", xlabel="callers", ylim=(0, 1.02))
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize="small")
 
+
+PLOTS = {"det": _det, "gallery": _gallery}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, PLOTS))

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 from accuracy_rates import PAIRS, ratios
+from held_out import draws
 from numpy.typing import NDArray
-from robust_scoring import draws
 
 from voiceprint.scoring import Backend, Pieces, probabilities
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 from gallery_model import GalleryModel
+from generated_galleries import some_generated
+from held_out import TARGETS, backend_of, halves
 from numpy.typing import NDArray
-from robust_scoring import TARGETS, backend_of, halves, some_generated
 
 from voiceprint.scoring import Backend, Pieces
 

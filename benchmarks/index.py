@@ -26,7 +26,8 @@ from gallery_model import Gallery, GalleryModel
 from index_table import milliseconds, table
 from index_worker import Job
 from measuring import exact
-from plots import draw
+from plot_files import draw
+from plots import PLOTS
 from results_file import RESULTS, keep
 from rich.console import Console
 from rich.table import Table
@@ -69,7 +70,7 @@ def main() -> int:
     path = keep(f"index-{sizes[-1]}", figures, packages=("hnswlib", "usearch"), folder=arguments.results)
     print(f"\nRaw figures: {path.name} in {arguments.results}")
     if arguments.plots:
-        draw(path)
+        draw(path, PLOTS)
     return 1 if any(row["state"].startswith("failed") for row in rows + growth) else 0
 
 
