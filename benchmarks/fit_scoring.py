@@ -3,7 +3,8 @@
     python benchmarks/fit_scoring.py FOLDER      FOLDER/**/SPEAKER/*.flac or .wav
 
 Every recording is cut into pieces of 5 s; each is embedded as it is, with its noise reduced, and through
-`LINES` telephone lines drawn by chance. The same folder gives the same file, to the rounding of the machine.
+`LINES` telephone lines drawn by chance, cleaned as the product does it. The same folder gives the same
+file, to the rounding of the machine.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from lines import random_line
 
 from voiceprint import VoiceprintError
 from voiceprint.audio.denoise import reduce_noise
+from voiceprint.audio.lows import restore_lows
 from voiceprint.encoder import default_encoder
 from voiceprint.scoring import Pieces, fit_backend
 
@@ -74,7 +76,7 @@ def embedded(folder: Path) -> tuple[Pieces, list[str]]:
         versions = [audio, reduce_noise(audio)]
         for number in range(LINES):
             heard = random_line(audio, np.random.default_rng([SEED, count, number]))
-            versions.append(reduce_noise(heard))
+            versions.append(restore_lows(reduce_noise(heard)))
         try:
             vectors.append(encoder.embed_batch(versions))
         except VoiceprintError as error:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio import MIXED, SAMPLE_RATE, AudioQuality, assess, to_mono
-from voiceprint.audio.denoise import is_noisy, reduce_noise
+from voiceprint.audio.denoise import cleaned, may_be_cleaned
 from voiceprint.audio.mono import LONG_S, samples
 from voiceprint.encoder.onnx import OnnxEncoder
 from voiceprint.errors import (
@@ -86,15 +86,18 @@ class Embedder:
                 quality,
             )
         self.check_quality(quality)
-        plain, cleaned = self.embed(audio, sample_rate), None
-        if is_noisy(quality) and quality.duration_s < LONG_S and self._encoder.sample_rate == SAMPLE_RATE:
-            cleaned = self.cleaned(to_mono(audio, sample_rate))
-        return Probe(plain, cleaned)
+        plain, better = self.embed(audio, sample_rate), None
+        short = quality.duration_s < LONG_S
+        if may_be_cleaned(quality) and short and self._encoder.sample_rate == SAMPLE_RATE:
+            mono = to_mono(audio, sample_rate)
+            clean = cleaned(mono, quality)
+            better = None if clean is mono else self.embed_cleaned(clean)
+        return Probe(plain, better)
 
-    def cleaned(self, audio: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """The embedding of mono audio at 16 kHz after its noise was taken off; None where nothing is left."""
+    def embed_cleaned(self, audio: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """The embedding of mono audio at 16 kHz that was `cleaned`; None where nothing is left."""
         try:
-            return self.checked(self._encoder.embed(reduce_noise(audio)))
+            return self.checked(self._encoder.embed(audio))
         except EncoderError as error:  # what was taken for speech was noise; the plain embedding stands
             logger.debug("Without its noise, the audio has no embedding: %s", error)
             return None

@@ -264,7 +264,7 @@ class OpusAgentVoiceRecognizer:
         def search(total: NDArray[Any], cleaned: NDArray[np.float32] | None, wanted: int) -> list[Match]:
             matcher, embedder = self._matcher, self._embedder
             callers = None if ids is None else matcher.enrolled(ids)
-            better = None if cleaned is None else embedder.cleaned(cleaned)
+            better = None if cleaned is None else embedder.embed_cleaned(cleaned)
             probe = Probe(embedder.checked(total), better)
             return matcher.nearest(probe, wanted, self._rule(threshold), callers)
 

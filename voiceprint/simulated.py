@@ -2,8 +2,9 @@
 
 A caller who was enrolled on a clear line calls by telephone. So the same audio, as two simulated lines carry
 it, is embedded too, and averaged with the plain embedding. Of noisy audio it is what is left when the noise
-is reduced. A probe is compared with both prints and the better score counts: of the enrolments under several
-conditions that benchmarks/robust_scoring.py compares, this finds the most callers.
+is reduced; of a line that took the lows, it is with these raised again. A probe is compared with both prints
+and the better score counts: of the enrolments under several conditions that benchmarks/robust_scoring.py
+compares, this finds the most callers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from voiceprint.audio import AudioQuality
 from voiceprint.audio.buffers import SAMPLE_RATE
 from voiceprint.audio.conditions import Condition
-from voiceprint.audio.denoise import is_noisy, reduce_noise
+from voiceprint.audio.denoise import NARROWBAND, is_noisy, reduce_noise
+from voiceprint.audio.lows import restore_lows
 from voiceprint.audio.mono import Samples
 from voiceprint.errors import EncoderError, InvalidArgumentError
 from voiceprint.models import RESEMBLYZER_SPACE
@@ -36,25 +38,33 @@ LONGEST_S: Final = 30.0
 """Seconds from the start of the audio that are simulated: this bounds the cost."""
 
 _LONGEST: Final = round(LONGEST_S * SAMPLE_RATE)
+RECIPE: Final = 2
+"""Number of the way in which the second print is made, for caches of it."""
+
 _SEED: Final = 3  # of the noise; as measured
 
 Embedding = NDArray[np.float32]
 
 
 class Versions(NamedTuple):
-    """What the second print of an enrolment is made of: simulated lines, the audio without noise, or both."""
+    """What the second print of an enrolment is made of: simulated lines, the audio without noise, or both.
+
+    lows: on a telephone line as well, where it took the lows.
+    """
 
     lines: bool
     cleaned: bool
+    lows: bool = False
 
     def __bool__(self) -> bool:
-        return self.lines or self.cleaned
+        return self.lines or self.cleaned or self.lows
 
 
 def versions(encoder: Encoder, quality: AudioQuality) -> Versions:
     """Which versions help: measured with one encoder; lines for wide-band audio, noise reduced for noisy."""
     known = encoder.name == RESEMBLYZER_SPACE and encoder.sample_rate == SAMPLE_RATE
-    return Versions(known and "narrowband" not in quality.feedback, known and is_noisy(quality))
+    narrow = NARROWBAND in quality.feedback
+    return Versions(known and not narrow, known and is_noisy(quality), known and narrow)
 
 
 class Enrolled(NamedTuple):
@@ -80,8 +90,12 @@ def simulated_embeddings(encoder: Encoder, enrolled: Sequence[Enrolled]) -> list
         prints: list[Embedding | None] = []
         for one, some in zip(enrolled, heard, strict=True):
             mine, found = found[: len(some)], found[len(some) :]
-            # The noise is not to come back with the plain embedding.
-            total = mine.sum(axis=0) if one.versions.cleaned else mine.sum(axis=0) + one.plain
+            # The noise or line is not to come back with the plain embedding.
+            total = (
+                mine.sum(axis=0) + one.plain
+                if one.versions.lines and not one.versions.cleaned
+                else mine.sum(axis=0)
+            )
             prints.append(unit_vector(total) if some else None)
     except (EncoderError, InvalidArgumentError, ValueError) as error:
         if len(enrolled) > 1:  # one of them must not take the print from the others
@@ -95,7 +109,11 @@ def _heard(one: Enrolled) -> list[NDArray[np.float32]]:
     if not one.versions:
         return []
     start = one.audio[:_LONGEST]
-    cleaned = [reduce_noise(start)] if one.versions.cleaned else []
-    source = cleaned[0] if cleaned else start
-    lines = [reduce_noise(line.apply(source, _SEED)) for line in LINES] if one.versions.lines else []
-    return cleaned + lines
+    source = reduce_noise(start) if one.versions.cleaned else start
+    restored = restore_lows(source) if one.versions.cleaned or one.versions.lows else source
+    lines = (
+        [restore_lows(reduce_noise(line.apply(source, _SEED))) for line in LINES]
+        if one.versions.lines
+        else []
+    )
+    return lines if restored is start else [restored, *lines]

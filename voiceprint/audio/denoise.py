@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint.audio.lows import restore_lows
 from voiceprint.audio.quality import AudioQuality
 
 _WINDOW: Final = 512  # 32 ms at 16 kHz
@@ -30,12 +31,30 @@ _FLOOR: Final = 0.05  # of the power that is left at least
 NOISY_DB: Final = 25.0
 """Signal-to-noise ratio under which audio counts as noisy: clean recordings have 28 to 60 dB."""
 
+NARROWBAND: Final = "narrowband"
+"""What the quality of a telephone line says of it."""
+
 Audio = NDArray[np.float32]
 
 
 def is_noisy(quality: AudioQuality) -> bool:
     """Whether `reduce_noise` helps; clean audio is left as it is, and keeps its very embedding."""
     return quality.snr_db < NOISY_DB
+
+
+def may_be_cleaned(quality: AudioQuality) -> bool:
+    """Whether `cleaned` may do anything: noisy audio, and that of a telephone line."""
+    return is_noisy(quality) or NARROWBAND in quality.feedback
+
+
+def cleaned(audio: Audio, quality: AudioQuality) -> Audio:
+    """What says most of the voice: noise reduced where it is noisy, and lows back that a line took.
+
+    audio: as for `reduce_noise`. Where there is nothing to do, it is given back itself.
+    """
+    if is_noisy(quality):
+        return restore_lows(reduce_noise(audio))
+    return restore_lows(audio) if NARROWBAND in quality.feedback else audio
 
 
 def reduce_noise(audio: Audio) -> Audio:

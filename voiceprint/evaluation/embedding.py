@@ -10,7 +10,7 @@ import numpy as np
 
 from voiceprint.audio import SAMPLE_RATE, assess, load_audio, to_mono
 from voiceprint.audio.conditions import Condition
-from voiceprint.audio.denoise import is_noisy, reduce_noise
+from voiceprint.audio.denoise import cleaned
 from voiceprint.audio.mono import LONG_S
 from voiceprint.encoder import Encoder
 from voiceprint.errors import EncoderError, InvalidAudioError
@@ -19,7 +19,7 @@ from voiceprint.evaluation.recordings import Audio, Division, Place, Speaker, cu
 from voiceprint.evaluation.report import Skip
 from voiceprint.evaluation.scoring import Embeddings
 from voiceprint.evaluation.settings import Run, Settings
-from voiceprint.simulated import Enrolled, Versions, simulated_embeddings, versions
+from voiceprint.simulated import RECIPE, Enrolled, Versions, simulated_embeddings, versions
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many of it are done, and how many there are."""
@@ -175,8 +175,8 @@ class _Pieces:
             made: Embeddings | None = None
             if self._settings.noise_reduction and self._encoder.sample_rate == SAMPLE_RATE:
                 audio = self._audio(*key)
-                cleaned = without_noise(audio)
-                made = None if cleaned is audio else embed(cleaned, self._encoder, self._cache)
+                better = without_noise(audio)
+                made = None if better is audio else embed(better, self._encoder, self._cache)
             self._cleaned[key] = plain if made is None else made
         return self._cleaned[key]
 
@@ -199,8 +199,8 @@ class _Pieces:
 
 
 def without_noise(audio: Audio) -> Audio:
-    """Noisy audio with its noise reduced, clean audio as it is: what log-likelihood ratios are of."""
-    return reduce_noise(audio) if len(audio) < LONG_S * SAMPLE_RATE and is_noisy(assess(audio)) else audio
+    """What log-likelihood ratios are of: the audio `cleaned`, or itself where that does nothing."""
+    return cleaned(audio, assess(audio)) if len(audio) < LONG_S * SAMPLE_RATE else audio
 
 
 def second_print(
@@ -209,7 +209,7 @@ def second_print(
     """What enrolment keeps beside the plain embedding, kept or computed; that itself where nothing."""
     if not wanted:
         return plain
-    name = f"{encoder.name}; lines {wanted.lines}; cleaned {wanted.cleaned}"
+    name = f"{encoder.name}; {wanted}; {RECIPE}"
     kept = None if cache is None else cache.get(name, encoder.dimension, audio)
     if kept is not None:
         return kept

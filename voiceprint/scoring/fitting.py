@@ -16,7 +16,7 @@ from voiceprint.scoring.plda import Plda, fit_plda
 from voiceprint.scoring.tail import LEAST_SCORES, ImpostorTail, fit_tail, standing
 
 WITHIN_SHRINKAGE: Final = 0.7
-BETWEEN_SHRINKAGE: Final = 0.3
+BETWEEN_SHRINKAGE: Final = 0.5
 """Chosen by cross-validation over speakers: benchmarks/robust_scoring.py."""
 
 _FOLDS: Final = 5  # of the calibration

@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import SAMPLE_RATE, AudioQuality, assess, to_mono, vad
-from voiceprint.audio.denoise import is_noisy
+from voiceprint.audio import SAMPLE_RATE, AudioQuality, assess, denoise, to_mono, vad
 from voiceprint.encoder.onnx import OnnxEncoder
 from voiceprint.streaming.speech import PartialsVoice, PiecesVoice, RunningSpeech, Samples, Voice
 
@@ -136,11 +135,15 @@ class Hearing:
             self._levelled = True
         return self._voice.total
 
-    def noisy(self) -> Samples | None:
-        """The audio of the call that was ended, at 16 kHz, if it is noisy and all of it was kept."""
-        if self._settled or self._best is None or not is_noisy(self._best[1]):
+    def cleaned(self) -> Samples | None:
+        """The `cleaned` audio of the call that was ended, at 16 kHz, if that helps and all of it was kept."""
+        if self._settled or self._best is None or not denoise.may_be_cleaned(self._best[1]):
             return None
-        return self._as_encoded() if self._encoder.sample_rate == SAMPLE_RATE else None
+        if self._encoder.sample_rate != SAMPLE_RATE:
+            return None
+        audio = self._as_encoded()
+        cleaned = denoise.cleaned(audio, self._best[1])
+        return None if cleaned is audio else cleaned
 
     def _windows(self, audio: Samples) -> Samples:
         self._energy += float(np.square(audio, dtype=np.float64).sum())

@@ -229,7 +229,7 @@ class CallStream:
         good = self._good and quality.net_speech_s >= MIN_PROBE_SPEECH_S
         answer = StreamResult()
         if good:
-            found = self._search(self._hearing.embedding(), self._hearing.noisy(), self._k)
+            found = self._search(self._hearing.embedding(), self._hearing.cleaned(), self._k)
             answer = self._answered(found, good=True)
         measured |= {"net_speech_s": quality.net_speech_s, "feedback": self._feedback}
         self._answer = answer.model_copy(update=measured)
