@@ -75,7 +75,10 @@ class Backend:
         kept = read_model(Path(path))
         return cls(
             encoder=kept.encoder,
-            plda=Plda(*(kept.arrays[name].astype(np.float64) for name in ("mean", "transform", "between"))),
+            plda=Plda(
+                *(kept.arrays[name].astype(np.float64) for name in ("mean", "transform", "between")),
+                power=kept.numbers["plda"]["power"],
+            ),
             calibration=Calibration(**kept.numbers["calibration"]),
             tail=ImpostorTail(**kept.numbers["tail"]),
             about=kept.about,
@@ -89,6 +92,7 @@ class Backend:
             "between": self.plda.between.astype(np.float32),
         }
         numbers = {
+            "plda": {"power": self.plda.power},
             "calibration": {"scale": self.calibration.scale, "offset": self.calibration.offset},
             "tail": self.tail.numbers(),
         }

@@ -28,16 +28,24 @@ from voiceprint.errors import ConfigurationError
 from voiceprint.storage.atomic import replace_file
 
 FORMAT: Final = "voiceprint-scoring"
-VERSION: Final = 1
+VERSION: Final = 2
+"""1 had no power; such a file is read as of the power 1."""
 
 _LARGEST: Final = 64 << 20  # bytes unpacked, far over what any encoder here needs
 _HEADER: Final = "about.json"
 _SHAPES: Final = {"mean": "d", "transform": "dk", "between": "k"}
 _NUMBERS: Final = {
+    "plda": ("power",),
     "calibration": ("scale", "offset"),
     "tail": ("start", "share", "scale", "shape", "mean", "deviation"),
 }
-_POSITIVE: Final = (("calibration", "scale"), ("tail", "scale"), ("tail", "share"), ("tail", "deviation"))
+_POSITIVE: Final = (
+    ("plda", "power"),
+    ("calibration", "scale"),
+    ("tail", "scale"),
+    ("tail", "share"),
+    ("tail", "deviation"),
+)
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
@@ -93,11 +101,13 @@ def read_model(path: Path) -> Kept:
     version = header.get("version")
     if type(version) is int and version > VERSION:
         raise _refused(path, f"its version is {version}, and this release reads up to {VERSION}; upgrade")
-    if version != VERSION:
+    if version not in (1, VERSION):
         raise _refused(path, f"its version is {version!r}")
     if header.pop("sha256", None) != _checksum(header, members):
         raise _refused(path, "its checksum is wrong: it is damaged")
     try:
+        if version == 1:
+            header["numbers"]["plda"] = {"power": 1.0}
         return _checked(header, members)
     except (KeyError, TypeError, ValueError) as error:
         raise _refused(path, f"{error}") from error

@@ -1,11 +1,13 @@
 """The model of voices behind the scores: probabilistic linear discriminant analysis, two covariances.
 
-A unit embedding is mean + voice + recording. Voices and recordings (what was said, on which line, in
-which noise) are Gaussians, so that in the right coordinates every dimension stands alone: there the
-recordings vary by 1 and the voices by `between`. Whether two embeddings are of one voice is then a ratio
-of likelihoods that is known in closed form, for one print of a caller or several.
+A unit embedding, its values raised to a power, is mean + voice + recording. Voices and recordings (what was
+said, on which line, in which noise) are Gaussians, so that in the right coordinates every dimension stands
+alone: there the recordings vary by 1 and the voices by `between`. Whether two embeddings are of one voice is
+then a ratio of likelihoods that is known in closed form, for one print of a caller or several.
 
-Source: Brümmer and de Villiers, "The speaker partitioning problem", Odyssey 2010.
+Source: Brümmer and de Villiers, "The speaker partitioning problem", Odyssey 2010. The power: the values are
+never negative and many of them near 0, unlike a Gaussian's, which a power under 1 mends; so do Perronnin,
+Sánchez and Mensink, "Improving the Fisher kernel for large-scale image classification", ECCV 2010.
 """
 
 from __future__ import annotations
@@ -28,15 +30,19 @@ _MEAN_IN_QUERY = 0.5
 
 @dataclass(frozen=True)
 class Plda:
-    """mean: float64[d]. transform: float64[d, k], embedding to coordinates. between: float64[k], > 0."""
+    """mean: float64[d]. transform: float64[d, k], embedding to coordinates. between: float64[k], > 0.
+
+    power: that values are raised to first, over 0 to 1; those below 0 count as 0, unless it is 1.
+    """
 
     mean: Matrix = field(repr=False)
     transform: Matrix = field(repr=False)
     between: Matrix = field(repr=False)
+    power: float = 1.0
 
     def coordinates(self, embeddings: NDArray[np.floating]) -> Matrix:
         """float64[n, k] of embeddings, float[n, d], of any length > 0 each: only directions count."""
-        vectors = np.asarray(embeddings, dtype=np.float64)
+        vectors = raised(embeddings, self.power)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not (lengths > 0).all():  # NaN as well
             raise InvalidArgumentError(
@@ -126,6 +132,7 @@ def fit_plda(
     within_shrinkage: float,
     between_shrinkage: float,
     dimensions: int | None = None,
+    power: float = 1.0,
 ) -> Plda:
     """The model of embeddings, float[n, d], and the numbers of their speakers, int[n].
 
@@ -136,7 +143,7 @@ def fit_plda(
     Raises:
         InvalidArgumentError: fewer than two speakers, or none with two embeddings.
     """
-    vectors = np.asarray(embeddings, dtype=np.float64)
+    vectors = raised(embeddings, power)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if vectors.ndim != 2 or len(vectors) != len(speakers) or not (lengths > 0).all():
         raise InvalidArgumentError("A fit takes embeddings, float[n, d] of length > 0, and n speakers")
@@ -159,7 +166,18 @@ def fit_plda(
     whiten = np.linalg.cholesky(np.linalg.inv(within))
     values, directions = np.linalg.eigh(whiten.T @ between @ whiten)
     kept = slice(None, None, -1) if dimensions is None else slice(-1, -dimensions - 1, -1)
-    return Plda(mean, whiten @ directions[:, kept], np.maximum(values[kept], 1e-6))
+    return Plda(mean, whiten @ directions[:, kept], np.maximum(values[kept], 1e-6), power)
+
+
+def raised(embeddings: NDArray[np.floating], power: float) -> Matrix:
+    """float64 of the same shape; values below 0 count as 0, unless the power is 1."""
+    vectors = np.asarray(embeddings, dtype=np.float64)
+    if power == 1.0:
+        return vectors
+    if power == 0.75:  # that of the package, at a twentieth of the time of a power
+        roots = np.sqrt(np.maximum(vectors, 0.0))
+        return np.asarray(roots * np.sqrt(roots))
+    return np.asarray(np.maximum(vectors, 0.0) ** power)
 
 
 def shrunk(covariance: Matrix, share: float) -> Matrix:
