@@ -23,9 +23,9 @@ def random_line(audio: Audio, chance: np.random.Generator) -> Audio:
     """float32[n] at 16 kHz through one of the lines."""
     line = buffers.resample(audio, buffers.SAMPLE_RATE, LINE_HZ).astype(np.float64)
     frequency = np.fft.rfftfreq(len(line), 1.0 / LINE_HZ)
-    gain = 10.0 ** (chance.uniform(-3.0, 3.0) * np.log2(np.maximum(frequency, 100.0) / 1000.0) / 20.0)
-    low, high, order = chance.uniform(150.0, 450.0), chance.uniform(3000.0, 3800.0), chance.integers(2, 7)
-    if chance.random() < 0.6:  # of the others the whole band is carried
+    tilt, low, high, order, narrow = _band(chance)
+    gain = 10.0 ** (tilt * np.log2(np.maximum(frequency, 100.0) / 1000.0) / 20.0)
+    if narrow:
         gain *= 1.0 / np.sqrt(1.0 + (low / np.maximum(frequency, 1.0)) ** (2 * order))
         gain *= 1.0 / np.sqrt(1.0 + (frequency / high) ** (4 * order))
     line = np.fft.irfft(np.fft.rfft(line) * gain, len(line))
@@ -40,6 +40,22 @@ def random_line(audio: Audio, chance: np.random.Generator) -> Audio:
     heard = _gsm(pcm) if codec == "gsm" else g711.decode(g711.encode(pcm, codec), codec)
     back = buffers.resample((heard / 32768.0).astype(np.float32), LINE_HZ, buffers.SAMPLE_RATE)[: len(audio)]
     return np.pad(back, (0, len(audio) - len(back)))
+
+
+def limits_band(chance: np.random.Generator) -> bool:
+    """Whether the line that `random_line` draws of this generator limits the band."""
+    return _band(chance)[-1]
+
+
+def _band(chance: np.random.Generator) -> tuple[float, float, float, int, bool]:
+    """Tilt in dB an octave, edges in Hz, order of the slopes, and whether the band ends there at all."""
+    return (
+        float(chance.uniform(-3.0, 3.0)),
+        float(chance.uniform(150.0, 450.0)),
+        float(chance.uniform(3000.0, 3800.0)),
+        int(chance.integers(2, 7)),
+        bool(chance.random() < 0.6),
+    )
 
 
 def _gsm(pcm: NDArray[np.int16]) -> NDArray[np.int16]:

@@ -41,7 +41,9 @@ def test_a_line_that_carries_them_stays_as_it_is_and_clear_speech_always(voices:
     pieces = [audio for audios in voices.values() for audio in audios]
     heard = [reduce_noise(FULL.apply(audio)) for audio in pieces]
     assert sum(restore_lows(one) is not one for one in heard) <= 0.1 * len(heard)
-    assert all(cleaned(audio, assess(audio)) is audio for audio in pieces)
+    clear = [audio for audio in pieces if not is_noisy(assess(audio))]
+    assert len(clear) > 0.5 * len(pieces)
+    assert all(cleaned(audio, assess(audio)) is audio for audio in clear)
 
 
 @pytest.mark.parametrize("length", [0, 1, 7_999, 8_000, 16_001])

@@ -70,12 +70,14 @@ def test_enrolment_one_by_one_and_of_many_give_the_same(
             assert storage.get(result.caller_id).voiceprints[0] == result
 
 
-def test_only_the_wide_band_samples_of_a_list_get_it(voices: Voices) -> None:
+def test_of_a_list_the_wide_band_samples_get_it_and_those_without_lows(voices: Voices) -> None:
     audio = voices["amara"][0]
-    telephone = Condition.parse("telephone").apply(voices["bruno"][0])
+    telephone = Condition.parse("telephone:band=full").apply(voices["bruno"][0])
+    narrow = Condition.parse("telephone").apply(voices["dario"][0])
     results = OpusAgentVoiceRecognizer(MemoryStorage()).enroll_many(
         [
             ("telephone", telephone, None),
+            ("narrow", narrow, None),
             ("wide", audio, None),
             ("short", audio[:1_000], None),
             ("silent", np.zeros_like(audio), None),
@@ -83,7 +85,9 @@ def test_only_the_wide_band_samples_of_a_list_get_it(voices: Voices) -> None:
         ]
     )
     has = {one.caller_id: one.simulated is not None for one in results if isinstance(one, Voiceprint)}
-    assert has == {"telephone": False, "wide": True, "wide too": True}
+    assert has == {"telephone": False, "narrow": True, "wide": True, "wide too": True}
+    second = next(one.simulated for one in results if one.caller_id == "narrow")
+    np.testing.assert_allclose(second, default_encoder().embed(restore_lows(narrow)), atol=1e-5)
 
 
 def test_audio_at_the_rate_of_a_telephone_gets_none(voices: Voices) -> None:
@@ -108,7 +112,7 @@ def test_an_encoder_of_another_space_is_not_asked_for_it(
 ) -> None:
     assert quick.enroll_caller("amara", voices["amara"][0]).simulated is None
     assert not versions(BandEncoder(), assess(voices["amara"][0]))
-    assert versions(default_encoder(), assess(voices["amara"][0])) == (True, False)
+    assert versions(default_encoder(), assess(voices["amara"][0])) == (True, False, False)
 
 
 def test_the_first_30_seconds_are_enough(voices: Voices) -> None:
