@@ -4,8 +4,8 @@
 
 As robust_scoring.py: a caller is enrolled from one piece of 5 s, with the second print of two simulated
 lines, and probed with another; half of the speakers are fitted to, the other half is measured, and the
-reverse, for four halvings. FNIR is at the FPIR of 5 %, the mean over the halves; its deviation is that between halvings.
-First the ways of raising the lows of a line, then the scorings, with the way that ships.
+reverse, for four halvings. FNIR is at the FPIR of 5 %, the mean over the halves; its deviation is that
+between halvings. First the ways of raising the lows of a line, then the scorings, with the way that ships.
 """
 
 from __future__ import annotations

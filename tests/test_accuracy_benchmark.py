@@ -42,5 +42,8 @@ def test_the_kept_figures_are_of_speakers_who_were_not_fitted_to_and_reach_their
     assert found["clean", "full", "llr"]["rank_1"][0] > 0.97
     assert found["clean", "full", "llr"]["fnir_5"][0] < 0.15
     assert found["full", "full 2", "llr"]["rank_1"][0] > 0.97
+    assert found["clean", "clean", "llr"]["fnir_5"][0] <= 0.01
+    assert found["clean", "narrow", "llr"]["fnir_5"][0] < 0.15
+    assert found["narrow", "narrow 2", "llr"]["rank_1"][0] > 0.97
     for pair in (("clean", "full"), ("clean", "narrow"), ("narrow", "narrow 2")):
         assert found[(*pair, "llr")]["fnir_5"][0] < found[(*pair, "cosine")]["fnir_5"][0]

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from voices import Voices
 
+from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer
 from voiceprint.audio import assess
 from voiceprint.audio.conditions import Condition
 from voiceprint.audio.denoise import cleaned, is_noisy, may_be_cleaned, reduce_noise
 from voiceprint.audio.lows import EDGE_HZ, faintness_db, restore_lows
 from voiceprint.encoder import default_encoder
+from voiceprint.scoring import default_backend
 
 NARROW, FULL = Condition.parse("telephone:snr=20"), Condition.parse("telephone:band=full,snr=20")
 
@@ -69,3 +71,20 @@ def test_a_line_without_noise_gets_them_back_as_well(voices: Voices):
     assert cleaned(full, assess(full)) is full
     noisy = NARROW.apply(audio)
     assert np.array_equal(cleaned(noisy, assess(noisy)), restore_lows(reduce_noise(noisy)))
+
+
+def test_a_call_is_named_by_the_raised_lows_at_once_and_as_a_stream(voices: Voices):
+    with MemoryStorage() as storage:
+        recognizer = OpusAgentVoiceRecognizer(storage)
+        prints = {name: recognizer.enroll_caller(name, audios[0]) for name, audios in voices.items()}
+        heard = Condition.parse("telephone").apply(voices["dario"][1])
+        assert restore_lows(heard) is not heard
+        found = recognizer.identify(heard, k=1)[0]
+        with recognizer.stream(sample_rate=16_000, k=1) as call:
+            call.feed(heard)
+            streamed = call.finish().matches[0]
+    backend, print_ = default_backend(), prints["dario"]
+    probe = default_encoder().embed(restore_lows(heard))
+    expected = backend.score(probe, [print_.embedding[None]], [print_.simulated[None]])[0]
+    assert (found.caller_id, streamed.caller_id) == ("dario", "dario")
+    assert (found.llr, streamed.llr) == pytest.approx((expected, expected), abs=1e-3)
