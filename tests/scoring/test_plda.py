@@ -100,13 +100,3 @@ def test_a_power_makes_a_model_of_the_raised_values(power):
     assert model.coordinates(vectors * 7.0) == pytest.approx(model.coordinates(vectors))
     below = vectors[:1] * [[1.0, 1.0, 1.0, -1e-9]]
     assert model.coordinates(below) == pytest.approx(model.coordinates(np.maximum(below, 0.0)))
-
-
-def test_the_query_of_a_model_with_a_power_rises_with_the_values():
-    model = Plda(np.array([0.8, 0.2, 0.1]), np.eye(3), np.array([4.0, 1.0, 0.25]), power=0.75)
-    plain = Plda(model.mean, model.transform, model.between)
-    probe = CHANCE.standard_normal(3)
-    # d x**p / dx, where the mean of x**p is known
-    slope = model.mean ** (1.0 - 1.0 / 0.75)
-    expected = plain.query(probe) * slope
-    assert model.query(probe) == pytest.approx(expected / np.linalg.norm(expected), abs=1e-6)
