@@ -55,6 +55,11 @@ def alternatives(pieces: Pieces) -> list[dict[str, Any]]:
             WITHOUT_NOISE,
             plda(0.7, 0.3, simulated=both, how="better"),
         ),
+        (
+            "PLDA 0.7 0.5 of powers 0.75, better of both",
+            WITHOUT_NOISE,
+            plda(0.7, 0.5, simulated=both, how="better", power=0.75),
+        ),
     ]  # fmt: skip
     rows, heading = [], None
     for name, pairs, fit in table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from alternatives import normed as s_normed
 from fit_scoring import CLEAN, CONDITIONS, LINE, LINES, REDUCED, SEED
 from held_out import Matrix
 from lines import limits_band
@@ -111,13 +112,7 @@ def normed(scoring: Fit, nearest: int | None = None) -> Fit:
         def of(plain: Prints, second: Prints, probes: Prints) -> Matrix:
             scores = score(plain, second, probes)
             of_probes, of_prints = score(cohort, cohort, probes).T, score(plain, second, cohort)
-            if nearest:
-                of_probes, of_prints = (np.sort(one, axis=1)[:, -nearest:] for one in (of_probes, of_prints))
-            means = of_prints.mean(axis=1)[:, None], of_probes.mean(axis=1)
-            deviations = of_prints.std(axis=1)[:, None], of_probes.std(axis=1)
-            return np.asarray(
-                sum((scores - mean) / width for mean, width in zip(means, deviations, strict=True))
-            )
+            return s_normed(scores, of_prints, of_probes, nearest or len(cohort))
 
         return of
 

@@ -11,6 +11,7 @@ from fit_scoring import CLEAN, REDUCED, embedded
 
 from voiceprint.audio.conditions import Condition
 from voiceprint.audio.denoise import reduce_noise
+from voiceprint.audio.lows import restore_lows
 from voiceprint.encoder import default_encoder
 from voiceprint.scoring import Pieces
 
@@ -38,7 +39,7 @@ SIMULATED = ("full 3 -", "narrow 3 -")
 
 
 def all_pieces(folder: Path) -> Pieces:
-    """Those that are fitted to, and the measured lines; "-" has its noise reduced."""
+    """Those that are fitted to, and the measured lines; "-" is cleaned."""
     fitted, _ = embedded(folder)
     encoder = default_encoder()
     made: dict[str, list[Any]] = {}
@@ -48,7 +49,7 @@ def all_pieces(folder: Path) -> Pieces:
             heard |= {
                 f"{name} {number}": Condition.parse(LINES[name]).apply(audio, number) for name in SECOND
             }
-        heard |= {f"{name} -": reduce_noise(one) for name, one in heard.items()}
+        heard |= {f"{name} -": restore_lows(reduce_noise(one)) for name, one in heard.items()}
         for name, vector in zip(heard, encoder.embed_batch(list(heard.values())), strict=True):
             made.setdefault(name, []).append(vector)
     vectors = dict(fitted.vectors) | {name: np.stack(one) for name, one in made.items()}
