@@ -76,7 +76,9 @@ class Backend:
         return cls(
             encoder=kept.encoder,
             plda=Plda(
-                *(kept.arrays[name].astype(np.float64) for name in ("mean", "transform", "between")),
+                mean=kept.arrays["mean"].astype(np.float64),
+                transform=kept.arrays["transform"].astype(np.float64),
+                between=kept.arrays["between"].astype(np.float64),
                 power=kept.numbers["plda"]["power"],
             ),
             calibration=Calibration(**kept.numbers["calibration"]),
