@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from accuracy_pieces import all_pieces
 from gallery_model import GalleryModel
+from generated_galleries import linear, linear_scores
+from held_out import kept
 from numpy.typing import NDArray
 from results_file import keep
-from robust_scoring import linear, linear_scores
 
 from voiceprint.index import VectorIndex
 from voiceprint.proposals import FOUND, propose, views_for
@@ -55,7 +56,7 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, help="a file that keeps the embeddings, as of accuracy.py")
     parser.add_argument("--prints", type=int, default=1_000_000, help="generated voiceprints")
     arguments = parser.parse_args()
-    pieces, backend = all_pieces(arguments.folder, arguments.cache), default_backend()
+    pieces, backend = kept(arguments.folder, arguments.cache, all_pieces), default_backend()
     trials = {count: [*trials_of(pieces, count)] for count in (1, 2)}
     index, best = generated(arguments.prints, backend, [one for some in trials.values() for one in some])
     figures: dict[str, Any] = {"generated": arguments.prints, "found": FOUND, "prints_a_caller": {}}

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scoring_pieces import WITHOUT_NOISE, short
 
 from voiceprint.scoring import Backend, Pieces, fit_tail, standing
-from voiceprint.scoring.plda import raised
 
 GENERATED = (1_000, 10_000, 100_000, 1_000_000)
 BLOCK = 20_000
@@ -92,9 +91,7 @@ def linear_scores(
 ) -> NDArray[np.float32]:
     """`Backend.score` of all with all, float32[probes, prints], as matrix products."""
     model = backend.plda
-    at = raised(prints, model.power).astype(np.float32)
-    at /= np.linalg.norm(at, axis=1, keepdims=True)
-    at = (at - model.mean.astype(np.float32)) @ model.transform.astype(np.float32)
+    at = model.rough_coordinates(prints).astype(np.float32)
     shares = model.between / (model.between + 1.0)
     weights = (shares**2 / (model.between * (1.0 - shares) + 1.0)).astype(np.float32)
     raw = places[0] @ at.T + places[1][:, None] - 0.5 * (at**2 @ weights)

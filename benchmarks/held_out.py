@@ -27,13 +27,18 @@ def pieces_of(description: str | None, embed: Callable[[Path], Pieces]) -> Piece
     parser.add_argument("folder", type=Path)
     parser.add_argument("--cache", type=Path, help="a file that keeps the embeddings")
     arguments = parser.parse_args()
-    if arguments.cache and arguments.cache.exists():
-        with np.load(arguments.cache) as kept:
-            vectors = {name: kept[name] for name in kept.files}
+    return kept(arguments.folder, arguments.cache, embed)
+
+
+def kept(folder: Path, cache: Path | None, embed: Callable[[Path], Pieces]) -> Pieces:
+    """Of the folder; embedded once where there is a file to keep them."""
+    if cache and cache.exists():
+        with np.load(cache) as file:
+            vectors = {name: file[name] for name in file.files}
         return Pieces(vectors, vectors.pop("speakers"))
-    pieces = embed(arguments.folder)
-    if arguments.cache:
-        np.savez(arguments.cache, speakers=pieces.speakers, **pieces.vectors)
+    pieces = embed(folder)
+    if cache:
+        np.savez(cache, speakers=pieces.speakers, **pieces.vectors)
     return pieces
 
 
