@@ -4,9 +4,9 @@
 
 Every recording is cut into pieces of 5 s; each is embedded as it is, with its noise reduced, and through
 `LINES` telephone lines drawn by chance, cleaned as the product does it: to these the model of voices is
-fitted. The tail of strangers' scores is fitted to what the product makes of them, in its enrolments with their second prints and in its searches:
-of the pieces as they are, and through `SHARED` other lines, each of which carries all callers.
-The same folder gives the same file, to the rounding of the machine.
+fitted. The tail of strangers' scores is fitted to what the product makes of the pieces in its enrolments,
+with their second prints, and in its searches: as they are, and through `SHARED` other lines, each of which
+carries all callers. The same folder gives the same file, to the rounding of the machine.
 """
 
 from __future__ import annotations
