@@ -89,15 +89,6 @@ def test_a_zip_of_something_else_is_refused(tmp_path):
         Backend.load(path)
 
 
-def test_a_file_of_before_the_power_is_read_as_without_one(backend, file):
-    def change(header, _members):
-        assert header["numbers"].pop("plda") == {"power": backend.plda.power}
-        header["version"] = 1
-
-    rewritten(file, change)
-    assert Backend.load(file).plda.power == 1.0
-
-
 def test_the_power_is_kept(backend, file):
     replace(backend, plda=replace(backend.plda, power=0.75)).save(file)
     assert Backend.load(file).plda.power == 0.75
