@@ -7,8 +7,8 @@ A lead in the level is not kept up, though: of a calibrated log-likelihood ratio
 the strangers reach x, whatever the probe (Royall 2000), so the tails of all probes come together as the
 scores rise. Counted from the probe's level, in shares of the way from there to one score for all, `meeting`,
 they have one shape; the more the scores deviate, the longer is the way. (Counted from the mean in deviations,
-as is usual, the rates are no better, and at equal rates more than twice as many callers are missed: a voice
-that is far from all others, and so easy to know, has low scores with them that deviate much.)
+as is usual, the rates are about as good, and twice as many callers are missed: a voice that is far from all
+others, and so easy to know, has low scores with them that deviate much.)
 
 The upper tenth follows the law of Gompertz (1825): the farther up, the more of those who came so far are
 lost at the next step, exponentially so. Unlike a generalised Pareto tail that falls as fast as the scores
