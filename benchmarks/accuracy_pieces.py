@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from as_heard import best, second
 from fit_gallery_model import PIECE_S, enumerate_recordings
 from fit_scoring import embedded
 from lines import random_line
@@ -20,9 +21,7 @@ from numpy.typing import NDArray
 from voiceprint.audio import SAMPLE_RATE, assess
 from voiceprint.audio.conditions import Condition
 from voiceprint.encoder import default_encoder
-from voiceprint.evaluation.embedding import embed, second_print, without_noise
 from voiceprint.scoring import Pieces
-from voiceprint.simulated import versions
 
 LINES = {
     "clean": ("as-is", 1),
@@ -65,8 +64,7 @@ def versions_of(audio: Audio, longer: Audio | None, place: int) -> Iterator[tupl
         yield f"{name} plain", plain
         yield f"{name} best", best(heard, plain)
         if name in ENROLLED:
-            second = second_print(heard, plain, versions(encoder, assess(heard)), encoder, None)
-            yield f"{name} second", second
+            yield f"{name} second", second(heard, plain)
         if name in HEARD:
             for seconds in DURATIONS_S:
                 part = audio[: seconds * SAMPLE_RATE] if seconds <= PIECE_S else longer
@@ -79,17 +77,6 @@ def versions_of(audio: Audio, longer: Audio | None, place: int) -> Iterator[tupl
         score = np.full(encoder.dimension, assess(heard).score, dtype=np.float32)
         yield f"{QUALITY} {number}", score
         yield f"spoilt {number}", best(heard)
-
-
-def best(audio: Audio, plain: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    """The embedding that log-likelihood ratios are of; NaN without speech."""
-    cleaned = without_noise(audio)
-    if cleaned is audio and plain is not None:
-        return plain
-    found = embed(cleaned, default_encoder(), None)
-    if found is None:
-        found = embed(audio, default_encoder(), None) if plain is None else plain
-    return np.full(default_encoder().dimension, np.nan, dtype=np.float32) if found is None else found
 
 
 def spoilt(audio: Audio, chance: np.random.Generator) -> Audio:

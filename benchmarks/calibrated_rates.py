@@ -11,7 +11,7 @@ from held_out import TARGETS, backend_of, halves
 from scoring_pieces import WITHOUT_NOISE, short
 
 from voiceprint.evaluation.metrics import Trials, cllr
-from voiceprint.scoring import Pieces, standing
+from voiceprint.scoring import Pieces
 
 
 def calibration(pieces: Pieces) -> list[dict[str, Any]]:
@@ -68,7 +68,7 @@ def rates(pieces: Pieces) -> list[dict[str, Any]]:
                             if size > len(names)
                             else scores[chance.permutation(len(names) - 1)[:size]]
                         )
-                        among = standing(drawn)
+                        among = backend.standing(drawn)
                         named = [
                             bool(drawn.max() >= backend.threshold_for(target, size, among))
                             for target in TARGETS

@@ -10,7 +10,7 @@ from held_out import TARGETS, Matrix, backend_of, draws, halves
 from numpy.typing import NDArray
 from scoring_pieces import WITHOUT_NOISE, short
 
-from voiceprint.scoring import Backend, Pieces, fit_tail, standing
+from voiceprint.scoring import Backend, Pieces, fit_tail
 
 GENERATED = (1_000, 10_000, 100_000, 1_000_000)
 BLOCK = 20_000
@@ -22,24 +22,53 @@ def some_generated(model: GalleryModel, count: int, chance: np.random.Generator)
     return model.recordings(model.voices(count, chance), chance)
 
 
+class Strangers:
+    """Probes of generated voices who are not in the gallery, and how near they came to any caller of it."""
+
+    def __init__(self, backend: Backend, model: GalleryModel, count: int) -> None:
+        chance = np.random.default_rng(8)
+        probes = some_generated(model, count, chance)
+        cohort = [one[None] for one in some_generated(model, 500, np.random.default_rng([9, 0]))]
+        sample = backend.prepare([one[None] for one in some_generated(model, BLOCK, chance)])
+        self.backend = backend
+        self.best = np.full(count, -np.inf)
+        self._among = [backend.standing(row) for row in backend.scores(probes, cohort)]
+        others = backend.scores(some_generated(model, 100, chance), sample)
+        self._tails = {
+            "shipped tail": backend.tail,
+            "the gallery's own tail": fit_tail(others, share=0.001, bend=None),
+        }
+        self._places = linear(backend, probes)
+
+    def search(self, prints: NDArray[np.float32]) -> None:
+        """Hold the probes against more callers."""
+        self.best = np.maximum(self.best, linear_scores(self.backend, self._places, prints).max(axis=1))
+
+    def named(self, size: int) -> dict[str, Matrix]:
+        """By each tail which of the probes get a name, 0 or 1, float64[probes, targets]."""
+        return {
+            name: np.array(
+                [
+                    [top >= tail.threshold_for(target, size, one) for target in TARGETS]
+                    for top, one in zip(self.best, self._among, strict=True)
+                ],
+                dtype=np.float64,
+            )
+            for name, tail in self._tails.items()
+        }
+
+
 def generated(
     pieces: Pieces,
     strangers: int = 400,
     genuine: int = 60,
     pairs: tuple[tuple[str, str], ...] = WITHOUT_NOISE[:7],
 ) -> dict[str, Any]:
-    """FPIR, and the recall of candidates, in generated galleries of up to a million callers."""
+    """FPIR, for two halvings both ways, and recall of candidates, in galleries of up to a million callers."""
     model = GalleryModel.load()
-    train, test = next(halves(pieces))
-    backend, chance = backend_of(train), np.random.default_rng(8)
-    probes = some_generated(model, strangers, chance)
-    cohort = backend.prepare([one[None] for one in some_generated(model, 500, np.random.default_rng([9, 0]))])
-    among = [standing(backend.score(probe, cohort)) for probe in probes]
-    sample = backend.prepare([one[None] for one in some_generated(model, BLOCK, chance)])
-    own = fit_tail(
-        np.stack([backend.score(probe, sample) for probe in some_generated(model, 100, chance)]), share=0.001
-    )
-
+    fits = list(halves(pieces, 2))
+    searching = [Strangers(backend_of(train), model, strangers) for train, _ in fits]
+    backend, test = searching[0].backend, fits[0][1]
     enrolled, probe_places = next(draws(test.speakers, 0))
     real: list[tuple[str, NDArray[np.float32], NDArray[np.float32]]] = []
     for pair in pairs:
@@ -53,25 +82,24 @@ def generated(
     searched, held = (backend.index_vectors(one) for one in (spoken, true))
     own_index = (searched * held).sum(axis=1)
     before = {name: np.zeros(len(real), dtype=np.int64) for name in ("llr", *PROPOSED)}
-    best = np.full(strangers, -np.inf)
     rows, recalls = [], []
-    places = linear(backend, np.concatenate([probes, spoken]))
+    places = linear(backend, spoken)
     limits = np.array(own_score)
     done = 0
     for number in range(GENERATED[-1] // BLOCK):
         made = some_generated(model, BLOCK, np.random.default_rng([9, number]))
         parts = [made[:1_000], made[1_000:10_000], made[10_000:]] if number == 0 else [made]
         for part in parts:
-            scores = linear_scores(backend, places, part)
-            best = np.maximum(best, scores[:strangers].max(axis=1))
-            before["llr"] += (scores[strangers:] > limits[:, None]).sum(axis=1)
+            for one in searching:
+                one.search(part)
+            before["llr"] += (linear_scores(backend, places, part) > limits[:, None]).sum(axis=1)
             indexed = backend.index_vectors(part)
             before["index vectors"] += (searched @ indexed.T > own_index[:, None]).sum(axis=1)
             before["query"] += (queries @ part.T > own_query[:, None]).sum(axis=1)
             before["cosine"] += (spoken @ part.T > own_cosine[:, None]).sum(axis=1)
             done += len(part)
             if done in GENERATED:
-                rows.append(generated_row(backend, own, done, best, among))
+                rows.append(generated_row(searching, done))
                 recalls.append(recall_row(real, before, done))
     return {"generated_fpir": rows, "candidates": recalls}
 
@@ -98,15 +126,13 @@ def linear_scores(
     return np.asarray(backend.calibration.scale * (raw - backend.calibration.offset), dtype=np.float32)
 
 
-def generated_row(backend: Backend, own: Any, size: int, best: Matrix, among: list[Any]) -> dict[str, Any]:
+def generated_row(searching: list[Strangers], size: int) -> dict[str, Any]:
     """Measured FPIR, by the shipped tail and by the gallery's own."""
-    row: dict[str, Any] = {"callers": size, "strangers": len(best), "targets": TARGETS}
-    for name, tail in (("shipped tail", backend.tail), ("the gallery's own tail", own)):
-        named = [
-            [top >= tail.threshold_for(target, size, one) for target in TARGETS]
-            for top, one in zip(best, among, strict=True)
-        ]
-        row[name] = np.round(np.mean(named, axis=0), 4).tolist()
+    count = sum(len(one.best) for one in searching)
+    row: dict[str, Any] = {"callers": size, "strangers": count, "targets": TARGETS}
+    found = [one.named(size) for one in searching]
+    for name in found[0]:
+        row[name] = np.round(np.concatenate([one[name] for one in found]).mean(axis=0), 4).tolist()
         print(
             f"{size:>9} generated callers, {name:24}" + "".join(f"{share:8.3f}" for share in row[name]),
             flush=True,

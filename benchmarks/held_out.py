@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fit_scoring import CONDITIONS, PAIRS, TAIL_PAIRS
+from fit_scoring import CONDITIONS, fit
 from numpy.typing import NDArray
 
-from voiceprint.scoring import Backend, Pieces, Plda, fit_backend
+from voiceprint.scoring import Backend, Pieces, Plda
 
 HALVINGS, DRAWS = 4, 10
 TARGETS = (0.01, 0.05, 0.1)
@@ -75,14 +75,9 @@ def rank_and_fnir(own: Matrix, best: Matrix) -> list[float]:
 
 def train_plda(train: Pieces) -> Plda:
     """The model that ships, of other speakers."""
-    return fitted_to(train).plda()
+    return train.plda(CONDITIONS)
 
 
 def backend_of(train: Pieces) -> Backend:
     """The backend that ships, of other speakers."""
-    return fit_backend(fitted_to(train), encoder="resemblyzer", pairs=PAIRS, tail_pairs=TAIL_PAIRS)
-
-
-def fitted_to(train: Pieces) -> Pieces:
-    """The conditions that are fitted to, without those that are measured."""
-    return Pieces({name: train.vectors[name] for name in CONDITIONS}, train.speakers)
+    return fit(train)

@@ -19,8 +19,8 @@ Audio = NDArray[np.float32]
 LINE_HZ = 8000
 
 
-def random_line(audio: Audio, chance: np.random.Generator) -> Audio:
-    """float32[n] at 16 kHz through one of the lines."""
+def random_line(audio: Audio, chance: np.random.Generator, noise: np.random.Generator | None = None) -> Audio:
+    """float32[n] at 16 kHz through one of the lines; noise: of this call, where several share the line."""
     line = buffers.resample(audio, buffers.SAMPLE_RATE, LINE_HZ).astype(np.float64)
     frequency = np.fft.rfftfreq(len(line), 1.0 / LINE_HZ)
     tilt, low, high, order, narrow = _band(chance)
@@ -29,11 +29,11 @@ def random_line(audio: Audio, chance: np.random.Generator) -> Audio:
         gain *= 1.0 / np.sqrt(1.0 + (low / np.maximum(frequency, 1.0)) ** (2 * order))
         gain *= 1.0 / np.sqrt(1.0 + (frequency / high) ** (4 * order))
     line = np.fft.irfft(np.fft.rfft(line) * gain, len(line))
-    noise = chance.standard_normal(len(line))
+    hiss = (noise or chance).standard_normal(len(line))
     if chance.random() < 0.3:  # pink
-        noise = signal.lfilter([0.05, -0.0959, 0.0506, -0.0044], [1.0, -2.4950, 2.0173, -0.5222], noise)
+        hiss = signal.lfilter([0.05, -0.0959, 0.0506, -0.0044], [1.0, -2.4950, 2.0173, -0.5222], hiss)
     snr_db = chance.uniform(10.0, 35.0)
-    line += noise * np.sqrt(np.mean(line**2) / np.mean(noise**2)) * 10.0 ** (-snr_db / 20.0)
+    line += hiss * np.sqrt(np.mean(line**2) / np.mean(hiss**2)) * 10.0 ** (-snr_db / 20.0)
     line *= 10.0 ** chance.uniform(-1.3, -0.05) / np.abs(line).max()
     pcm = np.rint(line * 32767.0).astype(np.int16)
     codec = chance.choice(("mulaw", "alaw", "gsm"), p=(0.5, 0.3, 0.2))

@@ -5,7 +5,7 @@ import pytest
 from scoring_models import DIMENSION, fitted, pieces, voices
 
 from voiceprint.errors import InvalidArgumentError
-from voiceprint.scoring import default_backend, recalibrate, standing
+from voiceprint.scoring import Pieces, default_backend, fit_backend, recalibrate, standing
 from voiceprint.scoring.fitting import calibrate
 
 
@@ -115,28 +115,61 @@ def test_measured_rate_is_within_a_factor_of_two_of_the_target():
     enrolled = backend.prepare([one[None] for one in other[:200:2]])
     scores = [backend.score(probe, enrolled) for probe in other[200:]]
     for target in (0.05, 0.1):
-        named = [row.max() >= backend.threshold_for(target, 100, standing(row)) for row in scores]
+        named = [row.max() >= backend.threshold_for(target, 100, backend.standing(row)) for row in scores]
         assert target / 2 <= np.mean(named) <= 2 * target
 
 
-def test_in_a_small_gallery_fewer_strangers_get_a_name_than_by_its_own_scores_alone():
+@pytest.mark.parametrize("size", [3, 5, 10])
+def test_in_a_small_gallery_the_strangers_stay_near_the_target(size):
     backend = fitted(speakers=200)
     vectors, _ = voices(600, 2, seed=19)
     chance, named = np.random.default_rng(1), []
-    for number, probe in enumerate(vectors[1::2]):
-        others = np.setdiff1d(np.arange(600), number)
-        scores = backend.score(probe, list(vectors[chance.choice(others, 5, replace=False) * 2, None]))
-        limits = [backend.threshold_for(0.05, 5, among(scores)) for among in (backend.standing, standing)]
-        named.append(scores.max() >= limits)
-    shrunk, alone = np.mean(named, axis=0)
-    assert 0 < shrunk < 0.7 * alone
-    assert alone > 4 * 0.05
+    for number, probe in enumerate(np.tile(vectors[1::2], (3, 1))):
+        others = np.setdiff1d(np.arange(600), number % 600)
+        scores = backend.score(probe, list(vectors[chance.choice(others, size, replace=False) * 2, None]))
+        named.append(scores.max() >= backend.threshold_for(0.05, size, backend.standing(scores)))
+    assert 0.02 < np.mean(named) < 2 * 0.05
 
 
 def test_the_standing_of_no_cohort_is_the_usual_one_and_that_of_a_large_one_is_measured(backend):
-    assert backend.standing(np.empty(0)) == (backend.tail.mean, backend.tail.deviation)
+    assert backend.standing(np.empty(0)) == (backend.tail.level, backend.tail.deviation)
     scores = np.random.default_rng(1).normal(-30.0, 2.0, 5000)
     assert backend.standing(scores) == pytest.approx(standing(scores), rel=0.01)
+
+
+def test_strangers_are_held_against_second_prints_as_well_and_the_scores_stay_as_they_are(backend):
+    seen = pieces(40)
+    again = fit_backend(
+        Pieces(seen.vectors, seen.speakers, seconds={"clean": "line"}),
+        encoder="toy",
+        pairs=(("clean", "clean"), ("clean", "line")),
+        tail_pairs=(("clean", "clean"), ("clean", "line")),
+    )
+    assert again.tail.level > backend.tail.level
+    assert again.calibration == backend.calibration
+    assert (again.plda.transform == backend.plda.transform).all()
+
+
+def test_conditions_of_the_tail_alone_do_not_change_the_scores(backend):
+    seen = pieces(40)
+    third, _ = voices(40, 3, seed=1, within=0.3)
+    pairs = (("clean", "clean"), ("clean", "line"))
+    again = fit_backend(
+        Pieces({**seen.vectors, "third": third}, seen.speakers),
+        encoder="toy",
+        pairs=pairs,
+        tail_pairs=(("third", "third"),),
+        conditions=("clean", "line"),
+    )
+    assert again.calibration == backend.calibration
+    assert (again.plda.transform == backend.plda.transform).all()
+    assert again.tail.level != backend.tail.level
+
+
+def test_second_prints_of_no_condition_are_refused():
+    seen = pieces(4)
+    with pytest.raises(InvalidArgumentError, match="second prints"):
+        Pieces(seen.vectors, seen.speakers, seconds={"clean": "other"})
 
 
 def test_fit_of_too_few_speakers_is_refused():
@@ -160,8 +193,8 @@ def test_the_backend_of_the_package_is_there_and_says_what_it_was_fitted_to():
 def test_few_speakers_move_the_tail_and_leave_its_shape(backend):
     noisy, numbers = voices(6, 3, seed=17, within=0.4)
     again = recalibrate(backend, type(pieces(2))({"calls": noisy}, numbers), [("calls", "calls")])
-    assert (again.tail.start, again.tail.shape) == (backend.tail.start, backend.tail.shape)
-    assert (again.tail.mean, again.tail.deviation) != (backend.tail.mean, backend.tail.deviation)
+    assert (again.tail.start, again.tail.scale) == (backend.tail.start, backend.tail.scale)
+    assert (again.tail.level, again.tail.deviation) != (backend.tail.level, backend.tail.deviation)
 
 
 def test_few_speakers_change_the_calibration_less_than_many(backend):

@@ -89,15 +89,6 @@ def test_a_zip_of_something_else_is_refused(tmp_path):
         Backend.load(path)
 
 
-def test_a_file_of_before_the_power_is_read_as_without_one(backend, file):
-    def change(header, _members):
-        assert header["numbers"].pop("plda") == {"power": backend.plda.power}
-        header["version"] = 1
-
-    rewritten(file, change)
-    assert Backend.load(file).plda.power == 1.0
-
-
 def test_the_power_is_kept(backend, file):
     replace(backend, plda=replace(backend.plda, power=0.75)).save(file)
     assert Backend.load(file).plda.power == 0.75
@@ -109,6 +100,12 @@ def test_a_newer_file_is_refused_with_what_to_do(file):
         Backend.load(file)
 
 
+def test_a_file_of_an_older_release_is_refused_with_what_to_do(file):
+    rewritten(file, lambda header, _: header.update(version=1))
+    with pytest.raises(ConfigurationError, match=r"older release.*`voiceprint calibrate` writes a new one"):
+        Backend.load(file)
+
+
 def test_a_changed_number_without_its_checksum_is_refused(file):
     rewritten(file, lambda header, _: header["numbers"]["calibration"].update(offset=0.5), sign=False)
     with pytest.raises(ConfigurationError, match="checksum"):
@@ -116,7 +113,11 @@ def test_a_changed_number_without_its_checksum_is_refused(file):
 
 
 def change_number(header, _members):
-    header["numbers"]["tail"]["deviation"] = -1.0
+    header["numbers"]["tail"]["scale"] = -1.0
+
+
+def change_share(header, _members):
+    header["numbers"]["tail"]["share"] = 1.0
 
 
 def change_text(header, _members):
@@ -145,7 +146,16 @@ def nan_array(_header, members):
 
 @pytest.mark.parametrize(
     "change",
-    [change_number, change_text, change_format, drop_array, pickle_array, misshape_array, nan_array],
+    [
+        change_number,
+        change_share,
+        change_text,
+        change_format,
+        drop_array,
+        pickle_array,
+        misshape_array,
+        nan_array,
+    ],
 )
 def test_a_file_that_holds_something_else_is_refused_even_with_a_right_checksum(file, change):
     rewritten(file, change)

@@ -2,7 +2,7 @@
 
     backend = default_backend()
     llr = backend.score(probe, [prints_of_one, prints_of_another])
-    among = standing(backend.score(probe, cohort))
+    among = backend.standing(backend.score(probe, cohort))
     accepted = llr.max() >= backend.threshold_for(0.01, gallery_size, among)
 
 The plain embeddings are all that it needs; a record need not be made anew when the fit is.

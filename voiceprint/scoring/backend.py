@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from voiceprint.errors import ConfigurationError, InvalidArgumentError
 from voiceprint.scoring.model_file import read_model, write_model
 from voiceprint.scoring.plda import Plda
-from voiceprint.scoring.tail import ImpostorTail, Standing, standing
+from voiceprint.scoring.tail import ImpostorTail, Standing
 
 Embeddings = NDArray[np.float32]
 
-_USUAL: Final = 10  # scores that the standing of a usual probe counts as; of 5 to 40, by the rates held out
 _ROUNDING = 1e-4
 
 
@@ -190,17 +189,9 @@ class Backend:
     def standing(self, scores: NDArray[np.floating]) -> Standing:
         """Where a probe's log ratios with a cohort, a sample of the gallery's callers, lie; float[n].
 
-        The fewer there are, the more it is that of a usual probe: a mean and deviation of ten scores say
-        little, and taken at their word gave a name to seven times the strangers that were wanted.
+        The fewer there are, the more it is that of a usual probe.
         """
-        usual = Standing(self.tail.mean, self.tail.deviation)
-        if len(scores) < 3:
-            return usual
-        measured, weight = standing(scores), len(scores) / (len(scores) + _USUAL)
-        return Standing(
-            weight * measured.mean + (1.0 - weight) * usual.mean,
-            measured.deviation**weight * usual.deviation ** (1.0 - weight),
-        )
+        return self.tail.standing(scores)
 
     def fpir(self, llr: float, gallery_size: int, standing: Standing | None = None) -> float:
         """The expected false-positive identification rate, 0..1, were this log ratio the threshold.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +22,7 @@ POWER: Final = 0.75
 """Chosen by cross-validation over speakers: benchmarks/refinements.py. Powers of 0.7 to 0.85 are alike."""
 
 _FOLDS: Final = 5  # of the calibration
-_HALVES: Final = 2  # of the tail, which needs galleries that are as large as may be
+_PARTS: Final = 6  # of the tail, of which two are left out at a time
 LEAST_SPEAKERS: Final = 4
 """Of a recalibration: each is a stranger to three others, and of three scores a deviation is known."""
 
@@ -44,11 +45,14 @@ class Pieces:
     speakers: int[n], the number of each piece's speaker.
     recordings: int[n], the number of the recording that each comes from, if known: two pieces of one
         recording are easier to tell together than two calls, and are no trial where there is another.
+    seconds: of a condition that callers are enrolled in, the name of the one that holds their second
+        prints. Strangers are held against both, as the product does it.
     """
 
     vectors: Mapping[str, NDArray[np.float32]] = field(repr=False)
     speakers: NDArray[np.int64] = field(repr=False)
     recordings: NDArray[np.int64] | None = field(default=None, repr=False)
+    seconds: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         shapes = {array.shape for array in self.vectors.values()}
@@ -58,14 +62,15 @@ class Pieces:
             raise InvalidArgumentError(f"Pieces need a speaker each, not {np.shape(self.speakers)}")
         if self.recordings is not None and np.shape(self.recordings) != np.shape(self.speakers):
             raise InvalidArgumentError(f"Pieces need a recording each, not {np.shape(self.recordings)}")
+        if not {*self.seconds, *self.seconds.values()} <= {*self.vectors}:
+            raise InvalidArgumentError(f"Pieces need the conditions of all second prints: {self.seconds}")
 
     def of(self, speakers: NDArray[np.int64]) -> Pieces:
         """The pieces of these speakers."""
         kept = np.isin(self.speakers, speakers)
         recordings = None if self.recordings is None else self.recordings[kept]
-        return Pieces(
-            {name: array[kept] for name, array in self.vectors.items()}, self.speakers[kept], recordings
-        )
+        vectors = {name: array[kept] for name, array in self.vectors.items()}
+        return Pieces(vectors, self.speakers[kept], recordings, self.seconds)
 
     def targets(self) -> NDArray[np.bool_]:
         """Which pairs of pieces, bool[n, n], are of one speaker and make a trial."""
@@ -75,12 +80,13 @@ class Pieces:
         apart = same & (self.recordings[:, None] != self.recordings)
         return np.asarray(np.where(apart.any(axis=1)[:, None], apart, same))
 
-    def plda(self) -> Plda:
-        """The model of all of them: the conditions are recordings of one speaker."""
-        stacked = np.concatenate(list(self.vectors.values()))
+    def plda(self, conditions: Sequence[str] | None = None) -> Plda:
+        """The model of all of them, or of these conditions: each is another recording of the speaker."""
+        names = list(self.vectors) if conditions is None else conditions
+        stacked = np.concatenate([self.vectors[name] for name in names])
         return fit_plda(
             stacked,
-            np.tile(self.speakers, len(self.vectors)),
+            np.tile(self.speakers, len(names)),
             within_shrinkage=WITHIN_SHRINKAGE,
             between_shrinkage=BETWEEN_SHRINKAGE,
             power=POWER if (stacked >= 0).all() else 1.0,
@@ -88,32 +94,27 @@ class Pieces:
 
 
 def fit_backend(
-    pieces: Pieces, *, encoder: str, pairs: Pairs, tail_pairs: Pairs, seed: int = 1, about: Any = None
+    pieces: Pieces,
+    *,
+    encoder: str,
+    pairs: Pairs,
+    tail_pairs: Pairs,
+    conditions: Sequence[str] | None = None,
+    seed: int = 1,
+    about: Any = None,
 ) -> Backend:
     """A backend of the pieces; the same one for the same pieces and seed.
 
     pairs: conditions of enrolment and probe whose scores are calibrated, all counting alike.
-    tail_pairs: those whose impostors make the tail. about: what the file says of the data.
+    tail_pairs: those whose impostors make the tail, all counting alike. conditions: that the voices are
+    modelled by; None for all. about: what the file says of the data.
 
     Raises:
         InvalidArgumentError: too few speakers, or too few with several pieces.
     """
-    calibration = _calibration(
-        [
-            _trials(model, part, pair)
-            for model, part in _held_out(pieces, _FOLDS, seed)
-            for pair in pairs
-            if len(np.unique(part.speakers)) > 1
-        ]
-    )
-    chance = np.random.default_rng([seed, 2])
-    rows = [
-        gallery
-        for model, part in _held_out(pieces, _HALVES, seed)
-        for pair in tail_pairs
-        for gallery in _galleries(model, part, pair, chance)
-    ]
-    return Backend(encoder, pieces.plda(), calibration, _calibrated(rows, calibration), dict(about or {}))
+    model, calibration = _fitted(pieces, pairs, conditions, seed)
+    tail = fit_tail(_strangers(pieces, pairs, tail_pairs, conditions, seed))
+    return Backend(encoder, model, calibration, tail, dict(about or {}))
 
 
 def recalibrate(backend: Backend, pieces: Pieces, pairs: Pairs, seed: int = 1) -> Backend:
@@ -134,8 +135,8 @@ def recalibrate(backend: Backend, pieces: Pieces, pairs: Pairs, seed: int = 1) -
         raise InvalidArgumentError("A calibration takes speakers with two pieces")
     calibration = calibrate_from(backend.calibration, targets, impostors, count)
     chance = np.random.default_rng([seed, 2])
-    rows = [row for pair in pairs for row in _galleries(backend.plda, pieces, pair, chance)]
-    scores = calibration(np.concatenate(rows))
+    drawn = [_galleries(_matrix(backend.plda, pieces, pair), pieces.speakers, chance) for pair in pairs]
+    scores = calibration(np.concatenate(drawn))
     if np.isfinite(scores).sum() >= LEAST_SCORES:
         tail = fit_tail(scores)
     else:
@@ -194,61 +195,92 @@ def _cost(targets: Scores, impostors: Scores) -> float:
     return float(np.logaddexp(0.0, -targets).mean() + np.logaddexp(0.0, impostors).mean())
 
 
-def _held_out(pieces: Pieces, folds: int, seed: int) -> Iterator[tuple[Plda, Pieces]]:
+def _fitted(
+    pieces: Pieces, pairs: Pairs, conditions: Sequence[str] | None, seed: int
+) -> tuple[Plda, Calibration]:
+    """The model of the pieces' voices, and the calibration of the scores of others."""
+    trials = [
+        _trials(model, part, pair)
+        for model, part in _held_out(pieces, _FOLDS, seed, conditions)
+        for pair in pairs
+        if len(np.unique(part.speakers)) > 1
+    ]
+    targets, impostors = (np.concatenate(scores) for scores in zip(*trials, strict=True))
+    return pieces.plda(conditions), calibrate(targets, impostors)
+
+
+def _held_out(
+    pieces: Pieces, folds: int, seed: int, conditions: Sequence[str] | None
+) -> Iterator[tuple[Plda, Pieces]]:
     """The model of the other speakers, and the pieces of those left out."""
     speakers = np.unique(pieces.speakers)
     if len(speakers) < 2 * folds:
         raise InvalidArgumentError(f"A fit takes {2 * folds} speakers or more, not {len(speakers)}")
     order = np.random.default_rng([seed, 1]).permutation(speakers)
     for part in np.array_split(order, folds):
-        yield pieces.of(np.setdiff1d(speakers, part)).plda(), pieces.of(part)
+        yield pieces.of(np.setdiff1d(speakers, part)).plda(conditions), pieces.of(part)
 
 
-def _matrix(model: Plda, enrolled: NDArray[np.float32], probes: NDArray[np.float32]) -> Scores:
-    """The raw log ratio of every probe (a row) with every enrolled piece."""
-    return model.log_ratios(model.coordinates(enrolled), model.coordinates(probes))
+def _strangers(
+    pieces: Pieces, pairs: Pairs, tail_pairs: Pairs, conditions: Sequence[str] | None, seed: int
+) -> Scores:
+    """Calibrated scores of strangers in galleries of all others, a probe a row, with NaN for the own.
+
+    The voices of no score were fitted to: the speakers are parted, and a probe of one part is held against
+    the callers of another by what is fitted to all the other parts, calibration included. So galleries are
+    large, and the scores are as those of the backend that is fitted to all will be.
+    """
+    speakers = np.unique(pieces.speakers)
+    parts = np.array_split(np.random.default_rng([seed, 3]).permutation(speakers), _PARTS)
+    found = [np.full((len(pieces.speakers),) * 2, np.nan) for _ in tail_pairs]
+    for one, other in combinations(parts, 2):
+        both = np.concatenate([one, other])
+        model, calibration = _fitted(pieces.of(np.setdiff1d(speakers, both)), pairs, conditions, seed)
+        part, places = pieces.of(both), np.flatnonzero(np.isin(pieces.speakers, both))
+        for matrix, pair in zip(found, tail_pairs, strict=True):
+            matrix[np.ix_(places, places)] = calibration(_matrix(model, part, pair))
+    chance = np.random.default_rng([seed, 2])
+    return np.concatenate([_galleries(one, pieces.speakers, chance) for one in found])
+
+
+def _matrix(model: Plda, pieces: Pieces, pair: tuple[str, str]) -> Scores:
+    """The raw log ratio of every probe (a row) with every enrolled piece, the better one of its prints."""
+    heard = model.coordinates(pieces.vectors[pair[1]])
+    scores = model.log_ratios(model.coordinates(pieces.vectors[pair[0]]), heard)
+    if pair[0] not in pieces.seconds:
+        return scores
+    seconds = model.coordinates(pieces.vectors[pieces.seconds[pair[0]]])
+    return np.maximum(scores, model.log_ratios(seconds, heard))
 
 
 def _trials(model: Plda, pieces: Pieces, pair: tuple[str, str]) -> tuple[Scores, Scores]:
     """Scores of speakers with themselves, in different pieces, and with others."""
-    scores = _matrix(model, pieces.vectors[pair[0]], pieces.vectors[pair[1]])
+    scores = _matrix(model, replace(pieces, seconds={}), pair)
     return scores[pieces.targets()], scores[pieces.speakers[:, None] != pieces.speakers]
 
 
-def _galleries(
-    model: Plda, pieces: Pieces, pair: tuple[str, str], chance: np.random.Generator
-) -> Iterator[Scores]:
+def _galleries(scores: Scores, speakers: NDArray[np.int64], chance: np.random.Generator) -> Scores:
     """Strangers' scores: of each speaker one probe, with one piece of each other; NaN with the own."""
-    owned = [np.flatnonzero(pieces.speakers == speaker) for speaker in np.unique(pieces.speakers)]
+    owned = [np.flatnonzero(speakers == speaker) for speaker in np.unique(speakers)]
+    found = []
     for _ in range(_DRAWS):
         enrolled, probes = (np.array([chance.choice(own) for own in owned]) for _ in range(2))
-        scores = _matrix(model, pieces.vectors[pair[0]][enrolled], pieces.vectors[pair[1]][probes])
-        np.fill_diagonal(scores, np.nan)
-        yield scores
-
-
-def _calibration(trials: Sequence[tuple[Scores, Scores]]) -> Calibration:
-    targets, impostors = (np.concatenate(scores) for scores in zip(*trials, strict=True))
-    return calibrate(targets, impostors)
-
-
-def _calibrated(galleries: Sequence[Scores], calibration: Calibration) -> ImpostorTail:
-    width = max(scores.shape[1] for scores in galleries)
-    padded = [
-        np.pad(scores, ((0, 0), (0, width - scores.shape[1])), constant_values=np.nan) for scores in galleries
-    ]
-    return fit_tail(calibration(np.concatenate(padded)))
+        drawn = scores[np.ix_(probes, enrolled)]
+        np.fill_diagonal(drawn, np.nan)
+        found.append(drawn)
+    return np.concatenate(found)
 
 
 def _moved(backend: Backend, calibration: Calibration, scores: Scores, speakers: int) -> ImpostorTail:
     """The backend's tail where these scores lie, and, the fewer speakers there are, where it was."""
     was, tail = backend.calibration, backend.tail
-    usual = calibration(np.array(tail.mean) / was.scale + was.offset)
+    usual = float(calibration(np.array(tail.level) / was.scale + was.offset))
     wide = tail.deviation * calibration.scale / was.scale
-    measured = np.mean([standing(row[np.isfinite(row)]) for row in scores], axis=0)
+    measured = np.array([standing(row[np.isfinite(row)]) for row in scores])
+    level, deviation = measured[:, 0].mean(), np.exp(np.log(measured[:, 1]).mean())
     weight = speakers / (speakers + _USUAL_SPEAKERS)
     return replace(
         tail,
-        mean=float(weight * measured[0] + (1.0 - weight) * usual),
-        deviation=float(measured[1] ** weight * wide ** (1.0 - weight)),
+        level=float(weight * level + (1.0 - weight) * usual),
+        deviation=float(deviation**weight * wide ** (1.0 - weight)),
     )

@@ -29,7 +29,7 @@ from voiceprint.storage.atomic import replace_file
 
 FORMAT: Final = "voiceprint-scoring"
 VERSION: Final = 2
-"""1 had no power; such a file is read as of the power 1."""
+"""1 had no power, and another tail: it is refused."""
 
 _LARGEST: Final = 64 << 20  # bytes unpacked, far over what any encoder here needs
 _HEADER: Final = "about.json"
@@ -37,13 +37,15 @@ _SHAPES: Final = {"mean": "d", "transform": "dk", "between": "k"}
 _NUMBERS: Final = {
     "plda": ("power",),
     "calibration": ("scale", "offset"),
-    "tail": ("start", "share", "scale", "shape", "mean", "deviation"),
+    "tail": ("start", "share", "scale", "bend", "spread", "level", "deviation", "meeting"),
 }
 _POSITIVE: Final = (
     ("plda", "power"),
     ("calibration", "scale"),
     ("tail", "scale"),
     ("tail", "share"),
+    ("tail", "bend"),
+    ("tail", "spread"),
     ("tail", "deviation"),
 )
 
@@ -101,13 +103,13 @@ def read_model(path: Path) -> Kept:
     version = header.get("version")
     if type(version) is int and version > VERSION:
         raise _refused(path, f"its version is {version}, and this release reads up to {VERSION}; upgrade")
-    if version not in (1, VERSION):
+    if version == 1:
+        raise _refused(path, "it is of an older release, which counted strangers in another way")
+    if version != VERSION:
         raise _refused(path, f"its version is {version!r}")
     if header.pop("sha256", None) != _checksum(header, members):
         raise _refused(path, "its checksum is wrong: it is damaged")
     try:
-        if version == 1:
-            header["numbers"]["plda"] = {"power": 1.0}
         return _checked(header, members)
     except (KeyError, TypeError, ValueError) as error:
         raise _refused(path, f"{error}") from error
@@ -132,6 +134,8 @@ def _checked(header: Mapping[str, Any], members: Mapping[str, bytes]) -> Kept:
     for group, name in _POSITIVE:
         if numbers[group][name] <= 0:
             raise ValueError(f"{group}.{name} is not above zero")
+    if numbers["tail"]["share"] >= 1.0:
+        raise ValueError("tail.share is no share")
     if not isinstance(header["encoder"], str) or not isinstance(header["about"], dict):
         raise TypeError("it does not name its encoder and data")
     return Kept(header["encoder"], arrays, numbers, header["about"])
