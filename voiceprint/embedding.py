@@ -64,8 +64,9 @@ class Embedder:
             logger.warning(MIXED)
         minimum = self._config.min_audio_quality
         if quality.score < minimum:
+            why = f" ({', '.join(quality.feedback)})" if quality.feedback else ""
             raise AudioQualityError(
-                f"The audio quality is {quality.score:.2f}, and {minimum:g} is needed. "
+                f"The audio quality is {quality.score:.2f}, and {minimum:g} is needed{why}. "
                 f"{' '.join(quality.advice)} Or set VOICE_MIN_AUDIO_QUALITY.",
                 quality,
             )
