@@ -30,7 +30,7 @@ NO_SCORE = np.float32(-np.finfo(np.float32).max)  # as faiss fills places withou
 
 _GROWN = 2.0  # trained again when there are so many times the vectors of the last training
 _CHUNK = 1_024  # vectors that go in under one lock: searches wait some milliseconds at most
-_EDITED = 128  # the same once there are cells, where each takes longer
+_EDITED = 64  # the same once there are cells, where each takes longer
 _BLOCK = 8_192  # vectors that are copied out under one lock
 _TOO_DEEP = 10  # when a tenth of all vectors are to be scored exactly, all can be
 
