@@ -162,6 +162,9 @@ class VectorIndex:
             keep = np.sort(np.delete(order, np.flatnonzero(again)))
             id_array, matrix = id_array[keep], matrix[keep]
         step = _CHUNK if self._approximation is None else _EDITED
+        if len(id_array) > step:
+            with self._lock.writing():  # where memory is short, before the first part has gone in
+                self._rows.make_room(len(self._rows) + min(len(id_array), _CHUNK))
         for start in range(0, len(id_array), step):
             some, few = id_array[start : start + step], matrix[start : start + step]
             approximation = self._approximation
