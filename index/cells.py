@@ -21,13 +21,14 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.index.lists import Lists
+from voiceprint.index.locks import ReadWriteLock
 
 PROJECTED = 64
 """Dimensions that are kept for choosing candidates: more propose better, and take longer."""
@@ -62,6 +63,11 @@ def _probing(probes: int) -> Any:
     return faiss.IVFSearchParameters(nprobe=probes)
 
 
+# OpenBLAS ends its threads before a fork, and whoever computes with them just then waits for them for ever,
+# in the parent. A fork waits for such a lock.
+_ALGEBRA: Final = ReadWriteLock()
+
+
 class Cells:
     """Numbers of rows, found by an approximate inner product. Not locked: the owner sees to that."""
 
@@ -77,9 +83,9 @@ class Cells:
     @classmethod
     def train(cls, sample: NDArray[np.float32], cells: int) -> Cells:
         """Empty cells, fitted to a sample float32[s, d] of the vectors that they will hold."""
-        moment = sample.T @ sample
         projected = min(PROJECTED, sample.shape[1])
-        directions = np.linalg.eigh(moment)[1][:, ::-1][:, :projected]
+        with _ALGEBRA.reading():
+            directions = np.linalg.eigh(sample.T @ sample)[1][:, ::-1][:, :projected]
         projection = np.ascontiguousarray(directions, dtype=np.float32)
         quantizer = faiss.IndexFlatL2(projected)
         ivf = faiss.IndexIVFPQFastScan(quantizer, projected, cells, projected, 4, faiss.METRIC_INNER_PRODUCT)
