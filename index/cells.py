@@ -65,7 +65,7 @@ def _probing(probes: int) -> Any:
 
 # OpenBLAS ends its threads before a fork, and whoever computes with them just then waits for them for ever,
 # in the parent. A fork waits for such a lock.
-_ALGEBRA: Final = ReadWriteLock()
+ALGEBRA: Final = ReadWriteLock()
 
 
 class Cells:
@@ -84,9 +84,10 @@ class Cells:
     def train(cls, sample: NDArray[np.float32], cells: int) -> Cells:
         """Empty cells, fitted to a sample float32[s, d] of the vectors that they will hold."""
         projected = min(PROJECTED, sample.shape[1])
-        with _ALGEBRA.reading():
+        with ALGEBRA.reading():
             directions = np.linalg.eigh(sample.T @ sample)[1][:, ::-1][:, :projected]
-        projection = np.ascontiguousarray(directions, dtype=np.float32)
+            projection = np.ascontiguousarray(directions, dtype=np.float32)
+            seen = sample @ projection
         quantizer = faiss.IndexFlatL2(projected)
         ivf = faiss.IndexIVFPQFastScan(quantizer, projected, cells, projected, 4, faiss.METRIC_INNER_PRODUCT)
         quantizer.this.disown()
@@ -97,7 +98,7 @@ class Cells:
         for clustering in (ivf.cp, ivf.pq.cp):
             clustering.seed = _SEED
             clustering.min_points_per_centroid = 1  # a small sample is the caller's choice, not an error
-        ivf.train(sample @ projection)
+        ivf.train(seen)
         return cls(projection, ivf, min(_COPIES, cells))
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ import numpy.ma
 import numpy.random
 from numpy.typing import NDArray
 
-from voiceprint.index.cells import LEAST_SAMPLE, Cells, cell_count, sample_size
+from voiceprint.index.cells import ALGEBRA, LEAST_SAMPLE, Cells, cell_count, sample_size
 from voiceprint.index.memory import give_back_memory
 from voiceprint.index.threads import limited
 from voiceprint.index.tuning import QUERIES, HeldOut, Tuning, measured, tune
@@ -219,7 +219,8 @@ class Trainer:
             count = len(index._rows)  # what comes now is in the journal
         codes, homes, encoded = np.empty((0, 0), np.uint8), np.empty((0, 0), np.int64), 0
         for _, vectors in index._blocks():
-            some_codes, some_homes = cells.encode(vectors[: count - encoded])
+            with ALGEBRA.reading():
+                some_codes, some_homes = cells.encode(vectors[: count - encoded])
             if not encoded:
                 codes = np.empty((count, some_codes.shape[1]), dtype=np.uint8)
                 homes = np.empty((count, some_homes.shape[1]), dtype=np.int64)
@@ -269,11 +270,10 @@ class Trainer:
 
         def candidates(depth: int, probes: int, reach: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
             self._go_on()
-            if not live:
-                return cells.candidates(queries, depth, probes, reach)
+            lock = index._lock if live else ALGEBRA
             found = []
-            for n in range(0, len(queries), 32):  # a few at a time, so that writers do not wait long
-                with index._lock.reading():
+            for n in range(0, len(queries), 32):  # a few, so that writers, or a fork, do not wait long
+                with lock.reading():
                     found.append(cells.candidates(queries[n : n + 32], depth, probes, reach))
             return np.concatenate([rows for rows, _ in found]), np.concatenate(
                 [counts for _, counts in found]
