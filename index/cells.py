@@ -98,7 +98,8 @@ class Cells:
         for clustering in (ivf.cp, ivf.pq.cp):
             clustering.seed = _SEED
             clustering.min_points_per_centroid = 1  # a small sample is the caller's choice, not an error
-        ivf.train(seen)
+        with ALGEBRA.reading():
+            ivf.train(seen)
         return cls(projection, ivf, min(_COPIES, cells))
 
     def __len__(self) -> int:
