@@ -26,7 +26,8 @@ Numbers = NDArray[np.integer]
 Real = TypeVar("Real", bound=np.floating)
 
 # Of the real callers whom the log ratio put first among a million generated ones, the nearest 50 prints of
-# such a query missed 4.9 %; without the mean 11.0 %, with as much of it as of the gradient 9.7 %.
+# such a query missed 4.9 %; without the mean 11.0 %, with as much of it as of the gradient 9.7 % (by a model
+# without a power; what is missed with it: benchmarks/candidates.py).
 _MEAN_IN_QUERY = 0.5
 
 
