@@ -7,16 +7,17 @@ the audio as the encoder gets it, condition included, so that what is found is n
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
-import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from voiceprint._files import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class EmbeddingCache:
     def get(self, encoder: str, dimension: int, audio: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """The embedding, float32[dimension], of audio float32[n]; None where it is not kept."""
         content = b""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             content = self._path(encoder, audio).read_bytes()
         checksum, values = content[:_CHECKSUM], content[_CHECKSUM:]
         if len(values) != 4 * dimension or hashlib.sha256(values).digest() != checksum:
@@ -64,15 +65,7 @@ class EmbeddingCache:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")  # mode 0600
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(hashlib.sha256(values).digest() + values)
-                Path(temporary).replace(path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    Path(temporary).unlink()
-                raise
+            os.close(replace_file(path, hashlib.sha256(values).digest() + values, durable=False))
         except OSError as error:
             self._writing = False
             logger.warning("Embeddings cannot be kept in %s: %s", self.folder, error)

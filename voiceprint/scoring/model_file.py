@@ -24,8 +24,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._files import replace_file
 from voiceprint.errors import ConfigurationError
-from voiceprint.storage.atomic import replace_file
 
 FORMAT: Final = "voiceprint-scoring"
 VERSION: Final = 2

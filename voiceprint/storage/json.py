@@ -16,10 +16,10 @@ from typing import ClassVar
 
 from filelock import FileLock, Timeout
 
+from voiceprint._files import remove_leftovers, replace_file, sync_folder
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, StorageUnavailableError
 from voiceprint.models import Finding
 from voiceprint.shared import Shared
-from voiceprint.storage.atomic import remove_leftovers, replace_file, sync_folder
 from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS
 from voiceprint.storage.json_format import encode_caller, encode_file, parse_file
 from voiceprint.storage.records import CallerRecord, Change, Records

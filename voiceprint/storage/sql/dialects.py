@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoFreeConnectionError
 from sqlalchemy.pool import NullPool, QueuePool
 
+from voiceprint._files import NewFile, remove_leftovers, sync_folder
 from voiceprint.errors import (
     ConfigurationError,
     StorageCorruptError,
@@ -26,7 +26,6 @@ from voiceprint.errors import (
     StorageUnavailableError,
 )
 from voiceprint.models import Finding
-from voiceprint.storage.atomic import remove_leftovers, sync_folder
 from voiceprint.validation import hide_passwords
 
 __all__ = ["Dialect", "SQLite", "dialect_of"]
@@ -164,25 +163,17 @@ class SQLite(Dialect):
                 "backup, or delete the log too to start anew. Nothing was changed."
             )
         remove_leftovers(self.path)
-        # As the leftovers are named, so that what a killed process left is removed by the next.
-        descriptor, temporary = tempfile.mkstemp(
-            prefix=f".{self.path.name}.", suffix=".tmp", dir=self.path.parent
-        )
-        os.close(descriptor)
-        engine = self._engine(Path(temporary), NullPool)
+        new = NewFile(self.path)
+        engine = self._engine(new.temporary, NullPool)
         try:
             with engine.connect() as connection, connection.begin():
                 self.begin(connection, writes=True)
                 migrations.upgrade(connection)
             self.prepare_engine(engine)
-            with Path(temporary).open("rb") as stream:
-                os.fsync(stream.fileno())
-            Path(temporary).rename(self.path)
+            new.commit()
             sync_folder(self.path.parent)
-        except BaseException:
-            with contextlib.suppress(OSError):  # the first error is the one to tell
-                Path(temporary).unlink()
-            raise
+        finally:
+            new.discard()
 
     def state(self) -> object:
         try:

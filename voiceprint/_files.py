@@ -1,0 +1,249 @@
+"""The one writer of files: a file is replaced as a whole, or stays as it was.
+
+A new file is made beside its place (mode 0600, a fresh name, no link followed), flushed to the disk, and
+renamed over the old one, so that a crash or a full disk leaves the old file or the new one. Nothing is
+replaced that is not the caller's to replace: see `replacement`.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import glob
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+_SUFFIX = ".tmp"
+_HEAD_BYTES = 64  # of an existing file, by which its kind is told
+_READER_S = 10.0  # how long a named pipe may be without a reader
+
+
+class RefusedFileError(OSError):
+    """A file is not replaced or read, as it is not what it was taken for; the message says which and why."""
+
+    def __init__(self, message: str, number: int = errno.EEXIST) -> None:
+        super().__init__(number, message)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class NewFile:
+    """A file beside `path` that is not there yet: `stream` takes its content, `commit` puts it in place.
+
+    While it is written it is locked, so that `remove_leftovers` can tell it from what a killed process left.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        while True:
+            descriptor, name = tempfile.mkstemp(prefix=_prefix(path), suffix=_SUFFIX, dir=path.parent)
+            self._temporary = Path(name)
+            try:
+                self.stream: BinaryIO = os.fdopen(descriptor, "w+b")
+            except BaseException:  # for want of memory
+                os.close(descriptor)
+                self._temporary.unlink()
+                raise
+            with suppress(OSError):  # a file system without locks: what is left there stays
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Between the two another process may have taken it for a leftover.
+            if _same(self._temporary, os.fstat(descriptor)):
+                return
+            self.stream.close()
+
+    @property
+    def temporary(self) -> Path:
+        """Where the content lies until `commit`."""
+        return self._temporary
+
+    def commit(self, *, durable: bool = True) -> None:
+        """Flush (to the disk, if `durable`) and put in place. The rename is durable after `sync_folder`."""
+        self.stream.flush()
+        if durable:
+            os.fsync(self.stream.fileno())
+        self._temporary.replace(self.path)
+        self.stream.close()
+
+    def discard(self) -> None:
+        """Remove what was written, unless it was put in place."""
+        with suppress(OSError):  # the first error is the one to tell
+            self.stream.close()
+        with suppress(OSError):
+            self._temporary.unlink()
+
+
+@contextmanager
+def replacement(
+    path: Path,
+    *,
+    ours: Callable[[bytes], bool] | None = None,
+    kind: str = "a file of this kind",
+    apart_from: Iterable[Path] = (),
+    pipes: bool = False,
+) -> Iterator[BinaryIO]:
+    """A stream whose content takes the place of `path` when the block ends without an error.
+
+    ours: whether the first bytes of a file are of the kind that is written; a file that begins otherwise is
+        not replaced. An empty file is, and None replaces any regular file.
+    kind: what messages call that kind ("an export").
+    apart_from: files that are never written to, such as those of the store that is exported.
+    pipes: whether a named pipe or a character device (/dev/stdout) is written to, as it is; a pipe that
+        nobody reads within 10 s is refused. Without it, both are.
+
+    Raises `RefusedFileError`, and OSError; `path` is then as it was.
+    """
+    target = Path(os.path.realpath(path))  # a rename over a link would replace the link
+    found = check_replaceable(target, ours=ours, kind=kind, apart_from=apart_from, pipes=pipes)
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        with _through(target, found) as stream:
+            yield stream
+        return
+    remove_leftovers(target)
+    new = NewFile(target)
+    try:
+        yield new.stream
+        # Again: the work may have taken long.
+        check_replaceable(target, ours=ours, kind=kind, apart_from=apart_from)
+        new.commit()
+    finally:
+        new.discard()
+    sync_folder(target.parent)
+
+
+def check_replaceable(
+    path: Path,
+    *,
+    ours: Callable[[bytes], bool] | None = None,
+    kind: str = "a file of this kind",
+    apart_from: Iterable[Path] = (),
+    pipes: bool = False,
+) -> os.stat_result | None:
+    """What stands at `path`, None for nothing. Raises `RefusedFileError` as `replacement` does."""
+    for other in apart_from:
+        with suppress(FileNotFoundError):
+            if path == Path(os.path.realpath(other)) or other.samefile(path):
+                raise RefusedFileError(f"{path} belongs to the store: choose another file.")
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        if pipes and (stat.S_ISFIFO(found.st_mode) or stat.S_ISCHR(found.st_mode)):
+            return found
+        raise RefusedFileError(f"{path} is {kind_of(found.st_mode)}, not a file: choose another.")
+    if ours is not None and found.st_size and not ours(_head(path)):
+        raise RefusedFileError(
+            f"{path} is there already and is not {kind}: choose another file, or remove it."
+        )
+    return found
+
+
+@contextmanager
+def _through(path: Path, found: os.stat_result) -> Iterator[BinaryIO]:
+    deadline = time.monotonic() + _READER_S
+    while True:
+        try:
+            # Without O_NONBLOCK, opening a pipe that nobody reads would wait for ever.
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            break
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > deadline:
+                raise RefusedFileError(f"{path} is a pipe that nobody reads.", errno.ENXIO) from error
+        time.sleep(0.02)
+    os.set_blocking(descriptor, True)
+    with os.fdopen(descriptor, "wb") as stream:
+        if not os.path.samestat(os.fstat(descriptor), found):
+            raise RefusedFileError(f"{path} was replaced meanwhile.")
+        yield stream
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """`path`, opened to read. Raises `RefusedFileError` for a pipe, a device and the like, at once."""
+    # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise RefusedFileError(f"{path} is {kind_of(mode)}, not a file.", errno.EINVAL)
+    return os.fdopen(descriptor, "rb")
+
+
+def replace_file(path: Path, content: bytes, *, durable: bool = True) -> int:
+    """Put `content`, flushed to the disk if `durable`, in the place of `path`; gives the new file, open.
+
+    Raises OSError, and then `path` is as it was. The rename itself is durable only after `sync_folder`.
+    """
+    new = NewFile(path)
+    try:
+        new.stream.write(content)
+        new.stream.flush()
+        kept = os.dup(new.stream.fileno())
+        try:
+            new.commit(durable=durable)
+        except BaseException:
+            os.close(kept)
+            raise
+        fcntl.flock(kept, fcntl.LOCK_UN)  # which the two descriptors share
+        return kept
+    finally:
+        new.discard()
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush to the disk what was renamed in `folder`. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """The files that writers of `path` are writing, or left behind when they were killed."""
+    return sorted(path.parent.glob(f"{glob.escape(_prefix(path))}{'[a-z0-9_]' * 8}{_SUFFIX}"))
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers of `path` left behind when they were killed; what is being written stays."""
+    for entry in leftovers(path):
+        with suppress(OSError), open_regular(entry) as stream:  # locked by its writer, or gone already
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            entry.unlink()
+
+
+def kind_of(mode: int) -> str:
+    """What a file of this mode is, for messages: "a directory"."""
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFREG: "a file",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something else")
+
+
+def _head(path: Path) -> bytes:
+    with open_regular(path) as stream:
+        return stream.read(_HEAD_BYTES)
+
+
+def _same(path: Path, status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), status)
+    except FileNotFoundError:
+        return False
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}."
