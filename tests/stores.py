@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from voiceprint import Caller, Storage, Voiceprint
 from voiceprint.models import RESEMBLYZER_SPACE
+from voiceprint.storage.base import START, Position
 from voiceprint.storage.json import _JSONFile
 
 DIMENSION = 256
@@ -124,23 +125,23 @@ class Follower:
     def __init__(self, encoder: str = RESEMBLYZER_SPACE) -> None:
         self.encoder = encoder
         self.embeddings: dict[int, NDArray[np.float32]] = {}
-        self.revision: int | None = None
+        self.position: Position | None = None
         self.rebuilds = 0
 
     def catch_up(self, storage: Storage) -> None:
         more = True
         while more:
-            changes = None if self.revision is None else storage.changes(self.revision, encoder=self.encoder)
+            changes = None if self.position is None else storage.changes(self.position, encoder=self.encoder)
             if changes is None:
                 self.rebuilds += 1
-                self.revision = storage.revision()
+                self.position = storage.position()
                 self.embeddings = scanned(storage, self.encoder)
                 continue
             for id_ in changes.removed.tolist():
                 self.embeddings.pop(id_, None)
             self.embeddings.update(zip(changes.ids.tolist(), changes.embeddings, strict=True))
-            assert changes.revision >= self.revision
-            self.revision, more = changes.revision, changes.more
+            assert changes.position.revision >= self.position.revision
+            self.position, more = changes.position, changes.more
 
     def assert_in_step(self, storage: Storage) -> None:
         self.catch_up(storage)
@@ -181,7 +182,7 @@ def uses(storage: Storage, secret: str) -> list[Callable[[], object]]:
         lambda: storage.count(),
         lambda: storage.count_callers(),
         lambda: storage.revision(),
-        lambda: storage.changes(0),
+        lambda: storage.changes(START),
         lambda: list(storage.scan()),
     ]
 

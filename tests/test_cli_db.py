@@ -27,27 +27,28 @@ def run(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 def test_an_old_database_is_shown_untouched_and_then_upgraded(run: Run) -> None:
     shutil.copy(GOLDEN / "opusagent.db", "old.db")
     before = dump(Path("old.db"))
-    assert run("current", "--store", "sqlite:old.db")[:2] == (1, "0001; the newest is 0004\n")
+    assert run("current", "--store", "sqlite:old.db")[:2] == (1, "0001; the newest is 0005\n")
     assert dump(Path("old.db")) == before
     code, out, _ = run("upgrade", "--store", "sqlite:old.db")
     assert code == 0
-    assert "from 0001 to revision 0004" in out
-    assert run("current", "--store", "sqlite:old.db")[:2] == (0, "0004 (newest)\n")
+    assert "from 0001 to revision 0005" in out
+    assert run("current", "--store", "sqlite:old.db")[:2] == (0, "0005 (newest)\n")
     assert "the newest" in run("upgrade", "--store", "sqlite:old.db")[1]
 
 
 def test_the_same_as_json(run: Run) -> None:
     shutil.copy(GOLDEN / "opusagent.db", "old.db")
     store = ("--store", "sqlite:old.db", "--json")
-    assert json.loads(run("current", *store)[1]) == {"revision": "0001", "head": "0004", "newest": False}
+    assert json.loads(run("current", *store)[1]) == {"revision": "0001", "head": "0005", "newest": False}
     answer = json.loads(run("upgrade", *store)[1])
-    assert (answer["before"], answer["revision"]) == ("0001", "0004")
+    assert (answer["before"], answer["revision"]) == ("0001", "0005")
     assert json.loads(run("check", *store)[1]) == []
     assert [entry["revision"] for entry in json.loads(run("history", "--json")[1])] == [
         "0001",
         "0002",
         "0003",
         "0004",
+        "0005",
     ]
 
 
@@ -56,7 +57,7 @@ def test_the_store_of_the_environment_is_used_and_a_missing_one_is_not_made_by_l
 ) -> None:
     monkeypatch.setenv("VOICE_STORAGE_BACKEND", "sqlite")
     code, out, _ = run("current")
-    assert (code, out) == (1, "There is no schema yet; the newest is 0004\n")
+    assert (code, out) == (1, "There is no schema yet; the newest is 0005\n")
     assert list(Path.cwd().iterdir()) == []
     assert run("upgrade")[0] == 0
     assert Path("voiceprints.db").exists()
@@ -65,7 +66,14 @@ def test_the_store_of_the_environment_is_used_and_a_missing_one_is_not_made_by_l
 def test_the_history_is_a_line_for_each_revision(run: Run) -> None:
     code, out, _ = run("history")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()] == ["Revision", "0001", "0002", "0003", "0004"]
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "Revision",
+        "0001",
+        "0002",
+        "0003",
+        "0004",
+        "0005",
+    ]
 
 
 def test_check_exits_with_1_and_names_the_place(run: Run) -> None:
@@ -97,4 +105,4 @@ def test_a_newer_database_is_refused_with_both_versions_named(run: Run) -> None:
     code, _, err = run("upgrade", "--store", "sqlite:new.db")
     assert code == 2
     assert "0099" in err
-    assert "0004" in err
+    assert "0005" in err

@@ -1,7 +1,7 @@
 """The gallery: the enrolled voiceprints of one store and one embedding space, ready to be searched.
 
 It holds a `VectorIndex` and keeps it in step with the store: before each search it compares the
-store's revision with its own, and when behind it applies the store's changes, or rebuilds.
+store's position with its own, and when behind it applies the store's changes, or rebuilds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from voiceprint.proposals import View, by_cosine, propose
 from voiceprint.ranking import Cohort, Probe, Scored, rank
 from voiceprint.shared import Shared
 from voiceprint.snapshots import NO_SNAPSHOT, IndexSettings, SnapshotKeeper, Stamp, snapshot_path
-from voiceprint.storage.base import Changes, Progress, Storage
+from voiceprint.storage.base import Changes, Position, Progress, Storage
 
 if TYPE_CHECKING:
     from voiceprint.index import VectorIndex
@@ -40,8 +40,8 @@ _LEAST_COHORT = 3
 
 _TOLD_EVERY = 100_000  # voiceprints, when an index is built: a line in the log
 
-# The index, the identity of the store that it is of, and the revision that it stands at.
-State = tuple["VectorIndex", str, int]
+# The index, the identity of the store that it is of, and the position that it stands at.
+State = tuple["VectorIndex", str, Position]
 
 
 class Gallery:
@@ -149,7 +149,7 @@ class Gallery:
         progress: told how many voiceprints are in, when the index has to be built from the store.
         """
         state = self._state
-        if state is not None and (storage.identity(), storage.revision()) == state[1:]:
+        if state is not None and (storage.identity(), storage.position()) == state[1:]:
             return state[0]
         with self._sync_lock:
             more = True
@@ -157,18 +157,19 @@ class Gallery:
                 identity = storage.identity()
                 if self._state is not None and self._state[1] != identity:
                     self._state = None
-                index, _, revision = self._state or self._opened(storage, identity, progress)
-                changes = storage.changes(revision, encoder=self.encoder)
+                index, _, position = self._state or self._opened(storage, identity, progress)
+                changes = storage.changes(position, encoder=self.encoder)
                 if changes is None:
                     logger.warning(
-                        "%s: the change feed does not reach back; building the index anew.", storage
+                        "%s: the change feed does not reach back, or was rewound; building the index anew.",
+                        storage,
                     )
                     self._state = self._built(storage, identity, progress)
                     continue
                 # Kept before the changes go in, which may fail half-way; see `_apply`.
-                self._state = index, identity, revision
+                self._state = index, identity, position
                 self._apply(changes, index, storage)
-                self._state = index, identity, changes.revision
+                self._state = index, identity, changes.position
                 more = changes.more
             self._snapshots.write_if_due(storage, *self._stamped())
             return index
@@ -178,13 +179,13 @@ class Gallery:
         loaded = self._snapshots.load(storage, self.encoder)
         if loaded is None:
             return self._built(storage, identity, progress)
-        index, revision = loaded
-        return index, identity, revision
+        index, position = loaded
+        return index, identity, position
 
     def _built(self, storage: Storage, identity: str, progress: Progress | None) -> State:
         from voiceprint.index import VectorIndex  # faiss is loaded at the first search, not at import
 
-        revision = storage.revision()
+        position = storage.position()
         index = VectorIndex(self.dimension, recall=self.settings.recall, threads=self.settings.threads)
         told = 0
         with index.held():
@@ -198,21 +199,21 @@ class Gallery:
                     told = len(index)
                     logger.info("%s: %d voiceprints are in the index.", storage, told)
         self._snapshots.built(len(index))
-        return index, identity, revision
+        return index, identity, position
 
     def _stamped(self) -> tuple[VectorIndex, Stamp]:
         """The index, and what a snapshot of it is stamped with."""
         if self._state is None:
             raise VoiceprintError("The index failed half-way and is built anew: try again.")
-        index, identity, revision = self._state
-        return index, Stamp(identity, self.encoder, revision)
+        index, identity, position = self._state
+        return index, Stamp(identity, self.encoder, position)
 
     def close(self, storage: Storage) -> None:
         """Write the snapshot, if enough has changed. The gallery can go on being used."""
         state = self._state  # another thread may be about to put it away
         if state is not None:
-            index, identity, revision = state
-            self._snapshots.close(storage, index, Stamp(identity, self.encoder, revision))
+            index, identity, position = state
+            self._snapshots.close(storage, index, Stamp(identity, self.encoder, position))
 
     def rebuild(self, storage: Storage, progress: Progress | None = None) -> VectorIndex:
         """Build the index anew from the store, train it, and write the snapshot."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from weakref import WeakSet
 
-from voiceprint.storage.base import Storage
+from voiceprint.storage.base import Position, Storage
 
 if TYPE_CHECKING:
     from voiceprint.index import VectorIndex
@@ -44,15 +44,16 @@ NO_SNAPSHOT = IndexSettings()
 
 
 class Stamp(NamedTuple):
-    """What a snapshot is of: a store, an embedding space, and the revision from which to catch up."""
+    """What a snapshot is of: a store, an embedding space, and the position from which to catch up."""
 
     store: str
     encoder: str
-    revision: int
+    position: Position
 
     def as_text(self) -> dict[str, str]:
-        """For the file. The revision of a Redis cluster has some 300 digits: no number of JSON."""
-        return {"store": self.store, "encoder": self.encoder, "revision": hex(self.revision)}
+        """For the file."""
+        revision, token = self.position
+        return {"store": self.store, "encoder": self.encoder, "revision": str(revision), "token": token}
 
 
 def snapshot_path(storage: Storage, setting: str | None) -> Path | None:
@@ -87,8 +88,8 @@ class SnapshotKeeper:
         self._writing = threading.Lock()
         self._writer: threading.Thread | None = None
 
-    def load(self, storage: Storage, encoder: str) -> tuple[VectorIndex, int] | None:
-        """The index of the snapshot and its revision, if there is one of this store and encoder."""
+    def load(self, storage: Storage, encoder: str) -> tuple[VectorIndex, Position] | None:
+        """The index of the snapshot and its position, if there is one of this store and encoder."""
         path = snapshot_path(storage, self.settings.path)
         if path is None:
             return None
@@ -101,7 +102,7 @@ class SnapshotKeeper:
             if (stamp.get("store"), stamp.get("encoder")) != (storage.identity(), encoder):
                 logger.warning("%s is the index of another store or encoder; building it anew.", path)
                 return None
-            revision = int(stamp["revision"], 16)
+            position = Position(int(stamp["revision"]), stamp["token"])
             index = VectorIndex.load(path, recall=self.settings.recall, threads=self.settings.threads)
         except FileNotFoundError:
             logger.debug("%s: there is no snapshot yet.", path)
@@ -116,7 +117,7 @@ class SnapshotKeeper:
         if index.status().training:  # it was written before the cells were there
             self._changes = len(index)
         logger.info("Read %s, %d vectors, in %.1f s.", path, len(index), time.perf_counter() - start)
-        return index, revision
+        return index, position
 
     def built(self, vectors: int) -> None:
         """The index was built from the store: all of it is news to the snapshot."""

@@ -8,11 +8,12 @@ from harness import Harness
 from stores import Follower, ids_of, voiceprint
 
 from voiceprint import InvalidArgumentError, Storage
+from voiceprint.storage.base import START, Position
 
 
 def test_the_feed_gives_what_happened_after_a_revision(harness: Harness) -> None:
     first = harness.storage.save(voiceprint("alice"))
-    since = harness.storage.revision()
+    since = harness.storage.position()
     second = harness.storage.save(voiceprint("bob", 1))
     harness.storage.delete("alice")
     for storage in harness.both():
@@ -20,7 +21,7 @@ def test_the_feed_gives_what_happened_after_a_revision(harness: Harness) -> None
         assert changes.removed.tolist() == [first.id]
         assert changes.ids.tolist() == [second.id]
         assert np.array_equal(changes.embeddings, [second.embedding])
-        assert changes.revision == storage.revision()
+        assert changes.position == storage.position() != since
         assert changes.more is False
         assert (changes.ids.dtype, changes.removed.dtype, changes.embeddings.dtype) == (
             np.int64,
@@ -31,18 +32,18 @@ def test_the_feed_gives_what_happened_after_a_revision(harness: Harness) -> None
 
 def test_the_feed_is_empty_when_no_voiceprint_changed(harness: Harness) -> None:
     harness.storage.save(voiceprint())
-    since = harness.storage.revision()
+    since = harness.storage.position()
     harness.storage.update_metadata("alice", {"a": 1})
     harness.storage.touch("alice", "2099-01-01T00:00:00Z")
     for storage in harness.both():
         changes = storage.changes(since)
         assert (changes.ids.size, changes.removed.size) == (0, 0)
-        assert changes.revision == storage.revision() > since
+        assert changes.position == storage.position() == since
 
 
 def test_the_feed_tells_of_the_oldest_that_gave_way(harness: Harness) -> None:
     saved = [harness.storage.save(voiceprint(seed=seed)) for seed in range(3)]
-    since = harness.storage.revision()
+    since = harness.storage.position()
     last = harness.storage.save(voiceprint(seed=9))
     changes = harness.reopen().changes(since)
     assert changes.removed.tolist() == [saved[0].id]
@@ -51,7 +52,7 @@ def test_the_feed_tells_of_the_oldest_that_gave_way(harness: Harness) -> None:
 
 def test_the_feed_tells_of_a_voiceprint_replaced_in_place(harness: Harness) -> None:
     saved = harness.storage.save(voiceprint())
-    since = harness.storage.revision()
+    since = harness.storage.position()
     harness.storage.save(voiceprint(seed=5, id=saved.id))
     changes = harness.reopen().changes(since)
     assert changes.ids.tolist() == [saved.id]
@@ -74,18 +75,56 @@ def test_a_voiceprint_that_moves_to_another_space_leaves_the_first(harness: Harn
         follower.assert_in_step(harness.reopen())
 
 
-def test_a_revision_that_is_not_of_this_history_gives_none(harness: Harness) -> None:
+def test_the_position_moves_with_every_change_of_a_voiceprint_and_with_nothing_else(harness: Harness) -> None:
+    seen = [harness.storage.position()]
+    assert seen == [START]
+    saved = harness.storage.save(voiceprint())
+    for change in (
+        lambda s: None,
+        lambda s: s.save(voiceprint(seed=1)),
+        lambda s: s.save(voiceprint(seed=2, id=saved.id)),
+        lambda s: s.restore_many([s.get("alice").model_copy(update={"voiceprints": ()})]),
+        lambda s: s.delete("alice"),
+    ):
+        change(harness.storage)
+        for storage in harness.both():
+            position = storage.position()
+            assert storage.position() == position
+        assert position not in seen
+        seen.append(position)
+    harness.storage.save(voiceprint("bob"))
+    before = harness.storage.position()
+    harness.storage.touch("bob", "2099-01-01T00:00:00Z")
+    harness.storage.update_metadata("bob", {"a": 1})
+    for storage in harness.both():
+        assert storage.position() == before
+
+
+def test_a_position_that_is_not_of_this_history_gives_none(harness: Harness) -> None:
     harness.storage.save(voiceprint())
+    first = harness.storage.position()
+    harness.storage.save(voiceprint("bob", 1))
     storage = harness.reopen()
-    assert storage.changes(storage.revision() + 1) is None
-    assert storage.changes(10**12) is None
-    assert storage.changes(-1) is None
-    assert storage.changes(storage.revision()) is not None
+    revision, token = storage.position()
+    for position in (
+        Position(revision + 1, token),
+        Position(revision, "0123456789abcdef"),
+        Position(revision, first.token),
+        Position(first.revision, token),
+        Position(revision, ""),
+        Position(10**12, token),
+        Position(-1, token),
+        Position(0, token + "0"),
+    ):
+        assert storage.changes(position) is None
+    assert storage.changes(first).ids.size == 1
+    assert storage.changes(storage.position()).ids.size == 0
+    assert storage.changes(START).ids.size == 2
 
 
-@pytest.mark.parametrize("since", [None, "0", 1.5])
-def test_a_revision_that_is_no_number_is_refused(storage: Storage, since: object) -> None:
-    with pytest.raises(InvalidArgumentError, match="revision"):
+@pytest.mark.parametrize("since", [None, 0, "0", (0, "")])
+def test_what_is_no_position_is_refused(storage: Storage, since: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="position"):
         storage.changes(since)
 
 

@@ -8,6 +8,7 @@ from harness import Harness
 from stores import ids_of, scanned, state, unit, voiceprint
 
 from voiceprint import InvalidArgumentError, Storage, StorageError, Voiceprint
+from voiceprint.storage.base import START
 
 
 def test_an_empty_store_has_nothing(harness: Harness) -> None:
@@ -124,9 +125,9 @@ def test_the_spaces_of_two_encoders_are_kept_apart(harness: Harness) -> None:
     assert sorted(scanned(storage)) == [one.id]
     assert sorted(scanned(storage, "other")) == [two.id]
     assert scanned(storage, "unknown") == {}
-    assert storage.changes(0, encoder="unknown").ids.size == 0
+    assert storage.changes(START, encoder="unknown").ids.size == 0
     for encoder, id_ in (("resemblyzer", one.id), ("other", two.id)):
-        assert storage.changes(0, encoder=encoder).ids.tolist() == [id_]
+        assert storage.changes(START, encoder=encoder).ids.tolist() == [id_]
     assert ids_of(storage.get("alice").voiceprints) == [one.id, two.id]
 
 
@@ -159,7 +160,7 @@ def test_embeddings_that_are_read_cannot_change_the_store(storage: Storage) -> N
     saved = storage.save(voiceprint())
     before = state(storage)
     arrays = [saved.embedding, storage.get("alice").voiceprints[0].embedding, next(storage.scan())[1]]
-    arrays.append(storage.changes(0).embeddings)
+    arrays.append(storage.changes(START).embeddings)
     for array in arrays:
         if array.flags.writeable:
             array[:] = 0
@@ -189,7 +190,7 @@ def test_a_closed_store_answers_nothing(harness: Harness) -> None:
         lambda: storage.count(),
         lambda: storage.count_callers(),
         lambda: storage.revision(),
-        lambda: storage.changes(0),
+        lambda: storage.changes(START),
         lambda: list(storage.scan()),
         lambda: storage.check(),
         lambda: storage.identity(),
@@ -213,7 +214,14 @@ def test_no_repr_shows_an_embedding_or_metadata(storage: Storage) -> None:
     secret = "born 1970"
     saved = storage.save(Voiceprint("alice", unit(3), {"secret": secret}))
     digits = f"{float(saved.embedding[0]):.4f}".lstrip("-")
-    things = (storage, saved, storage.get("alice"), storage.changes(0), storage.check(), storage.get_all())
+    things = (
+        storage,
+        saved,
+        storage.get("alice"),
+        storage.changes(START),
+        storage.check(),
+        storage.get_all(),
+    )
     for thing in things:
         for text in (repr(thing), str(thing)):
             assert secret not in text

@@ -40,7 +40,7 @@ def test_followers_are_given_the_plain_embedding_alone(harness: Harness) -> None
     saved = harness.storage.save(voiceprint("alice", 1, simulated=unit(2)))
     follower = Follower()
     follower.assert_in_step(harness.storage)
-    before = harness.storage.revision()
+    before = harness.storage.position()
     harness.storage.save(voiceprint("alice", 3, simulated=unit(4), id=saved.id))
     changes = harness.storage.changes(before)
     assert (changes.ids.tolist(), changes.embeddings.shape) == ([saved.id], (1, 256))

@@ -7,7 +7,8 @@ times with and without a zone. opusagent.db: the same callers as its SQLite data
 format-2.json and schema-0002.db: this library's stores with two encoders, a deletion and metadata.
 redis-2.json and redis-2-sharded.json: the same as the keys of a Redis store, of one shard and of three;
 format-3.json, schema-0003.db, schema-0004.db and redis-3.json: the same with prints for simulated lines,
-which schema-0003.db has in a column, as no released version wrote it.
+which schema-0003.db has in a column, as no released version wrote it. format-4.json, schema-0005.db and
+redis-4.json: as the first, with commits and noted deletions.
 opusagent-redis.json: OpusAgent's callers as its keys. See tests/redis_keys.py for what these files hold.
 sample-voices.npz: Resemblyzer's embeddings of the sample voices, for installs without Resemblyzer.
 index-1.snapshot: an index of ten vectors, written by the first form of snapshots, which is no longer read.
@@ -68,9 +69,19 @@ def opusagent_database() -> None:
 
 
 def stores() -> None:
-    for storage in (JSONStorage(FOLDER / "format-2.json"), SQLiteStorage(FOLDER / "schema-0002.db")):
+    from redis_keys import dump
+    from redis_server import RedisServer
+
+    for storage in (JSONStorage(FOLDER / "format-4.json"), SQLiteStorage(FOLDER / "schema-0005.db")):
         fill(storage)
         Path(f"{storage.path}.lock").unlink()
+    server = RedisServer()
+    try:
+        with server.client() as client:
+            fill(RedisStorage(client))
+            (FOLDER / "redis-4.json").write_text(json.dumps(dump(client), indent=1))
+    finally:
+        server.end()
 
 
 def stores_with_simulated_lines() -> None:
@@ -133,7 +144,7 @@ def fill_simulated(storage: Storage) -> None:
             storage.save(Voiceprint(name, vector, {"n": n}, encoder="tiny", simulated=simulated, **TIMES))
 
 
-def fill(storage: Storage) -> None:
+def fill(storage: Storage, name: str = "Zoë") -> None:
     rng = np.random.default_rng(SEED)
     times = TIMES
     with storage:
@@ -141,7 +152,7 @@ def fill(storage: Storage) -> None:
             print_ = Voiceprint(f"caller {n % 2}", rng.standard_normal(8), {"n": n}, encoder="tiny", **times)
             storage.save(print_)
         storage.save(Voiceprint("gone", rng.standard_normal(256), **times))
-        storage.save(Voiceprint("caller 0", rng.standard_normal(256), {"name": "Zoë\0"}, **times))
+        storage.save(Voiceprint("caller 0", rng.standard_normal(256), {"name": name}, **times))
         storage.delete("gone")
 
 

@@ -18,11 +18,12 @@ from stores import (
     forget_json_files,
     ids_of,
     state,
-    unit,
     voiceprint,
 )
 
 from voiceprint import JSONStorage
+from voiceprint.storage.base import START, Position
+from voiceprint.storage.records import deletion_digest
 
 OLD_TIMES = {
     "alice": ("2024-01-15T10:30:00.000000Z", "2024-02-15T10:30:00.123456Z"),
@@ -133,8 +134,9 @@ def test_a_file_of_format_2_opens_as_it_was_written(golden: Path, path: Path) ->
     for caller in storage.callers():
         for print_, kept in zip(caller.voiceprints, content[caller.caller_id]["voiceprints"], strict=True):
             assert print_.embedding.tobytes() == np.float32(kept["embedding"]).tobytes()
-    changes = storage.changes(6, encoder="resemblyzer")
+    changes = storage.changes(START, encoder="resemblyzer")
     assert (changes.removed.tolist(), changes.ids.tolist()) == ([1, 6], [7])
+    Follower("tiny").assert_in_step(storage)
     assert storage.save(voiceprint("new")).id == 8
 
 
@@ -149,18 +151,25 @@ def test_a_file_of_format_3_opens_with_its_prints_for_simulated_lines(golden: Pa
     assert storage.get("caller 1").voiceprints[0].simulated.tobytes() == np.float32(kept).tobytes()
 
 
-def test_the_format_is_2_for_as_long_as_an_older_library_would_lose_nothing(path: Path) -> None:
-    def written() -> int:
-        number: int = json.loads(path.read_bytes())[""]["format"]
-        return number
-
+def test_a_file_of_format_4_opens_with_its_commits_and_deletions(golden: Path, path: Path) -> None:
+    shutil.copy(golden / "format-4.json", path)
+    header = json.loads(path.read_bytes())[""]
     storage = JSONStorage(path)
-    storage.save(voiceprint("alice"))
-    assert written() == 2
-    storage.save(voiceprint("bob", 1, simulated=unit(2)))
-    assert written() == 3
-    storage.touch("alice")
-    assert written() == 3
-    storage.delete("bob")
-    assert written() == 2
-    assert b"simulated" not in path.read_bytes()
+    assert storage.check() == []
+    assert storage.position() == tuple(header["commits"][-1])
+    assert [storage.changes(Position(*commit)) is not None for commit in header["commits"]] == [True] * 8
+    [deletion] = storage.deletions()
+    assert deletion.digest == deletion_digest(storage.identity(), "gone")
+
+
+def test_the_first_change_of_an_older_format_keeps_all_and_older_libraries_out(
+    golden: Path, path: Path
+) -> None:
+    shutil.copy(golden / "format-2.json", path)
+    storage = JSONStorage(path)
+    before = state(storage)
+    storage.save(voiceprint("new"))
+    storage.delete("new")
+    assert json.loads(path.read_bytes())[""]["format"] == 4
+    forget_json_files()
+    assert state(JSONStorage(path)) == before

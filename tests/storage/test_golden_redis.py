@@ -12,6 +12,8 @@ from redis_keys import dump, load
 from stores import Follower, assert_embedding, assert_simulated, ids_of, state, unit, voiceprint
 
 from voiceprint import JSONStorage, RedisStorage
+from voiceprint.storage.base import START
+from voiceprint.storage.records import deletion_digest
 
 
 @pytest.mark.parametrize(("name", "shards"), [("redis-2.json", 1), ("redis-2-sharded.json", 3)])
@@ -37,7 +39,7 @@ def test_keys_of_format_2_open_as_they_were_written(
         assert dump(client) == entries  # reading changes nothing
         follower = Follower()
         follower.assert_in_step(storage)
-        changes = storage.changes(0, encoder="tiny")
+        changes = storage.changes(START, encoder="tiny")
         assert set(changes.removed.tolist()) == {1, 6}
         assert sorted(changes.ids.tolist()) == [2, 3, 4, 5]
         assert storage.save(voiceprint("new")).id == 8
@@ -91,3 +93,22 @@ def test_keys_of_opusagent_are_taken_over_without_loss(client: redis.Redis, gold
             assert_embedding(print_.embedding, np.array(old[caller.caller_id]["embedding"]))
         assert storage.check() == []
     assert list(client.scan_iter("voiceprint:*")) == []
+
+
+def test_keys_with_commits_and_deletions_open_as_they_were_written(client: redis.Redis, golden: Path) -> None:
+    load(client, json.loads((golden / "redis-4.json").read_text()))
+    with RedisStorage(client) as storage:
+        assert storage.check() == []
+        assert storage.position().revision == 8
+        assert len(storage.changes(START, encoder="tiny").ids) == 4
+        [deletion] = storage.deletions()
+        assert deletion.digest == deletion_digest(storage.identity(), "gone")
+
+
+def test_a_store_with_tokens_is_refused_by_older_libraries(client: redis.Redis, golden: Path) -> None:
+    load(client, json.loads((golden / "redis-2.json").read_text()))
+    with RedisStorage(client) as storage:
+        before = storage.position()
+        storage.save(voiceprint("new"))
+        assert storage.changes(before) is None  # had no token, so that it may be of another history
+    assert client.hget("{voiceprint:00}:meta", "format") == b"3"

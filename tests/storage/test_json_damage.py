@@ -12,6 +12,7 @@ import pytest
 from stores import forget_json_files, state, unit, voiceprint
 
 from voiceprint import JSONStorage, StorageCorruptError, Voiceprint
+from voiceprint.storage.base import START
 from voiceprint.storage.json_format import parse_file
 
 SECRET = "born in 1970"
@@ -106,7 +107,8 @@ def test_a_wrong_value_anywhere_is_refused_or_harmless_and_never_another_error(v
             for caller in records.callers.values():
                 caller.caller()
             assert records.feed_floor <= records.revision
-            records.changes(records.feed_floor, "tiny")
+            for since in (START, records.position, *records.commits):
+                records.changes(since, "tiny")
             records.prints("tiny")
     assert len(refused) > 300
     assert not any(SECRET in message for message in refused)
@@ -116,7 +118,7 @@ def test_a_wrong_value_anywhere_is_refused_or_harmless_and_never_another_error(v
     ("at", "wrong"),
     [
         (("",), 5),
-        (("", "format"), 4),
+        (("", "format"), 5),
         (("", "format"), 2.0),
         (("", "identity"), ""),
         (("", "revision"), None),

@@ -12,6 +12,7 @@ import pytest
 from stores import Follower, forget_json_files, state, unit, voiceprint
 
 from voiceprint import InvalidArgumentError, JSONStorage, StorageUnavailableError
+from voiceprint.storage.base import Position
 
 
 def test_the_file_is_one_json_object_with_a_line_a_caller(path: Path) -> None:
@@ -19,6 +20,7 @@ def test_the_file_is_one_json_object_with_a_line_a_caller(path: Path) -> None:
         storage.save_many([voiceprint("bob", 1), voiceprint("al\nice", 2, metadata={"a": 1})])
         storage.save(voiceprint("bob", 3))
         revision, identity = storage.revision(), storage.identity()
+        position = storage.position()
     lines = path.read_bytes().splitlines()
     assert len(lines) == 5
     for line in lines[1:-1]:
@@ -27,12 +29,14 @@ def test_the_file_is_one_json_object_with_a_line_a_caller(path: Path) -> None:
         content = json.load(stream)
     assert sorted(content) == ["", "al\nice", "bob"]
     assert content[""] == {
-        "format": 2,
+        "format": 4,
         "identity": identity,
         "revision": revision,
         "next_id": 4,
         "feed_floor": 0,
+        "commits": [[1, content[""]["commits"][0][1]], [*position]],
         "tombstones": [],
+        "deletions": {},
     }
     assert [print_["id"] for print_ in content["bob"]["voiceprints"]] == [1, 3]
     assert np.array_equal(np.float32(content["bob"]["voiceprints"][1]["embedding"]), unit(3))
@@ -128,8 +132,8 @@ def _follow(storage: JSONStorage) -> Follower:
     return follower
 
 
-def _assert_followed(follower: Follower, storage: JSONStorage, since: int, rebuilds: int = 2) -> None:
-    assert storage.revision() > since
+def _assert_followed(follower: Follower, storage: JSONStorage, since: Position, rebuilds: int = 2) -> None:
+    assert storage.position() != since
     assert storage.changes(since) is None
     follower.assert_in_step(storage)
     assert follower.rebuilds == rebuilds
@@ -143,7 +147,7 @@ def test_a_file_restored_from_a_backup_is_noticed(tmp_path: Path, path: Path) ->
     storage.save(voiceprint("alice"))
     shutil.copy(path, tmp_path / "backup")
     storage.save(voiceprint("bob", 1))
-    follower, since = _follow(storage), storage.revision()
+    follower, since = _follow(storage), storage.position()
     shutil.copy(tmp_path / "backup", path)
     assert [caller.caller_id for caller in storage.callers()] == ["alice"]
     _assert_followed(follower, storage, since)
@@ -152,7 +156,7 @@ def test_a_file_restored_from_a_backup_is_noticed(tmp_path: Path, path: Path) ->
 def test_a_file_edited_by_hand_is_noticed(path: Path) -> None:
     storage = JSONStorage(path)
     storage.save_many([voiceprint("alice"), voiceprint("bob", 1)])
-    follower, since = _follow(storage), storage.revision()
+    follower, since = _follow(storage), storage.position()
     content = json.loads(path.read_bytes())
     del content["bob"]
     path.write_text(json.dumps(content, indent=1))
@@ -163,7 +167,7 @@ def test_a_file_edited_by_hand_is_noticed(path: Path) -> None:
 def test_a_deleted_file_is_an_empty_store_that_followers_notice(path: Path) -> None:
     storage = JSONStorage(path)
     storage.save(voiceprint())
-    follower, since, identity = _follow(storage), storage.revision(), storage.identity()
+    follower, since, identity = _follow(storage), storage.position(), storage.identity()
     path.unlink()
     assert state(storage) == {}
     _assert_followed(follower, storage, since)
@@ -175,7 +179,7 @@ def test_another_store_put_in_place_is_noticed_even_at_the_same_revision(tmp_pat
     other.save(voiceprint("mallory", 9))
     storage = JSONStorage(path)
     storage.save(voiceprint("alice"))
-    follower, since = _follow(storage), storage.revision()
+    follower, since = _follow(storage), storage.position()
     shutil.copy(other.path, path)
     assert storage.get("mallory") is not None
     _assert_followed(follower, storage, since)
@@ -209,15 +213,15 @@ def test_the_feed_forgets_old_deletions_and_says_so(path: Path, monkeypatch: pyt
     monkeypatch.setattr("voiceprint.storage.records.MAX_TOMBSTONES", 3)
     storage = JSONStorage(path)
     storage.save_many([voiceprint(f"c{n}", n) for n in range(6)])
-    revisions = [storage.revision()]
+    positions = [storage.position()]
     for n in range(5):
         storage.delete(f"c{n}")
-        revisions.append(storage.revision())
+        positions.append(storage.position())
     for known in (storage, None):
         if known is None:
             forget_json_files()
         reader = known or JSONStorage(path)
-        assert [reader.changes(since) is None for since in revisions] == [
+        assert [reader.changes(since) is None for since in positions] == [
             True,
             True,
             False,
@@ -225,4 +229,4 @@ def test_the_feed_forgets_old_deletions_and_says_so(path: Path, monkeypatch: pyt
             False,
             False,
         ]
-        assert len(reader.changes(revisions[2]).removed) == 3
+        assert len(reader.changes(positions[2]).removed) == 3

@@ -15,6 +15,7 @@ from redis_server import PATIENCE_S, RedisServer, free_port
 from stores import Follower, ids_of, state, voiceprint
 
 from voiceprint import InvalidArgumentError, RedisStorage, StorageUnavailableError, Voiceprint, open_storage
+from voiceprint.storage.base import Position
 
 SLOTS = 16_384
 
@@ -112,15 +113,17 @@ def test_a_follower_keeps_in_step_over_all_nodes(storage: RedisStorage, client: 
     for n in range(60):
         print_ = storage.save(voiceprint(f"c{n % 20}", n))
         assert storage.revision() > revision
-        revision = storage.revision()
+        revision, position = storage.revision(), storage.position()
         assert print_.revision <= revision
         if n % 7 == 6:
             storage.delete(f"c{n % 20}")
         follower.assert_in_step(storage)
     assert follower.rebuilds == 1
-    assert storage.changes(revision + 1) is None
-    assert storage.changes(-1) is None
-    assert storage.changes(12345) is None
+    assert len(storage.changes(position).ids) < 3
+    parts = position.token.split(",")
+    assert storage.changes(Position(position.revision, ",".join(parts[::-1]))) is None
+    assert storage.changes(Position(position.revision, ",".join(parts[:-1]))) is None
+    assert storage.changes(Position(12345, "")) is None
 
 
 def test_what_the_rules_refuse_is_refused_before_any_node_is_written_to(storage: RedisStorage) -> None:

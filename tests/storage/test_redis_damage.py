@@ -12,6 +12,7 @@ import redis
 from stores import Follower, state, unit, voiceprint
 
 from voiceprint import RedisStorage, StorageCorruptError, Voiceprint
+from voiceprint.storage.base import START
 from voiceprint.storage.redis.format import decode_record
 
 TAG = "{voiceprint:00}"
@@ -50,7 +51,7 @@ def _assert_refused(storage: RedisStorage, client: redis.Redis) -> None:
         lambda: list(storage.scan(encoder="tiny")),
         lambda: storage.get_many([1]),
         lambda: storage.callers_of([1]),
-        lambda: storage.changes(0, encoder="tiny"),
+        lambda: storage.changes(START, encoder="tiny"),
     ]
     for use in uses:
         with pytest.raises(StorageCorruptError, match="alice") as caught:
@@ -155,7 +156,7 @@ def test_another_type_under_a_key_of_the_store_changes_nothing(
         lambda: storage.delete("alice"),
         lambda: storage.touch("alice"),
         lambda: storage.callers(),
-        lambda: storage.changes(0),
+        lambda: storage.changes(START),
     ):
         with pytest.raises(StorageCorruptError):
             use()
@@ -218,7 +219,7 @@ def test_lost_counters_are_told_and_never_taken_for_an_empty_store(
 
 
 def test_a_store_of_a_newer_version_is_refused(storage: RedisStorage, client: redis.Redis) -> None:
-    client.hset(f"{TAG}:meta", "format", "3")
+    client.hset(f"{TAG}:meta", "format", "4")
     for use in (lambda: RedisStorage(client), lambda: storage.save(voiceprint()), lambda: storage.callers()):
         with pytest.raises(StorageCorruptError, match="format"):
             use()

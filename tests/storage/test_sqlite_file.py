@@ -28,6 +28,7 @@ from voiceprint import (
     open_storage,
 )
 from voiceprint.storage import SQLStorage
+from voiceprint.storage.base import START
 
 SECRET = "born in 1970"
 
@@ -165,7 +166,7 @@ def test_a_damaged_embedding_is_told_wherever_it_is_read_and_left_alone(filled: 
         lambda s: s.get_many([2]),
         lambda s: s.callers_of([2]),
         lambda s: list(s.scan()),
-        lambda s: s.changes(0),
+        lambda s: s.changes(START),
         lambda s: s.save(voiceprint("bob")),
         lambda s: s.touch("bob"),
     ):
@@ -189,7 +190,7 @@ def test_a_damaged_print_for_simulated_lines_is_told_and_left_alone(filled: Path
     ):
         _damaged(filled, use, "voiceprint 2")
     with SQLiteStorage(filled) as storage:  # what the index lives on does not read it
-        assert storage.changes(0).ids.tolist() == next(storage.scan())[0].tolist() == [1, 2, 3]
+        assert storage.changes(START).ids.tolist() == next(storage.scan())[0].tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -396,7 +397,7 @@ def test_scans_and_followers_do_not_read_the_prints_for_simulated_lines(filled: 
         storage.save(voiceprint("carol", 8, simulated=unit(9)))
     sql(filled, "ALTER TABLE simulated_voiceprints RENAME COLUMN embedding TO gone")
     with SQLiteStorage(filled) as storage:
-        assert next(storage.scan())[0].tolist() == storage.changes(0).ids.tolist() == [1, 2, 3, 4]
+        assert next(storage.scan())[0].tolist() == storage.changes(START).ids.tolist() == [1, 2, 3, 4]
         assert (storage.count(), storage.revision()) == (4, 4)
         with pytest.raises(StorageError):
             storage.get("carol")
@@ -413,13 +414,13 @@ def test_the_feed_forgets_old_deletions_and_says_so(path: Path, monkeypatch: pyt
     monkeypatch.setattr("voiceprint.storage.records.MAX_TOMBSTONES", 3)
     with SQLiteStorage(path) as storage:
         storage.save_many([voiceprint(f"c{n}", n) for n in range(6)])
-        revisions = [storage.revision()]
+        positions = [storage.position()]
         for n in range(5):
             storage.delete(f"c{n}")
-            revisions.append(storage.revision())
-        known = [storage.changes(since) is not None for since in revisions]
+            positions.append(storage.position())
+        known = [storage.changes(since) is not None for since in positions]
         assert known == [False, False, True, True, True, True]
-        assert len(storage.changes(revisions[2]).removed) == 3
+        assert len(storage.changes(positions[2]).removed) == 3
         assert sql(path, "SELECT count(*) FROM tombstones") == [(3,)]
 
 
@@ -432,8 +433,8 @@ def test_the_feed_comes_in_pages(path: Path, monkeypatch: pytest.MonkeyPatch) ->
             storage.save(voiceprint(f"c{n}", n))
         storage.save_many([voiceprint(f"d{n}", n) for n in range(9)])
         storage.delete("c1")
-        first = storage.changes(0)
-        assert (first.ids.tolist(), first.more, first.revision) == ([1, 3, 4, 5], True, 5)
+        first = storage.changes(START)
+        assert (first.ids.tolist(), first.more, first.position.revision) == ([1, 3, 4, 5], True, 5)
         follower.assert_in_step(storage)
         assert follower.rebuilds == 1
 
@@ -442,7 +443,7 @@ def test_a_backup_put_back_is_noticed(filled: Path, tmp_path: Path) -> None:
     shutil.copy(filled, tmp_path / "backup")
     with SQLiteStorage(filled) as storage:
         storage.save(voiceprint("carol"))
-        since = storage.revision()
+        since = storage.position()
     shutil.copy(tmp_path / "backup", filled)
     with SQLiteStorage(filled) as storage:
         assert storage.changes(since) is None

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,17 +26,45 @@ Progress = Callable[[int], None]
 T = TypeVar("T")
 
 
+class Position(NamedTuple):
+    """A point in the history of a store's voiceprints, where a follower stands.
+
+    revision: of the last commit that changed a voiceprint; 0 before the first. It repeats where a store is
+        rewound (a restored backup, a failover) and goes on.
+    token: drawn at random for that commit, so that no other history has this position; "" before the first.
+    """
+
+    revision: int
+    token: str
+
+
+START = Position(0, "")
+"""Before the first change: the position of a follower that holds nothing."""
+
+
+class Deletion(NamedTuple):
+    """That a caller was deleted, without saying whom.
+
+    key: identity of the store that deleted the caller; digest: 32 hexadecimal digits, HMAC-SHA256 of the
+    caller id with that key, cut to 128 bits; deleted_at: ISO 8601 UTC with a `Z`.
+    """
+
+    key: str
+    digest: str
+    deleted_at: str
+
+
 @dataclass(frozen=True)
 class Changes:
     """What a derived index applies to catch up: the removals first, then the additions.
 
-    revision: where the index stands once these are applied.
+    position: where the index stands once these are applied.
     removed: int64[m], ids of voiceprints that are no more.
     ids, embeddings: int64[n] and float32[n, dimension], voiceprints that are new or replaced.
-    more: whether further changes wait; ask again with `revision`.
+    more: whether further changes wait; ask again with `position`.
     """
 
-    revision: int
+    position: Position
     removed: NDArray[np.int64] = field(repr=False)
     ids: NDArray[np.int64] = field(repr=False)
     embeddings: NDArray[np.float32] = field(repr=False)
@@ -99,13 +127,16 @@ class Storage(ABC):
 
         Each takes the place of the caller of the same id, with all voiceprints; one that is there
         already just so changes nothing. Gives how many callers were changed. For copies between
-        stores and backups: `save` is for enrolment. Raises `InvalidArgumentError` for a voiceprint
+        stores and backups: `save` is for enrolment. A note that the caller was deleted since `created_at` is
+        dropped. Raises `InvalidArgumentError` for a voiceprint
         without an id, with one above 2**48, or with one that another caller has in this store.
         """
 
     @abstractmethod
     def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
         """Remove a caller with all voiceprints; gives how many there were, 0 for an unknown caller.
+
+        That the caller was deleted is noted, see `deletions`.
 
         unless_seen_since: leave the caller alone (and give 0) whose `last_seen` is at this time or
         later; looked at within the change, so that a caller who is just calling is not lost.
@@ -122,7 +153,21 @@ class Storage(ABC):
     def touch(self, caller_id: str, when: str | None = None) -> bool:
         """Move the caller's `last_seen` to `when` (default: now), never back. False: no such caller."""
 
+    @abstractmethod
+    def note_deletions(self, deletions: Iterable[Deletion]) -> int:
+        """Add the deletions of another store to this one's; gives how many were news.
+
+        No caller is removed. Of one digest the later time stays. Raises `InvalidArgumentError`.
+        """
+
     # Reading
+
+    @abstractmethod
+    def deletions(self) -> list[Deletion]:
+        """The deletions of callers that are noted, so that an old export or backup does not bring them back.
+
+        `voiceprint.storage.deletions.DeletionList` looks callers up in them.
+        """
 
     @abstractmethod
     def get(self, caller_id: str) -> Caller | None:
@@ -178,11 +223,17 @@ class Storage(ABC):
         """A number that grows with every committed change, whichever process made it. Cheap."""
 
     @abstractmethod
-    def changes(self, since: int, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
-        """What happened after revision `since` to the voiceprints of one embedding space.
+    def position(self) -> Position:
+        """Where the history of the voiceprints stands: another value after every commit that changes one,
+        and the same while only metadata and times change. Cheap.
+        """
 
-        None: the store does not remember that far back, or `since` is not of its history. Then the
-        follower rebuilds: read `revision()`, then `scan()`, then `changes()` from that revision.
+    @abstractmethod
+    def changes(self, since: Position, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
+        """The changes after position `since` of the voiceprints of one embedding space.
+
+        None: the store does not remember that far back, or `since` is not of its history, as after a
+        rewind. Then the follower rebuilds: read `position()`, then `scan()`, then `changes()` from there.
         """
 
     @abstractmethod
@@ -251,12 +302,13 @@ def check_after(after: str) -> str:
     return after if after == "" else check_caller_id(after)
 
 
-def check_revision(since: int) -> int:
-    """A revision to read the change feed from: a whole number."""
-    try:
-        return operator.index(since)
-    except TypeError as error:
-        raise InvalidArgumentError(f"The revision is {since!r}: a whole number is allowed.") from error
+def check_position(since: Position) -> Position:
+    """A position to read the change feed from."""
+    if not isinstance(since, Position):
+        raise InvalidArgumentError(
+            f"The position in the feed is a {type(since).__name__}: give what `position()` gave, or START."
+        )
+    return since
 
 
 def reported(items: list[T], progress: Progress | None, every: int = 1_000) -> Iterator[T]:

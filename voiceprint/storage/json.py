@@ -203,10 +203,10 @@ class _JSONFile:
         known = self._records
         records, seen, descriptor = self.read()
         followed = records.identity == known.identity and records.revision > known.revision
-        if self._loaded and not followed:
-            # Not a later state of the file that was known, but one that was restored, edited or removed
-            # by other means. Whoever follows must not be told that nothing happened, nor half of it.
-            records.restart_feed(after=known.revision)
+        if self._loaded and not followed and records.position == known.position:
+            # Not a later state of the file that was known, and not one that the tokens of its commits tell
+            # from it: one that was edited by other means. Followers must not be told that nothing happened.
+            records.restart_feed()
         self._records, self._seen, self._loaded = records, seen, True
         self._pin(descriptor)
 

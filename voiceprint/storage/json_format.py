@@ -10,11 +10,11 @@ It is one JSON object. Each caller is a line, keyed by the caller id:
 
 The empty key, which no caller can have, holds what the change feed needs:
 
-    "": {"format": 3, "identity": "...", "revision": 7, "next_id": 4, "feed_floor": 0,
-         "tombstones": [[6, 2]]}
+    "": {"format": 4, "identity": "...", "revision": 7, "next_id": 4, "feed_floor": 0,
+         "commits": [[5, "..."], [6, "..."]], "tombstones": [[6, 2]], "deletions": {"...": {"...": "...Z"}}}
 
-The format is the least version that reads the file without loss: 3 where any print has "simulated", which
-an older library would drop with its first change, and 2 otherwise.
+Formats 2 and 3 have neither "commits" nor "deletions". "deletions" holds, under the identity of a store and
+the digest of a caller id, when that store deleted that caller, see `base.Deletion`.
 
 Files of OpusAgent (no empty key; one `embedding` per caller) are read as they are, and take this form
 with the first change.
@@ -22,6 +22,7 @@ with the first change.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -30,7 +31,15 @@ import orjson
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.models import RESEMBLYZER_SPACE
-from voiceprint.storage.records import COUNTER_END, CallerRecord, Change, PrintRecord, Records
+from voiceprint.storage.base import Deletion, Position
+from voiceprint.storage.records import (
+    COUNTER_END,
+    CallerRecord,
+    Change,
+    PrintRecord,
+    Records,
+    check_deletion,
+)
 from voiceprint.validation import (
     MAX_METADATA_DEPTH,
     check_caller_id,
@@ -39,22 +48,26 @@ from voiceprint.validation import (
     check_time,
 )
 
-FORMAT = 3
-_READ = (2, 3)
+FORMAT = 4
+_READ = (2, 3, 4)
 _HEADER = ""
 
 
 def encode_file(change: Change, callers: Sequence[tuple[CallerRecord, bytes]]) -> bytes:
     """The file after `change`: the header, and the lines of all callers, which are given with them."""
-    simulated = any(print_.simulated is not None for record, _ in callers for print_ in record.prints)
-    tombstones, feed_floor = change.tombstones()
+    commits, tombstones, feed_floor = change.history()
+    deletions: dict[str, dict[str, str]] = {}
+    for (key, digest), time in change.all_deletions().items():
+        deletions.setdefault(key, {})[digest] = time
     header = {
-        "format": FORMAT if simulated else FORMAT - 1,
+        "format": FORMAT,
         "identity": change.identity,
         "revision": change.revision,
         "next_id": change.next_id,
         "feed_floor": feed_floor,
+        "commits": [[*commit] for commit in commits],
         "tombstones": tombstones,
+        "deletions": deletions,
     }
     return b"{\n" + b",\n".join([_entry(_HEADER, header), *(line for _, line in callers)]) + b"\n}\n"
 
@@ -112,8 +125,14 @@ def parse_file(content: bytes, path: str) -> Records:
     header = entries.pop(_HEADER, None)
     if header is None:
         parser = _Parser(path, revision=1, next_id=1)
-        return Records(parser.callers(entries), revision=1, next_id=parser.next_id, feed_floor=1)
-    return _parse_with_header(header, entries, path)
+        return Records(
+            parser.callers(entries),
+            revision=1,
+            next_id=parser.next_id,
+            feed_floor=1,
+            commits=[Position(1, _token_of(content))],
+        )
+    return _parse_with_header(header, entries, path, _token_of(content))
 
 
 def _named_twice(content: bytes, entries: int) -> str | None:
@@ -130,7 +149,12 @@ def _named_twice(content: bytes, entries: int) -> str | None:
     return None
 
 
-def _parse_with_header(header: Any, entries: dict[str, Any], path: str) -> Records:
+def _token_of(content: bytes) -> str:
+    """The token of a file that has no commits: the same for all who read it, and of no other file."""
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def _parse_with_header(header: Any, entries: dict[str, Any], path: str, token: str) -> Records:
     if not isinstance(header, dict):
         _corrupt(path, 'has something other than an object under its "" key')
     form = header.get("format")
@@ -149,14 +173,50 @@ def _parse_with_header(header: Any, entries: dict[str, Any], path: str) -> Recor
         _corrupt(path, 'has no identity under its "" key')
     if not isinstance(tombstones, list) or not all(_is_tombstone(pair, parser) for pair in tombstones):
         _corrupt(path, 'has damaged tombstones under its "" key')
+    if form < FORMAT:
+        commits, deletions = [Position(parser.revision, token)], []
+    else:
+        commits = _commits(header.get("commits"), feed_floor, parser.revision, path)
+        deletions = _deletions(header.get("deletions"), path)
+    callers = parser.callers(entries)
+    if parser.newest > (commits[-1].revision if commits else 0):
+        _corrupt(path, "has a voiceprint of a commit that is not among its commits")
     return Records(
-        parser.callers(entries),
+        callers,
         identity=identity,
         revision=parser.revision,
         next_id=parser.next_id,
         feed_floor=feed_floor,
+        commits=commits,
         tombstones=[(revision, id_) for revision, id_ in tombstones],
+        deletions=deletions,
     )
+
+
+def _commits(value: Any, feed_floor: int, revision: int, path: str) -> list[Position]:
+    pairs = value if isinstance(value, list) else [None]
+    last = max(0, feed_floor - 1)
+    commits = []
+    for pair in pairs:
+        sound = (
+            isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int and isinstance(pair[1], str)
+        )
+        if not sound or not last < pair[0] <= revision:
+            _corrupt(path, 'has damaged commits under its "" key')
+        last = pair[0]
+        commits.append(Position(*pair))
+    return commits
+
+
+def _deletions(value: Any, path: str) -> list[Deletion]:
+    try:
+        return [
+            check_deletion(Deletion(key, digest, time))
+            for key, noted in value.items()
+            for digest, time in noted.items()
+        ]
+    except (AttributeError, InvalidArgumentError):  # not an object, or not of deletions
+        _corrupt(path, 'has damaged deletions under its "" key')
 
 
 def _is_tombstone(pair: Any, parser: _Parser) -> bool:
@@ -178,6 +238,7 @@ class _Parser:
         self.next_id = next_id
         self._given = next_id  # ids below were given out by a store, and stand in the file
         self._ids: set[int] = set()
+        self.newest = 0  # revision of a voiceprint
         self._dimensions: dict[str, int] = {}
 
     def callers(self, entries: dict[str, Any]) -> list[CallerRecord]:
@@ -231,6 +292,7 @@ class _Parser:
         if id_ in self._ids:
             _corrupt(self.path, f"has the voiceprint id {id_}, which another print has too", place)
         self._ids.add(id_)
+        self.newest = max(self.newest, revision)
         simulated = check_simulated(entry.get("simulated"), encoder, embedding)
         created_at = check_time(entry.get("created_at"))
         return PrintRecord(id_, revision, encoder, created_at, embedding, simulated)

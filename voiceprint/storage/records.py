@@ -6,8 +6,13 @@ can write it to disk first and `apply` it only when that has succeeded.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import re
+import secrets
 import uuid
-from collections.abc import Container, Iterable
+from bisect import bisect_left
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +22,7 @@ from numpy.typing import NDArray
 
 from voiceprint.errors import CallerNotFoundError, InvalidArgumentError
 from voiceprint.models import Caller, Finding, Voiceprint
-from voiceprint.storage.base import Changes
+from voiceprint.storage.base import START, Changes, Deletion, Position
 from voiceprint.validation import (
     check_caller_id,
     check_embedding,
@@ -30,6 +35,9 @@ from voiceprint.validation import (
 # Deletions that the change feed remembers. An index that is further behind is rebuilt, which at
 # this many changes costs about as much as catching up.
 MAX_TOMBSTONES = 10_000
+
+# Commits whose tokens are remembered. An index that is further behind is rebuilt.
+MAX_COMMITS = 10_000
 
 # The greatest id that is restored, 280 million million. Those after it are for what is saved later: the
 # id counter must not come to an end, which is where Redis no longer counts exactly (Lua has only floats).
@@ -91,10 +99,12 @@ class Records:
 
     owner: voiceprint id to caller id; dimensions: embedding space to the length of its embeddings.
     identity: of the store, "" until the first write gives it one.
-    revision: of the last change; prints_revision: of the last that touched a voiceprint.
+    revision: of the last change.
     next_id: voiceprint id to be given next.
     feed_floor: the feed knows all changes after this revision.
+    commits: the changes of voiceprints after the floor and, if it is not 0, at it, in the order of revisions.
     tombstones: (revision, voiceprint id) of deletions, in the order of revisions.
+    deletions: of callers: key and digest to the time, see `Deletion`.
     """
 
     def __init__(
@@ -105,7 +115,9 @@ class Records:
         revision: int = 0,
         next_id: int = 1,
         feed_floor: int = 0,
+        commits: Iterable[Position] = (),
         tombstones: Iterable[tuple[int, int]] = (),
+        deletions: Iterable[Deletion] = (),
     ) -> None:
         self.callers = {caller.caller_id: caller for caller in callers}
         self.owner = {print_.id: c.caller_id for c in self.callers.values() for print_ in c.prints}
@@ -114,31 +126,39 @@ class Records:
         self.revision = revision
         self.next_id = next_id
         self.feed_floor = feed_floor
+        self.commits = list(commits)
         self.tombstones = list(tombstones)
-        self.prints_revision = revision
+        self.deletions = {(key, digest): time for key, digest, time in deletions}
 
-    def changes(self, since: int, encoder: str) -> Changes | None:
+    @property
+    def position(self) -> Position:
+        """As `Storage.position`."""
+        return self.commits[-1] if self.commits else START
+
+    def changes(self, since: Position, encoder: str) -> Changes | None:
         """As `Storage.changes`."""
-        if not self.feed_floor <= since <= self.revision:
-            return None
-        if since >= self.prints_revision:  # only metadata or times have changed: spare the walk
+        if since == self.position:
             return self._feed([], [])
+        at = bisect_left(self.commits, since)
+        known = self.commits[at : at + 1] == [since]
+        if not known and not (since == START and self.feed_floor == 0):
+            return None
         newer = [
             print_
             for caller in self.callers.values()
             for print_ in caller.prints
-            if print_.revision > since and print_.encoder == encoder
+            if print_.revision > since.revision and print_.encoder == encoder
         ]
-        return self._feed([id_ for revision, id_ in self.tombstones if revision > since], newer)
+        return self._feed([id_ for revision, id_ in self.tombstones if revision > since.revision], newer)
 
     def _feed(self, removed: list[int], prints: list[PrintRecord]) -> Changes:
         ids, embeddings = as_arrays(prints)
-        return Changes(self.revision, np.array(removed, dtype=np.int64), ids, embeddings)
+        return Changes(self.position, np.array(removed, dtype=np.int64), ids, embeddings)
 
-    def restart_feed(self, after: int) -> None:
-        """Move the revision past `after` and forget what came before: every follower will rebuild."""
-        self.revision = max(self.revision, after + 1)
-        self.feed_floor = self.prints_revision = self.revision
+    def restart_feed(self) -> None:
+        """Take another position, and forget what came before: every follower will rebuild."""
+        self.feed_floor = self.revision
+        self.commits, self.tombstones = [Position(self.revision, new_token())], []
 
     def check(self, limit: int) -> list[Finding]:
         """What no state should have and a damaged or hand-edited one may."""
@@ -176,9 +196,8 @@ class Records:
         self.identity = change.identity
         self.revision = change.revision
         self.next_id = change.next_id
-        self.tombstones, self.feed_floor = change.tombstones()
-        if change.touches_prints:
-            self.prints_revision = change.revision
+        self.commits, self.tombstones, self.feed_floor = change.history()
+        self.deletions = change.all_deletions()
 
 
 class Change:
@@ -187,22 +206,27 @@ class Change:
     callers: the new record of each caller that differs, None for one that is removed.
     removed: ids of voiceprints that go, or leave the embedding space that they were in.
     owners: the callers of the voiceprints that were restored.
+    deletions: of callers that are noted with this change, as in `Records`; restored: the callers that were
+        restored, with their `created_at`: notes of later deletions of them are dropped.
     """
 
     def __init__(self, base: Records) -> None:
         self.base = base
         self.identity = base.identity or uuid.uuid4().hex
+        self.token = new_token()
         self.revision = base.revision + 1
         self.next_id = base.next_id
         self.callers: dict[str, CallerRecord | None] = {}
         self.removed: list[int] = []
         self.owners: dict[int, str] = {}
         self.dimensions: dict[str, int] = {}
+        self.deletions: dict[tuple[str, str], str] = {}
+        self.restored: dict[str, str | None] = {}
         self.touches_prints = False
         self._time = now()
 
     def __bool__(self) -> bool:
-        return bool(self.callers)
+        return bool(self.callers or self.deletions)
 
     def find(self, caller_id: str) -> CallerRecord | None:
         """The caller's record as this change leaves it."""
@@ -210,14 +234,44 @@ class Change:
             return self.callers[caller_id]
         return self.base.callers.get(caller_id)
 
-    def tombstones(self) -> tuple[list[tuple[int, int]], int]:
-        """The deletions to remember after this change, and the floor of the feed that follows."""
-        entries = self.base.tombstones + [(self.revision, id_) for id_ in self.removed]
+    def history(self) -> tuple[list[Position], list[tuple[int, int]], int]:
+        """The commits and the deletions to remember after this change, and the floor of the feed."""
+        commits, entries = self.base.commits, self.base.tombstones
         floor = self.base.feed_floor
+        if not self.touches_prints:
+            return commits, entries, floor
+        commits = [*commits, Position(self.revision, self.token)]
+        entries = entries + [(self.revision, id_) for id_ in self.removed]
         if len(entries) > MAX_TOMBSTONES:
             floor = entries[-MAX_TOMBSTONES - 1][0]
+        if len(commits) > MAX_COMMITS:
+            floor = max(floor, commits[-MAX_COMMITS].revision)
+        if floor > self.base.feed_floor:
             entries = [entry for entry in entries if entry[0] > floor]
-        return entries, floor
+            commits = [commit for commit in commits if commit.revision >= floor]
+        return commits, entries, floor
+
+    def all_deletions(self) -> dict[tuple[str, str], str]:
+        """The noted deletions after this change."""
+        if not self.deletions and not self.restored:
+            return self.base.deletions
+        noted = {**self.base.deletions, **self.deletions}
+        for key in {key for key, _ in noted}:
+            for caller_id, created_at in self.restored.items():
+                entry = key, deletion_digest(key, caller_id)
+                if entry in noted and (created_at is None or noted[entry] > created_at):
+                    del noted[entry]
+        return noted
+
+    def note_deletions(self, deletions: Iterable[Deletion], known: Mapping[tuple[str, str], str]) -> int:
+        """As `Storage.note_deletions`; known: those of them that are noted already."""
+        before = len(self.deletions)
+        for deletion in deletions:
+            key, digest, time = check_deletion(deletion)
+            entry = key, digest
+            if max(known.get(entry, ""), self.deletions.get(entry, "")) < time:
+                self.deletions[entry] = time
+        return len(self.deletions) - before
 
     def save(self, voiceprint: Voiceprint, limit: int) -> Voiceprint:
         """As `Storage.save`."""
@@ -292,6 +346,7 @@ class Change:
                 self.removed.append(print_.id)
         self.removed += sorted(before)
         self.callers[caller_id] = record
+        self.restored[caller_id] = record.created_at
         self.touches_prints = True
         return True
 
@@ -335,6 +390,8 @@ class Change:
         if since is not None and caller.last_seen is not None and caller.last_seen >= since:
             return 0
         self.callers[caller.caller_id] = None
+        self.restored.pop(caller.caller_id, None)
+        self.deletions[self.identity, deletion_digest(self.identity, caller.caller_id)] = self._time
         self.removed += [print_.id for print_ in caller.prints]
         self.touches_prints = True
         return len(caller.prints)
@@ -361,6 +418,27 @@ class Change:
         if seen != caller.last_seen:
             self.callers[caller.caller_id] = replace(caller, last_seen=seen)
         return True
+
+
+def deletion_digest(key: str, caller_id: str) -> str:
+    """The digest of a `Deletion` of this caller, by a store of this identity."""
+    return hmac.new(key.encode(), caller_id.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def check_deletion(deletion: Deletion) -> Deletion:
+    """A noted deletion, its time in canonical form. Raises `InvalidArgumentError`."""
+    sound, when = False, None
+    if isinstance(deletion, Deletion) and all(isinstance(part, str) for part in deletion):
+        sound = re.fullmatch(r"[\w-]{1,100} [0-9a-f]{32}", " ".join(deletion[:2]), re.ASCII) is not None
+        when = check_time(deletion.deleted_at)
+    if not sound or when is None:
+        raise InvalidArgumentError("A noted deletion is not one: it has a key, a digest and a time.")
+    return deletion._replace(deleted_at=when)
+
+
+def new_token() -> str:
+    """The token of a commit: 64 random bits."""
+    return secrets.token_hex(8)
 
 
 def as_arrays(prints: list[PrintRecord]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

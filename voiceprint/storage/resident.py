@@ -18,13 +18,15 @@ from voiceprint.storage.base import (
     DEFAULT_MAX_VOICEPRINTS,
     DEFAULT_PAGE,
     Changes,
+    Deletion,
+    Position,
     Progress,
     Storage,
     check_after,
     check_ids,
     check_limit,
     check_page,
-    check_revision,
+    check_position,
     reported,
 )
 from voiceprint.storage.records import Change, Records, as_arrays
@@ -84,6 +86,15 @@ class ResidentStorage(Storage):
         with self._writing() as change:
             return change.touch(caller_id, when)
 
+    def note_deletions(self, deletions: Iterable[Deletion]) -> int:
+        given = list(deletions)
+        with self._writing() as change:
+            return change.note_deletions(given, change.base.deletions)
+
+    def deletions(self) -> list[Deletion]:
+        with self._reading() as records:
+            return [Deletion(key, digest, time) for (key, digest), time in records.deletions.items()]
+
     def get(self, caller_id: str) -> Caller | None:
         caller_id = check_caller_id(caller_id)
         with self._reading() as records:
@@ -128,8 +139,12 @@ class ResidentStorage(Storage):
         with self._reading() as records:
             return records.revision
 
-    def changes(self, since: int, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
-        since = check_revision(since)
+    def position(self) -> Position:
+        with self._reading() as records:
+            return records.position
+
+    def changes(self, since: Position, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
+        check_position(since)
         with self._reading() as records:
             return records.changes(since, encoder)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from voiceprint.errors import StorageCorruptError
 from voiceprint.models import Finding
+from voiceprint.storage.records import new_token
 from voiceprint.storage.redis.adoption import old_keys
 from voiceprint.storage.redis.client import Server
 from voiceprint.storage.redis.format import decode_record
@@ -17,7 +18,7 @@ from voiceprint.storage.redis.keys import Shard
 from voiceprint.storage.redis.scripts import REPAIR
 from voiceprint.validation import shown
 
-_KINDS = (b"hash", b"zset", b"hash", b"zset", b"zset", b"hash")
+_KINDS = (b"hash", b"zset", b"hash", b"zset", b"zset", b"hash", b"zset", b"hash")
 _META, _NAMES, _OWNERS, _FEED, _GONE, _SPACES = range(1, 7)
 _AT_ONCE = 500
 
@@ -244,6 +245,7 @@ class Checkup:
                 next_id,
                 uuid.uuid4().hex if lost else "",
                 len(self.shards),
+                new_token(),
                 *(item for repair in seen.repairs for item in repair),
             ],
         )

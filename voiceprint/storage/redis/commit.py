@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from voiceprint.errors import StorageUnavailableError
-from voiceprint.storage.records import MAX_TOMBSTONES, CallerRecord, Change, Records
+from voiceprint.storage.records import (
+    MAX_COMMITS,
+    MAX_TOMBSTONES,
+    CallerRecord,
+    Change,
+    Records,
+)
 from voiceprint.storage.redis.client import Server
 from voiceprint.storage.redis.format import decode_record, encode_record, record_format, token_of
 from voiceprint.storage.redis.keys import Shard
@@ -184,7 +190,7 @@ class Committer:
         lost = 0
         while True:
             change = ready.change
-            if not change.callers and not ready.task.old:
+            if not change and not ready.task.old:
                 return Done(ready.result, change.base.revision, change.revision)
             revision = self._answered(ready, adopted)
             if revision is not None:
@@ -244,9 +250,13 @@ class Committer:
                 len(spaces),
                 _listed(change.removed),
                 _listed(id_ for id_ in change.removed if id_ not in remaining),
+                change.token if change.touches_prints else "",
+                MAX_COMMITS,
+                len(change.deletions),
                 *(item for space in spaces for item in space),
                 *callers,
                 *old.values(),
+                *(item for entry, time in change.deletions.items() for item in (*entry, time)),
             ],
             extra_s=extra_s,
         )

@@ -30,7 +30,7 @@ from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage.records import CallerRecord, PrintRecord
 from voiceprint.validation import check_caller_id, check_embedding, check_metadata, check_time
 
-FORMAT = "2"
+FORMATS = ("2", "3")  # of a store; 3: its commits have tokens, which an older library would not write
 _READ = (b"2 ", b"3 ")
 TOKEN_LENGTH = 35
 _HEAD_LENGTH = 19  # the token without the checksum

@@ -1,15 +1,18 @@
-"""The names of a Redis store's keys, and the one number that tells how far its shards have come.
+"""The names of a Redis store's keys, and the one position that tells how far its shards have come.
 
 All keys of a shard begin with a hash tag, `{voiceprint:00}`, so that a Redis Cluster keeps them in one
 slot: what one script changes together lies together. They begin with a brace, and the keys of OpusAgent
 with the prefix, so that no caller id of an old key can be taken for a key of this store.
 
-    {voiceprint:00}:meta     hash: format, identity, shards, adopted, rev, floor, next_id
+    {voiceprint:00}:meta     hash: format, identity, shards, adopted, rev, floor, next_id; at and token: the
+                             revision and token of the last commit that changed a voiceprint
     {voiceprint:00}:names    sorted set of caller ids, all of score 0: in the order of their UTF-8 bytes
     {voiceprint:00}:owners   hash: voiceprint id to caller id
     {voiceprint:00}:feed     sorted set of voiceprint ids by the revision that gave them
     {voiceprint:00}:gone     sorted set of removed voiceprint ids by the revision that took them
     {voiceprint:00}:spaces   hash: "n:ENCODER" to how many voiceprints, "d:ENCODER" to their length
+    {voiceprint:00}:commits  sorted set of the tokens of such commits by their revisions
+    {voiceprint:00}:deleted  hash: "KEY:DIGEST" of a deleted caller to the time, see base.Deletion
     {voiceprint:00}:c:ID     string: the record of the caller ID, see format.py
 """
 
@@ -19,11 +22,9 @@ import re
 import zlib
 
 from voiceprint.errors import InvalidArgumentError
+from voiceprint.storage.base import START, Position
 
 MAX_SHARDS = 256
-
-# Revisions of a shard are scores of sorted sets, which are exact up to 2 ** 53.
-_BITS = 53
 
 
 class Shard:
@@ -32,9 +33,10 @@ class Shard:
     def __init__(self, prefix: str, number: int) -> None:
         self.number = number
         self.tag = f"{{{prefix}{number:02}}}"
-        self.meta, self.names, self.owners, self.feed, self.gone, self.spaces = self.fixed = [
-            f"{self.tag}:{name}" for name in ("meta", "names", "owners", "feed", "gone", "spaces")
-        ]
+        names = ("meta", "names", "owners", "feed", "gone", "spaces", "commits", "deleted")
+        self.fixed = [f"{self.tag}:{name}" for name in names]
+        self.meta, self.names, self.owners, self.feed, self.gone, self.spaces = self.fixed[:6]
+        self.commits, self.deleted = self.fixed[6:]
         self.base = f"{self.tag}:c:"
 
     def caller(self, caller_id: str) -> str:
@@ -63,28 +65,23 @@ def check_shards(shards: object) -> int:
     return shards
 
 
-def joined_revision(counts: list[int]) -> int:
-    """One number for the revisions of all shards, which grows whenever one of them does.
+def joined_position(parts: list[Position]) -> Position:
+    """One position for those of all shards: their revisions added up, and each of them in the token.
 
-    Their sum stands in front, and behind it each of them, so that `split_revision` gets them back: one
-    counter for all shards would be a hot key, and could not change together with a shard.
+    One counter for all shards would be a hot key, and could not change together with a shard.
     """
-    if len(counts) == 1:
-        return counts[0]
-    number = sum(counts)
-    for count in counts:
-        number = number << _BITS | count
-    return number
+    if all(part == START for part in parts):
+        return START
+    token = ",".join(f"{revision}:{token}" for revision, token in parts)
+    return Position(sum(part.revision for part in parts), token)
 
 
-def split_revision(number: int, shards: int) -> list[int] | None:
-    """The revision of each shard, or None if the number cannot be one of such a store."""
-    if shards == 1:
-        return [number]
-    if number < 0:
+def split_position(position: Position, shards: int) -> list[Position] | None:
+    """The position of each shard, or None if this cannot be one of such a store."""
+    if position == START:
+        return [START] * shards
+    parts = [part.partition(":") for part in position.token.split(",")]
+    if len(parts) != shards or not all(re.fullmatch(r"[0-9]{1,15}", number) for number, _, _ in parts):
         return None
-    counts = []
-    for _ in range(shards):
-        counts.append(number & (1 << _BITS) - 1)
-        number >>= _BITS
-    return counts[::-1] if number == sum(counts) else None
+    found = [Position(int(number), token) for number, _, token in parts]
+    return found if sum(part.revision for part in found) == position.revision else None

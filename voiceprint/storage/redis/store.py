@@ -22,30 +22,32 @@ from voiceprint.storage.base import (
     DEFAULT_MAX_VOICEPRINTS,
     DEFAULT_PAGE,
     Changes,
+    Deletion,
+    Position,
     Progress,
     Storage,
     check_after,
     check_ids,
     check_limit,
     check_page,
-    check_revision,
+    check_position,
     reported,
 )
-from voiceprint.storage.records import CallerRecord, PrintRecord, as_arrays
+from voiceprint.storage.records import CallerRecord, PrintRecord, as_arrays, check_deletion, deletion_digest
 from voiceprint.storage.redis.adoption import adopt
 from voiceprint.storage.redis.check import Checkup
 from voiceprint.storage.redis.client import Server
 from voiceprint.storage.redis.commit import Committer, Done, PartialChange, Task
-from voiceprint.storage.redis.format import FORMAT, corrupt, decode_record
+from voiceprint.storage.redis.format import FORMATS, corrupt, decode_record
 from voiceprint.storage.redis.keys import (
     Shard,
     check_prefix,
     check_shards,
-    joined_revision,
+    joined_position,
     shard_number,
-    split_revision,
+    split_position,
 )
-from voiceprint.storage.redis.scripts import CHANGES, OWNERS, PAGE
+from voiceprint.storage.redis.scripts import CHANGES, FORGET, OWNERS, PAGE
 from voiceprint.validation import EMBEDDING_DIMENSIONS, check_caller_id, hide_passwords
 
 __all__ = ["RedisStorage"]
@@ -141,8 +143,8 @@ class RedisStorage(Storage):
         form, shards, identity, adopted = self._server.call(
             "HMGET", head.meta, "format", "shards", "identity", "adopted"
         )
-        if form is not None and form.decode(errors="replace") != FORMAT:
-            corrupt(head.meta, f"is of the format {form[:20]!r}, and this version reads {FORMAT}")
+        if form is not None and form.decode(errors="replace") not in FORMATS:
+            corrupt(head.meta, f"is of the format {form[:20]!r}, and this version reads up to {FORMATS[-1]}")
         if identity is not None and not (shards or b"").isdigit():
             corrupt(head.meta, "does not say how many shards there are")
         count = int(shards or wanted or (CLUSTER_SHARDS if self._server.is_cluster else 1))
@@ -225,7 +227,22 @@ class RedisStorage(Storage):
             ids = list(dict.fromkeys(print_.id for print_ in prints if print_.id is not None))
             spaces = any(print_.encoder not in EMBEDDING_DIMENSIONS for print_ in prints)
             tasks.append(Task(shard, names, restoring(group), ids=ids, new_spaces=spaces))
-        return sum(part.result for part in self._run(tasks))
+        changed = sum(part.result for part in self._run(tasks))
+        self._forget_deletions(given)
+        return changed
+
+    def _forget_deletions(self, restored: list[Caller]) -> None:
+        """Drop the notes of deletions that are undone. After the commit: one that stays does no harm."""
+        for shard in self._shards:
+            keys = (self._server.call("HGET", shard.meta, "deletion_keys") or b"").decode(errors="replace")
+            names = [
+                (f"{key}:{deletion_digest(key, caller.caller_id)}", caller.created_at or "")
+                for key in keys.split()
+                for caller in restored
+            ]
+            for start in range(0, len(names), _PAGE):
+                asked = [item for pair in names[start : start + _PAGE] for item in pair]
+                self._server.run(FORGET, shard.fixed, asked)
 
     def _grouped(self, given: list[Any], kind: type[Any]) -> list[tuple[Shard, list[str], list[int]]]:
         """The places of what is given by the shards of its callers, with the callers' ids."""
@@ -259,7 +276,24 @@ class RedisStorage(Storage):
         self._check_open()
         return self._committer.run(tasks)
 
+    def note_deletions(self, deletions: Iterable[Deletion]) -> int:
+        given = [check_deletion(deletion) for deletion in deletions]
+        # A deletion does not say whose it is, so it may lie in any shard: the first.
+        known = {(one.key, one.digest): one.deleted_at for one in self.deletions()}
+        return self._run([Task(self._shards[0], [], lambda change: change.note_deletions(given, known))])[
+            0
+        ].result
+
     # Reading
+
+    def deletions(self) -> list[Deletion]:
+        latest: dict[tuple[str, str], str] = {}
+        for shard in self._shards:
+            for name, time in self._server.call("HGETALL", shard.deleted).items():
+                key, _, digest = name.decode(errors="replace").rpartition(":")
+                entry = key, digest
+                latest[entry] = max(latest.get(entry, ""), time.decode(errors="replace"))
+        return [Deletion(key, digest, time) for (key, digest), time in latest.items()]
 
     def get(self, caller_id: str) -> Caller | None:
         name = check_caller_id(caller_id)
@@ -320,7 +354,7 @@ class RedisStorage(Storage):
     # Following
 
     def revision(self) -> int:
-        return joined_revision([self._revision(shard) for shard in self._shards])
+        return sum(self._revision(shard) for shard in self._shards)
 
     def _revision(self, shard: Shard) -> int:
         value = self._server.call("HGET", shard.meta, "rev")
@@ -328,21 +362,32 @@ class RedisStorage(Storage):
             corrupt(shard.meta, "has no whole number where a counter should be")
         return int(value or 0)
 
-    def changes(self, since: int, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
-        counts = split_revision(check_revision(since), len(self._shards))
+    def position(self) -> Position:
+        return joined_position([self._position(shard) for shard in self._shards])
+
+    def _position(self, shard: Shard) -> Position:
+        revision, at, token = self._server.call("HMGET", shard.meta, "rev", "at", "token")
+        if at is None:  # no commit of a voiceprint since there are tokens
+            at = revision or b"0"
+        if not at.isdigit():
+            corrupt(shard.meta, "has no whole number where a counter should be")
+        return Position(int(at), (token or b"").decode(errors="replace"))
+
+    def changes(self, since: Position, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
+        starts = split_position(check_position(since), len(self._shards))
         self._check_open()
-        if counts is None or not all(0 <= count < 2**53 for count in counts):
+        if starts is None:
             return None
         removed: list[int] = []
         prints: dict[int, PrintRecord] = {}
         reached, more = [], False
-        for shard, count in zip(self._shards, counts, strict=True):
-            answer = self._server.run(CHANGES, shard.fixed, [count, _CHANGES])
+        for shard, start in zip(self._shards, starts, strict=True):
+            answer = self._server.run(CHANGES, shard.fixed, [start.revision, _CHANGES, start.token])
             if answer[0] != b"ok":
                 return None
-            _, upto, revision, gone, ids = answer
-            reached.append(int(upto))
-            more = more or upto != revision
+            _, upto, last, gone, ids, token = answer
+            reached.append(Position(int(upto), token.decode(errors="replace")))
+            more = more or upto != last
             removed += map(int, gone)
             wanted = {int(id_) for id_ in ids}
             # What was removed since is left out: a later revision tells of its removal.
@@ -350,7 +395,7 @@ class RedisStorage(Storage):
                 if print_.id in wanted and print_.encoder == encoder:
                     prints[print_.id] = print_
         found, embeddings = as_arrays(list(prints.values()))
-        return Changes(joined_revision(reached), np.array(removed, dtype=np.int64), found, embeddings, more)
+        return Changes(joined_position(reached), np.array(removed, dtype=np.int64), found, embeddings, more)
 
     def _prints_of(self, shard: Shard, ids: list[bytes]) -> Iterator[PrintRecord]:
         for start in range(0, len(ids), _PAGE):

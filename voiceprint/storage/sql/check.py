@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from voiceprint import migrations
 from voiceprint.errors import StorageCorruptError
 from voiceprint.models import Finding
-from voiceprint.storage.records import Records
+from voiceprint.storage.records import Records, new_token
 from voiceprint.storage.sql.database import Database
 from voiceprint.storage.sql.queries import Queries
-from voiceprint.storage.sql.tables import simulated, store, tombstones, voiceprints
+from voiceprint.storage.sql.tables import commits, simulated, store, tombstones, voiceprints
 
 _PAGE = 500
 
@@ -89,6 +89,9 @@ def _counters(queries: Queries) -> list[Finding]:
     header = queries.header()
     revision, id_ = _newest(queries)
     findings = []
+    last = queries.position().revision
+    if last < revision:
+        findings.append(f"The last commit is {last}, and a record has {revision}")
     if header["revision"] < revision:
         findings.append(f"The revision is {header['revision']}, and a record has {revision}")
     if header["next_id"] <= id_:
@@ -107,6 +110,8 @@ def _set_counters_right(queries: Queries) -> None:
     queries.connection.execute(
         update(store).values(revision=revision, feed_floor=revision, next_id=max(header["next_id"], id_ + 1))
     )
+    queries.connection.execute(delete(commits))
+    queries.connection.execute(insert(commits).values(revision=revision, token=new_token()))
 
 
 def _stale(queries: Queries) -> list[Finding]:

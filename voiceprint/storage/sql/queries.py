@@ -18,6 +18,7 @@ from sqlalchemy import (
     Connection,
     Dialect,
     RowMapping,
+    Select,
     UpdateBase,
     and_,
     bindparam,
@@ -31,16 +32,26 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.storage import records as rules
-from voiceprint.storage.base import Changes
+from voiceprint.storage.base import START, Changes, Deletion, Position
 from voiceprint.storage.json_format import depth
 from voiceprint.storage.records import CallerRecord, Change, PrintRecord, Records
-from voiceprint.storage.sql.tables import callers, simulated, store, tombstones, voiceprints
+from voiceprint.storage.sql.tables import (
+    callers,
+    commits,
+    deletions,
+    simulated,
+    store,
+    tombstones,
+    voiceprints,
+)
 from voiceprint.validation import EMBEDDING_DIMENSIONS, MAX_METADATA_DEPTH, check_caller_id, check_time
 
 # Values that one statement asks for: more than this many parameters is beyond what some databases take.
 _ASKED = 500
 # Voiceprints of one page of the change feed. One revision is never divided.
 FEED_PAGE = 10_000
+# Revisions whose tokens are kept, at most 35 MB: an index that is further behind is rebuilt.
+COMMITS_KEPT = 1_000_000
 # What is in the store is of length 1 but for rounding. Farther off, bits have changed.
 _UNIT_TOLERANCE = 1e-3
 _MAX_ID = 2**63 - 1
@@ -60,6 +71,17 @@ _NEW_CALLER = insert(callers)
 _NEW_PRINT = insert(voiceprints)
 _NEW_SIMULATED = insert(simulated)
 _NEW_TOMBSTONE = insert(tombstones)
+_NEW_COMMIT = insert(commits)
+_NEW_DELETION = insert(deletions)
+_DROP_DELETION = delete(deletions).where(
+    deletions.c.key == bindparam("of_key"), deletions.c.digest == bindparam("of_digest")
+)
+_DELETIONS_OF = select(deletions).where(
+    deletions.c.key == bindparam("of_key"), deletions.c.digest.in_(bindparam("digests", expanding=True))
+)
+_LAST_COMMIT = select(commits.c.revision, commits.c.token).order_by(commits.c.revision.desc()).limit(1)
+_LAST_COMMIT_UPTO = _LAST_COMMIT.where(commits.c.revision <= bindparam("upto"))
+_COMMIT_AT = select(commits.c.token).where(commits.c.revision == bindparam("at"))
 _DROP_CALLER = delete(callers).where(callers.c.caller_id == bindparam("gone"))
 _DROP_PRINT = delete(voiceprints).where(voiceprints.c.id == bindparam("gone"))
 _DROP_SIMULATED = delete(simulated).where(simulated.c.voiceprint_id == bindparam("gone"))
@@ -242,23 +264,58 @@ class Queries:
         rows = self.connection.execute(_SCAN, given).all()
         return self._arrays(rows, space) if rows else None
 
-    def changes(self, since: int, space: str) -> Changes | None:
+    def position(self) -> Position:
+        """As `Storage.position`."""
+        return self._last_commit(_LAST_COMMIT, {})
+
+    def _last_commit(self, statement: Select[tuple[int, str]], given: Row) -> Position:
+        row = self.connection.execute(statement, given).first()
+        if row is None:
+            return START
+        if type(row[0]) is not int or not isinstance(row[1], str):
+            self.corrupt("table commits", "has something else where a number and a token should be")
+        return Position(*row)
+
+    def changes(self, since: Position, space: str) -> Changes | None:
         """As `Storage.changes`."""
-        header = self.header()
-        revision = header["revision"]
-        if not header["feed_floor"] <= since <= revision:
+        last = self.position()
+        if since == last:
+            return Changes(last, np.empty(0, dtype=np.int64), *self._arrays([], space))
+        if since == START:
+            known = self.header()["feed_floor"] == 0
+        else:
+            known = self.connection.execute(_COMMIT_AT, {"at": since.revision}).scalar() == since.token
+        if not known:
             return None
-        given: Row = {"space": space, "since": since}
-        upto = revision
+        given: Row = {"space": space, "since": since.revision}
+        upto = last
         beyond = self.connection.execute(_NEXT_PAGE, given | {"size": FEED_PAGE}).scalar()
         if beyond is not None:
             first = self.connection.execute(_FIRST_CHANGED, given).scalar_one()
-            upto = max(beyond - 1, first)
-        given["upto"] = upto
-        removed = self.connection.execute(_REMOVED, {"since": since, "upto": upto}).scalars().all()
+            upto = self._last_commit(_LAST_COMMIT_UPTO, {"upto": max(beyond - 1, first)})
+        given["upto"] = upto.revision
+        removed = self.connection.execute(
+            _REMOVED, {name: given[name] for name in ("since", "upto")}
+        ).scalars()
         rows = self.connection.execute(_CHANGED, given).all()
         ids, embeddings = self._arrays(rows, space)
-        return Changes(upto, np.array(removed, dtype=np.int64), ids, embeddings, more=upto < revision)
+        return Changes(upto, np.array(removed.all(), dtype=np.int64), ids, embeddings, more=upto != last)
+
+    def deletions(self) -> list[Deletion]:
+        """As `Storage.deletions`."""
+        return [Deletion(*row) for row in self.connection.execute(select(deletions))]
+
+    def noted(self, given: Iterable[Deletion]) -> dict[tuple[str, str], str]:
+        """Those of the deletions that are noted already, with their times."""
+        digests: dict[str, list[str]] = {}
+        for deletion in given:
+            digests.setdefault(deletion.key, []).append(deletion.digest)
+        return {
+            (row["key"], row["digest"]): row["deleted_at"]
+            for key, all_of_it in digests.items()
+            for some in _chunks(all_of_it, _ASKED)
+            for row in self.connection.execute(_DELETIONS_OF, {"of_key": key, "digests": some}).mappings()
+        }
 
     # Rows to records
 
@@ -384,6 +441,7 @@ class Queries:
         self._write_callers(kept, before)
         self._write_prints(kept, before)
         floor = self._bury(change)
+        self._note_deletions(change)
         counters = {"revision": change.revision, "next_id": change.next_id, "feed_floor": floor}
         self._execute(_ADVANCE, [counters])
 
@@ -481,20 +539,46 @@ class Queries:
             )
 
     def _bury(self, change: Change) -> int:
-        """Remember the deletions of the change; gives the floor of the feed."""
-        floor: int = change.base.feed_floor
+        """Remember the commit and the voiceprints that it removed; gives the floor of the feed."""
+        before: int = change.base.feed_floor
+        if not change.touches_prints:
+            return before
+        self._execute(_NEW_COMMIT, [{"revision": change.revision, "token": change.token}])
+        floor = max(before, change.revision - COMMITS_KEPT)
         # Those that came and went within the change are known to nobody.
         removed = sorted({id_ for id_ in change.removed if id_ in change.base.owner})
-        if not removed:
-            return floor
-        self._execute(
-            _NEW_TOMBSTONE, [{"revision": change.revision, "voiceprint_id": id_} for id_ in removed]
-        )
-        beyond = self.connection.execute(_OLDEST_KEPT, {"size": rules.MAX_TOMBSTONES}).scalar()
-        if beyond is not None:
-            floor = beyond
+        if removed:
+            self._execute(
+                _NEW_TOMBSTONE, [{"revision": change.revision, "voiceprint_id": id_} for id_ in removed]
+            )
+            beyond = self.connection.execute(_OLDEST_KEPT, {"size": rules.MAX_TOMBSTONES}).scalar()
+            floor = max(floor, beyond or 0)
+        if floor > before:
             self.connection.execute(delete(tombstones).where(tombstones.c.revision <= floor))
+            self.connection.execute(delete(commits).where(commits.c.revision < floor))
         return floor
+
+    def _note_deletions(self, change: Change) -> None:
+        given = [Deletion(*entry, time) for entry, time in change.deletions.items()]
+        if given:
+            self._drop_deletions(self.noted(given))
+            self._execute(_NEW_DELETION, [deletion._asdict() for deletion in given])
+        if change.restored:
+            known = self.connection.execute(select(deletions.c.key).distinct()).scalars().all()
+            since = {
+                (key, rules.deletion_digest(key, caller_id)): created_at
+                for key in known
+                for caller_id, created_at in change.restored.items()
+            }
+            noted = self.noted(Deletion(*entry, "") for entry in since)
+            self._drop_deletions(
+                entry for entry, time in noted.items() if since[entry] is None or time > str(since[entry])
+            )
+
+    def _drop_deletions(self, entries: Iterable[tuple[str, str]]) -> None:
+        rows = [{"of_key": key, "of_digest": digest} for key, digest in entries]
+        if rows:
+            self._execute(_DROP_DELETION, rows)
 
     def has_prints(self, space: str, besides: int) -> bool:
         """Whether there are more than so many voiceprints of this space."""

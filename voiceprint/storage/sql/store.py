@@ -18,16 +18,18 @@ from voiceprint.storage.base import (
     DEFAULT_MAX_VOICEPRINTS,
     DEFAULT_PAGE,
     Changes,
+    Deletion,
+    Position,
     Progress,
     Storage,
     check_after,
     check_ids,
     check_limit,
     check_page,
-    check_revision,
+    check_position,
     reported,
 )
-from voiceprint.storage.records import Change
+from voiceprint.storage.records import Change, check_deletion
 from voiceprint.validation import check_caller_id
 
 if TYPE_CHECKING:
@@ -111,6 +113,19 @@ class SQLStorage(Storage):
         name = check_caller_id(caller_id)
         return self._change([name], lambda change: change.touch(name, when))
 
+    def note_deletions(self, deletions: Iterable[Deletion]) -> int:
+        given = [check_deletion(deletion) for deletion in deletions]
+
+        def transaction(queries: Queries) -> int:
+            change = Change(queries.base([], [], []))
+            news = change.note_deletions(given, queries.noted(given))
+            if change:
+                queries.write(change)
+            return news
+
+        self._check_open()
+        return self._database.write(transaction)
+
     def _change(
         self,
         caller_ids: Iterable[str],
@@ -135,6 +150,9 @@ class SQLStorage(Storage):
         return self._database.write(transaction)
 
     # Reading
+
+    def deletions(self) -> list[Deletion]:
+        return self._read(lambda queries: queries.deletions())
 
     def get(self, caller_id: str) -> Caller | None:
         name = check_caller_id(caller_id)
@@ -175,8 +193,11 @@ class SQLStorage(Storage):
     def revision(self) -> int:
         return self._read(lambda queries: int(queries.header()["revision"]))
 
-    def changes(self, since: int, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
-        since = check_revision(since)
+    def position(self) -> Position:
+        return self._read(lambda queries: queries.position())
+
+    def changes(self, since: Position, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
+        check_position(since)
         return self._read(lambda queries: queries.changes(since, encoder))
 
     def scan(

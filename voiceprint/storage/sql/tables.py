@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["callers", "metadata", "simulated", "store", "tombstones", "voiceprints"]
+__all__ = ["callers", "commits", "deletions", "metadata", "simulated", "store", "tombstones", "voiceprints"]
 
 
 class _Blob(LargeBinary):
@@ -103,6 +103,23 @@ simulated = Table(
     ),
     Column("revision", _Number, nullable=False),
     Column("embedding", _Blob, nullable=False),
+)
+
+# The changes of voiceprints, for who follows the store: which history a revision is of.
+commits = Table(
+    "commits",
+    metadata,
+    Column("revision", _Number, primary_key=True, autoincrement=False),
+    Column("token", Text, nullable=False),
+)
+
+# Callers who were deleted, see voiceprint.storage.base.Deletion.
+deletions = Table(
+    "deletions",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("deleted_at", Text, nullable=False),
 )
 
 # Voiceprints that are no more, for who follows the store.
