@@ -198,6 +198,25 @@ def test_a_url_of_one_node_opens_the_cluster(nodes: list[RedisServer], storage: 
         assert again.count() == 20
 
 
+def test_a_handle_on_a_store_that_is_not_there_yet_takes_the_shards_of_its_maker(
+    nodes: list[RedisServer], client: RedisCluster
+) -> None:
+    early, late = (RedisStorage(client, shards=shards) for shards in (3, 7))
+    assert early.count() == early.delete("alice") == 0
+    assert not early.exists()
+    for node in nodes:
+        with node.client() as single:
+            assert single.dbsize() == 0
+    late.save_many([voiceprint(f"c{n}", n) for n in range(20)])
+    assert early.exists()
+    assert state(early) == state(late)
+    early.save(voiceprint("one more"))
+    assert state(early) == state(late)
+    assert early.check() == []
+    early.close()
+    late.close()
+
+
 def test_a_client_of_one_node_alone_is_told_to_use_a_cluster_client(
     nodes: list[RedisServer], storage: RedisStorage
 ) -> None:

@@ -36,7 +36,8 @@ def _schema(path: Path) -> dict[str, str]:
 
 
 def test_the_migrated_schema_is_the_one_of_the_tables(tmp_path: Path, path: Path) -> None:
-    SQLiteStorage(path).close()
+    with SQLiteStorage(path) as storage:
+        storage.create()
     made = tmp_path / "made.db"
     engine = create_engine(f"sqlite:///{made}")
     metadata.create_all(engine)
@@ -119,7 +120,8 @@ def test_an_upgraded_database_has_the_schema_of_a_new_one(
     shutil.copy(golden / f"schema-{revision}.db", path)
     new = tmp_path / "new.db"
     for place in (path, new):
-        SQLiteStorage(place).close()
+        with SQLiteStorage(place) as storage:
+            storage.create()
     assert _schema(path) == _schema(new)
 
 
@@ -269,7 +271,8 @@ def test_an_old_row_that_cannot_be_taken_over_leaves_the_database_as_it_was(
 
 
 def test_a_newer_database_is_refused_with_both_versions_named(path: Path) -> None:
-    SQLiteStorage(path).close()
+    with SQLiteStorage(path) as storage:
+        storage.create()
     sql(path, "UPDATE alembic_version SET version_num = '0099'")
     before = dump(path)
     with pytest.raises(StorageError, match=r"'0099'.*'0005'.*newer"):
@@ -290,6 +293,7 @@ OPEN = """
 import sys
 from voiceprint import SQLiteStorage
 with SQLiteStorage(sys.argv[1]) as storage:
+    storage.create()
     print(storage.identity(), storage.count())
 """
 

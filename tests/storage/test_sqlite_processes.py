@@ -103,3 +103,18 @@ def _assert_anew(storage: SQLiteStorage, held: object) -> None:
     assert storage.path not in links
     assert storage.count() == 1
     assert storage._database._engine is not held
+
+
+def test_the_first_savers_of_many_processes_make_one_database(tmp_path: Path) -> None:
+    path = tmp_path / "not" / "there" / "voiceprints.db"
+    save = """
+assert not storage.exists() or storage.count()
+storage.save(voiceprint(f"c{argument}", int(argument)))
+print(storage.identity())
+"""
+    workers = [start(f"sqlite:{path}", save, n) for n in range(PROCESSES)]
+    assert len({finish(worker) for worker in workers}) == 1
+    with SQLiteStorage(path) as storage:
+        assert set(state(storage)) == {f"c{n}" for n in range(PROCESSES)}
+        assert sorted(print_.id for print_ in storage.get_all()) == list(range(1, PROCESSES + 1))
+        assert storage.check() == []

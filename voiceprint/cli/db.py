@@ -19,11 +19,13 @@ app = typer.Typer(help="Look after the database of an SQL store.", no_args_is_he
 def upgrade(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Bring the database to the newest schema revision; a missing one is created.
 
-    Opening a store does the same. A database that is newer than this program is left alone.
+    Opening a store does the same, but creates none. A database that is newer than this program is left alone.
     """
     path = _path(store)
     before = SQLiteStorage.schema_revision(path)
-    with _opened(path) as storage:
+    storage = _opened(path)
+    with storage:
+        storage.create()
         location = storage.location
     if as_json:
         print_json({"store": location, "before": before, "revision": migrations.HEAD})

@@ -92,8 +92,16 @@ class Storage(ABC):
         """Where the records are, as a URL without secrets; two handles on one store give the same."""
 
     @abstractmethod
+    def exists(self) -> bool:
+        """Whether the store is there: its file, its tables, its keys.
+
+        Opening and reading create nothing: a store that is not there reads as one without callers. The
+        first save creates it.
+        """
+
+    @abstractmethod
     def identity(self) -> str:
-        """Fixed when the store is created, and of no other store; a snapshot is stamped with it."""
+        """Of this store and no other, from its first save on; "" before. A snapshot is stamped with it."""
 
     # Writing
 

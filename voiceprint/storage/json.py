@@ -80,10 +80,17 @@ class JSONStorage(ResidentStorage):
         with self._file.lock:
             yield self._file.refresh()
 
-    @contextmanager
-    def _writing(self, timeout_s: float | None = None) -> Iterator[Change]:
+    def exists(self) -> bool:
         self._check_open()
-        with self._file.exclusive(LOCK_TIMEOUT_S if timeout_s is None else timeout_s):
+        return self._file.exists()
+
+    @contextmanager
+    def _writing(self, *, timeout_s: float = LOCK_TIMEOUT_S, creates: bool = True) -> Iterator[Change]:
+        self._check_open()
+        if not creates and not self._file.exists():  # not even a lock file then
+            yield Change(Records())
+            return
+        with self._file.exclusive(timeout_s):
             with self._file.lock:
                 change = Change(self._file.refresh())
             yield change
@@ -92,7 +99,7 @@ class JSONStorage(ResidentStorage):
 
     def touch(self, caller_id: str, when: str | None = None) -> bool:
         # A match has its answer by now: it must not wait long for a writer that is stuck.
-        with self._writing(TOUCH_TIMEOUT_S) as change:
+        with self._writing(timeout_s=TOUCH_TIMEOUT_S, creates=False) as change:
             return change.touch(caller_id, when)
 
     def check(self, *, fix: bool = False) -> list[Finding]:
@@ -186,15 +193,21 @@ class _JSONFile:
     def _unavailable(self, what: str, error: OSError) -> StorageUnavailableError:
         return StorageUnavailableError(f"{self.path} {what} ({error.strerror}). Nothing was changed.")
 
-    def refresh(self) -> Records:
-        """The state on disk; the file is read only if it is another than last time. Under `lock`."""
+    def exists(self) -> bool:
+        """Whether there is a file."""
+        return self._look() != _NO_FILE
+
+    def _look(self) -> _Fingerprint:
         try:
-            seen = _fingerprint(self.path.stat())
+            return _fingerprint(self.path.stat())
         except FileNotFoundError:
-            seen = _NO_FILE
+            return _NO_FILE
         except OSError as error:
             raise self._unavailable("cannot be read", error) from error
-        if seen != self._seen:
+
+    def refresh(self) -> Records:
+        """The state on disk; the file is read only if it is another than last time. Under `lock`."""
+        if self._look() != self._seen:
             self.load()
         return self._records
 

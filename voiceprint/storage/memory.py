@@ -32,8 +32,12 @@ class MemoryStorage(ResidentStorage):
             self._check_open()
             yield self._records
 
+    def exists(self) -> bool:
+        self._check_open()
+        return True
+
     @contextmanager
-    def _writing(self) -> Iterator[Change]:
+    def _writing(self, *, creates: bool = True) -> Iterator[Change]:  # noqa: ARG002  it is there
         with self._lock:
             self._check_open()
             change = Change(self._records)

@@ -45,8 +45,11 @@ class ResidentStorage(Storage):
         """The committed state, which stays as it is until the context ends."""
 
     @abstractmethod
-    def _writing(self) -> AbstractContextManager[Change]:
-        """An empty change on the committed state; it is committed when the context ends without an error."""
+    def _writing(self, *, creates: bool = True) -> AbstractContextManager[Change]:
+        """An empty change on the committed state; it is committed when the context ends without an error.
+
+        creates: whether the store is created if it is not there. Without it, the change must be none then.
+        """
 
     def _check_open(self) -> None:
         if self._closed:
@@ -66,29 +69,29 @@ class ResidentStorage(Storage):
         limit = check_limit(max_voiceprints, self.max_voiceprints_per_caller)
         # Taken in before the lock: the iterable may be slow, or use this store.
         voiceprints = list(voiceprints)
-        with self._writing() as change:
+        with self._writing(creates=bool(voiceprints)) as change:
             return [change.save(voiceprint, limit) for voiceprint in reported(voiceprints, progress)]
 
     def restore_many(self, callers: Iterable[Caller], *, progress: Progress | None = None) -> int:
         callers = list(callers)
-        with self._writing() as change:
+        with self._writing(creates=bool(callers)) as change:
             return sum(change.restore(caller) for caller in reported(callers, progress))
 
     def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
-        with self._writing() as change:
+        with self._writing(creates=False) as change:
             return change.delete(caller_id, unless_seen_since)
 
     def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
-        with self._writing() as change:
+        with self._writing(creates=False) as change:
             return change.update_metadata(caller_id, metadata, put=replace).caller()
 
     def touch(self, caller_id: str, when: str | None = None) -> bool:
-        with self._writing() as change:
+        with self._writing(creates=False) as change:
             return change.touch(caller_id, when)
 
     def note_deletions(self, deletions: Iterable[Deletion]) -> int:
         given = list(deletions)
-        with self._writing() as change:
+        with self._writing(creates=bool(given)) as change:
             return change.note_deletions(given, change.base.deletions)
 
     def deletions(self) -> list[Deletion]:

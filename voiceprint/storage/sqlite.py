@@ -20,9 +20,9 @@ class SQLiteStorage(SQLStorage):
     """Callers in an SQLite database, shared by threads and processes of one machine.
 
     Made for up to millions of voiceprints: a change writes what it changes. Writers take turns, and
-    readers go on meanwhile, each with the state that was committed last. The database is created when
-    it is opened, with the folders above it, readable for its owner alone; the table of OpusAgent is
-    taken over. Not for a network file system, on which SQLite's locks do not hold.
+    readers go on meanwhile, each with the state that was committed last. The database is created by
+    the first save, with the folders above it, readable for its owner alone; the table of OpusAgent is
+    taken over when it is opened. Not for a network file system, on which SQLite's locks do not hold.
 
     db_path: the file. A damaged one raises `StorageCorruptError` and is left as it is.
     """

@@ -33,7 +33,14 @@ from voiceprint.storage.base import (
     check_position,
     reported,
 )
-from voiceprint.storage.records import CallerRecord, PrintRecord, as_arrays, check_deletion, deletion_digest
+from voiceprint.storage.records import (
+    CallerRecord,
+    PrintRecord,
+    Records,
+    as_arrays,
+    check_deletion,
+    deletion_digest,
+)
 from voiceprint.storage.redis.adoption import adopt
 from voiceprint.storage.redis.check import Checkup
 from voiceprint.storage.redis.client import Server
@@ -99,10 +106,13 @@ class RedisStorage(Storage):
             raise InvalidArgumentError(f"timeout_s is {timeout_s!r}: seconds above 0, to 3600, are allowed.")
         wanted = check_shards(shards) if shards is not None else None
         self._closed = False
+        self._wanted = wanted
+        self._identity = ""  # of the store, once it was seen
         self._server_ = Server(redis_client, float(timeout_s))
         self._location = self._server_.location(prefix)
         try:
-            self._begin(wanted)
+            if not self._look():
+                adopt(self._committer, self._prefix, self._shard)
         except BaseException:
             self.close()
             raise
@@ -138,7 +148,8 @@ class RedisStorage(Storage):
         finally:
             client.close()
 
-    def _begin(self, wanted: int | None) -> None:
+    def _look(self) -> bool:
+        """Learn whether the store is there, and over how many shards; gives whether old keys were adopted."""
         head = Shard(self._prefix, 0)
         form, shards, identity, adopted = self._server.call(
             "HMGET", head.meta, "format", "shards", "identity", "adopted"
@@ -147,13 +158,17 @@ class RedisStorage(Storage):
             corrupt(head.meta, f"is of the format {form[:20]!r}, and this version reads up to {FORMATS[-1]}")
         if identity is not None and not (shards or b"").isdigit():
             corrupt(head.meta, "does not say how many shards there are")
-        count = int(shards or wanted or (CLUSTER_SHARDS if self._server.is_cluster else 1))
-        self._shards = [Shard(self._prefix, number) for number in range(check_shards(count))]
-        self._committer = Committer(self._server, self._shards)
-        if count > 1 and identity is None:
-            self._committer.begin()
-        if adopted is None:
-            adopt(self._committer, self._prefix, self._shard)
+        count = int(shards or self._wanted or (CLUSTER_SHARDS if self._server.is_cluster else 1))
+        self._known_shards = [Shard(self._prefix, number) for number in range(check_shards(count))]
+        self._committer = Committer(self._server, self._known_shards)
+        self._identity = "" if identity is None else identity.decode(errors="replace")
+        return adopted is not None
+
+    @property
+    def _shards(self) -> list[Shard]:
+        if not self._identity:  # another process may have created it meanwhile, with shards of another number
+            self._look()
+        return self._known_shards
 
     @property
     def _server(self) -> Server:
@@ -164,6 +179,9 @@ class RedisStorage(Storage):
     @property
     def location(self) -> str:
         return self._location
+
+    def exists(self) -> bool:
+        return bool(self.identity())
 
     def identity(self) -> str:
         value = self._server.call("HGET", self._shards[0].meta, "identity")
@@ -270,6 +288,8 @@ class RedisStorage(Storage):
 
     def _change_one(self, caller_id: str, work: Callable[[PartialChange], T]) -> T:
         name = check_caller_id(caller_id)
+        if not self.exists():  # what changes nothing creates nothing
+            return work(PartialChange(Records(), {}))
         return self._run([Task(self._shard(name), [name], work)])[0].result
 
     def _run(self, tasks: list[Task[T]]) -> list[Done[T]]:
@@ -278,6 +298,8 @@ class RedisStorage(Storage):
 
     def note_deletions(self, deletions: Iterable[Deletion]) -> int:
         given = [check_deletion(deletion) for deletion in deletions]
+        if not given:
+            return 0
         # A deletion does not say whose it is, so it may lie in any shard: the first.
         known = {(one.key, one.digest): one.deleted_at for one in self.deletions()}
         return self._run([Task(self._shards[0], [], lambda change: change.note_deletions(given, known))])[

@@ -32,20 +32,20 @@ _OUTDATED = _STALE.where(
 def examine(database: Database, limit: int, *, fix: bool) -> list[Finding]:
     """All that is wrong with the schema, the counters and the records; `fix`: set the counters right,
     and remove the prints for simulated lines that are no longer used."""
-    findings = database.read(lambda queries: [*_schema(queries), *_spaces(queries)])
-    counters = database.read(_counters)
+    findings = database.read(lambda queries: [*_schema(queries), *_spaces(queries)], [])
+    counters = database.read(_counters, [])
     if counters and fix:
         database.write(_set_counters_right)
-        counters = database.read(_counters)
+        counters = database.read(_counters, [])
     findings += counters
-    stale = database.read(_stale)
+    stale = database.read(_stale, [])
     if stale and fix:
         database.write(_remove_stale)
-        stale = database.read(_stale)
+        stale = database.read(_stale, [])
     findings += stale
     after: str | None = ""
     while after is not None:
-        page, after = database.read(partial(_records, after=after, limit=limit))
+        page, after = database.read(partial(_records, after=after, limit=limit), ([], None))
         findings += page
     return findings
 

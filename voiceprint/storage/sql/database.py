@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 class _Gate:
@@ -75,7 +76,7 @@ class _Gate:
 
 
 class Database:
-    """One database. Opening it creates or upgrades the schema."""
+    """One database. Opening it upgrades the schema; the first write creates one."""
 
     opened: ClassVar[WeakSet[Database]] = WeakSet()
 
@@ -92,8 +93,27 @@ class Database:
         with _gate.entered(), translated(self.dialect):
             self._connect()
 
-    def _connect(self) -> Engine:
-        """The engine, on the database that is in place now."""
+    def exists(self) -> bool:
+        """Whether there is a database, with a schema."""
+        with _gate.entered(), translated(self.dialect):
+            return self._connect() is not None
+
+    def create(self) -> None:
+        """Make the database, and its schema, if there is none."""
+        with _gate.entered(), translated(self.dialect):
+            self._create()
+
+    def _connect(self) -> Engine | None:
+        """The engine on the database that is in place now; None where there is none yet."""
+        return self._opened(create=False)
+
+    def _create(self) -> Engine:
+        """The engine on the database that is in place now; one is made where there is none yet."""
+        engine = self._opened(create=True)
+        assert engine is not None  # noqa: S101  for the types
+        return engine
+
+    def _opened(self, *, create: bool) -> Engine | None:
         state = self.dialect.state()
         engine = self._engine
         if engine is not None and state is not None and state == self._state:
@@ -103,33 +123,38 @@ class Database:
         with self._lock:
             if self._engine is None or self.dialect.state() != self._state:
                 self.release()
-                self.dialect.prepare()
+                self._engine = None
+                self.dialect.prepare(create=create)
+                if not self.dialect.exists():
+                    return None
                 state = self.dialect.state()
                 engine = self.dialect.engine()
                 try:
-                    self._upgrade(engine)
-                    self.dialect.prepare_engine(engine)
+                    ready = self._upgrade(engine, create)
+                    if ready:
+                        self.dialect.prepare_engine(engine)
                 except BaseException:
                     engine.dispose()
                     raise
+                if not ready:
+                    engine.dispose()
+                    return None
                 self._engine, self._state = engine, state
             return self._engine
 
-    def read(self, work: Callable[[Queries], T]) -> T:
-        """What `work` gives, in a transaction that sees one committed state."""
-        return self._run(work, writes=False)
+    def read(self, work: Callable[[Queries], T], empty: S) -> T | S:
+        """What `work` gives, in a transaction that sees one committed state; `empty` without a database."""
+        with _gate.entered(), translated(self.dialect):
+            engine = self._connect()
+            return empty if engine is None else self._transact(engine, self._working(work), writes=False)
 
     def write(self, work: Callable[[Queries], T]) -> T:
         """What `work` gives, in a transaction that is committed when it ends without an error."""
-        return self._run(work, writes=True)
-
-    def _run(self, work: Callable[[Queries], T], *, writes: bool) -> T:
         with _gate.entered(), translated(self.dialect):
-            engine = self._connect()
-            return self._transact(engine, lambda connection: work(self._queries(connection)), writes)
+            return self._transact(self._create(), self._working(work), writes=True)
 
-    def _queries(self, connection: Connection) -> Queries:
-        return Queries(connection, self.dialect.name)
+    def _working(self, work: Callable[[Queries], T]) -> Callable[[Connection], T]:
+        return lambda connection: work(Queries(connection, self.dialect.name))
 
     def _transact(self, engine: Engine, work: Callable[[Connection], T], writes: bool) -> T:
         deadline = time.monotonic() + BUSY_TIMEOUT_S
@@ -146,9 +171,13 @@ class Database:
                     raise
             time.sleep(random.uniform(0.001, 0.02))  # noqa: S311  not for secrets
 
-    def _upgrade(self, engine: Engine) -> None:
-        if self._transact(engine, migrations.current, writes=False) == migrations.HEAD:
-            return
+    def _upgrade(self, engine: Engine, create: bool) -> bool:
+        """Bring the schema up to date; False if there is none, and none is to be made."""
+        current = self._transact(engine, migrations.current, writes=False)
+        if current == migrations.HEAD:
+            return True
+        if current is None and not create:
+            return False
         with self.dialect.alone():
             try:
                 self._transact(engine, migrations.upgrade, writes=True)
@@ -157,14 +186,17 @@ class Database:
                     f"{self.dialect.name} cannot be upgraded: {error} Nothing was changed."
                 ) from error
             self.dialect.upgraded()
+        return True
 
     def identity(self) -> str:
-        """The identity of the store, read once for each database that is in this place."""
+        """The identity of the store, read once for each database that is in this place; "" for none."""
         with _gate.entered(), translated(self.dialect):
             engine = self._connect()
+        if engine is None:
+            return ""
         known, identity = self._identity
         if known is not engine:
-            identity = self.read(lambda queries: str(queries.header()["identity"]))
+            identity = self.read(lambda queries: str(queries.header()["identity"]), "")
             self._identity = engine, identity
         return identity
 

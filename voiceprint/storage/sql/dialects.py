@@ -66,8 +66,8 @@ class Dialect:
         """Whether there is a database to connect to."""
         return True
 
-    def prepare(self) -> None:
-        """Make what must be there before the first connection."""
+    def prepare(self, *, create: bool) -> None:
+        """Look at what must be there before the first connection, and make it, if `create`."""
 
     def state(self) -> object:
         """A value that changes when another database is put in the place of this one."""
@@ -136,7 +136,7 @@ class SQLite(Dialect):
     def exists(self) -> bool:
         return self.state() is not None
 
-    def prepare(self) -> None:
+    def prepare(self, *, create: bool) -> None:
         """Create the database if there is none: whole or not at all, so that an empty file is damage."""
         try:
             if self.path.exists():
@@ -146,6 +146,9 @@ class SQLite(Dialect):
                         "start anew. The file was left as it is."
                     )
                 return
+            self._check_no_log()
+            if not create:
+                return
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.alone():
                 if not self.path.exists():
@@ -153,15 +156,18 @@ class SQLite(Dialect):
         except OSError as error:
             raise self._unavailable(error.strerror or type(error).__name__) from error
 
-    def _create(self) -> None:
-        from voiceprint import migrations
-
+    def _check_no_log(self) -> None:
         log = self.path.with_name(f"{self.path.name}-wal")
         if log.exists() and log.stat().st_size:
             raise StorageCorruptError(
                 f"{self.path} is gone, and its log {log.name} is still there. Restore the database from a "
                 "backup, or delete the log too to start anew. Nothing was changed."
             )
+
+    def _create(self) -> None:
+        from voiceprint import migrations
+
+        self._check_no_log()
         remove_leftovers(self.path)
         new = NewFile(self.path)
         engine = self._engine(new.temporary, NullPool)

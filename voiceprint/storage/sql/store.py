@@ -17,6 +17,7 @@ from voiceprint.storage.base import (
     DEFAULT_BATCH,
     DEFAULT_MAX_VOICEPRINTS,
     DEFAULT_PAGE,
+    START,
     Changes,
     Deletion,
     Position,
@@ -29,7 +30,7 @@ from voiceprint.storage.base import (
     check_position,
     reported,
 )
-from voiceprint.storage.records import Change, check_deletion
+from voiceprint.storage.records import Change, Records, check_deletion
 from voiceprint.validation import check_caller_id
 
 if TYPE_CHECKING:
@@ -40,13 +41,14 @@ if TYPE_CHECKING:
 __all__ = ["SQLStorage"]
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 class SQLStorage(Storage):
     """Callers in a database, shared by threads and processes.
 
-    The tables are created, or brought up to date, when the store is opened. SQLite is what the tests
-    run on; the statements are those of SQLAlchemy and of no one database.
+    The tables are brought up to date when the store is opened, and created by the first save. SQLite is
+    what the tests run on; the statements are those of SQLAlchemy and of no one database.
 
     url: a URL of SQLAlchemy, such as sqlite:///voiceprints.db.
     """
@@ -63,6 +65,15 @@ class SQLStorage(Storage):
     @property
     def location(self) -> str:
         return self._dialect.location
+
+    def exists(self) -> bool:
+        self._check_open()
+        return self._database.exists()
+
+    def create(self) -> None:
+        """Create the store without callers if it is not there, as the first save does by itself."""
+        self._check_open()
+        self._database.create()
 
     def identity(self) -> str:
         self._check_open()
@@ -86,6 +97,7 @@ class SQLStorage(Storage):
             names,
             lambda change: [change.save(voiceprint, limit) for voiceprint in reported(prints, progress)],
             spaces={voiceprint.encoder for voiceprint in sound},
+            creates=bool(prints),
         )
 
     def restore_many(self, callers: Iterable[Caller], *, progress: Progress | None = None) -> int:
@@ -97,21 +109,22 @@ class SQLStorage(Storage):
             lambda change: sum(change.restore(caller) for caller in reported(given, progress)),
             ids=[voiceprint.id for voiceprint in prints if voiceprint.id is not None],
             spaces={voiceprint.encoder for voiceprint in prints},
+            creates=bool(given),
         )
 
     def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
         name = check_caller_id(caller_id)
-        return self._change([name], lambda change: change.delete(name, unless_seen_since))
+        return self._change([name], lambda change: change.delete(name, unless_seen_since), creates=False)
 
     def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
         name = check_caller_id(caller_id)
         return self._change(
-            [name], lambda change: change.update_metadata(name, metadata, put=replace)
+            [name], lambda change: change.update_metadata(name, metadata, put=replace), creates=False
         ).caller()
 
     def touch(self, caller_id: str, when: str | None = None) -> bool:
         name = check_caller_id(caller_id)
-        return self._change([name], lambda change: change.touch(name, when))
+        return self._change([name], lambda change: change.touch(name, when), creates=False)
 
     def note_deletions(self, deletions: Iterable[Deletion]) -> int:
         given = [check_deletion(deletion) for deletion in deletions]
@@ -124,7 +137,7 @@ class SQLStorage(Storage):
             return news
 
         self._check_open()
-        return self._database.write(transaction)
+        return self._database.write(transaction) if given else 0
 
     def _change(
         self,
@@ -133,10 +146,12 @@ class SQLStorage(Storage):
         *,
         ids: Iterable[int] = (),
         spaces: Iterable[str] = (),
+        creates: bool = True,
     ) -> T:
         """What `work` gives for a change on top of the records of these callers, once it is committed.
 
-        ids, spaces: of the voiceprints that may be brought in.
+        ids, spaces: of the voiceprints that may be brought in. creates: whether the store is created if it
+        is not there; without it, the change must be none then.
         """
 
         def transaction(queries: Queries) -> T:
@@ -147,16 +162,18 @@ class SQLStorage(Storage):
             return result
 
         self._check_open()
+        if not creates and not self._database.exists():
+            return work(Change(Records()))
         return self._database.write(transaction)
 
     # Reading
 
     def deletions(self) -> list[Deletion]:
-        return self._read(lambda queries: queries.deletions())
+        return self._read(lambda queries: queries.deletions(), [])
 
     def get(self, caller_id: str) -> Caller | None:
         name = check_caller_id(caller_id)
-        record = self._read(lambda queries: queries.caller(name))
+        record = self._read(lambda queries: queries.caller(name), None)
         return None if record is None else record.caller()
 
     def get_many(self, ids: Iterable[int]) -> dict[int, Voiceprint]:
@@ -172,33 +189,33 @@ class SQLStorage(Storage):
                 if id_ in prints
             }
 
-        return self._read(find)
+        return self._read(find, {})
 
     def callers_of(self, ids: Iterable[int]) -> list[Caller]:
         wanted = check_ids(ids)
-        return [record.caller() for record in self._read(lambda queries: queries.callers_of(wanted))]
+        return [record.caller() for record in self._read(lambda queries: queries.callers_of(wanted), [])]
 
     def callers(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[Caller]:
         check_page(limit)
         after = check_after(after)
-        page = self._read(lambda queries: queries.page(after, limit))
+        page = self._read(lambda queries: queries.page(after, limit), [])
         return [record.caller() for record in page]
 
     def count(self) -> int:
-        return self._read(lambda queries: queries.count())
+        return self._read(lambda queries: queries.count(), 0)
 
     def count_callers(self) -> int:
-        return self._read(lambda queries: queries.count_callers())
+        return self._read(lambda queries: queries.count_callers(), 0)
 
     def revision(self) -> int:
-        return self._read(lambda queries: int(queries.header()["revision"]))
+        return self._read(lambda queries: int(queries.header()["revision"]), 0)
 
     def position(self) -> Position:
-        return self._read(lambda queries: queries.position())
+        return self._read(lambda queries: queries.position(), START)
 
     def changes(self, since: Position, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
         check_position(since)
-        return self._read(lambda queries: queries.changes(since, encoder))
+        return self._read(lambda queries: queries.changes(since, encoder), Records().changes(since, encoder))
 
     def scan(
         self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH
@@ -223,11 +240,12 @@ class SQLStorage(Storage):
     def _batch(
         self, encoder: str, after: int, size: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
-        return self._read(lambda queries: queries.scan(encoder, after, size))
+        return self._read(lambda queries: queries.scan(encoder, after, size), None)
 
-    def _read(self, work: Callable[[Queries], T]) -> T:
+    def _read(self, work: Callable[[Queries], T], empty: S) -> T | S:
+        """What `work` gives, or `empty` where the store is not there yet."""
         self._check_open()
-        return self._database.read(work)
+        return self._database.read(work, empty)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -240,7 +258,9 @@ class SQLStorage(Storage):
 
         self._check_open()
         try:
-            findings = self._database.read(lambda queries: self._dialect.findings(queries.connection))
+            if not self._database.exists():
+                return []
+            findings = self._database.read(lambda queries: self._dialect.findings(queries.connection), [])
             return findings + examine(self._database, self.max_voiceprints_per_caller, fix=fix)
         except StorageCorruptError as error:
             return [Finding(code="corrupt", place=self._dialect.name, message=str(error))]
