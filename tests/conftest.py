@@ -12,6 +12,7 @@ from voices import BandEncoder, Voices, load_voices
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer
 from voiceprint.cli import main
+from voiceprint.storage.sightings import Sighting
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,3 +75,9 @@ def recognizer() -> Iterator[OpusAgentVoiceRecognizer]:
 def quick() -> OpusAgentVoiceRecognizer:
     """A recogniser with the quick encoder of the tests, over an empty store in memory."""
     return OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder())
+
+
+@pytest.fixture(autouse=True)
+def _new_process() -> None:
+    """No test is told that a store of another one, at the same place, is gone."""
+    Sighting.forget_all()

@@ -80,7 +80,8 @@ class Storage(ABC):
 
     Errors, alike on every store: `InvalidArgumentError` for what cannot be stored,
     `CallerNotFoundError`, `StorageUnavailableError` when the store cannot be reached, read or
-    written (nothing was changed), `StorageCorruptError` when its content cannot be trusted.
+    written, is gone or was replaced by another (nothing was changed), `StorageCorruptError` when its
+    content cannot be trusted.
     """
 
     def __init__(self, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
@@ -96,7 +97,7 @@ class Storage(ABC):
         """Whether the store is there: its file, its tables, its keys.
 
         Opening and reading create nothing: a store that is not there reads as one without callers. The
-        first save creates it.
+        save creates it. Raises `StorageUnavailableError` for one that was there and is gone, as all else.
         """
 
     @abstractmethod

@@ -7,6 +7,7 @@ these. Writers take turns by a lock file that the system releases when its holde
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -24,8 +25,11 @@ from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS
 from voiceprint.storage.json_format import encode_caller, encode_file, parse_file
 from voiceprint.storage.records import CallerRecord, Change, Records
 from voiceprint.storage.resident import ResidentStorage
+from voiceprint.storage.sightings import Sighting
 
 __all__ = ["JSONStorage"]
+
+log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 30.0
 TOUCH_TIMEOUT_S = 5.0
@@ -46,7 +50,8 @@ class JSONStorage(ResidentStorage):
     writes the whole file. Handles on one file share the memory. The file is created by the first
     change, with the folders above it, readable for its owner alone.
 
-    file_path: the file. A damaged one raises `StorageCorruptError` and is left as it is.
+    file_path: the file. A damaged one raises `StorageCorruptError` and is left as it is; an empty one, as
+    `touch` makes it, is taken for a new store, with a warning.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class JSONStorage(ResidentStorage):
         # The real path: a rename over a symbolic link would replace the link, not the file behind it.
         # By os.path, which passes over an unknown "~user" and a loop of links: opening tells of them.
         self._file = _JSONFile.shared(Path(os.path.realpath(os.path.expanduser(path))))  # noqa: PTH111
+        self._sighting = Sighting(self.location)
         with self._reading():
             pass  # so that a damaged file is told when it is opened
 
@@ -78,24 +84,35 @@ class JSONStorage(ResidentStorage):
     def _reading(self) -> Iterator[Records]:
         self._check_open()
         with self._file.lock:
-            yield self._file.refresh()
+            yield self._refresh()
+
+    def _refresh(self) -> Records:
+        records = self._file.refresh()
+        if not self._file.is_there:
+            self._sighting.missing()
+        elif self._file.is_empty:
+            self._sighting.missing("was emptied: it held a store before")
+        else:
+            self._sighting.found(records.identity)
+        return records
 
     def exists(self) -> bool:
-        self._check_open()
-        return self._file.exists()
+        with self._reading():
+            return self._file.is_there and not self._file.is_empty
 
     @contextmanager
     def _writing(self, *, timeout_s: float = LOCK_TIMEOUT_S, creates: bool = True) -> Iterator[Change]:
-        self._check_open()
-        if not creates and not self._file.exists():  # not even a lock file then
+        # First, as a lock file and the folders must not be made where nothing is written.
+        if not self.exists() and not creates:
             yield Change(Records())
             return
         with self._file.exclusive(timeout_s):
             with self._file.lock:
-                change = Change(self._file.refresh())
+                change = Change(self._refresh())
             yield change
             if change:
                 self._file.commit(change)
+                self._sighting.found(change.identity)
 
     def touch(self, caller_id: str, when: str | None = None) -> bool:
         # A match has its answer by now: it must not wait long for a writer that is stuck.
@@ -193,9 +210,15 @@ class _JSONFile:
     def _unavailable(self, what: str, error: OSError) -> StorageUnavailableError:
         return StorageUnavailableError(f"{self.path} {what} ({error.strerror}). Nothing was changed.")
 
-    def exists(self) -> bool:
-        """Whether there is a file."""
-        return self._look() != _NO_FILE
+    @property
+    def is_there(self) -> bool:
+        """Whether there was a file when it was last looked for."""
+        return self._seen != _NO_FILE
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it was a file of no bytes, as `touch` makes one."""
+        return self.is_there and self._seen is not None and self._seen[2] == 0
 
     def _look(self) -> _Fingerprint:
         try:
@@ -234,7 +257,15 @@ class _JSONFile:
         try:
             seen = _fingerprint(os.fstat(descriptor))
             with os.fdopen(descriptor, "rb", closefd=False) as stream:
-                return parse_file(stream.read(), str(self.path)), seen, descriptor
+                content = stream.read()
+                if seen[2] == 0 and not content:
+                    log.warning(
+                        "%s is an empty file and is taken for a new store. If it held callers before, it was "
+                        "cut off, by a full disk or a crash: restore a backup before anyone is enrolled.",
+                        self.path,
+                    )
+                    return Records(), seen, descriptor
+                return parse_file(content, str(self.path)), seen, descriptor
         except BaseException as error:
             os.close(descriptor)
             if isinstance(error, OSError):

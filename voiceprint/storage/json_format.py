@@ -103,8 +103,6 @@ def _entry(key: str, value: dict[str, Any]) -> bytes:
 
 def parse_file(content: bytes, path: str) -> Records:
     """The state that a file's content holds. Raises `StorageCorruptError`, naming the file and place."""
-    if not content:
-        _corrupt(path, "is empty: it was cut off. Restore it from a backup, or delete it to start anew")
     try:
         entries = orjson.loads(content)
     except orjson.JSONDecodeError as error:

@@ -54,7 +54,8 @@ from voiceprint.storage.redis.keys import (
     shard_number,
     split_position,
 )
-from voiceprint.storage.redis.scripts import CHANGES, FORGET, OWNERS, PAGE
+from voiceprint.storage.redis.scripts import CHANGES, FORGET, LOAD, OWNERS, PAGE
+from voiceprint.storage.sightings import Sighting
 from voiceprint.validation import EMBEDDING_DIMENSIONS, check_caller_id, hide_passwords
 
 __all__ = ["RedisStorage"]
@@ -110,6 +111,7 @@ class RedisStorage(Storage):
         self._identity = ""  # of the store, once it was seen
         self._server_ = Server(redis_client, float(timeout_s))
         self._location = self._server_.location(prefix)
+        self._sighting = Sighting(self._location)
         try:
             if not self._look():
                 adopt(self._committer, self._prefix, self._shard)
@@ -159,16 +161,26 @@ class RedisStorage(Storage):
         if identity is not None and not (shards or b"").isdigit():
             corrupt(head.meta, "does not say how many shards there are")
         count = int(shards or self._wanted or (CLUSTER_SHARDS if self._server.is_cluster else 1))
-        self._known_shards = [Shard(self._prefix, number) for number in range(check_shards(count))]
-        self._committer = Committer(self._server, self._known_shards)
+        self._shards = [Shard(self._prefix, number) for number in range(check_shards(count))]
+        self._committer = Committer(self._server, self._shards)
         self._identity = "" if identity is None else identity.decode(errors="replace")
+        if self._identity:
+            self._sighting.found(self._identity)
+        else:
+            self._sighting.missing()
         return adopted is not None
 
-    @property
-    def _shards(self) -> list[Shard]:
+    def _ready(self) -> None:
+        """Called by every operation first: raises if the store is gone, or another than before."""
+        self._check_open()
         if not self._identity:  # another process may have created it meanwhile, with shards of another number
             self._look()
-        return self._known_shards
+        elif identity := self._read_identity():
+            self._sighting.found(identity)
+        else:
+            for shard in self._shards:  # where callers are still there, it is damaged
+                self._server.run(LOAD, shard.fixed, [0])
+            self._sighting.missing()
 
     @property
     def _server(self) -> Server:
@@ -184,6 +196,10 @@ class RedisStorage(Storage):
         return bool(self.identity())
 
     def identity(self) -> str:
+        self._ready()
+        return self._identity
+
+    def _read_identity(self) -> str:
         value = self._server.call("HGET", self._shards[0].meta, "identity")
         return "" if value is None else str(value.decode(errors="replace"))
 
@@ -208,6 +224,7 @@ class RedisStorage(Storage):
             return lambda change: [change.save(voiceprint, limit) for voiceprint in told(group)]
 
         given = list(voiceprints)
+        self._ready()
         groups = self._grouped(given, Voiceprint)
         done = self._run(
             [
@@ -238,6 +255,7 @@ class RedisStorage(Storage):
             return lambda change: sum(change.restore(caller) for caller in told(group))
 
         given = list(callers)
+        self._ready()
         tasks = []
         for shard, names, places in self._grouped(given, Caller):
             group = [given[place] for place in places]
@@ -293,8 +311,10 @@ class RedisStorage(Storage):
         return self._run([Task(self._shard(name), [name], work)])[0].result
 
     def _run(self, tasks: list[Task[T]]) -> list[Done[T]]:
-        self._check_open()
-        return self._committer.run(tasks)
+        done = self._committer.run(tasks)
+        if not self._identity:
+            self._look()
+        return done
 
     def note_deletions(self, deletions: Iterable[Deletion]) -> int:
         given = [check_deletion(deletion) for deletion in deletions]
@@ -309,6 +329,7 @@ class RedisStorage(Storage):
     # Reading
 
     def deletions(self) -> list[Deletion]:
+        self._ready()
         latest: dict[tuple[str, str], str] = {}
         for shard in self._shards:
             for name, time in self._server.call("HGETALL", shard.deleted).items():
@@ -319,6 +340,7 @@ class RedisStorage(Storage):
 
     def get(self, caller_id: str) -> Caller | None:
         name = check_caller_id(caller_id)
+        self._ready()
         key = self._shard(name).caller(name)
         value = self._server.call("GET", key)
         return None if value is None else decode_record(value, name, key).caller()
@@ -338,7 +360,7 @@ class RedisStorage(Storage):
 
     def _owners(self, ids: list[int]) -> list[CallerRecord]:
         """The callers who have these voiceprints; one may come twice."""
-        self._check_open()
+        self._ready()
         wanted = list(dict.fromkeys(id_ for id_ in ids if 0 < id_ < 2**63))
         found = []
         for start in range(0, len(wanted), _PAGE):
@@ -352,7 +374,7 @@ class RedisStorage(Storage):
         check_page(limit)
         page: list[CallerRecord] = []
         after = check_after(after)
-        self._check_open()
+        self._ready()
         while len(page) < limit:
             size = min(_PAGE, limit - len(page))
             parts = [self._page(shard, after, size) for shard in self._shards]
@@ -368,14 +390,17 @@ class RedisStorage(Storage):
         return _records(shard, names, values)
 
     def count(self) -> int:
+        self._ready()
         return sum(int(self._server.call("HLEN", shard.owners)) for shard in self._shards)
 
     def count_callers(self) -> int:
+        self._ready()
         return sum(int(self._server.call("ZCARD", shard.names)) for shard in self._shards)
 
     # Following
 
     def revision(self) -> int:
+        self._ready()
         return sum(self._revision(shard) for shard in self._shards)
 
     def _revision(self, shard: Shard) -> int:
@@ -385,6 +410,7 @@ class RedisStorage(Storage):
         return int(value or 0)
 
     def position(self) -> Position:
+        self._ready()
         return joined_position([self._position(shard) for shard in self._shards])
 
     def _position(self, shard: Shard) -> Position:
@@ -396,8 +422,9 @@ class RedisStorage(Storage):
         return Position(int(at), (token or b"").decode(errors="replace"))
 
     def changes(self, since: Position, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
-        starts = split_position(check_position(since), len(self._shards))
-        self._check_open()
+        check_position(since)
+        self._ready()
+        starts = split_position(since, len(self._shards))
         if starts is None:
             return None
         removed: list[int] = []
@@ -430,7 +457,7 @@ class RedisStorage(Storage):
         self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         check_page(batch_size)
-        self._check_open()
+        self._ready()
         return self._scan(encoder, batch_size)
 
     def _scan(self, encoder: str, batch_size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
@@ -454,10 +481,17 @@ class RedisStorage(Storage):
 
     def check(self, *, fix: bool = False) -> list[Finding]:
         self._check_open()
+        if not self._identity:
+            self._look()
         if fix:
             adopt(self._committer, self._prefix, self._shard)
         checkup = Checkup(self._server, self._prefix, self._shards, self.max_voiceprints_per_caller)
-        return checkup.run(fix=fix)
+        findings = checkup.run(fix=fix)
+        if fix and self._read_identity() != self._identity:  # it was lost, and is new
+            self._sighting = Sighting(self._location)
+        if not findings:
+            self._look()
+        return findings
 
     def _check_open(self) -> None:
         _ = self._server

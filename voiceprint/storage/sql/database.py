@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import threading
@@ -12,16 +13,22 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 from weakref import WeakSet
 
+from sqlalchemy import select
+
 from voiceprint import migrations
-from voiceprint.errors import StorageCorruptError
+from voiceprint.errors import StorageCorruptError, StorageUnavailableError
+from voiceprint.storage.sightings import Sighting
 from voiceprint.storage.sql.dialects import BUSY_TIMEOUT_S, Dialect
 from voiceprint.storage.sql.queries import Queries
+from voiceprint.storage.sql.tables import store
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 T = TypeVar("T")
 S = TypeVar("S")
+
+_IDENTITY = select(store.c.identity)
 
 
 class _Gate:
@@ -85,8 +92,8 @@ class Database:
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._state: object = None
-        # With the engine that it was read by, as another database may come to this place.
-        self._identity: tuple[Engine | None, str] = (None, "")
+        self._identity = ""
+        self._sighting = Sighting(dialect.location)
         # Engines whose connections are another process's: not used, and never closed.
         self._inherited: list[Engine] = []
         Database.opened.add(self)
@@ -115,32 +122,34 @@ class Database:
 
     def _opened(self, *, create: bool) -> Engine | None:
         state = self.dialect.state()
-        engine = self._engine
-        if engine is not None and state is not None and state == self._state:
-            return engine
-        if engine is not None and state is None and self._state is None:
-            return engine  # a database that does not tell
+        if self._engine is not None and state == self._state:
+            return self._engine
         with self._lock:
             if self._engine is None or self.dialect.state() != self._state:
-                self.release()
-                self._engine = None
-                self.dialect.prepare(create=create)
-                if not self.dialect.exists():
-                    return None
-                state = self.dialect.state()
-                engine = self.dialect.engine()
-                try:
-                    ready = self._upgrade(engine, create)
-                    if ready:
-                        self.dialect.prepare_engine(engine)
-                except BaseException:
-                    engine.dispose()
-                    raise
-                if not ready:
-                    engine.dispose()
-                    return None
-                self._engine, self._state = engine, state
+                return self._open(create)
             return self._engine
+
+    def _open(self, create: bool) -> Engine | None:
+        create = create and not self._sighting.expected
+        self.dialect.prepare(create=create)
+        if not self.dialect.exists():
+            self._sighting.missing()
+            return None
+        state = self.dialect.state()
+        engine = self.dialect.engine()
+        try:
+            identity = self._upgraded(engine, create)
+            if identity is None:
+                self._sighting.missing("holds no store any more: it was emptied")
+                engine.dispose()
+                return None
+            self._sighting.found(identity)
+        except BaseException:
+            engine.dispose()
+            raise
+        self.release()
+        self._engine, self._state, self._identity = engine, state, identity
+        return engine
 
     def read(self, work: Callable[[Queries], T], empty: S) -> T | S:
         """What `work` gives, in a transaction that sees one committed state; `empty` without a database."""
@@ -171,40 +180,44 @@ class Database:
                     raise
             time.sleep(random.uniform(0.001, 0.02))  # noqa: S311  not for secrets
 
-    def _upgrade(self, engine: Engine, create: bool) -> bool:
-        """Bring the schema up to date; False if there is none, and none is to be made."""
+    def _upgraded(self, engine: Engine, create: bool) -> str | None:
+        """Bring the schema up to date; gives the store's identity, None where there is and will be none."""
         current = self._transact(engine, migrations.current, writes=False)
-        if current == migrations.HEAD:
-            return True
         if current is None and not create:
-            return False
-        with self.dialect.alone():
-            try:
-                self._transact(engine, migrations.upgrade, writes=True)
-            except StorageCorruptError as error:
-                raise StorageCorruptError(
-                    f"{self.dialect.name} cannot be upgraded: {error} Nothing was changed."
-                ) from error
-            self.dialect.upgraded()
-        return True
+            return None
+        if current != migrations.HEAD:
+            with self.dialect.alone():
+                try:
+                    self._transact(engine, migrations.upgrade, writes=True)
+                except StorageCorruptError as error:
+                    raise StorageCorruptError(
+                        f"{self.dialect.name} cannot be upgraded: {error} Nothing was changed."
+                    ) from error
+                self.dialect.upgraded()
+        self.dialect.prepare_engine(engine)
+        # Not more of it: a damaged counter is told of by what needs it, and `check` repairs it.
+        identity = self._transact(engine, lambda connection: connection.scalar(_IDENTITY), writes=False)
+        return str(identity or "")
 
     def identity(self) -> str:
         """The identity of the store, read once for each database that is in this place; "" for none."""
         with _gate.entered(), translated(self.dialect):
-            engine = self._connect()
-        if engine is None:
-            return ""
-        known, identity = self._identity
-        if known is not engine:
-            identity = self.read(lambda queries: str(queries.header()["identity"]), "")
-            self._identity = engine, identity
-        return identity
+            return "" if self._connect() is None else self._identity
 
     def release(self) -> None:
         """Close the connections that nobody is using; they open again by themselves."""
-        engine = self._engine
-        if engine is not None:
-            engine.dispose()
+        if self._engine is None:
+            return
+        try:
+            state = self.dialect.state()
+        except StorageUnavailableError:  # it cannot be looked at: then nothing is there to be harmed
+            state = None
+        if state is None or state == self._state:
+            self._engine.dispose()
+        else:
+            # Another database is in this place by now. The last connection to close removes the log by its
+            # name, and that is the other's log: these stay open, even when the interpreter ends.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._engine))
 
     def forget(self) -> None:
         """After a fork: start anew, and leave alone what belongs to the parent."""

@@ -137,16 +137,19 @@ class SQLite(Dialect):
         return self.state() is not None
 
     def prepare(self, *, create: bool) -> None:
-        """Create the database if there is none: whole or not at all, so that an empty file is damage."""
+        """Create the database if there is none: whole, or not at all."""
         try:
             if self.path.exists():
-                if self.path.is_file() and self.path.stat().st_size < _SMALLEST:
+                size = self.path.stat().st_size if self.path.is_file() else _SMALLEST
+                if size == 0:  # as `touch` makes it: SQLite takes it for a database without tables
+                    self._check_no_log("is empty")
+                elif size < _SMALLEST:
                     raise StorageCorruptError(
-                        f"{self.path} is empty or cut off. Restore it from a backup, or delete it to "
-                        "start anew. The file was left as it is."
+                        f"{self.path} is cut off. Restore it from a backup, or delete it to start anew. "
+                        "The file was left as it is."
                     )
                 return
-            self._check_no_log()
+            self._check_no_log("is gone")
             if not create:
                 return
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,18 +159,18 @@ class SQLite(Dialect):
         except OSError as error:
             raise self._unavailable(error.strerror or type(error).__name__) from error
 
-    def _check_no_log(self) -> None:
+    def _check_no_log(self, what: str) -> None:
         log = self.path.with_name(f"{self.path.name}-wal")
         if log.exists() and log.stat().st_size:
             raise StorageCorruptError(
-                f"{self.path} is gone, and its log {log.name} is still there. Restore the database from a "
+                f"{self.path} {what}, and its log {log.name} is still there. Restore the database from a "
                 "backup, or delete the log too to start anew. Nothing was changed."
             )
 
     def _create(self) -> None:
         from voiceprint import migrations
 
-        self._check_no_log()
+        self._check_no_log("is gone")
         remove_leftovers(self.path)
         new = NewFile(self.path)
         engine = self._engine(new.temporary, NullPool)
@@ -188,7 +191,7 @@ class SQLite(Dialect):
             return None
         except OSError as error:
             raise self._unavailable(error.strerror) from error
-        return status.st_dev, status.st_ino
+        return status.st_dev, status.st_ino, status.st_size < _SMALLEST
 
     @contextmanager
     def alone(self) -> Iterator[None]:
