@@ -19,6 +19,7 @@ benchmarks/results/structures-100000.json.
 from __future__ import annotations
 
 import math
+import threading
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final
@@ -46,6 +47,9 @@ _COPIES = 2  # cells that a vector is in
 _CONSIDERED = 10  # of the cells next to the nearest, for the second
 _AT_ONCE = 512  # vectors whose second cell is chosen in one go
 _NOWHERE = -1
+_FARTHEST = 1e15  # of a centre's coordinates: their squares are summed in float32
+_LARGEST_SHARE = 8  # times the size of what is read, for one array of it
+_LIMITED: Final = threading.Lock()  # the limit is of the process
 
 
 def cell_count(vectors: int) -> int:
@@ -233,13 +237,13 @@ class Cells:
 
     @classmethod
     def from_bytes(cls, projection: NDArray[np.float32], ivf: NDArray[np.uint8], rows: int) -> Cells:
-        """What `to_bytes` gave, of so many rows. The bytes have been checked: faiss trusts them.
+        """What `to_bytes` gave, of so many rows.
 
         Raises RuntimeError for what this faiss cannot read, and ValueError for other things than cells of
         these rows.
         """
-        index = faiss.deserialize_index(ivf)
-        if not isinstance(index, faiss.IndexIVFPQFastScan) or projection.shape[1:] != (index.d,):
+        index = _deserialized(ivf)
+        if not _is_ours(index) or projection.shape[1:] != (index.d,) or not _bounded(projection, 1.01):
             raise ValueError("cells of another form")
         entries = sum(index.invlists.list_size(cell) for cell in range(index.nlist))
         copies, rest = divmod(entries, max(1, rows))
@@ -268,3 +272,40 @@ class Cells:
             self._homes[here, taken[here]] = cell
             taken[here] += 1
         self._lists.total = int(taken.sum())
+
+
+def _deserialized(raw: NDArray[np.uint8]) -> Any:
+    """faiss's own form of an index, read; it takes no more memory than some times its size."""
+    limit = getattr(faiss, "set_deserialization_vector_byte_limit", None)
+    try:
+        if limit is None:  # faiss before 1.15: a size that is out of all proportion is a MemoryError
+            return faiss.deserialize_index(raw)
+        with _LIMITED:
+            before = faiss.get_deserialization_vector_byte_limit()
+            limit(_LARGEST_SHARE * len(raw))
+            try:
+                return faiss.deserialize_index(raw)
+            finally:
+                limit(before)
+    except MemoryError as error:
+        raise ValueError("cells for which there is no memory") from error
+
+
+def _is_ours(index: Any) -> bool:
+    """Whether it is what `Cells.train` makes: what searching and editing the lists rest on."""
+    if not isinstance(index, faiss.IndexIVFPQFastScan):
+        return False
+    quantizer = faiss.downcast_index(index.quantizer)
+    return (
+        isinstance(quantizer, faiss.IndexFlatL2)
+        and (quantizer.d, quantizer.ntotal) == (index.d, index.nlist)
+        and index.invlists.nlist == index.nlist
+        and (index.pq.d, index.pq.M, index.pq.nbits) == (index.d, index.d, 4)
+        and index.pq.centroids.size() == index.d << 4
+        and (index.metric_type, index.by_residual) == (faiss.METRIC_INNER_PRODUCT, False)
+        and _bounded(quantizer.reconstruct_n(0, index.nlist), _FARTHEST)
+    )
+
+
+def _bounded(array: NDArray[np.float32], most: float) -> bool:
+    return bool((np.abs(array) <= most).all())  # not "any above": NaN is neither

@@ -16,47 +16,57 @@ file that somebody truncates would end the process instead of raising an error.
 
 from __future__ import annotations
 
-import fcntl
-import glob
 import hashlib
 import json
 import math
 import os
 import struct
-import tempfile
-import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
-from types import TracebackType
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._files import open_regular, replacement
 from voiceprint.index.errors import IndexCorruptError
 
-_MAGIC = b"VPINDEX2"
+_ANY_VERSION = b"VPINDEX"
+_MAGIC = _ANY_VERSION + b"2"
 _FOOTER = struct.Struct("<QQ32s")
 MAX_DIMENSION = 65_536
 _DTYPES = {"|u1", "<i8", "<f4"}
-_LEFT_S = 60.0
+_MOST_TABLE = 4 << 20  # bytes: what 286 million vectors need
+_UNIT = 1e-3  # that the squared length of a vector may be off 1
 _READERS = 2  # hashing lets other threads run, and takes most of the time of reading
 
 
-class SnapshotWriter:
-    """Writes a snapshot beside its place, and puts it there as a whole when the block ends well."""
+@contextmanager
+def new_snapshot(
+    path: str | os.PathLike[str], table: dict[str, Any], apart_from: Iterable[Path] = ()
+) -> Iterator[SnapshotWriter]:
+    """A writer whose snapshot takes the place of `path` when the block ends well.
 
-    def __init__(self, path: str | os.PathLike[str], table: dict[str, Any]) -> None:
-        self._target = Path(path)
+    Replaced is an index snapshot of any version, or an empty file, and nothing else. apart_from: files that
+    are never written to. Raises OSError, which for what is not replaced is `RefusedFileError`.
+    """
+    with replacement(
+        Path(path), ours=_is_snapshot, kind="an index snapshot", apart_from=apart_from
+    ) as stream:
+        writer = SnapshotWriter(stream, table)
+        yield writer
+        writer.end()
+
+
+class SnapshotWriter:
+    """Writes a snapshot into a stream that is empty."""
+
+    def __init__(self, stream: BinaryIO, table: dict[str, Any]) -> None:
+        self._stream = stream
         self._table = table | {"blocks": [], "parts": {}}
-        _remove_leftovers(self._target)
-        descriptor, name = tempfile.mkstemp(
-            prefix=f".{self._target.name}.", suffix=".tmp", dir=self._target.parent
-        )
-        self._temporary = Path(name)
-        self._stream = os.fdopen(descriptor, "wb")
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # for as long as somebody writes it: see `_remove_leftovers`
         self._stream.write(_MAGIC)
 
     def block(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
@@ -74,6 +84,12 @@ class SnapshotWriter:
         """Add entries to the table."""
         self._table |= entries
 
+    def end(self) -> None:
+        """Add the table and the footer: the snapshot is whole."""
+        table = json.dumps(self._table).encode()
+        start = self._stream.tell()
+        self._stream.write(table + _FOOTER.pack(start, len(table), _digest(table)))
+
     def _write(self, *arrays: NDArray[Any]) -> dict[str, Any]:
         start, digest = self._stream.tell(), hashlib.sha256()
         for array in arrays:
@@ -82,51 +98,35 @@ class SnapshotWriter:
             self._stream.write(raw)
         return {"start": start, "size": self._stream.tell() - start, "digest": digest.hexdigest()}
 
-    def __enter__(self) -> SnapshotWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            with self._stream:
-                if error is None:
-                    table = json.dumps(self._table).encode()
-                    start = self._stream.tell()
-                    self._stream.write(table + _FOOTER.pack(start, len(table), _digest(table)))
-                    self._stream.flush()
-                    os.fsync(self._stream.fileno())
-            if error is None:
-                self._temporary.replace(self._target)
-        finally:
-            # It is gone when it was put in place; else the first error is the one to tell.
-            with suppress(OSError):
-                self._temporary.unlink()
-
 
 class SnapshotReader:
     """Reads a snapshot: the table at once, the rest when it is asked for.
 
-    Raises OSError, and `IndexCorruptError` for anything that is not as it was written.
+    Raises OSError, and `IndexCorruptError` for anything that is not as it was written. The checksums are no
+    signature, so that whatever the table says is checked: it takes no more memory than the file's size.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._name = os.fspath(path)
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._stream = open_regular(Path(path))
+        self._file = self._stream.fileno()
         try:
             self.table = self._read_table()
         except BaseException:
-            os.close(self._file)
+            self._stream.close()
             raise
 
     def __enter__(self) -> SnapshotReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._file)
+        self._stream.close()
 
-    def rows(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Ids int64[n] and vectors float32[n, d], as they were at the end of writing."""
+    def rows(self, *, unit: bool = False) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids int64[n] and vectors float32[n, d], as they were at the end of writing.
+
+        unit: whether vectors have length 1; another is `IndexCorruptError`, as one that is not finite is.
+        """
         blocks, dimension, count = self.table["blocks"], self.table["dimension"], self.table["vectors"]
         counts = [block["rows"] for block in blocks]
         changed, patch_ids, patch = (
@@ -134,6 +134,7 @@ class SnapshotReader:
             self.part("changed_vectors", "<f4"),
         )  # fmt: skip
         self._check_patch(sum(counts), changed, patch_ids, patch)
+        self._check_vectors(patch, unit)
         ids = np.empty(sum(counts), dtype="<i8")
         vectors = np.empty((sum(counts), dimension), dtype="<f4")
         ends = np.cumsum(counts).tolist()
@@ -141,6 +142,7 @@ class SnapshotReader:
         def read(block: dict[str, Any], end: int) -> None:
             rows = slice(end - block["rows"], end)
             self._fill([ids[rows], vectors[rows]], block)
+            self._check_vectors(vectors[rows], unit)
 
         with ThreadPoolExecutor(_READERS) as pool:
             for _ in pool.map(read, blocks, ends):
@@ -165,6 +167,14 @@ class SnapshotReader:
             raise self._corrupt("has rows that changed beyond the rows that it has")
         if len(set(changed[changed >= copied].tolist())) < count - copied:
             raise self._corrupt("has fewer rows than it states")
+
+    def _check_vectors(self, vectors: NDArray[np.float32], unit: bool) -> None:
+        if unit:
+            squared = np.einsum("ij,ij->i", vectors, vectors)
+            if not (np.abs(squared - 1) <= _UNIT).all():  # not "any above": NaN is neither
+                raise self._corrupt("holds a vector whose length is not 1")
+        elif not np.isfinite(vectors).all():
+            raise self._corrupt("holds NaN or infinite values")
 
     def part(self, name: str, dtype: str) -> NDArray[Any]:
         """The array under a name."""
@@ -198,7 +208,7 @@ class SnapshotReader:
         if len(footer) != _FOOTER.size:
             raise self._corrupt("has become shorter")
         start, length, digest = _FOOTER.unpack(footer)
-        if start + length + _FOOTER.size != size:
+        if start + length + _FOOTER.size != size or length > _MOST_TABLE:
             raise self._corrupt("is not a whole snapshot")
         raw = os.pread(self._file, length, start)
         if _digest(raw) != digest:
@@ -224,37 +234,34 @@ def read_stamp(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _is_table(table: dict[str, Any], end: int) -> bool:
-    """Whether a table is of a snapshot whose parts lie before `end`, so that no size in it is absurd."""
+    """Whether a table is of a snapshot whose blocks and parts fill the file up to `end`, each once."""
     dimension, blocks, parts = table["dimension"], table["blocks"], list(table["parts"].values())
     numbers = [dimension, table["vectors"], table["trained_on"]]
     numbers += [number for part in parts for number in part["shape"]]
     numbers += [block["rows"] for block in blocks]
     numbers += [entry[name] for entry in blocks + parts for name in ("start", "size")]
-    if not all(type(number) is int and number >= 0 for number in numbers):
+    most = max(end, MAX_DIMENSION)
+    if not all(type(number) is int and 0 <= number <= most for number in numbers):
         return False
-    if not all(part["dtype"] in _DTYPES for part in parts):
+    if not all(part["dtype"] in _DTYPES and len(part["shape"]) <= 2 for part in parts):
         return False
     sizes = [block["rows"] * (8 + 4 * dimension) for block in blocks]
     sizes += [math.prod(part["shape"]) * np.dtype(part["dtype"]).itemsize for part in parts]
+    # In the order of writing, without a gap: what overlaps would be read twice, and take memory twice.
+    starts = list(accumulate(sizes, initial=len(_MAGIC)))
     return (
         1 <= dimension <= MAX_DIMENSION
-        and table["vectors"] <= end
+        and starts.pop() == end
         and all(entry["size"] == size for entry, size in zip(blocks + parts, sizes, strict=True))
-        and all(entry["start"] + entry["size"] <= end for entry in blocks + parts)
+        and all(entry["start"] == start for entry, start in zip(blocks + parts, starts, strict=True))
         and all(isinstance(entry["digest"], str) for entry in blocks + parts)
         and all(isinstance(value, str) for value in table["stamp"].values())
         and "approximation" in table
     )
 
 
-def _remove_leftovers(target: Path) -> None:
-    """Remove what writers of this snapshot left behind when they were killed: up to 1 GB each."""
-    for entry in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
-        with suppress(OSError), entry.open("rb") as stream:  # held by one at work, or gone already
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A young one may be about to be locked, or to be put in its place.
-            if time.time() - entry.stat().st_mtime > _LEFT_S:
-                entry.unlink()
+def _is_snapshot(head: bytes) -> bool:
+    return head.startswith(_ANY_VERSION) and head[len(_ANY_VERSION) : len(_MAGIC)].isdigit()
 
 
 def _digest(raw: bytes) -> bytes:

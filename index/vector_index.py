@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from voiceprint.index.cells import LEAST_SAMPLE
 from voiceprint.index.errors import IndexCorruptError
 from voiceprint.index.locks import ReadWriteLock
 from voiceprint.index.rows import Rows
-from voiceprint.index.snapshot import MAX_DIMENSION, SnapshotReader, SnapshotWriter
+from voiceprint.index.snapshot import MAX_DIMENSION, SnapshotReader, new_snapshot
 from voiceprint.index.snapshot_parts import approximation_from, approximation_to
 from voiceprint.index.threads import limited
 from voiceprint.index.training import Aim, Approximation, Trainer
@@ -356,13 +357,20 @@ class VectorIndex:
 
     # Snapshots
 
-    def save(self, path: str | os.PathLike[str], *, stamp: Mapping[str, str] | None = None) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        stamp: Mapping[str, str] | None = None,
+        apart_from: Iterable[Path] = (),
+    ) -> None:
         """Write a snapshot: one checksummed file, replaced as a whole, while others search and write.
 
-        stamp: what to know it by again, see `read_stamp`. Raises OSError.
+        stamp: what to know it by again, see `read_stamp`. apart_from: files that are never written to.
+        Raises OSError; a file that is there and is no snapshot is left as it is, which is an OSError too.
         """
         table = {"dimension": self.dimension, "stamp": dict(stamp or {})}
-        with self._copying() as journal, SnapshotWriter(path, table) as writer:
+        with self._copying() as journal, new_snapshot(path, table, apart_from) as writer:
             for ids, vectors in self._blocks():
                 writer.block(ids, vectors)
             with self._lock.reading():  # which keeps writers out too
@@ -385,8 +393,12 @@ class VectorIndex:
         exact_up_to: int = EXACT_UP_TO,
         probes: int | None = None,
         depth: int | None = None,
+        unit: bool = False,
     ) -> VectorIndex:
-        """The index that a snapshot holds. Raises OSError, or `IndexCorruptError` for any damage."""
+        """The index that a snapshot holds. Raises OSError, or `IndexCorruptError` for any damage.
+
+        unit: whether all vectors have length 1; one that has not is damage.
+        """
         with SnapshotReader(path) as reader:
             index = cls(
                 reader.table["dimension"], recall=recall, threads=threads, exact_up_to=exact_up_to,
@@ -394,7 +406,7 @@ class VectorIndex:
             )  # fmt: skip
             index.stamp = reader.table["stamp"]
             try:
-                index._rows = Rows.of(*reader.rows())
+                index._rows = Rows.of(*reader.rows(unit=unit))
                 index._trained_on = reader.table["trained_on"]
                 if index.recall < 1.0 and len(index._rows) > index.exact_up_to:
                     index._approximation = approximation_from(reader, len(index._rows))

@@ -97,7 +97,8 @@ def replacement(
     pipes: whether a named pipe or a character device (/dev/stdout) is written to, as it is; a pipe that
         nobody reads within 10 s is refused. Without it, both are.
 
-    Raises `RefusedFileError`, and OSError; `path` is then as it was.
+    Raises `RefusedFileError`, and OSError; `path` is then as it was, unless it is the rename that the disk
+    did not confirm: then it is the new file, whole.
     """
     target = Path(os.path.realpath(path))  # a rename over a link would replace the link
     found = check_replaceable(target, ours=ours, kind=kind, apart_from=apart_from, pipes=pipes)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from processes import in_child
 from vectors import ALL, made_of_cells
 
 from voiceprint.index import IndexCorruptError, VectorIndex, read_stamp
@@ -86,7 +89,26 @@ def forged(content: bytes, change: Callable[[dict[str, Any]], Any]) -> bytes:
     table = json.loads(content[start : start + length])
     given = change(table)
     raw = given if isinstance(given, bytes) else json.dumps(table).encode()
-    return content[:start] + raw + FOOTER.pack(start, len(raw), hashlib.blake2b(raw, digest_size=32).digest())
+    return with_table(content[:start], raw)
+
+
+def with_table(parts: bytes, table: bytes) -> bytes:
+    return parts + table + FOOTER.pack(len(parts), len(table), hashlib.sha256(table).digest())
+
+
+def hostile(content: bytes, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> bytes:
+    """The same with other parts, and a table that fits: all its checksums hold."""
+    start, length, _ = FOOTER.unpack(content[-FOOTER.size :])
+    table = json.loads(content[start : start + length])
+    entries = {f"block {n}": block for n, block in enumerate(table["blocks"])} | table["parts"]
+    raw = {name: bytearray(content[e["start"] : e["start"] + e["size"]]) for name, e in entries.items()}
+    change(table, raw)
+    made = bytearray(b"VPINDEX2")
+    for name, entry in entries.items():
+        entry |= {"start": len(made), "size": len(raw[name])}
+        entry["digest"] = hashlib.sha256(raw[name]).hexdigest()
+        made += raw[name]
+    return with_table(bytes(made), json.dumps(table).encode())
 
 
 ABSURD = [-1, 2**31, 2**62, 2**63, 2**64, 10**30, 1.5, "1", None, True, [], {}, 0]
@@ -148,3 +170,122 @@ def test_a_table_of_another_form_is_refused(
     forgery: Callable[[dict[str, Any]], Any], content: bytes, tmp_path: Path
 ) -> None:
     assert_refused(tmp_path / "s", forged(content, forgery))
+
+
+def _vectors_of(raw: dict[str, Any]) -> Any:
+    return np.frombuffer(raw["block 0"], dtype="<f4")[600:]  # after 300 ids of 8 bytes
+
+
+def _overlapping(table: dict[str, Any], _: dict[str, Any]) -> None:
+    table["blocks"] *= 2_000
+
+
+def _many_candidates(table: dict[str, Any], _: dict[str, Any]) -> None:
+    table["approximation"]["tuning"]["depth"] = 10**12
+
+
+def _no_reach(table: dict[str, Any], _: dict[str, Any]) -> None:
+    table["approximation"]["tuning"]["reach"] = float("nan")
+
+
+def _text_for_probes(table: dict[str, Any], _: dict[str, Any]) -> None:
+    table["approximation"]["tuning"]["most_probes"] = "1"
+
+
+def _a_large_table(table: dict[str, Any], _: dict[str, Any]) -> None:
+    table["stamp"]["note"] = "x" * (5 << 20)
+
+
+def _nan_among_the_vectors(_: dict[str, Any], raw: dict[str, Any]) -> None:
+    _vectors_of(raw)[7] = np.nan
+
+
+def _infinity_among_the_vectors(_: dict[str, Any], raw: dict[str, Any]) -> None:
+    _vectors_of(raw)[-1] = np.inf
+
+
+def _nan_in_the_projection(_: dict[str, Any], raw: dict[str, Any]) -> None:
+    np.frombuffer(raw["projection"], dtype="<f4")[0] = np.nan
+
+
+def _far_away_centre(_: dict[str, Any], raw: dict[str, Any]) -> None:
+    cells = raw["cells"]
+    place = bytes(cells).index(struct.pack("<Q", 0xD0)) + 8
+    cells[place : place + 4] = struct.pack("<f", 1e30)
+
+
+def _huge_array_of_faiss(_: dict[str, Any], raw: dict[str, Any]) -> None:
+    cells = raw["cells"]
+    place = bytes(cells).index(struct.pack("<Q", 0xD0))  # the size of the first array: 26 centres of 8 values
+    cells[place : place + 8] = struct.pack("<Q", 2**38)
+
+
+HOSTILE = [
+    _overlapping, _many_candidates, _no_reach, _text_for_probes, _a_large_table, _nan_among_the_vectors,
+    _infinity_among_the_vectors, _nan_in_the_projection, _far_away_centre,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", HOSTILE)
+def test_hostile_content_whose_checksums_hold_is_refused_and_takes_no_memory(
+    change: Callable[[dict[str, Any], dict[str, Any]], None], content: bytes, tmp_path: Path
+) -> None:
+    def load() -> None:
+        _limit_memory()
+        assert_refused(tmp_path / "s", hostile(content, change))
+
+    in_child(load)
+
+
+def test_cells_that_faiss_would_need_all_memory_for_are_made_anew(content: bytes, tmp_path: Path) -> None:
+    def load() -> None:
+        _limit_memory()
+        (tmp_path / "s").write_bytes(hostile(content, _huge_array_of_faiss))
+        index = VectorIndex.load(tmp_path / "s", **OPTIONS)
+        assert index.wait(60)
+        assert (len(index), index.status().structure) == (300, "cells")
+
+    in_child(load)
+
+
+def _limit_memory() -> None:
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20),) * 2)
+
+
+def test_a_rewritten_snapshot_is_taken(content: bytes, tmp_path: Path) -> None:
+    """So that those above are refused for what is hostile in them."""
+    (tmp_path / "s").write_bytes(hostile(content, lambda table, raw: None))
+    assert len(VectorIndex.load(tmp_path / "s", **OPTIONS)) == 300
+
+
+def test_vectors_of_another_length_than_1_are_refused_where_that_is_wanted(tmp_path: Path) -> None:
+    path, index = tmp_path / "s", VectorIndex(2)
+    index.add([1, 2], [[1, 0], [0.6, 0.8]])
+    index.save(path)
+    assert len(VectorIndex.load(path, unit=True)) == 2
+    index.add([3], [[1, 1]])
+    index.save(path)
+    assert len(VectorIndex.load(path)) == 3
+    with pytest.raises(IndexCorruptError, match="length is not 1"):
+        VectorIndex.load(path, unit=True)
+
+
+def test_faiss_bytes_changed_anywhere_are_refused_or_search_on(content: bytes, tmp_path: Path) -> None:
+    chance = np.random.default_rng(8)
+    places = [*range(260), *chance.integers(0, 9_000, 100).tolist()]
+
+    def change_some(place: int, _: dict[str, Any], raw: dict[str, Any]) -> None:
+        raw["cells"][place] = int(chance.choice([0, 1, 0x7F, 0x80, 0xFF]))
+
+    for place in places:
+        (tmp_path / "s").write_bytes(hostile(content, partial(change_some, place)))
+        try:
+            index = VectorIndex.load(tmp_path / "s", **OPTIONS)
+        except IndexCorruptError:
+            continue
+        query = np.ones((1, index.dimension), dtype=np.float32)
+        assert index.search(query, 5)[1].shape == (1, 5)
+        index.remove(index.ids()[:3])
+        index.add([7_000], query)
+        assert index.search(query, 300)[1].shape == (1, 300)

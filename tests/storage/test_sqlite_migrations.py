@@ -181,7 +181,8 @@ def _as_revision_0003(path: Path) -> None:
         "ALTER TABLE voiceprints ADD COLUMN simulated BLOB;"
         "UPDATE voiceprints SET simulated = "
         "(SELECT embedding FROM simulated_voiceprints WHERE voiceprint_id = id);"
-        "DROP TABLE simulated_voiceprints; DROP TABLE commits; DROP TABLE deletions; UPDATE alembic_version SET version_num = '0003';"
+        "DROP TABLE simulated_voiceprints; DROP TABLE commits; DROP TABLE deletions;"
+        "UPDATE alembic_version SET version_num = '0003';"
     )
     connection.close()
 

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+import os
+import sys
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.errors import EncoderError
+
+logger = logging.getLogger(__name__)
+
+_TELEMETRY: Final = "ORT_DISABLE_TELEMETRY"
+
+
+def _silence_telemetry() -> None:
+    """Keep ONNX Runtime from reporting to its maker, unless the user has set `ORT_DISABLE_TELEMETRY`.
+
+    Its wheels have that switched on: the import alone writes a device id and a database into the user's
+    cache and a file into TMPDIR, and what is loaded and run is reported to Microsoft. Only the variable stops
+    all of it, and only before the import.
+    """
+    if os.environ.get(_TELEMETRY):
+        return
+    os.environ[_TELEMETRY] = "1"
+    disable = getattr(sys.modules.get("onnxruntime"), "disable_telemetry_events", None)
+    if disable is not None:
+        disable()
+        logger.warning(
+            "ONNX Runtime was imported before voiceprint, with its telemetry on. It is off from now on, but "
+            "may have reported its start, and may have written a device id and a database into the user's "
+            "cache (Microsoft/DeveloperTools/.onnxruntime) and .ses into TMPDIR. Set %s=1 for the process, "
+            "or import voiceprint first.",
+            _TELEMETRY,
+        )
+
+
+# Here, and not at the first use: an application that imports ONNX Runtime after this package reports nothing.
+_silence_telemetry()
 
 
 class Session:

@@ -1,0 +1,129 @@
+"""Nothing is sent but to the store, and nothing written but the store, its index and what was asked for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from redis_server import fresh_database, shared_server
+from voices import SAMPLES
+from watched import Watched, watched
+
+VOICEPRINT = Path(sys.executable).with_name("voiceprint")
+# Enrolls, matches and streams, and leaves a snapshot of the index.
+USE = """
+import sys
+from voiceprint import OpusAgentVoiceRecognizer, load_audio, open_storage
+audios = [load_audio(f"{sys.argv[2]}/amara/{n}.flac") for n in (1, 2, 3)]
+with OpusAgentVoiceRecognizer(open_storage(sys.argv[1])) as recognizer:
+    recognizer.warm_up()
+    recognizer.enroll_caller("amara", audios[0][0], {"plan": "gold"}, sample_rate=audios[0][1])
+    assert recognizer.match_caller(audios[1][0], sample_rate=audios[1][1])[0] == "amara"
+    with recognizer.stream(sample_rate=audios[2][1]) as session:
+        session.feed(audios[2][0])
+        assert session.result().caller_id == "amara"
+    assert recognizer.check() == []
+    recognizer.rebuild_index()
+"""
+
+
+def use(folder: Path, store: str, **environment: str) -> Watched:
+    return watched(folder, sys.executable, "-c", USE, store, SAMPLES, **environment)
+
+
+def outside(seen: Watched, *folders: Path) -> list[str]:
+    """What was made outside of these folders, /dev apart."""
+    inside = ("/dev/", *(f"{folder}/" for folder in folders))
+    return sorted(path for path in seen.created if not path.startswith(inside))
+
+
+@pytest.mark.parametrize("kind", ["json", "sqlite"])
+def test_enrolling_matching_and_streaming_open_no_socket_and_write_the_store_and_its_index_alone(
+    tmp_path: Path, kind: str
+) -> None:
+    seen = use(tmp_path, f"{kind}:callers")
+    assert seen.network == []
+    assert (seen.home, seen.temporary, seen.complained) == (set(), set(), "")
+    assert outside(seen, tmp_path / "work", tmp_path / "temporary") == []
+    left = {path.name for path in (tmp_path / "work").iterdir()}
+    assert left == {"callers", "callers.lock", "callers.index"}
+
+
+def test_with_redis_there_is_no_connection_but_to_the_server(tmp_path: Path) -> None:
+    server, database = shared_server(), fresh_database()
+    seen = use(tmp_path, f"unix://{server.path}?db={database}")
+    assert seen.network
+    assert all("AF_UNIX" in call for call in seen.network)
+    assert {str(server.path) in call for call in seen.network if call.startswith("connect")} == {True}
+    (index,) = (tmp_path / "home/.cache/opusagent-voiceprint").iterdir()
+    assert index.suffix == ".index"
+    assert seen.home == {".cache", ".cache/opusagent-voiceprint", f".cache/opusagent-voiceprint/{index.name}"}
+    assert (seen.temporary, seen.complained) == (set(), "")
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_the_reference_encoder_opens_no_socket_either(tmp_path: Path) -> None:
+    seen = use(tmp_path, "json:callers", VOICE_ENCODER="resemblyzer")
+    assert seen.network == []
+    assert (seen.home, seen.temporary) == (set(), set())
+    compiled = [path for path in outside(seen, tmp_path) if "__pycache__" not in path]  # librosa's, by numba
+    assert compiled == []
+
+
+def test_evaluating_opens_no_socket_and_keeps_nothing_where_that_is_wanted(tmp_path: Path) -> None:
+    seen = watched(tmp_path, VOICEPRINT, "evaluate", SAMPLES, "--no-cache", "--splits", 2)
+    assert seen.network == []
+    assert (seen.home, seen.temporary) == (set(), set())
+    assert outside(seen, tmp_path / "temporary") == []
+
+
+def test_evaluating_keeps_embeddings_and_matplotlib_its_fonts_where_the_user_keeps_such(
+    tmp_path: Path,
+) -> None:
+    seen = watched(tmp_path, VOICEPRINT, "evaluate", SAMPLES, "--splits", 2, "--output", "report")
+    assert seen.network == []
+    assert seen.temporary == set()
+    kept = {path for path in seen.home if path.count("/") == 1}
+    assert kept == {".cache/opusagent-voiceprint", ".cache/matplotlib", ".config/matplotlib"}
+    assert outside(seen, tmp_path) == []
+
+
+def test_the_demonstration_opens_no_socket_and_leaves_nothing(tmp_path: Path) -> None:
+    seen = watched(tmp_path, VOICEPRINT, "demo", "--voices", SAMPLES)
+    assert seen.network == []
+    assert (seen.home, seen.temporary, seen.complained) == (set(), set(), "")
+    assert outside(seen, tmp_path / "temporary") == []
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_onnxruntime_imported_after_voiceprint_reports_and_writes_nothing(tmp_path: Path) -> None:
+    seen = watched(tmp_path, sys.executable, "-c", "import voiceprint, onnxruntime")
+    assert (seen.network, seen.home, seen.temporary, seen.complained) == ([], set(), set(), "")
+
+
+def test_onnxruntime_imported_before_is_switched_off_and_what_could_not_be_undone_is_told(
+    tmp_path: Path,
+) -> None:
+    # It reports from a test: to nowhere, also where there is a network.
+    nowhere = dict.fromkeys(("https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    seen = watched(tmp_path, sys.executable, "-c", "import onnxruntime, voiceprint", **nowhere)
+    assert "imported before voiceprint" in seen.complained
+    assert "ORT_DISABLE_TELEMETRY=1" in seen.complained
+    told = watched(
+        tmp_path / "told", sys.executable, "-c", "import onnxruntime, voiceprint", ORT_DISABLE_TELEMETRY="1"
+    )
+    assert (told.network, told.home, told.temporary, told.complained) == ([], set(), set(), "")
+
+
+@pytest.mark.parametrize(("given", "there"), [(None, "1"), ("", "1"), ("1", "1"), ("0", "0")])
+def test_what_the_user_set_for_the_telemetry_of_onnxruntime_stands(given: str | None, there: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {} if given is None else {"ORT_DISABLE_TELEMETRY": given}
+    script = "import os, voiceprint; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout.strip(), done.stderr) == (there, "")
