@@ -87,11 +87,12 @@ class JSONStorage(ResidentStorage):
             yield self._refresh()
 
     def _refresh(self) -> Records:
+        expected = self._sighting.expected
         records = self._file.refresh()
         if not self._file.is_there:
-            self._sighting.missing()
+            self._sighting.missing(expected=expected)
         elif self._file.is_empty:
-            self._sighting.missing("was emptied: it held a store before")
+            self._sighting.missing(expected=expected, what="was emptied: it held a store before")
         else:
             self._sighting.found(records.identity)
         return records

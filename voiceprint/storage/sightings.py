@@ -61,9 +61,12 @@ class Sighting:
         elif was_amiss:
             log.warning("%s is there again.", self.location)
 
-    def missing(self, what: str = "is gone: it was there before") -> None:
-        """The store is not there. Raises if it was there before."""
-        if self.expected:
+    def missing(self, *, expected: bool, what: str = "is gone: it was there before") -> None:
+        """The store is not there. Raises if it was there before.
+
+        expected: what the property was before the look: another thread may have created the store since.
+        """
+        if expected:
             self._raise(
                 f"{what}. Put it back, or restore a backup; to start with an empty store, start the "
                 "process anew"

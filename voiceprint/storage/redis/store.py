@@ -153,6 +153,7 @@ class RedisStorage(Storage):
     def _look(self) -> bool:
         """Learn whether the store is there, and over how many shards; gives whether old keys were adopted."""
         head = Shard(self._prefix, 0)
+        expected = self._sighting.expected
         form, shards, identity, adopted = self._server.call(
             "HMGET", head.meta, "format", "shards", "identity", "adopted"
         )
@@ -167,7 +168,7 @@ class RedisStorage(Storage):
         if self._identity:
             self._sighting.found(self._identity)
         else:
-            self._sighting.missing()
+            self._sighting.missing(expected=expected)
         return adopted is not None
 
     def _ready(self) -> None:
@@ -180,7 +181,7 @@ class RedisStorage(Storage):
         else:
             for shard in self._shards:  # where callers are still there, it is damaged
                 self._server.run(LOAD, shard.fixed, [0])
-            self._sighting.missing()
+            self._sighting.missing(expected=True)
 
     @property
     def _server(self) -> Server:

@@ -130,17 +130,18 @@ class Database:
             return self._engine
 
     def _open(self, create: bool) -> Engine | None:
-        create = create and not self._sighting.expected
+        expected = self._sighting.expected
+        create = create and not expected
         self.dialect.prepare(create=create)
         if not self.dialect.exists():
-            self._sighting.missing()
+            self._sighting.missing(expected=expected)
             return None
         state = self.dialect.state()
         engine = self.dialect.engine()
         try:
             identity = self._upgraded(engine, create)
             if identity is None:
-                self._sighting.missing("holds no store any more: it was emptied")
+                self._sighting.missing(expected=expected, what="holds no store any more: it was emptied")
                 engine.dispose()
                 return None
             self._sighting.found(identity)
