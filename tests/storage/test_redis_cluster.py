@@ -145,9 +145,7 @@ def test_callers_are_restored_with_their_ids(storage: RedisStorage, client: Redi
     for caller in callers:
         storage.delete(caller.caller_id)
     top = max(print_.id for caller in callers for print_ in caller.voiceprints)
-    for node in client.get_primaries():
-        client.get_redis_connection(node).flushall()
-    with RedisStorage(client) as again:
+    with RedisStorage(client, prefix="again:") as again:
         assert again.restore_many(callers) == 30
         kept = state(again)
         assert [ids_of(caller.voiceprints) for caller in again.callers()] == [
