@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,6 +183,20 @@ def kill_while_adopting(url: str, moment: str, commit: int) -> None:
         [sys.executable, "-c", KILLED_WHILE_ADOPTING, url, moment, str(commit)], check=False
     )
     assert process.returncode == -signal.SIGKILL
+
+
+def unknown_user() -> list[str]:
+    """The start of a command line that runs as a user who is in no list of users, and not as root.
+
+    Where that cannot be had, the test fails in CI and is skipped elsewhere.
+    """
+    way = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]
+    if shutil.which("unshare") and subprocess.run([*way, "true"], capture_output=True).returncode == 0:
+        return way
+    told = "unshare is missing, or may not run a command as another user"
+    if os.environ.get("CI"):
+        pytest.fail(told)
+    pytest.skip(told)
 
 
 def in_child(work: Callable[[], None]) -> None:

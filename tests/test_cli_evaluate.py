@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import unknown_user
 from scoring_models import fitted
 from voices import SAMPLES
 
@@ -196,3 +197,21 @@ def test_a_terminal_of_80_columns_shows_bars_and_no_line_is_broken(tmp_path: Pat
     assert b"9/9" in shown
     assert "Identification" in out
     assert "Embedding" not in out
+
+
+def test_without_a_home_folder_the_embeddings_are_not_kept_and_that_is_said(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*unknown_user(), sys.executable, "-m", "voiceprint", "evaluate", SAMPLES, "--splits", "2",
+         "--output", "report"],
+        env={name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")},
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "No embeddings are kept: there is no home folder" in done.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_cache_in_the_folder_of_an_unknown_user_is_refused(run: Run) -> None:
+    code, _, err = run("evaluate", SAMPLES, "--cache", "~nobody-of-this-name/cache")
+    assert code == 2
+    assert "there is no home folder for ~nobody-of-this-name" in err

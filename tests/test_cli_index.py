@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from stores import voiceprint
+from voices import SAMPLES
 
 from voiceprint import OpusAgentVoiceRecognizer, SQLiteStorage, VoiceFingerprintConfig
 
@@ -67,3 +68,24 @@ def test_the_library_has_the_same_verbs(tmp_path):
         recognizer.storage.save(voiceprint("new", 9999))
         assert recognizer.index_status().vectors == 501
     assert (tmp_path / "some.index").exists()
+
+
+@pytest.mark.parametrize("command", [["identify", SAMPLES / "gil/1.flac"], ["index", "rebuild"]])
+def test_a_snapshot_in_the_place_of_the_store_is_refused_and_the_store_stays(run, monkeypatch, command):
+    before = Path("callers.db").read_bytes()
+    monkeypatch.setenv("VOICE_INDEX_PATH", "callers.db")
+    code, out, err = run(*command, "--store", "sqlite:callers.db")
+    assert (code, out) == (2, "")
+    assert "belongs to the store" in err
+    assert "VOICE_INDEX_PATH" in err
+    assert Path("callers.db").read_bytes() == before
+
+
+def test_a_rebuild_onto_the_file_of_another_program_is_refused_and_that_file_stays(run, monkeypatch):
+    Path("letter").write_text("Dear reader")
+    monkeypatch.setenv("VOICE_INDEX_PATH", "letter")
+    code, _, err = run("index", "rebuild", "--store", "sqlite:callers.db")
+    assert code == 2
+    assert "is not an index snapshot" in err
+    assert "VOICE_INDEX_PATH" in err
+    assert Path("letter").read_text() == "Dear reader"

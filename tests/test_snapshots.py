@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +13,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from processes import unknown_user
+from redis_server import fresh_database, shared_server
 from stores import forget_json_files, unit, voiceprint
 
-from voiceprint import JSONStorage, MemoryStorage, SQLiteStorage, Storage, Voiceprint, snapshots
+from voiceprint import (
+    ConfigurationError,
+    JSONStorage,
+    MemoryStorage,
+    OpusAgentVoiceRecognizer,
+    SQLiteStorage,
+    Storage,
+    VoiceFingerprintConfig,
+    Voiceprint,
+    snapshots,
+)
 from voiceprint.gallery import Gallery
+from voiceprint.index import VectorIndex
 from voiceprint.snapshots import OFF, IndexSettings, snapshot_path
 
 COUNT = 300
@@ -47,6 +63,27 @@ def named(gallery: Gallery, storage: Storage, *seeds: int) -> list[str | None]:
     """Who has the voices of these seeds."""
     answers = [gallery.best(storage, unit(seed), 1) for seed in seeds]
     return [a[0].voiceprint.caller_id if a and a[0].similarity > 0.99 else None for a in answers]
+
+
+WITHOUT_HOME = f"""
+import os, pwd, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+try:
+    pwd.getpwuid(os.getuid())
+except KeyError:
+    pass
+else:
+    sys.exit("the user is in the list of users")
+from stores import unit, voiceprint
+from voiceprint import VoiceFingerprintConfig, OpusAgentVoiceRecognizer, open_storage
+config = VoiceFingerprintConfig(index_path=None if sys.argv[2] == "None" else sys.argv[2])
+with OpusAgentVoiceRecognizer(open_storage(sys.argv[1]), config=config) as recognizer:
+    recognizer.storage.save(voiceprint("c0", 0))
+    recognizer.index_status()
+    recognizer.rebuild_index()
+    gallery = recognizer._current_gallery()
+    assert gallery.best(recognizer.storage, unit(0), 1)[0].voiceprint.caller_id == "c0"
+print("found")
+"""
 
 
 def closed_gallery(storage: Storage) -> None:
@@ -99,14 +136,14 @@ def test_a_thousand_changes_of_another_process_are_caught_up_with(filled: Storag
     assert gallery.check(filled) == []
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "text"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "another version"])
 def test_a_damaged_snapshot_is_told_of_and_the_index_built_anew(
     filled: Storage, snapshot: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     closed_gallery(filled)
     content = bytearray(snapshot.read_bytes())
     content[len(content) // 2] ^= 1
-    made = {"flip": bytes(content), "cut": bytes(content[:-9]), "empty": b"", "text": b"{}" * 500}
+    made = {"flip": bytes(content), "cut": bytes(content[:-9]), "empty": b"", "another version": b"VPINDEX9"}
     snapshot.write_bytes(made[damage])
     gallery = new_gallery()
     assert named(gallery, filled, 0, 7) == ["c0", "c7"]
@@ -129,12 +166,131 @@ def test_the_snapshot_of_another_store_is_not_taken(
     assert "another store" in caplog.text
 
 
-def test_the_snapshot_of_another_encoder_is_not_taken(
-    filled: Storage, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("setting", [None, "somewhere.index"])
+def test_each_embedding_space_has_a_snapshot_of_its_own(
+    filled: Storage,
+    tmp_path: Path,
+    setting: str | None,
+    no_scan: Callable[[Storage], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    filled.save_many([Voiceprint(f"o{n}", unit(3000 + n), encoder="other") for n in range(COUNT)])
+    path = None if setting is None else str(tmp_path / setting)
+    for _ in range(2):
+        for encoder in ("resemblyzer", "other"):
+            gallery = new_gallery(path, encoder)
+            gallery.synchronised(filled)
+            gallery.close(filled)
+        no_scan(filled)  # from here on
+    found = {file.name for file in tmp_path.glob("*.index")}
+    assert len(found) == 2
+    assert (setting or "store.index") in found
+    assert named(new_gallery(path), filled, 7, 3007) == ["c7", None]
+    assert named(new_gallery(path, "other"), filled, 7, 3007) == [None, "o7"]
+    assert caplog.text == ""
+
+
+def test_the_snapshot_of_another_space_that_earlier_versions_left_in_the_usual_place_is_removed(
+    filled: Storage, snapshot: Path
+) -> None:
+    gallery = new_gallery(encoder="other")
+    index = gallery.synchronised(filled)
+    index.save(snapshot, stamp=gallery._stamped()[1].as_text())
+    new_gallery(encoder="other").synchronised(filled)
+    assert not snapshot.exists()
+    closed_gallery(filled)
+    new_gallery(encoder="other").synchronised(filled)
+    assert snapshot.exists()
+
+
+def test_the_file_of_another_program_in_the_place_of_the_snapshot_is_told_of_and_left(
+    filled: Storage, snapshot: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    snapshot.write_bytes(b"{}" * 500)
+    gallery = new_gallery()
+    assert named(gallery, filled, 0, 7) == ["c0", "c7"]
+    gallery.close(filled)
+    assert "not an index snapshot" in caplog.text
+    assert "Change VOICE_INDEX_PATH" in caplog.text
+    with pytest.raises(ConfigurationError, match=r"not an index snapshot.*Change VOICE_INDEX_PATH"):
+        gallery.rebuild(filled)
+    assert snapshot.read_bytes() == b"{}" * 500
+
+
+def kept(folder: Path) -> dict[str, bytes]:
+    """The files in a folder, but for what SQLite's readers write."""
+    return {file.name: file.read_bytes() for file in folder.iterdir() if not file.name.endswith("-shm")}
+
+
+@pytest.mark.parametrize("name", ["store", "store-link", "store-twin", "store.lock"])
+def test_the_files_of_the_store_are_no_place_for_its_snapshot(
+    filled: Storage, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "store-link").symlink_to("store")
+    (tmp_path / "store-twin").hardlink_to(tmp_path / "store")
+    before = kept(tmp_path)
+    gallery = new_gallery(str(tmp_path / name))
+    assert named(gallery, filled, 0) == ["c0"]
+    gallery.close(filled)
+    assert "belongs to the store" in caplog.text
+    with pytest.raises(ConfigurationError, match=r"belongs to the store.*Change VOICE_INDEX_PATH"):
+        gallery.write_snapshot(filled)
+    config = VoiceFingerprintConfig(index_path=tmp_path / name)
+    with pytest.raises(ConfigurationError, match=r"belongs to the store.*Change VOICE_INDEX_PATH"):
+        OpusAgentVoiceRecognizer(filled, config=config)
+    assert kept(tmp_path) == before
+
+
+def test_a_pipe_as_snapshot_is_told_of_and_nobody_waits_for_it(
+    filled: Storage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    gallery = new_gallery(str(tmp_path / "pipe"))
+    assert named(gallery, filled, 0) == ["c0"]
+    gallery.close(filled)
+    assert caplog.text.count("is a pipe") == 2
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_snapshot_whose_vectors_are_no_embeddings_is_not_taken(
+    filled: Storage, snapshot: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     closed_gallery(filled)
-    assert named(new_gallery(encoder="other"), filled, 0) == [None]
-    assert "another store or encoder" in caplog.text
+    index = VectorIndex.load(snapshot)
+    ids = index.ids()
+    index.add(ids, 2 * index.reconstruct(ids))
+    index.save(snapshot, stamp=index.stamp)
+    assert named(new_gallery(), filled, 0, 7) == ["c0", "c7"]
+    assert "length is not 1" in caplog.text
+
+
+@pytest.mark.parametrize("setting", [None, "~nobody-of-this-name/index"])
+def test_without_a_home_folder_no_snapshot_is_kept_and_that_is_a_warning(
+    setting: str | None, tmp_path: Path
+) -> None:
+    store = f"unix://{shared_server().path}?db={fresh_database()}" if setting is None else "sqlite:store"
+    done = subprocess.run(
+        [*unknown_user(), sys.executable, "-c", WITHOUT_HOME, store, str(setting)],
+        env={name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")},
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "found\n"), done.stderr
+    assert "No snapshot of the index is kept" in done.stderr
+    assert "home folder" in done.stderr
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith("~")]
+
+
+def test_a_home_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir(mode=0o555)
+    store = f"unix://{shared_server().path}?db={fresh_database()}"
+    done = subprocess.run(
+        [*unknown_user(), sys.executable, "-c", WITHOUT_HOME, store, "None"],
+        env=os.environ | {"HOME": str(tmp_path / "home")}, cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "found\n"), done.stderr
+    assert "could not be written" in done.stderr
+    assert list((tmp_path / "home").iterdir()) == []
 
 
 def test_a_snapshot_that_is_ahead_of_a_restored_backup_is_not_taken(

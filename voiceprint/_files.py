@@ -127,10 +127,7 @@ def check_replaceable(
     pipes: bool = False,
 ) -> os.stat_result | None:
     """What stands at `path`, None for nothing. Raises `RefusedFileError` as `replacement` does."""
-    for other in apart_from:
-        with suppress(FileNotFoundError):
-            if path == Path(os.path.realpath(other)) or other.samefile(path):
-                raise RefusedFileError(f"{path} belongs to the store: choose another file.")
+    check_apart(path, apart_from)
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -144,6 +141,14 @@ def check_replaceable(
             f"{path} is there already and is not {kind}: choose another file, or remove it."
         )
     return found
+
+
+def check_apart(path: Path, files: Iterable[Path]) -> None:
+    """Raise `RefusedFileError` where `path` is one of the files, under whatever name."""
+    for other in files:
+        with suppress(FileNotFoundError):
+            if os.path.realpath(path) == os.path.realpath(other) or other.samefile(path):
+                raise RefusedFileError(f"{path} belongs to the store: choose another file.")
 
 
 @contextmanager
@@ -219,6 +224,26 @@ def remove_leftovers(path: Path) -> None:
         with suppress(OSError), open_regular(entry) as stream:  # locked by its writer, or gone already
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             entry.unlink()
+
+
+def cache_folder() -> Path:
+    """The package's folder in the user's cache. Raises OSError for a user who has no home folder."""
+    import platformdirs
+
+    # HOME is not set, and the user is in no list of users: some versions raise, others give "~/.cache".
+    with suppress(RuntimeError):
+        folder = Path(platformdirs.user_cache_path("opusagent-voiceprint"))
+        if folder.is_absolute():
+            return folder
+    raise FileNotFoundError(errno.ENOENT, "there is no home folder to keep a cache in: set HOME")
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with "~" replaced. Raises OSError for a user who is not known, or has no home folder."""
+    whole = Path(os.path.expanduser(path))  # noqa: PTH111 - which raises RuntimeError
+    if str(whole).startswith("~"):
+        raise FileNotFoundError(errno.ENOENT, f"there is no home folder for {whole.parts[0]}")
+    return whole
 
 
 def kind_of(mode: int) -> str:

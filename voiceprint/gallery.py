@@ -22,7 +22,7 @@ from voiceprint.models import Finding, Voiceprint
 from voiceprint.proposals import View, by_cosine, propose
 from voiceprint.ranking import Cohort, Probe, Scored, rank
 from voiceprint.shared import Shared
-from voiceprint.snapshots import NO_SNAPSHOT, IndexSettings, SnapshotKeeper, Stamp, snapshot_path
+from voiceprint.snapshots import NO_SNAPSHOT, IndexSettings, SnapshotKeeper, Stamp, files_of, snapshot_path
 from voiceprint.storage.base import Changes, Position, Progress, Storage
 
 if TYPE_CHECKING:
@@ -236,14 +236,17 @@ class Gallery:
         return index
 
     def write_snapshot(self, storage: Storage) -> None:
-        """Write the snapshot now, if one is kept."""
+        """Write the snapshot now, if one is kept.
+
+        Raises `ConfigurationError` where something else lies in its place; another failure is a warning.
+        """
         path = self.snapshot_path(storage)
         if path is not None:
-            self._snapshots.write(path, *self._stamped())
+            self._snapshots.write(path, *self._stamped(), files_of(storage), asked=True)
 
     def snapshot_path(self, storage: Storage) -> Path | None:
         """Where the snapshot lies; None where none is kept."""
-        return snapshot_path(storage, self.settings.path)
+        return snapshot_path(storage, self.settings.path, self.encoder)
 
     def _apply(self, changes: Changes, index: VectorIndex, storage: Storage) -> None:
         if len(changes.ids):

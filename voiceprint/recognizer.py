@@ -20,7 +20,7 @@ from voiceprint.gallery import Gallery
 from voiceprint.matching import Matcher, Rule, check_candidates, check_count, check_threshold
 from voiceprint.models import Caller, Finding, Match, Verification, Voiceprint
 from voiceprint.ranking import Probe
-from voiceprint.snapshots import IndexSettings
+from voiceprint.snapshots import IndexSettings, check_snapshot_path
 from voiceprint.storage import Storage, configured_storage
 from voiceprint.storage.base import Progress
 from voiceprint.validation import shown
@@ -70,6 +70,7 @@ class OpusAgentVoiceRecognizer:
         own = default_encoder(self.config.encoder, self.config.encoder_threads)
         self.encoder = own if encoder is None else encoder
         self.storage = configured_storage(self.config) if storage_backend is None else storage_backend
+        check_snapshot_path(self.storage, self.config.index_path)
         self._gallery: Gallery | None = None
 
     def __repr__(self) -> str:
@@ -316,7 +317,10 @@ class OpusAgentVoiceRecognizer:
         return self._current_gallery().synchronised(self.storage, progress).status()
 
     def rebuild_index(self, *, progress: Progress | None = None) -> IndexStatus:
-        """Build the index anew from the store, train it, and write its snapshot."""
+        """Build the index anew from the store, train it, and write its snapshot.
+
+        Raises `ConfigurationError` where `index_path` is of something else than a snapshot.
+        """
         return self._current_gallery().rebuild(self.storage, progress).status()
 
     def tune_index(self, recall: float | None = None) -> IndexStatus:

@@ -7,10 +7,15 @@ import hashlib
 import logging
 import threading
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from weakref import WeakSet
 
+from voiceprint._files import RefusedFileError, cache_folder, check_apart, expanded
+from voiceprint.errors import ConfigurationError
+from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage.base import Position, Storage
 
 if TYPE_CHECKING:
@@ -56,23 +61,61 @@ class Stamp(NamedTuple):
         return {"store": self.store, "encoder": self.encoder, "revision": str(revision), "token": token}
 
 
-def snapshot_path(storage: Storage, setting: str | None) -> Path | None:
-    """Where the snapshot of a store's index lies; None where none is kept.
+def snapshot_path(storage: Storage, setting: str | None, encoder: str = RESEMBLYZER_SPACE) -> Path | None:
+    """Where the snapshot of a store's index lies; None where none is kept, or none can be.
 
     setting: a path, "off", or None for beside the store's file, or for Redis in the user's cache.
+    encoder: each embedding space has a file of its own; all but the usual one have a digest in its name.
     """
+    try:
+        path = _place(storage, setting)
+    except OSError:  # there is no home folder: `SnapshotKeeper.load` tells of it
+        return None
+    return path if path is None or encoder == RESEMBLYZER_SPACE else _of_space(path, encoder)
+
+
+def check_snapshot_path(storage: Storage, setting: str | None) -> None:
+    """Raise `ConfigurationError` where the setting names a file of the store itself."""
+    path = snapshot_path(storage, setting)
+    if path is None:
+        return
+    try:
+        check_apart(path, files_of(storage))
+    except RefusedFileError as error:
+        raise _not_a_place(error) from error
+    except OSError:
+        return  # a loop of links, or no right to look: writing tells of it
+
+
+def files_of(storage: Storage) -> list[Path]:
+    """The store's own files, which no snapshot is written to."""
+    files = getattr(storage, "files", None)  # a store of one's own need not be a `Storage`
+    return [] if files is None else files()
+
+
+def _not_a_place(error: RefusedFileError) -> ConfigurationError:
+    return ConfigurationError(
+        f"The index's snapshot cannot be kept there: {error} Change VOICE_INDEX_PATH: a path, or off."
+    )
+
+
+def _of_space(path: Path, encoder: str) -> Path:
+    digest = hashlib.sha256(encoder.encode()).hexdigest()[:16]
+    return path.parent / f"{path.stem}.{digest}{path.suffix}"
+
+
+def _place(storage: Storage, setting: str | None) -> Path | None:
+    """Where the snapshot of the usual space lies. Raises OSError where there is no home folder."""
     if setting == OFF or storage.location.startswith("memory:"):
         return None
     if setting is not None:
-        return Path(setting).expanduser()
+        return expanded(setting)
     beside = getattr(storage, "path", None)
     if isinstance(beside, Path):
         return beside.with_name(f"{beside.name}.index")
     if storage.location.partition(":")[0] in ("redis", "rediss", "unix"):
-        import platformdirs
-
         name = hashlib.sha256(storage.location.encode()).hexdigest()[:32]
-        return Path(platformdirs.user_cache_path("opusagent-voiceprint")) / f"{name}.index"
+        return cache_folder() / f"{name}.index"
     return None
 
 
@@ -90,11 +133,18 @@ class SnapshotKeeper:
 
     def load(self, storage: Storage, encoder: str) -> tuple[VectorIndex, Position] | None:
         """The index of the snapshot and its position, if there is one of this store and encoder."""
-        path = snapshot_path(storage, self.settings.path)
-        if path is None:
+        try:
+            former = _place(storage, self.settings.path)
+        except OSError as error:
+            logger.warning("No snapshot of the index is kept (%s).", error.strerror or error)
+            return None
+        path = snapshot_path(storage, self.settings.path, encoder)
+        if path is None or former is None:
             return None
         from voiceprint.index import IndexCorruptError, VectorIndex, read_stamp
 
+        if path != former:
+            _remove_former(former, storage.identity(), encoder)
         self._changes = 0
         start = time.perf_counter()
         try:
@@ -103,13 +153,17 @@ class SnapshotKeeper:
                 logger.warning("%s is the index of another store or encoder; building it anew.", path)
                 return None
             position = Position(int(stamp["revision"]), stamp["token"])
-            index = VectorIndex.load(path, recall=self.settings.recall, threads=self.settings.threads)
+            index = VectorIndex.load(
+                path, recall=self.settings.recall, threads=self.settings.threads, unit=True
+            )
         except FileNotFoundError:
             logger.debug("%s: there is no snapshot yet.", path)
             return None
-        except (IndexCorruptError, OSError, KeyError, ValueError) as error:
+        except (IndexCorruptError, OSError, KeyError, ValueError, MemoryError) as error:
             # A snapshot is only a cache: the store has it all, and building takes longer, no more.
-            logger.warning("The index's snapshot cannot be used (%s); building it anew.", error)
+            logger.warning(
+                "The index's snapshot cannot be used (%s); building it anew.", error or type(error).__name__
+            )
             return None
         if index.dimension != self._dimension:
             logger.warning("%s holds vectors of another length; building the index anew.", path)
@@ -129,14 +183,16 @@ class SnapshotKeeper:
 
     def write_if_due(self, storage: Storage, index: VectorIndex, stamp: Stamp) -> None:
         """Write in the background, after much has changed."""
-        due = self._changes >= max(_BACKGROUND, len(index) // _BACKGROUND_SHARE)
-        path = snapshot_path(storage, self.settings.path)
-        if not due or path is None or (self._writer is not None and self._writer.is_alive()):
+        if self._changes < max(_BACKGROUND, len(index) // _BACKGROUND_SHARE):
             return
+        path = snapshot_path(storage, self.settings.path, stamp.encoder)
+        if path is None or (self._writer is not None and self._writer.is_alive()):
+            return
+        files = files_of(storage)
 
         def write() -> None:
             index.wait()  # with its cells, the next process need not train
-            self.write(path, index, stamp)
+            self.write(path, index, stamp, files)
 
         self._writer = threading.Thread(target=write, name="voiceprint-snapshot", daemon=True)
         self._writers.add(self._writer)
@@ -144,18 +200,29 @@ class SnapshotKeeper:
 
     def close(self, storage: Storage, index: VectorIndex, stamp: Stamp) -> None:
         """Write, if that is worth it and not being done already."""
-        path = snapshot_path(storage, self.settings.path)
+        path = snapshot_path(storage, self.settings.path, stamp.encoder)
         worthwhile = self._changes >= min(_CLOSING, max(1, len(index) // _CLOSING_SHARE))
         if path is not None and worthwhile and not (self._writer is not None and self._writer.is_alive()):
-            self.write(path, index, stamp)
+            self.write(path, index, stamp, files_of(storage))
 
-    def write(self, path: Path, index: VectorIndex, stamp: Stamp) -> bool:
-        """Write now; False, and a line in the log, when that cannot be done."""
+    def write(
+        self, path: Path, index: VectorIndex, stamp: Stamp, files: Iterable[Path], *, asked: bool = False
+    ) -> bool:
+        """Write now; False, and a line in the log, when that cannot be done.
+
+        files: those of the store, which are not written to. asked: whether the user asked for it; then a
+        path where something else lies is a `ConfigurationError`.
+        """
         with self._writing:
             known, start = self._changes, time.perf_counter()
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                index.save(path, stamp=stamp.as_text())
+                index.save(path, stamp=stamp.as_text(), apart_from=files)
+            except RefusedFileError as error:
+                if asked:
+                    raise _not_a_place(error) from error
+                logger.warning("%s", _not_a_place(error))
+                return False
             except OSError as error:  # it is only a cache, and the disk may be full
                 logger.warning("The index's snapshot could not be written (%s).", error)
                 return False
@@ -168,6 +235,16 @@ class SnapshotKeeper:
         # The index gives up its training when the process ends, and the snapshot is then written as it is.
         for writer in list(cls._writers):
             writer.join(_AT_EXIT_S)
+
+
+def _remove_former(path: Path, store: str, encoder: str) -> None:
+    """Remove a snapshot of this space from the file of the usual one, where earlier versions kept all."""
+    from voiceprint.index import IndexCorruptError, read_stamp
+
+    with suppress(OSError, IndexCorruptError):  # there is none, or something else
+        stamp = read_stamp(path)
+        if (stamp.get("store"), stamp.get("encoder")) == (store, encoder):
+            path.unlink()
 
 
 # Before faiss is loaded: what is registered last is called first, and the index is to end its training.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,7 +58,9 @@ def tune(
 
 def _show(recognizer: OpusAgentVoiceRecognizer, status: IndexStatus, as_json: bool) -> None:
     path = recognizer.snapshot_path()
-    size = path.stat().st_size if path is not None and path.exists() else None
+    size = None
+    with suppress(OSError):  # it is not written yet, or not for us to look at
+        size = None if path is None else path.stat().st_size
     if as_json:
         print_json(asdict(status) | {"snapshot": None if path is None else str(path), "snapshot_bytes": size})
         return

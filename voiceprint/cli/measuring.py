@@ -36,7 +36,13 @@ def chosen_cache(folder: Path | None, *, no_cache: bool) -> EmbeddingCache | Non
 
     if no_cache and folder is not None:
         raise InvalidArgumentError("--cache and --no-cache are opposites: give one of them")
-    return None if no_cache else EmbeddingCache(folder or default_folder())
+    if no_cache:
+        return None
+    try:
+        return EmbeddingCache(folder or default_folder())
+    except OSError as error:
+        complain(f"No embeddings are kept: {error.strerror or error}.")
+        return None
 
 
 def chosen_backend(encoder: Encoder, config: VoiceFingerprintConfig, path: Path | None) -> Backend | None:

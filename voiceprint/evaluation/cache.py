@@ -17,7 +17,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint._files import replace_file
+from voiceprint._files import cache_folder, expanded, replace_file
+from voiceprint.errors import InvalidArgumentError
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +26,8 @@ _CHECKSUM: Final = hashlib.sha256().digest_size
 
 
 def default_folder() -> Path:
-    """The user's cache folder of this platform."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_path("opusagent-voiceprint")) / "evaluation"
+    """In the user's cache folder of this platform. Raises OSError for a user who has no home folder."""
+    return cache_folder() / "evaluation"
 
 
 class EmbeddingCache:
@@ -39,7 +38,12 @@ class EmbeddingCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder).expanduser()
+        try:
+            self.folder = expanded(folder)
+        except OSError as error:
+            raise InvalidArgumentError(
+                f"The cache is to be in {os.fspath(folder)!r}: {error.strerror}."
+            ) from error
         self.hits = 0
         self.misses = 0
         self._writing = True

@@ -6,6 +6,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
@@ -91,6 +92,10 @@ class Storage(ABC):
     @abstractmethod
     def location(self) -> str:
         """Where the records are, as a URL without secrets; two handles on one store give the same."""
+
+    def files(self) -> list[Path]:
+        """The files that the store keeps, those included that come and go: nothing else is written there."""
+        return []
 
     @abstractmethod
     def exists(self) -> bool:

@@ -76,6 +76,9 @@ class JSONStorage(ResidentStorage):
         """The file, absolute and with symbolic links resolved."""
         return self._file.path
 
+    def files(self) -> list[Path]:
+        return [self.path, self.path.with_name(f"{self.path.name}.lock")]
+
     @property
     def location(self) -> str:
         return f"json:{self._file.path}"

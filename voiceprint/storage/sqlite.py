@@ -48,6 +48,11 @@ class SQLiteStorage(SQLStorage):
         """The file, absolute and with symbolic links resolved."""
         return Path(self.location.removeprefix("sqlite:"))
 
+    def files(self) -> list[Path]:
+        path = self.path
+        others = [path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal", ".lock")]
+        return [path, *others]
+
 
 def _url(db_path: str | os.PathLike[str]) -> URL:
     path = os.fspath(db_path)
