@@ -160,7 +160,7 @@ def test_a_target_that_others_write_to_meanwhile_fails_the_verification(source):
         def meddle(_: int) -> None:
             target.delete("bob")
 
-        with pytest.raises(StorageError, match="Copy again"):
+        with pytest.raises(StorageError, match="Do it again"):
             copy_callers(source, target, progress=meddle)
 
 

@@ -55,6 +55,15 @@ class Deletion(NamedTuple):
     deleted_at: str
 
 
+class Moment(NamedTuple):
+    """The whole of a store as of one moment: the callers in the order of their ids."""
+
+    identity: str
+    position: Position
+    deletions: list[Deletion]
+    callers: Iterator[Caller]
+
+
 @dataclass(frozen=True)
 class Changes:
     """What a derived index applies to catch up: the removals first, then the additions.
@@ -219,6 +228,14 @@ class Storage(ABC):
     def get_all(self) -> list[Voiceprint]:
         """Every voiceprint, in the order of caller ids. For large stores, use `callers` or `scan`."""
         return [voiceprint for caller in self.iter_callers() for voiceprint in caller.voiceprints]
+
+    @abstractmethod
+    def at_one_moment(self, work: Callable[[Moment], T]) -> T:
+        """The result of `work` on the whole store as of one moment, while others go on writing: for backups.
+
+        work: called with the state; the callers can be iterated once, while it runs. It may be called again
+        where the store could not be read to the end.
+        """
 
     def iter_callers(self, *, page: int = DEFAULT_PAGE) -> Iterator[Caller]:
         """All callers in the order of their ids, read a page at a time."""

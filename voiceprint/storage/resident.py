@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from heapq import nsmallest
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from voiceprint.storage.base import (
     DEFAULT_PAGE,
     Changes,
     Deletion,
+    Moment,
     Position,
     Progress,
     Storage,
@@ -31,6 +32,8 @@ from voiceprint.storage.base import (
 )
 from voiceprint.storage.records import Change, Records, as_arrays
 from voiceprint.validation import check_caller_id
+
+T = TypeVar("T")
 
 
 class ResidentStorage(Storage):
@@ -129,6 +132,13 @@ class ResidentStorage(Storage):
             names = nsmallest(limit, (name for name in records.callers if name > after))
             page = [records.callers[name] for name in names]
         return [record.caller() for record in page]
+
+    def at_one_moment(self, work: Callable[[Moment], T]) -> T:
+        with self._reading() as records:
+            held = [records.callers[name] for name in sorted(records.callers)]
+            identity, position = records.identity, records.position
+        noted = self.deletions()
+        return work(Moment(identity, position, noted, (record.caller() for record in held)))
 
     def count(self) -> int:
         with self._reading() as records:

@@ -21,7 +21,8 @@ import orjson
 
 from voiceprint.errors import InvalidArgumentError, StorageError
 from voiceprint.models import Caller, Voiceprint
-from voiceprint.storage.base import DEFAULT_PAGE, Progress, Storage
+from voiceprint.storage.base import DEFAULT_PAGE, Deletion, Progress, Storage
+from voiceprint.storage.deletions import DeletionList
 from voiceprint.validation import check_caller_id, check_metadata, check_time
 
 __all__ = ["CopyReport", "copy_callers", "digest", "export_callers", "import_callers"]
@@ -31,14 +32,48 @@ __all__ = ["CopyReport", "copy_callers", "digest", "export_callers", "import_cal
 class CopyReport:
     """What a copy did.
 
-    callers, voiceprints: that were read; changed: callers that were written, as the others were there
-    already; digest: of what was read, as by `digest`.
+    callers, voiceprints: that are in the target now as they were read; changed: callers that were written, as
+    the others were there already; digest: of them, as by `digest`; left_out: callers who were read and left
+    out, as the target had deleted them after these copies were made.
     """
 
     callers: int
     voiceprints: int
     changed: int
     digest: str
+    left_out: int = 0
+
+
+class Put:
+    """What `put_callers` has put into a store so far. deleted: whom it leaves out."""
+
+    def __init__(self, deleted: DeletionList) -> None:
+        self.deleted = deleted
+        self.caller_ids: list[str] = []
+        self.voiceprints = self.changed = self.left_out = 0
+        self._read = hashlib.sha256()
+
+    @property
+    def count(self) -> int:
+        """How many callers."""
+        return len(self.caller_ids)
+
+    @property
+    def digest(self) -> str:
+        """Of the callers, as by `digest`."""
+        return self._read.hexdigest()
+
+    def add(self, callers: list[Caller], changed: int) -> None:
+        """These were put in, of which so many were written."""
+        self.changed += changed
+        for caller in callers:
+            self.caller_ids.append(caller.caller_id)
+            self.voiceprints += len(caller.voiceprints)
+            self._read.update(_encode(caller))
+
+    def report(self) -> CopyReport:
+        """As what a copy gives."""
+        return CopyReport(self.count, self.voiceprints, self.changed, self.digest, self.left_out)
 
 
 def export_callers(storage: Storage, stream: BinaryIO, *, progress: Progress | None = None) -> int:
@@ -53,47 +88,42 @@ def export_callers(storage: Storage, stream: BinaryIO, *, progress: Progress | N
 
 
 def import_callers(
-    storage: Storage, lines: Iterable[bytes], *, progress: Progress | None = None
+    storage: Storage,
+    lines: Iterable[bytes],
+    *,
+    include_deleted: bool = False,
+    progress: Progress | None = None,
 ) -> CopyReport:
     """Put the callers of exported lines in, each in place of the caller of its id.
 
     A thousand at a time are one change. A bad line raises `InvalidArgumentError` naming its number; what
-    came before its thousand is in the store then, and importing again passes over it.
+    came before its thousand is in the store then, and importing again passes over it. Callers who were
+    deleted after they were exported are left out, unless `include_deleted`.
     """
-    return _put(storage, _decoded(lines), progress)
+    put = Put(DeletionList(() if include_deleted else storage.deletions()))
+    put_callers(storage, _decoded(lines), put, progress)
+    return put.report()
 
 
-def copy_callers(source: Storage, target: Storage, *, progress: Progress | None = None) -> CopyReport:
+def copy_callers(
+    source: Storage, target: Storage, *, include_deleted: bool = False, progress: Progress | None = None
+) -> CopyReport:
     """Copy all callers with their ids and times, and verify the copy by count and digest.
 
-    Callers that are in the target already just so are passed over, so a copy that was broken off is
-    resumed by calling again. Callers that only the target has stay. Raises `InvalidArgumentError`
-    where ids of the source are other callers' in the target, `StorageError` where the copy turns out
-    to differ from the source, for instance because the source was written to meanwhile.
+    Callers that are in the target already just so are passed over, so a copy that was broken off is resumed
+    by calling again. Callers that only the target has stay. Callers whom the target has deleted since the
+    source enrolled them are left out, unless `include_deleted`; what the source has deleted is noted in the
+    target. Raises `InvalidArgumentError` where ids of the source are other callers' in the target,
+    `StorageError` where the copy turns out to differ from what was read, as another writes to the target.
     """
     if source.location == target.location:
         raise InvalidArgumentError(f"{source.location} is both source and target of the copy.")
-    copied: list[str] = []
-
-    def read() -> Iterator[Caller]:
-        for caller in source.iter_callers():
-            copied.append(caller.caller_id)
-            yield caller
-
-    report = _put(target, read(), progress)
-    stored = hashlib.sha256()
-    wanted = iter(copied)  # both stores give their callers in the same order
-    next_id = next(wanted, None)
-    for caller in target.iter_callers():
-        if caller.caller_id == next_id:
-            stored.update(_encode(caller))
-            next_id = next(wanted, None)
-    if stored.hexdigest() != report.digest:
-        raise StorageError(
-            f"The callers in {target.location} are not those that were read from {source.location}: "
-            "something else wrote to the target meanwhile. Copy again."
-        )
-    return report
+    put = Put(DeletionList(() if include_deleted else target.deletions()))
+    put_callers(target, source.iter_callers(), put, progress)
+    noted = source.deletions()
+    alive = verify_callers(target, put, source.location, DeletionList(noted))
+    target.note_deletions(entry for entry in noted if entry not in alive)
+    return put.report()
 
 
 def digest(storage: Storage) -> str:
@@ -104,18 +134,40 @@ def digest(storage: Storage) -> str:
     return value.hexdigest()
 
 
-def _put(storage: Storage, callers: Iterable[Caller], progress: Progress | None) -> CopyReport:
-    count = voiceprints = changed = 0
-    read = hashlib.sha256()
+def put_callers(storage: Storage, callers: Iterable[Caller], put: Put, progress: Progress | None) -> None:
+    """Restore the callers in the store, a thousand at a time, without those whom `put` leaves out."""
     for page in _pages(callers):
-        changed += storage.restore_many(page)
-        count += len(page)
-        for caller in page:
-            voiceprints += len(caller.voiceprints)
-            read.update(_encode(caller))
+        kept = [caller for caller in page if not put.deleted.covers(caller)]
+        put.left_out += len(page) - len(kept)
+        put.add(kept, storage.restore_many(kept) if kept else 0)
         if progress is not None:
-            progress(count)
-    return CopyReport(count, voiceprints, changed, read.hexdigest())
+            progress(put.count + put.left_out)
+
+
+def verify_callers(
+    storage: Storage, put: Put, source: str, noted: DeletionList | None = None
+) -> set[Deletion]:
+    """Compare what the store holds of the callers of `put`, which came in the order of their ids, with them.
+
+    Gives those of the `noted` deletions that are of callers of the store, who were enrolled anew since.
+    Raises `StorageError` where they differ.
+    """
+    stored = hashlib.sha256()
+    alive: set[Deletion] = set()
+    wanted = iter(put.caller_ids)
+    next_id = next(wanted, None)
+    for caller in storage.iter_callers():
+        if noted:
+            alive.update(noted.entries(caller.caller_id))
+        if caller.caller_id == next_id:
+            stored.update(_encode(caller))
+            next_id = next(wanted, None)
+    if stored.hexdigest() != put.digest:
+        raise StorageError(
+            f"The callers in {storage.location} are not those that were read from {source}: something else "
+            "wrote to one of them meanwhile. Do it again."
+        )
+    return alive
 
 
 def _pages(callers: Iterable[Caller]) -> Iterator[list[Caller]]:

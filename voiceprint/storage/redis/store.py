@@ -15,7 +15,12 @@ from urllib.parse import parse_qsl, urlencode
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.errors import ConfigurationError, InvalidArgumentError, StorageError
+from voiceprint.errors import (
+    ConfigurationError,
+    InvalidArgumentError,
+    StorageError,
+    StorageUnavailableError,
+)
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, Finding, Voiceprint
 from voiceprint.storage.base import (
     DEFAULT_BATCH,
@@ -23,6 +28,7 @@ from voiceprint.storage.base import (
     DEFAULT_PAGE,
     Changes,
     Deletion,
+    Moment,
     Position,
     Progress,
     Storage,
@@ -66,6 +72,9 @@ CLUSTER_SHARDS = 16
 
 # Records that one script reads: some 3 MB, which keep the server from others for some milliseconds.
 _PAGE = 1_000
+
+# How often what changes meanwhile is read again before it is given up.
+_TRIES = 20
 
 # Voiceprints that `changes` gives at once, unless more of them are of one revision.
 _CHANGES = 10_000
@@ -390,6 +399,58 @@ class RedisStorage(Storage):
         _, names, values = self._server.run(PAGE, shard.fixed, [after, size, shard.base])
         return _records(shard, names, values)
 
+    def at_one_moment(self, work: Callable[[Moment], T]) -> T:
+        """As the contract says for callers and voiceprints; metadata and times of a caller are those of the
+        moment or, where they change while the callers are read, later ones. All records are held in memory.
+        """
+        self._ready()
+        for _ in range(_TRIES):
+            held: dict[str, CallerRecord] = {}
+            position = self.position()
+            starts = split_position(position, len(self._shards))
+            for record in self._all_records():
+                held[record.caller_id] = record
+            # What has changed meanwhile is read again, until nothing has.
+            for _ in range(_TRIES):
+                starts = None if starts is None else self._catch_up(held, starts)
+                if starts is None:  # the feed does not reach back so far: all over again
+                    break
+                reached = joined_position(starts)
+                if reached == position:
+                    callers = (held[name].caller() for name in sorted(held))
+                    return work(Moment(self.identity(), position, self.deletions(), callers))
+                position = reached
+        raise StorageUnavailableError(
+            f"{self.location} is changed faster than it can be read as of one moment. Try again when fewer "
+            "callers are enrolled or deleted."
+        )
+
+    def _catch_up(self, held: dict[str, CallerRecord], starts: list[Position]) -> list[Position] | None:
+        """Read again those whose voiceprints have changed since; gives the positions that are reached."""
+        owner = {print_.id: name for name, record in held.items() for print_ in record.prints}
+        reached = []
+        stale = {name for name, record in held.items() if not record.prints}  # which no feed tells of
+        for shard, start in zip(self._shards, starts, strict=True):
+            is_last, upto = False, start
+            while not is_last:
+                found = self._feed(shard, upto)
+                if found is None:
+                    return None
+                upto, is_last, gone, ids = found
+                stale |= {owner[int(id_)] for id_ in (*gone, *ids) if int(id_) in owner}
+                for record in self._owners([int(id_) for id_ in ids]):
+                    held[record.caller_id] = record
+                    stale.discard(record.caller_id)
+            reached.append(upto)
+        for name in stale:
+            key = self._shard(name).caller(name)
+            value = self._server.call("GET", key)
+            if value is None:
+                held.pop(name, None)
+            else:
+                held[name] = decode_record(value, name, key)
+        return reached
+
     def count(self) -> int:
         self._ready()
         return sum(int(self._server.call("HLEN", shard.owners)) for shard in self._shards)
@@ -432,12 +493,12 @@ class RedisStorage(Storage):
         prints: dict[int, PrintRecord] = {}
         reached, more = [], False
         for shard, start in zip(self._shards, starts, strict=True):
-            answer = self._server.run(CHANGES, shard.fixed, [start.revision, _CHANGES, start.token])
-            if answer[0] != b"ok":
+            found = self._feed(shard, start)
+            if found is None:
                 return None
-            _, upto, last, gone, ids, token = answer
-            reached.append(Position(int(upto), token.decode(errors="replace")))
-            more = more or upto != last
+            upto, is_last, gone, ids = found
+            reached.append(upto)
+            more = more or not is_last
             removed += map(int, gone)
             wanted = {int(id_) for id_ in ids}
             # What was removed since is left out: a later revision tells of its removal.
@@ -446,6 +507,15 @@ class RedisStorage(Storage):
                     prints[print_.id] = print_
         found, embeddings = as_arrays(list(prints.values()))
         return Changes(joined_position(reached), np.array(removed, dtype=np.int64), found, embeddings, more)
+
+    def _feed(self, shard: Shard, start: Position) -> tuple[Position, bool, list[bytes], list[bytes]] | None:
+        """The next page of a shard's feed, of all spaces: its end, whether that is the last, and the ids of
+        the voiceprints that are gone and that are new."""
+        answer = self._server.run(CHANGES, shard.fixed, [start.revision, _CHANGES, start.token])
+        if answer[0] != b"ok":
+            return None
+        _, upto, last, gone, ids, token = answer
+        return Position(int(upto), token.decode(errors="replace")), upto == last, gone, ids
 
     def _prints_of(self, shard: Shard, ids: list[bytes]) -> Iterator[PrintRecord]:
         for start in range(0, len(ids), _PAGE):

@@ -223,6 +223,13 @@ class Queries:
         """So many callers after that id, in the order of ids."""
         return list(self._joined(self.page_rows(after, size)))
 
+    def all_callers(self) -> Iterator[CallerRecord]:
+        """All callers in the order of their ids, read a page at a time."""
+        after = ""
+        while page := self.page(after, _ASKED):
+            yield from page
+            after = page[-1].caller_id
+
     def page_rows(self, after: str, size: int) -> Sequence[RowMapping]:
         """The rows of so many callers after that id, in the order of ids, as they are."""
         given = {"after": after, "size": min(size, _MAX_ID)}

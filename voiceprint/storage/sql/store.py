@@ -20,6 +20,7 @@ from voiceprint.storage.base import (
     START,
     Changes,
     Deletion,
+    Moment,
     Position,
     Progress,
     Storage,
@@ -200,6 +201,17 @@ class SQLStorage(Storage):
         after = check_after(after)
         page = self._read(lambda queries: queries.page(after, limit), [])
         return [record.caller() for record in page]
+
+    def at_one_moment(self, work: Callable[[Moment], T]) -> T:
+        def read(queries: Queries) -> T:
+            identity = str(queries.header()["identity"])
+            callers = (record.caller() for record in queries.all_callers())
+            return work(Moment(identity, queries.position(), queries.deletions(), callers))
+
+        self._check_open()
+        if not self._database.exists():
+            return work(Moment("", START, [], iter(())))
+        return self._database.read(read, None)  # type: ignore[return-value]  it is there
 
     def count(self) -> int:
         return self._read(lambda queries: queries.count(), 0)
