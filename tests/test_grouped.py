@@ -132,6 +132,17 @@ def test_a_result_that_cannot_be_taken_ends_the_work() -> None:
     assert doubler.read < 60
 
 
+@pytest.fixture(params=["as in this run", "ignored"])
+def _interrupts(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a process in the foreground has, or one in the background."""
+    before = signal.getsignal(signal.SIGINT)
+    if request.param == "ignored":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interrupts", "interruptible")
 def test_an_interrupt_while_it_waits_ends_the_work_and_leaves_no_thread() -> None:
     doubler = Doubler(most=1, threads=2)
     interrupted = threading.Event()

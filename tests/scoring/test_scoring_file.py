@@ -2,11 +2,15 @@
 
 import io
 import json
+import os
+import resource
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import in_child
 from scoring_models import fitted, voices
 
 from voiceprint.errors import ConfigurationError
@@ -128,6 +132,26 @@ def change_format(header, _members):
     header["format"] = "another"
 
 
+def huge_number(header, _members):
+    header["numbers"]["calibration"]["offset"] = 10**400
+
+
+def large_shape(_header, members):
+    members["mean.npy"] = members["mean.npy"].replace(b"(12,)", b"(9999999999,)", 1)
+
+
+def negative_shape(_header, members):
+    members["mean.npy"] = members["mean.npy"].replace(b"(12,)", b"(-3,)", 1)
+
+
+def other_type(_header, members):
+    members["mean.npy"] = members["mean.npy"].replace(b"'<f4'", b"(" * 300, 1)
+
+
+def no_npy(_header, members):
+    members["mean.npy"] = b"\x93NUMPY"
+
+
 def drop_array(_header, members):
     del members["mean.npy"]
 
@@ -155,9 +179,117 @@ def nan_array(_header, members):
         pickle_array,
         misshape_array,
         nan_array,
+        huge_number,
+        large_shape,
+        negative_shape,
+        other_type,
+        no_npy,
     ],
 )
 def test_a_file_that_holds_something_else_is_refused_even_with_a_right_checksum(file, change):
     rewritten(file, change)
     with pytest.raises(ConfigurationError):
         Backend.load(file)
+
+
+def zipped(path, members, *, packed=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", packed) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def stated(file, size):
+    """The file whose only member states another size of what it unpacks to, in the zip's directory."""
+    content = bytearray(file.read_bytes())
+    place = content.index(b"PK\1\2") + 24
+    content[place : place + 4] = size.to_bytes(4, "little")
+    file.write_bytes(content)
+
+
+def deep_header(file):
+    zipped(file, {"about.json": b"[" * 100_000})
+
+
+def deep_about(file):
+    about = b'{"format": "voiceprint-scoring", "version": 2, "about": ' + b'{"a":' * 900 + b"1" + b"}" * 901
+    zipped(file, {"about.json": about})
+
+
+def large_header(file):
+    zipped(file, {"about.json": b'"' + b" " * (8 << 20) + b'"'})
+
+
+def bomb(file):
+    zipped(file, {"about.json": b"{}", "mean.npy": bytes(400 << 20)})
+
+
+def bomb_that_states_little(file):
+    zipped(file, {"mean.npy": bytes(400 << 20)})
+    stated(file, 10)
+
+
+def bomb_of_lzma(file):
+    zipped(file, {"mean.npy": bytes(400 << 20)}, packed=zipfile.ZIP_LZMA)
+    stated(file, 10)
+
+
+def damaged_lzma(file):
+    zipped(file, {"about.json": b"{}" * 500}, packed=zipfile.ZIP_LZMA)
+    content = bytearray(file.read_bytes())
+    content[60:90] = bytes(30)
+    file.write_bytes(content)
+
+
+def damaged_bzip2(file):
+    zipped(file, {"about.json": b"{}" * 500}, packed=zipfile.ZIP_BZIP2)
+    content = bytearray(file.read_bytes())
+    content[60:70] = bytes(10)
+    file.write_bytes(content)
+
+
+def many_members(file):
+    zipped(file, {str(n): b"" for n in range(100_000)})
+
+
+def larger_than_any(file):
+    with file.open("wb") as stream:
+        stream.truncate(8 << 30)
+
+
+def a_pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+def a_folder(file):
+    file.unlink()
+    file.mkdir()
+
+
+HOSTILE = [
+    deep_header, deep_about, large_header, bomb, bomb_that_states_little, bomb_of_lzma, damaged_lzma,
+    damaged_bzip2, many_members, larger_than_any, a_pipe, a_folder,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", HOSTILE)
+def test_a_hostile_file_is_refused_in_little_memory_and_without_waiting(file, make):
+    make(file)
+
+    def load():
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20),) * 2)
+        with pytest.raises(ConfigurationError, match=r"scoring\.npz"):
+            Backend.load(file)
+
+    in_child(load)
+
+
+def test_arrays_in_the_order_of_columns_are_read_as_what_they_are(file):
+    plain = Backend.load(file).plda.transform
+
+    def by_columns(_header, members):
+        members["transform.npy"] = array_bytes(np.asfortranarray(plain, dtype=np.float32))
+
+    rewritten(file, by_columns)
+    assert (Backend.load(file).plda.transform == plain).all()

@@ -14,25 +14,36 @@ import io
 import json
 import math
 import os
+import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint._files import replace_file
+from voiceprint._files import open_regular, replace_file
 from voiceprint.errors import ConfigurationError
+from voiceprint.validation import shown
 
 FORMAT: Final = "voiceprint-scoring"
 VERSION: Final = 2
 """1 had no power, and another tail: it is refused."""
 
 _LARGEST: Final = 64 << 20  # bytes unpacked, far over what any encoder here needs
+_LARGEST_HEADER: Final = 1 << 20
+_ENTRY: Final = b"PK\1\2"  # begins each entry of a zip's directory
+_MOST_ENTRIES: Final = 1_000  # as packed bytes may by chance look like one
 _HEADER: Final = "about.json"
+_NPY: Final = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': (?P<by_column>True|False), "
+    rb"'shape': \((?P<shape>[0-9, ]{1,40})\), \} *\n",
+    re.DOTALL,
+)
 _SHAPES: Final = {"mean": "d", "transform": "dk", "between": "k"}
 _NUMBERS: Final = {
     "plda": ("power",),
@@ -84,19 +95,20 @@ def read_model(path: Path) -> Kept:
         ConfigurationError: it cannot be read, is damaged, of something else or of a newer version.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(item.file_size for item in archive.infolist()) > _LARGEST:
-                raise _refused(path, "it is too large for one")
-            members = {item.filename: archive.read(item) for item in archive.infolist()}
+        with open_regular(path) as stream:
+            raw = stream.read(_LARGEST + 1)
+        if len(raw) > _LARGEST:
+            raise _refused(path, "it is too large for one")
+        members = _members(path, raw)
     except OSError as error:
         raise ConfigurationError(
             f"The scoring file {path} cannot be read: {error.strerror or error}"
         ) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error) as error:
         raise _refused(path, "it is damaged, or no such file at all") from error
     try:
         header = json.loads(members.pop(_HEADER))
-    except (KeyError, ValueError) as error:  # of JSON and UTF-8 both
+    except (KeyError, ValueError, RecursionError) as error:  # of JSON and UTF-8 both
         raise _refused(path, "it has no readable header") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise _refused(path, "it is a file of something else")
@@ -106,20 +118,46 @@ def read_model(path: Path) -> Kept:
     if version == 1:
         raise _refused(path, "it is of an older release, which counted strangers in another way")
     if version != VERSION:
-        raise _refused(path, f"its version is {version!r}")
-    if header.pop("sha256", None) != _checksum(header, members):
+        raise _refused(path, f"its version is {shown(version)}")
+    stated = header.pop("sha256", None)
+    try:
+        checksum = _checksum(header, members)
+    except (ValueError, RecursionError) as error:  # what JSON takes in, and Python does not write again
+        raise _refused(path, "it has no readable header") from error
+    if stated != checksum:
         raise _refused(path, "its checksum is wrong: it is damaged")
     try:
         return _checked(header, members)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _refused(path, f"{error}") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise _refused(path, str(error)) from error
+
+
+def _members(path: Path, raw: bytes) -> dict[str, bytes]:
+    """What the zip holds: a few members, stored or deflated, and no more of them than `_LARGEST` bytes."""
+    if raw.count(_ENTRY) > _MOST_ENTRIES:  # each of which would take memory before it can be refused
+        raise _refused(path, "it holds too many files for one")
+    left, members = _LARGEST, dict[str, bytes]()
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        for item in archive.infolist():
+            if item.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise _refused(path, "it is packed as no scoring file is")
+            if item.file_size > (_LARGEST_HEADER if item.filename == _HEADER else left):
+                raise _refused(path, "it is too large for one")
+            with archive.open(item) as member:
+                # Of a size: without one it is all unpacked at once, and then cut to what it is stated to be.
+                content = member.read(item.file_size)
+            if len(content) != item.file_size:
+                raise _refused(path, "it is damaged, or no such file at all")
+            members[item.filename] = content
+            left -= len(content)
+    return members
 
 
 def _checked(header: Mapping[str, Any], members: Mapping[str, bytes]) -> Kept:
     arrays, sizes = {}, dict[str, int]()
     for name, axes in _SHAPES.items():
-        array = np.load(io.BytesIO(members[f"{name}.npy"]), allow_pickle=False)
-        if array.dtype != np.float32 or array.ndim != len(axes) or not np.isfinite(array).all():
+        array = _array(members[f"{name}.npy"])
+        if array is None or array.ndim != len(axes) or not np.isfinite(array).all():
             raise ValueError(f"{name} is not an array of finite float32 of {len(axes)} axes")
         for axis, size in zip(axes, array.shape, strict=True):
             if sizes.setdefault(axis, size) != size or not size:
@@ -145,6 +183,20 @@ def _number(value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{name} is no number")
     return float(value)
+
+
+def _array(raw: bytes) -> NDArray[np.float32] | None:
+    """What `_npy` gave; None for anything else, such as a shape that the bytes do not have."""
+    # Not by numpy: that takes the memory for whatever shape is stated, and parses the header as Python.
+    header = _NPY.match(raw)
+    if header is None or 10 + int.from_bytes(raw[8:10], "little") != header.end():
+        return None
+    shape = tuple(int(size) for size in header["shape"].split(b",") if size.strip())
+    content = memoryview(raw)[header.end() :]
+    if min(shape, default=0) < 1 or 4 * math.prod(shape) != len(content):
+        return None
+    order: Literal["C", "F"] = "F" if header["by_column"] == b"True" else "C"
+    return np.frombuffer(content, dtype="<f4").reshape(shape, order=order).astype(np.float32)
 
 
 def _npy(array: NDArray[np.float32]) -> bytes:
