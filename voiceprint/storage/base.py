@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ from voiceprint.validation import check_caller_id
 DEFAULT_MAX_VOICEPRINTS = 3
 DEFAULT_PAGE = 1_000
 DEFAULT_BATCH = 10_000
+FLUSH_S = 30.0
 
 # Called with the number of items that are done.
 Progress = Callable[[int], None]
@@ -274,6 +276,22 @@ class Storage(ABC):
         """All voiceprints of one embedding space in batches of ids int64[n], float32[n, dimension]."""
 
     # Keeping
+
+    def flush_removals(self, timeout_s: float = FLUSH_S) -> bool:  # noqa: ARG002  there is nothing to wait for
+        """Wait until what was removed through this handle is gone from the disk too; False if not in time.
+
+        A change that removes or replaces an embedding or metadata does so itself before it returns, with
+        two exceptions on SQLite, after which a later operation of this handle or `close` does it: where
+        other connections keep it up for more than 1 s, which is logged, and where it was done just before
+        and takes long, so that less than a twentieth of the time goes into it. What a Redis server and a
+        PostgreSQL server keep on their disks is theirs to see to.
+        """
+        return True
+
+    @contextmanager
+    def removing_many(self) -> Iterator[None]:
+        """Within it, the changes of this thread leave the disk to be seen to once at the end."""
+        yield
 
     @abstractmethod
     def check(self, *, fix: bool = False) -> list[Finding]:

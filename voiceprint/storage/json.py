@@ -24,6 +24,7 @@ from voiceprint.shared import Shared
 from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS
 from voiceprint.storage.json_format import encode_caller, encode_file, parse_file
 from voiceprint.storage.records import CallerRecord, Change, Records
+from voiceprint.storage.removals import removes
 from voiceprint.storage.resident import ResidentStorage
 from voiceprint.storage.sightings import Sighting
 
@@ -281,7 +282,8 @@ class _JSONFile:
         lines = self._encode(change)
         content = encode_file(change, list(lines.values()))
         try:
-            if not self._cleaned:
+            # What killed writers left may hold what is removed here.
+            if not self._cleaned or removes(change):
                 remove_leftovers(self.path)
                 self._cleaned = True
             descriptor = replace_file(self.path, content)

@@ -41,17 +41,18 @@ def prune_callers(
         raise InvalidArgumentError(f"The period {not_seen_for} reaches before the year 1.") from error
     pruned: list[str] = []
     voiceprints = 0
-    for looked_at, caller in enumerate(storage.iter_callers(), start=1):
-        seen = caller.last_seen or caller.created_at
-        if seen is not None and seen < limit:
-            removed = len(caller.voiceprints)
-            if not dry_run:
-                removed = storage.delete(caller.caller_id, unless_seen_since=limit)
-            if dry_run or removed or storage.get(caller.caller_id) is None:
-                pruned.append(caller.caller_id)
-                voiceprints += removed
-        if progress is not None:
-            progress(looked_at)
+    with storage.removing_many():
+        for looked_at, caller in enumerate(storage.iter_callers(), start=1):
+            seen = caller.last_seen or caller.created_at
+            if seen is not None and seen < limit:
+                removed = len(caller.voiceprints)
+                if not dry_run:
+                    removed = storage.delete(caller.caller_id, unless_seen_since=limit)
+                if dry_run or removed or storage.get(caller.caller_id) is None:
+                    pruned.append(caller.caller_id)
+                    voiceprints += removed
+            if progress is not None:
+                progress(looked_at)
     return PruneReport(limit, tuple(pruned), voiceprints)
 
 

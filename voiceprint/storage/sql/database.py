@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import random
 import threading
@@ -16,7 +17,7 @@ from weakref import WeakSet
 from sqlalchemy import select
 
 from voiceprint import migrations
-from voiceprint.errors import StorageCorruptError, StorageUnavailableError
+from voiceprint.errors import StorageCorruptError, StorageError, StorageUnavailableError
 from voiceprint.storage.sightings import Sighting
 from voiceprint.storage.sql.dialects import BUSY_TIMEOUT_S, Dialect
 from voiceprint.storage.sql.queries import Queries
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 S = TypeVar("S")
+
+log = logging.getLogger(__name__)
+
+# How long a change waits for other connections before what it removed is erased by a later operation.
+ERASE_S = 1.0
 
 _IDENTITY = select(store.c.identity)
 
@@ -94,6 +100,9 @@ class Database:
         self._state: object = None
         self._identity = ""
         self._sighting = Sighting(dialect.location)
+        # Whether something was removed that may still be on the disk, and not to look for it again before.
+        self._remains = False
+        self._erase_after = 0.0
         # Engines whose connections are another process's: not used, and never closed.
         self._inherited: list[Engine] = []
         Database.opened.add(self)
@@ -156,12 +165,56 @@ class Database:
         """What `work` gives, in a transaction that sees one committed state; `empty` without a database."""
         with _gate.entered(), translated(self.dialect):
             engine = self._connect()
-            return empty if engine is None else self._transact(engine, self._working(work), writes=False)
+            if engine is None:
+                return empty
+            result = self._transact(engine, self._working(work), writes=False)
+        if self._remains:
+            self.erase_when_due()
+        return result
 
     def write(self, work: Callable[[Queries], T]) -> T:
         """What `work` gives, in a transaction that is committed when it ends without an error."""
         with _gate.entered(), translated(self.dialect):
             return self._transact(self._create(), self._working(work), writes=True)
+
+    def removed(self) -> None:
+        """To be called when a change was committed that removed something."""
+        self._remains = True
+
+    def erase_when_due(self) -> None:
+        """Erase what was removed from the disk, unless that would take more than a twentieth of the time."""
+        if self._remains and time.monotonic() >= self._erase_after:
+            self.erase(ERASE_S)
+
+    def erase(self, timeout_s: float) -> bool:
+        """Erase what was removed from the disk; False, and a line in the log, where it cannot be done yet."""
+        if not self._remains:
+            return True
+        began = time.monotonic()
+        try:
+            with _gate.entered(), translated(self.dialect):
+                if self._connect() is None:
+                    return True
+                self._remains = False  # before: another thread may remove something meanwhile
+                done, why = self.dialect.erase_remains(timeout_s), "other connections are using it"
+        except StorageError as error:  # the change itself is committed
+            done, why = False, str(error)
+        now = time.monotonic()
+        self._erase_after = now + 20 * (now - began)
+        if not done:
+            self._remains = True
+            log.warning(
+                "%s: what was removed cannot be erased from the disk yet (%s). It is gone from the store; "
+                "the next operations try again, and flush_removals waits for it.",
+                self.dialect.name,
+                why,
+            )
+        return done
+
+    def erase_at_the_end(self) -> None:
+        """Erase what was removed from the disk, as nobody of this handle will do it later."""
+        if self._engine is not None:
+            self.erase(ERASE_S)
 
     def _working(self, work: Callable[[Queries], T]) -> Callable[[Connection], T]:
         return lambda connection: work(Queries(connection, self.dialect.name))
@@ -194,7 +247,9 @@ class Database:
                     raise StorageCorruptError(
                         f"{self.dialect.name} cannot be upgraded: {error} Nothing was changed."
                     ) from error
-                self.dialect.upgraded()
+                self.dialect.upgraded(current)
+            # Older versions left in the file what they removed.
+            self._remains = current is not None
         self.dialect.prepare_engine(engine)
         # Not more of it: a damaged counter is told of by what needs it, and `check` repairs it.
         identity = self._transact(engine, lambda connection: connection.scalar(_IDENTITY), writes=False)

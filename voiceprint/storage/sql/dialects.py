@@ -6,7 +6,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from voiceprint.errors import (
     StorageUnavailableError,
 )
 from voiceprint.models import Finding
+from voiceprint.storage.sql.erasure import erase_remains
 from voiceprint.validation import hide_passwords
 
 __all__ = ["Dialect", "SQLite", "dialect_of"]
@@ -35,6 +36,9 @@ BUSY_TIMEOUT_S = 30.0
 
 # No database is smaller than its smallest page; SQLite takes such a file for an empty one.
 _SMALLEST = 512
+
+# Tells databases that were made with `secure_delete` from older ones, which hold what was removed from them.
+_NEW = "PRAGMA user_version=1"
 
 # Connections that stay open for the threads to come; there may be more at a time.
 _KEPT_CONNECTIONS = 8
@@ -93,8 +97,15 @@ class Dialect:
     def prepare_engine(self, engine: Engine) -> None:
         """What is to be set once on the database that an engine is of."""
 
-    def upgraded(self) -> None:
-        """Called when an older database has been upgraded."""
+    def upgraded(self, before: str | None) -> None:
+        """Called when a schema was made (`before` is None), or was upgraded from that revision."""
+
+    def erase_remains(self, _timeout_s: float) -> bool:
+        """Have nothing of what was removed stay on the disk, if it is this library that can see to it.
+
+        False: not in time, as other connections kept it up.
+        """
+        return True
 
     def is_busy(self, _error: Exception) -> bool:
         """Whether the statement may succeed when it is tried again."""
@@ -178,6 +189,7 @@ class SQLite(Dialect):
             with engine.connect() as connection, connection.begin():
                 self.begin(connection, writes=True)
                 migrations.upgrade(connection)
+                connection.exec_driver_sql(_NEW)
             self.prepare_engine(engine)
             new.commit()
             sync_folder(self.path.parent)
@@ -212,7 +224,7 @@ class SQLite(Dialect):
     def engine(self) -> Engine:
         return self._engine(self.path, QueuePool, pool_size=_KEPT_CONNECTIONS, max_overflow=-1)
 
-    def _engine(self, path: Path, pool: type[Any], **options: Any) -> Engine:
+    def _connector(self, path: Path) -> Callable[[], sqlite3.Connection]:
         # mode=rw: a connection must not make anew, empty and readable for all, what was just removed.
         uri = f"file:{quote(os.fsencode(path))}?mode=rw"
 
@@ -225,11 +237,16 @@ class SQLite(Dialect):
             connection.execute("PRAGMA foreign_keys=ON")
             # 32 MB, taken as needed: with the 2 MB by default, a bulk import writes pages many times.
             connection.execute("PRAGMA cache_size=-32000")
+            # What is removed is overwritten. Most builds of SQLite leave it in the file.
+            connection.execute("PRAGMA secure_delete=ON")
             return connection
 
+        return connect
+
+    def _engine(self, path: Path, pool: type[Any], **options: Any) -> Engine:
         return create_engine(
             "sqlite+pysqlite://",
-            creator=connect,
+            creator=self._connector(path),
             poolclass=pool,
             hide_parameters=True,
             execution_options=self._engine_options(),
@@ -259,9 +276,15 @@ class SQLite(Dialect):
                         raise
                     time.sleep(0.01)
 
-    def upgraded(self) -> None:
+    def upgraded(self, before: str | None) -> None:
         with contextlib.suppress(OSError):  # another's file, which we may write
             self.path.chmod(0o600)
+        if before is None:
+            with contextlib.closing(self._connector(self.path)()) as connection:
+                connection.execute(_NEW)
+
+    def erase_remains(self, timeout_s: float) -> bool:
+        return erase_remains(self.path, self._connector(self.path), timeout_s)
 
     def is_busy(self, error: Exception) -> bool:
         said = str(getattr(error, "orig", error))

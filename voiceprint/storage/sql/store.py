@@ -5,7 +5,9 @@ SQLAlchemy is loaded when the first store is opened.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,6 +19,7 @@ from voiceprint.storage.base import (
     DEFAULT_BATCH,
     DEFAULT_MAX_VOICEPRINTS,
     DEFAULT_PAGE,
+    FLUSH_S,
     START,
     Changes,
     Deletion,
@@ -32,6 +35,7 @@ from voiceprint.storage.base import (
     reported,
 )
 from voiceprint.storage.records import Change, Records, check_deletion
+from voiceprint.storage.removals import removes
 from voiceprint.validation import check_caller_id
 
 if TYPE_CHECKING:
@@ -61,6 +65,7 @@ class SQLStorage(Storage):
 
         self._dialect = dialect_of(url)
         self._closed = False
+        self._removing = threading.local()  # .many: within `removing_many`
         self._database = Database(self._dialect)
 
     @property
@@ -155,17 +160,38 @@ class SQLStorage(Storage):
         is not there; without it, the change must be none then.
         """
 
-        def transaction(queries: Queries) -> T:
+        def transaction(queries: Queries) -> tuple[T, bool]:
             change = Change(queries.base(caller_ids, ids, spaces))
             result = work(change)
             if change:
                 queries.write(change)
-            return result
+            return result, removes(change)
 
         self._check_open()
         if not creates and not self._database.exists():
             return work(Change(Records()))
-        return self._database.write(transaction)
+        result, removed = self._database.write(transaction)
+        if removed:
+            self._database.removed()
+        if not getattr(self._removing, "many", False):
+            self._database.erase_when_due()
+        return result
+
+    @contextmanager
+    def removing_many(self) -> Iterator[None]:
+        if getattr(self._removing, "many", False):
+            yield
+            return
+        self._removing.many = True
+        try:
+            yield
+        finally:
+            self._removing.many = False
+            self._database.erase_when_due()
+
+    def flush_removals(self, timeout_s: float = FLUSH_S) -> bool:
+        self._check_open()
+        return self._database.erase(timeout_s)
 
     # Reading
 
@@ -273,10 +299,16 @@ class SQLStorage(Storage):
             if not self._database.exists():
                 return []
             findings = self._database.read(lambda queries: self._dialect.findings(queries.connection), [])
-            return findings + examine(self._database, self.max_voiceprints_per_caller, fix=fix)
+            findings += examine(self._database, self.max_voiceprints_per_caller, fix=fix)
         except StorageCorruptError as error:
             return [Finding(code="corrupt", place=self._dialect.name, message=str(error))]
+        if fix:  # prints that are no longer used may have been removed
+            self._database.removed()
+            self._database.erase_when_due()
+        return findings
 
     def close(self) -> None:
-        self._closed = True
-        self._database.release()
+        if not self._closed:
+            self._closed = True
+            self._database.erase_at_the_end()
+            self._database.release()
