@@ -213,7 +213,7 @@ def test_a_damaged_backup_is_refused_and_changes_nothing(storage: Storage, file:
         with pytest.raises(StorageCorruptError, match="damaged"):
             restore(storage, file, overwrite=True)
     for case, what in [
-        (b"", "is not a backup"),
+        (b"", "cut off"),
         (b"{}", "not a backup"),
         (b'{"voiceprint_backup":9}', "update"),
     ]:

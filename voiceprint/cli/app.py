@@ -8,6 +8,7 @@ import typer
 
 import voiceprint
 from voiceprint.cli import (
+    backup,
     calibration,
     callers,
     db,
@@ -52,6 +53,8 @@ app.add_typer(callers.app, name="callers")
 app.command("export")(transfer.export)
 app.command("import")(transfer.import_)
 app.command("copy")(transfer.copy)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.command("prune")(transfer.prune)
 app.command("quality")(upkeep.quality)
 app.command("check")(upkeep.check)

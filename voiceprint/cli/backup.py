@@ -43,7 +43,8 @@ def restore(
         ),
     ] = False,
     include_deleted: Annotated[
-        bool, typer.Option("--include-deleted", help="Also callers who were deleted after the backup was made.")
+        bool,
+        typer.Option("--include-deleted", help="Also callers who were deleted after the backup was made."),
     ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -66,7 +67,9 @@ def restore(
     )
     say_left_out(report.left_out)
     if report.kept:
-        say(f"{counted(report.kept, 'caller')} of the store {_are(report.kept)} not in the backup, and stayed.")
+        say(
+            f"{counted(report.kept, 'caller')} of the store {_are(report.kept)} not in the backup, and stayed."
+        )
 
 
 def say_left_out(count: int) -> None:
