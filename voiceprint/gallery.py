@@ -252,6 +252,8 @@ class Gallery:
         if len(changes.ids):
             self._check(changes.embeddings, storage)
         state, self._state = self._state, None  # half done, it is of no use: it would be built anew
+        if len(changes.removed) or any(id_ in index for id_ in changes.ids.tolist()):
+            self._snapshots.erase(storage, index)
         with _told(storage):
             if len(changes.removed):
                 index.remove(changes.removed)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Caller",
+    "DeletionReceipt",
+    "ErasedPlace",
     "Finding",
     "Match",
     "StreamResult",
@@ -272,6 +274,38 @@ class Verification(_Answer):
     threshold: float
     llr: float | None = None
     probability: float | None = None
+
+
+class ErasedPlace(_Answer):
+    """One place that was looked at after a deletion.
+
+    state: "erased"; "remains", where something of the caller was found; "kept_by_server", in a
+        server's files until it rewrites them; "there_again", where the caller was enrolled anew meanwhile.
+    """
+
+    place: str
+    state: Literal["erased", "remains", "kept_by_server", "there_again"]
+    detail: str
+
+
+class DeletionReceipt(_Answer):
+    """What was removed of a caller, and where a check looked for remains.
+
+    voiceprints: how many were removed. deleted_at, checked_at: ISO 8601 UTC with a `Z`.
+    places: the record store, each of its files, the snapshots of the index, and the files of a Redis server.
+    """
+
+    caller_id: str
+    voiceprints: int
+    deleted_at: str
+    checked_at: str
+    places: tuple[ErasedPlace, ...]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was left anywhere."""
+        return all(place.state == "erased" for place in self.places)
 
 
 class Finding(_Answer):

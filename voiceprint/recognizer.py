@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,9 @@ from voiceprint.enrolment import EnrollmentCheck, Enrolment, Sample
 from voiceprint.errors import InvalidArgumentError, VoiceprintError
 from voiceprint.gallery import Gallery
 from voiceprint.matching import Matcher, Rule, check_candidates, check_count, check_threshold
-from voiceprint.models import Caller, Finding, Match, Verification, Voiceprint
+from voiceprint.models import Caller, DeletionReceipt, Finding, Match, Verification, Voiceprint
 from voiceprint.ranking import Probe
-from voiceprint.snapshots import IndexSettings, check_snapshot_path
+from voiceprint.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
 from voiceprint.storage import Storage, configured_storage
 from voiceprint.storage.base import Progress
 from voiceprint.validation import shown
@@ -71,6 +71,7 @@ class OpusAgentVoiceRecognizer:
         self.encoder = own if encoder is None else encoder
         self.storage = configured_storage(self.config) if storage_backend is None else storage_backend
         check_snapshot_path(self.storage, self.config.index_path)
+        add_snapshot_place(self.storage, self.config.index_path)
         self._gallery: Gallery | None = None
 
     def __repr__(self) -> str:
@@ -291,9 +292,23 @@ class OpusAgentVoiceRecognizer:
         """All callers, in the order of their ids, read from the store a page at a time."""
         return self.storage.iter_callers()
 
-    def delete_caller(self, caller_id: str) -> int:
-        """Remove a caller with all voiceprints and metadata; gives how many voiceprints there were."""
-        return self.storage.delete(caller_id)
+    @overload
+    def delete_caller(self, caller_id: str, *, receipt: Literal[False] = False) -> int: ...
+
+    @overload
+    def delete_caller(self, caller_id: str, *, receipt: Literal[True]) -> DeletionReceipt: ...
+
+    def delete_caller(self, caller_id: str, *, receipt: bool = False) -> int | DeletionReceipt:
+        """Remove a caller with all voiceprints and metadata; gives how many voiceprints there were.
+
+        receipt: wait until the disk has followed, look for remains in every file of the store, and give a
+        `DeletionReceipt`; this reads all of them. Raises `CallerNotFoundError` then for an unknown caller.
+        """
+        if not receipt:
+            return self.storage.delete(caller_id)
+        from voiceprint.erasure import delete_with_receipt
+
+        return delete_with_receipt(self.storage, caller_id)
 
     def check(self, *, fix: bool = False) -> list[Finding]:
         """What is wrong with the store, and where index and store differ; empty when all is well.

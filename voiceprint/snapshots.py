@@ -7,7 +7,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -17,6 +17,7 @@ from voiceprint._files import RefusedFileError, cache_folder, check_apart, expan
 from voiceprint.errors import ConfigurationError
 from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage.base import Position, Storage
+from voiceprint.storage.removals import erase_snapshots
 
 if TYPE_CHECKING:
     from voiceprint.index import VectorIndex
@@ -34,6 +35,7 @@ _BACKGROUND_SHARE = 10
 _CLOSING = 1_000
 _CLOSING_SHARE = 100
 _AT_EXIT_S = 60.0
+_SPARING = 20
 
 
 class IndexSettings(NamedTuple):
@@ -54,6 +56,11 @@ class Stamp(NamedTuple):
     store: str
     encoder: str
     position: Position
+
+    @classmethod
+    def from_text(cls, text: Mapping[str, str]) -> Stamp:
+        """The stamp in a file. Raises KeyError and ValueError for something else."""
+        return cls(text["store"], text["encoder"], Position(int(text["revision"]), text["token"]))
 
     def as_text(self) -> dict[str, str]:
         """For the file."""
@@ -85,6 +92,14 @@ def check_snapshot_path(storage: Storage, setting: str | None) -> None:
         raise _not_a_place(error) from error
     except OSError:
         return  # a loop of links, or no right to look: writing tells of it
+
+
+def add_snapshot_place(storage: Storage, setting: str | None) -> None:
+    """Let the store know where its snapshot lies, so that it goes with what is removed."""
+    path = snapshot_path(storage, setting)
+    places = getattr(storage, "snapshot_places", None)  # a store of one's own need not be a `Storage`
+    if path is not None and places is not None:
+        places.add(path)
 
 
 def files_of(storage: Storage) -> list[Path]:
@@ -130,6 +145,8 @@ class SnapshotKeeper:
         self._changes = 0
         self._writing = threading.Lock()
         self._writer: threading.Thread | None = None
+        self._erased = 0  # how often a snapshot was
+        self._not_before = 0.0  # by the monotonic clock
 
     def load(self, storage: Storage, encoder: str) -> tuple[VectorIndex, Position] | None:
         """The index of the snapshot and its position, if there is one of this store and encoder."""
@@ -148,11 +165,10 @@ class SnapshotKeeper:
         self._changes = 0
         start = time.perf_counter()
         try:
-            stamp = read_stamp(path)
-            if (stamp.get("store"), stamp.get("encoder")) != (storage.identity(), encoder):
+            stamp = Stamp.from_text(read_stamp(path))
+            if stamp[:2] != (storage.identity(), encoder):
                 logger.warning("%s is the index of another store or encoder; building it anew.", path)
                 return None
-            position = Position(int(stamp["revision"]), stamp["token"])
             index = VectorIndex.load(
                 path, recall=self.settings.recall, threads=self.settings.threads, unit=True
             )
@@ -171,7 +187,7 @@ class SnapshotKeeper:
         if index.status().training:  # it was written before the cells were there
             self._changes = len(index)
         logger.info("Read %s, %d vectors, in %.1f s.", path, len(index), time.perf_counter() - start)
-        return index, position
+        return index, stamp.position
 
     def built(self, vectors: int) -> None:
         """The index was built from the store: all of it is news to the snapshot."""
@@ -181,9 +197,22 @@ class SnapshotKeeper:
         """So many vectors have changed."""
         self._changes += count
 
+    def erase(self, storage: Storage, index: VectorIndex) -> None:
+        """Remove the snapshot, as it holds an embedding that the store has not; another is written later."""
+        self._erased += 1
+        path = snapshot_path(storage, self.settings.path)
+        if path is not None:
+            erase_snapshots([path])
+            self.built(len(index))
+
     def write_if_due(self, storage: Storage, index: VectorIndex, stamp: Stamp) -> None:
-        """Write in the background, after much has changed."""
+        """Write in the background, after much has changed.
+
+        No more than a twentieth of the time goes into writing, however often a snapshot has to be erased.
+        """
         if self._changes < max(_BACKGROUND, len(index) // _BACKGROUND_SHARE):
+            return
+        if time.monotonic() < self._not_before:
             return
         path = snapshot_path(storage, self.settings.path, stamp.encoder)
         if path is None or (self._writer is not None and self._writer.is_alive()):
@@ -214,7 +243,7 @@ class SnapshotKeeper:
         path where something else lies is a `ConfigurationError`.
         """
         with self._writing:
-            known, start = self._changes, time.perf_counter()
+            known, erased, start = self._changes, self._erased, time.perf_counter()
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 index.save(path, stamp=stamp.as_text(), apart_from=files)
@@ -226,8 +255,13 @@ class SnapshotKeeper:
             except OSError as error:  # it is only a cache, and the disk may be full
                 logger.warning("The index's snapshot could not be written (%s).", error)
                 return False
+            took = time.perf_counter() - start
+            self._not_before = time.monotonic() + _SPARING * took
+            if self._erased != erased:  # it was erased while it was written, and has what was removed
+                erase_snapshots([path])
+                return False
             self._changes -= known
-            logger.info("Wrote %s, %d vectors, in %.1f s.", path, len(index), time.perf_counter() - start)
+            logger.info("Wrote %s, %d vectors, in %.1f s.", path, len(index), took)
             return True
 
     @classmethod

@@ -29,8 +29,8 @@ def backup(file: BackupFile, store: StoreOption = None, as_json: JsonOption = Fa
         print_json(dataclasses.asdict(report))
     else:
         say(
-            f"Backed up {counted(report.callers, 'caller')} with {counted(report.voiceprints, 'voiceprint')} to "
-            f"{file}. Verified (SHA-256 {report.sha256[:16]})."
+            f"Backed up {counted(report.callers, 'caller')} with "
+            f"{counted(report.voiceprints, 'voiceprint')} to {file}. Verified (SHA-256 {report.sha256[:16]})."
         )
 
 
@@ -67,9 +67,8 @@ def restore(
     )
     say_left_out(report.left_out)
     if report.kept:
-        say(
-            f"{counted(report.kept, 'caller')} of the store {_are(report.kept)} not in the backup, and stayed."
-        )
+        who = counted(report.kept, "caller")
+        say(f"{who} of the store {_are(report.kept)} not in the backup, and stayed.")
 
 
 def say_left_out(count: int) -> None:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from voiceprint.cli.common import JsonOption, StoreOption, complain, counted, opened, print_json, say, table
+from voiceprint.erasure import delete_with_receipt
 from voiceprint.errors import CallerNotFoundError
-from voiceprint.models import Caller
+from voiceprint.models import Caller, DeletionReceipt
 
 app = typer.Typer(help="List, show and delete enrolled callers.", no_args_is_help=True)
 
@@ -56,10 +57,21 @@ def show_caller(caller_id: CallerId, store: StoreOption = None, as_json: JsonOpt
 def delete_caller(
     caller_id: CallerId,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    receipt: Annotated[
+        bool, typer.Option("--receipt", help="Look for remains in every file, and say what was removed.")
+    ] = False,
+    rewrite: Annotated[
+        bool, typer.Option("--rewrite", help="With --receipt: have a Redis server rewrite its files.")
+    ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a caller with all voiceprints and metadata. This cannot be undone."""
+    """Delete a caller with all voiceprints and metadata. This cannot be undone.
+
+    Exit code 1 when a receipt says that something was left.
+    """
+    done: DeletionReceipt | None = None
+    removed = 0
     with opened(store) as recognizer:
         caller = recognizer.get_caller(caller_id)
         if caller is None:
@@ -69,11 +81,30 @@ def delete_caller(
         ):
             complain("Nothing was deleted.")
             raise typer.Exit(1)
-        removed = recognizer.delete_caller(caller_id)
-    if as_json:
+        if receipt or rewrite:
+            done = delete_with_receipt(recognizer.storage, caller_id, rewrite=rewrite)
+        else:
+            removed = recognizer.delete_caller(caller_id)
+    if done is not None:
+        _show_receipt(done, as_json=as_json)
+    elif as_json:
         print_json({"caller_id": caller_id, "voiceprints_removed": removed})
     else:
         say(f"Deleted {caller_id} with {counted(removed, 'voiceprint')}.")
+
+
+def _show_receipt(receipt: DeletionReceipt, *, as_json: bool) -> None:
+    if as_json:
+        print_json(receipt.model_dump())
+    else:
+        say(
+            f"Deleted {receipt.caller_id} with {counted(receipt.voiceprints, 'voiceprint')} at "
+            f"{receipt.deleted_at}; looked for remains until {receipt.checked_at}."
+        )
+        rows = [(one.place, one.state.replace("_", " "), one.detail) for one in receipt.places]
+        table("Place", "State", "What was found", rows=rows)
+    if not receipt.complete:
+        raise typer.Exit(1)
 
 
 def _not_enrolled(caller_id: str) -> CallerNotFoundError:

@@ -10,6 +10,7 @@ from voiceprint.audio import assess
 from voiceprint.cli.audio import ChannelOption, EncodingOption, Files, RateOption, read
 from voiceprint.cli.common import JsonOption, StoreOption, opened, print_json, say, table
 from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.erasure import remains_of
 from voiceprint.errors import InvalidAudioError
 
 _FIGURES = ("Score", "Length", "Speech", "SNR", "Clipped", "Level", "Band")
@@ -64,6 +65,12 @@ def quality(
 
 def check(
     fix: Annotated[bool, typer.Option("--fix", help="Repair what can be derived from the records.")] = False,
+    erased: Annotated[
+        str | None,
+        typer.Option(
+            "--erased", metavar="CALLER_ID", help="Search for remains of this deleted caller instead."
+        ),
+    ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -72,9 +79,11 @@ def check(
     Exit code 1 when something is wrong.
     """
     with opened(store) as recognizer:
-        findings = recognizer.check(fix=fix)
-        if not as_json and not findings:
-            storage = recognizer.storage
+        storage = recognizer.storage
+        findings = recognizer.check(fix=fix) if erased is None else remains_of(storage, erased)
+        if not as_json and not findings and erased is not None:
+            say(f"Nothing of {erased} was found in {storage.location} and its files.")
+        elif not as_json and not findings:
             say(
                 f"All is well: {storage.count_callers()} callers with {storage.count()} voiceprints "
                 f"in {storage.location}"

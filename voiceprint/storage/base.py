@@ -98,6 +98,9 @@ class Storage(ABC):
 
     def __init__(self, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
         self.max_voiceprints_per_caller = check_limit(max_voiceprints_per_caller)
+        # Where snapshots of indexes over this store lie. They hold embeddings: a change that removes or
+        # replaces one removes them, before it returns. Whoever keeps one elsewhere adds the place.
+        self.snapshot_places: set[Path] = set()
 
     @property
     @abstractmethod

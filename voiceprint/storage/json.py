@@ -24,7 +24,7 @@ from voiceprint.shared import Shared
 from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS
 from voiceprint.storage.json_format import encode_caller, encode_file, parse_file
 from voiceprint.storage.records import CallerRecord, Change, Records
-from voiceprint.storage.removals import removes
+from voiceprint.storage.removals import erase_snapshots, removes, removes_voiceprints
 from voiceprint.storage.resident import ResidentStorage
 from voiceprint.storage.sightings import Sighting
 
@@ -69,6 +69,7 @@ class JSONStorage(ResidentStorage):
         # By os.path, which passes over an unknown "~user" and a loop of links: opening tells of them.
         self._file = _JSONFile.shared(Path(os.path.realpath(os.path.expanduser(path))))  # noqa: PTH111
         self._sighting = Sighting(self.location)
+        self.snapshot_places = {self.path.with_name(f"{self.path.name}.index")}
         with self._reading():
             pass  # so that a damaged file is told when it is opened
 
@@ -116,8 +117,11 @@ class JSONStorage(ResidentStorage):
                 change = Change(self._refresh())
             yield change
             if change:
+                removed = removes_voiceprints(change)  # before: the commit makes its base the new state
                 self._file.commit(change)
                 self._sighting.found(change.identity)
+                if removed:
+                    erase_snapshots(self.snapshot_places)
 
     def touch(self, caller_id: str, when: str | None = None) -> bool:
         # A match has its answer by now: it must not wait long for a writer that is stuck.

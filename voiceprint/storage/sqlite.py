@@ -34,6 +34,7 @@ class SQLiteStorage(SQLStorage):
         max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
     ) -> None:
         super().__init__(_url(db_path), max_voiceprints_per_caller=max_voiceprints_per_caller)
+        self.snapshot_places = {self.path.with_name(f"{self.path.name}.index")}
 
     @classmethod
     def schema_revision(cls, db_path: str | os.PathLike[str]) -> str | None:

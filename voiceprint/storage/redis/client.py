@@ -121,15 +121,19 @@ class Server:
                 pipeline.execute_command("EVAL", script.source, 1, key, argument)
             pipeline.execute()
 
+    def nodes(self) -> list[tuple[str, Any]]:
+        """The primary nodes, each with the name that messages call it by."""
+        if not self.is_cluster:
+            return [(self._where, self._client)]
+        with self.translated():
+            return [
+                (f"{node.host}:{node.port}", self._client.get_redis_connection(node))
+                for node in self._client.get_primaries()
+            ]
+
     def scan(self, pattern: bytes) -> Iterator[list[bytes]]:
         """The keys that match, a batch at a time; some may come twice."""
-        with self.translated():
-            nodes = (
-                [self._client.get_redis_connection(node) for node in self._client.get_primaries()]
-                if self.is_cluster
-                else [self._client]
-            )
-        for node in nodes:
+        for _, node in self.nodes():
             cursor: int | None = None
             while cursor != 0:
                 with self.translated():

@@ -24,6 +24,7 @@ from voiceprint.storage.redis.client import Server
 from voiceprint.storage.redis.format import decode_record, encode_record, record_format, token_of
 from voiceprint.storage.redis.keys import Shard
 from voiceprint.storage.redis.scripts import BEGIN, COMMIT, LOAD, RAISE
+from voiceprint.storage.removals import removes_voiceprints
 
 T = TypeVar("T")
 
@@ -86,11 +87,13 @@ class Task(Generic[T]):
 
 @dataclass
 class Done(Generic[T]):
-    """What a task gave; revision: of its commit, planned: what the rules took it to be."""
+    """What a task gave; revision: of its commit, planned: what the rules took it to be; removes: whether it
+    removed or replaced a voiceprint."""
 
     result: T
     revision: int
     planned: int
+    removes: bool
 
 
 @dataclass
@@ -191,10 +194,10 @@ class Committer:
         while True:
             change = ready.change
             if not change and not ready.task.old:
-                return Done(ready.result, change.base.revision, change.revision)
+                return Done(ready.result, change.base.revision, change.revision, removes=False)
             revision = self._answered(ready, adopted)
             if revision is not None:
-                return Done(ready.result, revision, change.revision)
+                return Done(ready.result, revision, change.revision, removes_voiceprints(change))
             if time.monotonic() > give_up:
                 raise StorageUnavailableError(
                     f"Other processes have changed the same callers for "

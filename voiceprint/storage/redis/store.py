@@ -60,7 +60,10 @@ from voiceprint.storage.redis.keys import (
     shard_number,
     split_position,
 )
+from voiceprint.storage.redis.persistence import Kept, kept_on_disk
+from voiceprint.storage.redis.persistence import rewrite as rewrite_files
 from voiceprint.storage.redis.scripts import CHANGES, FORGET, LOAD, OWNERS, PAGE
+from voiceprint.storage.removals import erase_snapshots
 from voiceprint.storage.sightings import Sighting
 from voiceprint.validation import EMBEDDING_DIMENSIONS, check_caller_id, hide_passwords
 
@@ -68,6 +71,7 @@ __all__ = ["RedisStorage"]
 
 DEFAULT_PREFIX = "voiceprint:"
 DEFAULT_TIMEOUT_S = 5.0
+REWRITE_S = 600.0
 CLUSTER_SHARDS = 16
 
 # Records that one script reads: some 3 MB, which keep the server from others for some milliseconds.
@@ -324,6 +328,8 @@ class RedisStorage(Storage):
         done = self._committer.run(tasks)
         if not self._identity:
             self._look()
+        if any(part.removes for part in done):
+            erase_snapshots(self.snapshot_places)
         return done
 
     def note_deletions(self, deletions: Iterable[Deletion]) -> int:
@@ -563,6 +569,17 @@ class RedisStorage(Storage):
         if not findings:
             self._look()
         return findings
+
+    def persistence(self, *, rewrite: bool = False, timeout_s: float = REWRITE_S) -> list[Kept]:
+        """What the server keeps on its disk of what was removed; nothing here reads its files.
+
+        rewrite: have it write its files anew first (BGREWRITEAOF and BGSAVE), and wait for at most
+        `timeout_s`. It takes the server as long as it takes to write all that it holds.
+        """
+        self._ready()
+        if rewrite:
+            rewrite_files(self._server, timeout_s)
+        return list(kept_on_disk(self._server, rewritten=rewrite))
 
     def _check_open(self) -> None:
         _ = self._server

@@ -35,7 +35,7 @@ from voiceprint.storage.base import (
     reported,
 )
 from voiceprint.storage.records import Change, Records, check_deletion
-from voiceprint.storage.removals import removes
+from voiceprint.storage.removals import erase_snapshots, removes, removes_voiceprints
 from voiceprint.validation import check_caller_id
 
 if TYPE_CHECKING:
@@ -160,19 +160,21 @@ class SQLStorage(Storage):
         is not there; without it, the change must be none then.
         """
 
-        def transaction(queries: Queries) -> tuple[T, bool]:
+        def transaction(queries: Queries) -> tuple[T, Change]:
             change = Change(queries.base(caller_ids, ids, spaces))
             result = work(change)
             if change:
                 queries.write(change)
-            return result, removes(change)
+            return result, change
 
         self._check_open()
         if not creates and not self._database.exists():
             return work(Change(Records()))
-        result, removed = self._database.write(transaction)
-        if removed:
+        result, change = self._database.write(transaction)
+        if removes(change):
             self._database.removed()
+        if removes_voiceprints(change):
+            erase_snapshots(self.snapshot_places)
         if not getattr(self._removing, "many", False):
             self._database.erase_when_due()
         return result

@@ -1,0 +1,340 @@
+"""What is removed is gone from the disk, with a receipt of a check that looked."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from redis_server import RedisServer
+from stores import unit, voiceprint
+
+from voiceprint import (
+    CallerNotFoundError,
+    JSONStorage,
+    OpusAgentVoiceRecognizer,
+    RedisStorage,
+    SQLiteStorage,
+    Storage,
+    VoiceFingerprintConfig,
+)
+from voiceprint.erasure import delete_with_receipt, remains_of
+from voiceprint.gallery import Gallery
+from voiceprint.index import VectorIndex
+from voiceprint.snapshots import IndexSettings
+from voiceprint.storage import prune_callers
+from voiceprint.storage.backup import back_up, restore
+from voiceprint.storage.removals import SNAPSHOT_MAGIC, snapshots_at
+
+KINDS = {"json": JSONStorage, "sqlite": SQLiteStorage}
+
+
+@pytest.fixture(params=sorted(KINDS))
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    with KINDS[request.param](tmp_path / "store") as opened:
+        yield opened
+
+
+def _indexed(storage: Storage, setting: str | None = None) -> Path:
+    """A snapshot of an index over the store, as a recognizer leaves it."""
+    gallery = Gallery("resemblyzer", 256, IndexSettings(setting))
+    gallery.synchronised(storage)
+    gallery.write_snapshot(storage)
+    path = gallery.snapshot_path(storage)
+    assert path is not None
+    assert path.exists()
+    return path
+
+
+def _found(folder: Path, vector: np.ndarray) -> list[str]:
+    raw = vector.astype("<f4").tobytes()
+    text = json.dumps([float(str(number)) for number in vector[:4]])[1:-1].replace(" ", "").encode()
+    return [
+        entry.name
+        for entry in folder.rglob("*")
+        if entry.is_file() and (raw in entry.read_bytes() or text in entry.read_bytes())
+    ]
+
+
+REMOVALS: dict[str, Callable[[Storage, Path], object]] = {
+    "delete": lambda storage, _: storage.delete("alice"),
+    "a fourth print": lambda storage, _: storage.save_many([voiceprint(seed=n) for n in (2, 3, 4)]),
+    "replace": lambda storage, _: storage.save(voiceprint(seed=9, id=1)),
+    "prune": lambda storage, _: _prune(storage),
+    "restore": lambda storage, folder: _restore(storage, folder),
+}
+
+
+def _prune(storage: Storage) -> None:
+    from datetime import timedelta
+
+    assert prune_callers(storage, timedelta(days=30), dry_run=False).caller_ids == ("alice",)
+
+
+def _restore(storage: Storage, folder: Path) -> None:
+    with KINDS["sqlite"](folder / "other") as other:
+        other.save(voiceprint(seed=7))
+        back_up(other, folder / "backup")
+    for path in folder.glob("other*"):
+        path.unlink()
+    restore(storage, folder / "backup", overwrite=True)
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_a_removed_embedding_is_in_no_file_when_the_call_returns(
+    storage: Storage, tmp_path: Path, removal: str
+) -> None:
+    old = "2020-01-01T00:00:00Z"
+    storage.save(voiceprint(seed=1, created_at=old, last_seen=old))
+    storage.save(voiceprint("bob", 8))
+    _indexed(storage)
+    assert len(_found(tmp_path, unit(1))) == 2 or len(_found(tmp_path, unit(1))) == 3
+    (tmp_path / "elsewhere").mkdir()
+    REMOVALS[removal](storage, tmp_path / "elsewhere")
+    assert _found(tmp_path, unit(1)) == []
+    assert _found(tmp_path, unit(8)) != []
+
+
+def test_the_snapshot_elsewhere_goes_with_the_removal_too(storage: Storage, tmp_path: Path, quick) -> None:
+    place = tmp_path / "indexes" / "callers.index"
+    place.parent.mkdir()
+    config = VoiceFingerprintConfig(index_path=str(place))
+    recognizer = OpusAgentVoiceRecognizer(storage, config=config)
+    storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2)])
+    assert _indexed(storage, str(place)) == place
+    recognizer.delete_caller("alice")
+    assert not place.exists()
+
+
+def test_the_snapshots_of_other_spaces_go_too(storage: Storage) -> None:
+    storage.save(voiceprint("alice", 1))
+    path = _indexed(storage)
+    other = path.parent / f"{path.stem}.{'0a' * 8}{path.suffix}"
+    shutil.copy(path, other)
+    assert sorted(snapshots_at(storage.snapshot_places)) == sorted([path, other])
+    storage.delete("alice")
+    assert not path.exists()
+    assert not other.exists()
+
+
+def test_nothing_but_a_snapshot_is_removed_from_its_place(storage: Storage) -> None:
+    (place,) = storage.snapshot_places
+    place.write_text("a letter")
+    storage.save(voiceprint("alice", 1))
+    storage.delete("alice")
+    assert place.read_text() == "a letter"
+
+
+def test_every_snapshot_begins_with_what_is_looked_for(storage: Storage) -> None:
+    storage.save(voiceprint("alice", 1))
+    assert _indexed(storage).read_bytes().startswith(SNAPSHOT_MAGIC)
+    for golden in (Path(__file__).parent / "golden").glob("*.snapshot"):
+        assert golden.read_bytes().startswith(SNAPSHOT_MAGIC)
+
+
+def test_a_change_that_removes_no_embedding_leaves_the_snapshot(storage: Storage) -> None:
+    storage.save(voiceprint("alice", 1, metadata={"a": 1}))
+    path = _indexed(storage)
+    storage.save(voiceprint("alice", 2))
+    storage.save(voiceprint("bob", 3))
+    storage.update_metadata("alice", {"a": 2})
+    storage.touch("alice")
+    assert path.exists()
+
+
+def test_a_snapshot_that_another_process_knows_of_goes_with_its_next_search(
+    storage: Storage, tmp_path: Path
+) -> None:
+    place = tmp_path / "apart.index"
+    storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2)])
+    gallery = Gallery("resemblyzer", 256, IndexSettings(str(place)))
+    gallery.synchronised(storage)
+    gallery.write_snapshot(storage)
+    storage.delete("alice")  # by a process that does not know where the snapshot lies
+    assert place.exists()
+    gallery.synchronised(storage)
+    assert not place.exists()
+    gallery.close(storage)  # which writes another
+    assert place.exists()
+    assert _found(tmp_path, unit(1)) == []
+
+
+def test_a_snapshot_that_is_being_written_during_a_removal_is_not_left(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2)])
+    gallery = Gallery("resemblyzer", 256, IndexSettings(None))
+    gallery.synchronised(storage)
+    save = VectorIndex.save
+
+    def slow_save(self: VectorIndex, *given: object, **options: object) -> None:
+        save(self, *given, **options)
+        storage.delete("alice")
+        gallery.synchronised(storage)
+
+    monkeypatch.setattr(VectorIndex, "save", slow_save)
+    gallery.write_snapshot(storage)
+    assert _found(tmp_path, unit(1)) == []
+
+
+def test_a_snapshot_that_cannot_be_removed_is_told_of(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage.save(voiceprint("alice", 1))
+    path = _indexed(storage)
+    unlink = Path.unlink
+
+    def refuse(self: Path, *given: object, **options: object) -> None:
+        if self == path:
+            raise PermissionError(1, "Operation not permitted")
+        unlink(self, *given, **options)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert storage.delete("alice") == 1
+    assert "holds embeddings that were removed" in caplog.text
+    monkeypatch.undo()
+    assert [finding.code for finding in remains_of(storage, "alice")] == ["stale_snapshot"]
+
+
+# Receipts
+
+
+def test_a_receipt_says_what_was_removed_and_where_a_check_looked(storage: Storage) -> None:
+    storage.save_many([voiceprint("alice", n, metadata={"plan": "gold, of course"}) for n in range(2)])
+    storage.save(voiceprint("bob", 5))
+    _indexed(storage)
+    receipt = delete_with_receipt(storage, "alice")
+    assert receipt.complete
+    assert (receipt.caller_id, receipt.voiceprints) == ("alice", 2)
+    assert receipt.deleted_at <= receipt.checked_at
+    places = {one.place: one.state for one in receipt.places}
+    assert set(places.values()) == {"erased"}
+    assert places.keys() >= {storage.location, str(storage.files()[0])}
+    assert json.loads(receipt.model_dump_json())["complete"] is True
+    assert "gold" not in receipt.model_dump_json()
+    with pytest.raises(CallerNotFoundError):
+        delete_with_receipt(storage, "alice")
+
+
+def test_a_receipt_tells_what_it_finds(storage: Storage, tmp_path: Path, monkeypatch) -> None:
+    storage.save(voiceprint("alice", 1))
+    storage.save(voiceprint("bob", 2))
+    path = _indexed(storage)
+    monkeypatch.setattr("voiceprint.storage.json.erase_snapshots", lambda _: True)
+    monkeypatch.setattr("voiceprint.storage.sql.store.erase_snapshots", lambda _: True)
+    receipt = delete_with_receipt(storage, "alice")
+    assert not receipt.complete
+    assert {one.place for one in receipt.places if one.state == "remains"} == {str(path)}
+
+
+def test_a_reader_that_holds_up_the_log_is_told_of_in_the_receipt(tmp_path: Path) -> None:
+    with SQLiteStorage(tmp_path / "store") as storage:
+        storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2)])
+        reader = sqlite3.connect(tmp_path / "store")
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM voiceprints").fetchall()
+        try:
+            receipt = delete_with_receipt(storage, "alice", timeout_s=0.5)
+            assert not receipt.complete
+            assert "held up" in " ".join(one.detail for one in receipt.places)
+        finally:
+            reader.close()
+        assert storage.flush_removals()
+        assert _found(tmp_path, unit(1)) == []
+        assert remains_of(storage, "alice") == []
+
+
+def test_delete_caller_gives_a_receipt_when_asked(storage: Storage) -> None:
+    recognizer = OpusAgentVoiceRecognizer(storage)
+    storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2)])
+    assert recognizer.delete_caller("bob") == 1
+    assert recognizer.delete_caller("alice", receipt=True).complete
+
+
+# Looking for remains afterwards
+
+
+def test_a_deleted_caller_leaves_no_remains(storage: Storage) -> None:
+    storage.save_many([voiceprint("alice@example.org", 1, metadata={"a": 1}), voiceprint("bob", 2)])
+    assert [finding.code for finding in remains_of(storage, "alice@example.org")] == ["enrolled"]
+    storage.delete("alice@example.org")
+    assert remains_of(storage, "alice@example.org") == []
+    assert [finding.code for finding in remains_of(storage, "carol")] == ["no_deletion"]
+
+
+def test_remains_in_a_file_of_the_store_are_found(storage: Storage) -> None:
+    storage.save_many([voiceprint("alice@example.org", 1), voiceprint("bob", 2)])
+    storage.delete("alice@example.org")
+    left = storage.files()[0].with_name(f".{storage.files()[0].name}.abcdefgh.tmp")
+    left.write_bytes(b"\0 alice@example.org \0")
+    findings = remains_of(storage, "alice@example.org")
+    assert [(finding.code, finding.place) for finding in findings] == [("remains", str(left))]
+
+
+def test_an_id_that_stands_in_other_records_is_told_to_be_untellable(storage: Storage) -> None:
+    storage.save_many([voiceprint("al", 1), voiceprint("alice", 2), voiceprint("bob", 3)])
+    storage.delete("al")
+    assert [finding.code for finding in remains_of(storage, "al")] == ["not_told"]
+
+
+def test_the_commands_give_a_receipt_and_search_for_remains(storage: Storage, run) -> None:
+    storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2), voiceprint("carol", 3)])
+    url = storage.location
+    code, out, _ = run("callers", "delete", "alice", "--yes", "--receipt", "--store", url)
+    assert code == 0
+    assert "Deleted alice with 1 voiceprint at" in out
+    assert "erased" in out
+    code, out, _ = run("callers", "delete", "bob", "--yes", "--receipt", "--json", "--store", url)
+    assert json.loads(out)["complete"] is True
+    assert run("check", "--erased", "alice", "--store", url)[0] == 0
+    code, out, _ = run("check", "--erased", "carol", "--store", url)
+    assert (code, "enrolled" in out) == (1, True)
+
+
+# Redis
+
+
+def test_a_receipt_of_redis_says_what_the_server_keeps_and_has_it_rewritten(tmp_path: Path) -> None:
+    server = RedisServer("--appendonly", "yes", "--rdbcompression", "no")
+    try:
+        with server.client() as client, RedisStorage(client) as storage:
+            storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2), voiceprint("carol", 3)])
+            receipt = delete_with_receipt(storage, "alice")
+            assert [one.state for one in receipt.places] == ["erased", "kept_by_server", "kept_by_server"]
+            assert not receipt.complete
+            assert any(unit(1).tobytes() in path.read_bytes() for path in _files_of(server))
+            receipt = delete_with_receipt(storage, "bob", rewrite=True)
+            assert receipt.complete
+            for seed in (1, 2):
+                assert not any(unit(seed).tobytes() in path.read_bytes() for path in _files_of(server))
+            assert any(unit(3).tobytes() in path.read_bytes() for path in _files_of(server))
+            assert storage.check() == []
+    finally:
+        server.end()
+
+
+def _files_of(server: RedisServer) -> list[Path]:
+    return [path for path in server.folder.rglob("*") if path.is_file()]
+
+
+def test_an_erased_caller_is_not_in_the_memory_file_of_another_process(tmp_path: Path) -> None:
+    """A process that opens the store after the deletion does not bring the embedding back to the disk."""
+    with SQLiteStorage(tmp_path / "store") as storage:
+        storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2)])
+        _indexed(storage)
+        storage.delete("alice")
+    script = (
+        "import sys\nfrom voiceprint import OpusAgentVoiceRecognizer, SQLiteStorage\n"
+        "with OpusAgentVoiceRecognizer(SQLiteStorage(sys.argv[1])) as recognizer:\n"
+        "    recognizer.rebuild_index()\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "store")], check=True)
+    assert _found(tmp_path, unit(1)) == []
