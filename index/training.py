@@ -77,6 +77,15 @@ class Approximation:
             yield rows[first]
 
 
+def no_structure(recall: float) -> str:
+    """What it means that no cells are worth searching."""
+    return (
+        f"no cells give a recall of {recall:g} for less than comparing with all: the vectors have too little "
+        "structure, as random ones have. Every answer is right; a search takes time in proportion to the "
+        "number of vectors. Ask for a lower recall, or see whether these are embeddings"
+    )
+
+
 class _Cancelled(Exception):  # noqa: N818
     """The process ends."""
 
@@ -90,6 +99,8 @@ class Trainer:
     def __init__(self, index: VectorIndex) -> None:
         self._index = ref(index)  # an index that nobody uses any more is not kept alive by its trainer
         self._not_before = -math.inf
+        self.failure: str | None = None
+        self._without_structure = False
         self._renew()
         self._all[id(self)] = self
 
@@ -190,6 +201,7 @@ class Trainer:
     def _failed(self, error: Exception) -> None:
         # The index goes on as it is, exact and complete. The next change after a while tries again.
         self._again, self._not_before = False, time.monotonic() + _AGAIN_AFTER_S
+        self.failure = type(error).__name__
         logger.warning("The index could not be trained and goes on without (%s).", type(error).__name__)
 
     def _go_on(self) -> None:
@@ -257,6 +269,7 @@ class Trainer:
             count = len(index._rows)
             rows = np.random.default_rng(_SEED + 1).permutation(count)[:QUERIES]
             queries = index._rows.vectors()[rows]
+        self.failure = None
         if not count or index.recall >= 1.0:
             return None
 
@@ -280,7 +293,11 @@ class Trainer:
             )
 
         if index.probes is None and index.depth is None:
-            return tune(held_out, candidates, cells, index.recall)
+            tuning = tune(held_out, candidates, cells, index.recall)
+            if tuning is None and not self._without_structure:  # once
+                logger.warning("All %d vectors are compared: %s.", count, no_structure(index.recall))
+            self._without_structure = tuning is None
+            return tuning
         probes = min(index.probes or cells.count, cells.count)
         return measured(held_out, candidates, index.depth or _DEPTH, probes, math.inf)
 

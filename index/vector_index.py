@@ -21,7 +21,7 @@ from voiceprint.index.rows import Rows
 from voiceprint.index.snapshot import MAX_DIMENSION, SnapshotReader, new_snapshot
 from voiceprint.index.snapshot_parts import approximation_from, approximation_to
 from voiceprint.index.threads import limited
-from voiceprint.index.training import Aim, Approximation, Trainer
+from voiceprint.index.training import Aim, Approximation, Trainer, no_structure
 
 EXACT_UP_TO = 20_000
 """Vectors up to which comparing with all is as fast as anything else."""
@@ -44,7 +44,7 @@ class IndexStatus:
     cells there are, how many of them a query looks into in the mean, and how many candidates are
     scored exactly; 0 when exact. recall: measured at the last training or tuning, 1.0 when exact.
     recall_target: what was asked for. trained_on: vectors at the last training. training: whether one is
-    under way.
+    under way. reason: why every vector is compared, and what that means, in words; empty where not.
     """
 
     structure: Literal["exact", "cells"]
@@ -56,6 +56,7 @@ class IndexStatus:
     recall_target: float
     trained_on: int
     training: bool
+    reason: str = ""
 
 
 class VectorIndex:
@@ -273,6 +274,7 @@ class VectorIndex:
             cells, tuning = (
                 (None, None) if approximation is None else (approximation.cells, approximation.tuning)
             )
+            training = self._trainer.running
             return IndexStatus(
                 structure="exact" if cells is None else "cells",
                 vectors=len(self._rows),
@@ -282,8 +284,25 @@ class VectorIndex:
                 recall=1.0 if tuning is None else tuning.recall,
                 recall_target=self.recall,
                 trained_on=self._trained_on,
-                training=self._trainer.running,
+                training=training,
+                reason="" if cells is not None else self._why_exact(training),
             )
+
+    def _why_exact(self, training: bool) -> str:
+        if self.recall >= 1.0:
+            return "a recall of 1 is asked for, which only comparing with all gives"
+        if len(self._rows) <= max(self.exact_up_to, LEAST_SAMPLE - 1):
+            return f"up to {self.exact_up_to:,} that is as fast as anything else"
+        if training:
+            return "the cells are still being trained"
+        if self._trainer.failure is not None:
+            return (
+                f"training failed ({self._trainer.failure}); it is tried again with the next change after a "
+                "minute, and until then a search takes time in proportion to the number of vectors"
+            )
+        if self._trained_on:
+            return no_structure(self.recall)
+        return "the cells are trained with the next change"
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until no training is under way; False when it still is after `timeout` seconds."""

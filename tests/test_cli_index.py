@@ -10,6 +10,7 @@ from stores import voiceprint
 from voices import SAMPLES
 
 from voiceprint import OpusAgentVoiceRecognizer, SQLiteStorage, VoiceFingerprintConfig
+from voiceprint.index import VectorIndex
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +28,17 @@ def test_status_of_a_small_store_says_that_every_voiceprint_is_compared(run):
     assert "500" in out
     assert "every voiceprint is compared" in out
     assert "callers.db.index" in out
+
+
+def test_status_says_why_every_voiceprint_is_compared_and_what_that_means(run, monkeypatch):
+    defaults = VectorIndex.__init__.__kwdefaults__
+    monkeypatch.setattr(VectorIndex.__init__, "__kwdefaults__", defaults | {"exact_up_to": 100})
+    _, out, _ = run("index", "rebuild", "--store", "sqlite:callers.db")
+    assert "too little structure, as random ones have" in " ".join(out.split())
+    _, out, _ = run("index", "rebuild", "--store", "sqlite:callers.db", "--json")
+    told = json.loads(out)
+    assert told["structure"] == "exact"
+    assert "a search takes time in proportion to the number of vectors" in told["reason"]
 
 
 def test_rebuild_writes_the_snapshot_and_tells_of_it_as_json(run):

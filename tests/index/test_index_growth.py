@@ -152,6 +152,25 @@ def test_a_training_that_fails_leaves_the_index_working_and_is_tried_again_later
     assert_in_step(index)
 
 
+def test_status_says_why_all_vectors_are_compared(caplog: pytest.LogCaptureFixture) -> None:
+    assert "as fast as anything else" in made(100, exact_up_to=200)[0].status().reason
+    assert "a recall of 1 is asked for" in made(300, exact_up_to=200, recall=1.0)[0].status().reason
+    assert made_of_cells()[0].status().reason == ""
+    assert caplog.text == ""
+
+
+def test_random_vectors_are_all_compared_and_that_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    index = VectorIndex(256, exact_up_to=200)
+    index.add(np.arange(1_000), vectors(1, 1_000, 256))
+    assert index.wait(60)
+    index.train()
+    status = index.status()
+    assert (status.structure, status.trained_on) == ("exact", 1_000)
+    assert "too little structure, as random ones have" in status.reason
+    assert "a search takes time in proportion to the number of vectors" in status.reason
+    assert caplog.text.count("All 1000 vectors are compared: no cells give a recall of 0.99") == 1
+
+
 def test_searches_and_changes_go_on_during_trainings_and_none_is_lost() -> None:
     index, done = VectorIndex(32, exact_up_to=500, probes=ALL, depth=200), threading.Event()
     matrix = vectors(0, 5_000, 32)

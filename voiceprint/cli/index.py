@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from voiceprint.cli.common import JsonOption, StoreOption, counting, opened, print_json, table, working
+from voiceprint.cli.common import (
+    JsonOption,
+    StoreOption,
+    counting,
+    opened,
+    paragraph,
+    print_json,
+    table,
+    working,
+)
 
 if TYPE_CHECKING:
     from voiceprint.index import IndexStatus
@@ -82,6 +91,8 @@ def _show(recognizer: OpusAgentVoiceRecognizer, status: IndexStatus, as_json: bo
         rows.append(("Training", "under way"))
     rows.append(("Snapshot", _described(path, size)))
     table("Index", "", rows=rows)
+    if status.reason:
+        paragraph(f"\nEvery voiceprint is compared: {status.reason}.")
 
 
 def _described(path: Path | None, size: int | None) -> str:
