@@ -59,6 +59,18 @@ def current(connection: Connection) -> str | None:
     return None
 
 
+def is_ours(connection: Connection) -> bool:
+    """Whether the database has no tables, or those of the store (also one of OpusAgent, or a newer one)."""
+    from sqlalchemy import inspect
+
+    tables = set(inspect(connection).get_table_names())
+    if not tables - {_VERSION_TABLE}:
+        return True
+    if _VERSION_TABLE in tables:
+        return {"store", "callers", "voiceprints"} <= tables or current(connection) == _FIRST
+    return current(connection) == _FIRST
+
+
 def upgrade(connection: Connection) -> tuple[str | None, str]:
     """Bring the schema to `HEAD` in the transaction of `connection`; gives the revisions before and after.
 

@@ -11,6 +11,7 @@ from voiceprint.cli.common import JsonOption, StoreOption, print_json, say, tabl
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import ConfigurationError
 from voiceprint.storage import SQLiteStorage
+from voiceprint.storage.urls import sqlite_path
 
 app = typer.Typer(help="Look after the database of an SQL store.", no_args_is_help=True)
 
@@ -92,7 +93,7 @@ def _path(store: str | None) -> str:
             f"`voiceprint db` is for SQL stores, and this one is of the kind {kind[:20]!r}: "
             "give --store sqlite:PATH."
         )
-    return path
+    return sqlite_path(path)
 
 
 def _opened(path: str) -> SQLiteStorage:

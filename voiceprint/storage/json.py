@@ -7,6 +7,7 @@ these. Writers take turns by a lock file that the system releases when its holde
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -17,12 +18,13 @@ from typing import ClassVar
 
 from filelock import FileLock, Timeout
 
-from voiceprint._files import remove_leftovers, replace_file, sync_folder
+from voiceprint._files import open_regular, remove_leftovers, replace_file, sync_folder
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, StorageUnavailableError
 from voiceprint.models import Finding
 from voiceprint.shared import Shared
 from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS
 from voiceprint.storage.json_format import encode_caller, encode_file, parse_file
+from voiceprint.storage.mounts import MOUNT_THE_FOLDER, is_mounted_alone
 from voiceprint.storage.records import CallerRecord, Change, Records
 from voiceprint.storage.removals import erase_snapshots, removes, removes_voiceprints
 from voiceprint.storage.resident import ResidentStorage
@@ -258,27 +260,25 @@ class _JSONFile:
     def read(self) -> tuple[Records, _Fingerprint, int | None]:
         """What is on the disk: the content, the fingerprint, and the open file (None if there is none)."""
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            with open_regular(self.path) as stream:
+                seen = _fingerprint(os.fstat(stream.fileno()))
+                content = stream.read()
+                descriptor = os.dup(stream.fileno())
         except FileNotFoundError:
             return Records(), _NO_FILE, None
         except OSError as error:
             raise self._unavailable("cannot be read", error) from error
         try:
-            seen = _fingerprint(os.fstat(descriptor))
-            with os.fdopen(descriptor, "rb", closefd=False) as stream:
-                content = stream.read()
-                if seen[2] == 0 and not content:
-                    log.warning(
-                        "%s is an empty file and is taken for a new store. If it held callers before, it was "
-                        "cut off, by a full disk or a crash: restore a backup before anyone is enrolled.",
-                        self.path,
-                    )
-                    return Records(), seen, descriptor
-                return parse_file(content, str(self.path)), seen, descriptor
-        except BaseException as error:
+            if seen[2] == 0 and not content:
+                log.warning(
+                    "%s is an empty file and is taken for a new store. If it held callers before, it was "
+                    "cut off, by a full disk or a crash: restore a backup before anyone is enrolled.",
+                    self.path,
+                )
+                return Records(), seen, descriptor
+            return parse_file(content, str(self.path)), seen, descriptor
+        except BaseException:
             os.close(descriptor)
-            if isinstance(error, OSError):
-                raise self._unavailable("cannot be read", error) from error
             raise
 
     def commit(self, change: Change) -> None:
@@ -292,7 +292,10 @@ class _JSONFile:
                 self._cleaned = True
             descriptor = replace_file(self.path, content)
         except OSError as error:
-            raise self._unavailable("cannot be written", error) from error
+            what = "cannot be written"
+            if error.errno == errno.EBUSY and is_mounted_alone(self.path):
+                what = f"is a mount point and cannot be replaced: {MOUNT_THE_FOLDER}"
+            raise self._unavailable(what, error) from error
         with self.lock:
             if self._records is change.base:
                 self._records.apply(change)

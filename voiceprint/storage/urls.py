@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from voiceprint.errors import ConfigurationError
@@ -15,24 +16,49 @@ from voiceprint.validation import hide_passwords
 if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
 
+log = logging.getLogger(__name__)
+
 FORMS = "json:PATH, sqlite:PATH, redis://HOST:PORT/DB or memory:"
 
 
 def open_storage(url: str, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> Storage:
     """The store at `url`: json:PATH, sqlite:PATH, redis://HOST:PORT/DB or memory:.
 
+    sqlite:///PATH is read as SQLAlchemy does: relative to the current folder, absolute with a fourth slash.
+
     Raises `ConfigurationError` for a URL of no known form, and what the store raises on opening.
     """
+    storage = _opened(url, max_voiceprints_per_caller)
+    log.info("Opened the store %s.", storage.location)
+    return storage
+
+
+def _opened(url: str, limit: int) -> Storage:
     scheme, colon, rest = url.partition(":")
     if colon and scheme == "json" and rest:
-        return JSONStorage(rest, max_voiceprints_per_caller=max_voiceprints_per_caller)
+        return JSONStorage(rest, max_voiceprints_per_caller=limit)
     if colon and scheme == "memory" and not rest:
-        return MemoryStorage(max_voiceprints_per_caller=max_voiceprints_per_caller)
+        return MemoryStorage(max_voiceprints_per_caller=limit)
     if colon and scheme == "sqlite" and rest:
-        return SQLiteStorage(rest, max_voiceprints_per_caller=max_voiceprints_per_caller)
+        return SQLiteStorage(sqlite_path(rest), max_voiceprints_per_caller=limit)
     if colon and scheme in ("redis", "rediss", "unix") and rest:
-        return RedisStorage.from_url(url, max_voiceprints_per_caller=max_voiceprints_per_caller)
+        return RedisStorage.from_url(url, max_voiceprints_per_caller=limit)
     raise ConfigurationError(f"{hide_passwords(url)!r} names no store: the forms are {FORMS}.")
+
+
+def sqlite_path(rest: str) -> str:
+    """The path that stands after "sqlite:", also where it is written as SQLAlchemy has it.
+
+    There sqlite:///x.db is x.db in the current folder, and sqlite:////x.db is /x.db.
+    """
+    if not rest.startswith("//"):
+        return rest
+    if not rest.startswith("///") or rest == "///":
+        raise ConfigurationError(
+            f"{f'sqlite:{rest}'!r} names no file: give sqlite:PATH, or sqlite:///PATH (four slashes for an "
+            "absolute path)."
+        )
+    return rest[3:]
 
 
 def configured_storage(config: VoiceFingerprintConfig) -> Storage:

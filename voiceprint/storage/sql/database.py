@@ -237,6 +237,7 @@ class Database:
     def _upgraded(self, engine: Engine, create: bool) -> str | None:
         """Bring the schema up to date; gives the store's identity, None where there is and will be none."""
         current = self._transact(engine, migrations.current, writes=False)
+        self._transact(engine, self.dialect.check_ours, writes=False)
         if current is None and not create:
             return None
         if current != migrations.HEAD:

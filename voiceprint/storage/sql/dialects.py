@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +20,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoFreeConnectionError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from voiceprint._files import NewFile, remove_leftovers, sync_folder
+from voiceprint import migrations
+from voiceprint._files import NewFile, kind_of, remove_leftovers, sync_folder
 from voiceprint.errors import (
     ConfigurationError,
     StorageCorruptError,
@@ -26,10 +29,13 @@ from voiceprint.errors import (
     StorageUnavailableError,
 )
 from voiceprint.models import Finding
+from voiceprint.storage.mounts import MOUNT_THE_FOLDER, is_mounted_alone
 from voiceprint.storage.sql.erasure import erase_remains
 from voiceprint.validation import hide_passwords
 
 __all__ = ["Dialect", "SQLite", "dialect_of"]
+
+log = logging.getLogger(__name__)
 
 # How long a statement waits for another process to be done, in seconds.
 BUSY_TIMEOUT_S = 30.0
@@ -97,6 +103,9 @@ class Dialect:
     def prepare_engine(self, engine: Engine) -> None:
         """What is to be set once on the database that an engine is of."""
 
+    def check_ours(self, _connection: Connection) -> None:
+        """Raise `StorageError` for the database of something else, which must not be written to."""
+
     def upgraded(self, before: str | None) -> None:
         """Called when a schema was made (`before` is None), or was upgraded from that revision."""
 
@@ -143,6 +152,7 @@ class SQLite(Dialect):
         self.path = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111
         self.name = str(self.path)
         self.location = f"sqlite:{self.path}"
+        self._warned = False
 
     def exists(self) -> bool:
         return self.state() is not None
@@ -151,7 +161,11 @@ class SQLite(Dialect):
         """Create the database if there is none: whole, or not at all."""
         try:
             if self.path.exists():
-                size = self.path.stat().st_size if self.path.is_file() else _SMALLEST
+                found = self.path.stat()
+                size = found.st_size
+                if not stat.S_ISREG(found.st_mode):  # SQLite would wait for a pipe
+                    raise self._unavailable(f"it is {kind_of(found.st_mode)}, not a file")
+                self._warn_of_mount()
                 if size == 0:  # as `touch` makes it: SQLite takes it for a database without tables
                     self._check_no_log("is empty")
                 elif size < _SMALLEST:
@@ -170,6 +184,16 @@ class SQLite(Dialect):
         except OSError as error:
             raise self._unavailable(error.strerror or type(error).__name__) from error
 
+    def _warn_of_mount(self) -> None:
+        if not self._warned and is_mounted_alone(self.path):
+            log.warning(
+                "%s is a mount point, and its write-ahead log lies beside it, outside of what is mounted: "
+                "callers that are stored may be lost when the container goes. %s.",
+                self.path,
+                MOUNT_THE_FOLDER.capitalize(),
+            )
+        self._warned = True
+
     def _check_no_log(self, what: str) -> None:
         log = self.path.with_name(f"{self.path.name}-wal")
         if log.exists() and log.stat().st_size:
@@ -179,8 +203,6 @@ class SQLite(Dialect):
             )
 
     def _create(self) -> None:
-        from voiceprint import migrations
-
         self._check_no_log("is gone")
         remove_leftovers(self.path)
         new = NewFile(self.path)
@@ -275,6 +297,14 @@ class SQLite(Dialect):
                     if not self.is_busy(error) or time.monotonic() > deadline:
                         raise
                     time.sleep(0.01)
+
+    def check_ours(self, connection: Connection) -> None:
+        if migrations.is_ours(connection):
+            return
+        raise StorageError(
+            f"{self.path} is the database of something else: it has tables, and not those of this library. "
+            "Use another file. Nothing was changed."
+        )
 
     def upgraded(self, before: str | None) -> None:
         with contextlib.suppress(OSError):  # another's file, which we may write

@@ -452,12 +452,19 @@ class Queries:
         counters = {"revision": change.revision, "next_id": change.next_id, "feed_floor": floor}
         self._execute(_ADVANCE, [counters])
 
-    def _execute(self, statement: UpdateBase, rows: list[Row]) -> None:
+    def _execute(self, statement: UpdateBase, rows: list[Row], *, each: bool = True) -> None:
         """Run a statement for each of the rows, compiled once for all: SQLAlchemy's own way takes as
         long for the parameters of a row as the database for the row."""
         text, order = _compiled(statement, self.connection.dialect)
         given = rows if order is None else [tuple([row[name] for name in order]) for row in rows]
-        self.connection.exec_driver_sql(text, given)
+        changed = self.connection.exec_driver_sql(text, given).rowcount
+        if each and 0 <= changed != len(
+            rows
+        ):  # a trigger has taken rows away; -1 is of a driver that cannot tell
+            self.corrupt(
+                f"table {statement.table}",
+                f"has taken {changed} of {len(rows)} changes: a trigger or a rule drops them",
+            )
 
     def _delete_prints(self, ids: list[int]) -> None:
         if ids:
@@ -509,7 +516,7 @@ class Queries:
                     )
         if changed:
             self._execute(_CHANGE_PRINT, [{**row, "key": row["id"]} for row in changed])
-            self._execute(_DROP_SIMULATED, [{"gone": row["id"]} for row in changed])
+            self._execute(_DROP_SIMULATED, [{"gone": row["id"]} for row in changed], each=False)
         if new:
             self._execute(_NEW_PRINT, new)
         if beside:

@@ -1,0 +1,184 @@
+"""Where a store may lie: what is no file, what is another's, and what is mounted."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from databases import OLD_TABLE, sql
+from stores import state, voiceprint
+
+from voiceprint import (
+    ConfigurationError,
+    SQLiteStorage,
+    StorageCorruptError,
+    StorageError,
+    StorageUnavailableError,
+    open_storage,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.mark.parametrize("scheme", ["json", "sqlite"])
+@pytest.mark.parametrize("kind", ["pipe", "directory", "device", "socket"])
+def test_what_is_no_file_is_refused_at_once(path: Path, scheme: str, kind: str) -> None:
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path = Path("/dev/null")
+    with pytest.raises(StorageUnavailableError, match="not a file"):
+        open_storage(f"{scheme}:{path}")
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "CREATE TABLE notes (text); INSERT INTO notes VALUES ('mine')",
+        "CREATE TABLE callers (name TEXT)",
+        "CREATE TABLE alembic_version (version_num TEXT); INSERT INTO alembic_version VALUES ('0002');"
+        "CREATE TABLE notes (text)",
+        "CREATE TABLE alembic_version (version_num TEXT); INSERT INTO alembic_version VALUES ('1a2b3c');"
+        "CREATE TABLE notes (text)",
+        f"{OLD_TABLE}; CREATE TABLE store (x)",
+    ],
+)
+def test_the_database_of_something_else_is_refused_and_left_as_it_is(path: Path, statements: str) -> None:
+    connection = sqlite3.connect(path)
+    connection.executescript(statements)
+    connection.close()
+    path.chmod(0o644)
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match="something else"):
+        SQLiteStorage(path)
+    with pytest.raises(StorageError, match="something else"), SQLiteStorage(path) as storage:
+        storage.save(voiceprint())
+    assert path.read_bytes() == before
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert sql(path, "PRAGMA journal_mode") == [("delete",)]
+
+
+def test_a_database_without_tables_is_taken_for_a_new_store(path: Path) -> None:
+    sql(path, "VACUUM")
+    sql(path, "PRAGMA user_version=0")
+    with SQLiteStorage(path) as storage:
+        assert not storage.exists()
+        storage.save(voiceprint())
+        assert list(state(storage)) == ["alice"]
+
+
+@pytest.mark.parametrize("table", ["voiceprints", "callers", "store", "simulated_voiceprints", "commits"])
+@pytest.mark.parametrize("event", ["INSERT", "UPDATE", "DELETE"])
+def test_a_trigger_that_drops_changes_is_told_of_and_nothing_is_stored(
+    path: Path, table: str, event: str
+) -> None:
+    with SQLiteStorage(path) as storage:
+        storage.save_many([voiceprint("alice", n, simulated=voiceprint(seed=9).embedding) for n in range(3)])
+        before = state(storage)
+    sql(path, f"CREATE TRIGGER quiet BEFORE {event} ON {table} BEGIN SELECT RAISE(IGNORE); END")
+    told = 0
+    with SQLiteStorage(path) as storage:
+        for change in (
+            lambda: storage.save(voiceprint("bob", 5, simulated=voiceprint(seed=9).embedding)),
+            lambda: storage.save(voiceprint("alice", 6, id=1)),
+            lambda: storage.update_metadata("alice", {"a": 1}),
+            lambda: storage.delete("alice"),
+        ):
+            try:
+                change()
+            except StorageCorruptError:
+                told += 1
+                assert state(storage) == before
+            before = state(storage)
+    sql(path, "DROP TRIGGER quiet")
+    # Prints for simulated lines go with their voiceprints; what is left there is found by `check`.
+    assert told or (table, event) in {
+        ("store", "INSERT"), ("store", "DELETE"), ("commits", "UPDATE"), ("commits", "DELETE"),
+        ("simulated_voiceprints", "UPDATE"), ("simulated_voiceprints", "DELETE"), ("callers", "INSERT"),
+    }  # fmt: skip
+
+
+def test_an_sqlite_url_means_what_it_means_to_sqlalchemy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO")
+    for url in ("sqlite:///x.db", "sqlite:x.db", f"sqlite:///{tmp_path}/x.db", f"sqlite:{tmp_path}/x.db"):
+        with open_storage(url) as storage:
+            assert storage.location == f"sqlite:{tmp_path / 'x.db'}"
+            assert str(tmp_path / "x.db") in caplog.records[-1].getMessage()
+            caplog.clear()
+    for url in ("sqlite://x.db", "sqlite:///", "sqlite://"):
+        with pytest.raises(ConfigurationError, match="four slashes"):
+            open_storage(url)
+
+
+# In a namespace of its own: what is mounted there is gone with the process.
+MOUNTED = """
+import logging, subprocess, sys
+sys.path.insert(0, {tests!r})
+logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
+from pathlib import Path
+from stores import state, voiceprint
+from voiceprint import StorageError, open_storage
+url = sys.argv[1]
+path = Path(url.partition(":")[2])
+
+def mount(*arguments):
+    subprocess.run(["mount", *arguments], check=True)
+
+"""
+
+
+def mounted(url: str, script: str) -> str:
+    """What a script prints in a mount namespace of its own."""
+    if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("mount namespaces are not allowed here")
+    prelude = MOUNTED.format(tests=str(Path(__file__).parent.parent))
+    done = subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", prelude + script, url],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+BIND = """
+Path(f"{path}.outside").touch()
+path.touch()
+mount("--bind", f"{path}.outside", str(path))
+with open_storage(url) as storage:
+    try:
+        storage.save(voiceprint())
+    except StorageError as error:
+        print(type(error).__name__, error)
+    print("callers", storage.count())
+"""
+
+
+def test_a_database_that_is_mounted_as_a_file_is_warned_of(path: Path) -> None:
+    said = mounted(f"sqlite:{path}", BIND)
+    assert said.count("WARNING") == 1
+    assert "Mount the folder of the store" in said
+    assert "callers 1" in said
+
+
+def test_a_json_store_that_is_mounted_as_a_file_says_to_mount_the_folder(path: Path) -> None:
+    said = mounted(f"json:{path}", BIND)
+    assert "StorageUnavailableError" in said
+    assert "mount the folder of the store, not the file alone" in said
+    assert "callers 0" in said
