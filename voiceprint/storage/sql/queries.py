@@ -606,6 +606,9 @@ class _Part(Records):
         )
         self._queries = queries
 
+    def has_id(self, id_: int) -> bool:
+        return bool(self._queries.owners([id_]))
+
     def has_prints(self, encoder: str, besides: Container[str] = ()) -> bool:
         # All of `besides` are loaded, so that counting theirs tells whether there are others.
         theirs = sum(

@@ -34,6 +34,7 @@ from voiceprint.storage.base import (
     check_position,
     reported,
 )
+from voiceprint.storage.incoming import check_incoming
 from voiceprint.storage.records import Change, Records, check_deletion
 from voiceprint.storage.removals import removes
 from voiceprint.validation import check_caller_id
@@ -107,11 +108,10 @@ class SQLStorage(Storage):
         )
 
     def restore_many(self, callers: Iterable[Caller], *, progress: Progress | None = None) -> int:
-        given = list(callers)
-        sound = [caller for caller in given if isinstance(caller, Caller)]
-        prints = [voiceprint for caller in sound for voiceprint in caller.voiceprints]
+        given = check_incoming(callers)
+        prints = [voiceprint for caller in given for voiceprint in caller.voiceprints]
         return self._change(
-            dict.fromkeys(caller.caller_id for caller in sound),
+            dict.fromkeys(caller.caller_id for caller in given),
             lambda change: sum(change.restore(caller) for caller in reported(given, progress)),
             ids=[voiceprint.id for voiceprint in prints if voiceprint.id is not None],
             spaces={voiceprint.encoder for voiceprint in prints},
