@@ -10,7 +10,7 @@ import typer
 
 from voiceprint.cli.audio import ChannelOption
 from voiceprint.cli.common import JsonOption, complain, counted, paragraph, print_json, say, stages, table
-from voiceprint.cli.measuring import CacheOption, NoCacheOption, chosen_cache, complaining
+from voiceprint.cli.measuring import CacheOption, NoCacheOption, chosen_cache
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
 
@@ -52,7 +52,7 @@ def calibrate(
     if not output.parent.is_dir():
         raise InvalidArgumentError(f"cannot write {output}: there is no folder {output.parent}")
     config = VoiceFingerprintConfig()
-    with complaining(), stages() as progress:
+    with stages() as progress:
         found = fit(
             folders,
             encoder=default_encoder(config.encoder, config.encoder_threads),
@@ -81,7 +81,7 @@ def _show(found: Calibrated, output: Path) -> None:
     from voiceprint.evaluation.calibration import ADVISED_SPEAKERS, TARGET
     from voiceprint.evaluation.tables import left_out, percent
 
-    say(f"{found.speakers} speakers, {counted(found.pieces, 'piece')}.\n")
+    say(f"{found.speakers} speakers, {counted(found.pieces, 'piece')}.", "")
     rows = [
         (
             name,
@@ -116,4 +116,4 @@ def _show(found: Calibrated, output: Path) -> None:
         paragraph(f"A recording could not be read: {skip.why}.", "- ")
     if found.after.cllr >= found.before.cllr:
         complain("It made the scores no better: stay with the calibration that you have.")
-    say(f"\nWritten to {output}. To use it: VOICE_CALIBRATION_PATH={output}")
+    say("", f"Written to {output}. To use it: VOICE_CALIBRATION_PATH={output}")

@@ -102,7 +102,7 @@ def _audio_files(folder: Path) -> list[Path]:
 
 
 def _enrol(samples: list[_Sample], read: _Reader, store: str | None, as_json: bool) -> None:
-    with opened(store) as recognizer:
+    with opened(store, create=True) as recognizer:
         _enrol_all(recognizer, samples, read)
         limit = recognizer.config.max_voiceprints_per_caller
     _report(samples, limit, as_json)
@@ -150,7 +150,7 @@ def _report(samples: list[_Sample], limit: int, as_json: bool) -> None:
         if max(enrolled.values(), default=0) > limit:
             say(f"Of each caller the newest {counted(limit, 'voiceprint')} are kept.")
         if failed:
-            say(f"\n{counted(len(failed), 'file')} could not be enrolled:")
+            say("", f"{counted(len(failed), 'file')} could not be enrolled:")
             rows = [(s.caller_id, s.path, type(s.result).__name__, s.result) for s in failed]
             table("Caller", "File", "Error", "Why", rows=rows)
     if failed:

@@ -8,7 +8,7 @@ import typer
 
 from voiceprint.audio import assess
 from voiceprint.cli.audio import ChannelOption, EncodingOption, Files, RateOption, read
-from voiceprint.cli.common import JsonOption, StoreOption, opened, print_json, say, table
+from voiceprint.cli.common import CreateOption, JsonOption, StoreOption, opened, print_json, say, table
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidAudioError
 
@@ -65,13 +65,14 @@ def quality(
 def check(
     fix: Annotated[bool, typer.Option("--fix", help="Repair what can be derived from the records.")] = False,
     store: StoreOption = None,
+    create: CreateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Read every record and compare the store with its index.
 
     Exit code 1 when something is wrong.
     """
-    with opened(store) as recognizer:
+    with opened(store, create=create) as recognizer:
         findings = recognizer.check(fix=fix)
         if not as_json and not findings:
             storage = recognizer.storage
