@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,11 +48,15 @@ def calibrate(
 
     Exit code 1 when a recording could not be read.
     """
+    from voiceprint._files import check_replaceable
     from voiceprint.encoder import default_encoder
     from voiceprint.evaluation.calibration import calibrate as fit
+    from voiceprint.scoring.model_file import is_model
 
     if not output.parent.is_dir():
         raise InvalidArgumentError(f"cannot write {output}: there is no folder {output.parent}")
+    with _written(output):  # not only after the work
+        check_replaceable(output, ours=is_model, kind="a calibration")
     config = VoiceFingerprintConfig()
     with stages() as progress:
         found = fit(
@@ -62,10 +68,8 @@ def calibrate(
             cache=chosen_cache(cache, no_cache=no_cache),
             progress=progress,
         )
-    try:
+    with _written(output):
         found.backend.save(output)
-    except OSError as error:
-        raise InvalidArgumentError(f"cannot write {output}: {error.strerror or error}") from error
     if as_json:
         shown = {name: getattr(found, name) for name in ("speakers", "pieces", "one_recording", "gallery")}
         shown |= {"before": asdict(found.before), "after": asdict(found.after), "file": str(output)}
@@ -75,6 +79,14 @@ def calibrate(
         _show(found, output)
     if found.unreadable:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _written(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # of the file that is written
+        raise InvalidArgumentError(f"cannot write {output}: {error.strerror or error}") from error
 
 
 def _show(found: Calibrated, output: Path) -> None:
