@@ -26,6 +26,7 @@ from rich.text import Text
 from voiceprint.cli.terminal import escaped, json_text
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import StorageUnavailableError
+from voiceprint.gallery import other_spaces
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import Storage, open_storage
 
@@ -89,6 +90,13 @@ def ready(recognizer: OpusAgentVoiceRecognizer) -> OpusAgentVoiceRecognizer:
     with counting("Building the index") as progress:
         recognizer.warm_up(progress=progress)
     return recognizer
+
+
+def tell_of_other_spaces(recognizer: OpusAgentVoiceRecognizer) -> None:
+    """Say on standard error if the store holds voiceprints that this encoder cannot compare."""
+    told = other_spaces(recognizer.storage, recognizer.encoder.name)
+    if told is not None:
+        complain(told)
 
 
 def print_json(value: Any) -> None:

@@ -18,6 +18,7 @@ from voiceprint.cli.common import (
     ready,
     say,
     table,
+    tell_of_other_spaces,
 )
 from voiceprint.errors import AudioQualityError, InvalidAudioError, VoiceprintError
 from voiceprint.models import Match
@@ -55,6 +56,8 @@ def identify(
     with opened(store, create=create) as recognizer:
         if not candidates:
             ready(recognizer)
+            if not recognizer.index_status().vectors:
+                tell_of_other_spaces(recognizer)
         for path in files:
             try:
                 audio, sample_rate = mono(path, encoding, rate, channel)

@@ -17,6 +17,7 @@ from voiceprint.cli.common import (
     opened,
     print_json,
     table,
+    tell_of_other_spaces,
     working,
 )
 
@@ -71,6 +72,7 @@ def _show(recognizer: OpusAgentVoiceRecognizer, status: IndexStatus, as_json: bo
     size = None
     with suppress(OSError):  # it is not written yet, or not for us to look at
         size = None if path is None else path.stat().st_size
+    tell_of_other_spaces(recognizer)
     if as_json:
         print_json(asdict(status) | {"snapshot": None if path is None else str(path), "snapshot_bytes": size})
         return

@@ -8,7 +8,16 @@ import typer
 
 from voiceprint.audio import assess
 from voiceprint.cli.audio import ChannelOption, EncodingOption, Files, RateOption, read
-from voiceprint.cli.common import CreateOption, JsonOption, StoreOption, opened, print_json, say, table
+from voiceprint.cli.common import (
+    CreateOption,
+    JsonOption,
+    StoreOption,
+    opened,
+    print_json,
+    say,
+    table,
+    tell_of_other_spaces,
+)
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidAudioError
 
@@ -74,6 +83,8 @@ def check(
     """
     with opened(store, create=create) as recognizer:
         findings = recognizer.check(fix=fix)
+        if not findings:
+            tell_of_other_spaces(recognizer)
         if not as_json and not findings:
             storage = recognizer.storage
             say(

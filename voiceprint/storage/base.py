@@ -227,6 +227,10 @@ class Storage(ABC):
     def count_callers(self) -> int:
         """How many callers there are."""
 
+    @abstractmethod
+    def spaces(self) -> dict[str, int]:
+        """How many voiceprints there are of each embedding space, by the name of its encoder."""
+
     def get_all(self) -> list[Voiceprint]:
         """Every voiceprint, in the order of caller ids. For large stores, use `callers` or `scan`."""
         return [voiceprint for caller in self.iter_callers() for voiceprint in caller.voiceprints]

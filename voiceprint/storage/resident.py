@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from heapq import nsmallest
@@ -144,6 +145,10 @@ class ResidentStorage(Storage):
     def count(self) -> int:
         with self._reading() as records:
             return len(records.owner)
+
+    def spaces(self) -> dict[str, int]:
+        with self._reading() as records:
+            return dict(Counter(print_.encoder for c in records.callers.values() for print_ in c.prints))
 
     def count_callers(self) -> int:
         with self._reading() as records:

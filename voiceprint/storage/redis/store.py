@@ -458,6 +458,15 @@ class RedisStorage(Storage):
         self._ready()
         return sum(int(self._server.call("HLEN", shard.owners)) for shard in self._shards)
 
+    def spaces(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for shard in self._shards:
+            for name, value in self._server.call("HGETALL", shard.spaces).items():
+                kind, _, space = name.decode(errors="replace").partition(":")
+                if kind == "n" and value.isdigit() and int(value):
+                    counts[space] = counts.get(space, 0) + int(value)
+        return counts
+
     def count_callers(self) -> int:
         self._ready()
         return sum(int(self._server.call("ZCARD", shard.names)) for shard in self._shards)

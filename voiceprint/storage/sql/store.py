@@ -242,6 +242,9 @@ class SQLStorage(Storage):
     def count(self) -> int:
         return self._read(lambda queries: queries.count(), 0)
 
+    def spaces(self) -> dict[str, int]:
+        return self._read(lambda queries: queries.spaces(), {})
+
     def count_callers(self) -> int:
         return self._read(lambda queries: queries.count_callers(), 0)
 
