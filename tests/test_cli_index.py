@@ -9,7 +9,7 @@ import pytest
 from stores import voiceprint
 from voices import SAMPLES
 
-from voiceprint import OpusAgentVoiceRecognizer, SQLiteStorage, VoiceFingerprintConfig
+from voiceprint import JSONStorage, OpusAgentVoiceRecognizer, SQLiteStorage, VoiceFingerprintConfig
 from voiceprint.index import VectorIndex
 
 
@@ -101,3 +101,24 @@ def test_a_rebuild_onto_the_file_of_another_program_is_refused_and_that_file_sta
     assert "is not an index snapshot" in err
     assert "VOICE_INDEX_PATH" in err
     assert Path("letter").read_text() == "Dear reader"
+
+
+def test_voiceprints_of_other_encoders_are_told_of_and_what_to_do(run):
+    with JSONStorage("voiceprints.json") as storage:
+        storage.save_many([voiceprint("alice", n, encoder="another") for n in range(2)])
+    for command in (["index", "status"], ["check"], ["identify", SAMPLES / "amara/1.flac"]):
+        code, _, err = run(*command)
+        assert code == (1 if command[0] == "identify" else 0)
+        assert "2 voiceprints are of other encoders than 'resemblyzer' and are not compared" in err
+        assert "set VOICE_ENCODER to the one that enrolled them, or enroll the callers anew" in err
+    code, _, err = run("verify", "alice", SAMPLES / "amara/1.flac")
+    assert (code, "but with 'another': set VOICE_ENCODER" in err) == (1, True)
+
+
+def test_the_library_logs_once_that_others_are_not_compared(quick, voices, caplog):
+    quick.storage.save(voiceprint("alice", 1, encoder="another"))
+    for _ in range(3):
+        assert quick.identify(voices["amara"][0], sample_rate=16_000) == []
+    told = [record.getMessage() for record in caplog.records if "other encoders" in record.getMessage()]
+    assert len(told) == 1
+    assert "1 of 'another'" in told[0]

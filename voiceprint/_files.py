@@ -100,12 +100,12 @@ def replacement(
     Raises `RefusedFileError`, and OSError; `path` is then as it was, unless it is the rename that the disk
     did not confirm: then it is the new file, whole.
     """
-    target = Path(os.path.realpath(path))  # a rename over a link would replace the link
-    found = check_replaceable(target, ours=ours, kind=kind, apart_from=apart_from, pipes=pipes)
+    found = check_replaceable(path, ours=ours, kind=kind, apart_from=apart_from, pipes=pipes)
     if found is not None and not stat.S_ISREG(found.st_mode):
-        with _through(target, found) as stream:
+        with _through(path, found) as stream:  # by its name: where /dev/stdout leads there may be none
             yield stream
         return
+    target = Path(os.path.realpath(path))  # a rename over a link would replace the link
     remove_leftovers(target)
     new = NewFile(target)
     try:

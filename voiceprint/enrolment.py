@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -93,12 +93,15 @@ class Enrolment:
         """Whether the audio is long and good enough to enrol, and what to do where it is not."""
         return self._check(as_pcm(audio_buffer, self._rate, encoding=self._encoding, channel=self._channel))
 
-    def enroll(self, sample: Sample) -> Voiceprint:
-        """Store the voiceprint of one sample, and return it."""
+    def enroll(self, sample: Sample, may_store: Callable[[], bool] = lambda: True) -> Voiceprint | None:
+        """Store the voiceprint of one sample, and return it; None where `may_store`, which is asked right
+        before, says no."""
         checked = self._checked(sample)
         embedding = self._embedder.embed(checked.audio, self._rate)
         (simulated,) = self._simulated([checked], [embedding])
         voiceprint = self._voiceprint(checked, embedding, simulated)
+        if not may_store():
+            return None
         return self._storage.save(voiceprint, max_voiceprints=self._config.max_voiceprints_per_caller)
 
     def enroll_many(self, samples: Iterable[Sample]) -> list[Voiceprint | VoiceprintError]:

@@ -77,6 +77,7 @@ class Gallery:
         # that was put in the same place and has come to the same revision would be taken for the old one.
         self._state: State | None = None
         self._sync_lock = threading.Lock()
+        self._told_of_others = False
         self._counted = (0, 0)  # voiceprints, and callers, when these were last counted
         # Whom strangers are like: the backend, how many voiceprints there were, and a sample of them.
         self._cohort: tuple[Backend, int, Cohort | None] | None = None
@@ -98,6 +99,8 @@ class Gallery:
         from the store are the callers of the best. Fewer callers come back only where there are fewer.
         """
         index = self.synchronised(storage)
+        if not len(index):
+            self._tell_of_other_spaces(storage)
         # A caller may have several prints among the nearest: ask for more until there are enough callers.
         found, wider = max(prints, callers * storage.max_voiceprints_per_caller), 1
         while True:
@@ -113,6 +116,12 @@ class Gallery:
             if proposal.is_all or len({one.caller_id for one in known}) >= callers:
                 return known
             found, wider = 2 * found, 2 * wider
+
+    def _tell_of_other_spaces(self, storage: Storage) -> None:
+        told = None if self._told_of_others else other_spaces(storage, self.encoder)
+        if told is not None:
+            self._told_of_others = True
+            logger.warning("%s: %s", storage, told)
 
     def callers(self, storage: Storage) -> int:
         """How many callers there are, to one in fifty: counting a million takes a while."""
@@ -289,6 +298,18 @@ class Gallery:
             Finding(code=code, place=f"voiceprint {id_}", message=message)
             for id_, (code, message) in sorted(found.items())
         ]
+
+
+def other_spaces(storage: Storage, encoder: str) -> str | None:
+    """A sentence on the voiceprints of other spaces than this encoder's; None where there are none."""
+    others = {space: count for space, count in storage.spaces().items() if space != encoder}
+    if not others:
+        return None
+    named = ", ".join(f"{count:,} of {space!r}" for space, count in sorted(others.items())[:5])
+    return (
+        f"{sum(others.values()):,} voiceprints are of other encoders than {encoder!r} and are not compared "
+        f"({named}): set VOICE_ENCODER to the one that enrolled them, or enroll the callers anew."
+    )
 
 
 @contextmanager

@@ -161,8 +161,13 @@ class Matcher:
         caller = self._storage.get(caller_id)
         prints = self._prints(caller) if caller is not None else []
         if not prints:
-            what = "enrolled" if caller is None else f"enrolled with the encoder {self._space!r}"
-            raise CallerNotFoundError(f"The caller {caller_id!r} is not {what}: enrol the caller first.")
+            others = {print_.encoder for print_ in caller.voiceprints} if caller is not None else ()
+            if others:
+                raise CallerNotFoundError(
+                    f"The caller {caller_id!r} is not enrolled with the encoder {self._space!r}, but with "
+                    f"{', '.join(map(repr, sorted(others)))}: set VOICE_ENCODER, or enroll the caller anew."
+                )
+            raise CallerNotFoundError(f"The caller {caller_id!r} is not enrolled: enroll the caller first.")
         return prints
 
     def touch(self, caller_id: str) -> None:

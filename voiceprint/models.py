@@ -1,11 +1,13 @@
 """The records of the product and the answers that it gives.
 
-Embeddings and metadata are biometric or personal data: no repr shows them.
+Embeddings and metadata are biometric or personal data: no repr shows them. Serialization leaves embeddings
+out unless it is asked for them, so that no web framework sends them to a client.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +15,19 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     computed_field,
     field_serializer,
     field_validator,
+    model_serializer,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
@@ -48,8 +57,41 @@ __all__ = [
 
 RESEMBLYZER_SPACE = "resemblyzer"
 
+_INCLUDE = "include_embeddings"
+_VECTORS = ("embedding", "simulated")
+_Vector = Annotated[NDArray[np.float32], WithJsonSchema({"type": "array", "items": {"type": "number"}})]
 
-class Voiceprint(BaseModel):
+
+class _Serialized(BaseModel):
+    """A model that holds embeddings, and serializes them only on request.
+
+    include_embeddings: True serializes the embeddings too. Every other serialization of pydantic takes the
+        request in its `context`: `TypeAdapter(Caller).dump_json(one, context={"include_embeddings": True})`.
+    `pickle` and `copy` keep the embeddings.
+    """
+
+    def model_dump(
+        self, *, include_embeddings: bool = False, context: Any | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """As pydantic's, without embeddings unless `include_embeddings`."""
+        return super().model_dump(context=_asking(context, include_embeddings), **options)
+
+    def model_dump_json(
+        self, *, include_embeddings: bool = False, context: Any | None = None, **options: Any
+    ) -> str:
+        """As pydantic's, without embeddings unless `include_embeddings`."""
+        return super().model_dump_json(context=_asking(context, include_embeddings), **options)
+
+
+def _asking(context: Any | None, include_embeddings: bool) -> Any | None:
+    return {**(context or {}), _INCLUDE: True} if include_embeddings else context
+
+
+def _asked(info: SerializationInfo) -> bool:
+    return isinstance(info.context, Mapping) and info.context.get(_INCLUDE) is True
+
+
+class Voiceprint(_Serialized):
     """One print of a caller's voice, joined with what is known of the caller.
 
     caller_id: 1 to 512 characters.
@@ -63,7 +105,8 @@ class Voiceprint(BaseModel):
     id, revision: given by the store; None before the print is saved.
     encoder: name of the embedding space; prints of different spaces are never compared.
 
-    Raises `InvalidArgumentError`, also when an attribute is set later.
+    Raises `InvalidArgumentError`, also when an attribute is set later. `model_dump` and all other
+    serialization of pydantic leave `embedding` and `simulated` out, unless `include_embeddings`.
     """
 
     model_config = ConfigDict(
@@ -72,8 +115,8 @@ class Voiceprint(BaseModel):
 
     caller_id: str
     encoder: str = Field(default=RESEMBLYZER_SPACE, min_length=1, max_length=100)
-    embedding: NDArray[np.float32] = Field(repr=False)
-    simulated: NDArray[np.float32] | None = Field(default=None, repr=False)
+    embedding: _Vector = Field(repr=False)
+    simulated: _Vector | None = Field(default=None, repr=False)
     metadata: dict[str, Any] = Field(default_factory=dict, repr=False)
     created_at: str | None = None
     last_seen: str | None = None
@@ -133,10 +176,35 @@ class Voiceprint(BaseModel):
     def _check_simulated(cls, value: object, info: ValidationInfo) -> NDArray[np.float32] | None:
         return check_simulated(value, info.data.get("encoder", RESEMBLYZER_SPACE), info.data.get("embedding"))
 
-    @field_serializer("embedding", "simulated")
-    def _vector_as_list(self, vector: NDArray[np.float32] | None) -> list[float] | None:
-        numbers: list[float] | None = None if vector is None else vector.tolist()
+    @field_serializer(*_VECTORS)
+    def _vector_as_list(
+        self, vector: NDArray[np.float32] | None, info: SerializationInfo
+    ) -> list[float] | None:
+        numbers: list[float] | None = vector.tolist() if vector is not None and _asked(info) else None
         return numbers
+
+    @model_serializer(mode="wrap")
+    def _without_embeddings(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        if not _asked(info):
+            for name in _VECTORS:
+                fields.pop(name, None)
+        return fields
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        # Of the fields: to pydantic a model with a serializer of its own is any object.
+        schema = handler({key: value for key, value in core_schema.items() if key != "serialization"})  # type: ignore[arg-type]
+        if handler.mode == "serialization":
+            resolved = handler.resolve_ref_schema(schema)
+            resolved["required"] = [name for name in resolved["required"] if name not in _VECTORS]
+            for name in _VECTORS:
+                resolved["properties"].pop(name, None)
+        return schema
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
@@ -156,7 +224,7 @@ class Voiceprint(BaseModel):
         if not isinstance(other, Voiceprint):
             return NotImplemented
         mine, others = dict(self), dict(other)
-        vectors = [(mine.pop(name), others.pop(name)) for name in ("embedding", "simulated")]
+        vectors = [(mine.pop(name), others.pop(name)) for name in _VECTORS]
         # `array_equal` of None and None is true, of None and a vector false.
         return all(np.array_equal(one, other) for one, other in vectors) and mine == others
 
@@ -179,10 +247,11 @@ class _Answer(BaseModel):
     model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True, hide_input_in_errors=True)
 
 
-class Caller(_Answer):
+class Caller(_Serialized, _Answer):
     """A caller with all voiceprints, the oldest first.
 
-    `last_seen` moves with every enrolment and every accepted match.
+    `last_seen` moves with every enrolment and every accepted match. Serialized as `Voiceprint` is: without
+    embeddings, unless `include_embeddings`.
     """
 
     caller_id: str

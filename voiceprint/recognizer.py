@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -140,7 +141,9 @@ class OpusAgentVoiceRecognizer:
         `max_voiceprints_per_caller` the caller's oldest print is replaced. Raises `DisabledError`,
         `InvalidArgumentError` for a caller id or metadata that cannot be stored.
         """
-        return self._enrolment(sample_rate, encoding, channel).enroll((caller_id, audio_buffer, metadata))
+        stored = self._enrolment(sample_rate, encoding, channel).enroll((caller_id, audio_buffer, metadata))
+        assert stored is not None  # noqa: S101  nobody forbids it
+        return stored
 
     def enroll_many(
         self,
@@ -362,16 +365,31 @@ class OpusAgentVoiceRecognizer:
         encoding: Encoding = "pcm",
         channel: int | None = None,
     ) -> Voiceprint:
-        """`enroll_caller` without blocking the event loop."""
-        return await asyncio.to_thread(
-            self.enroll_caller,
-            caller_id,
-            audio_buffer,
-            metadata,
-            sample_rate=sample_rate,
-            encoding=encoding,
-            channel=channel,
+        """`enroll_caller` without blocking the event loop.
+
+        Cancelled before it stores, it stores nothing. Cancelled while it stores, it waits for that first:
+        once `CancelledError` is raised, nothing more happens to the store; `get_caller` says what did.
+        """
+        turn = (
+            threading.Lock()
+        )  # who takes it first: the thread to store, or the cancellation to prevent that
+        enrolment = self._enrolment(sample_rate, encoding, channel)
+        sample = (caller_id, audio_buffer, metadata)
+        work = asyncio.ensure_future(
+            asyncio.to_thread(enrolment.enroll, sample, lambda: turn.acquire(blocking=False))
         )
+        try:
+            stored = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            if turn.acquire(blocking=False):
+                work.cancel()
+            else:
+                await asyncio.wait([work])
+                if not work.cancelled():
+                    work.exception()  # taken note of: asyncio would log it
+            raise
+        assert stored is not None  # noqa: S101  the turn was the thread's
+        return stored
 
     async def amatch_caller(
         self,

@@ -193,8 +193,10 @@ def check_time(value: object) -> str | None:
         text = value[:-1] + "+00:00" if value.endswith(("Z", "z")) else value
         try:
             moment = datetime.fromisoformat(text)
-        except ValueError as error:
-            raise InvalidArgumentError(f"The time {value[:40]!r} is not ISO 8601.") from error
+        except ValueError:  # not chained, and not quoted: where no time stands may stand anything
+            raise InvalidArgumentError(
+                "A time is ISO 8601 text, such as 2026-01-31T09:30:00Z, and this text is not."
+            ) from None
         if _CANONICAL_TIME(value):  # as every time that is read from a store
             return value
         return format_time(moment)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from harness import Harness
 from stores import Follower, assert_same_caller, ids_of, state, voiceprint
 
-from voiceprint import Caller, InvalidArgumentError
+from voiceprint import Caller, InvalidArgumentError, MemoryStorage
+from voiceprint.storage.transfer import copy_callers, export_callers, import_callers
 
 TIMES = {"created_at": "2020-01-01T00:00:00.000000Z", "last_seen": "2021-01-01T00:00:00.000000Z"}
 
@@ -60,7 +63,7 @@ def test_a_print_may_go_from_one_caller_to_another_in_one_change(harness: Harnes
     follower.assert_in_step(harness.storage)
 
 
-@pytest.mark.parametrize("id_", [None, 0, -1, 3, 2**48 + 1, 2**53, 2**63 - 2, 2**63, 2**70])
+@pytest.mark.parametrize("id_", [None, 0, -1, 3, 10**15, 2**53, 2**63 - 2, 2**63, 2**70])
 def test_an_id_that_cannot_be_taken_changes_nothing(harness: Harness, id_: int | None) -> None:
     _restored(harness, caller("bob", 3))
     before = state(harness.storage)
@@ -70,16 +73,74 @@ def test_an_id_that_cannot_be_taken_changes_nothing(harness: Harness, id_: int |
     assert state(harness.reopen()) == before
 
 
-def test_the_greatest_id_is_kept_and_the_next_ones_follow_it(harness: Harness) -> None:
-    _restored(harness, caller("alice", 2**48))
-    assert [harness.reopen().save(voiceprint("bob", n)).id for n in range(4)] == [
-        2**48 + 1, 2**48 + 2, 2**48 + 3, 2**48 + 4
-    ]  # fmt: skip
-    assert harness.storage.get_many([2**48, 2**48 + 4]).keys() == {2**48, 2**48 + 4}
+@pytest.mark.parametrize(
+    "ids", [(2**48 - 2,), (2**48,), (2**48 + 1, 2**48 + 2), (2**48, 10**15 - 1), (10**15 - 1,)]
+)
+def test_whatever_a_store_gives_out_after_a_great_id_can_be_put_into_any_store(
+    harness: Harness, ids: tuple[int, ...]
+) -> None:
+    _restored(harness, caller("alice", *ids))
     follower = Follower()
+    follower.catch_up(harness.storage)
+    given = [harness.reopen().save(voiceprint("bob", n)).id for n in range(4)]
+    given += ids_of(harness.storage.save_many([voiceprint(f"c{n}", n) for n in range(5)]))
+    assert len({*given, *ids}) == len(given) + len(ids)
+    assert all(0 < id_ < 10**15 for id_ in given)
+    assert harness.storage.delete("c0") == 1
     follower.assert_in_step(harness.storage)
-    assert harness.storage.delete("bob") == 3
+    moved = list(harness.storage.iter_callers())
+    with MemoryStorage() as elsewhere:
+        copy_callers(harness.storage, elsewhere)
+        exported = io.BytesIO()
+        export_callers(elsewhere, exported)
+        elsewhere.save(voiceprint("new"))
+        later = list(elsewhere.iter_callers())
+    harness.storage.restore_many(moved)  # which it has already
+    harness.storage.delete("alice")
+    exported.seek(0)
+    import_callers(harness.storage, exported)
+    harness.storage.restore_many(later)
+    harness.reopen().save(voiceprint("last"))
+    assert list(state(harness.storage)) == ["alice", "bob", "c1", "c2", "c3", "c4", "last", "new"]
+
+
+def test_ids_after_a_great_one_are_not_given_twice_by_several_handles(harness: Harness) -> None:
+    _restored(harness, caller("alice", 2**48))
+    handles = [harness.open() for _ in range(3)]
+    given = [handle.save(voiceprint(f"c{n}", n)).id for n in range(4) for handle in handles]
+    assert len(set(given)) == len(given)
+
+
+def test_a_great_id_leaves_the_counted_ones_alone(harness: Harness) -> None:
+    _restored(harness, caller("alice", 10**15 - 1, 7, 2**48 + 1))
+    assert harness.storage.save(voiceprint("bob")).id == 8
+
+
+@pytest.mark.parametrize("ids", [(5, 5), (5, 6, 5), (1, 1)])
+def test_an_id_twice_in_one_caller_changes_nothing(harness: Harness, ids: tuple[int, ...]) -> None:
+    _restored(harness, caller("bob", 1))
+    before = state(harness.storage)
+    follower = Follower()
+    follower.catch_up(harness.storage)
+    for name in ("alice", "bob"):
+        with pytest.raises(InvalidArgumentError, match=f"'{name}' has the voiceprint id {ids[0]} twice"):
+            harness.storage.restore_many([caller("carol", 9), caller(name, *ids)])
+    assert state(harness.reopen()) == before
     follower.assert_in_step(harness.storage)
+    assert harness.storage.check() == []
+
+
+def test_an_id_of_two_callers_of_one_call_changes_nothing(harness: Harness) -> None:
+    with pytest.raises(InvalidArgumentError, match="'alice' and 'carol' both have the voiceprint id 5"):
+        harness.storage.restore_many([caller("alice", 5), caller("bob", 6), caller("carol", 7, 5)])
+    assert state(harness.reopen()) == {}
+
+
+def test_of_a_caller_who_comes_twice_the_later_one_stays(harness: Harness) -> None:
+    harness.storage.restore_many([caller("alice", 5, 6), caller("bob", 7), caller("alice", 6, 8)])
+    assert ids_of(harness.reopen().get("alice").voiceprints) == [6, 8]
+    Follower().assert_in_step(harness.storage)
+    state(harness.storage)
 
 
 def test_delete_leaves_a_caller_who_was_seen_since(harness: Harness) -> None:

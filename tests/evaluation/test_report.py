@@ -119,6 +119,20 @@ def test_a_folder_that_cannot_be_written_is_an_error(report: Report, tmp_path: P
         page.write(report, tmp_path / "out")
 
 
+def test_a_report_replaces_a_report_and_no_other_file(report: Report, tmp_path: Path) -> None:
+    for path in page.write(report, tmp_path):
+        assert path.stat().st_mode & 0o777 == 0o600
+    files = {path.name: path.read_bytes() for path in page.write(report, tmp_path)}
+    for name in files:
+        Path(tmp_path, name).write_bytes(b"a letter")
+        with pytest.raises(InvalidArgumentError, match="is there already and is not the"):
+            page.write(report, tmp_path)
+        assert Path(tmp_path, name).read_bytes() == b"a letter"
+        Path(tmp_path, name).unlink()
+    page.write(report, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
 def test_the_page_is_the_same_each_time(report: Report) -> None:
     assert page.as_page(report, {}) == page.as_page(report, {})
     assert not re.search(r"20\d\d-\d\d-\d\d", page.as_page(report, {})), "no date"

@@ -57,6 +57,20 @@ def test_a_file_scores_as_what_was_saved(backend, file):
     assert (kept.calibration, kept.tail, kept.encoder) == (backend.calibration, backend.tail, "toy")
 
 
+def test_a_calibration_replaces_a_calibration_and_no_other_file(backend, file):
+    written = file.read_bytes()
+    for there in (b"a letter", b"PK\x03\x04 another archive"):
+        file.write_bytes(there)
+        with pytest.raises(OSError, match="is there already and is not a calibration"):
+            backend.save(file)
+        assert file.read_bytes() == there
+    file.write_bytes(written)
+    file.chmod(0o666)
+    backend.save(file)
+    assert file.read_bytes() == written
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 def test_every_flipped_bit_is_refused_or_harmless(backend, file):
     content = file.read_bytes()
     chance = np.random.default_rng(1)

@@ -278,3 +278,25 @@ def test_the_callers_client_stays_open_and_as_it_was(client: redis.Redis) -> Non
     RedisStorage(client).close()
     assert client.ping()
     assert client.connection_pool.connection_kwargs == settings
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h/abc",
+        "redis://h/1/2",
+        "redis://h/-1",
+        "redis://h/1_0",
+        "redis://h/ 1",
+        "redis://h/1.0",
+        "rediss://:hunter2@h/abc",
+        "redis://h/0?db=abc",
+        "redis://h/1?db=2",
+        "redis://h?db=",
+        "unix:///run/redis.sock?db=x",
+    ],
+)
+def test_a_database_that_is_no_number_is_refused_and_not_taken_for_the_first(url):
+    with pytest.raises(ConfigurationError, match="number") as caught:
+        open_storage(url)
+    assert "hunter2" not in str(caught.value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +12,7 @@ import typer
 
 from voiceprint.cli.audio import ChannelOption
 from voiceprint.cli.common import JsonOption, complain, counted, paragraph, print_json, say, stages, table
-from voiceprint.cli.measuring import CacheOption, NoCacheOption, chosen_cache, complaining
+from voiceprint.cli.measuring import CacheOption, NoCacheOption, chosen_cache
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
 
@@ -46,13 +48,17 @@ def calibrate(
 
     Exit code 1 when a recording could not be read.
     """
+    from voiceprint._files import check_replaceable
     from voiceprint.encoder import default_encoder
     from voiceprint.evaluation.calibration import calibrate as fit
+    from voiceprint.scoring.model_file import is_model
 
     if not output.parent.is_dir():
         raise InvalidArgumentError(f"cannot write {output}: there is no folder {output.parent}")
+    with _written(output):  # not only after the work
+        check_replaceable(output, ours=is_model, kind="a calibration")
     config = VoiceFingerprintConfig()
-    with complaining(), stages() as progress:
+    with stages() as progress:
         found = fit(
             folders,
             encoder=default_encoder(config.encoder, config.encoder_threads),
@@ -62,10 +68,8 @@ def calibrate(
             cache=chosen_cache(cache, no_cache=no_cache),
             progress=progress,
         )
-    try:
+    with _written(output):
         found.backend.save(output)
-    except OSError as error:
-        raise InvalidArgumentError(f"cannot write {output}: {error.strerror or error}") from error
     if as_json:
         shown = {name: getattr(found, name) for name in ("speakers", "pieces", "one_recording", "gallery")}
         shown |= {"before": asdict(found.before), "after": asdict(found.after), "file": str(output)}
@@ -77,11 +81,19 @@ def calibrate(
         raise typer.Exit(1)
 
 
+@contextmanager
+def _written(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # of the file that is written
+        raise InvalidArgumentError(f"cannot write {output}: {error.strerror or error}") from error
+
+
 def _show(found: Calibrated, output: Path) -> None:
     from voiceprint.evaluation.calibration import ADVISED_SPEAKERS, TARGET
     from voiceprint.evaluation.tables import left_out, percent
 
-    say(f"{found.speakers} speakers, {counted(found.pieces, 'piece')}.\n")
+    say(f"{found.speakers} speakers, {counted(found.pieces, 'piece')}.", "")
     rows = [
         (
             name,
@@ -116,4 +128,4 @@ def _show(found: Calibrated, output: Path) -> None:
         paragraph(f"A recording could not be read: {skip.why}.", "- ")
     if found.after.cllr >= found.before.cllr:
         complain("It made the scores no better: stay with the calibration that you have.")
-    say(f"\nWritten to {output}. To use it: VOICE_CALIBRATION_PATH={output}")
+    say("", f"Written to {output}. To use it: VOICE_CALIBRATION_PATH={output}")

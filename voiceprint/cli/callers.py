@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from voiceprint.cli.common import JsonOption, StoreOption, complain, counted, opened, print_json, say, table
+from voiceprint.cli.common import (
+    CreateOption,
+    JsonOption,
+    StoreOption,
+    complain,
+    counted,
+    opened,
+    print_json,
+    say,
+    table,
+)
+from voiceprint.cli.terminal import escaped
 from voiceprint.erasure import delete_with_receipt
 from voiceprint.errors import CallerNotFoundError
 from voiceprint.models import Caller, DeletionReceipt
@@ -21,10 +32,11 @@ CallerId = Annotated[str, typer.Argument(metavar="CALLER_ID")]
 def list_callers(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many; default: all.")] = None,
     store: StoreOption = None,
+    create: CreateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the enrolled callers."""
-    with opened(store) as recognizer:
+    with opened(store, create=create) as recognizer:
         callers = list(islice(recognizer.callers(), limit))
     if as_json:
         print_json([_as_json(caller) for caller in callers])
@@ -37,9 +49,14 @@ def list_callers(
 
 
 @app.command("show")
-def show_caller(caller_id: CallerId, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Show a caller with metadata and voiceprints."""
-    with opened(store) as recognizer:
+def show_caller(
+    caller_id: CallerId, store: StoreOption = None, create: CreateOption = False, as_json: JsonOption = False
+) -> None:
+    """Show a caller with metadata and voiceprints.
+
+    Exit code 1 when the caller is not enrolled.
+    """
+    with opened(store, create=create) as recognizer:
         caller = recognizer.get_caller(caller_id)
     if caller is None:
         raise _not_enrolled(caller_id)
@@ -64,20 +81,21 @@ def delete_caller(
         bool, typer.Option("--rewrite", help="With --receipt: have a Redis server rewrite its files.")
     ] = False,
     store: StoreOption = None,
+    create: CreateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Delete a caller with all voiceprints and metadata. This cannot be undone.
 
-    Exit code 1 when a receipt says that something was left.
+    Exit code 1 when the caller is not enrolled, the answer is no, or a receipt says that something was left.
     """
     done: DeletionReceipt | None = None
     removed = 0
-    with opened(store) as recognizer:
+    with opened(store, create=create) as recognizer:
         caller = recognizer.get_caller(caller_id)
         if caller is None:
             raise _not_enrolled(caller_id)
         if not yes and not typer.confirm(
-            f"Delete {caller_id} with {counted(len(caller.voiceprints), 'voiceprint')}?", err=True
+            escaped(f"Delete {caller_id} with {counted(len(caller.voiceprints), 'voiceprint')}?"), err=True
         ):
             complain("Nothing was deleted.")
             raise typer.Exit(1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-import orjson
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -22,9 +23,12 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from voiceprint.cli.terminal import escaped, json_text
 from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.errors import StorageUnavailableError
+from voiceprint.gallery import other_spaces
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
-from voiceprint.storage import open_storage
+from voiceprint.storage import Storage, open_storage
 
 StoreOption = Annotated[
     str | None,
@@ -34,24 +38,51 @@ StoreOption = Annotated[
         help="json:PATH, sqlite:PATH, redis://HOST:PORT/DB or memory:. Default: the VOICE_* environment.",
     ),
 ]
+CreateOption = Annotated[
+    bool, typer.Option("--create", help="Take a store that does not exist for an empty one.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
 
 # Standard output carries results, standard error all else, so that a pipe gets results alone.
 # Tables are as wide as they need to be, so that every row is one line: for the eye, grep and copying.
-_out = Console(highlight=False, soft_wrap=True, width=10_000)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # within the handler of the error, which is for `main`
+
+
+_out = _Console(highlight=False, soft_wrap=True, width=10_000)
+_err = _Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def opened(store: str | None) -> Iterator[OpusAgentVoiceRecognizer]:
-    """A recogniser on the store that `--store` or the environment names, closed at the end."""
+def opened(store: str | None, *, create: bool) -> Iterator[OpusAgentVoiceRecognizer]:
+    """A recognizer on the store that `--store` or the environment names, closed at the end.
+
+    create: whether the store may be one that is not there. Raises `StorageUnavailableError`.
+    """
     config = VoiceFingerprintConfig()
     storage = None
     if store is not None:
         storage = open_storage(store, max_voiceprints_per_caller=config.max_voiceprints_per_caller)
     recognizer = OpusAgentVoiceRecognizer(storage, config=config)
     with recognizer:
+        if not create:
+            check_exists(recognizer.storage, "enroll a caller, or give --store")
         yield recognizer
+
+
+def check_exists(storage: Storage, advice: str) -> None:
+    """Raise `StorageUnavailableError` with the advice where the store is not there."""
+    if not storage.exists():
+        kind, _, place = storage.location.partition(":")
+        path = _shortest(place) if kind in ("json", "sqlite") else storage.location
+        raise StorageUnavailableError(f"{path} does not exist: {advice}.")
+
+
+def _shortest(path: str) -> str:
+    here = os.path.relpath(path)
+    return path if here.startswith(os.pardir) else here
 
 
 def ready(recognizer: OpusAgentVoiceRecognizer) -> OpusAgentVoiceRecognizer:
@@ -61,21 +92,29 @@ def ready(recognizer: OpusAgentVoiceRecognizer) -> OpusAgentVoiceRecognizer:
     return recognizer
 
 
+def tell_of_other_spaces(recognizer: OpusAgentVoiceRecognizer) -> None:
+    """Say on standard error if the store holds voiceprints that this encoder cannot compare."""
+    told = other_spaces(recognizer.storage, recognizer.encoder.name)
+    if told is not None:
+        complain(told)
+
+
 def print_json(value: Any) -> None:
     """Print `value` as indented JSON."""
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    typer.echo(json_text(value, sys.stdout.encoding or "utf-8"))
 
 
-def say(text: str) -> None:
-    """Print a line of the result."""
-    _out.print(Text(text))
+def say(*lines: str) -> None:
+    """Print lines of the result."""
+    for line in lines:
+        _out.print(Text(escaped(line)))
 
 
 def paragraph(text: str, bullet: str = "") -> None:
     """Print prose, in lines as long as the terminal is wide, at most 100."""
     width = min(shutil.get_terminal_size().columns, 100)
     lines = textwrap.fill(
-        text,
+        escaped(text),
         width,
         initial_indent=bullet,
         subsequent_indent=" " * len(bullet),
@@ -87,7 +126,7 @@ def paragraph(text: str, bullet: str = "") -> None:
 
 def complain(text: str) -> None:
     """Print a line about something that went wrong to standard error."""
-    _err.print(Text(text))
+    _err.print(Text(escaped(text)))
 
 
 def counted(count: int, noun: str) -> str:
@@ -101,8 +140,8 @@ def table(*columns: str, rows: Iterable[Iterable[object]], right: Iterable[str] 
     for column in columns:
         shown.add_column(column, justify="right" if column in right else "left", no_wrap=True)
     for row in rows:
-        # As Text: a caller id such as "[red]" is to be shown, not obeyed.
-        shown.add_row(*[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row])
+        # As Text and escaped: a caller id such as "[red]" is to be shown, not obeyed.
+        shown.add_row(*[cell if isinstance(cell, Text) else Text(escaped(cell)) for cell in row])
     _out.print(shown, soft_wrap=False)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from voiceprint import migrations
-from voiceprint.cli.common import JsonOption, StoreOption, print_json, say, table
+from voiceprint.cli.common import JsonOption, StoreOption, check_exists, print_json, say, table
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import ConfigurationError
 from voiceprint.storage import SQLiteStorage
@@ -70,6 +70,7 @@ def check(store: StoreOption = None, as_json: JsonOption = False) -> None:
     Exit code 1 when something is wrong.
     """
     with _opened(_path(store)) as storage:
+        check_exists(storage, "`voiceprint db upgrade` creates it")
         findings = storage.check()
         location = storage.location
     if as_json:

@@ -68,10 +68,11 @@ def demo(
         )
         say(
             f"Not enrolled: {', '.join(strangers)}. "
-            f"Now other recordings of all {len(callers)} are identified:\n"
+            f"Now other recordings of all {len(callers)} are identified:",
+            "",
         )
         _show(rows)
-        say(_summary(rows, recognizer.config.similarity_threshold))
+        say("", *_summary(rows, recognizer.config.similarity_threshold))
     if wrong:
         complain(f"Wrong: {', '.join(row['recording'] for row in wrong)}.")
         raise typer.Exit(1)
@@ -153,13 +154,13 @@ def _show(rows: list[dict[str, Any]]) -> None:
     )
 
 
-def _summary(rows: list[dict[str, Any]], threshold: float) -> str:
+def _summary(rows: list[dict[str, Any]], threshold: float) -> tuple[str, str]:
     known = [row for row in rows if row["enrolled"]]
     strangers = [row for row in rows if not row["enrolled"]]
     return (
-        f"\n{sum(row['right'] for row in known)} of {len(known)} recordings of enrolled callers "
+        f"{sum(row['right'] for row in known)} of {len(known)} recordings of enrolled callers "
         f"were named right, {sum(row['right'] for row in strangers)} of {len(strangers)} of strangers "
-        f"were refused (similarity under {threshold:g}).\n"
+        f"were refused (similarity under {threshold:g}).",
         f"An answer took {1000 * median(row['seconds'] for row in rows):.0f} ms (median). "
-        "The voices are synthesised: real callers are harder to tell apart."
+        "The voices are synthesised: real callers are harder to tell apart.",
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +19,7 @@ from voiceprint.cli.audio import ChannelOption, EncodingOption, Files, RateOptio
 from voiceprint.cli.common import (
     JsonOption,
     StoreOption,
+    complain,
     counted,
     opened,
     print_json,
@@ -40,6 +43,7 @@ class _Sample:
     path: Path
     metadata: dict[str, Any] | None = None
     result: Voiceprint | VoiceprintError | None = None
+    skipped: bool = False
 
 
 def enroll(
@@ -68,15 +72,21 @@ def enroll_dir(
     encoding: EncodingOption = None,
     rate: RateOption = None,
     channel: ChannelOption = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Enroll callers too who have voiceprints already.")
+    ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Enrol every caller of a folder: DIR/CALLER/*.wav, .flac, .ogg or .mp3, or without a header.
+    """Enroll every caller of a folder: DIR/CALLER/*.wav, .flac, .ogg or .mp3, or without a header.
 
-    Exit code 1 when a file could not be enrolled; a table says which, and why.
+    Callers who have voiceprints already are skipped. Ctrl-C stops after the caller whose turn it is; the same
+    command goes on from there.
+
+    Exit code 1 when a file could not be enrolled; a table says which, and why. 130 after Ctrl-C.
     """
     samples = [_Sample(path.parent.name, path) for path in _audio_files(folder)]
-    _enrol(samples, lambda path: mono(path, encoding, rate, channel), store, as_json)
+    _enrol(samples, lambda path: mono(path, encoding, rate, channel), store, as_json, skip=not again)
 
 
 def _parse_metadata(pairs: list[str]) -> dict[str, Any]:
@@ -101,16 +111,77 @@ def _audio_files(folder: Path) -> list[Path]:
     return files
 
 
-def _enrol(samples: list[_Sample], read: _Reader, store: str | None, as_json: bool) -> None:
-    with opened(store) as recognizer:
-        _enrol_all(recognizer, samples, read)
+def _enrol(
+    samples: list[_Sample], read: _Reader, store: str | None, as_json: bool, *, skip: bool = False
+) -> None:
+    with opened(store, create=True) as recognizer, _stopping() as stopped:
         limit = recognizer.config.max_voiceprints_per_caller
+        if skip:
+            _skip_enrolled(recognizer, samples, limit)
+        _enrol_all(recognizer, samples, read, stopped)
     _report(samples, limit, as_json)
+    if stopped():
+        left = len({sample.caller_id for sample in samples if sample.result is None and not sample.skipped})
+        complain(
+            f"Interrupted. What is enrolled stays; {counted(left, 'caller')} are left. "
+            "To go on, run the same command again: it skips callers who are enrolled."
+        )
+        raise typer.Exit(130)
 
 
-def _enrol_all(recognizer: OpusAgentVoiceRecognizer, samples: list[_Sample], read: _Reader) -> None:
-    """Enrol the samples in order, reading each file only when its turn comes."""
-    for sample_rate, group in groupby(_loaded(samples, read), key=lambda loaded: loaded.sample_rate):
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """A function that says whether Ctrl-C was pressed, which ends the work in order. A second one ends it
+    at once."""
+    pressed = False
+
+    def stop(*_: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+        complain("Stopping after this caller. Ctrl-C once more stops at once.")
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # it is ignored, or somebody else's to handle
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _skip_enrolled(recognizer: OpusAgentVoiceRecognizer, samples: list[_Sample], limit: int) -> None:
+    """Mark the samples of callers who have voiceprints, and tell of those who have fewer than files."""
+    files = Counter(sample.caller_id for sample in samples)
+    enrolled: dict[str, int] = {}
+    for caller_id in files:
+        caller = recognizer.get_caller(caller_id)
+        prints = caller.voiceprints if caller is not None else ()
+        count = sum(print_.encoder == recognizer.encoder.name for print_ in prints)
+        if count:
+            enrolled[caller_id] = count
+    for sample in samples:
+        sample.skipped = sample.caller_id in enrolled
+    fewer = [name for name, count in enrolled.items() if count < min(limit, files[name])]
+    if enrolled:
+        complain(f"Skipped {counted(len(enrolled), 'caller')} who have voiceprints already (--again).")
+    if fewer:
+        shown = ", ".join(fewer[:10]) + (", ..." if len(fewer) > 10 else "")
+        complain(f"{counted(len(fewer), 'caller')} of them have fewer voiceprints than files: {shown}.")
+
+
+def _enrol_all(
+    recognizer: OpusAgentVoiceRecognizer,
+    samples: list[_Sample],
+    read: _Reader,
+    stopped: Callable[[], bool],
+) -> None:
+    """Enroll the samples in order, reading each file only when its turn comes."""
+    wanted = [sample for sample in samples if not sample.skipped]
+    for sample_rate, group in groupby(_loaded(wanted, read, stopped), key=lambda loaded: loaded.sample_rate):
         taken: list[_Sample] = []
         results = recognizer.enroll_many(_as_taken(group, taken), sample_rate=sample_rate)
         for sample, result in zip(taken, results, strict=True):
@@ -123,8 +194,13 @@ class _Loaded(NamedTuple):
     sample_rate: int
 
 
-def _loaded(samples: list[_Sample], read: _Reader) -> Iterator[_Loaded]:
+def _loaded(samples: list[_Sample], read: _Reader, stopped: Callable[[], bool]) -> Iterator[_Loaded]:
+    previous = None
     for sample in progress("Enrolling", samples):
+        # Between two callers: one of whom a part is stored would be skipped the next time.
+        if stopped() and sample.caller_id != previous:
+            return
+        previous = sample.caller_id
         try:
             yield _Loaded(sample, *read(sample.path))
         except InvalidAudioError as error:  # the result of this file; the others go on
@@ -141,7 +217,7 @@ def _as_taken(
 
 
 def _report(samples: list[_Sample], limit: int, as_json: bool) -> None:
-    failed = [sample for sample in samples if not isinstance(sample.result, Voiceprint)]
+    failed = [sample for sample in samples if isinstance(sample.result, VoiceprintError)]
     if as_json:
         print_json([_as_json(sample) for sample in samples])
     else:
@@ -150,7 +226,7 @@ def _report(samples: list[_Sample], limit: int, as_json: bool) -> None:
         if max(enrolled.values(), default=0) > limit:
             say(f"Of each caller the newest {counted(limit, 'voiceprint')} are kept.")
         if failed:
-            say(f"\n{counted(len(failed), 'file')} could not be enrolled:")
+            say("", f"{counted(len(failed), 'file')} could not be enrolled:")
             rows = [(s.caller_id, s.path, type(s.result).__name__, s.result) for s in failed]
             table("Caller", "File", "Error", "Why", rows=rows)
     if failed:
@@ -161,4 +237,6 @@ def _as_json(sample: _Sample) -> dict[str, Any]:
     row: dict[str, Any] = {"caller_id": sample.caller_id, "file": str(sample.path)}
     if isinstance(sample.result, Voiceprint):
         return row | {"voiceprint_id": sample.result.id, "created_at": sample.result.created_at}
+    if sample.result is None:
+        return row | {"skipped": sample.skipped}
     return row | {"error": type(sample.result).__name__, "message": str(sample.result)}

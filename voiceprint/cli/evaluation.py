@@ -15,7 +15,6 @@ from voiceprint.cli.measuring import (
     NoCacheOption,
     chosen_backend,
     chosen_cache,
-    complaining,
 )
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
@@ -158,7 +157,7 @@ def evaluate(
             scorers.append(CalibratedScorer(backend))
         elif scorer:
             raise InvalidArgumentError(f"There is no calibration for embeddings of {encoder.name}")
-    with complaining(), stages() as progress:
+    with stages() as progress:
         report = measure(
             folders,
             settings,
@@ -192,13 +191,13 @@ def _show(report: Report) -> None:
 
     say(summary(report))
     for number, shown in enumerate(tables(report)):
-        say(f"\n{shown.title}")
+        say("", shown.title)
         paragraph(shown.meaning)
         table(*shown.columns, rows=shown.rows, right=shown.columns if number else ())
-    say("\nIn brackets: 95 % confidence, over speakers.")
+    say("", "In brackets: 95 % confidence, over speakers.")
     said = remarks(report)
     if said:
-        say("\nLeft out, and to know")
+        say("", "Left out, and to know")
     for remark in said:
         paragraph(remark, "- ")
 
@@ -208,6 +207,6 @@ def _write(report: Report, folder: Path, *, quiet: bool) -> None:
 
     files = page.write(report, folder)
     if not quiet:
-        say(f"\nWritten to {folder}: {', '.join(file.name for file in files)}")
+        say("", f"Written to {folder}: {', '.join(file.name for file in files)}")
     if not plots.available():
         complain("No plots: matplotlib is not installed (pip install opusagent-voiceprint[plots]).")

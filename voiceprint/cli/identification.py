@@ -8,7 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from voiceprint.cli.audio import FILE_HELP, ChannelOption, EncodingOption, Files, RateOption, mono
-from voiceprint.cli.common import JsonOption, StoreOption, complain, opened, print_json, ready, say, table
+from voiceprint.cli.common import (
+    CreateOption,
+    JsonOption,
+    StoreOption,
+    complain,
+    opened,
+    print_json,
+    ready,
+    say,
+    table,
+    tell_of_other_spaces,
+)
 from voiceprint.errors import AudioQualityError, InvalidAudioError, VoiceprintError
 from voiceprint.models import Match
 
@@ -31,19 +42,22 @@ def identify(
     rate: RateOption = None,
     channel: ChannelOption = None,
     store: StoreOption = None,
+    create: CreateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Name the likeliest callers for each file, the best first.
 
     LLR: natural logarithm of how much likelier the audio is if this caller spoke than if a stranger did.
 
-    Exit code 1 when a file could not be used.
+    Exit code 1 when nobody is accepted for a file, or it could not be used.
     """
     answers: dict[Path, list[Match]] = {}
     failures: dict[Path, VoiceprintError] = {}
-    with opened(store) as recognizer:
+    with opened(store, create=create) as recognizer:
         if not candidates:
             ready(recognizer)
+            if not recognizer.index_status().vectors:
+                tell_of_other_spaces(recognizer)
         for path in files:
             try:
                 audio, sample_rate = mono(path, encoding, rate, channel)
@@ -60,7 +74,7 @@ def identify(
         table(*columns, rows=rows, right=("LLR", "Similarity", "Voiceprint"))
     for path, failure in failures.items():
         complain(f"{path}: {type(failure).__name__}: {failure}")
-    if failures:
+    if not all(any(match.accepted for match in answers.get(path, ())) for path in files):
         raise typer.Exit(1)
 
 
@@ -93,13 +107,14 @@ def verify(
     rate: RateOption = None,
     channel: ChannelOption = None,
     store: StoreOption = None,
+    create: CreateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say whether the voice in a file is that of the caller.
 
-    Exit code 0 accepted, 1 rejected, 2 error.
+    Exit code 0 accepted; 1 rejected, not enrolled, or too poor audio; 2 error.
     """
-    with opened(store) as recognizer:
+    with opened(store, create=create) as recognizer:
         audio, sample_rate = mono(file, encoding, rate, channel)
         verification = recognizer.verify_caller(caller_id, audio, sample_rate=sample_rate)
     if as_json:

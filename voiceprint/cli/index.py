@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from voiceprint.cli.common import (
+    CreateOption,
     JsonOption,
     StoreOption,
     counting,
@@ -17,6 +18,7 @@ from voiceprint.cli.common import (
     paragraph,
     print_json,
     table,
+    tell_of_other_spaces,
     working,
 )
 
@@ -28,18 +30,18 @@ app = typer.Typer(help="Look after the index over a store.", no_args_is_help=Tru
 
 
 @app.command("status")
-def status(store: StoreOption = None, as_json: JsonOption = False) -> None:
+def status(store: StoreOption = None, create: CreateOption = False, as_json: JsonOption = False) -> None:
     """Show how the store's voiceprints are searched, and where the index's snapshot lies."""
-    with opened(store) as recognizer:
+    with opened(store, create=create) as recognizer:
         with counting("Building the index") as progress:
             now = recognizer.index_status(progress=progress)
         _show(recognizer, now, as_json)
 
 
 @app.command("rebuild")
-def rebuild(store: StoreOption = None, as_json: JsonOption = False) -> None:
+def rebuild(store: StoreOption = None, create: CreateOption = False, as_json: JsonOption = False) -> None:
     """Build the index anew from the store, train it, and write its snapshot."""
-    with opened(store) as recognizer:
+    with opened(store, create=create) as recognizer:
         with counting("Building the index") as progress:
             now = recognizer.rebuild_index(progress=progress)
         _show(recognizer, now, as_json)
@@ -54,10 +56,11 @@ def tune(
         ),
     ] = None,
     store: StoreOption = None,
+    create: CreateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure how much of the index a search has to look at for a recall, and write the snapshot."""
-    with opened(store) as recognizer:
+    with opened(store, create=create) as recognizer:
         with counting("Building the index") as progress:
             recognizer.index_status(progress=progress)
         with working("Measuring"):
@@ -70,6 +73,7 @@ def _show(recognizer: OpusAgentVoiceRecognizer, status: IndexStatus, as_json: bo
     size = None
     with suppress(OSError):  # it is not written yet, or not for us to look at
         size = None if path is None else path.stat().st_size
+    tell_of_other_spaces(recognizer)
     if as_json:
         print_json(asdict(status) | {"snapshot": None if path is None else str(path), "snapshot_bytes": size})
         return

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,19 +47,3 @@ def chosen_backend(encoder: Encoder, config: VoiceFingerprintConfig, path: Path 
     from voiceprint.scoring import backend_for
 
     return backend_for(encoder.name, str(path) if path else config.calibration_path)
-
-
-@contextmanager
-def complaining() -> Iterator[None]:
-    """What the evaluation warns of becomes lines of standard error."""
-    logger, handler = logging.getLogger("voiceprint.evaluation"), _Complaints()
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-
-
-class _Complaints(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        complain(record.getMessage())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,42 +10,66 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from voiceprint.cli.common import JsonOption, StoreOption, counted, counting, opened, print_json, say, table
+from voiceprint._files import RefusedFileError, replacement
+from voiceprint.cli.common import (
+    CreateOption,
+    JsonOption,
+    StoreOption,
+    check_exists,
+    complain,
+    counted,
+    counting,
+    opened,
+    print_json,
+    say,
+    table,
+)
 from voiceprint.errors import InvalidArgumentError
-from voiceprint.storage import open_storage
+from voiceprint.recognizer import OpusAgentVoiceRecognizer
+from voiceprint.storage import Storage, open_storage
 from voiceprint.storage.pruning import parse_period, prune_callers
-from voiceprint.storage.transfer import copy_callers, export_callers, import_callers
+from voiceprint.storage.transfer import copy_callers, export_callers, import_callers, is_export
 
 _STANDARD = Path("-")
+_STANDARD_OUTPUT = (_STANDARD, Path("/dev/stdout"), Path("/dev/fd/1"))
 
 
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON Lines; - for standard output.")],
     store: StoreOption = None,
+    create: CreateOption = False,
 ) -> None:
     """Write all callers with their voiceprints to a file, a line each.
 
-    The file holds biometric data, and is made readable for its owner alone.
+    The file holds biometric data, and is made readable for its owner alone. It replaces an earlier export,
+    and no other file; a pipe or a device is written to.
     """
-    with opened(store) as recognizer, _written(file) as stream:
+    with opened(store, create=create) as recognizer, _written(file, recognizer) as stream:
         storage = recognizer.storage
         with counting("Exporting", storage.count_callers()) as progress:
             count = export_callers(storage, stream, progress=progress)
-    if file != _STANDARD:
-        say(f"Exported {counted(count, 'caller')} to {file}.")
+    if file not in _STANDARD_OUTPUT:  # a pipe's reader may write to standard output itself
+        (say if file.is_file() else complain)(f"Exported {counted(count, 'caller')} to {file}.")
 
 
 @contextmanager
-def _written(file: Path) -> Iterator[BinaryIO]:
+def _written(file: Path, recognizer: OpusAgentVoiceRecognizer) -> Iterator[BinaryIO]:
     """The file to write to, which takes its name only when it is whole."""
-    if file == _STANDARD:
+    if file in _STANDARD_OUTPUT:
         yield sys.stdout.buffer
         return
-    part = file.with_name(f"{file.name}.part")
+    stores = [*recognizer.storage.files(), recognizer.snapshot_path()]
     try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+        with replacement(
+            file,
+            ours=is_export,
+            kind="an export",
+            apart_from=[path for path in stores if path is not None],
+            pipes=True,
+        ) as stream:
             yield stream
-        part.replace(file)
+    except RefusedFileError as error:
+        raise InvalidArgumentError(str(error)) from error
     except OSError as error:  # of the file: those of the store arrive as StorageError
         raise InvalidArgumentError(f"{str(file)!r} cannot be written: {error.strerror}.") from error
 
@@ -60,7 +83,7 @@ def import_(
 
     Each takes the place of the caller of the same id.
     """
-    with opened(store) as recognizer, _read(file) as lines, counting("Importing") as progress:
+    with opened(store, create=True) as recognizer, _read(file) as lines, counting("Importing") as progress:
         report = import_callers(recognizer.storage, lines, progress=progress)
     if as_json:
         print_json(vars(report))
@@ -95,7 +118,7 @@ def copy(
     with (
         open_storage(source) as from_,
         open_storage(target) as to,
-        counting("Copying", from_.count_callers()) as progress,
+        counting("Copying", _counted(from_)) as progress,
     ):
         report = copy_callers(from_, to, progress=progress)
     if as_json:
@@ -107,6 +130,11 @@ def copy(
         )
 
 
+def _counted(source: Storage) -> int:
+    check_exists(source, "give the store to copy from")
+    return source.count_callers()
+
+
 def prune(
     not_seen_for: Annotated[
         str,
@@ -116,6 +144,7 @@ def prune(
     ],
     delete: Annotated[bool, typer.Option("--delete", help="Delete them instead of listing.")] = False,
     store: StoreOption = None,
+    create: CreateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the callers who have not been seen for long; with --delete, delete them.
@@ -123,7 +152,7 @@ def prune(
     A deletion cannot be undone.
     """
     period = parse_period(not_seen_for)
-    with opened(store) as recognizer:
+    with opened(store, create=create) as recognizer:
         storage = recognizer.storage
         with counting("Looking", storage.count_callers()) as progress:
             report = prune_callers(storage, period, dry_run=not delete, progress=progress)

@@ -8,7 +8,16 @@ import typer
 
 from voiceprint.audio import assess
 from voiceprint.cli.audio import ChannelOption, EncodingOption, Files, RateOption, read
-from voiceprint.cli.common import JsonOption, StoreOption, opened, print_json, say, table
+from voiceprint.cli.common import (
+    CreateOption,
+    JsonOption,
+    StoreOption,
+    opened,
+    print_json,
+    say,
+    table,
+    tell_of_other_spaces,
+)
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.erasure import remains_of
 from voiceprint.errors import InvalidAudioError
@@ -72,15 +81,18 @@ def check(
         ),
     ] = None,
     store: StoreOption = None,
+    create: CreateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Read every record and compare the store with its index.
 
     Exit code 1 when something is wrong.
     """
-    with opened(store) as recognizer:
+    with opened(store, create=create) as recognizer:
         storage = recognizer.storage
         findings = recognizer.check(fix=fix) if erased is None else remains_of(storage, erased)
+        if not findings and erased is None:
+            tell_of_other_spaces(recognizer)
         if not as_json and not findings and erased is not None:
             say(f"Nothing of {erased} was found in {storage.location} and its files.")
         elif not as_json and not findings:

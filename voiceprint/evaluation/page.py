@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import base64
+import re
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Final
 
 import orjson
 
+from voiceprint._files import replacement
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation import plots
 from voiceprint.evaluation.report import Report
 from voiceprint.evaluation.tables import Table, remarks, summary, tables
 
 NAME: Final = "report"
+
+# How the files of a report begin; others of their names are not replaced.
+_HEADS: Final = {
+    ".json": re.compile(rb'\{\s*"format":'),
+    ".html": re.compile(rb"<!DOCTYPE html>"),
+    ".png": re.compile(rb"\x89PNG\r\n"),
+}
 
 _CAPTIONS: Final = {
     "det": "Errors of verification as the threshold moves: the nearer to the lower left corner, the better.",
@@ -98,10 +108,18 @@ def write(report: Report, folder: Path) -> list[Path]:
     files |= {f"{name}.png": png for name, png in drawn.items()}
     try:
         for name, content in files.items():
-            Path(folder, name).write_bytes(content)
+            path = Path(folder, name)
+            kind = f"the {path.suffix[1:].upper()} of a report"
+            ours = partial(_begins, _HEADS[path.suffix])
+            with replacement(path, ours=ours, kind=kind) as stream:
+                stream.write(content)
     except OSError as error:
         raise InvalidArgumentError(f"cannot write to the folder {folder}: {error.strerror}") from error
     return [Path(folder, name) for name in files]
+
+
+def _begins(form: re.Pattern[bytes], head: bytes) -> bool:
+    return form.match(head) is not None
 
 
 def _table(table: Table, kind: str) -> str:

@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
 import struct
 import zipfile
@@ -26,7 +25,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint._files import open_regular, replace_file
+from voiceprint._files import open_regular, replacement
 from voiceprint.errors import ConfigurationError
 from voiceprint.validation import shown
 
@@ -76,7 +75,10 @@ class Kept:
 def write_model(
     path: Path, encoder: str, arrays: Arrays, numbers: Mapping[str, Mapping[str, float]], about: Any
 ) -> None:
-    """Write the file in one step: another process reads the old one or the new one. Raises OSError."""
+    """Write the file in one step: another process reads the old one or the new one.
+
+    Raises OSError, and `RefusedFileError` for a file that is there and is no calibration.
+    """
     members = {f"{name}.npy": _npy(array) for name, array in arrays.items()}
     header = {"format": FORMAT, "version": VERSION, "encoder": encoder, "numbers": numbers, "about": about}
     header["sha256"] = _checksum(header, members)
@@ -85,7 +87,13 @@ def write_model(
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():  # ZipInfo without a time: the same bytes for the same model
             archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
-    os.close(replace_file(path, packed.getvalue()))
+    with replacement(path, ours=is_model, kind="a calibration") as stream:
+        stream.write(packed.getvalue())
+
+
+def is_model(head: bytes) -> bool:
+    """Whether a file that begins so is one of `write_model`: a zip whose first member is the header."""
+    return head.startswith(b"PK\x03\x04") and head[30:].startswith(_HEADER.encode())
 
 
 def read_model(path: Path) -> Kept:

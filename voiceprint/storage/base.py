@@ -156,8 +156,8 @@ class Storage(ABC):
         Each takes the place of the caller of the same id, with all voiceprints; one that is there
         already just so changes nothing. Gives how many callers were changed. For copies between
         stores and backups: `save` is for enrolment. A note that the caller was deleted since `created_at` is
-        dropped. Raises `InvalidArgumentError` for a voiceprint
-        without an id, with one above 2**48, or with one that another caller has in this store.
+        dropped. Raises `InvalidArgumentError` for a voiceprint without an id, with one that is not from 1 to
+        10**15 - 1, or with one that another print of these callers, or another caller in this store, has.
         """
 
     @abstractmethod
@@ -229,6 +229,10 @@ class Storage(ABC):
     @abstractmethod
     def count_callers(self) -> int:
         """How many callers there are."""
+
+    @abstractmethod
+    def spaces(self) -> dict[str, int]:
+        """How many voiceprints there are of each embedding space, by the name of its encoder."""
 
     def get_all(self) -> list[Voiceprint]:
         """Every voiceprint, in the order of caller ids. For large stores, use `callers` or `scan`."""

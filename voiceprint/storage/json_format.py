@@ -34,6 +34,8 @@ from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage.base import Deletion, Position
 from voiceprint.storage.records import (
     COUNTER_END,
+    LAST_COUNTED_ID,
+    MAX_ID,
     CallerRecord,
     Change,
     PrintRecord,
@@ -223,7 +225,7 @@ def _is_tombstone(pair: Any, parser: _Parser) -> bool:
         and len(pair) == 2
         and all(type(number) is int for number in pair)
         and 0 <= pair[0] <= parser.revision
-        and 0 < pair[1] < parser.next_id
+        and parser.was_given(pair[1])
     )
 
 
@@ -238,6 +240,10 @@ class _Parser:
         self._ids: set[int] = set()
         self.newest = 0  # revision of a voiceprint
         self._dimensions: dict[str, int] = {}
+
+    def was_given(self, id_: int) -> bool:
+        """Whether a store can have given this id, or taken it from another."""
+        return 0 < id_ < self._given or LAST_COUNTED_ID < id_ <= MAX_ID
 
     def callers(self, entries: dict[str, Any]) -> list[CallerRecord]:
         return [self._caller(key, entry) for key, entry in entries.items()]
@@ -282,8 +288,10 @@ class _Parser:
             _corrupt(self.path, f"has an embedding of {embedding.size} values, unlike the others", place)
         if "id" in entry:
             id_, revision = _whole(entry, "id", self.path), _whole(entry, "revision", self.path)
-            if not 0 < id_ < self._given or revision > self.revision:
+            if not self.was_given(id_) or revision > self.revision:
                 _corrupt(self.path, f"has the voiceprint id {id_}, which was not given out yet", place)
+        elif self.next_id > LAST_COUNTED_ID:
+            _corrupt(self.path, f"has a voiceprint without an id, and its next_id is {self.next_id}", place)
         else:
             id_, revision = self.next_id, self.revision
             self.next_id += 1

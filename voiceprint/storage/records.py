@@ -20,7 +20,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from voiceprint.errors import CallerNotFoundError, InvalidArgumentError
+from voiceprint.errors import CallerNotFoundError, InvalidArgumentError, StorageCorruptError
 from voiceprint.models import Caller, Finding, Voiceprint
 from voiceprint.storage.base import START, Changes, Deletion, Position
 from voiceprint.validation import (
@@ -39,12 +39,16 @@ MAX_TOMBSTONES = 10_000
 # Commits whose tokens are remembered. An index that is further behind is rebuilt.
 MAX_COMMITS = 10_000
 
-# The greatest id that is restored, 280 million million. Those after it are for what is saved later: the
-# id counter must not come to an end, which is where Redis no longer counts exactly (Lua has only floats).
-MAX_ID = 2**48
-
-# What no counter of a sound store reaches: Redis takes 15 digits for one.
+# What no counter of a sound store reaches: Redis takes 15 digits for one, as Lua counts in floats.
 COUNTER_END = 10**15
+
+# The greatest id: any store takes it from any other, whichever gave it.
+MAX_ID = COUNTER_END - 1
+
+# The last id that is counted to, 280 million million. No number of saves comes so far, but an import with
+# such an id does. From there ids are drawn at random, up to MAX_ID: a counter that followed the import would
+# come to ids that no store takes.
+LAST_COUNTED_ID = 2**48
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,10 @@ class Records:
             if len(caller.prints) > limit
         ]
 
+    def has_id(self, id_: int) -> bool:
+        """Whether there is a voiceprint of this id."""
+        return id_ in self.owner
+
     def has_prints(self, encoder: str, besides: Container[str] = ()) -> bool:
         """Whether any caller that is not among `besides` has a voiceprint of this embedding space."""
         others = (caller for caller in self.callers.values() if caller.caller_id not in besides)
@@ -211,6 +219,12 @@ class Change:
     """
 
     def __init__(self, base: Records) -> None:
+        if base.revision + 1 >= COUNTER_END:
+            raise StorageCorruptError(
+                f"The store has come to revision {base.revision}, after which none can be told from others. "
+                "No number of changes does that: it is damaged, or was edited. It can still be read: copy it "
+                "into a new store. Nothing was changed."
+            )
         self.base = base
         self.identity = base.identity or uuid.uuid4().hex
         self.token = new_token()
@@ -289,7 +303,7 @@ class Change:
             if replaced.encoder != voiceprint.encoder:
                 self.removed.append(id_)
         else:
-            id_, self.next_id = self.next_id, self.next_id + 1
+            id_ = self.new_id(caller_id)
         simulated = check_simulated(voiceprint.simulated, voiceprint.encoder, embedding)
         record = PrintRecord(id_, self.revision, voiceprint.encoder, created_at, embedding, simulated)
         if replaced is not None:
@@ -310,6 +324,17 @@ class Change:
         self.touches_prints = True
         return caller.voiceprint(record)
 
+    def new_id(self, caller_id: str) -> int:
+        """An id for a new voiceprint of this caller."""
+        if self.next_id <= LAST_COUNTED_ID:
+            id_, self.next_id = self.next_id, self.next_id + 1
+        else:
+            id_ = _drawn_id()
+            while id_ in self.owners or self.base.has_id(id_):
+                id_ = _drawn_id()
+        self.owners[id_] = caller_id
+        return id_
+
     def _check_dimension(self, encoder: str, size: int) -> None:
         known = self.dimensions.get(encoder, self.base.dimensions.get(encoder, size))
         if size != known and self._has_prints(encoder):
@@ -325,9 +350,7 @@ class Change:
         )
 
     def restore(self, caller: Caller) -> bool:
-        """As `Storage.restore_many` for one caller; gives whether that changes anything."""
-        if not isinstance(caller, Caller):
-            raise InvalidArgumentError(f"A Caller is restored, not {type(caller).__name__}.")
+        """As `Storage.restore_many` for one caller, who was checked; gives whether that changes anything."""
         caller_id = check_caller_id(caller.caller_id)
         known = self.find(caller_id)
         record = CallerRecord(
@@ -352,14 +375,7 @@ class Change:
 
     def _restored(self, voiceprint: Voiceprint, caller_id: str, known: CallerRecord | None) -> PrintRecord:
         id_ = voiceprint.id
-        if id_ is None or id_ < 1:
-            raise InvalidArgumentError(
-                f"A voiceprint of the caller {caller_id!r} has no id: save() is for new ones."
-            )
-        if id_ > MAX_ID:
-            raise InvalidArgumentError(
-                f"A voiceprint of the caller {caller_id!r} has an id beyond {MAX_ID}, the greatest one."
-            )
+        assert id_ is not None  # noqa: S101  it was checked
         if self._owner(id_) not in (caller_id, None):
             raise InvalidArgumentError(
                 f"The voiceprint id {id_} of the caller {caller_id!r} is another caller's in this store: "
@@ -367,7 +383,7 @@ class Change:
             )
         embedding = check_embedding(voiceprint.embedding, voiceprint.encoder)
         self._check_dimension(voiceprint.encoder, embedding.size)
-        self.next_id = max(self.next_id, id_ + 1)
+        self.next_id = next_id_after(id_, self.next_id)
         self.owners[id_] = caller_id
         created_at = check_time(voiceprint.created_at)
         simulated = check_simulated(voiceprint.simulated, voiceprint.encoder, embedding)
@@ -439,6 +455,15 @@ def check_deletion(deletion: Deletion) -> Deletion:
 def new_token() -> str:
     """The token of a commit: 64 random bits."""
     return secrets.token_hex(8)
+
+
+def next_id_after(id_: int, next_id: int) -> int:
+    """The id to be given next where this one is taken, and `next_id` was to be next."""
+    return max(next_id, id_ + 1) if id_ <= LAST_COUNTED_ID else next_id
+
+
+def _drawn_id() -> int:
+    return LAST_COUNTED_ID + 1 + secrets.randbelow(MAX_ID - LAST_COUNTED_ID)
 
 
 def as_arrays(prints: list[PrintRecord]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from heapq import nsmallest
@@ -30,6 +31,7 @@ from voiceprint.storage.base import (
     check_position,
     reported,
 )
+from voiceprint.storage.incoming import check_incoming
 from voiceprint.storage.records import Change, Records, as_arrays
 from voiceprint.validation import check_caller_id
 
@@ -76,9 +78,9 @@ class ResidentStorage(Storage):
             return [change.save(voiceprint, limit) for voiceprint in reported(voiceprints, progress)]
 
     def restore_many(self, callers: Iterable[Caller], *, progress: Progress | None = None) -> int:
-        callers = list(callers)
-        with self._writing(creates=bool(callers)) as change:
-            return sum(change.restore(caller) for caller in reported(callers, progress))
+        given = check_incoming(callers)
+        with self._writing(creates=bool(given)) as change:
+            return sum(change.restore(caller) for caller in reported(given, progress))
 
     def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
         with self._writing(creates=False) as change:
@@ -143,6 +145,10 @@ class ResidentStorage(Storage):
     def count(self) -> int:
         with self._reading() as records:
             return len(records.owner)
+
+    def spaces(self) -> dict[str, int]:
+        with self._reading() as records:
+            return dict(Counter(print_.encoder for c in records.callers.values() for print_ in c.prints))
 
     def count_callers(self) -> int:
         with self._reading() as records:

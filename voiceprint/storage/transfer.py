@@ -76,6 +76,11 @@ class Put:
         return CopyReport(self.count, self.voiceprints, self.changed, self.digest, self.left_out)
 
 
+def is_export(head: bytes) -> bool:
+    """Whether a file that begins so is an export."""
+    return head.startswith(b'{"caller_id":')
+
+
 def export_callers(storage: Storage, stream: BinaryIO, *, progress: Progress | None = None) -> int:
     """Write all callers to `stream`, a line each; gives how many. Raises what the store and stream raise."""
     done = 0

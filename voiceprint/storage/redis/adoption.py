@@ -69,7 +69,7 @@ def _adopt_group(committer: Committer, shard: Shard, prefix: str, group: dict[st
     def work(change: PartialChange) -> None:
         for caller_id, value in group.items():
             key = prefix + caller_id
-            _take_over(change, decode_old_record(value, caller_id, key, change.next_id, change.revision))
+            _take_over(change, decode_old_record(value, caller_id, key, change.revision))
 
     old = {prefix + caller_id: value for caller_id, value in group.items()}
     done = committer.try_once(Task(shard, [*group], work, fresh=len(group), old=old))

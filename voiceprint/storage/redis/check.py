@@ -10,7 +10,7 @@ from typing import Any
 
 from voiceprint.errors import StorageCorruptError
 from voiceprint.models import Finding
-from voiceprint.storage.records import new_token
+from voiceprint.storage.records import COUNTER_END, new_token, next_id_after
 from voiceprint.storage.redis.adoption import old_keys
 from voiceprint.storage.redis.client import Server
 from voiceprint.storage.redis.format import decode_record
@@ -173,7 +173,7 @@ class Checkup:
             if other != name:
                 seen.findings.append(_duplicate(print_.id, other, name))
             seen.feed[print_.id] = print_.revision
-            seen.top_id = max(seen.top_id, print_.id)
+            seen.top_id = max(seen.top_id, next_id_after(print_.id, 1) - 1)
             counts[print_.encoder] = counts.get(print_.encoder, 0) + 1
             seen.spaces[f"n:{print_.encoder}"] = str(counts[print_.encoder])
             seen.spaces[f"d:{print_.encoder}"] = str(print_.embedding.size)
@@ -241,7 +241,7 @@ class Checkup:
             shard.fixed,
             [
                 before if before is not None else "",
-                max(int(before or 0), seen.revision) + 1,
+                min(max(int(before or 0), seen.revision) + 1, COUNTER_END - 1),
                 next_id,
                 uuid.uuid4().hex if lost else "",
                 len(self.shards),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from voiceprint.errors import StorageUnavailableError
@@ -56,11 +56,12 @@ class PartialChange(Change):
         return grown
 
     def put(self, record: CallerRecord) -> None:
-        """Add a caller who is not there yet, just so, with prints of this change."""
+        """Add a caller who is not there yet, with prints of this change, which get ids."""
+        prints = []
         for print_ in record.prints:
             self._check_dimension(print_.encoder, print_.embedding.size)
-            self.next_id = max(self.next_id, print_.id + 1)
-        self.callers[record.caller_id] = record
+            prints.append(replace(print_, id=self.new_id(record.caller_id)))
+        self.callers[record.caller_id] = replace(record, prints=tuple(prints))
         self.touches_prints = True
 
     def _has_prints(self, encoder: str) -> bool:

@@ -117,8 +117,8 @@ def token_of(value: bytes | None) -> bytes:
     return value[:TOKEN_LENGTH] if value is not None else b""
 
 
-def decode_old_record(value: bytes, caller_id: str, key: str, id_: int, revision: int) -> CallerRecord:
-    """The caller whom OpusAgent kept under `key`, with one print, which gets `id_`."""
+def decode_old_record(value: bytes, caller_id: str, key: str, revision: int) -> CallerRecord:
+    """The caller whom OpusAgent kept under `key`, with one print, which has no id yet (0)."""
     try:
         entry: Any = orjson.loads(value)
     except (orjson.JSONDecodeError, RecursionError):
@@ -137,7 +137,7 @@ def decode_old_record(value: bytes, caller_id: str, key: str, id_: int, revision
             check_metadata(entry.get("metadata")),
             created_at,
             check_time(entry.get("last_seen")),
-            (PrintRecord(id_, revision, RESEMBLYZER_SPACE, created_at, embedding),),
+            (PrintRecord(0, revision, RESEMBLYZER_SPACE, created_at, embedding),),
         )
     except InvalidArgumentError as error:
         corrupt(key, f"cannot be taken over ({str(error).rstrip('.')})")

@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import hashlib
 
-_HEAD = """
+from voiceprint.storage.records import COUNTER_END, LAST_COUNTED_ID
+
+_HEAD = f"local counter_end, last_counted_id = {COUNTER_END}, {LAST_COUNTED_ID}"
+_HEAD += """
 local kinds = {'hash', 'zset', 'hash', 'zset', 'zset', 'hash', 'zset', 'hash'}
 local present = false
 for i = 1, #kinds do
@@ -68,7 +71,9 @@ end
 for i = 2, #ARGV do owners[i - 1] = redis.call('HGET', KEYS[3], ARGV[i]) end
 local spaces = redis.call('HGETALL', KEYS[6])
 local taken = tonumber(ARGV[1])
-if taken > 0 then redis.call('HSET', KEYS[1], 'next_id', text(next_id + taken)) end
+if taken > 0 and next_id <= last_counted_id then
+  redis.call('HSET', KEYS[1], 'next_id', text(next_id + taken))
+end
 return {'ok', redis.call('TIME'), text(rev), text(floor), text(next_id), meta[5], meta[6], spaces,
   owners, values}
 """)
@@ -84,6 +89,7 @@ COMMIT = Script("""
 local now = redis.call('TIME')
 if tonumber(now[1]) * 1000000 + tonumber(now[2]) > tonumber(ARGV[1]) then return {'late'} end
 if meta[5] and meta[5] ~= ARGV[3] then return {'shards', meta[5]} end
+if rev + 1 >= counter_end then return {'corrupt', KEYS[1], 'has come to the last revision'} end
 local callers, olds, spaces = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local first_caller = 15 + 3 * spaces
 local first_old = first_caller + 5 * callers

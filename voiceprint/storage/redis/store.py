@@ -8,9 +8,10 @@ they hold in format.py, the scripts in scripts.py.
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ from voiceprint.storage.base import (
     check_position,
     reported,
 )
+from voiceprint.storage.incoming import check_incoming
 from voiceprint.storage.records import (
     CallerRecord,
     PrintRecord,
@@ -137,11 +139,12 @@ class RedisStorage(Storage):
         """The store at redis://HOST:PORT/DB, rediss://... or unix://PATH?db=N.
 
         Beside the client's own options, `prefix` may stand in the query. Whether the server is one of a
-        cluster is asked of the server.
+        cluster is asked of the server. Raises `ConfigurationError`, also for a database that is no number.
         """
         import redis
 
         plain, prefix = _without_prefix(url)
+        _check_database(url)
         try:
             client: Any = redis.Redis.from_url(plain)
             server = Server(client, DEFAULT_TIMEOUT_S)
@@ -268,12 +271,12 @@ class RedisStorage(Storage):
         def restoring(group: list[Caller]) -> Callable[[PartialChange], int]:
             return lambda change: sum(change.restore(caller) for caller in told(group))
 
-        given = list(callers)
+        given = check_incoming(callers)
         self._ready()
         tasks = []
         for shard, names, places in self._grouped(given, Caller):
             group = [given[place] for place in places]
-            prints = [print_ for caller in group for print_ in getattr(caller, "voiceprints", ())]
+            prints = [print_ for caller in group for print_ in caller.voiceprints]
             ids = list(dict.fromkeys(print_.id for print_ in prints if print_.id is not None))
             spaces = any(print_.encoder not in EMBEDDING_DIMENSIONS for print_ in prints)
             tasks.append(Task(shard, names, restoring(group), ids=ids, new_spaces=spaces))
@@ -461,6 +464,15 @@ class RedisStorage(Storage):
         self._ready()
         return sum(int(self._server.call("HLEN", shard.owners)) for shard in self._shards)
 
+    def spaces(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for shard in self._shards:
+            for name, value in self._server.call("HGETALL", shard.spaces).items():
+                kind, _, space = name.decode(errors="replace").partition(":")
+                if kind == "n" and value.isdigit() and int(value):
+                    counts[space] = counts.get(space, 0) + int(value)
+        return counts
+
     def count_callers(self) -> int:
         self._ready()
         return sum(int(self._server.call("ZCARD", shard.names)) for shard in self._shards)
@@ -612,6 +624,22 @@ def _told(progress: Progress | None) -> Callable[[list[Any]], Iterator[Any]]:
         done = before + len(group)
 
     return told
+
+
+def _check_database(url: str) -> None:
+    """The client takes a database that it cannot read for 0, and "1/2" for 12."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # the client refuses it too, and its error is told
+        return
+    named = [parts.path.removeprefix("/")] if parts.scheme != "unix" else []
+    named = [database for database in named if database]
+    named += [value for name, value in parse_qsl(parts.query, keep_blank_values=True) if name == "db"]
+    if len(set(named)) > 1 or not all(re.fullmatch("[0-9]{1,9}", database) for database in named):
+        raise ConfigurationError(
+            f"{hide_passwords(url)!r} does not name one database by its number: the forms are "
+            "redis://HOST:PORT/DB and unix://PATH?db=DB."
+        )
 
 
 def _without_prefix(url: str) -> tuple[str, str]:

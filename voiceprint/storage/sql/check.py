@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import case, delete, func, insert, select, update
 
 from voiceprint import migrations
 from voiceprint.errors import StorageCorruptError
 from voiceprint.models import Finding
-from voiceprint.storage.records import Records, new_token
+from voiceprint.storage.records import COUNTER_END, LAST_COUNTED_ID, Records, new_token
 from voiceprint.storage.sql.database import Database
 from voiceprint.storage.sql.queries import Queries
 from voiceprint.storage.sql.tables import commits, simulated, store, tombstones, voiceprints
@@ -73,13 +73,14 @@ def _spaces(queries: Queries) -> Iterator[Finding]:
 
 
 def _newest(queries: Queries) -> tuple[int, int]:
-    """The highest revision, and the highest id, that any record has."""
+    """The highest revision, and the highest id that is counted to, that any record has."""
     revisions, ids = [0], [0]
     for revision, id_ in (
         (voiceprints.c.revision, voiceprints.c.id),
         (tombstones.c.revision, tombstones.c.voiceprint_id),
     ):
-        row = queries.connection.execute(select(func.max(revision), func.max(id_))).one()
+        counted = case((id_ <= LAST_COUNTED_ID, id_))
+        row = queries.connection.execute(select(func.max(revision), func.max(counted))).one()
         revisions += [number for number in row[:1] if isinstance(number, int)]
         ids += [number for number in row[1:] if isinstance(number, int)]
     return max(revisions), max(ids)
@@ -106,7 +107,7 @@ def _set_counters_right(queries: Queries) -> None:
     header = queries.header()
     revision, id_ = _newest(queries)
     # Whoever follows the store may have missed something: the feed starts anew.
-    revision = max(header["revision"], revision) + 1
+    revision = min(max(header["revision"], revision) + 1, COUNTER_END - 1)
     queries.connection.execute(
         update(store).values(revision=revision, feed_floor=revision, next_id=max(header["next_id"], id_ + 1))
     )

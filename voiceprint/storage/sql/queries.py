@@ -261,6 +261,11 @@ class Queries:
         """How many voiceprints there are."""
         return self.connection.execute(select(func.count()).select_from(voiceprints)).scalar_one()
 
+    def spaces(self) -> dict[str, int]:
+        """How many voiceprints there are of each space."""
+        counted = select(voiceprints.c.encoder, func.count()).group_by(voiceprints.c.encoder)
+        return {str(space): count for space, count in self.connection.execute(counted)}
+
     def count_callers(self) -> int:
         """How many callers there are."""
         return self.connection.execute(select(func.count()).select_from(callers)).scalar_one()
@@ -612,6 +617,9 @@ class _Part(Records):
             feed_floor=header["feed_floor"],
         )
         self._queries = queries
+
+    def has_id(self, id_: int) -> bool:
+        return bool(self._queries.owners([id_]))
 
     def has_prints(self, encoder: str, besides: Container[str] = ()) -> bool:
         # All of `besides` are loaded, so that counting theirs tells whether there are others.

@@ -34,6 +34,7 @@ from voiceprint.storage.base import (
     check_position,
     reported,
 )
+from voiceprint.storage.incoming import check_incoming
 from voiceprint.storage.records import Change, Records, check_deletion
 from voiceprint.storage.removals import erase_snapshots, removes, removes_voiceprints
 from voiceprint.validation import check_caller_id
@@ -107,11 +108,10 @@ class SQLStorage(Storage):
         )
 
     def restore_many(self, callers: Iterable[Caller], *, progress: Progress | None = None) -> int:
-        given = list(callers)
-        sound = [caller for caller in given if isinstance(caller, Caller)]
-        prints = [voiceprint for caller in sound for voiceprint in caller.voiceprints]
+        given = check_incoming(callers)
+        prints = [voiceprint for caller in given for voiceprint in caller.voiceprints]
         return self._change(
-            dict.fromkeys(caller.caller_id for caller in sound),
+            dict.fromkeys(caller.caller_id for caller in given),
             lambda change: sum(change.restore(caller) for caller in reported(given, progress)),
             ids=[voiceprint.id for voiceprint in prints if voiceprint.id is not None],
             spaces={voiceprint.encoder for voiceprint in prints},
@@ -243,6 +243,9 @@ class SQLStorage(Storage):
 
     def count(self) -> int:
         return self._read(lambda queries: queries.count(), 0)
+
+    def spaces(self) -> dict[str, int]:
+        return self._read(lambda queries: queries.spaces(), {})
 
     def count_callers(self) -> int:
         return self._read(lambda queries: queries.count_callers(), 0)
