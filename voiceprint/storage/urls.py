@@ -9,17 +9,19 @@ from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS, Storage
 from voiceprint.storage.json import JSONStorage
 from voiceprint.storage.memory import MemoryStorage
 from voiceprint.storage.redis import RedisStorage
+from voiceprint.storage.sql import SQLStorage
 from voiceprint.storage.sqlite import SQLiteStorage
-from voiceprint.validation import hide_passwords
+from voiceprint.validation import hide_passwords, is_postgresql_url
 
 if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
 
-FORMS = "json:PATH, sqlite:PATH, redis://HOST:PORT/DB or memory:"
+FORMS = "json:PATH, sqlite:PATH, postgresql://USER@HOST/DATABASE, redis://HOST:PORT/DB or memory:"
 
 
 def open_storage(url: str, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> Storage:
-    """The store at `url`: json:PATH, sqlite:PATH, redis://HOST:PORT/DB or memory:.
+    """The store at `url`: json:PATH, sqlite:PATH, postgresql://USER@HOST/DATABASE, redis://HOST:PORT/DB or
+    memory:.
 
     Raises `ConfigurationError` for a URL of no known form, and what the store raises on opening.
     """
@@ -32,14 +34,13 @@ def open_storage(url: str, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOIC
         return SQLiteStorage(rest, max_voiceprints_per_caller=max_voiceprints_per_caller)
     if colon and scheme in ("redis", "rediss", "unix") and rest:
         return RedisStorage.from_url(url, max_voiceprints_per_caller=max_voiceprints_per_caller)
+    if is_postgresql_url(url):
+        return SQLStorage(url, max_voiceprints_per_caller=max_voiceprints_per_caller)
     raise ConfigurationError(f"{hide_passwords(url)!r} names no store: the forms are {FORMS}.")
 
 
 def configured_storage(config: VoiceFingerprintConfig) -> Storage:
     """The store that `config` chooses."""
-    url = (
-        config.redis_url
-        if config.storage_backend == "redis"
-        else f"{config.storage_backend}:{config.storage_path}"
-    )
+    urls = {"redis": config.redis_url, "postgresql": config.database_url}
+    url = urls.get(config.storage_backend, f"{config.storage_backend}:{config.storage_path}")
     return open_storage(url, max_voiceprints_per_caller=config.max_voiceprints_per_caller)

@@ -172,10 +172,13 @@ class Database:
             self.erase_when_due()
         return result
 
-    def write(self, work: Callable[[Queries], T]) -> T:
-        """What `work` gives, in a transaction that is committed when it ends without an error."""
+    def write(self, work: Callable[[Queries], T], *, alone: bool = True) -> T:
+        """What `work` gives, in a transaction that is committed when it ends without an error.
+
+        alone: as `Dialect.begin`.
+        """
         with _gate.entered(), translated(self.dialect):
-            return self._transact(self._create(), self._working(work), writes=True)
+            return self._transact(self._create(), self._working(work), writes=True, alone=alone)
 
     def removed(self) -> None:
         """To be called when a change was committed that removed something."""
@@ -219,16 +222,22 @@ class Database:
     def _working(self, work: Callable[[Queries], T]) -> Callable[[Connection], T]:
         return lambda connection: work(Queries(connection, self.dialect.name))
 
-    def _transact(self, engine: Engine, work: Callable[[Connection], T], writes: bool) -> T:
+    def _transact(
+        self, engine: Engine, work: Callable[[Connection], T], writes: bool, alone: bool = True
+    ) -> T:
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         while True:
-            begun = False
+            begun = done = False
             try:
                 with engine.connect() as connection, connection.begin():
-                    self.dialect.begin(connection, writes=writes)
+                    self.dialect.begin(connection, writes=writes, alone=alone)
                     begun = True
-                    return work(connection)
+                    result = work(connection)
+                    done = True
+                return result  # noqa: TRY300  once it is committed
             except self.dialect.errors as error:
+                if done and writes:
+                    raise self.dialect.translated(error, committing=True) from error
                 # A read may be tried again as a whole; of a write only its beginning.
                 if not self.dialect.is_busy(error) or (begun and writes) or time.monotonic() > deadline:
                     raise
