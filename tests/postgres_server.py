@@ -26,16 +26,14 @@ QUICK = ("fsync=off", "full_page_writes=off")
 
 def binaries() -> Path:
     """The folder of the server's programs. Without one, the test fails in CI and is skipped elsewhere."""
-    found = [path.parent for path in _DEBIAN.glob("*/bin/initdb")]
-    on_path = shutil.which("initdb")
-    if on_path is not None:
-        found.append(Path(on_path).parent)
+    on_path = shutil.which("initdb")  # which may be a link into the folder that has the others
+    found = [Path(on_path).resolve()] if on_path is not None else sorted(_DEBIAN.glob("*/bin/initdb"))
     if not found:
         told = "PostgreSQL's server is not installed: it is needed to test the store on it"
         if os.environ.get("CI"):
             pytest.fail(told)
         pytest.skip(told)
-    return found[-1]
+    return found[-1].parent
 
 
 class PostgresServer:
@@ -110,6 +108,10 @@ class PostgresServer:
         more = "&".join(f"{name}={quote(value, safe='')}" for name, value in parameters.items())
         return f"postgresql://postgres@{quote(str(self.folder), safe='')}/{database}" + (more and f"?{more}")
 
+    def promote(self) -> None:
+        """Make a primary of this replica."""
+        self.run("pg_ctl", "promote", "-D", self.data)
+
     def stop(self) -> None:
         """Stop it at once and without a last word to its disk, as `pg_ctl stop -m immediate` does."""
         self._signal(signal.SIGQUIT)
@@ -127,6 +129,12 @@ class PostgresServer:
     def end(self) -> None:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def url_of(*servers: PostgresServer, database: str = "postgres") -> str:
+    """The URL of that one of the servers which takes changes."""
+    hosts = ",".join(quote(str(server.folder), safe="") for server in servers)
+    return f"postgresql://postgres@{hosts}/{database}?target_session_attrs=read-write"
 
 
 _SHARED: list[PostgresServer] = []

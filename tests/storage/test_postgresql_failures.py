@@ -1,4 +1,4 @@
-"""PostgreSQL that fails, and clients that are killed: nothing acknowledged is lost, and errors say what is known.
+"""PostgreSQL that fails, and clients that are killed: no save is lost, and errors say what is known.
 
 On real servers, which are stopped without a last word, started again, and replaced by their replica.
 """

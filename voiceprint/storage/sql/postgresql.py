@@ -12,6 +12,7 @@ from psycopg.pq import Conninfo
 from psycopg.types.string import StrDumperUnknown, TextLoader
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoFreeConnectionError
 
 from voiceprint.errors import ConfigurationError, StorageCorruptError, StorageError, StorageUnavailableError
 from voiceprint.storage.sql.dialects import BUSY_TIMEOUT_S, Dialect
@@ -131,7 +132,15 @@ class PostgreSQL(Dialect):
         )
 
     def _connect(self) -> psycopg.Connection[Any]:
-        connection = psycopg.connect(**self._settings)
+        try:
+            connection = psycopg.connect(**self._settings)
+        except psycopg.OperationalError as error:
+            # What libpq says has addresses and reasons, and for all that is known no password.
+            said = " ".join(str(error).split()).rstrip(".")
+            said = said.replace(self._password, "***") if self._password else said
+            raise StorageUnavailableError(
+                f"{self.name} cannot be reached: {said}. Nothing was changed."
+            ) from error
         encoding = connection.info.parameter_status("server_encoding")
         if encoding != "UTF8":
             connection.close()
@@ -152,8 +161,9 @@ class PostgreSQL(Dialect):
         level = levels.READ_COMMITTED if writes else levels.REPEATABLE_READ
         if driver.isolation_level != level:
             driver.isolation_level = level
-        if driver.read_only is not (not writes):
-            driver.read_only = not writes
+        read_only = None if writes else True  # not False, of which a replica says no more than that it cannot
+        if driver.read_only is not read_only:
+            driver.read_only = read_only
         if writes:
             connection.exec_driver_sql(_LOCK_STORE if alone else _LOCK_TIMEOUT)
 
@@ -167,31 +177,22 @@ class PostgreSQL(Dialect):
                 f"{self.name}: the connection was lost while a change was committed. Whether it was made is "
                 "not known: read it again before repeating it."
             )
-        if not isinstance(error, DBAPIError):
-            # From SQLAlchemy itself, such as where no connection became free.
-            return StorageUnavailableError(
-                f"{self.name} cannot be used now ({type(error).__name__}). Nothing was changed."
-            )
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(error, NoFreeConnectionError):
+            why: str | None = f"no connection became free in {BUSY_TIMEOUT_S:g} s"
+        elif not state and isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
+            why = "the connection was lost"
+        else:
+            why = _UNAVAILABLE.get(state) or _UNAVAILABLE.get(state[:2])
+        if why:
+            return StorageUnavailableError(f"{self.name} cannot be used now: {why}. Nothing was changed.")
         if why := _CORRUPT.get(state):
             return StorageCorruptError(
                 f"{self.name} is damaged, or not a database of this library ({why}). Restore it from a "
                 "backup. Nothing was changed."
             )
-        if not state and isinstance(error.orig, psycopg.OperationalError | psycopg.InterfaceError):
-            why = (
-                "the server ended the connection" if error.connection_invalidated else self._said(error.orig)
-            )
-        else:
-            why = _UNAVAILABLE.get(state) or _UNAVAILABLE.get(state[:2])
-        if why:
-            return StorageUnavailableError(f"{self.name} cannot be used now: {why}. Nothing was changed.")
-        kind = type(error.orig).__name__
-        return StorageError(f"{self.name} refused a statement ({kind}, {state or 'no SQLSTATE'}).")
-
-    def _said(self, error: Exception) -> str:
-        """What libpq says of a server that it cannot connect to, in a line: addresses and reasons."""
-        said = " ".join(str(error).split()).rstrip(".")
-        return said.replace(self._password, "***") if self._password else said
+        kind = type(cause).__name__
+        return StorageError(f"{self.name} refused a statement ({kind}{state and f', SQLSTATE {state}'}).")
 
 
 class _EscapingDumper(StrDumperUnknown):
