@@ -67,6 +67,7 @@ def test_a_url_of_each_form_opens_the_same_store(url: str, form: str) -> None:
 
 def test_a_url_of_sqlalchemy_opens_the_store(url: str) -> None:
     with SQLStorage(url) as one, SQLStorage(make_url(url)) as other:
+        one.create()
         assert (other.location, other.identity()) == (one.location, one.identity())
 
 
@@ -236,7 +237,8 @@ def waiting_for_lock(url: str, lock: str = "advisory") -> None:
 def test_many_processes_that_open_a_new_database_make_its_schema_once(url: str) -> None:
     script = (
         "import sys\nfrom voiceprint import open_storage\nsys.stdin.readline()\n"
-        "with open_storage(sys.argv[1]) as storage: print(storage.identity(), storage.check())"
+        "with open_storage(sys.argv[1]) as storage:\n"
+        "    storage.create()\n    print(storage.identity(), storage.check())"
     )
     processes = [
         subprocess.Popen(
@@ -257,15 +259,59 @@ def test_a_user_who_may_not_create_tables_gets_an_error_that_says_so() -> None:
     server = shared_server()
     server.sql("CREATE ROLE guest LOGIN")
     with pytest.raises(StorageUnavailableError, match="grant it all rights"):
-        SQLStorage(server.url("postgres").replace("postgres@", "guest@"))
+        SQLStorage(server.url("postgres").replace("postgres@", "guest@")).save(voiceprint())
 
 
-def test_tables_that_are_gone_are_not_an_empty_store(storage: SQLStorage, url: str) -> None:
+def test_tables_that_are_gone_are_not_an_empty_store(
+    storage: SQLStorage, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage.save(voiceprint())
+    schema = schema_of(url)
+    rows(url, f"ALTER SCHEMA {schema} RENAME TO away")
+    rows(url, f"CREATE SCHEMA {schema}")
+    for use in (
+        storage.count,
+        lambda: storage.get("alice"),
+        lambda: storage.save(voiceprint()),
+        storage.exists,
+    ):
+        with pytest.raises(StorageUnavailableError, match="Nothing was changed"):
+            use()
+    assert "holds no store any more" in caplog.text
+    with pytest.raises(StorageUnavailableError, match="holds no store any more"):
+        SQLStorage(url)
+    rows(url, f"DROP SCHEMA {schema}")
+    rows(url, f"ALTER SCHEMA away RENAME TO {schema}")
+    assert storage.count() == 1
+    assert "is there again" in caplog.text
+
+
+def test_a_store_that_takes_the_place_of_another_is_refused(storage: SQLStorage, url: str) -> None:
     storage.save(voiceprint())
     rows(url, f"DROP SCHEMA {schema_of(url)} CASCADE")
-    for use in (storage.count, lambda: storage.get("alice"), storage.revision):
-        with pytest.raises(StorageUnavailableError, match="no longer there"):
-            use()
+    with pytest.raises(StorageUnavailableError):
+        storage.count()
+    other = fresh_url()
+    with SQLStorage(other) as opened:
+        opened.save(voiceprint("bob"))
+    rows(other, f"ALTER SCHEMA {schema_of(other)} RENAME TO {schema_of(url)}")
+    with pytest.raises(StorageUnavailableError, match="another store than before"):
+        storage.count()
+    with SQLStorage(url) as anew:
+        assert anew.count() == 1
+
+
+def test_opening_and_reading_a_store_that_is_not_there_creates_nothing(storage: SQLStorage, url: str) -> None:
+    assert (storage.exists(), storage.count(), storage.get("alice"), storage.identity()) == (
+        False,
+        0,
+        None,
+        "",
+    )
+    assert not storage.touch("alice")
+    assert rows(url, "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()") == [(0,)]
+    storage.save(voiceprint())
+    assert storage.exists()
 
 
 def test_check_finds_what_was_changed_past_the_store(storage: SQLStorage, url: str) -> None:
@@ -339,7 +385,7 @@ def test_a_reader_sees_one_state_and_may_write_nothing(storage: SQLStorage) -> N
             connection.exec_driver_sql("DELETE FROM callers")
         return before, queries.count()  # type: ignore[attr-defined]
 
-    assert storage._database.read(work) == (1, 1)
+    assert storage._database.read(work, None) == (1, 1)
     assert storage.count() == 2
 
 

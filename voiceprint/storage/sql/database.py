@@ -236,6 +236,9 @@ class Database:
                     done = True
                 return result  # noqa: TRY300  once it is committed
             except self.dialect.errors as error:
+                if self.dialect.is_gone(error):
+                    engine.dispose()
+                    self._engine = None  # the next call looks at what is there now
                 if done and writes:
                     raise self.dialect.translated(error, committing=True) from error
                 # A read may be tried again as a whole; of a write only its beginning.

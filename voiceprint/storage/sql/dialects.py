@@ -127,6 +127,10 @@ class Dialect:
         """Whether the statement may succeed when it is tried again."""
         return False
 
+    def is_gone(self, _error: Exception) -> bool:
+        """Whether the store's tables are no longer there."""
+        return False
+
     def translated(self, error: Exception, *, committing: bool = False) -> StorageError:  # noqa: ARG002
         """The error as one of ours; `committing`: raised when a change was being committed."""
         if isinstance(error, DBAPIError) and not error.connection_invalidated:

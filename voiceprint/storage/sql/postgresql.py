@@ -76,6 +76,7 @@ _UNAVAILABLE = {
 _CORRUPT = {"42703": "a column is missing", "XX001": "damaged data", "XX002": "a damaged index"}
 # After which the server may have committed what it was told to commit, or not.
 _OUTCOME_UNKNOWN = ("08", "40003", "57P")
+_NO_TABLE = "42P01"
 # Of a read, the whole may be tried again.
 _CONFLICTS = ("40001", "40P01")
 
@@ -169,6 +170,9 @@ class PostgreSQL(Dialect):
 
     def is_busy(self, error: Exception) -> bool:
         return _state(error) in _CONFLICTS
+
+    def is_gone(self, error: Exception) -> bool:
+        return _state(error) == _NO_TABLE
 
     def translated(self, error: Exception, *, committing: bool = False) -> StorageError:
         state = _state(error)
