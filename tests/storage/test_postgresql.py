@@ -258,8 +258,11 @@ def test_many_processes_that_open_a_new_database_make_its_schema_once(url: str) 
 def test_a_user_who_may_not_create_tables_gets_an_error_that_says_so() -> None:
     server = shared_server()
     server.sql("CREATE ROLE guest LOGIN")
-    with pytest.raises(StorageUnavailableError, match="grant it all rights"):
-        SQLStorage(server.url("postgres").replace("postgres@", "guest@")).save(voiceprint())
+    with (
+        SQLStorage(server.url("postgres").replace("postgres@", "guest@")) as storage,
+        pytest.raises(StorageUnavailableError, match="grant it all rights"),
+    ):
+        storage.save(voiceprint())
 
 
 def test_tables_that_are_gone_are_not_an_empty_store(
