@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 
 import psycopg
@@ -56,6 +57,9 @@ class Writers:
         self._readers = [threading.Thread(target=self._read, args=(one,)) for one in self._processes]
         for reader in self._readers:
             reader.start()
+        # Each has opened the store: what follows may stop the server.
+        while len({name.partition("-")[0] for name in list(self.said)}) < count:
+            self._assert_running()
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -66,7 +70,11 @@ class Writers:
         """Until so many more saves are acknowledged."""
         goal = len(self.said) + saves
         while len(self.said) < goal:
-            assert [process.poll() for process in self._processes] == [None] * len(self._processes)
+            self._assert_running()
+
+    def _assert_running(self) -> None:
+        assert [process.poll() for process in self._processes] == [None] * len(self._processes)
+        time.sleep(0.001)
 
     def end(self) -> set[str]:
         """All callers whose saves were acknowledged."""
