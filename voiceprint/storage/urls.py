@@ -39,8 +39,13 @@ def open_storage(url: str, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOIC
     raise ConfigurationError(f"{hide_passwords(url)!r} names no store: the forms are {FORMS}.")
 
 
+def configured_url(config: VoiceFingerprintConfig) -> str:
+    """The URL of the store that `config` chooses. It may hold a password."""
+    urls = {"redis": config.redis_url, "postgresql": config.database_url}
+    return urls.get(config.storage_backend, f"{config.storage_backend}:{config.storage_path}")
+
+
 def configured_storage(config: VoiceFingerprintConfig) -> Storage:
     """The store that `config` chooses."""
-    urls = {"redis": config.redis_url, "postgresql": config.database_url}
-    url = urls.get(config.storage_backend, f"{config.storage_backend}:{config.storage_path}")
+    url = configured_url(config)
     return open_storage(url, max_voiceprints_per_caller=config.max_voiceprints_per_caller)
