@@ -7,8 +7,9 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 
+import postgres_server
 import pytest
-from redis_server import end_shared
+import redis_server
 from voices import BandEncoder, Voices, load_voices
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer
@@ -30,9 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _end_servers() -> Iterator[None]:
-    """End the Redis server of this test process, if a test has started one."""
+    """End the servers of this test process, if a test has started one."""
     yield
-    end_shared()
+    redis_server.end_shared()
+    postgres_server.end_shared()
 
 
 @pytest.fixture(autouse=True)

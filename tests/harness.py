@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import postgres_server
 from redis_server import fresh_database, shared_server
 from stores import forget_json_files
 
 from voiceprint import JSONStorage, MemoryStorage, RedisStorage, SQLiteStorage, Storage
+from voiceprint.storage import SQLStorage
 
 
 class Harness:
@@ -83,11 +85,16 @@ def redis_decoding_harness(path: Path) -> Harness:
     return redis_harness(path, decode_responses=True)
 
 
+def postgresql_harness(_: Path) -> Harness:
+    return Harness(functools.partial(SQLStorage, postgres_server.fresh_url()), persists=True)
+
+
 # A new store is one more line here.
 HARNESSES: dict[str, Callable[[Path], Harness]] = {
     "memory": memory_harness,
     "json": json_harness,
     "sqlite": sqlite_harness,
+    "postgresql": postgresql_harness,
     "redis": redis_harness,
     "redis-decoding": redis_decoding_harness,
 }

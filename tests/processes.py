@@ -74,10 +74,13 @@ open_storage(sys.argv[1])
 CRASHES_A_STORE = 10
 
 
-def start(url: str, script: str, argument: object = "") -> subprocess.Popen[str]:
+def start(url: str, script: str, argument: object = "", stdin: int | None = None) -> subprocess.Popen[str]:
     """A process that runs `script` with the `storage` at `url`, and the `argument` as text."""
     return subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + script, url, str(argument)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PRELUDE + script, url, str(argument)],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from databases import dump, sql
+from postgres_server import fresh_url
 
 from voiceprint import SQLiteStorage
 
@@ -106,3 +107,15 @@ def test_a_newer_database_is_refused_with_both_versions_named(run: Run) -> None:
     assert code == 2
     assert "0099" in err
     assert "0005" in err
+
+
+def test_a_database_on_a_server_is_made_and_checked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = fresh_url()
+    assert run("current", "--store", url)[:2] == (1, "There is no schema yet; the newest is 0005\n")
+    assert "from nothing to revision 0005" in run("upgrade", "--store", url)[1]
+    monkeypatch.setenv("VOICE_STORAGE_BACKEND", "postgresql")
+    monkeypatch.setenv("VOICE_DATABASE_URL", url)
+    assert run("current")[:2] == (0, "0005 (newest)\n")
+    code, out, _ = run("check")
+    assert code == 0
+    assert out.startswith("All is well in postgresql://")

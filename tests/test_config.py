@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "index_path": None,
     "index_recall": 0.99,
     "index_threads": 1,
+    "database_url": "postgresql://localhost:5432/voiceprints",
     "redis_url": "redis://localhost:6379/0",
 }
 
@@ -69,6 +70,9 @@ GOOD = [
     ("index_recall", "0.95", 0.95),
     ("index_recall", "1", 1.0),
     ("index_threads", "2", 2),
+    ("storage_backend", "PostgreSQL", "postgresql"),
+    ("database_url", "postgresql://u:pw@h/d?sslmode=require", "postgresql://u:pw@h/d?sslmode=require"),
+    ("database_url", "postgres://h/d", "postgres://h/d"),
     ("redis_url", "rediss://user:pw@host:1/2", "rediss://user:pw@host:1/2"),
     ("redis_url", "unix:///run/redis.sock", "unix:///run/redis.sock"),
 ]
@@ -86,7 +90,7 @@ BAD = [
     ("enrollment_duration", "0", "above 0"),
     ("enrollment_duration", "-1", "above 0"),
     ("enrollment_duration", "inf", "above 0"),
-    ("storage_backend", "mysql", "json, redis or sqlite"),
+    ("storage_backend", "mysql", "json, postgresql, redis or sqlite"),
     ("min_audio_quality", "-0.1", "from 0 to 1"),
     ("min_audio_quality", "60", "from 0 to 1"),
     ("max_voiceprints_per_caller", "0", "from 1"),
@@ -100,6 +104,8 @@ BAD = [
     ("index_recall", "nan", "up to 1"),
     ("index_threads", "0", "from 1 to 64"),
     ("index_threads", "65", "from 1 to 64"),
+    ("database_url", "localhost:5432", "postgresql://user@localhost:5432/voiceprints"),
+    ("database_url", "mysql://localhost/a", "postgresql://user@localhost:5432/voiceprints"),
     ("redis_url", "localhost:6379", "redis://localhost:6379/0"),
     ("redis_url", "redis://", "redis://localhost:6379/0"),
 ]
@@ -245,9 +251,12 @@ def test_a_copy_with_changes_checks_them() -> None:
     assert config.model_dump() == DEFAULTS
 
 
-def test_the_redis_url_is_shown_in_no_repr() -> None:
-    config = VoiceFingerprintConfig(redis_url="redis://:hunter2@host")
+def test_the_urls_of_servers_are_shown_in_no_repr() -> None:
+    config = VoiceFingerprintConfig(
+        redis_url="redis://:hunter2@host", database_url="postgresql://u:hunter2@h/d"
+    )
     assert config.redis_url == "redis://:hunter2@host"
+    assert config.database_url == "postgresql://u:hunter2@h/d"
     for text in (repr(config), str(config), f"{config}", repr([config])):
         assert "hunter2" not in text
 
@@ -285,7 +294,7 @@ def test_any_text_in_any_variable_gives_a_configuration_or_its_error(setting: st
         assert 0 < config.enrollment_duration < math.inf
         assert 0 <= config.min_audio_quality <= 1
         assert config.max_voiceprints_per_caller >= 1
-        assert config.storage_backend in ("json", "redis", "sqlite")
+        assert config.storage_backend in ("json", "postgresql", "redis", "sqlite")
         assert config.storage_path
 
 
@@ -311,7 +320,7 @@ def test_any_value_given_by_hand_gives_a_configuration_or_its_error(setting: str
         {"password": "hunter2"},
     ],
 )
-@pytest.mark.parametrize("setting", ["redis_url", "storage_backend"])
+@pytest.mark.parametrize("setting", ["database_url", "redis_url", "storage_backend"])
 def test_no_message_shows_a_password(setting: str, url: object) -> None:
     message = configured(**{setting: url})
     assert isinstance(message, str)

@@ -14,6 +14,8 @@ from types import ModuleType
 from typing import Any
 
 import faiss
+import psycopg
+import psycopg.errors
 import pytest
 import redis
 import redis.cluster
@@ -21,6 +23,7 @@ import redis.connection
 import redis.exceptions
 import soundfile
 import sqlalchemy.exc
+from postgres_server import fresh_url
 from redis.cluster import RedisCluster
 from redis_server import RedisServer, free_port, fresh_database, shared_server
 from stores import unit, uses, voiceprint
@@ -37,6 +40,7 @@ from voiceprint import (
 )
 from voiceprint.audio import load_audio
 from voiceprint.gallery import Gallery
+from voiceprint.storage import SQLStorage
 
 SECRET = "born in 1970"
 SAMPLE = Path(__file__).parent.parent / "examples" / "voices" / "amara" / "1.flac"
@@ -333,3 +337,110 @@ def test_every_error_of_faiss_arrives_as_one_of_ours(
         # And it has lost nothing by it.
         assert [scored.voiceprint.caller_id for scored in gallery.best(storage, unit(9), 1)] == ["later"]
         assert gallery.check(storage) == []
+
+
+# PostgreSQL, by the server, which raises an error where a statement of the store should run
+
+SQLSTATES = sorted(
+    state
+    for kind in classes(psycopg.errors)
+    # Not those of success, of warnings, and of no more rows.
+    if (state := getattr(kind, "sqlstate", None)) and state[:2] not in ("00", "01", "02")
+)
+OF_PSYCOPG = [
+    kind
+    for kind in classes(psycopg, psycopg.errors)
+    if issubclass(kind, psycopg.Error) and not getattr(kind, "sqlstate", None)
+]
+
+
+class Answer:
+    """What the next statements get: an error of this SQLSTATE from the server, or this error of psycopg."""
+
+    sqlstate = ""
+    error: Exception | None = None
+
+
+@pytest.fixture(scope="module")
+def on_server() -> Iterator[SQLStorage]:
+    with SQLStorage(fresh_url()) as storage:
+        storage.save(voiceprint("alice"))
+        yield storage
+        assert storage.check() == []
+        assert storage.count() == 1
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answer]:
+    given, execute, executemany = Answer(), psycopg.Cursor.execute, psycopg.Cursor.executemany
+
+    def fails(cursor: Any) -> bool:
+        if given.error is not None:
+            raise given.error
+        if given.sqlstate:
+            raising = f"RAISE EXCEPTION '{SECRET}' USING ERRCODE = '{given.sqlstate}'"
+            execute(cursor, f"DO $$ BEGIN {raising}; END $$")
+        return False
+
+    for name, real in (("execute", execute), ("executemany", executemany)):
+        monkeypatch.setattr(
+            psycopg.Cursor, name, lambda self, *a, real=real, **k: fails(self) or real(self, *a, **k)
+        )
+    monkeypatch.setattr("voiceprint.storage.sql.database.BUSY_TIMEOUT_S", 0.0)
+    yield given
+    given.sqlstate, given.error = "", None
+
+
+@pytest.mark.parametrize("group", sorted({state[:2] for state in SQLSTATES}))
+def test_every_error_of_postgresql_arrives_as_one_of_ours(
+    on_server: SQLStorage, answer: Answer, group: str
+) -> None:
+    for state in SQLSTATES:
+        if state.startswith(group):
+            answer.sqlstate = state
+            for use in uses(on_server, SECRET)[::5]:
+                assert_arrives(use, StorageError, (psycopg.Error, sqlalchemy.exc.DBAPIError))
+
+
+@pytest.mark.parametrize("kind", OF_PSYCOPG)
+def test_every_error_of_psycopg_arrives_as_one_of_ours(
+    on_server: SQLStorage, answer: Answer, kind: type[Exception]
+) -> None:
+    answer.error = raised(kind, SECRET)
+    for use in uses(on_server, SECRET):
+        assert_arrives(use, StorageError, (psycopg.Error, sqlalchemy.exc.DBAPIError))
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "said"),
+    [
+        ("08006", StorageUnavailableError, "connection failed"),
+        ("25006", StorageUnavailableError, "connect to the primary"),
+        ("40001", StorageUnavailableError, "try again"),
+        ("40P01", StorageUnavailableError, "try again"),
+        ("42501", StorageUnavailableError, "may not read or change"),
+        ("53100", StorageUnavailableError, "disk is full"),
+        ("53200", StorageUnavailableError, "out of memory"),
+        ("53300", StorageUnavailableError, "too many connections"),
+        ("55P03", StorageUnavailableError, "another writer"),
+        ("57014", StorageUnavailableError, "cancelled"),
+        ("57P01", StorageUnavailableError, "stops or starts"),
+        ("57P02", StorageUnavailableError, "stops or starts"),
+        ("57P03", StorageUnavailableError, "stops or starts"),
+        ("58030", StorageUnavailableError, "cannot read or write its files"),
+        ("XX001", StorageCorruptError, "damaged"),
+        ("XX002", StorageCorruptError, "damaged"),
+        ("42703", StorageCorruptError, "not a database of this library"),
+        ("22P02", StorageError, "SQLSTATE 22P02"),
+    ],
+)
+def test_what_postgresql_says_decides_which_error_it_is(
+    on_server: SQLStorage, answer: Answer, state: str, kind: type[StorageError], said: str
+) -> None:
+    answer.sqlstate = state
+    for use in uses(on_server, SECRET):
+        assert_arrives(use, kind, (psycopg.Error, sqlalchemy.exc.DBAPIError))
+        with pytest.raises(kind, match=said) as caught:
+            use()
+        assert ("Nothing was changed" in str(caught.value)) == (kind is not StorageError)
+        assert type(caught.value) is kind

@@ -12,7 +12,7 @@ from pydantic import model_validator as _model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from voiceprint.errors import ConfigurationError
-from voiceprint.validation import shown
+from voiceprint.validation import is_postgresql_url, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -28,7 +28,7 @@ _ALLOWED = {
     "calibrated_similarity": "true or false",
     "calibration_path": "the path of a file that `voiceprint calibrate` wrote",
     "enrollment_duration": "a number of seconds above 0",
-    "storage_backend": "json, redis or sqlite",
+    "storage_backend": "json, postgresql, redis or sqlite",
     "storage_path": "the path of a file",
     "min_audio_quality": "a number from 0 to 1",
     "max_voiceprints_per_caller": "a whole number from 1",
@@ -38,6 +38,7 @@ _ALLOWED = {
     "index_path": "the path of a file, or off",
     "index_recall": "a number above 0, up to 1",
     "index_threads": "a whole number from 1 to 64",
+    "database_url": "a URL such as postgresql://user@localhost:5432/voiceprints",
     "redis_url": "a URL such as redis://localhost:6379/0 (also rediss:// or unix://)",
 }
 
@@ -57,7 +58,7 @@ class VoiceFingerprintConfig(BaseSettings):
         against, is not the cosine but `Match.probability`.
     calibration_path (None): file of `voiceprint calibrate`; None is the calibration of the package.
     enrollment_duration (5.0): seconds of audio that enrolment needs, above 0.
-    storage_backend ("json"): "json", "redis" or "sqlite".
+    storage_backend ("json"): "json", "postgresql", "redis" or "sqlite".
     storage_path: file of the store; "voiceprints.json", or "voiceprints.db" for SQLite.
     min_audio_quality (0.6): least quality score for enrolment and matching, 0 to 1.
     max_voiceprints_per_caller (3): one print more replaces the oldest; at least 1.
@@ -68,11 +69,12 @@ class VoiceFingerprintConfig(BaseSettings):
     encoder_threads (0): threads that the encoder works with; 0 for one a core. These two count when a
         recogniser is made.
     index_path (None): file of the index's snapshot, or "off"; None is beside the store's file, or in the
-        user's cache for Redis.
+        user's cache for a store on a server.
     index_recall (0.99): share of the searches of a large index that find the most similar voiceprint of
         all, above 0, up to 1; 1 compares with every one.
     index_threads (1): threads that a search of the index, or its training, works with.
-    redis_url ("redis://localhost:6379/0"): may hold a password, and is never shown.
+    database_url ("postgresql://localhost:5432/voiceprints"): as libpq takes it, so that several hosts and TLS
+        may be set in it. redis_url ("redis://localhost:6379/0"). Both may hold a password; neither is shown.
 
     An attribute may be set later and is checked then too. Raises `ConfigurationError`, which is a
     ValueError, naming the variable, the value and what is allowed. An empty variable counts as not set.
@@ -89,7 +91,7 @@ class VoiceFingerprintConfig(BaseSettings):
     calibrated_similarity: bool = False
     calibration_path: str | None = Field(default=None, min_length=1)
     enrollment_duration: float = Field(default=5.0, gt=0.0, allow_inf_nan=False)
-    storage_backend: Literal["json", "redis", "sqlite"] = "json"
+    storage_backend: Literal["json", "postgresql", "redis", "sqlite"] = "json"
     storage_path: str = Field(default="voiceprints.json", min_length=1)
     min_audio_quality: float = Field(default=0.6, ge=0.0, le=1.0, allow_inf_nan=False)
     max_voiceprints_per_caller: int = Field(default=3, ge=1)
@@ -99,6 +101,7 @@ class VoiceFingerprintConfig(BaseSettings):
     index_path: str | None = Field(default=None, min_length=1)
     index_recall: float = Field(default=0.99, gt=0.0, le=1.0, allow_inf_nan=False)
     index_threads: int = Field(default=1, ge=1, le=64)
+    database_url: str = Field(default="postgresql://localhost:5432/voiceprints", repr=False)
     redis_url: str = Field(default="redis://localhost:6379/0", repr=False)
 
     def __init__(self, **settings: Any) -> None:
@@ -149,6 +152,13 @@ class VoiceFingerprintConfig(BaseSettings):
     @classmethod
     def _path_as_text(cls, value: object) -> object:
         return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_scheme(cls, value: str) -> str:
+        if not is_postgresql_url(value):
+            raise ValueError("not a PostgreSQL URL")
+        return value
 
     @field_validator("redis_url")
     @classmethod

@@ -71,7 +71,7 @@ class Stamp(NamedTuple):
 def snapshot_path(storage: Storage, setting: str | None, encoder: str = RESEMBLYZER_SPACE) -> Path | None:
     """Where the snapshot of a store's index lies; None where none is kept, or none can be.
 
-    setting: a path, "off", or None for beside the store's file, or for Redis in the user's cache.
+    setting: a path, "off", or None for beside the store's file, or for a server in the user's cache.
     encoder: each embedding space has a file of its own; all but the usual one have a digest in its name.
     """
     try:
@@ -128,7 +128,7 @@ def _place(storage: Storage, setting: str | None) -> Path | None:
     beside = getattr(storage, "path", None)
     if isinstance(beside, Path):
         return beside.with_name(f"{beside.name}.index")
-    if storage.location.partition(":")[0] in ("redis", "rediss", "unix"):
+    if storage.location.partition(":")[0] in ("postgresql", "redis", "rediss", "unix"):
         name = hashlib.sha256(storage.location.encode()).hexdigest()[:32]
         return cache_folder() / f"{name}.index"
     return None

@@ -44,6 +44,11 @@ def shown(value: object) -> str:
     return f"of type {type(value).__name__}"
 
 
+def is_postgresql_url(url: str) -> bool:
+    """Whether a URL names a PostgreSQL database, with the one driver that is used here or with none."""
+    return re.match(r"postgres(ql(\+psycopg)?)?://", url) is not None
+
+
 def hide_passwords(url: str) -> str:
     """`url` without what may be a password: all that stands before its last @, and its query's values."""
     hidden = re.sub(r"(?s)^([\w+]+:(?://)?)?.*@", r"\1***@", url)

@@ -105,7 +105,6 @@ def test_the_revision_grows_with_every_change(harness: Harness) -> None:
         lambda: storage.update_metadata("alice", {"a": True}),
         lambda: storage.update_metadata("alice", {"a": 1.0}),
         lambda: storage.update_metadata("alice", {}, replace=True),
-        lambda: storage.touch("alice", "2098-01-01T00:00:00Z"),
         lambda: storage.delete("bob"),
     )
     for change in changes:

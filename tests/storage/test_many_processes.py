@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from busy_process import SHARED
+from postgres_server import fresh_url
 from redis_server import fresh_database, shared_server
 from stores import Follower, forget_json_files, state
 
@@ -21,9 +22,11 @@ PROCESSES = 8
 SCRIPT = Path(__file__).parent.parent / "busy_process.py"
 
 
-@pytest.fixture(params=["json", "sqlite", "redis"])
+@pytest.fixture(params=["json", "sqlite", "postgresql", "redis"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where the store is that the processes share."""
+    if request.param == "postgresql":
+        return fresh_url()
     if request.param == "redis":
         return f"unix://{shared_server().path}?db={fresh_database()}"
     return f"{request.param}:{tmp_path / 'store'}"

@@ -159,7 +159,6 @@ def test_a_damaged_embedding_is_told_wherever_it_is_read_and_left_alone(filled: 
         lambda s: list(s.scan()),
         lambda s: s.changes(START),
         lambda s: s.save(voiceprint("bob")),
-        lambda s: s.touch("bob"),
     ):
         _damaged(filled, use, "voiceprint 2")
     with SQLiteStorage(filled) as storage:
@@ -177,7 +176,6 @@ def test_a_damaged_print_for_simulated_lines_is_told_and_left_alone(filled: Path
         lambda s: s.get_many([2]),
         lambda s: s.callers_of([2]),
         lambda s: s.save(voiceprint("bob")),
-        lambda s: s.touch("bob"),
     ):
         _damaged(filled, use, "voiceprint 2")
     with SQLiteStorage(filled) as storage:  # what the index lives on does not read it

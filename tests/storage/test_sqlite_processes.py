@@ -21,7 +21,7 @@ for n in range({ROUNDS}):
     storage.save(voiceprint(f"shared {{n % 3}}", 1000 * me + n, metadata={{f"{{me}} {{n}}": n}}))
     storage.save(voiceprint(f"own {{me}}", 1000 * me + n))
     changes += 2
-    changes += storage.touch(f"own {{me}}", f"2100-01-01T00:00:{{n:02}}Z")
+    assert storage.touch(f"own {{me}}", f"2100-01-01T00:00:{{n:02}}Z")
     if n % 7 == 6:
         changes += storage.delete(f"own {{me}}") > 0
         changes += storage.delete(f"gone {{chance.randrange(3)}}") > 0

@@ -35,7 +35,8 @@ StoreOption = Annotated[
     typer.Option(
         "--store",
         metavar="URL",
-        help="json:PATH, sqlite:PATH, redis://HOST:PORT/DB or memory:. Default: the VOICE_* environment.",
+        help="json:PATH, sqlite:PATH, postgresql://USER@HOST/DATABASE, redis://HOST:PORT/DB or memory:. "
+        "Default: the VOICE_* environment.",
     ),
 ]
 CreateOption = Annotated[

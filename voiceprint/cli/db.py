@@ -10,8 +10,9 @@ from voiceprint import migrations
 from voiceprint.cli.common import JsonOption, StoreOption, check_exists, print_json, say, table
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import ConfigurationError
-from voiceprint.storage import SQLiteStorage
-from voiceprint.storage.urls import sqlite_path
+from voiceprint.storage import SQLiteStorage, SQLStorage, open_storage
+from voiceprint.storage.urls import configured_url, sqlite_path
+from voiceprint.validation import is_postgresql_url
 
 app = typer.Typer(help="Look after the database of an SQL store.", no_args_is_help=True)
 
@@ -22,10 +23,9 @@ def upgrade(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
     Opening a store does the same, but creates none. A database that is newer than this program is left alone.
     """
-    path = _path(store)
-    before = SQLiteStorage.schema_revision(path)
-    storage = _opened(path)
-    with storage:
+    url = _url(store)
+    before = _revision(url)
+    with _opened(url) as storage:
         storage.create()
         location = storage.location
     if as_json:
@@ -42,7 +42,7 @@ def current(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
     Exit code 1 when it is not the newest.
     """
-    revision = SQLiteStorage.schema_revision(_path(store))
+    revision = _revision(_url(store))
     newest = revision == migrations.HEAD
     if as_json:
         print_json({"revision": revision, "head": migrations.HEAD, "newest": newest})
@@ -69,7 +69,7 @@ def check(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
     Exit code 1 when something is wrong.
     """
-    with _opened(_path(store)) as storage:
+    with _opened(_url(store)) as storage:
         check_exists(storage, "`voiceprint db upgrade` creates it")
         findings = storage.check()
         location = storage.location
@@ -84,19 +84,30 @@ def check(store: StoreOption = None, as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def _path(store: str | None) -> str:
-    """The file of the store, which is an SQLite database."""
-    config = VoiceFingerprintConfig()
-    url = store if store is not None else f"{config.storage_backend}:{config.storage_path}"
-    kind, _, path = url.partition(":")
-    if kind != "sqlite":
+def _url(store: str | None) -> str:
+    """The URL of the store, which is an SQL store."""
+    url = store if store is not None else configured_url(VoiceFingerprintConfig())
+    kind = url.partition(":")[0]
+    if kind != "sqlite" and not is_postgresql_url(url):
         raise ConfigurationError(
             f"`voiceprint db` is for SQL stores, and this one is of the kind {kind[:20]!r}: "
-            "give --store sqlite:PATH."
+            "give --store sqlite:PATH or postgresql://USER@HOST/DATABASE."
         )
-    return sqlite_path(path)
+    return url
 
 
-def _opened(path: str) -> SQLiteStorage:
+def _revision(url: str) -> str | None:
+    """The schema revision of the database, None where there is none; nothing is created or upgraded."""
+    if not is_postgresql_url(url):
+        return SQLiteStorage.schema_revision(sqlite_path(url.partition(":")[2]))
+    from voiceprint.storage.sql.database import schema_revision
+    from voiceprint.storage.sql.dialects import dialect_of
+
+    return schema_revision(dialect_of(url))
+
+
+def _opened(url: str) -> SQLStorage:
     limit = VoiceFingerprintConfig().max_voiceprints_per_caller
-    return SQLiteStorage(path, max_voiceprints_per_caller=limit)
+    storage = open_storage(url, max_voiceprints_per_caller=limit)
+    assert isinstance(storage, SQLStorage)  # noqa: S101  for the types
+    return storage

@@ -260,7 +260,10 @@ class Storage(ABC):
 
     @abstractmethod
     def revision(self) -> int:
-        """A number that grows with every committed change, whichever process made it. Cheap."""
+        """A number that grows with every committed change, whichever process made it. Cheap.
+
+        With a `touch` it may grow or not: that is no change to who follows the store.
+        """
 
     @abstractmethod
     def position(self) -> Position:

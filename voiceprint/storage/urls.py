@@ -10,19 +10,21 @@ from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS, Storage
 from voiceprint.storage.json import JSONStorage
 from voiceprint.storage.memory import MemoryStorage
 from voiceprint.storage.redis import RedisStorage
+from voiceprint.storage.sql import SQLStorage
 from voiceprint.storage.sqlite import SQLiteStorage
-from voiceprint.validation import hide_passwords
+from voiceprint.validation import hide_passwords, is_postgresql_url
 
 if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
 
 log = logging.getLogger(__name__)
 
-FORMS = "json:PATH, sqlite:PATH, redis://HOST:PORT/DB or memory:"
+FORMS = "json:PATH, sqlite:PATH, postgresql://USER@HOST/DATABASE, redis://HOST:PORT/DB or memory:"
 
 
 def open_storage(url: str, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> Storage:
-    """The store at `url`: json:PATH, sqlite:PATH, redis://HOST:PORT/DB or memory:.
+    """The store at `url`: json:PATH, sqlite:PATH, postgresql://USER@HOST/DATABASE, redis://HOST:PORT/DB or
+    memory:.
 
     sqlite:///PATH is read as SQLAlchemy does: relative to the current folder, absolute with a fourth slash.
 
@@ -43,6 +45,8 @@ def _opened(url: str, limit: int) -> Storage:
         return SQLiteStorage(sqlite_path(rest), max_voiceprints_per_caller=limit)
     if colon and scheme in ("redis", "rediss", "unix") and rest:
         return RedisStorage.from_url(url, max_voiceprints_per_caller=limit)
+    if is_postgresql_url(url):
+        return SQLStorage(url, max_voiceprints_per_caller=limit)
     raise ConfigurationError(f"{hide_passwords(url)!r} names no store: the forms are {FORMS}.")
 
 
@@ -61,11 +65,13 @@ def sqlite_path(rest: str) -> str:
     return rest[3:]
 
 
+def configured_url(config: VoiceFingerprintConfig) -> str:
+    """The URL of the store that `config` chooses. It may hold a password."""
+    urls = {"redis": config.redis_url, "postgresql": config.database_url}
+    return urls.get(config.storage_backend, f"{config.storage_backend}:{config.storage_path}")
+
+
 def configured_storage(config: VoiceFingerprintConfig) -> Storage:
     """The store that `config` chooses."""
-    url = (
-        config.redis_url
-        if config.storage_backend == "redis"
-        else f"{config.storage_backend}:{config.storage_path}"
-    )
+    url = configured_url(config)
     return open_storage(url, max_voiceprints_per_caller=config.max_voiceprints_per_caller)

@@ -98,7 +98,8 @@ class Database:
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._state: object = None
-        self._identity = ""
+        # Of the store that the engine is on; None where there is none yet.
+        self._identity: str | None = None
         self._sighting = Sighting(dialect.location)
         # Whether something was removed that may still be on the disk, and not to look for it again before.
         self._remains = False
@@ -131,10 +132,11 @@ class Database:
 
     def _opened(self, *, create: bool) -> Engine | None:
         state = self.dialect.state()
-        if self._engine is not None and state == self._state:
-            return self._engine
+        engine = self._engine
+        if engine is not None and state == self._state and self._identity is not None:
+            return engine
         with self._lock:
-            if self._engine is None or self.dialect.state() != self._state:
+            if self._engine is None or self.dialect.state() != self._state or self._identity is None:
                 return self._open(create)
             return self._engine
 
@@ -146,20 +148,22 @@ class Database:
             self._sighting.missing(expected=expected)
             return None
         state = self.dialect.state()
-        engine = self.dialect.engine()
+        known = self._engine if state == self._state else None
+        engine = known or self.dialect.engine()
         try:
             identity = self._upgraded(engine, create)
             if identity is None:
                 self._sighting.missing(expected=expected, what="holds no store any more: it was emptied")
-                engine.dispose()
-                return None
-            self._sighting.found(identity)
+            else:
+                self._sighting.found(identity)
         except BaseException:
-            engine.dispose()
+            if engine is not known:
+                engine.dispose()
             raise
-        self.release()
+        if engine is not known:
+            self.release()
         self._engine, self._state, self._identity = engine, state, identity
-        return engine
+        return None if identity is None else engine
 
     def read(self, work: Callable[[Queries], T], empty: S) -> T | S:
         """What `work` gives, in a transaction that sees one committed state; `empty` without a database."""
@@ -172,10 +176,13 @@ class Database:
             self.erase_when_due()
         return result
 
-    def write(self, work: Callable[[Queries], T]) -> T:
-        """What `work` gives, in a transaction that is committed when it ends without an error."""
+    def write(self, work: Callable[[Queries], T], *, alone: bool = True) -> T:
+        """What `work` gives, in a transaction that is committed when it ends without an error.
+
+        alone: as `Dialect.begin`.
+        """
         with _gate.entered(), translated(self.dialect):
-            return self._transact(self._create(), self._working(work), writes=True)
+            return self._transact(self._create(), self._working(work), writes=True, alone=alone)
 
     def removed(self) -> None:
         """To be called when a change was committed that removed something."""
@@ -219,16 +226,24 @@ class Database:
     def _working(self, work: Callable[[Queries], T]) -> Callable[[Connection], T]:
         return lambda connection: work(Queries(connection, self.dialect.name))
 
-    def _transact(self, engine: Engine, work: Callable[[Connection], T], writes: bool) -> T:
+    def _transact(
+        self, engine: Engine, work: Callable[[Connection], T], writes: bool, alone: bool = True
+    ) -> T:
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         while True:
-            begun = False
+            begun = done = False
             try:
                 with engine.connect() as connection, connection.begin():
-                    self.dialect.begin(connection, writes=writes)
+                    self.dialect.begin(connection, writes=writes, alone=alone)
                     begun = True
-                    return work(connection)
+                    result = work(connection)
+                    done = True
+                return result  # noqa: TRY300  once it is committed
             except self.dialect.errors as error:
+                if self.dialect.is_gone(error):
+                    self._identity = None  # the next call looks at what is there now
+                if done and writes:
+                    raise self.dialect.translated(error, committing=True) from error
                 # A read may be tried again as a whole; of a write only its beginning.
                 if not self.dialect.is_busy(error) or (begun and writes) or time.monotonic() > deadline:
                     raise
@@ -259,7 +274,8 @@ class Database:
     def identity(self) -> str:
         """The identity of the store, read once for each database that is in this place; "" for none."""
         with _gate.entered(), translated(self.dialect):
-            return "" if self._connect() is None else self._identity
+            self._connect()
+            return self._identity or ""
 
     def release(self) -> None:
         """Close the connections that nobody is using; they open again by themselves."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
@@ -31,7 +31,7 @@ from voiceprint.errors import (
 from voiceprint.models import Finding
 from voiceprint.storage.mounts import MOUNT_THE_FOLDER, is_mounted_alone
 from voiceprint.storage.sql.erasure import erase_remains
-from voiceprint.validation import hide_passwords
+from voiceprint.validation import hide_passwords, is_postgresql_url
 
 __all__ = ["Dialect", "SQLite", "dialect_of"]
 
@@ -51,7 +51,19 @@ _KEPT_CONNECTIONS = 8
 
 
 def dialect_of(url: str | URL) -> Dialect:
-    """The database that `url` names."""
+    """The database that `url` names.
+
+    Raises `ConfigurationError` for what is no URL, and where the driver for PostgreSQL is missing.
+    """
+    text = url.render_as_string(hide_password=False) if isinstance(url, URL) else url
+    if is_postgresql_url(text):
+        try:
+            from voiceprint.storage.sql.postgresql import PostgreSQL
+        except ImportError as error:
+            raise ConfigurationError(
+                "PostgreSQL needs psycopg: pip install 'opusagent-voiceprint[postgresql]'."
+            ) from error
+        return PostgreSQL(text)
     try:
         parsed = make_url(url)
     except ArgumentError as error:
@@ -66,7 +78,7 @@ class Dialect:
     """
 
     # What statements raise: SQLAlchemy's errors, and what a driver raises past it.
-    errors: tuple[type[Exception], ...] = (SQLAlchemyError,)
+    errors: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError,)
 
     def __init__(self, url: URL) -> None:
         self.url = url
@@ -97,8 +109,12 @@ class Dialect:
     def _engine_options(self) -> dict[str, Any]:
         return {"voiceprint_name": self.name}  # which the messages of migrations call it by
 
-    def begin(self, connection: Connection, *, writes: bool) -> None:
-        """Begin a transaction, where SQLAlchemy does not do so by itself."""
+    def begin(self, connection: Connection, *, writes: bool, alone: bool = True) -> None:
+        """Begin a transaction, where SQLAlchemy does not do so by itself.
+
+        alone: after the other writers and before those to come, which a change that draws no id and no
+        revision need not be.
+        """
 
     def prepare_engine(self, engine: Engine) -> None:
         """What is to be set once on the database that an engine is of."""
@@ -120,8 +136,12 @@ class Dialect:
         """Whether the statement may succeed when it is tried again."""
         return False
 
-    def translated(self, error: Exception) -> StorageError:
-        """The error as one of ours."""
+    def is_gone(self, _error: Exception) -> bool:
+        """Whether the store's tables are no longer there."""
+        return False
+
+    def translated(self, error: Exception, *, committing: bool = False) -> StorageError:  # noqa: ARG002
+        """The error as one of ours; `committing`: raised when a change was being committed."""
         if isinstance(error, DBAPIError) and not error.connection_invalidated:
             return StorageError(f"{self.name} refused a statement ({type(error.orig).__name__}).")
         return StorageUnavailableError(
@@ -277,7 +297,7 @@ class SQLite(Dialect):
 
     # Not by a listener to the event "begin": with any listener, SQLAlchemy looks for more of them around
     # each statement, which takes an eighth of the processor time of a save.
-    def begin(self, connection: Connection, *, writes: bool) -> None:
+    def begin(self, connection: Connection, *, writes: bool, alone: bool = True) -> None:  # noqa: ARG002
         # A writer takes the lock at once: one that has read before may find that another has written
         # since, and SQLite then refuses it, at once and for good.
         driver = connection.connection.driver_connection
@@ -320,7 +340,7 @@ class SQLite(Dialect):
         said = str(getattr(error, "orig", error))
         return "database is locked" in said or "database table is locked" in said
 
-    def translated(self, error: Exception) -> StorageError:
+    def translated(self, error: Exception, *, committing: bool = False) -> StorageError:  # noqa: ARG002
         cause = getattr(error, "orig", error)
         if isinstance(cause, UnicodeDecodeError):
             cause = sqlite3.DatabaseError("text that is not UTF-8")

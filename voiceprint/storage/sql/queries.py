@@ -25,7 +25,9 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -63,9 +65,10 @@ _PRINTS = select(voiceprints, simulated.c.embedding.label("simulated")).outerjoi
     simulated,
     and_(simulated.c.voiceprint_id == voiceprints.c.id, simulated.c.revision == voiceprints.c.revision),
 )
-_STORE_AND_CALLER = _STORE.add_columns(callers).select_from(
-    store.outerjoin(callers, callers.c.caller_id == bindparam("caller"))
-)
+# What a change is made on top of is locked, where the database knows locks of rows: `touch` waits for the
+# change, and does not see it undone.
+_CALLER = _CALLERS.where(callers.c.caller_id == bindparam("caller")).with_for_update().subquery()
+_STORE_AND_CALLER = _STORE.add_columns(_CALLER).select_from(store.outerjoin(_CALLER, true()))
 _ADVANCE = update(store).values({name: bindparam(name) for name in ("revision", "next_id", "feed_floor")})
 _NEW_CALLER = insert(callers)
 _NEW_PRINT = insert(voiceprints)
@@ -95,7 +98,17 @@ _CHANGE_PRINT = (
     .where(voiceprints.c.id == bindparam("key"))
     .values({column.name: bindparam(column.name) for column in voiceprints.c})
 )
+_KNOWN = select(callers.c.caller_id).where(callers.c.caller_id == bindparam("caller"))
+_SEEN = (
+    update(callers)
+    .where(
+        callers.c.caller_id == bindparam("caller"),
+        or_(callers.c.last_seen.is_(None), callers.c.last_seen < bindparam("seen")),
+    )
+    .values(last_seen=bindparam("seen"))
+)
 _CALLERS_OF = _CALLERS.where(callers.c.caller_id.in_(bindparam("ids", expanding=True)))
+_CALLERS_TO_CHANGE = _CALLERS_OF.order_by(callers.c.caller_id).with_for_update()
 _PRINTS_OF = _PRINTS.where(voiceprints.c.caller_id.in_(bindparam("ids", expanding=True))).order_by(
     voiceprints.c.caller_id, voiceprints.c.position
 )
@@ -430,7 +443,7 @@ class Queries:
             known = header["caller_id"] is not None
             loaded = {names[0]: self._with_prints(header)} if known else {}
         else:
-            header, loaded = self.header(), self.callers(names)
+            header, loaded = self.header(), self._callers_to_change(names)
         base = _Part(self, loaded, header)
         base.owner.update(self.owners(set(ids) - set(base.owner)))
         for space in set(spaces) - set(EMBEDDING_DIMENSIONS):
@@ -438,6 +451,18 @@ class Queries:
             if blob is not None:
                 base.dimensions[space] = _length(blob) // 4
         return base
+
+    def _callers_to_change(self, names: Iterable[str]) -> dict[str, CallerRecord]:
+        found = {}
+        for ids in _chunks(names, _ASKED):
+            rows = self.connection.execute(_CALLERS_TO_CHANGE, {"ids": ids}).mappings().all()
+            found.update({record.caller_id: record for record in self._joined(rows)})
+        return found
+
+    def touch(self, caller_id: str, seen: str) -> bool:
+        """Move the caller's `last_seen` to `seen`, never back; whether there is the caller."""
+        moved = self.connection.execute(_SEEN, {"caller": caller_id, "seen": seen}).rowcount
+        return moved > 0 or self.connection.execute(_KNOWN, {"caller": caller_id}).first() is not None
 
     def write(self, change: Change) -> None:
         """Make the difference of the change that of the tables. The removals come first: what they free

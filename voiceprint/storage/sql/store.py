@@ -37,7 +37,7 @@ from voiceprint.storage.base import (
 from voiceprint.storage.incoming import check_incoming
 from voiceprint.storage.records import Change, Records, check_deletion
 from voiceprint.storage.removals import erase_snapshots, removes, removes_voiceprints
-from voiceprint.validation import check_caller_id
+from voiceprint.validation import check_caller_id, check_time, now
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -53,10 +53,12 @@ S = TypeVar("S")
 class SQLStorage(Storage):
     """Callers in a database, shared by threads and processes.
 
-    The tables are brought up to date when the store is opened, and created by the first save. SQLite is
-    what the tests run on; the statements are those of SQLAlchemy and of no one database.
+    The tables are brought up to date when the store is opened, and created by the first save. The tests
+    run on SQLite and on PostgreSQL.
 
-    url: a URL of SQLAlchemy, such as sqlite:///voiceprints.db.
+    url: sqlite:///voiceprints.db, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE with the parameters that
+    libpq takes, such as several hosts, TLS and a schema; the latter needs the extra `postgresql`. A store is
+    in one schema of a database: the current one, which is `public` unless told otherwise.
     """
 
     def __init__(self, url: str | URL, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
@@ -129,8 +131,13 @@ class SQLStorage(Storage):
         ).caller()
 
     def touch(self, caller_id: str, when: str | None = None) -> bool:
+        # No change of the store's: it would have every match of a call wait for all other writers.
         name = check_caller_id(caller_id)
-        return self._change([name], lambda change: change.touch(name, when), creates=False)
+        seen = check_time(when) or now()
+        self._check_open()
+        if not self._database.exists():
+            return False
+        return self._database.write(lambda queries: queries.touch(name, seen), alone=False)
 
     def note_deletions(self, deletions: Iterable[Deletion]) -> int:
         given = [check_deletion(deletion) for deletion in deletions]

@@ -1,0 +1,232 @@
+"""PostgreSQL, by psycopg 3: what differs from other databases, and what its errors mean."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+from urllib.parse import quote, urlencode
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
+from psycopg.types.string import StrDumperUnknown, TextLoader
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoFreeConnectionError
+
+from voiceprint.errors import ConfigurationError, StorageCorruptError, StorageError, StorageUnavailableError
+from voiceprint.storage.sql.dialects import BUSY_TIMEOUT_S, Dialect
+from voiceprint.validation import hide_passwords, is_postgresql_url
+
+__all__ = ["PostgreSQL"]
+
+# Connections of a process that stay open, and those that it may open beside them for a while. A server takes
+# 100 by default, of all processes together; a thread that finds none free waits.
+_KEPT_CONNECTIONS = 5
+_MORE_CONNECTIONS = 5
+
+# For what the URL and libpq's own variables leave open. Without these a server that is gone with its
+# machine is waited for a quarter of an hour and longer.
+_CONNECTION_SETTINGS = {
+    "connect_timeout": "10",  # s
+    "keepalives_idle": "10",  # s
+    "keepalives_interval": "5",  # s
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",  # ms
+}
+
+# First in a transaction that writes: how long it waits for the locks of others, in this transaction alone.
+_LOCK_TIMEOUT = f"SELECT set_config('lock_timeout', '{BUSY_TIMEOUT_S * 1000:.0f}', true)"
+# One writer at a time, so that ids and revisions are drawn in the order of commits, and the schema is made
+# once. A lock of the store and not of the database: each schema may hold one. The number is of no meaning
+# but that other programs, which may lock numbers of their own, will hardly have chosen it.
+_LOCK_STORE = (
+    f"{_LOCK_TIMEOUT}, pg_advisory_xact_lock({0x766F6963} * 4294967296 + oid::bigint) "
+    "FROM pg_namespace WHERE nspname = current_schema()"
+)
+
+# U+0000, which PostgreSQL holds in no text, and which caller ids may have in the other stores; and with
+# what takes its place, which must keep the order of ids and be what no other text becomes.
+_ESCAPES = {"\0": "\1\1", "\1": "\1\2"}
+_ESCAPED = {escape: character for character, escape in _ESCAPES.items()}
+_needs_escape = re.compile("[\0\1]")
+_escape = re.compile("\1[\1\2]")
+
+# By SQLSTATE, or the class of it: what keeps the store from being used now.
+_UNAVAILABLE = {
+    "08": "the connection failed",
+    "25006": "the server is read-only, as a replica is: connect to the primary, such as by "
+    "host=A,B&target_session_attrs=read-write",
+    "28": "the server refused the user name or password",
+    "3D000": "there is no such database",
+    "3F000": "there is no such schema",
+    "40001": "another transaction was in the way: try again",
+    "40P01": "another transaction was in the way: try again",
+    "42501": "the user may not read or change what the store needs: grant it all rights on the schema",
+    "42P01": "the store's tables are no longer there",
+    "53": "the server has too little of something",
+    "53100": "the server's disk is full",
+    "53200": "the server is out of memory",
+    "53300": "the server has too many connections",
+    "55P03": f"another writer has been busy for {BUSY_TIMEOUT_S:g} s: try again",
+    "57": "the server ended the connection, as it stops or starts",
+    "57014": "the server cancelled the statement",
+    "58": "the server cannot read or write its files",
+}
+_CORRUPT = {"42703": "a column is missing", "XX001": "damaged data", "XX002": "a damaged index"}
+# After which the server may have committed what it was told to commit, or not.
+_OUTCOME_UNKNOWN = ("08", "40003", "57P")
+_NO_TABLE = "42P01"
+# Of a read, the whole may be tried again.
+_CONFLICTS = ("40001", "40P01")
+
+
+class PostgreSQL(Dialect):
+    """A database, or a schema of one, on a server.
+
+    url: as libpq takes it, with any of its parameters: several hosts, sockets, TLS, a search_path by
+    `options`. What it leaves open comes from libpq's variables and files, such as ~/.pgpass.
+    """
+
+    errors: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError, psycopg.Error)
+
+    def __init__(self, url: str) -> None:
+        text = re.sub(r"^\w+(\+psycopg)?:", "postgresql:", url)
+        if not is_postgresql_url(url) or "\0" in url:
+            raise self._refused(url)
+        try:
+            given = {name: str(value) for name, value in conninfo_to_dict(text).items()}
+            defaults = {
+                option.keyword.decode(): option.val.decode()
+                for option in Conninfo.get_defaults()
+                if option.val is not None
+            }
+        except (psycopg.Error, UnicodeError):  # not chained: it may quote the password
+            raise self._refused(url) from None
+        ports, hosts = given.get("port", "").split(","), given.get("host", "").split(",")
+        # libpq finds these when it connects. An @ within a host is the rest of a password.
+        if not all(port.isdecimal() or not port for port in ports) or any("@" in host[1:] for host in hosts):
+            raise self._refused(url)
+        self._password = given.get("password", "")
+        more = {name: value for name, value in _CONNECTION_SETTINGS.items() if name not in defaults}
+        named = {"client_encoding": "utf8", "fallback_application_name": "voiceprint"}
+        self._settings: dict[str, Any] = {**more, **given, **named}
+        self.location = self.name = _location({**defaults, **given})
+
+    @staticmethod
+    def _refused(url: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"{hide_passwords(url)!r} is not the URL of a PostgreSQL database, as libpq takes it: "
+            "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with %40 for an @ in the password."
+        )
+
+    def engine(self) -> Engine:
+        return create_engine(
+            "postgresql+psycopg://",
+            creator=self._connect,
+            hide_parameters=True,
+            pool_pre_ping=True,
+            pool_size=_KEPT_CONNECTIONS,
+            max_overflow=_MORE_CONNECTIONS,
+            pool_timeout=BUSY_TIMEOUT_S,
+            execution_options=self._engine_options(),
+        )
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        try:
+            connection = psycopg.connect(**self._settings)
+        except psycopg.OperationalError as error:
+            # What libpq says has addresses and reasons, and for all that is known no password.
+            said = " ".join(str(error).split()).rstrip(".")
+            said = said.replace(self._password, "***") if self._password else said
+            raise StorageUnavailableError(
+                f"{self.name} cannot be reached: {said}. Nothing was changed."
+            ) from error
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            connection.close()
+            raise StorageError(
+                f"{self.name} is a database with the encoding {encoding}, which does not hold all caller "
+                "ids: create one with ENCODING 'UTF8'. Nothing was changed."
+            )
+        connection.adapters.register_dumper(str, _EscapingDumper)
+        connection.adapters.register_loader("text", _EscapingLoader)
+        return connection
+
+    def begin(self, connection: Connection, *, writes: bool, alone: bool = True) -> None:
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)  # noqa: S101  for the types
+        # Of what is set here psycopg tells the server with the first statement. A reader sees one state all
+        # through; a writer, once it has the lock, what the writers before it have committed.
+        levels = psycopg.IsolationLevel
+        level = levels.READ_COMMITTED if writes else levels.REPEATABLE_READ
+        if driver.isolation_level != level:
+            driver.isolation_level = level
+        read_only = None if writes else True  # not False, of which a replica says no more than that it cannot
+        if driver.read_only is not read_only:
+            driver.read_only = read_only
+        if writes:
+            connection.exec_driver_sql(_LOCK_STORE if alone else _LOCK_TIMEOUT)
+
+    def is_busy(self, error: Exception) -> bool:
+        return _state(error) in _CONFLICTS
+
+    def is_gone(self, error: Exception) -> bool:
+        return _state(error) == _NO_TABLE
+
+    def translated(self, error: Exception, *, committing: bool = False) -> StorageError:
+        state = _state(error)
+        if committing and (not state or state.startswith(_OUTCOME_UNKNOWN)):
+            return StorageUnavailableError(
+                f"{self.name}: the connection was lost while a change was committed. Whether it was made is "
+                "not known: read it again before repeating it."
+            )
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(error, NoFreeConnectionError):
+            why: str | None = f"no connection became free in {BUSY_TIMEOUT_S:g} s"
+        elif not state and isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
+            why = "the connection was lost"
+        else:
+            why = _UNAVAILABLE.get(state) or _UNAVAILABLE.get(state[:2])
+        if why:
+            return StorageUnavailableError(f"{self.name} cannot be used now: {why}. Nothing was changed.")
+        if why := _CORRUPT.get(state):
+            return StorageCorruptError(
+                f"{self.name} is damaged, or not a database of this library ({why}). Restore it from a "
+                "backup. Nothing was changed."
+            )
+        kind = type(cause).__name__
+        return StorageError(f"{self.name} refused a statement ({kind}{state and f', SQLSTATE {state}'}).")
+
+
+class _EscapingDumper(StrDumperUnknown):
+    """Text with U+0000 as PostgreSQL can hold it."""
+
+    def dump(self, obj: str) -> Any:
+        return super().dump(_needs_escape.sub(lambda found: _ESCAPES[found[0]], obj))
+
+
+class _EscapingLoader(TextLoader):
+    def load(self, data: Any) -> Any:
+        text = super().load(data)
+        if isinstance(text, str) and "\1" in text:
+            return _escape.sub(lambda found: _ESCAPED[found[0]], text)
+        return text
+
+
+def _state(error: Exception) -> str:
+    """The SQLSTATE of an error, "" where the server has told of none."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None) or ""
+
+
+def _location(settings: dict[str, str]) -> str:
+    """The URL of a store, without the user, from which its records do not depend, and without secrets."""
+    hosts = settings.get("host", settings.get("hostaddr", "")).split(",")
+    ports = settings.get("port", "").split(",")
+    ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
+    places = ",".join(
+        quote(host, safe="") + (f":{port}" if port else "") for host, port in zip(hosts, ports, strict=True)
+    )
+    more = {name: settings[name] for name in ("service", "options") if settings.get(name)}
+    query = f"?{urlencode(more, quote_via=quote)}" if more else ""
+    return f"postgresql://{places}/{quote(settings.get('dbname', ''), safe='')}{query}"
