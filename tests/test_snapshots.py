@@ -118,13 +118,21 @@ def test_what_changed_since_the_snapshot_is_caught_up_with(
     filled: Storage, no_scan: Callable[[Storage], None]
 ) -> None:
     closed_gallery(filled)
-    filled.delete("c3")
     filled.save(voiceprint("new", 1000))
-    known = filled.get("c5")
-    assert known is not None
-    filled.save(Voiceprint("c5", unit(2000), id=known.voiceprints[0].id))
+    filled.save(Voiceprint("c5", unit(2000)))
     no_scan(filled)
-    assert named(new_gallery(), filled, 3, 1000, 5, 2000, 6) == [None, "new", None, "c5", "c6"]
+    assert named(new_gallery(), filled, 1000, 5, 2000, 6) == ["new", "c5", "c5", "c6"]
+
+
+def test_a_snapshot_with_what_was_removed_since_is_no_more(filled: Storage) -> None:
+    closed_gallery(filled)
+    path = new_gallery().snapshot_path(filled)
+    assert path.exists()
+    filled.delete("c3")
+    assert not path.exists()
+    known = filled.get("c5")
+    filled.save(Voiceprint("c5", unit(2000), id=known.voiceprints[0].id))
+    assert named(new_gallery(), filled, 3, 5, 2000, 6) == [None, None, "c5", "c6"]
 
 
 def test_a_thousand_changes_of_another_process_are_caught_up_with(filled: Storage, opened: Opened) -> None:

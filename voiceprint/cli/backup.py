@@ -8,20 +8,35 @@ from typing import Annotated
 
 import typer
 
-from voiceprint.cli.common import JsonOption, StoreOption, counted, counting, opened, print_json, say
+from voiceprint.cli.common import (
+    CreateOption,
+    JsonOption,
+    StoreOption,
+    counted,
+    counting,
+    opened,
+    print_json,
+    say,
+)
 from voiceprint.storage.backup import back_up
 from voiceprint.storage.backup import restore as restore_backup
 
+IncludeDeletedOption = Annotated[
+    bool,
+    typer.Option("--include-deleted", help="Also callers who were deleted after these copies were made."),
+]
 BackupFile = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")]
 
 
-def backup(file: BackupFile, store: StoreOption = None, as_json: JsonOption = False) -> None:
+def backup(
+    file: BackupFile, store: StoreOption = None, create: CreateOption = False, as_json: JsonOption = False
+) -> None:
     """Write all callers, as of one moment, to a file, and verify it. Others may go on writing to the store.
 
     The index is left out, as it is derived. The file holds biometric data, and is made readable for its owner
     alone.
     """
-    with opened(store) as recognizer:
+    with opened(store, create=create) as recognizer:
         storage = recognizer.storage
         with counting("Backing up", storage.count_callers()) as progress:
             report = back_up(storage, file, progress=progress)
@@ -42,10 +57,7 @@ def restore(
             "--overwrite", help="The store may hold callers: those of the same id are replaced, others stay."
         ),
     ] = False,
-    include_deleted: Annotated[
-        bool,
-        typer.Option("--include-deleted", help="Also callers who were deleted after the backup was made."),
-    ] = False,
+    include_deleted: IncludeDeletedOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,7 +66,7 @@ def restore(
     Callers who were deleted after the backup was made are left out. A restore that was broken off is resumed
     by the same command.
     """
-    with opened(store) as recognizer, counting("Restoring") as progress:
+    with opened(store, create=True) as recognizer, counting("Restoring") as progress:
         report = restore_backup(
             recognizer.storage, file, overwrite=overwrite, include_deleted=include_deleted, progress=progress
         )

@@ -11,6 +11,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from voiceprint._files import RefusedFileError, replacement
+from voiceprint.cli.backup import IncludeDeletedOption, say_left_out
 from voiceprint.cli.common import (
     CreateOption,
     JsonOption,
@@ -76,15 +77,16 @@ def _written(file: Path, recognizer: OpusAgentVoiceRecognizer) -> Iterator[Binar
 
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON Lines; - for standard input.")],
+    include_deleted: IncludeDeletedOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put the callers of an exported file in, with their ids and times.
 
-    Each takes the place of the caller of the same id.
+    Each takes the place of the caller of the same id. Callers who were deleted since are left out.
     """
     with opened(store, create=True) as recognizer, _read(file) as lines, counting("Importing") as progress:
-        report = import_callers(recognizer.storage, lines, progress=progress)
+        report = import_callers(recognizer.storage, lines, include_deleted=include_deleted, progress=progress)
     if as_json:
         print_json(vars(report))
     else:
@@ -92,6 +94,7 @@ def import_(
             f"Imported {counted(report.callers, 'caller')} with {counted(report.voiceprints, 'voiceprint')}; "
             f"{report.callers - report.changed} were there already."
         )
+        say_left_out(report.left_out)
 
 
 @contextmanager
@@ -109,6 +112,7 @@ def _read(file: Path) -> Iterator[BinaryIO]:
 def copy(
     source: Annotated[str, typer.Option("--from", metavar="URL", help="Store to copy from.")],
     target: Annotated[str, typer.Option("--to", metavar="URL", help="Store to copy to.")],
+    include_deleted: IncludeDeletedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Copy all callers from one store to another, with their ids and times, and verify the copy.
@@ -120,7 +124,7 @@ def copy(
         open_storage(target) as to,
         counting("Copying", _counted(from_)) as progress,
     ):
-        report = copy_callers(from_, to, progress=progress)
+        report = copy_callers(from_, to, include_deleted=include_deleted, progress=progress)
     if as_json:
         print_json(vars(report))
     else:
@@ -128,6 +132,7 @@ def copy(
             f"Copied {counted(report.callers, 'caller')} with {counted(report.voiceprints, 'voiceprint')}; "
             f"{report.callers - report.changed} were there already. Verified (SHA-256 {report.digest[:16]})."
         )
+        say_left_out(report.left_out)
 
 
 def _counted(source: Storage) -> int:

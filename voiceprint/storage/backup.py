@@ -359,7 +359,7 @@ def _decode(entry: dict[str, Any], number: int, path: Path) -> Caller:
 
 
 def _decode_print(caller_id: str, entry: dict[str, Any]) -> Voiceprint:
-    vectors = {
+    vectors: dict[str, Any] = {
         name: np.frombuffer(base64.b64decode(entry[name], validate=True), dtype="<f4")
         for name in ("embedding", "simulated")
         if name in entry

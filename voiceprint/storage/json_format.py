@@ -194,17 +194,15 @@ def _parse_with_header(header: Any, entries: dict[str, Any], path: str, token: s
 
 
 def _commits(value: Any, feed_floor: int, revision: int, path: str) -> list[Position]:
-    pairs = value if isinstance(value, list) else [None]
+    pairs: list[Any] = value if isinstance(value, list) else [None]
     last = max(0, feed_floor - 1)
     commits = []
     for pair in pairs:
-        sound = (
-            isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int and isinstance(pair[1], str)
-        )
-        if not sound or not last < pair[0] <= revision:
+        number, token = pair if isinstance(pair, list) and len(pair) == 2 else (None, None)
+        if type(number) is not int or not isinstance(token, str) or not last < number <= revision:
             _corrupt(path, 'has damaged commits under its "" key')
-        last = pair[0]
-        commits.append(Position(*pair))
+        last = number
+        commits.append(Position(number, token))
     return commits
 
 

@@ -511,10 +511,10 @@ class RedisStorage(Storage):
         prints: dict[int, PrintRecord] = {}
         reached, more = [], False
         for shard, start in zip(self._shards, starts, strict=True):
-            found = self._feed(shard, start)
-            if found is None:
+            page = self._feed(shard, start)
+            if page is None:
                 return None
-            upto, is_last, gone, ids = found
+            upto, is_last, gone, ids = page
             reached.append(upto)
             more = more or not is_last
             removed += map(int, gone)

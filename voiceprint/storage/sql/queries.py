@@ -294,7 +294,7 @@ class Queries:
         return self._last_commit(_LAST_COMMIT, {})
 
     def _last_commit(self, statement: Select[tuple[int, str]], given: Row) -> Position:
-        row = self.connection.execute(statement, given).first()
+        row: Sequence[Any] | None = self.connection.execute(statement, given).first()
         if row is None:
             return START
         if type(row[0]) is not int or not isinstance(row[1], str):

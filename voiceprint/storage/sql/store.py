@@ -238,15 +238,14 @@ class SQLStorage(Storage):
         return [record.caller() for record in page]
 
     def at_one_moment(self, work: Callable[[Moment], T]) -> T:
-        def read(queries: Queries) -> T:
+        def read(queries: Queries) -> tuple[T]:
             identity = str(queries.header()["identity"])
             callers = (record.caller() for record in queries.all_callers())
-            return work(Moment(identity, queries.position(), queries.deletions(), callers))
+            return (work(Moment(identity, queries.position(), queries.deletions(), callers)),)
 
         self._check_open()
-        if not self._database.exists():
-            return work(Moment("", START, [], iter(())))
-        return self._database.read(read, None)  # type: ignore[return-value]  it is there
+        found = self._database.read(read, None)
+        return work(Moment("", START, [], iter(()))) if found is None else found[0]
 
     def count(self) -> int:
         return self._read(lambda queries: queries.count(), 0)
