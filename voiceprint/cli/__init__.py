@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from typing import Any
 
 import typer
 
@@ -22,7 +23,7 @@ __all__ = ["app", "main"]
 NO, ERROR, INTERRUPTED, NOBODY_READS = 1, 2, 130, 141
 
 # Typer brings its own Click, or uses the one that is installed.
-_UsageError = typer.BadParameter.__bases__[0]
+_UsageError: Any = typer.BadParameter.__bases__[0]
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, Finding, Voiceprint
 from voiceprint.validation import check_caller_id
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 DEFAULT_MAX_VOICEPRINTS = 3
 DEFAULT_PAGE = 1_000
@@ -315,7 +318,7 @@ class Storage(ABC):
     def close(self) -> None:
         """Release what this handle holds. May be called twice; anything else then is a `StorageError`."""
 
-    def __enter__(self) -> Storage:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
