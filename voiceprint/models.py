@@ -133,14 +133,14 @@ class Voiceprint(_Serialized):
         **fields: Any,
     ) -> None:
         try:
-            super().__init__(
-                caller_id=caller_id,
-                embedding=embedding,
-                metadata=metadata,
-                created_at=created_at,
-                last_seen=last_seen,
-                **fields,
-            )
+            given: dict[str, Any] = {
+                "caller_id": caller_id,
+                "embedding": embedding,
+                "metadata": metadata,
+                "created_at": created_at,
+                "last_seen": last_seen,
+            }
+            super().__init__(**given, **fields)
         except ValidationError as error:
             _raise_ours(error)
 
@@ -198,7 +198,7 @@ class Voiceprint(_Serialized):
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         # Of the fields: to pydantic a model with a serializer of its own is any object.
-        schema = handler({key: value for key, value in core_schema.items() if key != "serialization"})  # type: ignore[arg-type]
+        schema = handler({key: value for key, value in core_schema.items() if key != "serialization"})
         if handler.mode == "serialization":
             resolved = handler.resolve_ref_schema(schema)
             resolved["required"] = [name for name in resolved["required"] if name not in _VECTORS]

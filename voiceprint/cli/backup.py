@@ -54,7 +54,7 @@ def restore(
     Callers who were deleted after the backup was made are left out. A restore that was broken off is resumed
     by the same command.
     """
-    with opened(store) as recognizer, counting("Restoring") as progress:
+    with opened(store, create=True) as recognizer, counting("Restoring") as progress:
         report = restore_backup(
             recognizer.storage, file, overwrite=overwrite, include_deleted=include_deleted, progress=progress
         )
