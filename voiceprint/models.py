@@ -133,15 +133,14 @@ class Voiceprint(_Serialized):
         **fields: Any,
     ) -> None:
         try:
-            BaseModel.__init__(
-                self,
-                caller_id=caller_id,
-                embedding=embedding,
-                metadata=metadata,
-                created_at=created_at,
-                last_seen=last_seen,
-                **fields,
-            )
+            given: dict[str, Any] = {
+                "caller_id": caller_id,
+                "embedding": embedding,
+                "metadata": metadata,
+                "created_at": created_at,
+                "last_seen": last_seen,
+            }
+            super().__init__(**given, **fields)
         except ValidationError as error:
             _raise_ours(error)
 

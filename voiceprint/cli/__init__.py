@@ -79,4 +79,4 @@ def _explain(error: Exception) -> None:
         context = getattr(error, "ctx", None)
         for line in context.get_usage().splitlines() if context is not None else []:
             complain(line)
-        complain(f"Error: {error.format_message()}")
+        complain(f"Error: {getattr(error, 'format_message', error.__str__)()}")

@@ -57,7 +57,7 @@ _err = _Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def opened(store: str | None, *, create: bool) -> Iterator[OpusAgentVoiceRecognizer]:
+def opened(store: str | None, *, create: bool = False) -> Iterator[OpusAgentVoiceRecognizer]:
     """A recognizer on the store that `--store` or the environment names, closed at the end.
 
     create: whether the store may be one that is not there. Raises `StorageUnavailableError`.
