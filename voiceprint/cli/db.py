@@ -25,7 +25,8 @@ def upgrade(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """
     url = _url(store)
     before = _revision(url)
-    with _opened(url) as storage:
+    storage = _opened(url)
+    with storage:
         storage.create()
         location = storage.location
     if as_json:
