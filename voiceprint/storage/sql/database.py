@@ -182,7 +182,9 @@ class Database:
         alone: as `Dialect.begin`.
         """
         with _gate.entered(), translated(self.dialect):
-            return self._transact(self._create(), self._working(work), writes=True, alone=alone)
+            engine = self._create()
+            self.dialect.check_writable()
+            return self._transact(engine, self._working(work), writes=True, alone=alone)
 
     def removed(self) -> None:
         """To be called when a change was committed that removed something."""
@@ -256,6 +258,7 @@ class Database:
         if current is None and not create:
             return None
         if current != migrations.HEAD:
+            self.dialect.check_writable()
             with self.dialect.alone():
                 try:
                     self._transact(engine, migrations.upgrade, writes=True)
@@ -314,6 +317,8 @@ def translated(dialect: Dialect) -> Iterator[None]:
 
 def schema_revision(dialect: Dialect) -> str | None:
     """The schema revision of a database, None where there is none; nothing is created or upgraded."""
+    with translated(dialect):
+        dialect.prepare(create=False)
     if not dialect.exists():
         return None
     engine = dialect.engine()

@@ -37,6 +37,8 @@ __all__ = ["Dialect", "SQLite", "dialect_of"]
 
 log = logging.getLogger(__name__)
 
+_EFFECTIVE = os.access in os.supports_effective_ids
+
 # How long a statement waits for another process to be done, in seconds.
 BUSY_TIMEOUT_S = 30.0
 
@@ -122,6 +124,9 @@ class Dialect:
     def check_ours(self, _connection: Connection) -> None:
         """Raise `StorageError` for the database of something else, which must not be written to."""
 
+    def check_writable(self) -> None:
+        """Raise `StorageUnavailableError` where the database can only be read."""
+
     def upgraded(self, before: str | None) -> None:
         """Called when a schema was made (`before` is None), or was upgraded from that revision."""
 
@@ -173,6 +178,9 @@ class SQLite(Dialect):
         self.name = str(self.path)
         self.location = f"sqlite:{self.path}"
         self._warned = False
+        # How it was opened: "rw", or read-only where nothing can be written: "ro", and "ro&immutable=1" where
+        # not even the index of the log can be made.
+        self._mode = "rw"
 
     def exists(self) -> bool:
         return self.state() is not None
@@ -181,18 +189,7 @@ class SQLite(Dialect):
         """Create the database if there is none: whole, or not at all."""
         try:
             if self.path.exists():
-                found = self.path.stat()
-                size = found.st_size
-                if not stat.S_ISREG(found.st_mode):  # SQLite would wait for a pipe
-                    raise self._unavailable(f"it is {kind_of(found.st_mode)}, not a file")
-                self._warn_of_mount()
-                if size == 0:  # as `touch` makes it: SQLite takes it for a database without tables
-                    self._check_no_log("is empty")
-                elif size < _SMALLEST:
-                    raise StorageCorruptError(
-                        f"{self.path} is cut off. Restore it from a backup, or delete it to start anew. "
-                        "The file was left as it is."
-                    )
+                self._look_at(self.path.stat())
                 return
             self._check_no_log("is gone")
             if not create:
@@ -203,6 +200,52 @@ class SQLite(Dialect):
                     self._create()
         except OSError as error:
             raise self._unavailable(error.strerror or type(error).__name__) from error
+
+    def _look_at(self, found: os.stat_result) -> None:
+        """Whether the file may be opened, and how. Before SQLite does, which would wait for a pipe."""
+        if not stat.S_ISREG(found.st_mode):
+            raise self._unavailable(f"it is {kind_of(found.st_mode)}, not a file")
+        if found.st_size == 0:  # as `touch` makes it: SQLite takes it for a database without tables
+            self._check_no_log("is empty")
+        elif found.st_size < _SMALLEST:
+            raise StorageCorruptError(
+                f"{self.path} is cut off. Restore it from a backup, or delete it to start anew. "
+                "The file was left as it is."
+            )
+        self._warn_of_mount()
+        self._choose_mode()
+
+    def _choose_mode(self) -> None:
+        before, self._mode = self._mode, "rw"
+        if self._can_be_written():
+            return
+        if not os.access(self.path, os.R_OK, effective_ids=_EFFECTIVE):
+            return  # SQLite says so
+        log_size = _size_of(self._beside("-wal"))
+        if log_size is not None and self._beside("-shm").exists():
+            # A writer is at work, or was and left its log: SQLite reads both where it may.
+            self._mode = "ro"
+        elif log_size:
+            raise self._unavailable(
+                f"it cannot be written to, and the changes in its log {self._beside('-wal').name} cannot be "
+                "read there without writing: open it once where it can be written to"
+            )
+        else:
+            self._mode = "ro&immutable=1"
+        if before == "rw":
+            log.warning("%s cannot be written to and is opened read-only.", self.path)
+
+    def _can_be_written(self) -> bool:
+        # The folder too: the log lies there.
+        places = self.path, self.path.parent
+        return all(os.access(place, os.W_OK, effective_ids=_EFFECTIVE) for place in places)
+
+    def check_writable(self) -> None:
+        if self._mode != "rw":
+            raise self._unavailable("it is read-only: the file or its folder cannot be written to")
+
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
 
     def _warn_of_mount(self) -> None:
         if not self._warned and is_mounted_alone(self.path):
@@ -245,7 +288,14 @@ class SQLite(Dialect):
             return None
         except OSError as error:
             raise self._unavailable(error.strerror) from error
-        return status.st_dev, status.st_ino, status.st_size < _SMALLEST
+        state = status.st_dev, status.st_ino, status.st_size < _SMALLEST
+        if self._mode == "rw":
+            return state
+        log_size = _size_of(self._beside("-wal"))
+        if self._mode == "ro":
+            return *state, self._can_be_written(), log_size is None
+        # SQLite does not look for changes then: whatever changes has the database opened anew.
+        return *state, self._can_be_written(), log_size, status.st_size, status.st_mtime_ns
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -268,7 +318,7 @@ class SQLite(Dialect):
 
     def _connector(self, path: Path) -> Callable[[], sqlite3.Connection]:
         # mode=rw: a connection must not make anew, empty and readable for all, what was just removed.
-        uri = f"file:{quote(os.fsencode(path))}?mode=rw"
+        uri = f"file:{quote(os.fsencode(path))}?mode={self._mode}"
 
         def connect() -> sqlite3.Connection:
             # Without an isolation level: the driver's own transactions begin too late, and without IMMEDIATE.
@@ -305,6 +355,8 @@ class SQLite(Dialect):
         driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     def prepare_engine(self, engine: Engine) -> None:
+        if self._mode != "rw":
+            return
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         with engine.connect() as connection:
             driver = connection.connection.driver_connection
@@ -383,6 +435,13 @@ class SQLite(Dialect):
             )
             for table, row, parent, _ in orphans
         ]
+
+
+def _size_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 # Of what SQLite says, what is about the disk and other processes; anything else is about the content.
