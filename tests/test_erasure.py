@@ -338,3 +338,25 @@ def test_an_erased_caller_is_not_in_the_memory_file_of_another_process(tmp_path:
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "store")], check=True)
     assert _found(tmp_path, unit(1)) == []
+
+
+def test_the_search_releases_no_lock_of_sqlite(tmp_path: Path) -> None:
+    """SQLite's locks belong to the process: closing another descriptor of the file would release them all."""
+    script = (
+        "import sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)\n"
+        "connection.execute('BEGIN EXCLUSIVE')\n"
+    )
+    with SQLiteStorage(tmp_path / "store") as storage:
+        storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2)])
+        holder = sqlite3.connect(tmp_path / "store", isolation_level=None)
+        holder.execute("PRAGMA journal_mode")
+        holder.execute("BEGIN IMMEDIATE")
+        try:
+            assert remains_of(storage, "carol") != []
+            second = subprocess.run(
+                [sys.executable, "-c", script, str(tmp_path / "store")], capture_output=True, text=True
+            )
+            assert "database is locked" in second.stderr
+        finally:
+            holder.close()

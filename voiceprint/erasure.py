@@ -7,7 +7,7 @@ the store does not use any more.
 
 from __future__ import annotations
 
-import mmap
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from voiceprint.storage.base import FLUSH_S, Storage
 from voiceprint.storage.deletions import DeletionList
 from voiceprint.storage.redis import RedisStorage
 from voiceprint.storage.removals import snapshots_at
+from voiceprint.storage.sqlite import SQLiteStorage
 from voiceprint.validation import check_caller_id, now
 
 __all__ = ["delete_with_receipt", "remains_of"]
 
+_BLOCK = 8 << 20  # bytes that are read at once
 _PIECE = 32  # bytes: eight numbers of an embedding, which no other embedding shares
 _NUMBERS = 4  # of an embedding as text
 _SHORTEST = 8  # bytes of metadata that are looked for: fewer stand anywhere by chance
@@ -62,7 +64,7 @@ def delete_with_receipt(
         )
     ]
     for path in _files(storage):
-        found = _searched(path, pieces)
+        found = _searched(storage, path, pieces)
         if found is None:
             continue
         detail = f"{path.stat().st_size:,} bytes were searched."
@@ -112,7 +114,7 @@ def remains_of(storage: Storage, caller_id: str) -> list[Finding]:
     texts = {name.encode(), orjson.dumps(name)[1:-1]}
     shared = None
     for path in _files(storage):
-        if not _searched(path, texts):
+        if not _searched(storage, path, texts):
             continue
         shared = _mentions(storage, name) if shared is None else shared
         if shared:
@@ -133,7 +135,10 @@ def remains_of(storage: Storage, caller_id: str) -> list[Finding]:
 
 def _files(storage: Storage) -> list[Path]:
     """Every file that may hold something of a record: of the store, being written, and of snapshots."""
-    files = dict.fromkeys([*storage.files(), *snapshots_at(storage.snapshot_places)])
+    # But for the index of SQLite's log: it holds numbers of pages alone, and SQLite's locks, which closing a
+    # second descriptor of it would release.
+    own = [path for path in storage.files() if not path.name.endswith("-shm")]
+    files = dict.fromkeys([*own, *snapshots_at(storage.snapshot_places)])
     for path in [*storage.files()[:1], *storage.snapshot_places]:
         files.update(dict.fromkeys(leftovers(path)))
     return list(files)
@@ -159,16 +164,30 @@ def _pieces_of(vector: NDArray[np.float32]) -> Iterator[bytes]:
     yield orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
 
 
-def _searched(path: Path, pieces: Iterable[bytes]) -> bool | None:
+def _searched(storage: Storage, path: Path, pieces: Iterable[bytes]) -> bool | None:
     """Whether any of the pieces is in the file; None where there is no such file."""
+    wanted = list(pieces)
+    overlap = max(map(len, wanted), default=1) - 1
     try:
+        if isinstance(storage, SQLiteStorage) and path == storage.path:
+            from voiceprint.storage.sql.erasure import pinned
+
+            return _is_in(pinned(path), wanted, overlap)
         with open_regular(path) as stream:
-            if not path.stat().st_size:
-                return False
-            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return any(content.find(piece) >= 0 for piece in pieces)
+            return _is_in(stream.fileno(), wanted, overlap)
     except (FileNotFoundError, RefusedFileError):
         return None
+
+
+def _is_in(file: int, wanted: list[bytes], overlap: int) -> bool:
+    start, tail = 0, b""
+    while block := os.pread(file, _BLOCK, start):
+        content = tail + block
+        if any(piece in content for piece in wanted):
+            return True
+        start += len(block)
+        tail = content[-overlap:] if overlap else b""
+    return False
 
 
 def _mentions(storage: Storage, name: str) -> bool:

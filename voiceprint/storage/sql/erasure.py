@@ -70,7 +70,7 @@ def _empty_log(connection: sqlite3.Connection) -> bool:
 
 
 def _fill_gaps(connection: sqlite3.Connection, path: Path) -> bool:
-    file = _pin(path)
+    file = pinned(path)
     found = list(_unclean(file))
     if not found:
         return True
@@ -93,7 +93,8 @@ def _fill_gaps(connection: sqlite3.Connection, path: Path) -> bool:
             connection.execute("ROLLBACK")
 
 
-def _pin(path: Path) -> int:
+def pinned(path: Path) -> int:
+    """A file descriptor of a database, to be read by `os.pread` and never closed."""
     status = path.stat()
     place = status.st_dev, status.st_ino
     if place not in _pinned:
