@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from voiceprint.storage.base import Changes, Storage
+from voiceprint.storage.backup import BackupReport, RestoreReport, back_up, read_backup, restore
+from voiceprint.storage.base import START, Changes, Deletion, Position, Storage
 from voiceprint.storage.json import JSONStorage
 from voiceprint.storage.memory import MemoryStorage
 from voiceprint.storage.pruning import PruneReport, prune_callers
@@ -13,15 +14,21 @@ from voiceprint.storage.transfer import CopyReport, copy_callers, digest, export
 from voiceprint.storage.urls import configured_storage, open_storage
 
 __all__ = [
+    "START",
+    "BackupReport",
     "Changes",
     "CopyReport",
+    "Deletion",
     "JSONStorage",
     "MemoryStorage",
+    "Position",
     "PruneReport",
     "RedisStorage",
+    "RestoreReport",
     "SQLStorage",
     "SQLiteStorage",
     "Storage",
+    "back_up",
     "configured_storage",
     "copy_callers",
     "digest",
@@ -29,4 +36,6 @@ __all__ = [
     "import_callers",
     "open_storage",
     "prune_callers",
+    "read_backup",
+    "restore",
 ]
