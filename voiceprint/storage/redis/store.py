@@ -490,11 +490,19 @@ class RedisStorage(Storage):
         return int(value or 0)
 
     def position(self) -> Position:
-        self._ready()
+        self._check_open()
+        if not self._identity:
+            self._look()
         return joined_position([self._position(shard) for shard in self._shards])
 
     def _position(self, shard: Shard) -> Position:
-        revision, at, token = self._server.call("HMGET", shard.meta, "rev", "at", "token")
+        fields = self._server.call("HMGET", shard.meta, "rev", "at", "token", "identity")
+        revision, at, token, identity = fields
+        if shard.number == 0 and self._identity:  # without a round trip of its own, as each match asks for it
+            if identity is None:
+                self._ready()
+            else:
+                self._sighting.found(identity.decode(errors="replace"))
         if at is None:  # no commit of a voiceprint since there are tokens
             at = revision or b"0"
         if not at.isdigit():
