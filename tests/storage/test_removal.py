@@ -6,6 +6,7 @@ import random
 import shutil
 import sqlite3
 import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -189,10 +190,46 @@ def test_a_removal_that_a_reader_holds_up_is_told_of_and_made_good(
         reader.execute("SELECT count(*) FROM callers").fetchall()
         storage.delete("c3")
         reader.execute("COMMIT")
-        while storage._database._remains:  # a later operation does it
+        while storage._database.eraser._remains:  # a later operation does it
             storage.count()
         assert not Search(path.parent).finds(unit(3).tobytes())
         reader.close()
+
+
+def test_a_large_database_is_seen_to_in_a_thread_that_can_be_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("voiceprint.storage.sql.dialects._QUICKLY", 1)
+    with caplog.at_level("INFO"), SQLiteStorage(path) as storage:
+        storage.save_many([voiceprint(f"c{n}", n) for n in range(20)])
+        for n in range(5):
+            storage.delete(f"c{n}")
+        assert "in the background" in caplog.text
+        assert storage.flush_removals()
+        search = Search(path.parent)
+        assert not any(search.finds(unit(n).tobytes()) for n in range(5))
+        storage.delete("c7")
+        storage.close()
+        with SQLiteStorage(path) as another:  # of the same process, which erases for all its handles
+            assert another.flush_removals()
+    assert not Search(path.parent).finds(unit(7).tobytes())
+
+
+def test_a_process_that_ends_erases_what_it_removed_from_a_large_database(path: Path) -> None:
+    script = (
+        "import sys\n"
+        "import voiceprint.storage.sql.dialects as dialects\n"
+        "from voiceprint import SQLiteStorage\n"
+        "dialects._QUICKLY = 1\n"
+        "storage = SQLiteStorage(sys.argv[1])\n"
+        "[storage.delete(f'c{n}') for n in range(5)]\n"
+    )
+    with SQLiteStorage(path) as storage:
+        storage.save_many([voiceprint(f"c{n}", n) for n in range(20)])
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+    search = Search(path.parent)
+    assert not any(search.finds(unit(n).tobytes()) for n in range(5))
+    assert search.finds(unit(5).tobytes())
 
 
 def test_what_an_older_version_left_in_a_database_goes_with_the_upgrade(golden: Path, path: Path) -> None:

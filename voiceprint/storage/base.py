@@ -294,10 +294,10 @@ class Storage(ABC):
         """Wait until what was removed through this handle is gone from the disk too; False if not in time.
 
         A change that removes or replaces an embedding or metadata does so itself before it returns, with
-        two exceptions on SQLite, after which a later operation of this handle or `close` does it: where
-        other connections keep it up for more than 1 s, which is logged, and where it was done just before
-        and takes long, so that less than a twentieth of the time goes into it. What a Redis server and a
-        PostgreSQL server keep on their disks is theirs to see to.
+        two exceptions on SQLite. Where other connections keep it up for more than 1 s, which is logged, a
+        later operation of this process or its end does it. And a database of more than 20 MB is seen to in a
+        thread, for no more than a twentieth of the time: within about a minute a GB. What a Redis server and
+        a PostgreSQL server keep on their disks is theirs to see to.
         """
         return True
 

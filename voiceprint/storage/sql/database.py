@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import logging
 import os
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 # How long a change waits for other connections before what it removed is erased by a later operation.
 ERASE_S = 1.0
+_SPARING = 20
 
 _IDENTITY = select(store.c.identity)
 
@@ -86,6 +88,108 @@ class _Gate:
             self._inside[me] = inside
         for database in list(Database.opened):
             database.forget()
+        Eraser.forget_all()
+
+
+class Eraser:
+    """Erases from the disk what this process has removed from the database at one location.
+
+    All handles of the process share it, as a service may open its store for every call. No more than a
+    twentieth of the time goes into it, and where it takes long, it goes on in a thread.
+    """
+
+    _all: ClassVar[dict[str, Eraser]] = {}
+    _all_lock: ClassVar[threading.Lock] = threading.Lock()
+
+    @classmethod
+    def of(cls, dialect: Dialect) -> Eraser:
+        """The process's one for the location of this database."""
+        with cls._all_lock:
+            return cls._all.setdefault(dialect.location, cls(dialect))
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._state: object = None  # of the database that something was removed from
+        self._remains = False
+        # By the monotonic clock: for a large database, and for one that others hold up.
+        self._not_before = self._held_up_until = 0.0
+        self._turn = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def removed(self) -> None:
+        """Something was removed, and the change is committed."""
+        self._state = self._dialect.state()
+        self._remains = True
+
+    def when_due(self) -> None:
+        """Erase what was removed: now, or where it takes long in a thread, not too soon after the last."""
+        if not self._remains:
+            return
+        if self._dialect.erases_quickly():
+            if time.monotonic() >= self._held_up_until:
+                self.now(ERASE_S)
+        elif time.monotonic() < self._not_before:
+            return
+        elif self._thread is None or not self._thread.is_alive():
+            log.info(
+                "%s: what was removed is being erased from the disk in the background, which takes some "
+                "seconds in a large database. flush_removals waits for it.",
+                self._dialect.name,
+            )
+            self._thread = threading.Thread(
+                target=self.now, args=(ERASE_S,), name="voiceprint-erasure", daemon=True
+            )
+            self._thread.start()
+
+    def now(self, timeout_s: float) -> bool:
+        """Erase what was removed; False, and a line in the log, where it cannot be done yet."""
+        with self._turn:
+            if not self._remains:
+                return True
+            began = time.monotonic()
+            try:
+                with _gate.entered(), translated(self._dialect):
+                    self._remains = False  # before: another thread may remove something meanwhile
+                    if self._dialect.state() != self._state:
+                        return True  # the file was replaced: there is nothing in this one to erase
+                    done, why = self._dialect.erase_remains(timeout_s), "other connections are using it"
+            except StorageError as error:  # the change itself is committed
+                done, why = False, str(error)
+            now = time.monotonic()
+            self._not_before = now + _SPARING * (now - began)
+            if not done:
+                self._remains = True
+                self._held_up_until = self._not_before
+                log.warning(
+                    "%s: what was removed cannot be erased from the disk yet (%s). It is gone from the "
+                    "store; the next operations try again, and flush_removals waits for it.",
+                    self._dialect.name,
+                    why,
+                )
+            return done
+
+    def at_the_end(self) -> None:
+        """Erase what was removed, as a handle is closed; what takes long is left to a thread."""
+        if self._dialect.erases_quickly():
+            self.now(ERASE_S)
+        else:
+            self.when_due()
+
+    @classmethod
+    def _finish(cls) -> None:
+        """At the end of the process: erase what is left."""
+        for eraser in list(cls._all.values()):
+            eraser.now(ERASE_S)
+
+    @classmethod
+    def forget_all(cls) -> None:
+        """After a fork: what the parent removed is the parent's to erase."""
+        cls._all_lock = threading.Lock()
+        for eraser in cls._all.values():
+            eraser.__init__(eraser._dialect)  # type: ignore[misc]
+
+
+atexit.register(Eraser._finish)
 
 
 class Database:
@@ -101,9 +205,7 @@ class Database:
         # Of the store that the engine is on; None where there is none yet.
         self._identity: str | None = None
         self._sighting = Sighting(dialect.location)
-        # Whether something was removed that may still be on the disk, and not to look for it again before.
-        self._remains = False
-        self._erase_after = 0.0
+        self.eraser = Eraser.of(dialect)
         # Engines whose connections are another process's: not used, and never closed.
         self._inherited: list[Engine] = []
         Database.opened.add(self)
@@ -172,8 +274,7 @@ class Database:
             if engine is None:
                 return empty
             result = self._transact(engine, self._working(work), writes=False)
-        if self._remains:
-            self.erase_when_due()
+        self.eraser.when_due()
         return result
 
     def write(self, work: Callable[[Queries], T], *, alone: bool = True) -> T:
@@ -185,45 +286,6 @@ class Database:
             engine = self._create()
             self.dialect.check_writable()
             return self._transact(engine, self._working(work), writes=True, alone=alone)
-
-    def removed(self) -> None:
-        """To be called when a change was committed that removed something."""
-        self._remains = True
-
-    def erase_when_due(self) -> None:
-        """Erase what was removed from the disk, unless that would take more than a twentieth of the time."""
-        if self._remains and time.monotonic() >= self._erase_after:
-            self.erase(ERASE_S)
-
-    def erase(self, timeout_s: float) -> bool:
-        """Erase what was removed from the disk; False, and a line in the log, where it cannot be done yet."""
-        if not self._remains:
-            return True
-        began = time.monotonic()
-        try:
-            with _gate.entered(), translated(self.dialect):
-                if self._connect() is None:
-                    return True
-                self._remains = False  # before: another thread may remove something meanwhile
-                done, why = self.dialect.erase_remains(timeout_s), "other connections are using it"
-        except StorageError as error:  # the change itself is committed
-            done, why = False, str(error)
-        now = time.monotonic()
-        self._erase_after = now + 20 * (now - began)
-        if not done:
-            self._remains = True
-            log.warning(
-                "%s: what was removed cannot be erased from the disk yet (%s). It is gone from the store; "
-                "the next operations try again, and flush_removals waits for it.",
-                self.dialect.name,
-                why,
-            )
-        return done
-
-    def erase_at_the_end(self) -> None:
-        """Erase what was removed from the disk, as nobody of this handle will do it later."""
-        if self._engine is not None:
-            self.erase(ERASE_S)
 
     def _working(self, work: Callable[[Queries], T]) -> Callable[[Connection], T]:
         return lambda connection: work(Queries(connection, self.dialect.name))
@@ -268,7 +330,8 @@ class Database:
                     ) from error
                 self.dialect.upgraded(current)
             # Older versions left in the file what they removed.
-            self._remains = current is not None
+            if current is not None:
+                self.eraser.removed()
         self.dialect.prepare_engine(engine)
         # Not more of it: a damaged counter is told of by what needs it, and `check` repairs it.
         identity = self._transact(engine, lambda connection: connection.scalar(_IDENTITY), writes=False)

@@ -48,6 +48,9 @@ _SMALLEST = 512
 # Tells databases that were made with `secure_delete` from older ones, which hold what was removed from them.
 _NEW = "PRAGMA user_version=1"
 
+# Bytes of a database whose pages are looked through in 0.05 s, at 2.7 ms a MB (13,000 voiceprints).
+_QUICKLY = 20_000_000
+
 # Connections that stay open for the threads to come; there may be more at a time.
 _KEPT_CONNECTIONS = 8
 
@@ -129,6 +132,10 @@ class Dialect:
 
     def upgraded(self, before: str | None) -> None:
         """Called when a schema was made (`before` is None), or was upgraded from that revision."""
+
+    def erases_quickly(self) -> bool:
+        """Whether `erase_remains` takes no more than 0.05 s or so, where nobody keeps it up."""
+        return True
 
     def erase_remains(self, _timeout_s: float) -> bool:
         """Have nothing of what was removed stay on the disk, if it is this library that can see to it.
@@ -384,6 +391,12 @@ class SQLite(Dialect):
         if before is None:
             with contextlib.closing(self._connector(self.path)()) as connection:
                 connection.execute(_NEW)
+
+    def erases_quickly(self) -> bool:
+        try:
+            return self.path.stat().st_size < _QUICKLY
+        except OSError:  # it is gone: the next operation tells of that
+            return True
 
     def erase_remains(self, timeout_s: float) -> bool:
         return erase_remains(self.path, self._connector(self.path), timeout_s)

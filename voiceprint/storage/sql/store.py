@@ -179,11 +179,11 @@ class SQLStorage(Storage):
             return work(Change(Records()))
         result, change = self._database.write(transaction)
         if removes(change):
-            self._database.removed()
+            self._database.eraser.removed()
         if removes_voiceprints(change):
             erase_snapshots(self.snapshot_places)
         if not getattr(self._removing, "many", False):
-            self._database.erase_when_due()
+            self._database.eraser.when_due()
         return result
 
     @contextmanager
@@ -196,11 +196,11 @@ class SQLStorage(Storage):
             yield
         finally:
             self._removing.many = False
-            self._database.erase_when_due()
+            self._database.eraser.when_due()
 
     def flush_removals(self, timeout_s: float = FLUSH_S) -> bool:
         self._check_open()
-        return self._database.erase(timeout_s)
+        return self._database.eraser.now(timeout_s)
 
     # Reading
 
@@ -314,12 +314,12 @@ class SQLStorage(Storage):
         except StorageCorruptError as error:
             return [Finding(code="corrupt", place=self._dialect.name, message=str(error))]
         if fix:  # prints that are no longer used may have been removed
-            self._database.removed()
-            self._database.erase_when_due()
+            self._database.eraser.removed()
+            self._database.eraser.when_due()
         return findings
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._database.erase_at_the_end()
+            self._database.eraser.at_the_end()
             self._database.release()
