@@ -19,6 +19,7 @@ from voiceprint import (
     StorageUnavailableError,
     VoiceFingerprintConfig,
 )
+from voiceprint.storage.base import Position
 
 
 @pytest.fixture
@@ -159,10 +160,10 @@ class Failing(MemoryStorage):
 
     down = False
 
-    def revision(self) -> int:
+    def position(self) -> Position:
         if self.down:
             raise StorageUnavailableError("The store is down.")
-        return super().revision()
+        return super().position()
 
 
 def test_store_that_fails_does_not_lose_the_call(voices):

@@ -370,9 +370,8 @@ class OpusAgentVoiceRecognizer:
         Cancelled before it stores, it stores nothing. Cancelled while it stores, it waits for that first:
         once `CancelledError` is raised, nothing more happens to the store; `get_caller` says what did.
         """
-        turn = (
-            threading.Lock()
-        )  # who takes it first: the thread to store, or the cancellation to prevent that
+        # Taken by the thread to store, or before it by the cancellation to prevent that.
+        turn = threading.Lock()
         enrolment = self._enrolment(sample_rate, encoding, channel)
         sample = (caller_id, audio_buffer, metadata)
         work = asyncio.ensure_future(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from harness import Harness
+from sqlalchemy import text
 from stores import Follower, state, voiceprint
 
 from voiceprint import (
@@ -18,6 +19,7 @@ from voiceprint import (
     Storage,
     StorageCorruptError,
 )
+from voiceprint.storage import SQLStorage
 from voiceprint.storage.transfer import copy_callers
 
 LAST = 10**15 - 1
@@ -34,9 +36,13 @@ def _set(harness: Harness, name: str, value: int) -> None:
         with sqlite3.connect(storage.path) as connection:
             connection.execute(f"UPDATE store SET {name} = ?", [value])
         connection.close()
+    elif isinstance(storage, SQLStorage):
+        statement = text(f"UPDATE store SET {name} = :value")
+        storage._database.write(lambda queries: queries.connection.execute(statement, {"value": value}))
     elif isinstance(storage, RedisStorage):
         storage._server.call("HSET", storage._shards[0].meta, {"revision": "rev"}.get(name, name), str(value))
-    elif isinstance(storage, MemoryStorage):
+    else:
+        assert isinstance(storage, MemoryStorage)
         setattr(storage._records, name, value)
 
 

@@ -16,6 +16,7 @@ from redis_server import fresh_database, shared_server
 from stores import assert_embedding, ids_of, state, unit, voiceprint
 
 from voiceprint import RedisStorage, StorageCorruptError
+from voiceprint.storage.redis.commit import Committer
 
 OPEN = "import redis, sys; from voiceprint import open_storage; open_storage(sys.argv[1]).close()"
 
@@ -135,16 +136,18 @@ def test_a_record_that_opusagent_writes_later_is_told_and_taken_over_by_check(cl
     assert list(client.scan_iter("voiceprint:*")) == []
 
 
-def test_a_record_that_changes_while_it_is_taken_over_is_not_lost(client: redis.Redis) -> None:
+def test_a_record_that_changes_while_it_is_taken_over_is_not_lost(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with RedisStorage(client) as storage:
         client.set("voiceprint:alice", json.dumps({"embedding": unit(1).tolist()}))
-        send = storage._committer._send
+        send = Committer._send
 
         def beaten(*arguments: Any) -> Any:
-            storage._committer._send = send
+            monkeypatch.undo()
             client.set("voiceprint:alice", json.dumps({"embedding": unit(2).tolist()}))
             return send(*arguments)
 
-        storage._committer._send = beaten
+        monkeypatch.setattr(Committer, "_send", beaten)
         assert storage.check(fix=True) == []
         assert_embedding(storage.get("alice").voiceprints[-1].embedding, unit(2))
