@@ -28,7 +28,7 @@ from voiceprint.errors import (
     StorageUnavailableError,
     VoiceprintError,
 )
-from voiceprint.models import Caller, Finding, Match, StreamResult, Verification, Voiceprint
+from voiceprint.models import Caller, DeletionReceipt, Finding, Match, StreamResult, Verification, Voiceprint
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import (
     JSONStorage,
@@ -49,6 +49,7 @@ __all__ = [
     "CallerNotFoundError",
     "Config",
     "ConfigurationError",
+    "DeletionReceipt",
     "DisabledError",
     "Encoder",
     "EncoderError",

@@ -29,7 +29,7 @@ from voiceprint.errors import InvalidArgumentError, StorageCorruptError, Storage
 from voiceprint.models import Caller, Voiceprint
 from voiceprint.storage.base import Deletion, Moment, Progress, Storage
 from voiceprint.storage.deletions import DeletionList
-from voiceprint.storage.transfer import Put, put_callers, verify_callers
+from voiceprint.storage.transfer import Put, caller_entry, put_callers, verify_callers
 from voiceprint.validation import check_caller_id, check_metadata, check_time, now
 
 __all__ = ["BackupReport", "RestoreReport", "back_up", "read_backup", "restore"]
@@ -212,22 +212,7 @@ def _write(moment: Moment, stream: BinaryIO, progress: Progress | None) -> Backu
 
 
 def _encode(caller: Caller) -> bytes:
-    entry = {
-        "caller_id": caller.caller_id,
-        "metadata": caller.metadata,
-        "created_at": caller.created_at,
-        "last_seen": caller.last_seen,
-        "voiceprints": [
-            {
-                "id": print_.id,
-                "encoder": print_.encoder,
-                "created_at": print_.created_at,
-                "embedding": _as_text(print_.embedding),
-                **({} if print_.simulated is None else {"simulated": _as_text(print_.simulated)}),
-            }
-            for print_ in caller.voiceprints
-        ],
-    }
+    entry = caller_entry(caller, _as_text)
     return orjson.dumps(entry, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
 

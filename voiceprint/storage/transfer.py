@@ -13,11 +13,13 @@ callers give the same text, and `digest` compares them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from voiceprint.errors import InvalidArgumentError, StorageError
 from voiceprint.models import Caller, Voiceprint
@@ -186,8 +188,9 @@ def _pages(callers: Iterable[Caller]) -> Iterator[list[Caller]]:
         yield page
 
 
-def _encode(caller: Caller) -> bytes:
-    line = {
+def caller_entry(caller: Caller, vector: Callable[[NDArray[np.float32]], Any]) -> dict[str, Any]:
+    """A caller as the JSON object of a line; vector: gives what stands there for an embedding."""
+    return {
         "caller_id": caller.caller_id,
         "metadata": caller.metadata,
         "created_at": caller.created_at,
@@ -197,13 +200,17 @@ def _encode(caller: Caller) -> bytes:
                 "id": print_.id,
                 "encoder": print_.encoder,
                 "created_at": print_.created_at,
-                "embedding": print_.embedding,
+                "embedding": vector(print_.embedding),
                 # Absent where there is none: as older versions wrote it, so that digests of then hold.
-                **({} if print_.simulated is None else {"simulated": print_.simulated}),
+                **({} if print_.simulated is None else {"simulated": vector(print_.simulated)}),
             }
             for print_ in caller.voiceprints
         ],
     }
+
+
+def _encode(caller: Caller) -> bytes:
+    line = caller_entry(caller, lambda vector: vector)
     # Keys sorted: not every store keeps the order of metadata, and it must not count in a digest.
     options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
     return orjson.dumps(line, option=options)
