@@ -17,6 +17,7 @@ from voiceprint.cli.common import (
     opened,
     paragraph,
     print_json,
+    say,
     table,
     tell_of_other_spaces,
     working,
@@ -96,7 +97,8 @@ def _show(recognizer: OpusAgentVoiceRecognizer, status: IndexStatus, as_json: bo
     rows.append(("Snapshot", _described(path, size)))
     table("Index", "", rows=rows)
     if status.reason:
-        paragraph(f"\nEvery voiceprint is compared: {status.reason}.")
+        say("")
+        paragraph(f"Every voiceprint is compared: {status.reason}.")
 
 
 def _described(path: Path | None, size: int | None) -> str:

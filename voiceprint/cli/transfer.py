@@ -10,7 +10,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from voiceprint._files import RefusedFileError, replacement
+from voiceprint._files import RefusedFileError, check_apart, replacement
 from voiceprint.cli.backup import IncludeDeletedOption, say_left_out
 from voiceprint.cli.common import (
     CreateOption,
@@ -85,7 +85,11 @@ def import_(
 
     Each takes the place of the caller of the same id. Callers who were deleted since are left out.
     """
-    with opened(store, create=True) as recognizer, _read(file) as lines, counting("Importing") as progress:
+    with (
+        opened(store, create=True) as recognizer,
+        _read(file, recognizer.storage) as lines,
+        counting("Importing") as progress,
+    ):
         report = import_callers(recognizer.storage, lines, include_deleted=include_deleted, progress=progress)
     if as_json:
         print_json(vars(report))
@@ -98,13 +102,16 @@ def import_(
 
 
 @contextmanager
-def _read(file: Path) -> Iterator[BinaryIO]:
+def _read(file: Path, storage: Storage) -> Iterator[BinaryIO]:
     if file == _STANDARD:
         yield sys.stdin.buffer
         return
     try:
+        check_apart(file, storage.files())
         with file.open("rb") as stream:
             yield stream
+    except RefusedFileError as error:
+        raise InvalidArgumentError(str(error)) from error
     except OSError as error:  # of the file: those of the store arrive as StorageError
         raise InvalidArgumentError(f"{str(file)!r} cannot be read: {error.strerror}.") from error
 

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import orjson
 
-from voiceprint._files import RefusedFileError, open_regular, replacement
+from voiceprint._files import RefusedFileError, check_apart, open_regular, replacement
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, StorageError
 from voiceprint.models import Caller, Voiceprint
 from voiceprint.storage.base import Deletion, Moment, Progress, Storage
@@ -133,6 +133,10 @@ def restore(
     Raises what `read_backup` raises, `InvalidArgumentError` where the store holds callers already or an id of
     a voiceprint is another caller's there, and what the store raises.
     """
+    try:
+        check_apart(path, storage.files())
+    except RefusedFileError as error:
+        raise InvalidArgumentError(str(error)) from error
     with _opened(path) as stream:
         report = _verified(stream, path)
     deleted = DeletionList(() if include_deleted else storage.deletions())
