@@ -200,6 +200,29 @@ def test_a_replaced_database_loses_nothing_to_the_handles_on_the_old_one(tmp_pat
         assert list(state(opened)) == ["alice", "carol", "dave"]
 
 
+def test_a_database_that_was_put_under_the_log_of_another_is_refused_and_not_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    with SQLiteStorage(path) as storage:
+        storage.save(voiceprint())
+    shutil.copy(path, tmp_path / "backup")
+    old = SQLiteStorage(path)
+    old.save_many([voiceprint(f"c{n}", n) for n in range(50)])
+    logs = [Path(f"{path}{suffix}") for suffix in ("-wal", "-shm")]
+    assert logs[0].stat().st_size > 0
+    shutil.copy(tmp_path / "backup", tmp_path / "copy")
+    (tmp_path / "copy").replace(path)
+    for use in (old.count, lambda: old.save(voiceprint("dave", 3)), lambda: SQLiteStorage(path)):
+        with pytest.raises(StorageUnavailableError, match="log of the file that was there before"):
+            use()
+    assert path.read_bytes() == (tmp_path / "backup").read_bytes()
+    for log in logs:
+        log.unlink()
+    assert list(state(old)) == ["alice"]
+    old.save(voiceprint("dave", 3))
+    assert old.check() == []
+    old.close()
+
+
 def test_a_redis_server_that_was_emptied_is_refused(
     client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -27,6 +27,8 @@ class Sighting:
     # By location: the identity that was seen last, and where something is amiss that was logged.
     _seen: ClassVar[dict[str, str]] = {}
     _logged: ClassVar[dict[str, str]] = {}
+    # By location: the file that was opened last.
+    _files: ClassVar[dict[str, object]] = {}
 
     def __init__(self, location: str) -> None:
         self.location = location
@@ -36,12 +38,21 @@ class Sighting:
     def forget_all(cls) -> None:
         """Know no more than a new process."""
         cls._seen.clear()
+        cls._files.clear()
         cls._logged.clear()
 
     @property
     def expected(self) -> bool:
         """Whether this process has seen a store here."""
         return self.location in self._seen
+
+    def file_found(self, file: object) -> None:
+        """This file is opened at the location."""
+        self._files[self.location] = file
+
+    def is_another_file(self, file: object) -> bool:
+        """Whether this process opened another file at the location last."""
+        return self._files.get(self.location, file) != file
 
     def found(self, identity: str) -> None:
         """The store is there; "" as its identity is of one that got none yet. Raises if it is another."""

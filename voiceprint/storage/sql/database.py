@@ -250,6 +250,8 @@ class Database:
             self._sighting.missing(expected=expected)
             return None
         state = self.dialect.state()
+        if self._sighting.is_another_file(state):
+            self.dialect.check_log_is_empty()
         known = self._engine if state == self._state else None
         engine = known or self.dialect.engine()
         try:
@@ -258,6 +260,7 @@ class Database:
                 self._sighting.missing(expected=expected, what="holds no store any more: it was emptied")
             else:
                 self._sighting.found(identity)
+                self._sighting.file_found(state)
         except BaseException:
             if engine is not known:
                 engine.dispose()

@@ -133,6 +133,9 @@ class Dialect:
     def upgraded(self, before: str | None) -> None:
         """Called when a schema was made (`before` is None), or was upgraded from that revision."""
 
+    def check_log_is_empty(self) -> None:
+        """Raise `StorageUnavailableError` where there is a log, which is of the file that was here before."""
+
     def erases_quickly(self) -> bool:
         """Whether `erase_remains` takes no more than 0.05 s or so, where nobody keeps it up."""
         return True
@@ -391,6 +394,20 @@ class SQLite(Dialect):
         if before is None:
             with contextlib.closing(self._connector(self.path)()) as connection:
                 connection.execute(_NEW)
+
+    def check_log_is_empty(self) -> None:
+        log = self.path.with_name(f"{self.path.name}-wal")
+        try:
+            is_empty = not log.stat().st_size
+        except OSError:  # there is none
+            return
+        if not is_empty:
+            raise StorageUnavailableError(
+                f"{self.path} was replaced while it was open, and {log.name} is the log of the file that was "
+                "there before: SQLite would apply it to this one, and damage it. Stop all processes, remove "
+                f"{log.name} and {self.path.name}-shm, and start again; or put the former file back. To "
+                "restore a backup under a running service, use `voiceprint restore`. Nothing was changed."
+            )
 
     def erases_quickly(self) -> bool:
         try:
