@@ -250,7 +250,8 @@ class Database:
             self._sighting.missing(expected=expected)
             return None
         state = self.dialect.state()
-        if self._sighting.is_another_file(state):
+        file = state[:2] if isinstance(state, tuple) else None  # device and inode
+        if self._sighting.is_another_file(file):
             self.dialect.check_log_is_empty()
         known = self._engine if state == self._state else None
         engine = known or self.dialect.engine()
@@ -260,7 +261,7 @@ class Database:
                 self._sighting.missing(expected=expected, what="holds no store any more: it was emptied")
             else:
                 self._sighting.found(identity)
-                self._sighting.file_found(state)
+                self._sighting.file_found(file)
         except BaseException:
             if engine is not known:
                 engine.dispose()
