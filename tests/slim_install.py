@@ -22,7 +22,7 @@ SAMPLES = TESTS.parent / "examples/voices"
 # Not scipy: who calibrates adds it, as the README says.
 ABSENT = ("librosa", "llvmlite", "numba", "sklearn", "torch")
 # Imported where VOICE_ENCODER=resemblyzer asks for them, where plots are drawn, and where scores are fitted.
-OPTIONAL = {"matplotlib", "resemblyzer", "scipy", "torch"}
+OPTIONAL = {"matplotlib", "psycopg", "resemblyzer", "scipy", "torch"}
 MOST_MB = 500
 SCIPY_MB = 200  # where the user has added it
 LEAST_COSINE = 0.9999
