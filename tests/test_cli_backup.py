@@ -26,7 +26,10 @@ def test_a_store_is_backed_up_and_restored_into_a_new_one_of_another_kind(store:
         True,
     )
     code, out, _ = run("restore", "callers.backup", "--store", "json:new.json")
-    assert (code, out) == (0, "Restored 3 callers with 3 voiceprints; 0 were there already. Verified.\n")
+    assert (code, out) == (
+        0,
+        "Restored 3 callers with 3 voiceprints; 3 written, the others were there already. Verified.\n",
+    )
     with JSONStorage("new.json") as storage:
         assert [caller.caller_id for caller in storage.callers()] == ["alice", "bob", "carol"]
     assert json.loads(run("restore", "callers.backup", "--json", "--store", "json:new.json")[1]) == {
@@ -77,4 +80,6 @@ def test_a_file_that_is_no_backup_is_an_error_and_creates_no_store(store: str, r
         assert (code, "Traceback" in err) == (2, False)
     assert not (tmp_path / "new.json").exists()
     assert run("backup", "callers.db", "--store", store)[0] == 2
+    assert run("backup", "-", "--store", store)[0] == 2
+    assert not (tmp_path / "-").exists()
     assert run("backup", "callers.backup", "--store", "json:none.json")[0] == 2

@@ -62,7 +62,7 @@ def test_ctrl_c_finishes_the_caller_and_the_same_command_goes_on():
     done = enroll()
     assert done.returncode == 0
     assert done.stdout == "Enrolled 4 files for 2 callers.\n"
-    assert done.stderr == "Skipped 2 callers who have voiceprints already (--again).\n"
+    assert done.stderr == "Skipped, as they have voiceprints already (--again): 2 callers.\n"
     assert enrolled() == dict.fromkeys(["amara", "bruno", "carlo", "dario"], 2)
     done = enroll("--json")
     assert (done.returncode, [row["skipped"] for row in json.loads(done.stdout)]) == (0, [True] * 8)
@@ -81,7 +81,7 @@ def test_again_enrolls_callers_anew_and_fewer_voiceprints_than_files_are_told_of
     assert enroll().returncode == 0
     Path("kept.flac").rename("in/amara/2.flac")
     done = enroll()
-    assert "1 caller of them have fewer voiceprints than files: amara." in done.stderr
+    assert "Of these, with fewer voiceprints than files: amara." in done.stderr
     assert enrolled()["amara"] == 1
     assert enroll("--again").returncode == 0
     assert enrolled()["amara"] == 3

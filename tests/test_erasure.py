@@ -201,7 +201,7 @@ def test_a_snapshot_that_cannot_be_removed_is_told_of(
         assert storage.delete("alice") == 1
     assert "holds embeddings that were removed" in caplog.text
     monkeypatch.undo()
-    assert [finding.code for finding in remains_of(storage, "alice")] == ["stale_snapshot"]
+    assert [finding.code for finding in remains_of(storage, "alice").findings] == ["stale_snapshot"]
 
 
 # Receipts
@@ -249,7 +249,7 @@ def test_a_reader_that_holds_up_the_log_is_told_of_in_the_receipt(tmp_path: Path
             reader.close()
         assert storage.flush_removals()
         assert _found(tmp_path, unit(1)) == []
-        assert remains_of(storage, "alice") == []
+        assert remains_of(storage, "alice").findings == ()
 
 
 def test_delete_caller_gives_a_receipt_when_asked(storage: Storage) -> None:
@@ -264,10 +264,10 @@ def test_delete_caller_gives_a_receipt_when_asked(storage: Storage) -> None:
 
 def test_a_deleted_caller_leaves_no_remains(storage: Storage) -> None:
     storage.save_many([voiceprint("alice@example.org", 1, metadata={"a": 1}), voiceprint("bob", 2)])
-    assert [finding.code for finding in remains_of(storage, "alice@example.org")] == ["enrolled"]
+    assert [finding.code for finding in remains_of(storage, "alice@example.org").findings] == ["enrolled"]
     storage.delete("alice@example.org")
-    assert remains_of(storage, "alice@example.org") == []
-    assert [finding.code for finding in remains_of(storage, "carol")] == ["no_deletion"]
+    assert remains_of(storage, "alice@example.org").findings == ()
+    assert [finding.code for finding in remains_of(storage, "carol").findings] == ["no_deletion"]
 
 
 def test_remains_in_a_file_of_the_store_are_found(storage: Storage) -> None:
@@ -275,14 +275,14 @@ def test_remains_in_a_file_of_the_store_are_found(storage: Storage) -> None:
     storage.delete("alice@example.org")
     left = storage.files()[0].with_name(f".{storage.files()[0].name}.abcdefgh.tmp")
     left.write_bytes(b"\0 alice@example.org \0")
-    findings = remains_of(storage, "alice@example.org")
+    findings = remains_of(storage, "alice@example.org").findings
     assert [(finding.code, finding.place) for finding in findings] == [("remains", str(left))]
 
 
 def test_an_id_that_stands_in_other_records_is_told_to_be_untellable(storage: Storage) -> None:
     storage.save_many([voiceprint("al", 1), voiceprint("alice", 2), voiceprint("bob", 3)])
     storage.delete("al")
-    assert [finding.code for finding in remains_of(storage, "al")] == ["not_told"]
+    assert [finding.code for finding in remains_of(storage, "al").findings] == ["not_told"]
 
 
 def test_the_commands_give_a_receipt_and_search_for_remains(storage: Storage, run) -> None:
@@ -311,6 +311,9 @@ def test_a_receipt_of_redis_says_what_the_server_keeps_and_has_it_rewritten(tmp_
             assert [one.state for one in receipt.places] == ["erased", "kept_by_server", "kept_by_server"]
             assert not receipt.complete
             assert any(unit(1).tobytes() in path.read_bytes() for path in _files_of(server))
+            check = remains_of(storage, "alice")
+            assert [finding.code for finding in check.findings] == ["kept_by_server", "kept_by_server"]
+            assert check.deleted_at is not None
             receipt = delete_with_receipt(storage, "bob", rewrite=True)
             assert receipt.complete
             for seed in (1, 2):
@@ -353,7 +356,7 @@ def test_the_search_releases_no_lock_of_sqlite(tmp_path: Path) -> None:
         holder.execute("PRAGMA journal_mode")
         holder.execute("BEGIN IMMEDIATE")
         try:
-            assert remains_of(storage, "carol") != []
+            assert remains_of(storage, "carol").findings != ()
             second = subprocess.run(
                 [sys.executable, "-c", script, str(tmp_path / "store")], capture_output=True, text=True
             )

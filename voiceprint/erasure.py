@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from voiceprint._files import RefusedFileError, leftovers, open_regular
 from voiceprint.errors import CallerNotFoundError
-from voiceprint.models import Caller, DeletionReceipt, ErasedPlace, Finding
+from voiceprint.models import Caller, DeletionReceipt, ErasedPlace, ErasureCheck, Finding
 from voiceprint.storage.base import FLUSH_S, Storage
 from voiceprint.storage.deletions import DeletionList
 from voiceprint.storage.redis import RedisStorage
 from voiceprint.storage.removals import snapshots_at
+from voiceprint.storage.sql import SQLStorage
 from voiceprint.storage.sqlite import SQLiteStorage
 from voiceprint.validation import check_caller_id, now
 
@@ -76,11 +77,7 @@ def delete_with_receipt(
                 "closing the store erases it."
             )
         places.append(ErasedPlace(place=str(path), state="remains" if found else "erased", detail=detail))
-    if isinstance(storage, RedisStorage):
-        places += [
-            ErasedPlace(place=place, state=state, detail=detail)
-            for place, state, detail in storage.persistence(rewrite=rewrite)
-        ]
+    places += _kept_by_server(storage, rewrite=rewrite)
     return DeletionReceipt(
         caller_id=name,
         voiceprints=removed,
@@ -90,19 +87,34 @@ def delete_with_receipt(
     )
 
 
-def remains_of(storage: Storage, caller_id: str) -> list[Finding]:
-    """What is left of a deleted caller in the store and its files; empty where nothing is.
+def remains_of(storage: Storage, caller_id: str) -> ErasureCheck:
+    """Search the store and its files for remains of a deleted caller; without any, `findings` is empty.
 
     The embeddings are not known any more. So this looks for the caller's id in every file of the store, and
-    for a snapshot of the index that is older than the last removal.
+    for a snapshot of the index that is older than the last removal. What a server keeps in its own files
+    cannot be read from here, and is among the findings.
     """
     name = check_caller_id(caller_id)
+    noted = DeletionList(storage.deletions()).entries(name)
+    files = _files(storage)
     if storage.get(name) is not None:
-        return [
+        findings = [
             Finding(code="enrolled", place=_of(name), message="The caller is enrolled: nothing was erased.")
         ]
+    else:
+        findings = _found_remains(storage, name, files, is_noted=bool(noted))
+    return ErasureCheck(
+        caller_id=name,
+        deleted_at=noted[-1].deleted_at if noted else None,
+        checked_at=now(),
+        searched=(storage.location, *(str(path) for path in files if path.exists())),
+        findings=tuple(findings),
+    )
+
+
+def _found_remains(storage: Storage, name: str, files: list[Path], *, is_noted: bool) -> list[Finding]:
     findings = []
-    if not DeletionList(storage.deletions()).entries(name):
+    if not is_noted:
         findings.append(
             Finding(
                 code="no_deletion",
@@ -113,15 +125,13 @@ def remains_of(storage: Storage, caller_id: str) -> list[Finding]:
     storage.flush_removals()
     texts = {name.encode(), orjson.dumps(name)[1:-1]}
     shared = None
-    for path in _files(storage):
+    for path in files:
         if not _searched(storage, path, texts):
             continue
         shared = _mentions(storage, name) if shared is None else shared
-        if shared:
-            continue
-        findings.append(
-            Finding(code="remains", place=str(path), message="The id of the caller is in the file.")
-        )
+        if not shared:
+            message = "The id of the caller is in the file."
+            findings.append(Finding(code="remains", place=str(path), message=message))
     if shared:
         findings.append(
             Finding(
@@ -130,7 +140,26 @@ def remains_of(storage: Storage, caller_id: str) -> list[Finding]:
                 message="Records of other callers hold the same text, so that a search cannot tell remains.",
             )
         )
-    return findings + [_stale(path) for path in _stale_snapshots(storage)]
+    findings += [_stale(path) for path in _stale_snapshots(storage)]
+    kept = _kept_by_server(storage, rewrite=False)
+    return findings + [Finding(code=one.state, place=one.place, message=one.detail) for one in kept]
+
+
+def _kept_by_server(storage: Storage, *, rewrite: bool) -> list[ErasedPlace]:
+    """The files of a server, which nothing here can read."""
+    if isinstance(storage, RedisStorage):
+        found = storage.persistence(rewrite=rewrite)
+        return [ErasedPlace(place=place, state=state, detail=detail) for place, state, detail in found]
+    if isinstance(storage, SQLStorage) and not isinstance(storage, SQLiteStorage):
+        return [
+            ErasedPlace(
+                place=f"tables and write-ahead log of {storage.location}",
+                state="kept_by_server",
+                detail="What was removed stays in the tables' files until VACUUM and later writes reuse its "
+                "place, and in the write-ahead log and its archives for as long as the server keeps these.",
+            )
+        ]
+    return []
 
 
 def _files(storage: Storage) -> list[Path]:

@@ -46,6 +46,7 @@ __all__ = [
     "Caller",
     "DeletionReceipt",
     "ErasedPlace",
+    "ErasureCheck",
     "Finding",
     "Match",
     "StreamResult",
@@ -387,3 +388,17 @@ class Finding(_Answer):
     code: str
     place: str
     message: str
+
+
+class ErasureCheck(_Answer):
+    """A search for remains of a deleted caller, see `voiceprint.erasure.remains_of`.
+
+    deleted_at: when the store noted the deletion; None where it noted none. checked_at: when this was looked
+    for. searched: the store and the files that were read.
+    """
+
+    caller_id: str
+    deleted_at: str | None
+    checked_at: str
+    searched: tuple[str, ...]
+    findings: tuple[Finding, ...]

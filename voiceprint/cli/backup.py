@@ -75,7 +75,7 @@ def restore(
         return
     say(
         f"Restored {counted(report.callers, 'caller')} with {counted(report.voiceprints, 'voiceprint')}; "
-        f"{report.callers - report.changed} were there already. Verified."
+        f"{report.changed} written, the others were there already. Verified."
     )
     say_left_out(report.left_out)
     if report.kept:

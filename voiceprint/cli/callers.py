@@ -20,8 +20,9 @@ from voiceprint.cli.common import (
 )
 from voiceprint.cli.terminal import escaped
 from voiceprint.erasure import delete_with_receipt
-from voiceprint.errors import CallerNotFoundError
+from voiceprint.errors import CallerNotFoundError, InvalidArgumentError
 from voiceprint.models import Caller, DeletionReceipt
+from voiceprint.storage import RedisStorage
 
 app = typer.Typer(help="List, show and delete enrolled callers.", no_args_is_help=True)
 
@@ -78,7 +79,7 @@ def delete_caller(
         bool, typer.Option("--receipt", help="Look for remains in every file, and say what was removed.")
     ] = False,
     rewrite: Annotated[
-        bool, typer.Option("--rewrite", help="With --receipt: have a Redis server rewrite its files.")
+        bool, typer.Option("--rewrite", help="Have a Redis server rewrite its files, and give a receipt.")
     ] = False,
     store: StoreOption = None,
     create: CreateOption = False,
@@ -99,6 +100,8 @@ def delete_caller(
         ):
             complain("Nothing was deleted.")
             raise typer.Exit(1)
+        if rewrite and not isinstance(recognizer.storage, RedisStorage):
+            raise InvalidArgumentError("--rewrite is for a Redis server: leave it out for this store.")
         if receipt or rewrite:
             done = delete_with_receipt(recognizer.storage, caller_id, rewrite=rewrite)
         else:

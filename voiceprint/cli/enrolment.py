@@ -167,10 +167,10 @@ def _skip_enrolled(recognizer: OpusAgentVoiceRecognizer, samples: list[_Sample],
         sample.skipped = sample.caller_id in enrolled
     fewer = [name for name, count in enrolled.items() if count < min(limit, files[name])]
     if enrolled:
-        complain(f"Skipped {counted(len(enrolled), 'caller')} who have voiceprints already (--again).")
+        complain(f"Skipped, as they have voiceprints already (--again): {counted(len(enrolled), 'caller')}.")
     if fewer:
         shown = ", ".join(fewer[:10]) + (", ..." if len(fewer) > 10 else "")
-        complain(f"{counted(len(fewer), 'caller')} of them have fewer voiceprints than files: {shown}.")
+        complain(f"Of these, with fewer voiceprints than files: {shown}.")
 
 
 def _enrol_all(

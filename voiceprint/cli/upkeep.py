@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +22,7 @@ from voiceprint.cli.common import (
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.erasure import remains_of
 from voiceprint.errors import InvalidAudioError
+from voiceprint.models import ErasureCheck, Finding
 
 _FIGURES = ("Score", "Length", "Speech", "SNR", "Clipped", "Level", "Band")
 
@@ -89,13 +91,14 @@ def check(
     Exit code 1 when something is wrong.
     """
     with opened(store, create=create) as recognizer:
-        storage = recognizer.storage
-        findings = recognizer.check(fix=fix) if erased is None else remains_of(storage, erased)
-        if not findings and erased is None:
+        if erased is not None:
+            _show_remains(remains_of(recognizer.storage, erased), as_json=as_json)
+            return
+        findings = recognizer.check(fix=fix)
+        if not findings:
             tell_of_other_spaces(recognizer)
-        if not as_json and not findings and erased is not None:
-            say(f"Nothing of {erased} was found in {storage.location} and its files.")
-        elif not as_json and not findings:
+        if not as_json and not findings:
+            storage = recognizer.storage
             say(
                 f"All is well: {storage.count_callers()} callers with {storage.count()} voiceprints "
                 f"in {storage.location}"
@@ -103,7 +106,25 @@ def check(
     if as_json:
         print_json([finding.model_dump() for finding in findings])
     elif findings:
-        rows = [(finding.code, finding.place, finding.message) for finding in findings]
-        table("Finding", "Place", "What to know", rows=rows)
+        _show_findings(findings)
     if findings:
         raise typer.Exit(1)
+
+
+def _show_remains(check: ErasureCheck, *, as_json: bool) -> None:
+    if as_json:
+        print_json(check.model_dump())
+    else:
+        when = f"deleted at {check.deleted_at}" if check.deleted_at else "no deletion noted"
+        say(f"{check.caller_id}: {when}; searched at {check.checked_at}: {', '.join(check.searched)}")
+        if check.findings:
+            _show_findings(check.findings)
+        else:
+            say("Nothing was found.")
+    if check.findings:
+        raise typer.Exit(1)
+
+
+def _show_findings(findings: Sequence[Finding]) -> None:
+    rows = [(finding.code, finding.place, finding.message) for finding in findings]
+    table("Finding", "Place", "What to know", rows=rows)

@@ -77,6 +77,9 @@ def back_up(storage: Storage, path: Path, *, progress: Progress | None = None) -
     raises.
     """
 
+    if str(path) == "-":
+        raise InvalidArgumentError("A backup is verified after it is written: give a file, not -.")
+
     def write(moment: Moment) -> BackupReport:
         with replacement(
             path, ours=is_backup, kind="a backup", apart_from=storage.files(), pipes=True

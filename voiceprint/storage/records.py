@@ -378,8 +378,8 @@ class Change:
         assert id_ is not None  # noqa: S101  it was checked
         if self._owner(id_) not in (caller_id, None):
             raise InvalidArgumentError(
-                f"The voiceprint id {id_} of the caller {caller_id!r} is another caller's in this store: "
-                "copy into an empty store."
+                f"The voiceprint id {id_} of the caller {caller_id!r} is another caller's in this store, "
+                "which was filled by itself: bring callers into an empty store, and enroll others after that."
             )
         embedding = check_embedding(voiceprint.embedding, voiceprint.encoder)
         self._check_dimension(voiceprint.encoder, embedding.size)

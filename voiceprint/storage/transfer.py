@@ -228,6 +228,8 @@ def _decode(line: bytes, number: int) -> Caller:
     except orjson.JSONDecodeError:  # not chained: its text may quote the line, which is biometric
         raise InvalidArgumentError(f"Line {number} is not JSON: it is damaged or cut off.") from None
     if not isinstance(entry, dict) or not isinstance(entry.get("voiceprints"), list):
+        if isinstance(entry, dict) and "voiceprint_backup" in entry:
+            raise InvalidArgumentError("This is a backup, not an export: use `voiceprint restore`.")
         raise InvalidArgumentError(f"Line {number} is not an exported caller.")
     try:
         caller_id = check_caller_id(entry.get("caller_id"))
