@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,7 @@ def test_a_store_is_backed_up_and_restored_into_a_new_one_of_another_kind(store:
     code, out, _ = run("restore", "callers.backup", "--store", "json:new.json")
     assert (code, out) == (
         0,
-        "Restored 3 callers with 3 voiceprints; 3 written, the others were there already. Verified.\n",
+        "Restored 3 callers with 3 voiceprints; all written. Verified.\n",
     )
     with JSONStorage("new.json") as storage:
         assert [caller.caller_id for caller in storage.callers()] == ["alice", "bob", "carol"]
@@ -69,6 +71,19 @@ def test_import_and_copy_leave_the_deleted_out_and_say_so(store: str, run) -> No
     assert (code, said in out) == (0, True)
     code, out, _ = run("import", "callers.jsonl", "--include-deleted", "--store", store)
     assert (code, said in out) == (0, False)
+    with SQLiteStorage("callers.db") as storage:
+        assert storage.get("alice") is not None
+
+
+def test_a_deletion_that_nobody_can_confirm_is_an_error_and_deletes_nothing(store: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "voiceprint", "callers", "delete", "alice", "--receipt", "--store", store],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "nothing was deleted. Give --yes" in done.stderr
     with SQLiteStorage("callers.db") as storage:
         assert storage.get("alice") is not None
 

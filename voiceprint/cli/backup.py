@@ -75,7 +75,7 @@ def restore(
         return
     say(
         f"Restored {counted(report.callers, 'caller')} with {counted(report.voiceprints, 'voiceprint')}; "
-        f"{report.changed} written, the others were there already. Verified."
+        f"{_written(report.changed, report.callers)}. Verified."
     )
     say_left_out(report.left_out)
     if report.kept:
@@ -90,6 +90,10 @@ def say_left_out(count: int) -> None:
             f"{counted(count, 'caller')} {_were(count)} deleted after these copies were made: left out "
             "(--include-deleted)."
         )
+
+
+def _written(changed: int, callers: int) -> str:
+    return "all written" if changed == callers else f"{changed} written, the others were there already"
 
 
 def _are(count: int) -> str:

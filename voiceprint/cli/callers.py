@@ -95,9 +95,8 @@ def delete_caller(
         caller = recognizer.get_caller(caller_id)
         if caller is None:
             raise _not_enrolled(caller_id)
-        if not yes and not typer.confirm(
-            escaped(f"Delete {caller_id} with {counted(len(caller.voiceprints), 'voiceprint')}?"), err=True
-        ):
+        who = f"{caller_id} with {counted(len(caller.voiceprints), 'voiceprint')}"
+        if not yes and not _confirmed(escaped(f"Delete {who}?")):
             complain("Nothing was deleted.")
             raise typer.Exit(1)
         if rewrite and not isinstance(recognizer.storage, RedisStorage):
@@ -112,6 +111,18 @@ def delete_caller(
         print_json({"caller_id": caller_id, "voiceprints_removed": removed})
     else:
         say(f"Deleted {caller_id} with {counted(removed, 'voiceprint')}.")
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        complain("")
+        raise InvalidArgumentError(
+            "There is nobody to answer: nothing was deleted. Give --yes to delete without a question."
+        ) from error
 
 
 def _show_receipt(receipt: DeletionReceipt, *, as_json: bool) -> None:
