@@ -65,10 +65,18 @@ def delete_with_receipt(
         )
     ]
     for path in _files(storage):
-        found = _searched(storage, path, pieces)
+        try:
+            found = _searched(storage, path, pieces)
+            size = path.stat().st_size if found is not None else 0
+        except FileNotFoundError:  # it was put in its place meanwhile, or removed
+            continue
+        except OSError as error:  # the caller is deleted all the same, and the receipt says what was not read
+            detail = f"It cannot be read ({error.strerror}): look for yourself."
+            places.append(ErasedPlace(place=str(path), state="not_searched", detail=detail))
+            continue
         if found is None:
             continue
-        detail = f"{path.stat().st_size:,} bytes were searched."
+        detail = f"{size:,} bytes were searched."
         if found:
             detail = "The embedding or metadata is still in it" + (
                 ": another enrollment may hold the same values."
@@ -126,7 +134,12 @@ def _found_remains(storage: Storage, name: str, files: list[Path], *, is_noted: 
     texts = {name.encode(), orjson.dumps(name)[1:-1]}
     shared = None
     for path in files:
-        if not _searched(storage, path, texts):
+        try:
+            if not _searched(storage, path, texts):
+                continue
+        except OSError as error:  # the others are searched all the same
+            message = f"It cannot be read ({error.strerror}): look for yourself."
+            findings.append(Finding(code="not_searched", place=str(path), message=message))
             continue
         shared = _mentions(storage, name) if shared is None else shared
         if not shared:

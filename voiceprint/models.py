@@ -350,11 +350,12 @@ class ErasedPlace(_Answer):
     """One place that was looked at after a deletion.
 
     state: "erased"; "remains", where something of the caller was found; "kept_by_server", in a
-        server's files until it rewrites them; "there_again", where the caller was enrolled anew meanwhile.
+        server's files until it rewrites them; "there_again", where the caller was enrolled anew
+        meanwhile; "not_searched", of a file that cannot be read.
     """
 
     place: str
-    state: Literal["erased", "remains", "kept_by_server", "there_again"]
+    state: Literal["erased", "remains", "kept_by_server", "there_again", "not_searched"]
     detail: str
 
 

@@ -248,3 +248,21 @@ def test_an_empty_store_has_a_backup(harness: Harness, file: Path) -> None:
     assert back_up(harness.storage, file).callers == 0
     with MemoryStorage() as other:
         assert restore(other, file).callers == 0
+
+
+def test_a_restore_takes_no_caller_of_the_store_for_deleted(harness: Harness, file: Path) -> None:
+    with MemoryStorage() as other:
+        other.save_many([voiceprint("x", 1), voiceprint("y", 2)])
+        other.delete("x")
+        back_up(other, file)
+    known = voiceprint("x", 3, id=1_000, created_at="2020-01-01T00:00:00Z")
+    harness.storage.restore_many([Caller(caller_id="x", created_at=known.created_at, voiceprints=(known,))])
+    restore(harness.storage, file, overwrite=True)
+    back_up(harness.storage, file)
+    assert restore(harness.storage, file, overwrite=True).left_out == 0
+    assert harness.storage.get("x") is not None
+
+
+def test_a_device_is_written_to_without_being_verified(storage: Storage) -> None:
+    storage.save(voiceprint())
+    assert back_up(storage, Path("/dev/null")).callers == 1

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -85,7 +86,7 @@ def back_up(storage: Storage, path: Path, *, progress: Progress | None = None) -
             path, ours=is_backup, kind="a backup", apart_from=storage.files(), pipes=True
         ) as stream:
             report = _write(moment, stream, progress)
-            if stream.seekable():
+            if stream.readable():  # a pipe or a device is not
                 stream.flush()
                 stream.seek(0)
                 if _verified(stream, path) != report:
@@ -151,9 +152,14 @@ def restore(
             "the callers of the backup then take the place of those of the same id, and the others stay."
         )
     with _opened(path) as stream:
-        put_callers(storage, _callers(stream, path), put, progress)
+        noted = _deletions(stream, path)
+    if noted:
+        # First, so that a restore that is broken off has them. But for those of callers who are enrolled.
+        with _opened(path) as stream:
+            alive = _enrolled(noted, itertools.chain(storage.iter_callers(), _callers(stream, path)))
+        storage.note_deletions([deletion for deletion in noted if deletion not in alive])
     with _opened(path) as stream:
-        storage.note_deletions(_deletions(stream, path, live=put.caller_ids))
+        put_callers(storage, _callers(stream, path), put, progress)
     verify_callers(storage, put, f"the backup {path}")
     if report.callers != put.count + put.left_out:
         raise StorageError(f"{path} was replaced while it was read: restore again.")
@@ -322,17 +328,19 @@ def _callers(stream: BinaryIO, path: Path) -> Iterator[Caller]:
             yield _decode(entry, number, path)
 
 
-def _deletions(stream: BinaryIO, path: Path, *, live: list[str]) -> list[Deletion]:
-    """The deletions of the backup, without those of callers who are in it: enrolled anew since."""
-    found = [
+def _deletions(stream: BinaryIO, path: Path) -> list[Deletion]:
+    return [
         deletion
         for number, _, entry in _lines(stream, path)
         if "deletions" in entry
         for deletion in _decode_deletions(entry, number, path)
     ]
-    noted = DeletionList(found)
-    alive = {entry for caller_id in live for entry in noted.entries(caller_id)} if found else set()
-    return [deletion for deletion in found if deletion not in alive]
+
+
+def _enrolled(noted: list[Deletion], callers: Iterable[Caller]) -> set[Deletion]:
+    """Those of the deletions that are of these callers, who were enrolled anew since or by another store."""
+    found = DeletionList(noted)
+    return {entry for caller in callers for entry in found.entries(caller.caller_id)}
 
 
 def _decode(entry: dict[str, Any], number: int, path: Path) -> Caller:
