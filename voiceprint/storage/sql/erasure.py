@@ -111,6 +111,8 @@ def _unclean(file: int) -> Iterator[tuple[int, int]]:
     size = 65536 if size == 1 else size
     if os.fstat(file).st_size > size * _MOST_PAGES:
         return
+    if int.from_bytes(os.pread(file, 4, 52), "big"):  # auto_vacuum: pointer maps begin like pages of b-trees
+        return
     start = size
     while pages := os.pread(file, size * _PAGES, start):
         for at in range(0, len(pages) - size + 1, size):
