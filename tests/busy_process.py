@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import random
 import sys
+from contextlib import suppress
 
 from stores import unit, voiceprint
 
+from voiceprint.errors import StorageUnavailableError
 from voiceprint.gallery import Gallery
 from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage import open_storage
@@ -41,7 +43,8 @@ def main(url: str, me: int, processes: int, rounds: int) -> None:
         own[f"{me}/{n}"] = seed + 5_000
         (best,) = gallery.best(storage, unit(seed + 5_000), 1)
         assert best.voiceprint.caller_id == f"{me}/{n}"
-        assert storage.touch(chance.choice(sorted(own)))
+        with suppress(StorageUnavailableError):  # a touch gives up after some seconds, and a match goes on
+            assert storage.touch(chance.choice(sorted(own)))
         if chance.random() < 0.4:
             gone = chance.choice(sorted(own))
             assert storage.delete(gone) == 1

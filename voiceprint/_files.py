@@ -21,6 +21,8 @@ from typing import BinaryIO
 
 _SUFFIX = ".tmp"
 _HEAD_BYTES = 64  # of an existing file, by which its kind is told
+# The files that are locked by SQLite in this process, by device and inode.
+_guarded: dict[tuple[int, int], Path] = {}
 _READER_S = 10.0  # how long a named pipe may be without a reader
 
 
@@ -63,11 +65,16 @@ class NewFile:
         """Where the content lies until `commit`."""
         return self._temporary
 
-    def commit(self, *, durable: bool = True) -> None:
-        """Flush (to the disk, if `durable`) and put in place. The rename is durable after `sync_folder`."""
+    def commit(self, *, durable: bool = True, close_first: bool = False) -> None:
+        """Flush (to the disk, if `durable`) and put in place. The rename is durable after `sync_folder`.
+
+        close_first: for a database, which others may open and lock as soon as it is in place.
+        """
         self.stream.flush()
         if durable:
             os.fsync(self.stream.fileno())
+        if close_first:
+            self.stream.close()
         self._temporary.replace(self.path)
         self.stream.close()
 
@@ -172,10 +179,42 @@ def _through(path: Path, found: os.stat_result) -> Iterator[BinaryIO]:
         yield stream
 
 
+def guard_locks(path: Path) -> None:
+    """Have nothing here open the file at `path` as long as it lies there: SQLite locks it.
+
+    Its locks belong to the process: closing any descriptor of the file, opened by whom it may, releases them
+    all, and another process may then remove the log that this one goes on writing to.
+    """
+    with suppress(FileNotFoundError):
+        status = path.stat()
+        _guarded[status.st_dev, status.st_ino] = path
+
+
+def open_descriptor(path: str | os.PathLike[str], flags: int) -> int:
+    """As `os.open`, but for the files that `guard_locks` names: these are a `RefusedFileError`."""
+    place = Path(path)
+    with suppress(FileNotFoundError):
+        _check_guarded(place, place.stat())
+    if place.name.endswith("-shm"):  # where the locks of a database with a log are
+        database = place.with_name(place.name.removesuffix("-shm"))
+        with suppress(FileNotFoundError):
+            _check_guarded(place, database.stat())
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    # Where it was put there in between, the descriptor stays open: closing it would do the harm.
+    _check_guarded(place, os.fstat(descriptor))
+    return descriptor
+
+
+def _check_guarded(path: Path, status: os.stat_result) -> None:
+    known = _guarded.get((status.st_dev, status.st_ino))
+    if known is not None and _same(known, status):
+        raise RefusedFileError(f"{path} is of a database that this process has open.", errno.EBUSY)
+
+
 def open_regular(path: Path) -> BinaryIO:
     """`path`, opened to read. Raises `RefusedFileError` for a pipe, a device and the like, at once."""
     # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    descriptor = open_descriptor(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)

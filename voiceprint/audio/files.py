@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
+from voiceprint._files import open_descriptor
 from voiceprint.audio.buffers import (
     MAX_CHANNELS,
     MAX_SECONDS,
@@ -125,7 +126,7 @@ def load_audio(
 
 def _open_without_waiting(path: str, flags: int) -> int:
     # Opening a named pipe would otherwise wait for a writer, perhaps for ever.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    return open_descriptor(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _read_raw(

@@ -10,7 +10,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from voiceprint._files import RefusedFileError, check_apart, replacement
+from voiceprint._files import RefusedFileError, check_apart, open_descriptor, replacement
 from voiceprint.cli.backup import IncludeDeletedOption, say_left_out
 from voiceprint.cli.common import (
     CreateOption,
@@ -108,7 +108,7 @@ def _read(file: Path, storage: Storage) -> Iterator[BinaryIO]:
         return
     try:
         check_apart(file, storage.files())
-        with file.open("rb") as stream:
+        with open(file, "rb", opener=open_descriptor) as stream:
             yield stream
     except RefusedFileError as error:
         raise InvalidArgumentError(str(error)) from error

@@ -21,7 +21,7 @@ from sqlalchemy.exc import TimeoutError as NoFreeConnectionError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from voiceprint import migrations
-from voiceprint._files import NewFile, kind_of, remove_leftovers, sync_folder
+from voiceprint._files import NewFile, guard_locks, kind_of, remove_leftovers, sync_folder
 from voiceprint.errors import (
     ConfigurationError,
     StorageCorruptError,
@@ -201,8 +201,8 @@ class SQLite(Dialect):
             if self.path.exists():
                 self._look_at(self.path.stat())
                 return
-            self._check_no_log("is gone")
             if not create:
+                self._check_no_log("is gone")
                 return
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.alone():
@@ -268,8 +268,9 @@ class SQLite(Dialect):
         self._warned = True
 
     def _check_no_log(self, what: str) -> None:
-        log = self.path.with_name(f"{self.path.name}-wal")
-        if log.exists() and log.stat().st_size:
+        log = self._beside("-wal")
+        # In this order: where another process has just created the database, its log came after it.
+        if _size_of(log) and not _size_of(self.path):
             raise StorageCorruptError(
                 f"{self.path} {what}, and its log {log.name} is still there. Restore the database from a "
                 "backup, or delete the log too to start anew. Nothing was changed."
@@ -286,7 +287,7 @@ class SQLite(Dialect):
                 migrations.upgrade(connection)
                 connection.exec_driver_sql(_NEW)
             self.prepare_engine(engine)
-            new.commit()
+            new.commit(close_first=True)
             sync_folder(self.path.parent)
         finally:
             new.discard()
@@ -335,6 +336,7 @@ class SQLite(Dialect):
             connection = sqlite3.connect(
                 uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
+            guard_locks(path)
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
             # 32 MB, taken as needed: with the 2 MB by default, a bulk import writes pages many times.
