@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -305,3 +306,47 @@ def test_a_killed_writer_of_a_json_store_leaves_nothing_of_what_is_removed_later
         left.write_bytes(path.read_bytes())
         storage.update_metadata("bob", {"note": None})
         assert sorted(file.name for file in tmp_path.iterdir()) == [path.name, f"{path.name}.lock"]
+
+
+def test_what_a_process_removed_before_it_was_killed_is_erased_by_the_next(path: Path) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "import voiceprint.storage.sql.database as database\n"
+        "from voiceprint import SQLiteStorage\n"
+        "def killed(self):\n"
+        "    if self._remains:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "database.Eraser.when_due = killed\n"
+        "SQLiteStorage(sys.argv[1]).delete('c3')\n"
+    )
+    with SQLiteStorage(path) as storage:
+        storage.save_many([voiceprint(f"c{n}", n) for n in range(20)])
+    done = subprocess.run([sys.executable, "-c", script, str(path)])
+    assert done.returncode == -signal.SIGKILL
+    assert Search(path.parent).finds(unit(3).tobytes())
+    with SQLiteStorage(path) as storage:
+        assert storage.get("c3") is None
+        assert storage.flush_removals()
+        assert not Search(path.parent).finds(unit(3).tobytes())
+        assert storage.check() == []
+
+
+def test_a_database_with_auto_vacuum_is_not_damaged(path: Path) -> None:
+    """Its pointer maps begin with the type of a page, as the pages of b-trees do."""
+    with SQLiteStorage(path) as storage:
+        # More than 821 pages, so that there is a second map, and most of what it tells of is free below.
+        storage.save_many([voiceprint(f"c{n:04}", n) for n in range(4_000)])
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    connection.execute("VACUUM")
+    connection.close()
+    with SQLiteStorage(path) as storage:
+        with storage.removing_many():
+            for n in range(100, 3_900):
+                storage.delete(f"c{n:04}")
+        assert storage.flush_removals()
+        assert storage.check() == []
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA incremental_vacuum").fetchall()
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()

@@ -262,6 +262,8 @@ class Database:
             else:
                 self._sighting.found(identity)
                 self._sighting.file_found(file)
+                if self._transact(engine, self.dialect.removal_is_pending, writes=False):
+                    self.eraser.removed()
         except BaseException:
             if engine is not known:
                 engine.dispose()

@@ -30,7 +30,7 @@ from voiceprint.errors import (
 )
 from voiceprint.models import Finding
 from voiceprint.storage.mounts import MOUNT_THE_FOLDER, is_mounted_alone
-from voiceprint.storage.sql.erasure import erase_remains
+from voiceprint.storage.sql.erasure import CLEAN, PENDING, erase_remains
 from voiceprint.validation import hide_passwords, is_postgresql_url
 
 __all__ = ["Dialect", "SQLite", "dialect_of"]
@@ -46,7 +46,7 @@ BUSY_TIMEOUT_S = 30.0
 _SMALLEST = 512
 
 # Tells databases that were made with `secure_delete` from older ones, which hold what was removed from them.
-_NEW = "PRAGMA user_version=1"
+_NEW = f"PRAGMA user_version={CLEAN}"
 
 # Bytes of a database whose pages are looked through in 0.05 s, at 2.7 ms a MB (13,000 voiceprints).
 _QUICKLY = 20_000_000
@@ -135,6 +135,13 @@ class Dialect:
 
     def check_log_is_empty(self) -> None:
         """Raise `StorageUnavailableError` where there is a log, which is of the file that was here before."""
+
+    def mark_removal(self, _connection: Connection) -> None:
+        """Note, with the change of a transaction, that it removes something that is to be erased."""
+
+    def removal_is_pending(self, _connection: Connection) -> bool:
+        """Whether something was removed, perhaps by a process that ended, that was not erased yet."""
+        return False
 
     def erases_quickly(self) -> bool:
         """Whether `erase_remains` takes no more than 0.05 s or so, where nobody keeps it up."""
@@ -410,6 +417,13 @@ class SQLite(Dialect):
                 f"{log.name} and {self.path.name}-shm, and start again; or put the former file back. To "
                 "restore a backup under a running service, use `voiceprint restore`. Nothing was changed."
             )
+
+    def mark_removal(self, connection: Connection) -> None:
+        if connection.exec_driver_sql("PRAGMA user_version").scalar() == CLEAN:
+            connection.exec_driver_sql(f"PRAGMA user_version={PENDING}")
+
+    def removal_is_pending(self, connection: Connection) -> bool:
+        return self._mode == "rw" and connection.exec_driver_sql("PRAGMA user_version").scalar() == PENDING
 
     def erases_quickly(self) -> bool:
         try:

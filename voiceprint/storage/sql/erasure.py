@@ -17,7 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["erase_remains"]
+__all__ = ["CLEAN", "OLD", "PENDING", "erase_remains", "pinned"]
+
+# The states of a database, as its `user_version`: of before there was `secure_delete`; with nothing left to
+# erase; and since a commit that removed something, so that whoever opens it after a crash makes it good.
+OLD, CLEAN, PENDING = 0, 1, 2
 
 # Pages that are read at once.
 _PAGES = 256
@@ -40,15 +44,16 @@ def erase_remains(path: Path, connect: Callable[[], sqlite3.Connection], timeout
     `secure_delete` are written anew first, once (`user_version` 0).
     """
     deadline = time.monotonic() + timeout_s
+    before = path.stat()
     connection = connect()
     try:
         connection.execute(f"PRAGMA busy_timeout={_TURN_MS}")
         while True:
             try:
-                if _is_old(connection):
+                if _state(connection) == OLD:
                     connection.execute("VACUUM")
-                    connection.execute("PRAGMA user_version=1")
-                if _empty_log(connection) and _fill_gaps(connection, path):
+                    connection.execute(f"PRAGMA user_version={CLEAN}")
+                if _empty_log(connection) and _fill_gaps(connection, path, before):
                     return True
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error):
@@ -60,8 +65,8 @@ def erase_remains(path: Path, connect: Callable[[], sqlite3.Connection], timeout
         connection.close()
 
 
-def _is_old(connection: sqlite3.Connection) -> bool:
-    return bool(connection.execute("PRAGMA user_version").fetchone() == (0,))
+def _state(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _empty_log(connection: sqlite3.Connection) -> bool:
@@ -69,10 +74,12 @@ def _empty_log(connection: sqlite3.Connection) -> bool:
     return not busy
 
 
-def _fill_gaps(connection: sqlite3.Connection, path: Path) -> bool:
+def _fill_gaps(connection: sqlite3.Connection, path: Path, opened: os.stat_result) -> bool:
     file = pinned(path)
+    if not os.path.samestat(os.fstat(file), opened):  # replaced since: the lock would be on another file
+        return False
     found = list(_unclean(file))
-    if not found:
+    if not found and _state(connection) == CLEAN:
         return True
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -84,8 +91,8 @@ def _fill_gaps(connection: sqlite3.Connection, path: Path) -> bool:
             if gap is not None:
                 os.pwrite(file, bytes(gap[1] - gap[0]), start + gap[0])
         os.fsync(file)
-        # Changes nothing but the state of the log, by which all others know that their pages are old.
-        connection.execute("UPDATE store SET id = id")
+        # Also if it is so already: by this commit all others know that the pages in their memory are old.
+        connection.execute(f"PRAGMA user_version={CLEAN}")
         connection.execute("COMMIT")
         return True
     finally:

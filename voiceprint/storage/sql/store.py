@@ -172,6 +172,8 @@ class SQLStorage(Storage):
             result = work(change)
             if change:
                 queries.write(change)
+            if removes(change):
+                self._dialect.mark_removal(queries.connection)
             return result, change
 
         self._check_open()
