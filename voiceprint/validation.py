@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from numbers import Number
 from typing import TYPE_CHECKING, Any
 
@@ -186,6 +186,14 @@ def format_time(moment: datetime) -> str:
     except OverflowError as error:  # a zone shift beyond the years 1 to 9999
         raise InvalidArgumentError(f"The time {moment.isoformat()!r} is out of range in UTC.") from error
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def just_after(time: str) -> str:
+    """The next moment that a store can tell from `time`, a canonical one."""
+    try:
+        return format_time(datetime.fromisoformat(time.replace("Z", "+00:00")) + timedelta(microseconds=1))
+    except OverflowError:  # the end of the year 9999
+        return time
 
 
 def check_time(value: object) -> str | None:

@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.Text, primary_key=True),
         sa.Column("deleted_at", sa.Text, nullable=False),
     )
+    op.create_index("ix_deletions_deleted_at", "deletions", ["deleted_at"])
     connection = op.get_bind()
     store = sa.table("store", sa.column("revision"), sa.column("feed_floor"))
     now_at = connection.scalar(sa.select(store.c.revision))

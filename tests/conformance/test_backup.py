@@ -266,3 +266,21 @@ def test_a_restore_takes_no_caller_of_the_store_for_deleted(harness: Harness, fi
 def test_a_device_is_written_to_without_being_verified(storage: Storage) -> None:
     storage.save(voiceprint())
     assert back_up(storage, Path("/dev/null")).callers == 1
+
+
+def test_a_clock_that_was_ahead_brings_nobody_back_and_loses_nobody(harness: Harness, file: Path) -> None:
+    """The caller was enrolled by a machine whose clock was years ahead, and deleted by one that was right."""
+    ahead = "2999-01-01T00:00:00Z"
+    harness.storage.save_many([voiceprint("a", 1, created_at=ahead), voiceprint("b", 2)])
+    back_up(harness.storage, file)
+    harness.storage.delete("a")
+    assert restore(harness.storage, file, overwrite=True).left_out == 1
+    harness.storage.save(voiceprint("a", 3))  # enrolled anew, by the right clock
+    anew = harness.storage.get("a")
+    back_up(harness.storage, file)
+    assert restore(harness.storage, file, overwrite=True).left_out == 0
+    for storage in harness.both():
+        assert storage.get("a").voiceprints == anew.voiceprints
+        with MemoryStorage() as other:
+            assert copy_callers(storage, other).left_out == 0
+            assert other.get("a") is not None

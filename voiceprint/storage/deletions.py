@@ -36,4 +36,4 @@ class DeletionList:
         A record without `created_at` is one, as it cannot be shown to be newer.
         """
         entries = self.entries(caller.caller_id)
-        return bool(entries) and (caller.created_at is None or entries[-1].deleted_at > caller.created_at)
+        return bool(entries) and (caller.created_at is None or entries[-1].deleted_at >= caller.created_at)

@@ -29,6 +29,7 @@ from voiceprint.validation import (
     check_metadata,
     check_simulated,
     check_time,
+    just_after,
     now,
 )
 
@@ -138,6 +139,11 @@ class Records:
     def position(self) -> Position:
         """As `Storage.position`."""
         return self.commits[-1] if self.commits else START
+
+    def deleted_since(self, key: str, digest: str, time: str) -> str | None:
+        """When this caller was deleted, if that was noted for this time or later."""
+        noted = self.deletions.get((key, digest))
+        return noted if noted is not None and noted >= time else None
 
     def changes(self, since: Position, encoder: str) -> Changes | None:
         """As `Storage.changes`."""
@@ -273,7 +279,7 @@ class Change:
         for key in {key for key, _ in noted}:
             for caller_id, created_at in self.restored.items():
                 entry = key, deletion_digest(key, caller_id)
-                if entry in noted and (created_at is None or noted[entry] > created_at):
+                if entry in noted and (created_at is None or noted[entry] >= created_at):
                     del noted[entry]
         return noted
 
@@ -294,7 +300,7 @@ class Change:
         caller_id = check_caller_id(voiceprint.caller_id)
         created_at = check_time(voiceprint.created_at) or self._time
         seen = check_time(voiceprint.last_seen) or self._time
-        caller = self.find(caller_id) or CallerRecord(caller_id, {}, created_at, None, ())
+        caller = self.find(caller_id) or self._new_caller(caller_id, created_at)
         embedding = check_embedding(voiceprint.embedding, voiceprint.encoder)
         self._check_dimension(voiceprint.encoder, embedding.size)
         replaced = next((print_ for print_ in caller.prints if print_.id == voiceprint.id), None)
@@ -334,6 +340,15 @@ class Change:
                 id_ = _drawn_id()
         self.owners[id_] = caller_id
         return id_
+
+    def _new_caller(self, caller_id: str, created_at: str) -> CallerRecord:
+        """A caller who is created after the last deletion of that id, also where a clock went ahead since:
+        or else `DeletionList.covers` would take the new caller for a copy of the old one."""
+        entry = self.identity, deletion_digest(self.identity, caller_id)
+        noted = self.deletions.get(entry) or self.base.deleted_since(*entry, created_at)
+        if noted is not None and noted >= created_at:
+            created_at = just_after(noted)
+        return CallerRecord(caller_id, {}, created_at, None, ())
 
     def _check_dimension(self, encoder: str, size: int) -> None:
         known = self.dimensions.get(encoder, self.base.dimensions.get(encoder, size))
@@ -407,7 +422,9 @@ class Change:
             return 0
         self.callers[caller.caller_id] = None
         self.restored.pop(caller.caller_id, None)
-        self.deletions[self.identity, deletion_digest(self.identity, caller.caller_id)] = self._time
+        # Not before the creation, which another machine's clock may have dated ahead.
+        noted = max(self._time, caller.created_at or "")
+        self.deletions[self.identity, deletion_digest(self.identity, caller.caller_id)] = noted
         self.removed += [print_.id for print_ in caller.prints]
         self.touches_prints = True
         return len(caller.prints)

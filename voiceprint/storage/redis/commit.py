@@ -19,6 +19,7 @@ from voiceprint.storage.records import (
     CallerRecord,
     Change,
     Records,
+    deletion_digest,
 )
 from voiceprint.storage.redis.client import Server
 from voiceprint.storage.redis.format import decode_record, encode_record, record_format, token_of
@@ -133,7 +134,7 @@ class Committer:
                 for shard in self.shards:
                     _merge(spaces, _spaces(self.server.run(LOAD, shard.fixed, [0])[7]))
         loaded = self._load(task, 0 if len(self.shards) > 1 else task.fresh)
-        _, clock, revision, floor, next_id, _, own_identity, own_spaces, owners, _ = loaded[0]
+        _, clock, revision, floor, next_id, _, own_identity, own_spaces, owners, *_ = loaded[0]
         if not spaces:
             spaces = _spaces(own_spaces)
         ahead = int(clock[0]) * 1e6 + int(clock[1]) - time.monotonic() * 1e6
@@ -149,6 +150,8 @@ class Committer:
             next_id=first_id if first_id is not None else int(next_id),
             feed_floor=int(floor),
         )
+        if any(answer[10] for answer in loaded):
+            records.deletions = self._deletions_of(task, records)
         found = list(owners)
         for shard in self.shards if task.ids else ():
             if shard is not task.shard:
@@ -162,6 +165,21 @@ class Committer:
         result = task.work(change)
         tokens = {name: token_of(value) for name, value in zip(task.callers, values, strict=True)}
         return _Ready(task, change, result, tokens, ahead)
+
+    def _deletions_of(self, task: Task[T], records: Records) -> dict[tuple[str, str], str]:
+        """What is noted of the callers of the task who are not there, and may be new."""
+        digests = [
+            deletion_digest(records.identity, name) for name in task.callers if name not in records.callers
+        ]
+        if not digests:
+            return {}
+        fields = [f"{records.identity}:{digest}" for digest in digests]
+        times = self.server.call("HMGET", task.shard.deleted, *fields)
+        return {
+            (records.identity, digest): time.decode(errors="replace")
+            for digest, time in zip(digests, times, strict=True)
+            if time is not None
+        }
 
     def _load(self, task: Task[T], fresh: int) -> list[list[Any]]:
         answers = []

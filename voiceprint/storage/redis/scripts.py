@@ -75,7 +75,7 @@ if taken > 0 and next_id <= last_counted_id then
   redis.call('HSET', KEYS[1], 'next_id', text(next_id + taken))
 end
 return {'ok', redis.call('TIME'), text(rev), text(floor), text(next_id), meta[5], meta[6], spaces,
-  owners, values}
+  owners, values, redis.call('EXISTS', KEYS[8])}
 """)
 
 # KEYS: the fixed ones, then the callers, then old keys.
@@ -267,7 +267,7 @@ return {'ok'}
 FORGET = Script("""
 for i = 1, #ARGV, 2 do
   local time = redis.call('HGET', KEYS[8], ARGV[i])
-  if time and time > ARGV[i + 1] then redis.call('HDEL', KEYS[8], ARGV[i]) end
+  if time and time >= ARGV[i + 1] then redis.call('HDEL', KEYS[8], ARGV[i]) end
 end
 return {'ok'}
 """)

@@ -82,6 +82,7 @@ _DROP_DELETION = delete(deletions).where(
 _DELETIONS_OF = select(deletions).where(
     deletions.c.key == bindparam("of_key"), deletions.c.digest.in_(bindparam("digests", expanding=True))
 )
+_DELETED_SINCE = select(deletions).where(deletions.c.deleted_at >= bindparam("time"))
 _LAST_COMMIT = select(commits.c.revision, commits.c.token).order_by(commits.c.revision.desc()).limit(1)
 _LAST_COMMIT_UPTO = _LAST_COMMIT.where(commits.c.revision <= bindparam("upto"))
 _COMMIT_AT = select(commits.c.token).where(commits.c.revision == bindparam("at"))
@@ -329,6 +330,11 @@ class Queries:
     def deletions(self) -> list[Deletion]:
         """As `Storage.deletions`."""
         return [Deletion(*row) for row in self.connection.execute(select(deletions))]
+
+    def deleted_since(self, time: str) -> dict[tuple[str, str], str]:
+        """The deletions that are noted for this time or later."""
+        rows = self.connection.execute(_DELETED_SINCE, {"time": time})
+        return {(key, digest): deleted_at for key, digest, deleted_at in rows}
 
     def noted(self, given: Iterable[Deletion]) -> dict[tuple[str, str], str]:
         """Those of the deletions that are noted already, with their times."""
@@ -616,7 +622,7 @@ class Queries:
             }
             noted = self.noted(Deletion(*entry, "") for entry in since)
             self._drop_deletions(
-                entry for entry, time in noted.items() if since[entry] is None or time > str(since[entry])
+                entry for entry, time in noted.items() if since[entry] is None or time >= str(since[entry])
             )
 
     def _drop_deletions(self, entries: Iterable[tuple[str, str]]) -> None:
@@ -642,6 +648,13 @@ class _Part(Records):
             feed_floor=header["feed_floor"],
         )
         self._queries = queries
+        self._deleted_since: dict[str, dict[tuple[str, str], str]] = {}
+
+    def deleted_since(self, key: str, digest: str, time: str) -> str | None:
+        # One look for all new callers of a change: hardly any deletion is noted for a time to come.
+        if time not in self._deleted_since:
+            self._deleted_since[time] = self._queries.deleted_since(time)
+        return self._deleted_since[time].get((key, digest))
 
     def has_id(self, id_: int) -> bool:
         return bool(self._queries.owners([id_]))

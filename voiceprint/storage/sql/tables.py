@@ -120,6 +120,7 @@ deletions = Table(
     Column("key", Text, primary_key=True),
     Column("digest", Text, primary_key=True),
     Column("deleted_at", Text, nullable=False),
+    Index("ix_deletions_deleted_at", "deleted_at"),
 )
 
 # Voiceprints that are no more, for who follows the store.
