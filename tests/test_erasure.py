@@ -25,6 +25,7 @@ from voiceprint import (
     Storage,
     VoiceFingerprintConfig,
 )
+from voiceprint._files import open_regular
 from voiceprint.erasure import delete_with_receipt, remains_of
 from voiceprint.gallery import Gallery
 from voiceprint.index import VectorIndex
@@ -363,3 +364,23 @@ def test_the_search_releases_no_lock_of_sqlite(tmp_path: Path) -> None:
             assert "database is locked" in second.stderr
         finally:
             holder.close()
+
+
+def test_a_snapshot_that_may_not_be_read_is_told_of_and_named_in_the_receipt(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage.save(voiceprint("alice", 1))
+    path = _indexed(storage)
+
+    def refuse(name: Path) -> None:
+        if name == path:  # as to another user; the tests may run as root, who may read all
+            raise PermissionError(13, "Permission denied")
+        return open_regular(name)
+
+    for module in ("voiceprint.storage.removals", "voiceprint.erasure"):
+        monkeypatch.setattr(f"{module}.open_regular", refuse)
+    receipt = delete_with_receipt(storage, "alice")
+    assert path.exists()
+    assert "it cannot be read" in caplog.text
+    assert [one.place for one in receipt.places if one.state == "not_searched"] == [str(path)]
+    assert not receipt.complete

@@ -28,6 +28,7 @@ from voiceprint.cli.common import (
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import Storage, open_storage
+from voiceprint.storage.backup import LONGEST_LINE
 from voiceprint.storage.pruning import parse_period, prune_callers
 from voiceprint.storage.transfer import copy_callers, export_callers, import_callers, is_export
 
@@ -102,18 +103,23 @@ def import_(
 
 
 @contextmanager
-def _read(file: Path, storage: Storage) -> Iterator[BinaryIO]:
+def _read(file: Path, storage: Storage) -> Iterator[Iterator[bytes]]:
     if file == _STANDARD:
-        yield sys.stdin.buffer
+        yield _lines(sys.stdin.buffer)
         return
     try:
         check_apart(file, storage.files())
         with open(file, "rb", opener=open_descriptor) as stream:
-            yield stream
+            yield _lines(stream)
     except RefusedFileError as error:
         raise InvalidArgumentError(str(error)) from error
     except OSError as error:  # of the file: those of the store arrive as StorageError
         raise InvalidArgumentError(f"{str(file)!r} cannot be read: {error.strerror}.") from error
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    # None is longer: what has no ends of lines is not to fill the memory.
+    return iter(lambda: stream.readline(LONGEST_LINE), b"")
 
 
 def copy(

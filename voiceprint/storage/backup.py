@@ -37,7 +37,7 @@ __all__ = ["BackupReport", "RestoreReport", "back_up", "read_backup", "restore"]
 
 FORMAT = 1
 _MAGIC = b'{"voiceprint_backup":'
-_LONGEST_LINE = 64 << 20  # bytes: metadata may have 1 MB, and a caller many voiceprints
+LONGEST_LINE = 64 << 20  # bytes: metadata may have 1 MB, and a caller many voiceprints
 _DELETIONS_A_LINE = 10_000
 
 
@@ -88,7 +88,6 @@ def back_up(storage: Storage, path: Path, *, progress: Progress | None = None) -
             report = _write(moment, stream, progress)
             if stream.readable():  # a pipe or a device is not
                 stream.flush()
-                stream.seek(0)
                 if _verified(stream, path) != report:
                     raise StorageError(f"{path}: what was written reads otherwise: the disk may be failing.")
                 stream.seek(0, 2)
@@ -141,44 +140,35 @@ def restore(
         check_apart(path, storage.files())
     except RefusedFileError as error:
         raise InvalidArgumentError(str(error)) from error
-    with _opened(path) as stream:
+    with _opened(path) as stream:  # once, so that all that is read is of the file that was verified
         report = _verified(stream, path)
-    deleted = DeletionList(() if include_deleted else storage.deletions())
-    put = Put(deleted)
-    callers_before = storage.count_callers()
-    if callers_before and not overwrite and not _holds_only(storage, path):
-        raise InvalidArgumentError(
-            f"{storage.location} holds {callers_before} callers. Restore into an empty store, or overwrite: "
-            "the callers of the backup then take the place of those of the same id, and the others stay."
-        )
-    with _opened(path) as stream:
+        put = Put(DeletionList(() if include_deleted else storage.deletions()))
+        there = storage.count_callers()
+        if there and not overwrite and not _holds_only(storage, stream, path):
+            raise InvalidArgumentError(
+                f"{storage.location} holds {there} callers already. Restore into an empty store, or "
+                "overwrite: the callers of the backup then take the place of those of the same id, others stay."
+            )
         noted = _deletions(stream, path)
-    if noted:
-        # First, so that a restore that is broken off has them. But for those of callers who are enrolled.
-        with _opened(path) as stream:
+        if noted:
+            # First, so that a restore that is broken off has them. But for those of callers who are enrolled.
             alive = _enrolled(noted, itertools.chain(storage.iter_callers(), _callers(stream, path)))
-        storage.note_deletions([deletion for deletion in noted if deletion not in alive])
-    with _opened(path) as stream:
+            storage.note_deletions([deletion for deletion in noted if deletion not in alive])
         put_callers(storage, _callers(stream, path), put, progress)
     verify_callers(storage, put, f"the backup {path}")
     if report.callers != put.count + put.left_out:
-        raise StorageError(f"{path} was replaced while it was read: restore again.")
+        raise StorageError(f"{path} was changed while it was read: restore again.")
     kept = storage.count_callers() - put.count
     return RestoreReport(put.count, put.voiceprints, put.changed, put.left_out, max(0, kept))
 
 
-def _holds_only(storage: Storage, path: Path) -> bool:
+def _holds_only(storage: Storage, stream: BinaryIO, path: Path) -> bool:
     """Whether the store holds callers of the backup just so and no others: a restore that was broken off."""
-    with _opened(path) as stream:
-        wanted = _callers(stream, path)
-        for caller in storage.iter_callers():
-            for candidate in wanted:
-                if candidate.caller_id >= caller.caller_id:
-                    break
-            else:
-                return False
-            if _encode(candidate) != _encode(caller):
-                return False
+    wanted = _callers(stream, path)
+    for caller in storage.iter_callers():
+        candidate = next((one for one in wanted if one.caller_id >= caller.caller_id), None)
+        if candidate is None or _encode(candidate) != _encode(caller):
+            return False
     return True
 
 
@@ -285,11 +275,12 @@ def _verified(stream: BinaryIO, path: Path) -> BackupReport:
 
 
 def _lines(stream: BinaryIO, path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
-    """Number, bytes and content of each line."""
+    """Number, bytes and content of each line, from the first."""
+    stream.seek(0)
     number = 0
     while True:
         try:
-            line = stream.readline(_LONGEST_LINE)
+            line = stream.readline(LONGEST_LINE)
         except OSError as error:
             raise InvalidArgumentError(f"{path} cannot be read: {error.strerror}.") from error
         if not line:

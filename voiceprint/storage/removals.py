@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import logging
 from collections.abc import Iterable
@@ -45,15 +46,27 @@ def removes(change: Change) -> bool:
 
 
 def snapshots_at(places: Iterable[Path]) -> list[Path]:
-    """The snapshots that there are at these places, and beside each those of other embedding spaces."""
-    found = []
-    for place in places:
-        spaces = f"{glob.escape(place.stem)}.{'[0-9a-f]' * 16}{glob.escape(place.suffix)}"
-        for path in (place, *sorted(place.parent.glob(spaces))):
-            with suppress(OSError), open_regular(path) as stream:  # there is none, or it is something else
-                if stream.read(len(SNAPSHOT_MAGIC)) == SNAPSHOT_MAGIC:
-                    found.append(path)
-    return found
+    """The snapshots at these places, and beside each those of other embedding spaces.
+
+    Also files of their names that cannot be read, which may be some.
+    """
+    return [path for place in places for path in _candidates(place) if _is_snapshot(path) is not False]
+
+
+def _candidates(place: Path) -> list[Path]:
+    spaces = f"{glob.escape(place.stem)}.{'[0-9a-f]' * 16}{glob.escape(place.suffix)}"
+    return [place, *sorted(place.parent.glob(spaces))]
+
+
+def _is_snapshot(path: Path) -> bool | None:
+    """None where the file cannot be read."""
+    try:
+        with open_regular(path) as stream:
+            return stream.read(len(SNAPSHOT_MAGIC)) == SNAPSHOT_MAGIC
+    except PermissionError:
+        return None
+    except OSError:  # there is none, or it is something else
+        return False
 
 
 def erase_snapshots(places: Iterable[Path]) -> bool:
@@ -65,6 +78,8 @@ def erase_snapshots(places: Iterable[Path]) -> bool:
     for place in places:
         for path in snapshots_at([place]):
             try:
+                if _is_snapshot(path) is None:  # not ours to remove unseen
+                    raise PermissionError(errno.EACCES, "it cannot be read")
                 path.unlink(missing_ok=True)
             except OSError as error:  # the change itself is committed, and the file may be removed later
                 done = False
