@@ -74,7 +74,7 @@ def test_a_store_with_callers_is_restored_into_only_when_that_is_asked_for(
     harness.storage.save(voiceprint("c1", 50))
     harness.storage.save(voiceprint("later", 51))
     before = state(harness.storage)
-    with pytest.raises(InvalidArgumentError, match="holds 10 callers already"):
+    with pytest.raises(InvalidArgumentError, match="holds 10 callers"):
         restore(harness.storage, file)
     assert state(harness.storage) == before
     done = restore(harness.storage, file, overwrite=True)

@@ -147,7 +147,7 @@ def restore(
         if there and not overwrite and not _holds_only(storage, stream, path):
             raise InvalidArgumentError(
                 f"{storage.location} holds {there} callers already. Restore into an empty store, or "
-                "overwrite: the callers of the backup then take the place of those of the same id, others stay."
+                "overwrite: the callers of the backup then take the place of those of the same id."
             )
         noted = _deletions(stream, path)
         if noted:
