@@ -237,7 +237,7 @@ class Cells:
 
     @classmethod
     def from_bytes(cls, projection: NDArray[np.float32], ivf: NDArray[np.uint8], rows: int) -> Cells:
-        """What `to_bytes` gave, of so many rows.
+        """Read the bytes of `to_bytes`, for this number of rows.
 
         Raises RuntimeError for what this faiss cannot read, and ValueError for other things than cells of
         these rows.

@@ -234,7 +234,7 @@ def read_stamp(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _is_table(table: dict[str, Any], end: int) -> bool:
-    """Whether a table is of a snapshot whose blocks and parts fill the file up to `end`, each once."""
+    """Check that the blocks and parts of a table fill the file up to `end`, each once."""
     dimension, blocks, parts = table["dimension"], table["blocks"], list(table["parts"].values())
     numbers = [dimension, table["vectors"], table["trained_on"]]
     numbers += [number for part in parts for number in part["shape"]]

@@ -78,7 +78,7 @@ class Approximation:
 
 
 def no_structure(recall: float) -> str:
-    """What it means that no cells are worth searching."""
+    """The reason reported where no cells are worth searching."""
     return (
         f"no cells give a recall of {recall:g} for less than comparing with all: the vectors have too little "
         "structure, as random ones have. Every answer is right; a search takes time in proportion to the "

@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def most_megabytes(there: set[str]) -> int:
-    """What the environment may take, with these packages that a user may have added."""
+    """Limit of the environment's size in MB, given the packages that a user may have added."""
     return MOST_MB + (SCIPY_MB if "scipy" in there else 0)
 
 

@@ -1,4 +1,4 @@
-"""What the commands write: only where it is theirs to write, for the owner alone, whole or not at all."""
+"""Files of the commands: written only where they may be, for the owner alone, whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reaches a terminal or a pipe: data is shown and not obeyed, and no reader gets a traceback."""
+"""Output on a terminal or a pipe: data is shown and not obeyed, and no reader gets a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is removed is gone from the disk, with a receipt of a check that looked."""
+"""Removed callers are gone from the disk, and receipts say which files were searched."""
 
 from __future__ import annotations
 

@@ -355,7 +355,7 @@ OF_PSYCOPG = [
 
 
 class Answer:
-    """What the next statements get: an error of this SQLSTATE from the server, or this error of psycopg."""
+    """Errors that the next statements get: of this SQLSTATE from the server, or of psycopg."""
 
     sqlstate = ""
     error: Exception | None = None

@@ -133,7 +133,7 @@ def check_replaceable(
     apart_from: Iterable[Path] = (),
     pipes: bool = False,
 ) -> os.stat_result | None:
-    """What stands at `path`, None for nothing. Raises `RefusedFileError` as `replacement` does."""
+    """Status of the file at `path`, None where there is none. Raises `RefusedFileError` as `replacement` does."""
     check_apart(path, apart_from)
     try:
         found = path.stat()
@@ -286,7 +286,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def kind_of(mode: int) -> str:
-    """What a file of this mode is, for messages: "a directory"."""
+    """Name of the kind of file with this mode, for messages: "a directory"."""
     kinds = {
         stat.S_IFDIR: "a directory",
         stat.S_IFIFO: "a pipe",

@@ -347,7 +347,7 @@ class Verification(_Answer):
 
 
 class ErasedPlace(_Answer):
-    """One place that was looked at after a deletion.
+    """A place that was searched after a deletion.
 
     state: "erased"; "remains", where something of the caller was found; "kept_by_server", in a
         server's files until it rewrites them; "there_again", where the caller was enrolled anew
@@ -360,7 +360,7 @@ class ErasedPlace(_Answer):
 
 
 class DeletionReceipt(_Answer):
-    """What was removed of a caller, and where a check looked for remains.
+    """The removed voiceprints of a caller, and the places that were searched for remains.
 
     voiceprints: how many were removed. deleted_at, checked_at: ISO 8601 UTC with a `Z`.
     places: the record store, each of its files, the snapshots of the index, and the files of a Redis server.

@@ -51,7 +51,7 @@ NO_SNAPSHOT = IndexSettings()
 
 
 class Stamp(NamedTuple):
-    """What a snapshot is of: a store, an embedding space, and the position from which to catch up."""
+    """The store, the embedding space and the position from which to catch up, of a snapshot."""
 
     store: str
     encoder: str

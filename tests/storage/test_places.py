@@ -148,7 +148,7 @@ def mount(*arguments):
 
 
 def mounted(url: str, script: str) -> str:
-    """What a script prints in a mount namespace of its own."""
+    """Run a script in a mount namespace of its own; gives its output."""
     if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
         pytest.skip("mount namespaces are not allowed here")
     prelude = MOUNTED.format(tests=str(Path(__file__).parent.parent))

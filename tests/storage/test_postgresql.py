@@ -46,7 +46,7 @@ def schema_of(url: str) -> str:
 
 
 def rows(url: str, statement: str) -> list[tuple[object, ...]]:
-    """What a statement gives that is made past the store, on its schema."""
+    """Execute a statement on the schema of the store, past the store."""
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []

@@ -1,4 +1,4 @@
-"""What is removed from a store on disk is gone from its files: found by a search of their bytes."""
+"""Removed values are gone from the files of a store: their bytes are searched."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Life:
         return {"note": self.words("M", [1, 1, 2, 5, 20, 80, 300])}
 
     def words(self, sign: str, numbers: list[int]) -> str:
-        """Some words of 16 random letters each."""
+        """Words of 16 random letters each."""
         number = self.chance.choice(numbers)
         return "".join(f"{sign}{self.chance.getrandbits(60):015x}" for _ in range(number))
 

@@ -77,7 +77,7 @@ def drop_output() -> None:
 
 @contextmanager
 def warnings_shown() -> Iterator[None]:
-    """What the library warns of becomes lines of standard error."""
+    """Write the warnings of the library to standard error."""
     logger, handler = logging.getLogger("voiceprint"), _Complaints(logging.WARNING)
     logger.addHandler(handler)
     try:

@@ -141,7 +141,7 @@ def read_model(path: Path) -> Kept:
 
 
 def _members(path: Path, raw: bytes) -> dict[str, bytes]:
-    """What the zip holds: a few members, stored or deflated, and no more of them than `_LARGEST` bytes."""
+    """Read the members of the zip: a few, stored or deflated, of `_LARGEST` bytes together at most."""
     if raw.count(_ENTRY) > _MOST_ENTRIES:  # each of which would take memory before it can be refused
         raise _refused(path, "it holds too many files for one")
     left, members = _LARGEST, dict[str, bytes]()
@@ -194,7 +194,7 @@ def _number(value: object, name: str) -> float:
 
 
 def _array(raw: bytes) -> NDArray[np.float32] | None:
-    """What `_npy` gave; None for anything else, such as a shape that the bytes do not have."""
+    """Parse the bytes of `_npy`; None for anything else, such as a shape that the bytes do not have."""
     # Not by numpy: that takes the memory for whatever shape is stated, and parses the header as Python.
     header = _NPY.match(raw)
     if header is None or 10 + int.from_bytes(raw[8:10], "little") != header.end():

@@ -233,7 +233,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _verified(stream: BinaryIO, path: Path) -> BackupReport:
-    """What is in the backup, after all of it has been read and decoded."""
+    """Read and decode all of the backup; gives its content in figures."""
     digest = hashlib.sha256()
     head: dict[str, Any] = {}
     callers = voiceprints = deletions = 0

@@ -1,4 +1,4 @@
-"""Who was deleted: looked up in the notes of a store, so that old copies do not bring callers back."""
+"""Looks callers up in the deletions that a store has noted, so that old copies bring nobody back."""
 
 from __future__ import annotations
 

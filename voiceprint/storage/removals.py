@@ -1,4 +1,4 @@
-"""Which changes take something away that must not stay on the disk, and the snapshots that it stays in."""
+"""Finds the changes that remove personal data, and the index snapshots that still hold it."""
 
 from __future__ import annotations
 

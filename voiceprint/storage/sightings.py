@@ -1,4 +1,4 @@
-"""Which stores this process has seen: one that vanishes, or becomes another, must not read as an empty one.
+"""Remembers the stores that this process has seen: one that vanishes must not read as an empty one.
 
 A handle stays with the store that it has seen first. Where that is gone, or another has come to its place,
 every operation is a `StorageUnavailableError` until it is back; the log tells of it once. Whoever opens the
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Sighting:
-    """What one handle knows of the store at `location`."""
+    """The store at `location`, as one handle has seen it."""
 
     _lock = threading.Lock()
     # By location: the identity that was seen last, and where something is amiss that was logged.

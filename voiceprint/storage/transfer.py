@@ -32,7 +32,7 @@ __all__ = ["CopyReport", "copy_callers", "digest", "export_callers", "import_cal
 
 @dataclass(frozen=True)
 class CopyReport:
-    """What a copy did.
+    """Result of a copy.
 
     callers, voiceprints: that are in the target now as they were read; changed: callers that were written, as
     the others were there already; digest: of them, as by `digest`; left_out: callers who were read and left
@@ -47,7 +47,7 @@ class CopyReport:
 
 
 class Put:
-    """What `put_callers` has put into a store so far. deleted: whom it leaves out."""
+    """The callers that `put_callers` has put into a store so far. deleted: whom it leaves out."""
 
     def __init__(self, deleted: DeletionList) -> None:
         self.deleted = deleted

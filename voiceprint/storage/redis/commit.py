@@ -89,7 +89,7 @@ class Task(Generic[T]):
 
 @dataclass
 class Done(Generic[T]):
-    """What a task gave; revision: of its commit, planned: what the rules took it to be; removes: whether it
+    """Result of a task; revision: of its commit, planned: what the rules took it to be; removes: whether it
     removed or replaced a voiceprint."""
 
     result: T
@@ -167,7 +167,7 @@ class Committer:
         return _Ready(task, change, result, tokens, ahead)
 
     def _deletions_of(self, task: Task[T], records: Records) -> dict[tuple[str, str], str]:
-        """What is noted of the callers of the task who are not there, and may be new."""
+        """The noted deletions of those callers of the task who are not in the store."""
         digests = [
             deletion_digest(records.identity, name) for name in task.callers if name not in records.callers
         ]

@@ -66,7 +66,7 @@ def check_shards(shards: object) -> int:
 
 
 def joined_position(parts: list[Position]) -> Position:
-    """One position for those of all shards: their revisions added up, and each of them in the token.
+    """Join the positions of all shards: their revisions added up, and each of them in the token.
 
     One counter for all shards would be a hot key, and could not change together with a shard.
     """

@@ -1,4 +1,4 @@
-"""What a Redis server keeps on its disk of what was removed from its memory, and having it written anew."""
+"""The files of a Redis server that hold removed records, and having the server write them anew."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _POLL_S = 0.05
 
 
 class Kept(NamedTuple):
-    """A file of the server, and whether what was removed is in it still."""
+    """A file of the server, and whether removed records are still in it."""
 
     place: str
     state: Literal["erased", "kept_by_server"]

@@ -591,7 +591,7 @@ class RedisStorage(Storage):
         return findings
 
     def persistence(self, *, rewrite: bool = False, timeout_s: float = REWRITE_S) -> list[Kept]:
-        """What the server keeps on its disk of what was removed; nothing here reads its files.
+        """The files of the server that still hold removed records; nothing here reads them.
 
         rewrite: have it write its files anew first (BGREWRITEAOF and BGSAVE), and wait for at most
         `timeout_s`. It takes the server as long as it takes to write all that it holds.

@@ -1,4 +1,4 @@
-"""Nothing of what was removed stays in the files of an SQLite database.
+"""Erases removed records from the files of an SQLite database.
 
 `secure_delete` overwrites what is freed, but two places keep more. The write-ahead log holds the pages as
 they were before and after: it is written back and cut to nothing. And where SQLite divides or joins pages,
