@@ -133,7 +133,7 @@ def check_replaceable(
     apart_from: Iterable[Path] = (),
     pipes: bool = False,
 ) -> os.stat_result | None:
-    """Status of the file at `path`, None where there is none. Raises `RefusedFileError` as `replacement` does."""
+    """Status of the file at `path`, None for none. Raises `RefusedFileError` as `replacement` does."""
     check_apart(path, apart_from)
     try:
         found = path.stat()
