@@ -167,20 +167,21 @@ class SQLStorage(Storage):
         is not there; without it, the change must be none then.
         """
 
-        def transaction(queries: Queries) -> tuple[T, Change]:
+        def transaction(queries: Queries) -> tuple[T, Change, bool]:
             change = Change(queries.base(caller_ids, ids, spaces))
             result = work(change)
             if change:
                 queries.write(change)
-            if removes(change):
+            removed = removes(change)
+            if removed:
                 self._dialect.mark_removal(queries.connection)
-            return result, change
+            return result, change, removed
 
         self._check_open()
         if not creates and not self._database.exists():
             return work(Change(Records()))
-        result, change = self._database.write(transaction)
-        if removes(change):
+        result, change, removed = self._database.write(transaction)
+        if removed:
             self._database.eraser.removed()
         if removes_voiceprints(change):
             erase_snapshots(self.snapshot_places)
