@@ -25,6 +25,7 @@ _ALLOWED = {
     "fingerprinting_enabled": "true or false",
     "similarity_threshold": "a number from 0 to 1",
     "target_fpir": "a number between 0 and 1, such as 0.01, both excluded",
+    "target_fmr": "a number between 0 and 1, such as 0.01, both excluded",
     "calibrated_similarity": "true or false",
     "calibration_path": "the path of a file that `voiceprint calibrate` wrote",
     "enrollment_duration": "a number of seconds above 0",
@@ -54,6 +55,8 @@ class VoiceFingerprintConfig(BaseSettings):
     target_fpir (None): share of the calls of strangers that may get somebody's name. When it is set, a match
         is accepted by its expected false-positive identification rate (`Match.fpir`), which depends on how
         many callers are enrolled, and not by `similarity_threshold`.
+    target_fmr (None): share of strangers' claims that `verify_caller` may accept; None takes `target_fpir`,
+        and `similarity_threshold` where neither is set.
     calibrated_similarity (False): when True the `similarity` of every answer, and what the threshold is held
         against, is not the cosine but `Match.probability`.
     calibration_path (None): file of `voiceprint calibrate`; None is the calibration of the package.
@@ -88,6 +91,7 @@ class VoiceFingerprintConfig(BaseSettings):
     fingerprinting_enabled: bool = True
     similarity_threshold: float = Field(default=0.75, ge=0.0, le=1.0, allow_inf_nan=False)
     target_fpir: float | None = Field(default=None, gt=0.0, lt=1.0, allow_inf_nan=False)
+    target_fmr: float | None = Field(default=None, gt=0.0, lt=1.0, allow_inf_nan=False)
     calibrated_similarity: bool = False
     calibration_path: str | None = Field(default=None, min_length=1)
     enrollment_duration: float = Field(default=5.0, gt=0.0, allow_inf_nan=False)

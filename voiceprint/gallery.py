@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, VoiceprintError
 from voiceprint.models import Finding, Voiceprint
 from voiceprint.proposals import View, by_cosine, propose
-from voiceprint.ranking import Cohort, Probe, Scored, rank
+from voiceprint.ranking import Probe, Scored, prints_of, rank
 from voiceprint.shared import Shared
 from voiceprint.snapshots import NO_SNAPSHOT, IndexSettings, SnapshotKeeper, Stamp, files_of, snapshot_path
 from voiceprint.storage.base import Changes, Position, Progress, Storage
 
 if TYPE_CHECKING:
     from voiceprint.index import VectorIndex
-    from voiceprint.scoring import Backend, Standing
+    from voiceprint.scoring import Calibration, GalleryScorer
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,10 @@ logger = logging.getLogger(__name__)
 # index ready. Each holds about 1 KB a voiceprint.
 KEPT_GALLERIES = 4
 
-_COHORT = 500  # voiceprints that show how alike strangers are to a probe
-_LEAST_COHORT = 3
+STALE_SHARE = 20
+"""One part in so many of the cohort's gallery may change before the scorer is made anew."""
+
+_RIVALS = 20  # prints that the index finds for a caller of the cohort
 
 _TOLD_EVERY = 100_000  # voiceprints, when an index is built: a line in the log
 
@@ -79,14 +81,16 @@ class Gallery:
         self._sync_lock = threading.Lock()
         self._told_of_others = False
         self._counted = (0, 0)  # voiceprints, and callers, when these were last counted
-        # Whom strangers are like: the backend, how many voiceprints there were, and a sample of them.
-        self._cohort: tuple[Backend, int, Cohort | None] | None = None
+        self._changed = 0  # voiceprints that were added or removed, ever
+        self._scorer: tuple[GalleryScorer, Calibration, int, int] | None = None
+        self._scorer_lock = threading.Lock()
 
     def best(self, storage: Storage, probe: NDArray[np.float32], callers: int) -> list[Scored]:
         """The best voiceprint of each of the `callers` most similar callers, the best first.
 
         probe: float32[dimension], of length 1. Fewer come back only where there are fewer callers.
         """
+        self.synchronised(storage)
         view = by_cosine(probe, callers * storage.max_voiceprints_per_caller)
         return rank(Probe(probe), self.proposed(storage, [view], callers))[:callers]
 
@@ -95,10 +99,12 @@ class Gallery:
     ) -> list[Voiceprint]:
         """All voiceprints of those who may be among the `callers` best in one of the views, as stored.
 
+        The index is searched as it stands: call `synchronised` before.
+
         prints: so many at least are found by the query of each view, and weighed by the scores of all. Read
         from the store are the callers of the best. Fewer callers come back only where there are fewer.
         """
-        index = self.synchronised(storage)
+        index = self._at_hand(storage)
         if not len(index):
             self._tell_of_other_spaces(storage)
         # A caller may have several prints among the nearest: ask for more until there are enough callers.
@@ -131,26 +137,58 @@ class Gallery:
             counted_at, counted = self._counted = prints, storage.count_callers()
         return counted
 
-    def standing(self, storage: Storage, backend: Backend, probe: NDArray[np.float32]) -> Standing | None:
-        """Where the probe's scores with strangers lie, by a sample of the gallery; None for a small one."""
-        prints = len(self._at_hand(storage))
-        known = self._cohort
-        if known is None or known[0] is not backend or abs(prints - known[1]) * 10 > known[1]:
-            known = self._cohort = backend, prints, self._sampled(storage, backend)
-        cohort = known[2]
-        return None if cohort is None else backend.standing(cohort.scores(probe))
+    def scorer(self, storage: Storage, calibration_path: str | None = None) -> GalleryScorer:
+        """The scorer of the gallery as it stands, of a sample of it where it is large.
+
+        It is made anew when one voiceprint in `STALE_SHARE` has changed; of a gallery of a million this takes
+        a third of a second.
+        """
+        from voiceprint.scoring import calibration_for
+
+        calibration = calibration_for(self.encoder, calibration_path)
+        index = self._at_hand(storage)
+        with self._scorer_lock:
+            if self._scorer is not None:
+                scorer, of, at, size = self._scorer
+                if of is calibration and (self._changed - at) * STALE_SHARE <= size:
+                    return scorer
+            at, size = self._changed, len(index)
+            scorer = self._sampled(storage, index, calibration)
+            self._scorer = scorer, calibration, at, size
+            return scorer
+
+    def _sampled(self, storage: Storage, index: VectorIndex, calibration: Calibration) -> GalleryScorer:
+        from voiceprint.scoring import COHORT, GalleryScorer, projection_for
+
+        ids = np.sort(index.ids())
+        chosen = np.random.default_rng(len(ids)).permutation(ids)[:COHORT]
+        cohort = []
+        for caller in storage.callers_of(np.sort(chosen).tolist()):
+            prints = [one for one in caller.voiceprints if one.encoder == self.encoder]
+            if prints:
+                cohort.append(prints)
+        of_callers = [prints_of(prints) for prints in cohort]
+        scorer = GalleryScorer(projection_for(self.encoder, self.dimension), of_callers, calibration)
+        if len(ids) > COHORT and scorer.statistics is not None:
+            best = [self._rival(index, scorer, prints) for prints in cohort]
+            scorer.observe_rivals(np.array(best), self.callers(storage) - 1)
+        return scorer
+
+    @staticmethod
+    def _rival(index: VectorIndex, scorer: GalleryScorer, prints: list[Voiceprint]) -> float:
+        """The greatest rough score of a caller's first print with the print of another caller."""
+        probe, own = prints[0].embedding, [one.id for one in prints]
+        found = [
+            index.search(query[None], min(_RIVALS, len(index)), confined=confined)[1][0]
+            for query, confined in ((probe, False), (scorer.query(probe), True))
+        ]
+        ids = np.setdiff1d(np.concatenate(found), [-1, *(one for one in own if one is not None)])
+        return float(scorer.rough_scores(probe, index.vectors_of(ids)[1]).max())
 
     def _at_hand(self, storage: Storage) -> VectorIndex:
         """The index as it stands, without a look at the store, for what need not be of this moment."""
         state = self._state
         return self.synchronised(storage) if state is None else state[0]
-
-    def _sampled(self, storage: Storage, backend: Backend) -> Cohort | None:
-        ids = np.sort(self._at_hand(storage).ids())
-        chosen = np.random.default_rng(len(ids)).permutation(len(ids))[:_COHORT]
-        found = storage.get_many(ids[chosen].tolist()).values()
-        sample = [one for one in found if one.encoder == self.encoder]
-        return Cohort(backend, sample) if len(sample) >= _LEAST_COHORT else None
 
     def synchronised(self, storage: Storage, progress: Progress | None = None) -> VectorIndex:
         """The index, holding every change that was committed before this call.
@@ -208,6 +246,7 @@ class Gallery:
                     told = len(index)
                     logger.info("%s: %d voiceprints are in the index.", storage, told)
         self._snapshots.built(len(index))
+        self._scorer = None
         return index, identity, position
 
     def _stamped(self) -> tuple[VectorIndex, Stamp]:
@@ -269,6 +308,7 @@ class Gallery:
             if len(changes.ids):
                 index.add(changes.ids, changes.embeddings)
         self._snapshots.changed(len(changes.removed) + len(changes.ids))
+        self._changed += len(changes.removed) + len(changes.ids)
         self._state = state
 
     def _check(self, embeddings: NDArray[np.float32], storage: Storage) -> None:

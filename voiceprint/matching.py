@@ -7,49 +7,42 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from voiceprint.errors import (
-    CallerNotFoundError,
-    ConfigurationError,
-    InvalidArgumentError,
-    StorageUnavailableError,
-)
+from voiceprint.errors import CallerNotFoundError, InvalidArgumentError, StorageUnavailableError
 from voiceprint.gallery import Gallery
-from voiceprint.models import Caller, Match, Verification, Voiceprint
+from voiceprint.models import RESEMBLYZER_SPACE, Caller, Match, Verification, Voiceprint
 from voiceprint.proposals import FOUND, views_for
 from voiceprint.ranking import Probe, Scored, rank
-from voiceprint.scoring import backend_for, probabilities
+from voiceprint.scoring import probabilities
 from voiceprint.validation import check_caller_id, shown
 
 if TYPE_CHECKING:
-    from voiceprint.scoring import Backend
+    from voiceprint.scoring import GalleryScorer
     from voiceprint.storage import Storage
 
 logger = logging.getLogger(__name__)
 
+_ROUNDING = 1e-4
+
 
 class Rule(NamedTuple):
-    """What is accepted: a similarity from `threshold` on, or an expected FPIR up to the target.
+    """What is accepted: a similarity from `threshold` on, or an expected rate of strangers up to `target`.
 
-    calibrated: whether similarities are probabilities, and not cosines.
+    target: expected false-positive identification rate of an identification, or false-match rate of a
+        verification, 0..1. calibrated: whether similarities are probabilities, and not cosines.
     """
 
     threshold: float
-    target_fpir: float | None = None
+    target: float | None = None
     calibrated: bool = False
 
-    @property
-    def needs_calibration(self) -> str | None:
-        """The setting for which there must be calibrated scores, if one is."""
-        if self.target_fpir is not None:
-            return "VOICE_TARGET_FPIR"
-        return "VOICE_CALIBRATED_SIMILARITY" if self.calibrated else None
-
-    def accepts(self, similarity: float, fpir: float | None) -> bool:
-        """Whether a caller of this similarity and expected false-positive identification rate is."""
-        if self.target_fpir is None:
-            return similarity >= self.threshold
-        return fpir is not None and fpir <= self.target_fpir
+    def accepts(self, similarity: float, rate: float | None, probability: float | None) -> bool:
+        """Whether to accept a caller of this similarity, expected rate of strangers, and probability."""
+        if self.target is not None:
+            return rate is not None and rate <= self.target
+        # Without a probability the similarity is a cosine, which the threshold was not meant for.
+        return similarity >= self.threshold and not (self.calibrated and probability is None)
 
 
 class Matcher:
@@ -73,25 +66,23 @@ class Matcher:
 
     def nearest(self, probe: Probe, k: int, rule: Rule, callers: list[Caller] | None) -> list[Match]:
         """The k best of these callers, of all if None; accepted are those that the rule accepts."""
-        backend = self._backend(probe)
-        if backend is None:
-            self._check_uncalibrated(rule)
         gallery = self._gallery()
+        gallery.synchronised(self._storage)
+        scorer = self._scorer(gallery, probe)
         # One more, for the margin of the last.
-        ranked = self._ranked(gallery, backend, probe, k + 1, callers)
+        ranked = self._ranked(gallery, scorer, probe, k + 1, callers)
         likely = np.zeros(0)
-        count, standing = 0, None
-        if backend is not None and ranked:
+        count = 0
+        if scorer is not None and ranked:
             count = len(callers) if callers is not None else gallery.callers(self._storage)
-            standing = gallery.standing(self._storage, backend, probe.best)
-            # Callers who were not even proposed are too unlikely to add anything.
+            # Callers who are not even on the shortlist are too unlikely to add anything.
             ratios = [cast(float, scored.llr) for scored in ranked]
             likely = probabilities(ratios, max(count, len(ratios)))
         matches = []
         for place, scored in enumerate(ranked[:k]):
             rate = probability = None
-            if backend is not None and scored.llr is not None:
-                rate, probability = backend.fpir(scored.llr, count, standing), float(likely[place])
+            if scorer is not None and scored.llr is not None:
+                rate, probability = scorer.fpir(scored.llr, count), float(likely[place])
             similarity = _similarity(scored, probability, rule)
             matches.append(
                 Match(
@@ -99,7 +90,7 @@ class Matcher:
                     similarity=similarity,
                     metadata=scored.voiceprint.metadata,
                     voiceprint_id=cast(int, scored.voiceprint.id),  # every stored print has one
-                    accepted=rule.accepts(similarity, rate),
+                    accepted=rule.accepts(similarity, rate, probability),
                     llr=scored.llr,
                     fpir=rate,
                     probability=probability,
@@ -111,45 +102,45 @@ class Matcher:
     def _ranked(
         self,
         gallery: Gallery,
-        backend: Backend | None,
+        scorer: GalleryScorer | None,
         probe: Probe,
         k: int,
         callers: list[Caller] | None,
     ) -> list[Scored]:
         if callers is not None:
-            return rank(probe, [one for caller in callers for one in self._prints(caller)], backend)
-        if backend is None:
+            return rank(probe, [one for caller in callers for one in self._prints(caller)], scorer)
+        if scorer is None:
             return gallery.best(self._storage, probe.plain, k)
-        views = views_for(probe, backend, k, self._storage.max_voiceprints_per_caller)
-        return rank(probe, gallery.proposed(self._storage, views, k, FOUND), backend)
+        views = views_for(probe, scorer, k, self._storage.max_voiceprints_per_caller)
+        return rank(probe, gallery.proposed(self._storage, views, k, FOUND), scorer)
 
     def verified(self, probe: Probe, prints: list[Voiceprint], rule: Rule) -> Verification:
         """Whether the probe is of the caller of these voiceprints, by the threshold of the rule."""
-        backend = self._backend(probe)
-        if backend is None:
-            self._check_uncalibrated(rule)
-        (scored,) = rank(probe, prints, backend)
-        probability = None if scored.llr is None else float(probabilities([scored.llr], 1)[0])
+        gallery = self._gallery()
+        gallery.synchronised(self._storage)
+        scorer = self._scorer(gallery, probe)
+        (scored,) = rank(probe, prints, scorer)
+        rate = probability = None
+        if scorer is not None and scored.llr is not None:
+            probability = float(probabilities([scored.llr], 1)[0])
+            rate = scorer.fpir(scored.llr, 1)
         similarity = _similarity(scored, probability, rule)
         return Verification(
             caller_id=scored.voiceprint.caller_id,
-            accepted=similarity >= rule.threshold,
+            accepted=rule.accepts(similarity, rate, probability),
             similarity=similarity,
-            threshold=rule.threshold,
+            threshold=None if rule.target is not None else rule.threshold,
             llr=scored.llr,
+            fmr=rate,
             probability=probability,
         )
 
-    def _check_uncalibrated(self, rule: Rule) -> None:
-        if rule.needs_calibration is not None:
-            raise ConfigurationError(
-                f"{rule.needs_calibration} needs calibrated scores, and there are none for the embeddings of "
-                f"{self._space!r}: run `voiceprint calibrate`, or unset it."
-            )
-
-    def _backend(self, probe: Probe) -> Backend | None:
-        backend = backend_for(self._space, self._calibration)
-        return backend if backend is not None and backend.covers(probe.best) else None
+    def _scorer(self, gallery: Gallery, probe: Probe) -> GalleryScorer | None:
+        """The scorer of the gallery; None where it is too small to say what a score means."""
+        if not covers(self._space, probe.best):
+            return None
+        scorer = gallery.scorer(self._storage, self._calibration)
+        return None if scorer.statistics is None else scorer
 
     def enrolled(self, caller_ids: Iterable[str]) -> list[Caller]:
         """Those of the callers who are."""
@@ -183,8 +174,16 @@ class Matcher:
         return [print_ for print_ in caller.voiceprints if print_.encoder == self._space]
 
 
+def covers(space: str, embedding: NDArray[np.float32]) -> bool:
+    """Whether the statistics of a space hold for an embedding: Resemblyzer gives no negative values.
+
+    For a vector from elsewhere, such as one of a test, a likelihood would mean nothing.
+    """
+    return space != RESEMBLYZER_SPACE or float(np.min(embedding)) >= -_ROUNDING
+
+
 def _similarity(scored: Scored, probability: float | None, rule: Rule) -> float:
-    """What goes by that name by the rule."""
+    """The value reported as `similarity`: the probability if calibrated, else the cosine."""
     return probability if rule.calibrated and probability is not None else scored.similarity
 
 

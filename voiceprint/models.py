@@ -272,9 +272,10 @@ class Match(_Answer):
         the probability.
     accepted: whether it reaches what the search was made with, a threshold of similarity or a target FPIR.
     voiceprint_id: the print that was the best.
-    llr: calibrated natural log-likelihood ratio: how much likelier the audio is if this caller spoke than if
-        a stranger did, of all the caller's voiceprints; 0 favours neither. Matches are ranked by it. None
-        where there is no calibration for the encoder's embeddings; they are then ranked by similarity.
+    llr: natural log-likelihood ratio: how much likelier the audio is if this caller spoke than if a stranger
+        did, of all the caller's voiceprints, by how alike the gallery's callers are to each other; 0 favors
+        neither. Matches are ranked by it. None where the gallery is too small to say; they are then ranked
+        by similarity.
     fpir: expected false-positive identification rate, 0 to 1, were this llr the threshold: the share of
         strangers' calls in which some caller of a gallery of this size reaches it. None without llr.
     probability: that this caller spoke, 0 to 1, if half of the calls are of strangers and all callers who
@@ -330,10 +331,14 @@ class StreamResult(_Answer):
 
 
 class Verification(_Answer):
-    """Whether a probe is the caller that it is claimed to be: `similarity` >= `threshold`.
+    """Whether a probe is the caller that it is claimed to be.
 
+    accepted: `similarity` >= `threshold`, or where a target decides, `fmr` up to that.
     similarity: cosine, or with `calibrated_similarity` set, `probability`.
-    llr: calibrated natural log-likelihood ratio, as in `Match`; None without a calibration.
+    threshold: None where a target decides.
+    llr: natural log-likelihood ratio, as in `Match`; None where the gallery is too small for one.
+    fmr: expected false-match rate, 0 to 1, were this llr the threshold: the share of strangers' claims to be
+        this caller that reach it. None without llr.
     probability: that it is this caller and not a stranger, 0 to 1, if both are as likely beforehand; None
         without llr.
     """
@@ -341,8 +346,9 @@ class Verification(_Answer):
     caller_id: str
     accepted: bool
     similarity: float
-    threshold: float
+    threshold: float | None
     llr: float | None = None
+    fmr: float | None = None
     probability: float | None = None
 
 

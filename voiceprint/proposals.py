@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from voiceprint.index import VectorIndex
     from voiceprint.ranking import Probe
-    from voiceprint.scoring import Backend
+    from voiceprint.scoring import GalleryScorer
 
 FOUND: Final = 200
 """Prints that the index finds by each view."""
@@ -53,19 +53,19 @@ def by_cosine(probe: NDArray[np.float32], read: int) -> View:
     return View(probe, lambda prints: prints @ probe, read)
 
 
-def by_ratio(probe: NDArray[np.float32], read: int, backend: Backend) -> View:
+def by_ratio(probe: NDArray[np.float32], read: int, scorer: GalleryScorer) -> View:
     """Whose prints have the greatest log-likelihood ratios."""
-    return View(backend.query(probe), lambda prints: backend.score_each(probe, prints), read, confined=True)
+    return View(scorer.query(probe), lambda prints: scorer.rough_scores(probe, prints), read, confined=True)
 
 
-def views_for(probe: Probe, backend: Backend, callers: int, prints_each: int) -> list[View]:
+def views_for(probe: Probe, scorer: GalleryScorer, callers: int, prints_each: int) -> list[View]:
     """The views by which so many callers of so many prints at most are found.
 
     By cosine too, so that whoever reaches a threshold of it is there.
     """
     return [
         by_cosine(probe.plain, callers),
-        by_ratio(probe.best, max(_READ, callers * prints_each), backend),
+        by_ratio(probe.best, max(_READ, callers * prints_each), scorer),
     ]
 
 

@@ -231,16 +231,19 @@ class OpusAgentVoiceRecognizer:
         sample_rate: int = SAMPLE_RATE,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        threshold: float | None = None,
     ) -> Verification:
         """Whether the voice is that of the caller it is said to be.
 
+        threshold: similarity from which to accept, 0 to 1; None takes what is configured: `target_fmr`, else
+        `target_fpir` as the share of strangers' calls that pass, else `similarity_threshold`.
         Raises `CallerNotFoundError` for a caller who is not enrolled, and `DisabledError`. An accepted
         verification moves the caller's `last_seen`.
         """
         self._embedder.check_enabled()
         prints = self._matcher.prints(caller_id)
         audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-        rule = self._rule(self.config.similarity_threshold)
+        rule = self._verification_rule(threshold)
         verification = self._matcher.verified(self._embedder.probe(audio, sample_rate), prints, rule)
         if verification.accepted:
             self._matcher.touch(caller_id)
@@ -458,3 +461,11 @@ class OpusAgentVoiceRecognizer:
         if threshold is not None:
             return Rule(check_threshold(threshold), calibrated=calibrated)
         return Rule(self.config.similarity_threshold, self.config.target_fpir, calibrated)
+
+    def _verification_rule(self, threshold: float | None) -> Rule:
+        """The rule of `verify_caller`; a target FPIR is the false-match rate with nobody else enrolled."""
+        config = self.config
+        if threshold is not None:
+            return Rule(check_threshold(threshold), calibrated=config.calibrated_similarity)
+        target = config.target_fmr if config.target_fmr is not None else config.target_fpir
+        return Rule(config.similarity_threshold, target, config.calibrated_similarity)

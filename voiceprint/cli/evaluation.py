@@ -13,8 +13,8 @@ from voiceprint.cli.common import JsonOption, complain, paragraph, print_json, s
 from voiceprint.cli.measuring import (
     CacheOption,
     NoCacheOption,
-    chosen_backend,
     chosen_cache,
+    llr_scorer,
 )
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
@@ -120,7 +120,6 @@ def evaluate(
     """
     from voiceprint.encoder import default_encoder
     from voiceprint.evaluation import (
-        CalibratedScorer,
         Condition,
         CosineScorer,
         Settings,
@@ -152,11 +151,14 @@ def evaluate(
     encoder = default_encoder(config.encoder, config.encoder_threads)
     scorers: list[Scorer] = [CosineScorer(config.similarity_threshold if threshold is None else threshold)]
     if scorer != "cosine":
-        backend = chosen_backend(encoder, config, calibration)
-        if backend is not None:
-            scorers.append(CalibratedScorer(backend))
+        llr = llr_scorer(encoder, config, calibration)
+        if llr is not None:
+            scorers.append(llr)
         elif scorer:
-            raise InvalidArgumentError(f"There is no calibration for embeddings of {encoder.name}")
+            raise InvalidArgumentError(
+                f"Embeddings of {encoder.name!r} have log-likelihood ratios in large galleries alone: "
+                "measure them with --scorer cosine."
+            )
     with stages() as progress:
         report = measure(
             folders,

@@ -13,8 +13,7 @@ from voiceprint.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from voiceprint.encoder import Encoder
-    from voiceprint.evaluation import EmbeddingCache
-    from voiceprint.scoring import Backend
+    from voiceprint.evaluation import CalibratedScorer, EmbeddingCache
 
 CacheOption = Annotated[
     Path | None,
@@ -42,8 +41,17 @@ def chosen_cache(folder: Path | None, *, no_cache: bool) -> EmbeddingCache | Non
         return None
 
 
-def chosen_backend(encoder: Encoder, config: VoiceFingerprintConfig, path: Path | None) -> Backend | None:
-    """The calibration of a file, of the settings or of the package; None where it has none."""
-    from voiceprint.scoring import backend_for
+def llr_scorer(
+    encoder: Encoder, config: VoiceFingerprintConfig, path: Path | None
+) -> CalibratedScorer | None:
+    """The scorer of log-likelihood ratios, with the calibration of a file, of the settings or of the package.
 
-    return backend_for(encoder.name, str(path) if path else config.calibration_path)
+    None for a space without a prior, in which small galleries have no log-likelihood ratios.
+    """
+    from voiceprint.evaluation import CalibratedScorer
+    from voiceprint.scoring import calibration_for, projection_for
+
+    if projection_for(encoder.name, encoder.dimension).prior is None:
+        return None
+    calibration = calibration_for(encoder.name, str(path) if path else config.calibration_path)
+    return CalibratedScorer(encoder.name, encoder.dimension, calibration)

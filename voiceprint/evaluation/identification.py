@@ -125,10 +125,10 @@ class Searcher:
                 scores = self._scorer.score(gallery, self._probes[rows])
                 owners, is_known = self._owners[rows], columns[rows] >= 0
                 searched = metrics.searches(scores, columns[rows])
-                limits = np.empty((0, len(rows)))
+                limits = np.empty((0, 1))
                 if targets and isinstance(self._scorer, TargetScorer):
-                    limits = self._scorer.limits(scores, targets)
-                over = searched.true - limits[:, is_known], searched.best - limits[:, ~is_known]
+                    limits = self._scorer.limits(gallery, targets)[:, None]
+                over = searched.true - limits, searched.best - limits
                 parts.append((searched, owners[is_known], owners[~is_known], *over))
         found, known, unknown, over_known, over_unknown = zip(*parts, strict=True)
         return Searched(

@@ -8,16 +8,14 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.scoring import Backend
+from voiceprint.errors import InvalidArgumentError
+from voiceprint.scoring import Calibration, CallerPrints, GalleryScorer, projection_for
 
 Embeddings = NDArray[np.float32]
 Scores = NDArray[np.float64]
 
 COSINE_THRESHOLD = 0.75
 """The cosine from which the product accepts a match unless told otherwise."""
-
-COHORT = 500
-"""Callers that a probe's standing is measured among, at most."""
 
 
 @runtime_checkable
@@ -71,16 +69,16 @@ class CosineScorer:
 
 @runtime_checkable
 class TargetScorer(Scorer, Protocol):
-    """A scorer whose threshold follows the probe, the gallery and a wanted FPIR."""
+    """A scorer whose threshold follows the gallery and a wanted FPIR."""
 
-    def limits(self, scores: Scores, targets: Sequence[float]) -> Scores:
-        """The score from which to accept each probe, float64[targets, n]; scores: float64[n, callers]."""
+    def limits(self, gallery: Sequence[Embeddings], targets: Sequence[float]) -> Scores:
+        """The score from which to accept, float64[targets]; gallery: as for `score`."""
 
 
 class CalibratedScorer:
-    """The calibrated log-likelihood ratio, as `identify` ranks by it.
+    """The log-likelihood ratio, as `identify` ranks by it: what it means is read off each gallery.
 
-    Of a caller's conditions the first is the plain enrolment; further ones, such as the print for simulated
+    Of a caller's conditions the first is the plain enrollment; further ones, such as the print for simulated
     lines, count by their mean where that is better.
     """
 
@@ -88,25 +86,40 @@ class CalibratedScorer:
     calibrated = True
     threshold = None
 
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
+    def __init__(self, space: str, dimension: int, calibration: Calibration | None = None) -> None:
+        self._projection = projection_for(space, dimension)
+        self._calibration = calibration
+        self._last: tuple[Sequence[Embeddings], list[CallerPrints], GalleryScorer] | None = None
 
     def score(self, gallery: Sequence[Embeddings], probes: Embeddings) -> Scores:
-        """As `Scorer.score`."""
-        plain = [caller[:, 0] for caller in gallery]
-        if all(caller.shape[1] == 1 for caller in gallery):
-            return self.backend.scores(probes, plain)
-        simulated = [caller[:, 1:].mean(axis=1) if caller.shape[1] > 1 else None for caller in gallery]
-        return self.backend.scores(probes, plain, simulated)
+        """As `Scorer.score`.
 
-    def limits(self, scores: Scores, targets: Sequence[float]) -> Scores:
-        """As `TargetScorer.limits`; the standing of a probe is that among at most `COHORT` callers."""
-        # The own caller, where among them, has the best score, which a standing does not look at.
-        size = scores.shape[1]
-        places = [self.backend.standing(row[:COHORT]) for row in scores]
-        return np.array(
-            [[self.backend.threshold_for(target, size, place) for place in places] for target in targets]
-        )
+        Raises:
+            InvalidArgumentError: the gallery is too small to say what a score means.
+        """
+        callers, scorer = self._of(gallery)
+        if scorer.statistics is None:
+            raise InvalidArgumentError(f"A gallery of {len(gallery)} callers says nothing of its scores.")
+        return scorer.llrs_of_many(probes, callers)
+
+    def limits(self, gallery: Sequence[Embeddings], targets: Sequence[float]) -> Scores:
+        """As `TargetScorer.limits`."""
+        scorer = self._of(gallery)[1]
+        return np.array([scorer.threshold(target, len(gallery)) for target in targets])
+
+    def _of(self, gallery: Sequence[Embeddings]) -> tuple[list[CallerPrints], GalleryScorer]:
+        """The scorer of a gallery; that of the last is kept, as probes come in several blocks."""
+        if self._last is None or self._last[0] is not gallery:
+            callers = [
+                CallerPrints(one[:, 0], one[:, 1:].mean(axis=1) if one.shape[1] > 1 else one[:0, 0])
+                for one in gallery
+            ]
+            self._last = (
+                gallery,
+                callers,
+                GalleryScorer.of_gallery(self._projection, callers, self._calibration),
+            )
+        return self._last[1:]
 
 
 class AffineCalibration:

@@ -1,48 +1,26 @@
-"""Scores with a meaning: calibrated log-likelihood ratios, and how often strangers reach them.
+"""What a score means: log-likelihood ratios, and how often strangers reach them, by the gallery itself.
 
-    backend = default_backend()
-    llr = backend.score(probe, [prints_of_one, prints_of_another])
-    among = backend.standing(backend.score(probe, cohort))
-    accepted = llr.max() >= backend.threshold_for(0.01, gallery_size, among)
-
-The plain embeddings are all that it needs; a record need not be made anew when the fit is.
+scorer = GalleryScorer(projection_for("resemblyzer", 256), cohort)
+llrs = scorer.llrs(probe, callers)
+accepted = scorer.fpir(llrs.max(), gallery_size) <= 0.01
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-from voiceprint.scoring.backend import Backend, Calibration, Prepared, backend_for, default_backend
-from voiceprint.scoring.plda import Plda, fit_plda
+from voiceprint.scoring.calibration import Calibration, calibration_for
+from voiceprint.scoring.impostors import ImpostorStatistics, impostor_statistics
 from voiceprint.scoring.posterior import probabilities
-from voiceprint.scoring.tail import ImpostorTail, Standing, fit_tail, standing
-
-if TYPE_CHECKING:
-    from voiceprint.scoring.fitting import Pieces, fit_backend, recalibrate
+from voiceprint.scoring.projection import Prior, Projection, projection_for
+from voiceprint.scoring.scorer import COHORT, CallerPrints, GalleryScorer
 
 __all__ = [
-    "Backend",
+    "COHORT",
     "Calibration",
-    "ImpostorTail",
-    "Pieces",
-    "Plda",
-    "Prepared",
-    "Standing",
-    "backend_for",
-    "default_backend",
-    "fit_backend",
-    "fit_plda",
-    "fit_tail",
+    "CallerPrints",
+    "GalleryScorer",
+    "ImpostorStatistics",
+    "Prior",
+    "Projection",
+    "calibration_for",
+    "impostor_statistics",
     "probabilities",
-    "recalibrate",
-    "standing",
+    "projection_for",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    # Fitting needs scipy, which takes long to import and is not in a slim install.
-    if name in ("Pieces", "fit_backend", "recalibrate"):
-        from voiceprint.scoring import fitting
-
-        return getattr(fitting, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -62,8 +62,8 @@ class Decision:
 
     @staticmethod
     def _safe(best: Match, others: list[Match], rule: Rule) -> bool:
-        if rule.target_fpir is not None:
-            sure = best.fpir is not None and best.fpir <= rule.target_fpir * ACCEPT_SHARE
+        if rule.target is not None:
+            sure = best.fpir is not None and best.fpir <= rule.target * ACCEPT_SHARE
             return sure and (best.margin is None or best.margin >= ACCEPT_RATIO)
         if rule.calibrated:
             sure = 1.0 - best.similarity <= (1.0 - rule.threshold) * ACCEPT_SHARE
@@ -73,6 +73,6 @@ class Decision:
 
     @staticmethod
     def _hopeless(best: Match, rule: Rule) -> bool:
-        if rule.target_fpir is not None or rule.calibrated:
+        if rule.target is not None or rule.calibrated:
             return best.verdict == "rejected"
         return best.similarity < rule.threshold - REJECT_MARGIN

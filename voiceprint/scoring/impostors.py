@@ -1,0 +1,136 @@
+"""How often would a stranger be given a name? Read off the gallery's own callers.
+
+Every enrolled caller is a stranger to all others. With a caller left out, the best score of that caller's
+print among the others is what a stranger's call would have scored. The tail of these maxima gives the
+false-positive identification rate (FPIR) of a score: Student's t distribution, as mean and deviation are
+estimated from few callers. It holds for the gallery's own population and lines, whatever these are.
+
+A gallery of n callers gives maxima among n - 1 others. For another number the callers count as independent:
+1 - FPIR(m) = (1 - FPIR(n)) ** (m / n), so that with m = 1 it is the false-match rate of a verification.
+
+While there are few callers, a prior counts as `PRIOR_CALLERS` of them: maxima of independent normal scores.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.errors import InvalidArgumentError
+
+PRIOR_CALLERS: Final = 5
+"""Callers that the prior counts as. With 10 the galleries of 60 named strangers at half of the target; with
+none those of 10 at three times the target (benchmarks/accuracy.py)."""
+
+_NORMAL: Final = NormalDist()
+_FARTHEST: Final = 37.0  # normal deviations, where a probability is no longer a float
+
+
+@dataclass(frozen=True)
+class ImpostorStatistics:
+    """Scores of strangers, in units of the scorer.
+
+    callers: enrolled callers that were left out in turn. others: callers that each was compared with, >= 1.
+    pair_mean, pair_std (> 0): of the scores of different callers.
+    best_mean, best_std (> 0): of the best score of a stranger among the `others`.
+    """
+
+    callers: int
+    others: int
+    pair_mean: float
+    pair_std: float
+    best_mean: float
+    best_std: float
+
+    @property
+    def _evidence(self) -> int:
+        return self.callers + PRIOR_CALLERS
+
+    def fpir(self, score: float, gallery_size: int) -> float:
+        """The expected share of strangers who reach a score with one of so many callers, 0 to 1."""
+        freedom, width = self._evidence - 1, math.sqrt(1.0 + 1.0 / self._evidence)
+        t = (score - self.best_mean) / (self.best_std * width)
+        # Student's t to a normal deviate: Abramowitz and Stegun (1964), 26.7.8.
+        z = t * (1.0 - 0.25 / freedom) / math.sqrt(1.0 + t * t / (2.0 * freedom))
+        below = math.log(_NORMAL.cdf(max(z, -_FARTHEST)))
+        return -math.expm1(_size(gallery_size) / self.others * below)
+
+    def threshold(self, target_fpir: float, gallery_size: int) -> float:
+        """The score whose `fpir` is the target, in 0..1 (both excluded); grows with the gallery."""
+        if not 0.0 < target_fpir < 1.0:
+            raise InvalidArgumentError(f"A target FPIR is a share between 0 and 1, not {target_fpir}")
+        freedom, width = self._evidence - 1, math.sqrt(1.0 + 1.0 / self._evidence)
+        below = math.exp(math.log1p(-target_fpir) * self.others / max(_size(gallery_size), 1))
+        a = _NORMAL.inv_cdf(min(max(below, 1e-300), 1.0 - 1e-16)) / (1.0 - 0.25 / freedom)
+        room = 1.0 - a * a / (2.0 * freedom)
+        t = math.copysign(math.inf, a) if room <= 0.0 else a / math.sqrt(room)
+        return self.best_mean + self.best_std * width * t
+
+    def deviations(self, score: float) -> float:
+        """Standard deviations of a score above the mean of different callers."""
+        return (score - self.pair_mean) / self.pair_std
+
+
+def impostor_statistics(
+    pairs: NDArray[np.float64],
+    best: NDArray[np.float64],
+    others: int,
+    prior: tuple[float, float] | None,
+) -> ImpostorStatistics:
+    """The statistics of a gallery.
+
+    pairs: scores of every left-out caller with the callers of the cohort, float64[n, m]; NaN with the own.
+    best: of each left-out caller, the best score with `others` callers of the gallery, float64[n].
+    prior: mean and deviation of the scores of different speakers; None counts those of the gallery.
+    """
+    callers, others = len(best), max(others, 1)
+    scores = pairs[np.isfinite(pairs)]
+    own = (float(scores.mean()), float(scores.std())) if scores.size else None
+    known = own if prior is None else _blend(own, callers - 1, prior)
+    assert known is not None  # noqa: S101  without a prior there are callers enough, the scorer looks
+    pair_mean, pair_std = known[0], max(known[1], 1e-9)
+    expected = (pair_mean + pair_std * _middle(others), pair_std * _half_width(others))
+    observed = (float(best.mean()), float(best.std(ddof=1))) if callers >= 2 else None
+    best_mean, best_std = _blend(observed, callers, expected)
+    return ImpostorStatistics(
+        callers if observed else 0, others, pair_mean, pair_std, best_mean, max(best_std, 1e-9)
+    )
+
+
+def _blend(
+    observed: tuple[float, float] | None, count: int, prior: tuple[float, float]
+) -> tuple[float, float]:
+    """Mean and deviation of `count` callers, and of the prior as of `PRIOR_CALLERS`."""
+    if observed is None or count < 1:
+        return prior
+    weight = count / (count + PRIOR_CALLERS)
+    return (
+        weight * observed[0] + (1.0 - weight) * prior[0],
+        math.sqrt(weight * observed[1] ** 2 + (1.0 - weight) * prior[1] ** 2),
+    )
+
+
+def _quantile(probability: float, others: int) -> float:
+    """Of the greatest of so many independent standard normal values."""
+    return _NORMAL.inv_cdf(probability ** (1.0 / others))
+
+
+def _middle(others: int) -> float:
+    return _quantile(0.5, others)
+
+
+def _half_width(others: int) -> float:
+    """Half of the range of the middle 68 %, which is the deviation of a normal distribution."""
+    low, high = _NORMAL.cdf(-1.0), _NORMAL.cdf(1.0)
+    return 0.5 * (_quantile(high, others) - _quantile(low, others))
+
+
+def _size(gallery_size: int) -> int:
+    if gallery_size < 0:
+        raise InvalidArgumentError(f"A gallery has 0 callers or more, not {gallery_size}")
+    return gallery_size

@@ -1,0 +1,129 @@
+"""The coordinates in which voices are compared: those of an embedding space in which speakers differ most.
+
+Fitted once, to speech of known speakers over several telephone lines (benchmarks/fit_scoring.py), and used on
+galleries of other speakers, microphones and lines. A space that nothing was fitted to gets the identity: the
+score is then the cosine of centered embeddings.
+
+Sources: Brümmer and de Villiers, "The speaker partitioning problem", Odyssey 2010 (the two-covariance model).
+Garcia-Romero and Espy-Wilson, "Analysis of i-vector length normalization", Interspeech 2011.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.resources import as_file, files
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.errors import InvalidArgumentError
+
+Vectors = NDArray[np.float64]
+
+_ANY_SHARE: Final = 0.5  # of all coordinates alike: the score is then an increasing function of the cosine
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Statistics of the speakers of the fit, which count while a gallery has few callers of its own.
+
+    mean, augmented_mean: of plain and augmented embeddings, float64[d].
+    augmentation_axis: float64[d]; the augmented print of clean enrollment lies along it from the plain one,
+        that of telephone enrollment against it.
+    pair_mean, pair_std: of the scores of different speakers.
+    """
+
+    mean: Vectors = field(repr=False)
+    augmented_mean: Vectors = field(repr=False)
+    augmentation_axis: Vectors = field(repr=False)
+    pair_mean: float = 0.0
+    pair_std: float = 1.0
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A linear map of embeddings, and the comparison of its coordinates.
+
+    space: name of the embedding space.
+    transform: float64[d, k]; every coordinate of the fitted speech has variance 1.
+    speaker_share: float64[k], over 0, below 1: the part of that variance by which speakers differ.
+    prior: of the fitted speakers; None where nothing was fitted.
+    """
+
+    space: str
+    transform: Vectors = field(repr=False)
+    speaker_share: Vectors = field(repr=False)
+    prior: Prior | None = field(default=None, repr=False)
+
+    @classmethod
+    def identity(cls, space: str, dimension: int) -> Projection:
+        """The projection of a space that nothing was fitted to."""
+        return cls(space, np.eye(dimension), np.full(dimension, _ANY_SHARE))
+
+    @property
+    def dimension(self) -> int:
+        """Length of the embeddings, d."""
+        return len(self.transform)
+
+    def coordinates(self, embeddings: NDArray[np.floating]) -> Vectors:
+        """float64[n, k] of unit embeddings, float[n, d].
+
+        Raises:
+            InvalidArgumentError: another dimension.
+        """
+        if np.ndim(embeddings) != 2 or np.shape(embeddings)[1] != self.dimension:
+            raise InvalidArgumentError(
+                f"Embeddings of {self.space!r} are float32[n, {self.dimension}], not {np.shape(embeddings)}"
+            )
+        return np.asarray(np.asarray(embeddings, dtype=np.float64) @ self.transform)
+
+    def normalize(self, coordinates: Vectors) -> Vectors:
+        """Each row at the length that coordinates of variance 1 have, so that only directions count."""
+        lengths = np.linalg.norm(coordinates, axis=-1, keepdims=True)
+        return np.asarray(coordinates * (np.sqrt(coordinates.shape[-1]) / np.maximum(lengths, 1e-9)))
+
+    def compare(self, probes: Vectors, callers: Vectors) -> Vectors:
+        """Scores, float64[n, m], of normalized coordinates, float64[n, k] and float64[m, k].
+
+        The log-likelihood ratio of one voice against two in the two-covariance model, without its constant.
+        """
+        share = self.speaker_share
+        square = 0.5 * share**2 / (1.0 - share**2)
+        cross = share / (1.0 - share**2)
+        return np.asarray((probes * cross) @ callers.T - (probes**2 @ square)[:, None] - callers**2 @ square)
+
+    def save(self, path: str) -> None:
+        """Write an `.npz` file. It needs a prior."""
+        assert self.prior is not None  # noqa: S101  only what was fitted is worth a file
+        arrays = {
+            "transform": self.transform,
+            "speaker_share": self.speaker_share,
+            "mean": self.prior.mean,
+            "augmented_mean": self.prior.augmented_mean,
+            "augmentation_axis": self.prior.augmentation_axis,
+            "pairs": np.array([self.prior.pair_mean, self.prior.pair_std]),
+        }
+        np.savez_compressed(
+            path,
+            space=np.array(self.space),
+            **{name: array.astype(np.float32) for name, array in arrays.items()},
+        )
+
+
+@lru_cache(maxsize=1)
+def _fitted() -> Projection:
+    with as_file(files("voiceprint.scoring") / "projection.npz") as path, np.load(path) as stored:
+        arrays = {name: stored[name].astype(np.float64) for name in stored.files if name != "space"}
+        pair_mean, pair_std = arrays.pop("pairs").tolist()
+        transform, share = arrays.pop("transform"), arrays.pop("speaker_share")
+        prior = Prior(**arrays, pair_mean=pair_mean, pair_std=pair_std)
+        return Projection(str(stored["space"]), transform, share, prior)
+
+
+@lru_cache(maxsize=8)
+def projection_for(space: str, dimension: int) -> Projection:
+    """The projection of the package for a space, or the identity where none was fitted."""
+    fitted = _fitted()
+    return fitted if fitted.space == space else Projection.identity(space, dimension)
