@@ -18,7 +18,8 @@ from voiceprint import (
 )
 from voiceprint.audio.conditions import Condition
 from voiceprint.models import Match
-from voiceprint.scoring import default_backend, probabilities
+from voiceprint.ranking import prints_of
+from voiceprint.scoring import Calibration, GalleryScorer, probabilities, projection_for
 
 ENROLLED = ("amara", "bruno", "carlo", "dario", "elena")
 STRANGER = "hakan"
@@ -73,27 +74,33 @@ def test_the_likelihood_is_that_of_all_voiceprints_of_a_caller(
     match = recognizer.identify(voices["amara"][2])[0]
     caller = recognizer.get_caller("amara")
     assert caller is not None
-    prints = np.stack([one.embedding for one in caller.voiceprints])
-    simulated = [one.simulated for one in caller.voiceprints if one.simulated is not None]
-    expected = default_backend().score(
-        recognizer.get_embedding(voices["amara"][2]), [prints], [np.stack(simulated) if simulated else None]
-    )
+    cohort = [prints_of(one.voiceprints) for one in recognizer.callers()]
+    scorer = GalleryScorer(projection_for("resemblyzer", 256), cohort)
+    expected = scorer.llrs(recognizer.get_embedding(voices["amara"][2]), [prints_of(caller.voiceprints)])
     assert match.llr == pytest.approx(float(expected[0]), abs=1e-4)
     assert recognizer.verify_caller("amara", voices["amara"][2]).llr == pytest.approx(match.llr, abs=1e-9)
 
 
-def test_a_larger_gallery_raises_the_expected_false_positives(voices: Voices) -> None:
-    storage = MemoryStorage()
-    recognizer = over(storage)
-    recognizer.enroll_caller("amara", voices["amara"][0])
-    (alone,) = recognizer.identify(voices[STRANGER][0])
+def test_among_few_candidates_a_stranger_is_less_likely_to_be_named(
+    gallery: MemoryStorage, voices: Voices
+) -> None:
+    recognizer = over(gallery)
+    everyone = recognizer.identify(voices[STRANGER][0], k=1)[0]
+    (alone,) = recognizer.identify(voices[STRANGER][0], candidates=[everyone.caller_id])
+    assert alone.llr == pytest.approx(everyone.llr)
+    assert 0.0 < alone.fpir < everyone.fpir <= 1.0
     assert alone.margin is None
-    storage.save_many(Voiceprint(f"other {seed}", someone(seed)) for seed in range(15))
-    matches = recognizer.identify(voices[STRANGER][0], k=16)
-    among = next(match for match in matches if match.caller_id == "amara")
-    assert among.llr == pytest.approx(alone.llr)
-    assert 0.0 < alone.fpir < among.fpir <= 1.0
-    assert matches[0].margin is not None
+    claimed = recognizer.verify_caller(everyone.caller_id, voices[STRANGER][0])
+    assert claimed.fmr == pytest.approx(alone.fpir)
+
+
+def test_a_single_caller_is_judged_by_the_prior(voices: Voices) -> None:
+    recognizer = over(MemoryStorage(), target_fpir=0.05)
+    recognizer.enroll_caller("amara", voices["amara"][0])
+    (own,), (other,) = (recognizer.identify(audio) for audio in (voices["amara"][1], voices[STRANGER][0]))
+    assert own.llr > 0.0 > other.llr
+    assert own.fpir < 0.1 < other.fpir
+    assert other.verdict != "accepted"
 
 
 def test_no_score_is_said_to_be_beyond_all_strangers(gallery: MemoryStorage, voices: Voices) -> None:
@@ -178,19 +185,40 @@ def test_a_stream_decides_by_the_probability_where_one_asked_for_it(
             assert decided.caller_id == name
 
 
-def test_what_needs_calibrated_scores_says_so_where_there_are_none(voices: Voices) -> None:
-    for setting in ({"calibrated_similarity": True}, {"target_fpir": 0.01}):
-        recognizer = OpusAgentVoiceRecognizer(
-            MemoryStorage(), encoder=BandEncoder(), config=VoiceFingerprintConfig(**setting)
-        )
-        recognizer.enroll_caller("amara", voices["amara"][0])
-        variable = "VOICE_" + next(iter(setting)).upper()
-        with pytest.raises(ConfigurationError, match=variable):
-            recognizer.identify(voices["amara"][1])
-    recognizer.config.target_fpir = None
-    recognizer.config.calibrated_similarity = True
-    with pytest.raises(ConfigurationError, match="VOICE_CALIBRATED_SIMILARITY"):
-        recognizer.verify_caller("amara", voices["amara"][1])
+def test_a_gallery_that_is_too_small_for_a_target_is_inconclusive(voices: Voices) -> None:
+    recognizer = OpusAgentVoiceRecognizer(
+        MemoryStorage(), encoder=BandEncoder(), config=VoiceFingerprintConfig(target_fpir=0.01)
+    )
+    recognizer.enroll_caller("amara", voices["amara"][0])
+    (match,) = recognizer.identify(voices["amara"][1])
+    assert (match.accepted, match.verdict, match.llr, match.fpir) == (False, "inconclusive", None, None)
+    assert "too_small" not in match.model_dump()
+    assert recognizer.match_caller(voices["amara"][1]) is None
+    assert not recognizer.verify_caller("amara", voices["amara"][1]).accepted
+
+
+def test_a_cosine_is_never_taken_for_the_probability_that_was_asked_for(voices: Voices) -> None:
+    recognizer = OpusAgentVoiceRecognizer(
+        MemoryStorage(), encoder=BandEncoder(), config=VoiceFingerprintConfig(calibrated_similarity=True)
+    )
+    recognizer.enroll_caller("amara", voices["amara"][0])
+    (match,) = recognizer.identify(voices["amara"][1])
+    assert match.probability is None
+    assert not match.accepted
+    assert not recognizer.verify_caller("amara", voices["amara"][1]).accepted
+
+
+def test_a_verification_goes_by_its_own_target_or_a_threshold(gallery: MemoryStorage, voices: Voices) -> None:
+    audio = voices["amara"][2]
+    by_default = over(gallery).verify_caller("amara", audio)
+    assert (by_default.accepted, by_default.threshold) == (True, 0.75)
+    strict = over(gallery, target_fmr=1e-12, target_fpir=0.3)
+    refused = strict.verify_caller("amara", audio)
+    assert (refused.accepted, refused.threshold) == (False, None)
+    assert refused.fmr == by_default.fmr
+    assert strict.verify_caller("amara", audio, threshold=0.75).accepted
+    assert over(gallery, target_fpir=0.3).verify_caller("amara", audio).accepted
+    assert not over(gallery, target_fpir=0.3).verify_caller("amara", voices[STRANGER][0]).accepted
 
 
 @pytest.mark.parametrize(("accepted", "fpir", "verdict"), [
@@ -227,7 +255,7 @@ def test_a_noisy_call_keeps_the_similarity_of_its_own_embedding(
     assert (match.caller_id, match.similarity) == ("carlo", pytest.approx(expected, abs=1e-5))
 
 
-def test_an_encoder_without_a_calibration_ranks_by_similarity(voices: Voices) -> None:
+def test_a_small_gallery_of_a_space_without_a_prior_ranks_by_similarity(voices: Voices) -> None:
     recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder())
     for name in ENROLLED[:3]:
         recognizer.enroll_caller(name, voices[name][0])
@@ -235,22 +263,27 @@ def test_an_encoder_without_a_calibration_ranks_by_similarity(voices: Voices) ->
     assert all(match.llr is None and match.fpir is None for match in matches)
     assert [m.similarity for m in matches] == sorted((m.similarity for m in matches), reverse=True)
     assert matches[0].margin == pytest.approx(matches[0].similarity - matches[1].similarity)
-    recognizer.config.target_fpir = 0.01
-    with pytest.raises(ConfigurationError, match="voiceprint calibrate"):
-        recognizer.identify(voices["amara"][1])
+
+
+def test_a_gallery_of_a_space_without_a_prior_says_what_its_scores_mean(voices: Voices) -> None:
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder())
+    for name in ENROLLED:
+        recognizer.enroll_caller(name, voices[name][0])
+    matches = recognizer.identify(voices["amara"][1])
+    assert matches[0].caller_id == "amara"
+    assert matches[0].llr > matches[1].llr
+    assert 0.0 < matches[0].fpir < matches[1].fpir <= 1.0
 
 
 def test_a_calibration_of_ones_own_is_used_and_a_bad_one_refused(
     gallery: MemoryStorage, voices: Voices, tmp_path: Path
 ) -> None:
-    path = tmp_path / "our.npz"
-    default = default_backend()
-    twice = type(default.calibration)(2 * default.calibration.scale, default.calibration.offset)
-    type(default)(default.encoder, default.plda, twice, default.tail, default.about).save(path)
+    path = tmp_path / "our.json"
+    Calibration(scale=2 * Calibration().scale).save(path)
     own = over(gallery, calibration_path=path).identify(voices["amara"][2])[0]
     usual = over(gallery).identify(voices["amara"][2])[0]
     assert own.llr == pytest.approx(2 * usual.llr, rel=1e-4)
-    for bad in (tmp_path / "missing.npz", Path(__file__)):
+    for bad in (tmp_path / "missing.json", Path(__file__)):
         with pytest.raises(ConfigurationError):
             over(gallery, calibration_path=bad).identify(voices["amara"][2])
 

@@ -10,7 +10,8 @@ from voiceprint.audio.conditions import Condition
 from voiceprint.audio.denoise import cleaned, is_noisy, may_be_cleaned, reduce_noise
 from voiceprint.audio.lows import EDGE_HZ, faintness_db, restore_lows
 from voiceprint.encoder import default_encoder
-from voiceprint.scoring import default_backend
+from voiceprint.ranking import prints_of
+from voiceprint.scoring import GalleryScorer, projection_for
 
 NARROW, FULL = Condition.parse("telephone:snr=20"), Condition.parse("telephone:band=full,snr=20")
 
@@ -83,8 +84,8 @@ def test_a_call_is_named_by_the_raised_lows_at_once_and_as_a_stream(voices: Voic
         with recognizer.stream(sample_rate=16_000, k=1) as call:
             call.feed(heard)
             streamed = call.finish().matches[0]
-    backend, print_ = default_backend(), prints["dario"]
+    scorer = GalleryScorer(projection_for("resemblyzer", 256), [prints_of([one]) for one in prints.values()])
     probe = default_encoder().embed(restore_lows(heard))
-    expected = backend.score(probe, [print_.embedding[None]], [print_.simulated[None]])[0]
+    expected = scorer.llrs(probe, [prints_of([prints["dario"]])])[0]
     assert (found.caller_id, streamed.caller_id) == ("dario", "dario")
     assert (found.llr, streamed.llr) == pytest.approx((expected, expected), abs=1e-3)

@@ -15,7 +15,7 @@ from voiceprint.index import VectorIndex
 from voiceprint.matching import Matcher, Rule
 from voiceprint.proposals import FOUND, by_cosine, propose, views_for
 from voiceprint.ranking import Probe, rank
-from voiceprint.scoring import Backend, default_backend
+from voiceprint.scoring import CallerPrints, GalleryScorer, projection_for
 
 SPACE = "resemblyzer"
 RULE = Rule(0.75)
@@ -39,9 +39,11 @@ def storage() -> Iterator[Counting]:
         yield made
 
 
-@pytest.fixture
-def backend() -> Backend:
-    return default_backend()
+@pytest.fixture(scope="module")
+def scorer() -> GalleryScorer:
+    """Of some voices of the same kind."""
+    cohort = [CallerPrints(one[None], one[None][:0]) for one in embeddings(50, seed=2)]
+    return GalleryScorer(projection_for(SPACE, 256), cohort)
 
 
 def matcher(storage: MemoryStorage) -> Matcher:
@@ -75,12 +77,13 @@ def crowd(storage: MemoryStorage, callers: int) -> Vectors:
     return voices
 
 
-def test_matches_are_those_of_ranking_every_caller(storage: Counting, backend: Backend) -> None:
-    voices, asked = crowd(storage, 600), matcher(storage)
-    everybody = storage.get_all()
+def test_matches_are_those_of_ranking_every_caller(storage: Counting) -> None:
+    voices, gallery = crowd(storage, 600), Gallery(SPACE, 256)
+    asked = Matcher(storage, SPACE, lambda: gallery)
+    everybody, scorer = storage.get_all(), gallery.scorer(storage)
     for n in range(0, 600, 29):
         probe = Probe(near(voices[n], 7_000 + n), near(voices[n], 8_000 + n))
-        wanted = rank(probe, everybody, backend)[:2]
+        wanted = rank(probe, everybody, scorer)[:2]
         found = asked.nearest(probe, 2, RULE, None)
         assert [match.caller_id for match in found] == [one.voiceprint.caller_id for one in wanted]
         assert [match.llr for match in found] == pytest.approx([one.llr for one in wanted])
@@ -90,6 +93,8 @@ def test_matches_are_those_of_ranking_every_caller(storage: Counting, backend: B
 
 def test_few_records_are_read_for_a_match_and_as_many_callers_as_are_asked_for(storage: Counting) -> None:
     voices, asked = crowd(storage, 600), matcher(storage)
+    asked.nearest(Probe(voices[5]), 5, RULE, None)  # the first reads the cohort
+    storage.read = 0
     asked.nearest(Probe(voices[5]), 5, RULE, None)
     assert 6 <= storage.read <= 30
     for k in (50, 599, 600, 700):
@@ -97,16 +102,16 @@ def test_few_records_are_read_for_a_match_and_as_many_callers_as_are_asked_for(s
         assert len({match.caller_id for match in found}) == len(found) == min(k, 600)
 
 
-def test_a_score_counts_what_the_index_does_not_hold(storage: Counting, backend: Backend) -> None:
-    voices = crowd(storage, 300)
+def test_a_score_counts_what_the_index_does_not_hold(storage: Counting) -> None:
+    voices, gallery = crowd(storage, 300), Gallery(SPACE, 256)
     heard = near(voices[40], 9_000, 0.02)
     plain = unit(0.6 * voices[40] + 0.4 * voices[41])
     storage.save(Voiceprint("by telephone", plain, simulated=near(heard, 9_001, 0.005)))
-    best = matcher(storage).nearest(Probe(heard), 1, RULE, None)[0]
+    best = Matcher(storage, SPACE, lambda: gallery).nearest(Probe(heard), 1, RULE, None)[0]
     assert best.caller_id == "by telephone"
     assert best.similarity == pytest.approx(float(plain @ heard))
     assert best.llr == pytest.approx(
-        rank(Probe(heard), storage.get("by telephone").voiceprints, backend)[0].llr
+        rank(Probe(heard), storage.get("by telephone").voiceprints, gallery.scorer(storage))[0].llr
     )
 
 
@@ -131,16 +136,16 @@ def test_a_caller_who_was_replaced_since_the_search_is_scored_by_the_record() ->
         assert similarities["changed"] == pytest.approx(float(voices[0] @ voices[1]))
 
 
-def test_a_caller_is_found_by_one_of_the_views_alone(backend: Backend) -> None:
+def test_a_caller_is_found_by_one_of_the_views_alone(scorer: GalleryScorer) -> None:
     index, vectors = VectorIndex(256), embeddings(3_000)
     index.add(np.arange(3_000), vectors)
     probe = Probe(vectors[3], vectors[8])  # two voices: views of a cleaned call can differ
-    ids = propose(index, views_for(probe, backend, 2, 3), FOUND).ids
+    ids = propose(index, views_for(probe, scorer, 2, 3), FOUND).ids
     assert {3, 8} <= set(ids)
     assert set(ids) < set(range(3_000))
 
 
-def test_a_print_that_is_removed_between_search_and_look_up_is_left_out(backend: Backend) -> None:
+def test_a_print_that_is_removed_between_search_and_look_up_is_left_out(scorer: GalleryScorer) -> None:
     class Forgetful(VectorIndex):
         def search(self, *given, **options):
             found = super().search(*given, **options)
@@ -149,7 +154,7 @@ def test_a_print_that_is_removed_between_search_and_look_up_is_left_out(backend:
 
     index, vectors = Forgetful(256), embeddings(50)
     index.add(np.arange(50), vectors)
-    proposal = propose(index, views_for(Probe(vectors[3]), backend, 50, 1), FOUND)
+    proposal = propose(index, views_for(Probe(vectors[3]), scorer, 50, 1), FOUND)
     assert sorted(proposal.ids) == [n for n in range(50) if n != 3]
     assert proposal.is_all
 
@@ -158,7 +163,7 @@ def test_nothing_is_proposed_of_an_empty_index() -> None:
     assert propose(VectorIndex(256), [by_cosine(embeddings(1)[0], 5)], 5) == ([], True)
 
 
-def test_an_index_that_is_written_to_meanwhile_always_proposes(backend: Backend) -> None:
+def test_an_index_that_is_written_to_meanwhile_always_proposes(scorer: GalleryScorer) -> None:
     index, vectors, done = VectorIndex(256), embeddings(400), threading.Event()
     index.add(np.arange(200), vectors[:200])
 
@@ -171,7 +176,7 @@ def test_an_index_that_is_written_to_meanwhile_always_proposes(backend: Backend)
     writer.start()
     try:
         for n in range(100):
-            assert n in propose(index, views_for(Probe(vectors[n]), backend, 6, 3), FOUND).ids
+            assert n in propose(index, views_for(Probe(vectors[n]), scorer, 6, 3), FOUND).ids
     finally:
         done.set()
         writer.join()

@@ -95,6 +95,7 @@ class Matcher:
                     fpir=rate,
                     probability=probability,
                     margin=_margin(ranked, place),
+                    too_small=rule.target is not None and rate is None,
                 )
             )
         return matches

@@ -282,8 +282,9 @@ class Match(_Answer):
         were searched call as often as each other (`voiceprint.scoring.probabilities`). None without llr.
     margin: llr over that of the next best caller (of similarity where there is no llr); for others than the
         best, how far they are behind it, below 0. None when there is nobody else.
-    verdict: "accepted"; "rejected" where half of all strangers would reach as much (or fpir is not known);
-        "inconclusive" between: more speech, or another question, may tell.
+    verdict: "accepted"; "rejected" where half of all strangers would reach as much; "inconclusive" between:
+        more speech, or another question, may tell. A cosine under the threshold is "rejected" where no target
+        is set and the gallery is too small for an fpir; with a target such a gallery is "inconclusive".
     """
 
     caller_id: str
@@ -295,13 +296,16 @@ class Match(_Answer):
     fpir: float | None = None
     probability: float | None = None
     margin: float | None = None
+    too_small: bool = Field(default=False, exclude=True, repr=False)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def verdict(self) -> Verdict:
-        """What to make of it."""
+        """The decision in a word."""
         if self.accepted:
             return "accepted"
+        if self.too_small:
+            return "inconclusive"
         return "rejected" if self.fpir is None or self.fpir >= 0.5 else "inconclusive"
 
 

@@ -19,7 +19,7 @@ from voiceprint import (
     load_audio,
 )
 from voiceprint.errors import VoiceprintError
-from voiceprint.scoring import Backend
+from voiceprint.scoring import Calibration
 from voiceprint.storage import back_up, restore
 from voiceprint.storage.removals import erase_snapshots, snapshots_at
 
@@ -52,7 +52,7 @@ USES: dict[str, Callable[[Path], object]] = {
     "restore": _restore,
     "back_up": _back_up,
     "index path of another store": _index_there,
-    "calibration": Backend.load,
+    "calibration": Calibration.load,
     "snapshots": lambda path: (snapshots_at([path]), erase_snapshots([path])),
 }
 

@@ -186,7 +186,7 @@ class GalleryScorer:
         self._set_statistics(best + offset - self._corrections, others)
 
     def _as_probes(self, caller: CallerPrints) -> Embeddings:
-        """The prints as a call gives embeddings: without noise, and with the low frequencies that a line took.
+        """The prints as a call gives embeddings: without noise, and with the low frequencies restored.
 
         Of telephone enrollment that is the augmented print.
         """
