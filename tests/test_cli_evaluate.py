@@ -36,6 +36,7 @@ def test_the_sample_voices_are_measured_and_shown_and_their_embeddings_kept(run:
     code, out, err = run("evaluate", SAMPLES, *BRIEF, "--probe", "as-is", "--probe", "telephone")
     assert (code, err) == (0, "")
     assert out.startswith("9 speakers with 36 recordings; encoder resemblyzer, scores by cosine and llr.\n")
+    assert "\nSessions: 9 of 9 speakers are probed with another session" in out[:300]
     for title in ("Runs", "Verification", "Identification", "Thresholds", "Left out, and to know"):
         assert f"\n{title}\n" in out
     assert "telephone" in out

@@ -55,7 +55,7 @@ def sample_report() -> Report:
 def test_the_sample_voices_are_told_apart(sample_report: Report) -> None:
     clean = sample_report.runs[0]
     assert clean.name == "as-is \u2192 as-is, 2 s, 1 print"
-    assert (clean.material.speakers, clean.material.same_recording, clean.material.dropped) == (9, 0, ())
+    assert (clean.material.speakers, clean.material.same_session, clean.material.dropped) == (9, 0, ())
     assert clean.verification is not None
     assert clean.verification.targets == clean.material.probes >= 27
     assert clean.verification.impostors == 8 * clean.material.probes
@@ -88,6 +88,49 @@ def test_real_speakers_are_told_apart(tmp_path: Path) -> None:
     assert found is not None
     assert report.runs[0].material.speakers == 10
     assert found.eer.value < 0.1
+
+
+# Sessions
+
+
+def test_sessions_are_told_apart_by_folder_and_a_single_one_is_counted(tmp_path: Path) -> None:
+    for name in ("amara", "bruno", "carlo"):
+        for number in (1, 2, 3, 4):
+            folder = tmp_path / name / ("monday" if number < 3 or name == "carlo" else "tuesday")
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(SAMPLES / name / f"{number}.flac", folder)
+    found = quick(tmp_path).sessions
+    assert (found.speakers, found.same, found.single_files) == (3, 1, 0)
+    assert found.summary == (
+        "Sessions: 2 of 3 speakers are probed with another session than they were enrolled from.",
+        "Same session for 1 of 3 speakers: real accuracy is lower.",
+    )
+
+
+def test_files_in_no_session_folder_are_said_to_count_as_sessions() -> None:
+    found = quick().sessions
+    assert (found.speakers, found.same, found.single_files) == (9, 0, 9)
+    assert "Each file counts as a session for 9 of 9 speakers." in found.summary[1]
+
+
+def test_sessions_that_are_too_short_to_be_kept_apart_leave_the_speaker_out(
+    tmp_path: Path, voices: Voices
+) -> None:
+    for name in ("amara", "bruno", "carlo"):
+        for session in (0, 1):
+            write(tmp_path / name / str(session) / "1.wav", voices[name][session])
+    write(tmp_path / "dario/0/1.wav", voices["dario"][0][: 3 * RATE])
+    write(tmp_path / "dario/1/1.wav", voices["dario"][1][: 3 * RATE])
+    settings = Settings(durations_s=(1.0,), prints=(3,), splits=3, resamples=0)
+    (skip,) = quick(tmp_path, settings).runs[0].material.dropped
+    assert (skip.what, skip.why) == (
+        "dario",
+        "the sessions are too short for 3 prints and a probe of another session",
+    )
+
+
+def test_json_begins_with_the_sessions() -> None:
+    assert list(quick().as_dict())[:2] == ["format", "sessions"]
 
 
 # The same in, the same out
@@ -167,7 +210,7 @@ def test_speakers_with_too_little_speech_and_files_that_are_no_audio_are_named(
     run = report.runs[0]
     assert [skip.what for skip in run.material.dropped] == ["dario"]
     assert run.material.dropped[0].why == "0 of the 2 pieces of 1 s of speech that it takes"
-    assert run.material.same_recording == 3
+    assert run.material.same_session == 3
     assert [skip.what for skip in report.unreadable] == [str(tmp_path / "amara/2.wav")]
     assert "Cllr" in {skip.what for skip in run.skipped}
 

@@ -25,7 +25,8 @@ def calibrate(
         list[Path],
         typer.Argument(
             metavar="DIR...",
-            help="With a folder per speaker, DIR/SPEAKER/*.wav, at any depth; a file a call.",
+            help="With a folder per speaker and one per session: DIR/SPEAKER/SESSION/*.wav. "
+            "A file directly in DIR/SPEAKER counts as a session of its own.",
         ),
     ],
     output: Annotated[Path, typer.Option(metavar="FILE", help="Where the calibration is written.")] = Path(
@@ -118,7 +119,7 @@ def _show(found: Calibrated, output: Path) -> None:
         paragraph(f"Few speakers: of {ADVISED_SPEAKERS} or more, figures and file are surer.", "- ")
     if found.one_recording:
         paragraph(
-            f"{found.one_recording} of the speakers have one recording alone, and parts of one are easier to "
+            f"{found.one_recording} of the speakers have one session alone, and parts of one are easier to "
             "tell together than two calls: the file promises more than calls will hold.",
             "- ",
         )

@@ -30,7 +30,11 @@ CONDITIONS = "as-is, telephone, telephone:snr=20, telephone:band=full,snr=20 or 
 def evaluate(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR...", help="With a folder per speaker, DIR/SPEAKER/*.wav, at any depth."),
+        typer.Argument(
+            metavar="DIR...",
+            help="With a folder per speaker and one per session: "
+            "DIR/SPEAKER/SESSION/*.wav. A file directly in DIR/SPEAKER counts as a session of its own.",
+        ),
     ],
     enroll: Annotated[
         list[str] | None,
@@ -111,7 +115,10 @@ def evaluate(
     no_cache: NoCacheOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how well callers are recognised, on recordings of known speakers.
+    """Measure how well callers are recognized, on recordings of known speakers.
+
+    No speaker with several sessions is enrolled and probed from one; speakers with a single session are, and
+    are counted, as that is easier than another call.
 
     Every combination of --enroll, --probe, --duration and --prints is a run of its own: verification, and
     closed-set and open-set identification. The same recordings and options give the same figures.
@@ -190,15 +197,17 @@ def _show(report: Report) -> None:
     from voiceprint.evaluation.tables import remarks, summary, tables
 
     say(summary(report))
+    for said in report.sessions.summary:
+        paragraph(said)
     for number, shown in enumerate(tables(report)):
         say("", shown.title)
         paragraph(shown.meaning)
         table(*shown.columns, rows=shown.rows, right=shown.columns if number else ())
     say("", "In brackets: 95 % confidence, over speakers.")
-    said = remarks(report)
-    if said:
+    notes = remarks(report)
+    if notes:
         say("", "Left out, and to know")
-    for remark in said:
+    for remark in notes:
         paragraph(remark, "- ")
 
 

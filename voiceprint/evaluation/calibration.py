@@ -93,7 +93,8 @@ def calibrate(
     """Fit a calibration to recordings of known speakers; the same recordings give the same one.
 
     Args:
-        folders: one or more DIR with DIR/SPEAKER/**/*.wav (flac, ogg, mp3), each file a call.
+        folders: one or more DIR with DIR/SPEAKER/**/*.wav (flac, ogg, mp3), a session as in
+            `recordings`.
         base: whose model of voices stays; None for the package's.
         encoder: None for the shared default one.
         duration_s: of speech in each piece, above 0, up to 60; about what a call gives.
@@ -136,7 +137,8 @@ def calibrate(
             start, end = cuts[place.file][place.piece]
             made = embed(without_noise(recordings[place.file][start:end]), encoder, cache)
             if made is not None:
-                found.append((made, 1_000_000 * number + place.file))
+                session = speaker.sessions.index(speaker.sessions[place.file])
+                found.append((made, 1_000_000 * number + session))
         if len(found) < 2:
             why = f"{len(found)} of the 2 pieces of {duration_s:g} s of speech that it takes"
             dropped.append(Skip(speaker.name, why))

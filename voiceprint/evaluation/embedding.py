@@ -34,6 +34,7 @@ class Material:
     seconds: of each speaker, float32[prints, d], the second print that the product keeps beside one under
         a single condition: of simulated lines, and of noisy audio without its noise; None where it has none.
     cleaned: of each probe, float32[d], its embedding without noise.
+    same_session: names of the speakers whose probes are of the session that they are enrolled from.
     """
 
     names: list[str] = field(default_factory=list)
@@ -43,7 +44,7 @@ class Material:
     seconds: list[Embeddings | None] = field(default_factory=list)
     cleaned: list[Embeddings] = field(default_factory=list)
     dropped: list[Skip] = field(default_factory=list)
-    same_recording: int = 0
+    same_session: set[str] = field(default_factory=set)
     failed_probes: int = 0
 
     def for_ratios(self) -> Material:
@@ -71,13 +72,13 @@ def embed_all(
         progress("Embedding", done, len(speakers))
         recordings = load_recordings(speaker, settings.channel, unreadable)
         # One speaker's recordings at a time are in memory.
-        _Pieces(speaker.name, recordings, settings, encoder, cache, ratios=ratios).fill(runs)
+        _Pieces(speaker, recordings, settings, encoder, cache, ratios=ratios).fill(runs)
     progress("Embedding", len(speakers), len(speakers))
     return runs, unreadable
 
 
 def load_recordings(speaker: Speaker, channel: int | None, unreadable: list[Skip]) -> list[Audio]:
-    """The recordings of a speaker; what cannot be read goes into `unreadable`."""
+    """A speaker's recordings, float32[n] at 16 kHz; empty where unreadable, which `unreadable` then names."""
     recordings: list[Audio] = []
     for file in speaker.files:
         try:
@@ -85,6 +86,7 @@ def load_recordings(speaker: Speaker, channel: int | None, unreadable: list[Skip
             recordings.append(to_mono(samples, rate, SAMPLE_RATE, channel=channel))
         except InvalidAudioError as error:
             unreadable.append(Skip(str(file), str(error)))
+            recordings.append(np.zeros(0, dtype=np.float32))  # so that those after it keep their places
     return recordings
 
 
@@ -93,7 +95,7 @@ class _Pieces:
 
     def __init__(
         self,
-        name: str,
+        speaker: Speaker,
         recordings: list[Audio],
         settings: Settings,
         encoder: Encoder,
@@ -102,7 +104,8 @@ class _Pieces:
         ratios: bool,
     ) -> None:
         self._ratios = ratios
-        self._name, self._recordings, self._settings = name, recordings, settings
+        self._name, self._sessions = speaker.name, speaker.sessions
+        self._recordings, self._settings = recordings, settings
         self._encoder, self._cache = encoder, cache
         self._cuts = {
             seconds: [cut(audio, seconds, net=settings.net) for audio in recordings]
@@ -117,12 +120,7 @@ class _Pieces:
         for run, material in runs.items():
             division = self._division(run)
             if division is None:
-                count = sum(map(len, self._cuts[run.duration_s]))
-                what = "speech" if self._settings.net else "audio"
-                why = (
-                    f"{count} of the {run.prints + 1} pieces of {run.duration_s:g} s of {what} that it takes"
-                )
-                material.dropped.append(Skip(self._name, why))
+                material.dropped.append(Skip(self._name, self._too_few(run)))
                 continue
             prints = [
                 [self._embedding(run.duration_s, place, condition) for condition in run.enroll]
@@ -152,14 +150,22 @@ class _Pieces:
                     [self._second(run.duration_s, place, run.enroll[0]) for place in division.enrolment]
                 )
             material.seconds.append(second)
-            material.same_recording += division.same_recording
+            if division.same_session:
+                material.same_session.add(self._name)
 
     def _division(self, run: Run) -> Division | None:
         # By the speaker's name: others who come or go change nothing.
         key = f"{self._settings.seed}\n{run.duration_s:g}\n{run.prints}\n{self._name}"
         rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little"))
         counts = [len(pieces) for pieces in self._cuts[run.duration_s]]
-        return divide(counts, run.prints, self._settings.most_probes, rng)
+        return divide(counts, self._sessions, run.prints, self._settings.most_probes, rng)
+
+    def _too_few(self, run: Run) -> str:
+        counts = [len(pieces) for pieces in self._cuts[run.duration_s]]
+        if sum(counts) <= run.prints:
+            length = f"{run.duration_s:g} s of {'speech' if self._settings.net else 'audio'}"
+            return f"{sum(counts)} of the {run.prints + 1} pieces of {length} that it takes"
+        return f"the sessions are too short for {run.prints} prints and a probe of another session"
 
     def _embedding(self, seconds: float, place: Place, condition: Condition) -> Embeddings | None:
         """None where the encoder finds no speech."""

@@ -19,6 +19,7 @@ from voiceprint.evaluation.identification import Searched, Searcher
 from voiceprint.evaluation.recordings import find_speakers
 from voiceprint.evaluation.report import Report, RunResult, Skip
 from voiceprint.evaluation.scoring import CosineScorer, Scorer
+from voiceprint.evaluation.sessions import sessions
 from voiceprint.evaluation.settings import Run, Settings
 from voiceprint.evaluation.verification import LEAST_TO_CALIBRATE, ScoredTrials, verify
 
@@ -38,7 +39,9 @@ def evaluate(
     """Measure verification, and closed-set and open-set identification.
 
     Args:
-        folders: one or more DIR with DIR/SPEAKER/**/*.wav (flac, ogg, mp3).
+        folders: one or more DIR with DIR/SPEAKER/SESSION/*.wav (flac, ogg, mp3), at any depth; a file
+            directly in DIR/SPEAKER is a session of its own. No speaker with several sessions is enrolled
+            and probed from one.
         settings: what to measure; None for the defaults.
         encoder: None for the shared default one.
         scorer: one, or several whose results stand side by side; None for the cosine, as `match_caller`
@@ -73,6 +76,7 @@ def evaluate(
     import voiceprint
 
     return Report(
+        sessions=sessions(speakers, materials.values()),
         voiceprint=voiceprint.__version__,
         encoder=encoder.name,
         scorers=tuple(one.name for one in scorers),
@@ -148,7 +152,7 @@ def _measure(run: Run, material: Material, scorer: Scorer, settings: Settings, *
             speakers=speakers,
             dropped=tuple(material.dropped),
             probes=len(material.probes),
-            same_recording=material.same_recording,
+            same_session=len(material.same_session),
             failed_probes=material.failed_probes,
         ),
         verification=verification,

@@ -54,7 +54,8 @@ def as_json(report: Report) -> bytes:
 
 def as_page(report: Report, drawn: dict[str, bytes]) -> str:
     """The report as one page of HTML, with the plots, PNG by name, inside."""
-    parts = [f"<p>{escape(summary(report))} Folders: {escape(', '.join(report.folders))}.</p>"]
+    parts = [f"<p><strong>{escape(' '.join(report.sessions.summary))}</strong></p>"]
+    parts += [f"<p>{escape(summary(report))} Folders: {escape(', '.join(report.folders))}.</p>"]
     first, *others = tables(report)
     parts.append(_table(first, "words"))
     parts += [_table(table, "figures") for table in others]

@@ -1,4 +1,9 @@
-"""Recordings of known speakers, cut into the pieces that callers are enrolled from and found by."""
+"""Recordings of known speakers, cut into the pieces that callers are enrolled from and found by.
+
+A session is one call, or one sitting: DIR/SPEAKER/SESSION/*.wav. A file directly in DIR/SPEAKER counts as a
+session of its own. Pieces of one session share the room, the line and the day, so a probe of the session
+that its caller was enrolled from is much easier to recognize than the caller's next call.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +26,19 @@ Audio = NDArray[np.float32]
 
 
 class Speaker(NamedTuple):
-    """One folder: a name and the recordings in it, at any depth, in the order of their paths."""
+    """The recordings of one folder, at any depth, in the order of their paths.
+
+    sessions: the session of each file: the name of the speaker's sub-folder that holds it, at any depth, or
+        of the file itself where it is in no sub-folder.
+    """
 
     name: str
     files: tuple[Path, ...]
+    sessions: tuple[str, ...]
 
 
 class Place(NamedTuple):
-    """A piece: which of the speaker's files, and which piece of it."""
+    """A piece: the index of the speaker's file, and of the piece in it."""
 
     file: int
     piece: int
@@ -37,13 +47,13 @@ class Place(NamedTuple):
 class Division(NamedTuple):
     """The pieces of a speaker by their use.
 
-    same_recording: whether a probe comes from a recording that an enrolment piece comes from too, which
-        makes it easier to recognise.
+    same_session: the probes come from the session of the enrollment, the only one with a piece; they are
+        easier to recognize than another call.
     """
 
     enrolment: tuple[Place, ...]
     probes: tuple[Place, ...]
-    same_recording: bool
+    same_session: bool
 
 
 def find_speakers(folders: Sequence[Path]) -> list[Speaker]:
@@ -68,7 +78,8 @@ def find_speakers(folders: Sequence[Path]) -> list[Speaker]:
                     f"The speaker {entry.name!r} is in two of the folders: rename one, or put their "
                     "recordings together"
                 )
-            found[entry.name] = Speaker(entry.name, files)
+            sessions = tuple(file.relative_to(entry).parts[0] for file in files)
+            found[entry.name] = Speaker(entry.name, files, sessions)
     if not found:
         raise InvalidArgumentError(
             f"No recording in {', '.join(map(str, folders))}: a folder for each speaker is wanted, "
@@ -110,31 +121,50 @@ def cut(audio: Audio, seconds: float, *, net: bool = True) -> list[tuple[int, in
     ]
 
 
-def divide(pieces: Sequence[int], prints: int, most_probes: int, rng: np.random.Generator) -> Division | None:
-    """Choose a speaker's enrolment pieces and probes, from different recordings where there are several.
+def divide(
+    pieces: Sequence[int],
+    sessions: Sequence[str],
+    prints: int,
+    most_probes: int,
+    rng: np.random.Generator,
+) -> Division | None:
+    """Choose a speaker's enrollment pieces and probes, never from one session where several have a piece.
 
     Args:
-        pieces: how many each of the recordings gives.
-        prints: how many enrolment pieces are wanted, each from a recording of its own where possible.
-        most_probes: how many probes are taken at most, spread over the recordings.
-        rng: decides which recordings are used for what.
+        pieces: how many each of the files gives.
+        sessions: the session of each file.
+        prints: how many enrollment pieces are wanted, each from a session of its own where possible.
+        most_probes: how many probes are taken at most, spread over the sessions.
+        rng: decides which sessions are used for what.
 
     Returns:
-        None where there are too few pieces for `prints` and a probe.
+        None where there are too few pieces for `prints` and a probe of another session, or, where one
+        session alone has pieces, for `prints` and a probe of it.
     """
-    order = [int(file) for file in rng.permutation(len(pieces)) if pieces[file]]
-    # No more recordings than are needed go into enrolment, and one at least stays for the probes.
-    for count in range(max(1, min(prints, len(order) - 1)), len(order)):
-        enrolment = in_turns(order[:count], pieces)[:prints]
-        if len(enrolment) == prints:
-            return Division(tuple(enrolment), tuple(in_turns(order[count:], pieces)[:most_probes]), False)
-    places = in_turns(order, pieces)
-    if len(places) <= prints:
-        return None
-    return Division(tuple(places[:prints]), tuple(places[prints : prints + most_probes]), True)
+    files: dict[str, list[int]] = {}
+    for file, session in enumerate(sessions):
+        if pieces[file]:
+            files.setdefault(session, []).append(file)
+    held = [in_turns(each, pieces) for each in files.values()]
+    if len(held) == 1:
+        (places,) = held
+        if len(places) <= prints:
+            return None
+        return Division(tuple(places[:prints]), tuple(places[prints : prints + most_probes]), True)
+    order = [held[session] for session in rng.permutation(len(held))]
+    # No more sessions than are needed go into the enrollment; the longest, where those drawn do not do.
+    for ranked in (order, sorted(order, key=len, reverse=True)):
+        for count in range(max(1, min(prints, len(ranked) - 1)), len(ranked)):
+            enrolment = _alternate(ranked[:count])[:prints]
+            if len(enrolment) == prints:
+                return Division(tuple(enrolment), tuple(_alternate(ranked[count:])[:most_probes]), False)
+    return None
 
 
 def in_turns(files: Sequence[int], pieces: Sequence[int]) -> list[Place]:
-    """The first piece of each file, then the second ones, and so on."""
-    each = [[Place(file, piece) for piece in range(pieces[file])] for file in files]
+    """The first piece of each file, then the second ones, and so on; pieces: how many each file has."""
+    return _alternate([[Place(file, piece) for piece in range(pieces[file])] for file in files])
+
+
+def _alternate(each: Sequence[Sequence[Place]]) -> list[Place]:
     return [place for turn in zip_longest(*each) for place in turn if place is not None]

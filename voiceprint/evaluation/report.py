@@ -29,18 +29,33 @@ class Skip:
 
 
 @dataclass(frozen=True)
+class Sessions:
+    """Whether probes come from other sessions than the enrollments.
+
+    speakers: who are measured in a run. same: speakers who are probed, in a run, with the session that they
+        are enrolled from. single_files: speakers whose files are in no session folder, each file counting as
+        a session. summary: the same in words.
+    """
+
+    speakers: int
+    same: int
+    single_files: int
+    summary: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Material:
     """The speakers and pieces of a run.
 
     speakers: who are measured. dropped: who are not, with the reason. probes: of all speakers.
-    same_recording: speakers whose probes are parts of a recording that they were enrolled from.
+    same_session: speakers whose probes come from the session that they are enrolled from.
     failed_probes: pieces in which the encoder found no speech, under the run's condition; left out.
     """
 
     speakers: int
     dropped: tuple[Skip, ...]
     probes: int
-    same_recording: int
+    same_session: int
     failed_probes: int
 
 
@@ -162,6 +177,7 @@ class RunResult:
 class Report:
     """The result of `evaluate`; `as_dict` gives what is written as JSON."""
 
+    sessions: Sessions
     voiceprint: str
     encoder: str
     scorers: tuple[str, ...]

@@ -88,11 +88,6 @@ def _remarks(run: RunResult) -> Iterable[str]:
     material = run.material
     if material.dropped:
         yield left_out(material.dropped)
-    if material.same_recording:
-        yield (
-            f"{material.same_recording} of the {material.speakers} speakers are recognised in the recording "
-            "that they are enrolled from, in another part of it: that is easier than another call."
-        )
     if material.failed_probes:
         yield f"{material.failed_probes} probes are left out: the encoder found no speech in them."
     for skip in run.skipped:
