@@ -188,7 +188,11 @@ def test_each_piece_is_embedded_once_under_each_condition(tmp_path: Path) -> Non
 def test_progress_is_told_from_the_first_to_the_last() -> None:
     told: list[tuple[str, int, int]] = []
     quick(progress=lambda *step: told.append(step))
-    assert told == [("Embedding", n, 9) for n in range(10)] + [("Measuring", 0, 1), ("Measuring", 1, 1)]
+    assert told == [
+        *[("Checking channels", n, 36) for n in range(37)],
+        *[("Embedding", n, 9) for n in range(10)],
+        *[("Measuring", n, 1) for n in range(2)],
+    ]
 
 
 # What cannot be measured

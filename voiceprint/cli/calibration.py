@@ -47,6 +47,9 @@ def calibrate(
     other. The file is fitted to all. It holds no embedding and no name. The same recordings give the same
     file.
 
+    Recordings with a different voice on each channel are refused until --channel says which to use; stereo
+    recordings of one voice are mixed.
+
     Exit code 1 when a recording could not be read.
     """
     from voiceprint._files import check_replaceable

@@ -123,6 +123,9 @@ def evaluate(
     Every combination of --enroll, --probe, --duration and --prints is a run of its own: verification, and
     closed-set and open-set identification. The same recordings and options give the same figures.
 
+    Recordings with a different voice on each channel are refused until --channel says which to use; stereo
+    recordings of one voice are mixed.
+
     Exit code 1 when a recording could not be read, or a run or a gallery that was asked for not measured.
     """
     from voiceprint.encoder import default_encoder

@@ -22,6 +22,7 @@ from voiceprint.encoder import Encoder, default_encoder
 from voiceprint.errors import ConfigurationError, InvalidArgumentError
 from voiceprint.evaluation import metrics
 from voiceprint.evaluation.cache import EmbeddingCache
+from voiceprint.evaluation.channels import check_channels
 from voiceprint.evaluation.embedding import Progress, embed, load_recordings, without_noise
 from voiceprint.evaluation.recordings import cut, find_speakers, in_turns
 from voiceprint.evaluation.report import Skip
@@ -104,6 +105,7 @@ def calibrate(
         progress: told what is being done, how many of it are done, and how many there are.
 
     Raises:
+        InvalidAudioError: the channels of a recording hold different voices, and `channel` chooses none.
         InvalidArgumentError: no recordings, or fewer than `LEAST_SPEAKERS` speakers with two pieces.
         ConfigurationError: the base is of another encoder's embeddings.
         EncoderError: the encoder cannot be loaded.
@@ -121,6 +123,7 @@ def calibrate(
         )
     several = [folders] if isinstance(folders, (str, os.PathLike)) else folders
     speakers = find_speakers([Path(folder) for folder in several])
+    check_channels(speakers, channel, progress)
     encoder.warm_up()
     vectors: list[NDArray[np.float32]] = []
     owners: list[int] = []

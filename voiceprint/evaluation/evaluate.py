@@ -13,6 +13,7 @@ from voiceprint.encoder import Encoder, default_encoder
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation import metrics, report
 from voiceprint.evaluation.cache import EmbeddingCache
+from voiceprint.evaluation.channels import check_channels
 from voiceprint.evaluation.curves import histogram
 from voiceprint.evaluation.embedding import Material, Progress, embed_all
 from voiceprint.evaluation.identification import Searched, Searcher
@@ -54,6 +55,7 @@ def evaluate(
 
     Raises:
         InvalidArgumentError: no folder holds recordings, or no run has two speakers with enough of them.
+        InvalidAudioError: the channels of a recording hold different voices, and the settings choose none.
         EncoderError: the encoder cannot be loaded.
     """
     settings = settings or Settings()
@@ -63,6 +65,7 @@ def evaluate(
     several = [folders] if isinstance(folders, (str, os.PathLike)) else folders
     paths = [Path(folder) for folder in several]
     speakers = find_speakers(paths)
+    check_channels(speakers, settings.channel, progress)
     encoder.warm_up()  # so that an encoder that cannot be loaded is not taken for audio without speech
     ratios = any(one.calibrated for one in scorers)
     materials, unreadable = embed_all(speakers, settings, encoder, cache, progress, ratios=ratios)
