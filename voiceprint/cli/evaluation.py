@@ -149,6 +149,8 @@ def evaluate(
         gallery=None if gallery is None else _numbers("--gallery", gallery, int),
         unknown_share=unknown_share,
         fpirs=tuple(percent / 100 for percent in _numbers("--fpir", fpir, float)),
+        target_fpir=config.target_fpir,
+        more_prints=min(config.max_voiceprints_per_caller, 10),
         splits=splits,
         most_probes=most_probes,
         net=not by_clock,
@@ -197,7 +199,7 @@ def _numbers(option: str, text: str, kind: Callable[[str], V]) -> tuple[V, ...]:
 
 
 def _show(report: Report) -> None:
-    from voiceprint.evaluation.tables import remarks, summary, tables
+    from voiceprint.evaluation.tables import recommendations, remarks, summary, tables
 
     say(summary(report))
     for said in report.sessions.summary:
@@ -212,6 +214,10 @@ def _show(report: Report) -> None:
         say("", "Left out, and to know")
     for remark in notes:
         paragraph(remark, "- ")
+    for heading, sentences in recommendations(report):
+        say("", heading)
+        for sentence in sentences:
+            paragraph(sentence, "- ")
 
 
 def _write(report: Report, folder: Path, *, quiet: bool) -> None:

@@ -55,9 +55,15 @@ class Material:
         ]
         return replace(self, prints=prints, probes=self.cleaned)
 
+    def with_prints(self, count: int) -> Material:
+        """The same speakers and probes with the first `count` prints of each speaker."""
+        seconds = [None if second is None else second[:count] for second in self.seconds]
+        return replace(self, prints=[one[:count] for one in self.prints], seconds=seconds)
+
 
 def embed_all(
     speakers: Sequence[Speaker],
+    wanted: Sequence[Run],
     settings: Settings,
     encoder: Encoder,
     cache: EmbeddingCache | None,
@@ -65,8 +71,8 @@ def embed_all(
     *,
     ratios: bool,
 ) -> tuple[dict[Run, Material], list[Skip]]:
-    """The material of every run, with what `for_ratios` takes if wanted, and files that cannot be read."""
-    runs = {run: Material() for run in settings.runs()}
+    """The material of every run, with that of `for_ratios` if `ratios`, and files that cannot be read."""
+    runs = {run: Material() for run in wanted}
     unreadable: list[Skip] = []
     for done, speaker in enumerate(speakers):
         progress("Embedding", done, len(speakers))

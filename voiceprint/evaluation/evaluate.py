@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from voiceprint.evaluation.channels import check_channels
 from voiceprint.evaluation.curves import histogram
 from voiceprint.evaluation.embedding import Material, Progress, embed_all
 from voiceprint.evaluation.identification import Searched, Searcher
+from voiceprint.evaluation.recommendation import Recommender, first_runs, with_more_prints
 from voiceprint.evaluation.recordings import find_speakers
 from voiceprint.evaluation.report import Report, RunResult, Skip
 from voiceprint.evaluation.scoring import CosineScorer, Scorer
@@ -59,6 +60,8 @@ def evaluate(
         EncoderError: the encoder cannot be loaded.
     """
     settings = settings or Settings()
+    if settings.target_fpir is not None:
+        settings = replace(settings, targets=tuple(sorted({*settings.targets, settings.target_fpir})))
     encoder = encoder or default_encoder()
     scorers = [scorer or CosineScorer()] if scorer is None or isinstance(scorer, Scorer) else [*scorer]
     progress = progress or _silent
@@ -68,13 +71,19 @@ def evaluate(
     check_channels(speakers, settings.channel, progress)
     encoder.warm_up()  # so that an encoder that cannot be loaded is not taken for audio without speech
     ratios = any(one.calibrated for one in scorers)
-    materials, unreadable = embed_all(speakers, settings, encoder, cache, progress, ratios=ratios)
+    firsts = first_runs(settings)
+    compared = [more for run in firsts if (more := with_more_prints(run, settings))]
+    wanted = dict.fromkeys([*settings.runs(), *compared])
+    embedded, unreadable = embed_all(speakers, [*wanted], settings, encoder, cache, progress, ratios=ratios)
+    materials = {run: embedded[run] for run in settings.runs()}
     if all(len(material.names) < 2 for material in materials.values()):
         raise InvalidArgumentError(_too_little(materials, unreadable))
-    results = []
+    results: dict[Run, list[RunResult]] = {}
     for done, (run, material) in enumerate(materials.items()):
         progress("Measuring", done, len(materials))
-        results += [_measure(run, material, one, settings, named=len(scorers) > 1) for one in scorers]
+        results[run] = [_measure(run, material, one, settings, named=len(scorers) > 1) for one in scorers]
+    recommender = Recommender(scorers, settings, embedded)
+    recommendations = tuple(recommender.recommend(run, results[run]) for run in firsts)
     progress("Measuring", len(materials), len(materials))
     import voiceprint
 
@@ -92,7 +101,8 @@ def evaluate(
             "enroll": ["+".join(map(str, conditions)) for conditions in settings.enroll],
             "probe": [str(condition) for condition in settings.probe],
         },
-        runs=tuple(results),
+        runs=tuple(result for each in results.values() for result in each),
+        recommendations=recommendations,
     )
 
 

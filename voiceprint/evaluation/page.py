@@ -15,7 +15,7 @@ from voiceprint._files import replacement
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation import plots
 from voiceprint.evaluation.report import Report
-from voiceprint.evaluation.tables import Table, remarks, summary, tables
+from voiceprint.evaluation.tables import Table, recommendations, remarks, summary, tables
 
 NAME: Final = "report"
 
@@ -72,6 +72,10 @@ def as_page(report: Report, drawn: dict[str, bytes]) -> str:
             f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{data}">'
             f"<figcaption>{escape(_CAPTIONS[name])}</figcaption></figure>"
         )
+    for heading, sentences in recommendations(report):
+        parts.append(f"<h2>{escape(heading)}</h2><ul>")
+        parts += [f"<li>{escape(sentence)}</li>" for sentence in sentences]
+        parts.append("</ul>")
     settings = ", ".join(f"{key} {value}" for key, value in report.as_dict()["settings"].items())
     parts.append(
         f"<footer><p>In brackets: 95 % confidence, over speakers. voiceprint {escape(report.voiceprint)}. "

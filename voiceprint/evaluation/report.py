@@ -174,6 +174,46 @@ class RunResult:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """Errors of open-set identification under a setting.
+
+    variable, value: the environment variable that is set. prints: of each caller.
+    fpir: strangers' calls that get a name. fnir: callers' calls that are missed.
+    """
+
+    variable: str
+    value: float
+    gallery: int
+    prints: int
+    fpir: Estimate
+    fnir: Estimate
+
+    @property
+    def setting(self) -> str:
+        """The variable and its value, as in a shell."""
+        return f"{self.variable}={self.value:g}"
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to set, by the results of one run.
+
+    current: under the configured setting; None where the scores do not measure that.
+    others: under settings to choose instead.
+    fewer_prints, more_prints: under the recommended setting with the prints of the run, and with more, of the
+        same speakers and probes; None where the recordings are too short.
+    text: all of it in sentences.
+    """
+
+    run: str
+    current: Outcome | None
+    others: tuple[Outcome, ...]
+    fewer_prints: Outcome | None
+    more_prints: Outcome | None
+    text: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """The result of `evaluate`; `as_dict` gives what is written as JSON."""
 
@@ -187,6 +227,7 @@ class Report:
     unreadable: tuple[Skip, ...]
     settings: dict[str, Any]
     runs: tuple[RunResult, ...]
+    recommendations: tuple[Recommendation, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and numbers; fractions rounded to six places, so that the last bits of a

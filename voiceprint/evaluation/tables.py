@@ -67,6 +67,15 @@ def tables(report: Report) -> list[Table]:
     return [table for table in made if table.rows]
 
 
+def recommendations(report: Report) -> list[tuple[str, tuple[str, ...]]]:
+    """The recommendations, each with its heading and sentences."""
+    several = len(report.runs) > len(report.scorers)
+    return [
+        (f"Recommendation for {one.run}" if several else "Recommendation", one.text)
+        for one in report.recommendations
+    ]
+
+
 def remarks(report: Report) -> list[str]:
     """What was left out and why, each in a sentence; equal ones of several runs together."""
     said: dict[str, list[int]] = {}
@@ -197,7 +206,7 @@ def _thresholds(runs: _Numbered) -> Table:
 
 def _at_targets(runs: _Numbered) -> Table:
     rows = [
-        (str(number), str(one.gallery), percent(at.target, 0), rate(at.fpir), rate(at.fnir))
+        (str(number), str(one.gallery), f"{100 * at.target:g} %", rate(at.fpir), rate(at.fnir))
         for number, run in runs
         for one in run.open_set
         for at in one.at_target
