@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,16 @@ def test_sessions_are_told_apart_by_folder_and_a_single_one_is_counted(tmp_path:
     )
 
 
+def test_the_files_of_a_session_are_joined(tmp_path: Path, voices: Voices) -> None:
+    for name in ("amara", "bruno", "carlo"):
+        for session in (0, 1):
+            audio = voices[name][session]
+            for number, part in enumerate(np.array_split(audio, 5)):
+                write(tmp_path / name / str(session) / f"{number}.wav", part)
+    settings = Settings(durations_s=(2.0,), splits=3, resamples=0)
+    assert quick(tmp_path, settings).runs[0].material.speakers == 3
+
+
 def test_files_in_no_session_folder_are_said_to_count_as_sessions() -> None:
     found = quick().sessions
     assert (found.speakers, found.same, found.single_files) == (9, 0, 9)
@@ -161,24 +172,25 @@ def test_another_seed_draws_others() -> None:
 
 
 def test_one_speaker_more_leaves_the_pieces_of_the_others(tmp_path: Path) -> None:
+    settings = replace(QUICK, more_prints=None)
     cache = EmbeddingCache(tmp_path / "cache")
     shutil.copytree(SAMPLES, tmp_path / "voices")
     shutil.rmtree(tmp_path / "voices/carlo")
-    quick(tmp_path / "voices", cache=cache)
+    quick(tmp_path / "voices", settings, cache=cache)
     misses = cache.misses
     shutil.copytree(SAMPLES / "carlo", tmp_path / "voices/carlo")
-    quick(tmp_path / "voices", cache=cache)
+    quick(tmp_path / "voices", settings, cache=cache)
     assert 0 < cache.misses - misses <= QUICK.most_probes + 1
 
 
 def test_each_piece_is_embedded_once_under_each_condition(tmp_path: Path) -> None:
     encoder = CountingEncoder()
-    once = Settings(durations_s=(1.0,), splits=1, resamples=0, most_probes=2)
+    once = Settings(durations_s=(1.0,), splits=1, resamples=0, most_probes=2, more_prints=None)
     evaluate(SAMPLES, once, encoder=encoder)
     assert encoder.count == 9 * (1 + 2)
     conditions = Settings(
         enroll=((AS_IS,), parse_enrolment("as-is+noise:snr=20")),
-        durations_s=(1.0,), splits=1, resamples=0, most_probes=2,
+        durations_s=(1.0,), splits=1, resamples=0, most_probes=2, more_prints=None,
     )  # fmt: skip
     encoder.count = 0
     evaluate(SAMPLES, conditions, encoder=encoder)

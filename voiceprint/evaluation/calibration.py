@@ -94,8 +94,7 @@ def calibrate(
     """Fit a calibration to recordings of known speakers; the same recordings give the same one.
 
     Args:
-        folders: one or more DIR with DIR/SPEAKER/**/*.wav (flac, ogg, mp3), a session as in
-            `recordings`.
+        folders: one or more DIR with DIR/SPEAKER/SESSION/*.wav (flac, ogg, mp3), as in `recordings`.
         base: whose model of voices stays; None for the package's.
         encoder: None for the shared default one.
         duration_s: of speech in each piece, above 0, up to 60; about what a call gives.
@@ -137,11 +136,10 @@ def calibrate(
         cuts = [cut(audio, duration_s) for audio in recordings]
         found = []
         for place in in_turns(range(len(cuts)), list(map(len, cuts)))[:most_pieces]:
-            start, end = cuts[place.file][place.piece]
-            made = embed(without_noise(recordings[place.file][start:end]), encoder, cache)
+            start, end = cuts[place.session][place.piece]
+            made = embed(without_noise(recordings[place.session][start:end]), encoder, cache)
             if made is not None:
-                session = speaker.sessions.index(speaker.sessions[place.file])
-                found.append((made, 1_000_000 * number + session))
+                found.append((made, 1_000_000 * number + place.session))
         if len(found) < 2:
             why = f"{len(found)} of the 2 pieces of {duration_s:g} s of speech that it takes"
             dropped.append(Skip(speaker.name, why))

@@ -78,22 +78,24 @@ def embed_all(
         progress("Embedding", done, len(speakers))
         recordings = load_recordings(speaker, settings.channel, unreadable)
         # One speaker's recordings at a time are in memory.
-        _Pieces(speaker, recordings, settings, encoder, cache, ratios=ratios).fill(runs)
+        _Pieces(speaker.name, recordings, settings, encoder, cache, ratios=ratios).fill(runs)
     progress("Embedding", len(speakers), len(speakers))
     return runs, unreadable
 
 
 def load_recordings(speaker: Speaker, channel: int | None, unreadable: list[Skip]) -> list[Audio]:
-    """A speaker's recordings, float32[n] at 16 kHz; empty where unreadable, which `unreadable` then names."""
-    recordings: list[Audio] = []
-    for file in speaker.files:
-        try:
-            samples, rate = load_audio(file)
-            recordings.append(to_mono(samples, rate, SAMPLE_RATE, channel=channel))
-        except InvalidAudioError as error:
-            unreadable.append(Skip(str(file), str(error)))
-            recordings.append(np.zeros(0, dtype=np.float32))  # so that those after it keep their places
-    return recordings
+    """The sessions of a speaker, float32[n] at 16 kHz each; appends unreadable files to `unreadable`."""
+    sessions: list[Audio] = []
+    for files in speaker.sessions.values():
+        joined = [np.zeros(0, dtype=np.float32)]
+        for file in files:
+            try:
+                samples, rate = load_audio(file)
+                joined.append(to_mono(samples, rate, SAMPLE_RATE, channel=channel))
+            except InvalidAudioError as error:
+                unreadable.append(Skip(str(file), str(error)))
+        sessions.append(np.concatenate(joined))
+    return sessions
 
 
 class _Pieces:
@@ -101,7 +103,7 @@ class _Pieces:
 
     def __init__(
         self,
-        speaker: Speaker,
+        name: str,
         recordings: list[Audio],
         settings: Settings,
         encoder: Encoder,
@@ -110,8 +112,7 @@ class _Pieces:
         ratios: bool,
     ) -> None:
         self._ratios = ratios
-        self._name, self._sessions = speaker.name, speaker.sessions
-        self._recordings, self._settings = recordings, settings
+        self._name, self._recordings, self._settings = name, recordings, settings
         self._encoder, self._cache = encoder, cache
         self._cuts = {
             seconds: [cut(audio, seconds, net=settings.net) for audio in recordings]
@@ -164,7 +165,7 @@ class _Pieces:
         key = f"{self._settings.seed}\n{run.duration_s:g}\n{run.prints}\n{self._name}"
         rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little"))
         counts = [len(pieces) for pieces in self._cuts[run.duration_s]]
-        return divide(counts, self._sessions, run.prints, self._settings.most_probes, rng)
+        return divide(counts, run.prints, self._settings.most_probes, rng)
 
     def _too_few(self, run: Run) -> str:
         counts = [len(pieces) for pieces in self._cuts[run.duration_s]]
@@ -206,8 +207,8 @@ class _Pieces:
         return self._seconds[key]
 
     def _audio(self, seconds: float, place: Place, condition: Condition) -> Audio:
-        start, end = self._cuts[seconds][place.file][place.piece]
-        return condition.apply(self._recordings[place.file][start:end], self._settings.seed)
+        start, end = self._cuts[seconds][place.session][place.piece]
+        return condition.apply(self._recordings[place.session][start:end], self._settings.seed)
 
 
 def without_noise(audio: Audio) -> Audio:

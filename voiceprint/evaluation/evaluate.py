@@ -72,7 +72,7 @@ def evaluate(
     encoder.warm_up()  # so that an encoder that cannot be loaded is not taken for audio without speech
     ratios = any(one.calibrated for one in scorers)
     firsts = first_runs(settings)
-    compared = [more for run in firsts if (more := with_more_prints(run, settings))]
+    compared = [more for run in firsts for more in with_more_prints(run, settings)]
     wanted = dict.fromkeys([*settings.runs(), *compared])
     embedded, unreadable = embed_all(speakers, [*wanted], settings, encoder, cache, progress, ratios=ratios)
     materials = {run: embedded[run] for run in settings.runs()}

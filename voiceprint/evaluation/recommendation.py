@@ -33,11 +33,14 @@ def first_runs(settings: Settings) -> list[Run]:
     return [run for run in settings.runs() if (run.duration_s, run.prints) == first]
 
 
-def with_more_prints(run: Run, settings: Settings) -> Run | None:
-    """The run that shows what more prints give; None where none are wanted."""
-    if settings.more_prints is None or settings.more_prints <= run.prints:
-        return None
-    return replace(run, prints=settings.more_prints)
+def with_more_prints(run: Run, settings: Settings) -> list[Run]:
+    """The runs that may show what more prints give: with the most that are wanted, and with one more."""
+    most = settings.more_prints or 0
+    return [
+        replace(run, prints=count)
+        for count in dict.fromkeys((most, run.prints + 1))
+        if most >= count > run.prints
+    ]
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,15 @@ class Recommender:
         variable, value = self._configured()
         current = next((one for one in measured if (one.variable, one.value) == (variable, value)), None)
         others = [one for one in measured if one.variable == TARGET and one.value in ADVISED]
-        others = others or [one for result in results for one in _in_hindsight(result, run)]
         others = [one for one in others if one is not current]
+        if all(one.fpir.value > self._most for one in (current, *others) if one):
+            others += [one for result in results for one in _in_hindsight(result, run)]
         best = self._best(([current] if current else []) + others)
         fewer, more = self._prints_compared(run, best)
         text = [
             _at_current(current, _setting(variable, value), results[0]),
             *self._advice(current, others, best),
+            *_targets_missed(measured),
             self._about_prints(run, best, fewer, more),
         ]
         return replace(
@@ -101,8 +106,8 @@ class Recommender:
         most = f"{100 * self._most:g} %"
         if best.fpir.value > self._most:
             first = (
-                f"No setting measured names at most {most} of strangers. {best.setting} names the fewest: "
-                f"{_errors(best)}. Fit the scores to your calls with `voiceprint calibrate`."
+                f"No setting measured names at most {most} of strangers. {best.setting} is nearest: "
+                f"{_errors(best)}."
             )
         else:
             reason = (
@@ -112,20 +117,20 @@ class Recommender:
                 first = f"Keep it for galleries of this size: {reason}."
             else:
                 first = f"Set {best.setting} to get {_errors(best)}: {reason}."
-        if best.fpir.high is not None and best.fpir.value <= self._most < best.fpir.high:
-            first += f" Strangers are few here: up to {percent(best.fpir.high)} named is possible."
+            if best.fpir.high is not None and best.fpir.high > self._most:
+                first += f" Strangers are few here: up to {percent(best.fpir.high)} named is possible."
+            if best.variable == THRESHOLD and best is not current:
+                first += f" It is fitted to these strangers, and counts where {TARGET} is not set."
         return [first, *(f"{one.setting} gives {_errors(one)}." for one in others if one is not best)]
 
     def _prints_compared(self, run: Run, best: Outcome) -> tuple[Outcome | None, Outcome | None]:
         """The recommended setting with the run's prints, and with more, of the same speakers and probes."""
-        more = with_more_prints(run, self.settings)
-        if more is None:
-            return None, None
-        material = self.materials[more]
-        if len(material.names) < max(LEAST_SPEAKERS, len(self.materials[run].names) / 2):
-            return None, None
-        few, many = material.with_prints(run.prints), material
-        return self._outcome(few, run, best), self._outcome(many, more, best)
+        for more in with_more_prints(run, self.settings):
+            material = self.materials[more]
+            if len(material.names) >= max(LEAST_SPEAKERS, len(self.materials[run].names) / 2):
+                few = material.with_prints(run.prints)
+                return self._outcome(few, run, best), self._outcome(material, more, best)
+        return None, None
 
     def _outcome(self, material: Material, run: Run, at: Outcome) -> Outcome | None:
         for scorer in self.scorers:
@@ -142,21 +147,22 @@ class Recommender:
         return None
 
     def _about_prints(self, run: Run, best: Outcome, fewer: Outcome | None, more: Outcome | None) -> str:
-        compared = with_more_prints(run, self.settings)
-        if compared is None:
+        wanted = with_more_prints(run, self.settings)
+        if not wanted:
             return "Enrollment with more prints was not measured."
-        pieces = f"{compared.prints} prints of {run.duration_s:g} s instead of {run.prints}"
         if fewer is None or more is None:
-            have, of = len(self.materials[compared].names), len(self.materials[run].names)
+            have, of = len(self.materials[wanted[-1]].names), len(self.materials[run].names)
             return (
                 "The recordings are too short to tell what more enrollment audio gives: "
-                f"{have} of {of} speakers have {compared.prints} prints of {run.duration_s:g} s and a probe."
+                f"{have} of {of} speakers have {wanted[-1].prints} prints of {run.duration_s:g} s and "
+                "a probe."
             )
+        speakers = len(self.materials[replace(run, prints=more.prints)].names)
         return (
-            f"More enrollment audio, {pieces}: at {best.setting} {rate(more.fnir)} of callers are missed "
-            f"instead of {rate(fewer.fnir)}, and {rate(more.fpir)} of strangers named instead of "
-            f"{rate(fewer.fpir)} ({len(self.materials[compared].names)} speakers who have enough recordings, "
-            f"a gallery of {more.gallery})."
+            f"More enrollment audio, {more.prints} prints of {run.duration_s:g} s instead of {run.prints}: "
+            f"at {best.setting} {rate(more.fnir)} of callers are missed instead of {rate(fewer.fnir)}, and "
+            f"{rate(more.fpir)} of strangers named instead of {rate(fewer.fpir)} ({speakers} speakers who "
+            f"have enough recordings, a gallery of {more.gallery})."
         )
 
 
@@ -183,6 +189,15 @@ def _at_current(current: Outcome | None, name: str, result: RunResult) -> str:
     if current.variable == THRESHOLD:
         said += f" In a larger gallery this threshold names more strangers; {TARGET} follows the size."
     return said
+
+
+def _targets_missed(measured: Sequence[Outcome]) -> list[str]:
+    """Advice to calibrate where more strangers get a name than `VOICE_TARGET_FPIR` allows."""
+    for one in measured:
+        surely = one.fpir.value if one.fpir.low is None else one.fpir.low
+        if one.variable == TARGET and one.fpir.value > 2 * one.value and surely > one.value:
+            return [f"{TARGET} does not hold on these recordings: fit it with `voiceprint calibrate`."]
+    return []
 
 
 def _outcomes(opened: OpenSet, run: Run) -> list[Outcome]:

@@ -1,8 +1,8 @@
 """Recordings of known speakers, cut into the pieces that callers are enrolled from and found by.
 
-A session is one call, or one sitting: DIR/SPEAKER/SESSION/*.wav. A file directly in DIR/SPEAKER counts as a
-session of its own. Pieces of one session share the room, the line and the day, so a probe of the session
-that its caller was enrolled from is much easier to recognize than the caller's next call.
+A session is one call, or one sitting: DIR/SPEAKER/SESSION/*.wav, and its files are joined. A file directly in
+DIR/SPEAKER counts as a session of its own. Pieces of one session share the room, the line and the day, so a
+probe of the session that its caller was enrolled from is much easier to recognize than the next call.
 """
 
 from __future__ import annotations
@@ -26,21 +26,25 @@ Audio = NDArray[np.float32]
 
 
 class Speaker(NamedTuple):
-    """The recordings of one folder, at any depth, in the order of their paths.
+    """The recordings of one folder.
 
-    sessions: the session of each file: the name of the speaker's sub-folder that holds it, at any depth, or
-        of the file itself where it is in no sub-folder.
+    sessions: the files of each session, in the order of their paths, by the name of the speaker's sub-folder
+        that holds them, at any depth; a file in no sub-folder is a session of its own name.
     """
 
     name: str
-    files: tuple[Path, ...]
-    sessions: tuple[str, ...]
+    sessions: dict[str, tuple[Path, ...]]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of all sessions."""
+        return tuple(file for files in self.sessions.values() for file in files)
 
 
 class Place(NamedTuple):
-    """A piece: the index of the speaker's file, and of the piece in it."""
+    """A piece: the index of the speaker's session, and of the piece in it."""
 
-    file: int
+    session: int
     piece: int
 
 
@@ -57,7 +61,7 @@ class Division(NamedTuple):
 
 
 def find_speakers(folders: Sequence[Path]) -> list[Speaker]:
-    """The speakers of DIR/SPEAKER/**/*.wav (flac, ogg, mp3), in the order of their names.
+    """The speakers of DIR/SPEAKER/SESSION/**/*.wav (flac, ogg, mp3), in the order of their names.
 
     Raises:
         InvalidArgumentError: a folder cannot be read, two folders have a speaker of one name, or there
@@ -70,16 +74,18 @@ def find_speakers(folders: Sequence[Path]) -> list[Speaker]:
         except OSError as error:
             raise InvalidArgumentError(f"cannot read the folder {folder}: {error.strerror}") from error
         for entry in entries:
-            files = tuple(_recordings(entry)) if entry.is_dir() else ()
-            if not files:
+            sessions: dict[str, tuple[Path, ...]] = {}
+            for file in _recordings(entry) if entry.is_dir() else ():
+                session = file.relative_to(entry).parts[0]
+                sessions[session] = (*sessions.get(session, ()), file)
+            if not sessions:
                 continue
             if entry.name in found:
                 raise InvalidArgumentError(
                     f"The speaker {entry.name!r} is in two of the folders: rename one, or put their "
                     "recordings together"
                 )
-            sessions = tuple(file.relative_to(entry).parts[0] for file in files)
-            found[entry.name] = Speaker(entry.name, files, sessions)
+            found[entry.name] = Speaker(entry.name, sessions)
     if not found:
         raise InvalidArgumentError(
             f"No recording in {', '.join(map(str, folders))}: a folder for each speaker is wanted, "
@@ -121,18 +127,11 @@ def cut(audio: Audio, seconds: float, *, net: bool = True) -> list[tuple[int, in
     ]
 
 
-def divide(
-    pieces: Sequence[int],
-    sessions: Sequence[str],
-    prints: int,
-    most_probes: int,
-    rng: np.random.Generator,
-) -> Division | None:
+def divide(pieces: Sequence[int], prints: int, most_probes: int, rng: np.random.Generator) -> Division | None:
     """Choose a speaker's enrollment pieces and probes, never from one session where several have a piece.
 
     Args:
-        pieces: how many each of the files gives.
-        sessions: the session of each file.
+        pieces: how many each of the sessions gives.
         prints: how many enrollment pieces are wanted, each from a session of its own where possible.
         most_probes: how many probes are taken at most, spread over the sessions.
         rng: decides which sessions are used for what.
@@ -141,30 +140,24 @@ def divide(
         None where there are too few pieces for `prints` and a probe of another session, or, where one
         session alone has pieces, for `prints` and a probe of it.
     """
-    files: dict[str, list[int]] = {}
-    for file, session in enumerate(sessions):
-        if pieces[file]:
-            files.setdefault(session, []).append(file)
-    held = [in_turns(each, pieces) for each in files.values()]
-    if len(held) == 1:
-        (places,) = held
+    order = [int(session) for session in rng.permutation(len(pieces)) if pieces[session]]
+    if len(order) == 1:
+        places = in_turns(order, pieces)
         if len(places) <= prints:
             return None
         return Division(tuple(places[:prints]), tuple(places[prints : prints + most_probes]), True)
-    order = [held[session] for session in rng.permutation(len(held))]
     # No more sessions than are needed go into the enrollment; the longest, where those drawn do not do.
-    for ranked in (order, sorted(order, key=len, reverse=True)):
+    for ranked in (order, sorted(order, key=lambda session: -pieces[session])):
         for count in range(max(1, min(prints, len(ranked) - 1)), len(ranked)):
-            enrolment = _alternate(ranked[:count])[:prints]
+            enrolment = in_turns(ranked[:count], pieces)[:prints]
             if len(enrolment) == prints:
-                return Division(tuple(enrolment), tuple(_alternate(ranked[count:])[:most_probes]), False)
+                return Division(
+                    tuple(enrolment), tuple(in_turns(ranked[count:], pieces)[:most_probes]), False
+                )
     return None
 
 
-def in_turns(files: Sequence[int], pieces: Sequence[int]) -> list[Place]:
-    """The first piece of each file, then the second ones, and so on; pieces: how many each file has."""
-    return _alternate([[Place(file, piece) for piece in range(pieces[file])] for file in files])
-
-
-def _alternate(each: Sequence[Sequence[Place]]) -> list[Place]:
+def in_turns(sessions: Sequence[int], pieces: Sequence[int]) -> list[Place]:
+    """The first piece of each session, then the second ones, and so on; pieces: how many each has."""
+    each = [[Place(session, piece) for piece in range(pieces[session])] for session in sessions]
     return [place for turn in zip_longest(*each) for place in turn if place is not None]

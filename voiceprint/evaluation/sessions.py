@@ -19,7 +19,7 @@ def sessions(speakers: Iterable[Speaker], materials: Iterable[Material]) -> Sess
     single = {
         one.name
         for one in speakers
-        if len(one.files) > 1 and [file.name for file in one.files] == list(one.sessions)
+        if len(one.sessions) > 1 and all(name == files[0].name for name, files in one.sessions.items())
     }
     counts = len(measured), len(same), len(single & measured - same)
     return Sessions(*counts, _summary(*counts))
