@@ -17,7 +17,7 @@ from voiceprint.evaluation.channels import check_channels
 from voiceprint.evaluation.curves import histogram
 from voiceprint.evaluation.embedding import Material, Progress, embed_all
 from voiceprint.evaluation.identification import Searched, Searcher
-from voiceprint.evaluation.recommendation import Recommender, first_runs, with_more_prints
+from voiceprint.evaluation.recommendation import TARGET, THRESHOLD, Recommender, first_runs, with_more_prints
 from voiceprint.evaluation.recordings import find_speakers
 from voiceprint.evaluation.report import Report, RunResult, Skip
 from voiceprint.evaluation.scoring import CosineScorer, Scorer
@@ -153,7 +153,8 @@ def _measure(run: Run, material: Material, scorer: Scorer, settings: Settings, *
         best = largest.best if largest else np.zeros(0)
         low, high, (own, other, nearest) = histogram([scored.targets, scored.impostors, best])
         gallery = largest.gallery if largest else None
-        spread = report.Histogram(low, high, own, other, nearest, gallery)
+        limits = _limits(scorer, settings, largest)
+        spread = report.Histogram(low, high, own, other, nearest, gallery, limits)
     return RunResult(
         name=f"{run}, by {scorer.name}" if named else str(run),
         scorer=scorer.name,
@@ -175,6 +176,19 @@ def _measure(run: Run, material: Material, scorer: Scorer, settings: Settings, *
         histogram=spread,
         skipped=tuple(skipped),
     )
+
+
+def _limits(scorer: Scorer, settings: Settings, largest: Searched | None) -> tuple[tuple[str, float], ...]:
+    """The settings that accept by these scores, and the score from which each does."""
+    found = [] if scorer.threshold is None else [(f"{THRESHOLD}={scorer.threshold:g}", scorer.threshold)]
+    if largest is not None:
+        # `over_unknown` is by how much a score is over its own threshold.
+        thresholds = np.median(largest.best - largest.over_unknown, axis=1)
+        found += [
+            (f"{TARGET}={target:g}", float(threshold))
+            for target, threshold in zip(settings.targets, thresholds, strict=False)
+        ]
+    return tuple(found)
 
 
 def _trials(material: Material, scorer: Scorer, settings: Settings, skipped: list[Skip]) -> ScoredTrials:

@@ -144,6 +144,7 @@ class Histogram:
     """How scores are spread: shares of each kind in `bins` of equal width from `low` to `high`.
 
     best_impostors: the best score of each search by an unknown speaker, in the largest gallery.
+    settings: each setting with the score from which it accepts there, the median where that varies by probe.
     """
 
     low: float
@@ -152,6 +153,7 @@ class Histogram:
     impostors: tuple[float, ...]
     best_impostors: tuple[float, ...]
     gallery: int | None
+    settings: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)

@@ -152,8 +152,12 @@ def _verification(runs: _Numbered) -> Table:
     of = {run.verification.cllr_of for _, run in runs if run.verification and run.verification.cllr}
     return Table(
         "Verification",
-        "Every probe against every caller, one to one. minDCF at a prior of 0.01; Cllr in bits"
-        + (f", of {' or '.join(sorted(of))}." if of else "."),
+        "Every probe against every caller, one to one. EER: the error rate at the threshold that accepts the "
+        "same share of impostors as it refuses of callers; 0 % is perfect, 50 % is chance. minDCF: the cost "
+        "of errors at the best threshold if 1 claim in 100 is true; 0 is perfect, 1 no better than to refuse "
+        "all. Cllr: how much the scores mislead as log-likelihood ratios, in bits; 0 is perfect, 1 says "
+        "nothing, and min Cllr is the part that no calibration can mend."
+        + (f" Cllr is of {' or '.join(sorted(of))}." if of else ""),
         ("Run", "EER", "minDCF", "Cllr", "min Cllr"),
         tuple(rows),
     )
