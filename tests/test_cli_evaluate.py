@@ -84,6 +84,19 @@ def test_the_llr_stands_beside_the_cosine_with_its_own_thresholds(run: Run) -> N
     assert llr["verification"]["cllr_of"] == "the scores"
 
 
+def test_the_recommendation_is_for_the_configured_setting(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOICE_TARGET_FPIR", "0.02")
+    monkeypatch.setenv("VOICE_MAX_VOICEPRINTS_PER_CALLER", "2")
+    code, out, _ = run("evaluate", SAMPLES, *BRIEF, "--json")
+    (found,) = json.loads(out)["recommendations"]
+    assert code == 0
+    assert (found["current"]["variable"], found["current"]["value"]) == ("VOICE_TARGET_FPIR", 0.02)
+    assert found["more_prints"]["prints"] == 2
+    code, out, _ = run("evaluate", SAMPLES, *BRIEF)
+    lines = " ".join(out[out.index("\nRecommendation\n") :].split())
+    assert lines == "Recommendation - " + " - ".join(found["text"])
+
+
 def test_a_calibration_of_other_embeddings_is_refused(run: Run, tmp_path: Path) -> None:
     fitted().save(tmp_path / "toy.npz")
     code, out, err = run("evaluate", SAMPLES, *BRIEF, "--no-cache", "--calibration", "toy.npz")

@@ -121,7 +121,8 @@ def evaluate(
     are counted, as that is easier than another call.
 
     Every combination of --enroll, --probe, --duration and --prints is a run of its own: verification, and
-    closed-set and open-set identification. The same recordings and options give the same figures.
+    closed-set and open-set identification. The same recordings and options give the same figures. The end is
+    a recommendation: what the configured setting gives, what to set instead, and what more prints give.
 
     Recordings with a different voice on each channel are refused until --channel says which to use; stereo
     recordings of one voice are mixed.

@@ -210,6 +210,7 @@ def _score_panel(axes: Any, number: int, run: RunResult) -> None:
         for (setting, score), style in zip(found.settings, cycle(("--", ":", "-.")), strict=False)
     ]
     if lines:
+        axes.set_ylim(top=1.25 * axes.get_ylim()[1])  # room for the legend
         axes.legend(handles=lines, loc="upper left", framealpha=0.9, edgecolor="none", fontsize="x-small")
     size = "" if found.gallery is None else f", gallery of {found.gallery}"
     axes.set_title(_label(number, run) + size, fontsize="small")
