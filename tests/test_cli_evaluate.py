@@ -97,6 +97,15 @@ def test_the_recommendation_is_for_the_configured_setting(run: Run, monkeypatch:
     assert lines == "Recommendation - " + " - ".join(found["text"])
 
 
+def test_a_threshold_of_a_probability_is_said_not_to_be_measured(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOICE_CALIBRATED_SIMILARITY", "true")
+    code, _, err = run("evaluate", SAMPLES, *BRIEF, "--no-cache", "--scorer", "cosine")
+    assert code == 0
+    assert err.startswith("VOICE_CALIBRATED_SIMILARITY holds the threshold against a probability")
+
+
 def test_a_calibration_of_other_embeddings_is_refused(run: Run, tmp_path: Path) -> None:
     fitted().save(tmp_path / "toy.npz")
     code, out, err = run("evaluate", SAMPLES, *BRIEF, "--no-cache", "--calibration", "toy.npz")

@@ -13,6 +13,8 @@ from voices import RATE, SAMPLES, BandEncoder, Voices
 from voiceprint.audio.conditions import AS_IS, Condition
 from voiceprint.encoder import OnnxEncoder
 from voiceprint.evaluation import CalibratedScorer, CosineScorer, Report, Settings, evaluate
+from voiceprint.evaluation.recommendation import Recommender
+from voiceprint.evaluation.report import Estimate, Outcome
 from voiceprint.evaluation.tables import rate, recommendations
 from voiceprint.scoring import default_backend
 
@@ -76,6 +78,29 @@ def test_a_setting_that_the_scores_do_not_measure_is_said_to_be_none() -> None:
     (found,) = measured(replace(QUICK, target_fpir=0.02)).recommendations
     assert found.current is None
     assert found.text[0] == "Your setting (VOICE_TARGET_FPIR=0.02) is not measured by these scores."
+    assert "VOICE_SIMILARITY_THRESHOLD=0.75" in [one.setting for one in found.others]
+
+
+def test_strangers_too_few_for_a_rate_still_give_a_recommendation() -> None:
+    few = replace(QUICK, most_probes=1, unknown_share=0.2, resamples=0)
+    for settings in (few, replace(few, target_fpir=0.01)):
+        for threshold in (0.0, 1.0):
+            (found,) = measured(settings, threshold).recommendations
+            assert found.text[1].startswith(("Keep it", "Set VOICE_", "No setting measured"))
+
+
+def outcome(target: float, fpir: Estimate, fnir: float) -> Outcome:
+    return Outcome("VOICE_TARGET_FPIR", target, 10, 1, fpir, Estimate(fnir))
+
+
+def test_a_setting_that_holds_gives_way_only_to_one_that_surely_does() -> None:
+    recommender = Recommender([], Settings(target_fpir=0.01), {})
+    holds = outcome(0.01, Estimate(0.0, 0.0, 0.1), 0.2)
+    perhaps, surely = (outcome(0.05, Estimate(0.005, 0.0, high), 0.1) for high in (0.02, 0.01))
+    assert recommender._best(holds, [perhaps]) is holds
+    assert recommender._best(holds, [perhaps, surely]) is surely
+    assert recommender._best(outcome(0.01, Estimate(0.03), 0.05), [perhaps]) is perhaps
+    assert recommender._best(None, [perhaps, outcome(0.1, Estimate(0.02), 0.0)]) is perhaps
 
 
 def test_more_prints_are_compared_on_the_same_speakers_and_probes(with_targets: Report) -> None:

@@ -170,6 +170,11 @@ def evaluate(
             scorers.append(CalibratedScorer(backend))
         elif scorer:
             raise InvalidArgumentError(f"There is no calibration for embeddings of {encoder.name}")
+    if config.calibrated_similarity and config.target_fpir is None:
+        complain(
+            "VOICE_CALIBRATED_SIMILARITY holds the threshold against a probability, which is not measured: "
+            "the figures at the threshold are of the cosine."
+        )
     with stages() as progress:
         report = measure(
             folders,

@@ -57,34 +57,35 @@ class Recommender:
 
     def recommend(self, run: Run, results: Sequence[RunResult]) -> Recommendation:
         """The recommendation for one of the `first_runs`, of its results by every scorer."""
-        none = Recommendation(str(run), None, (), None, None, ())
         measured = [
             one for result in results if result.open_set for one in _outcomes(result.open_set[-1], run)
         ]
         if not measured:
-            return replace(none, text=("No strangers were measured, so no setting can be recommended.",))
+            said = "No strangers were measured, so no setting can be recommended."
+            return Recommendation(str(run), None, (), None, None, (said,))
         variable, value = self._configured()
         current = next((one for one in measured if (one.variable, one.value) == (variable, value)), None)
-        others = [one for one in measured if one.variable == TARGET and one.value in ADVISED]
-        others = [one for one in others if one is not current]
+        others = [
+            one
+            for one in measured
+            if one is not current and (one.value in ADVISED if one.variable == TARGET else current is None)
+        ]
+        fitted = []
         if all(one.fpir.value > self._most for one in (current, *others) if one):
-            others += [one for result in results for one in _in_hindsight(result, run)]
-        best = self._best(([current] if current else []) + others)
+            plain = {scorer.name for scorer in self.scorers if not scorer.calibrated}
+            fitted = [
+                one for result in results if result.scorer in plain for one in _in_hindsight(result, run)
+            ]
+        others += fitted
+        best = self._best(current, others or measured)
         fewer, more = self._prints_compared(run, best)
         text = [
             _at_current(current, _setting(variable, value), results[0]),
-            *self._advice(current, others, best),
+            *self._advice(current, others, best, fitted=best in fitted),
             *_targets_missed(measured),
             self._about_prints(run, best, fewer, more),
         ]
-        return replace(
-            none,
-            current=current,
-            others=tuple(others),
-            fewer_prints=fewer,
-            more_prints=more,
-            text=tuple(text),
-        )
+        return Recommendation(str(run), current, tuple(others), fewer, more, tuple(text))
 
     def _configured(self) -> tuple[str, float | None]:
         if self.settings.target_fpir is not None:
@@ -95,14 +96,24 @@ class Recommender:
     def _most(self) -> float:
         return self.settings.target_fpir or MOST_STRANGERS
 
-    def _best(self, outcomes: Sequence[Outcome]) -> Outcome:
-        """The fewest callers missed at an FPIR that is low enough; else the lowest FPIR."""
-        allowed = [one for one in outcomes if one.fpir.value <= self._most]
+    def _best(self, current: Outcome | None, others: Sequence[Outcome]) -> Outcome:
+        """The fewest callers missed at an FPIR that is low enough; else the lowest FPIR.
+
+        A current setting whose FPIR is low enough gives way only to one whose interval is low enough.
+        """
+        candidates = [*([current] if current else []), *others]
+        allowed = [one for one in candidates if one.fpir.value <= self._most]
+        if current in allowed:
+            allowed = [
+                one for one in allowed if one is current or (one.fpir.high or one.fpir.value) <= self._most
+            ]
         if allowed:
             return min(allowed, key=lambda one: one.fnir.value)
-        return min(outcomes, key=lambda one: one.fpir.value)
+        return min(candidates, key=lambda one: one.fpir.value)
 
-    def _advice(self, current: Outcome | None, others: Sequence[Outcome], best: Outcome) -> list[str]:
+    def _advice(
+        self, current: Outcome | None, others: Sequence[Outcome], best: Outcome, *, fitted: bool
+    ) -> list[str]:
         most = f"{100 * self._most:g} %"
         if best.fpir.value > self._most:
             first = (
@@ -110,16 +121,18 @@ class Recommender:
                 f"{_errors(best)}."
             )
         else:
-            reason = (
-                f"of the settings measured, the fewest callers missed with at most {most} of strangers named"
-            )
             if best is current:
-                first = f"Keep it for galleries of this size: {reason}."
+                size = " for galleries of this size" if best.variable == THRESHOLD else ""
+                first = (
+                    f"Keep it{size}: at most {most} of strangers are named, and no other setting measured "
+                    "surely does so and misses fewer callers."
+                )
             else:
-                first = f"Set {best.setting} to get {_errors(best)}: {reason}."
+                reason = f"the fewest callers missed with at most {most} of strangers named"
+                first = f"Set {best.setting} to get {_errors(best)}: of those measured, {reason}."
             if best.fpir.high is not None and best.fpir.high > self._most:
                 first += f" Strangers are few here: up to {percent(best.fpir.high)} named is possible."
-            if best.variable == THRESHOLD and best is not current:
+            if fitted:
                 first += f" It is fitted to these strangers, and counts where {TARGET} is not set."
         return [first, *(f"{one.setting} gives {_errors(one)}." for one in others if one is not best)]
 
@@ -213,20 +226,13 @@ def _outcomes(opened: OpenSet, run: Run) -> list[Outcome]:
 
 
 def _in_hindsight(result: RunResult, run: Run) -> list[Outcome]:
-    """The thresholds that give the wanted FPIR on these very strangers, for scores without targets."""
-    if not result.open_set or result.open_set[-1].at_target:
+    """The thresholds of a cosine that give the wanted FPIRs on these very strangers."""
+    if not result.open_set:
         return []
     opened = result.open_set[-1]
-    return [
-        # Rounded up, so that no more strangers pass.
-        Outcome(
-            THRESHOLD,
-            math.ceil(1000 * at.threshold) / 1000,
-            opened.gallery,
-            run.prints,
-            Estimate(at.fpir),
-            at.fnir,
-        )
-        for at in opened.at_fpir
-        if 0.0 <= at.threshold <= 1.0
-    ]
+    found = []
+    for at in opened.at_fpir:
+        if 0.0 <= at.threshold <= 1.0:
+            up = math.ceil(1000 * at.threshold) / 1000  # so that no more strangers pass
+            found.append(Outcome(THRESHOLD, up, opened.gallery, run.prints, Estimate(at.fpir), at.fnir))
+    return found
