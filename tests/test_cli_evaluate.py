@@ -36,6 +36,7 @@ def test_the_sample_voices_are_measured_and_shown_and_their_embeddings_kept(run:
     code, out, err = run("evaluate", SAMPLES, *BRIEF, "--probe", "as-is", "--probe", "telephone")
     assert (code, err) == (0, "")
     assert out.startswith("9 speakers with 36 recordings; encoder resemblyzer, scores by cosine and llr.\n")
+    assert "\nSessions: 9 of 9 speakers are probed with another session" in out[:300]
     for title in ("Runs", "Verification", "Identification", "Thresholds", "Left out, and to know"):
         assert f"\n{title}\n" in out
     assert "telephone" in out
@@ -81,6 +82,28 @@ def test_the_llr_stands_beside_the_cosine_with_its_own_thresholds(run: Run) -> N
         assert one["at_threshold"] is None
         assert [at["target"] for at in one["at_target"]] == [0.01, 0.05, 0.1]
     assert llr["verification"]["cllr_of"] == "the scores"
+
+
+def test_the_recommendation_is_for_the_configured_setting(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOICE_TARGET_FPIR", "0.02")
+    monkeypatch.setenv("VOICE_MAX_VOICEPRINTS_PER_CALLER", "2")
+    code, out, _ = run("evaluate", SAMPLES, *BRIEF, "--json")
+    (found,) = json.loads(out)["recommendations"]
+    assert code == 0
+    assert (found["current"]["variable"], found["current"]["value"]) == ("VOICE_TARGET_FPIR", 0.02)
+    assert found["more_prints"]["prints"] == 2
+    code, out, _ = run("evaluate", SAMPLES, *BRIEF)
+    lines = " ".join(out[out.index("\nRecommendation\n") :].split())
+    assert lines == "Recommendation - " + " - ".join(found["text"])
+
+
+def test_a_threshold_of_a_probability_is_said_not_to_be_measured(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOICE_CALIBRATED_SIMILARITY", "true")
+    code, _, err = run("evaluate", SAMPLES, *BRIEF, "--no-cache", "--scorer", "cosine")
+    assert code == 0
+    assert err.startswith("VOICE_CALIBRATED_SIMILARITY holds the threshold against a probability")
 
 
 def test_a_calibration_of_other_embeddings_is_refused(run: Run, tmp_path: Path) -> None:

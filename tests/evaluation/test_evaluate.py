@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def sample_report() -> Report:
 def test_the_sample_voices_are_told_apart(sample_report: Report) -> None:
     clean = sample_report.runs[0]
     assert clean.name == "as-is \u2192 as-is, 2 s, 1 print"
-    assert (clean.material.speakers, clean.material.same_recording, clean.material.dropped) == (9, 0, ())
+    assert (clean.material.speakers, clean.material.same_session, clean.material.dropped) == (9, 0, ())
     assert clean.verification is not None
     assert clean.verification.targets == clean.material.probes >= 27
     assert clean.verification.impostors == 8 * clean.material.probes
@@ -90,6 +91,59 @@ def test_real_speakers_are_told_apart(tmp_path: Path) -> None:
     assert found.eer.value < 0.1
 
 
+# Sessions
+
+
+def test_sessions_are_told_apart_by_folder_and_a_single_one_is_counted(tmp_path: Path) -> None:
+    for name in ("amara", "bruno", "carlo"):
+        for number in (1, 2, 3, 4):
+            folder = tmp_path / name / ("monday" if number < 3 or name == "carlo" else "tuesday")
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(SAMPLES / name / f"{number}.flac", folder)
+    found = quick(tmp_path).sessions
+    assert (found.speakers, found.same, found.single_files) == (3, 1, 0)
+    assert found.summary == (
+        "Sessions: 2 of 3 speakers are probed with another session than they were enrolled from.",
+        "Same session for 1 of 3 speakers: real accuracy is lower.",
+    )
+
+
+def test_the_files_of_a_session_are_joined(tmp_path: Path, voices: Voices) -> None:
+    for name in ("amara", "bruno", "carlo"):
+        for session in (0, 1):
+            audio = voices[name][session]
+            for number, part in enumerate(np.array_split(audio, 5)):
+                write(tmp_path / name / str(session) / f"{number}.wav", part)
+    settings = Settings(durations_s=(2.0,), splits=3, resamples=0)
+    assert quick(tmp_path, settings).runs[0].material.speakers == 3
+
+
+def test_files_in_no_session_folder_are_said_to_count_as_sessions() -> None:
+    found = quick().sessions
+    assert (found.speakers, found.same, found.single_files) == (9, 0, 9)
+    assert "Each file counts as a session for 9 of 9 speakers." in found.summary[1]
+
+
+def test_sessions_that_are_too_short_to_be_kept_apart_leave_the_speaker_out(
+    tmp_path: Path, voices: Voices
+) -> None:
+    for name in ("amara", "bruno", "carlo"):
+        for session in (0, 1):
+            write(tmp_path / name / str(session) / "1.wav", voices[name][session])
+    write(tmp_path / "dario/0/1.wav", voices["dario"][0][: 3 * RATE])
+    write(tmp_path / "dario/1/1.wav", voices["dario"][1][: 3 * RATE])
+    settings = Settings(durations_s=(1.0,), prints=(3,), splits=3, resamples=0)
+    (skip,) = quick(tmp_path, settings).runs[0].material.dropped
+    assert (skip.what, skip.why) == (
+        "dario",
+        "the sessions are too short for 3 prints and a probe of another session",
+    )
+
+
+def test_json_begins_with_the_sessions() -> None:
+    assert list(quick().as_dict())[:2] == ["format", "sessions"]
+
+
 # The same in, the same out
 
 
@@ -118,24 +172,25 @@ def test_another_seed_draws_others() -> None:
 
 
 def test_one_speaker_more_leaves_the_pieces_of_the_others(tmp_path: Path) -> None:
+    settings = replace(QUICK, more_prints=None)
     cache = EmbeddingCache(tmp_path / "cache")
     shutil.copytree(SAMPLES, tmp_path / "voices")
     shutil.rmtree(tmp_path / "voices/carlo")
-    quick(tmp_path / "voices", cache=cache)
+    quick(tmp_path / "voices", settings, cache=cache)
     misses = cache.misses
     shutil.copytree(SAMPLES / "carlo", tmp_path / "voices/carlo")
-    quick(tmp_path / "voices", cache=cache)
+    quick(tmp_path / "voices", settings, cache=cache)
     assert 0 < cache.misses - misses <= QUICK.most_probes + 1
 
 
 def test_each_piece_is_embedded_once_under_each_condition(tmp_path: Path) -> None:
     encoder = CountingEncoder()
-    once = Settings(durations_s=(1.0,), splits=1, resamples=0, most_probes=2)
+    once = Settings(durations_s=(1.0,), splits=1, resamples=0, most_probes=2, more_prints=None)
     evaluate(SAMPLES, once, encoder=encoder)
     assert encoder.count == 9 * (1 + 2)
     conditions = Settings(
         enroll=((AS_IS,), parse_enrolment("as-is+noise:snr=20")),
-        durations_s=(1.0,), splits=1, resamples=0, most_probes=2,
+        durations_s=(1.0,), splits=1, resamples=0, most_probes=2, more_prints=None,
     )  # fmt: skip
     encoder.count = 0
     evaluate(SAMPLES, conditions, encoder=encoder)
@@ -145,7 +200,11 @@ def test_each_piece_is_embedded_once_under_each_condition(tmp_path: Path) -> Non
 def test_progress_is_told_from_the_first_to_the_last() -> None:
     told: list[tuple[str, int, int]] = []
     quick(progress=lambda *step: told.append(step))
-    assert told == [("Embedding", n, 9) for n in range(10)] + [("Measuring", 0, 1), ("Measuring", 1, 1)]
+    assert told == [
+        *[("Checking channels", n, 36) for n in range(37)],
+        *[("Embedding", n, 9) for n in range(10)],
+        *[("Measuring", n, 1) for n in range(2)],
+    ]
 
 
 # What cannot be measured
@@ -167,7 +226,7 @@ def test_speakers_with_too_little_speech_and_files_that_are_no_audio_are_named(
     run = report.runs[0]
     assert [skip.what for skip in run.material.dropped] == ["dario"]
     assert run.material.dropped[0].why == "0 of the 2 pieces of 1 s of speech that it takes"
-    assert run.material.same_recording == 3
+    assert run.material.same_session == 3
     assert [skip.what for skip in report.unreadable] == [str(tmp_path / "amara/2.wav")]
     assert "Cllr" in {skip.what for skip in run.skipped}
 

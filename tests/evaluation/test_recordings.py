@@ -12,7 +12,7 @@ from voices import RATE, SAMPLES, Voices
 
 from voiceprint import InvalidArgumentError
 from voiceprint.audio import vad
-from voiceprint.evaluation.recordings import Place, cut, divide, find_speakers
+from voiceprint.evaluation.recordings import Division, Place, cut, divide, find_speakers
 
 
 def touch(path: Path) -> None:
@@ -42,6 +42,18 @@ def test_speakers_are_the_folders_with_recordings_at_any_depth(tmp_path: Path) -
         "b/1.wav",
         "b/2.FLAC",
     ]
+
+
+def test_a_sub_folder_is_a_session_and_so_is_a_file_in_none(tmp_path: Path) -> None:
+    for name in ("a/monday/1.wav", "a/monday/deep/2.wav", "a/tuesday/1.wav", "a/x.wav", "a/y.wav"):
+        touch(tmp_path / name)
+    (speaker,) = find_speakers([tmp_path])
+    assert {session: [file.name for file in files] for session, files in speaker.sessions.items()} == {
+        "monday": ["1.wav", "2.wav"],
+        "tuesday": ["1.wav"],
+        "x.wav": ["x.wav"],
+        "y.wav": ["y.wav"],
+    }
 
 
 def test_several_folders_are_put_together_unless_a_speaker_is_in_two(tmp_path: Path) -> None:
@@ -105,38 +117,42 @@ def test_silence_gives_no_piece() -> None:
 
 
 @given(st.lists(st.integers(0, 5), max_size=6), st.integers(1, 4), st.integers(1, 6), st.integers(0, 99))
-def test_enrolment_and_probes_are_disjoint_and_of_the_sizes_asked_for(
+def test_no_speaker_with_several_sessions_is_enrolled_and_probed_from_one(
     pieces: list[int], prints: int, most: int, seed: int
 ) -> None:
+    held = [count for count in pieces if count]
     division = divide(pieces, prints, most, np.random.default_rng(seed))
-    assert (division is None) == (sum(pieces) <= prints)
+    # One of several sessions is left for the probes, best the shortest.
+    left = 1 if len(held) == 1 else min(held, default=0)
+    assert (division is not None) == (sum(held) - left >= prints)
     if division is None:
         return
     enrolment, probes = set(division.enrolment), set(division.probes)
     assert len(enrolment) == prints == len(division.enrolment)
     assert 1 <= len(probes) == len(division.probes) <= most
     assert not enrolment & probes
-    assert all(place.piece < pieces[place.file] for place in enrolment | probes)
-    shared = {place.file for place in enrolment} & {place.file for place in probes}
-    assert division.same_recording or not shared
-    recordings = sum(count > 0 for count in pieces)
-    if recordings > prints:
-        assert not division.same_recording
-        assert len({place.file for place in enrolment}) == prints, "each print from a recording of its own"
+    assert all(place.piece < pieces[place.session] for place in enrolment | probes)
+    enrolled = {place.session for place in enrolment}
+    assert division.same_session == (len(held) == 1)
+    assert division.same_session or not enrolled & {place.session for place in probes}
+    if len(held) > prints:
+        assert len(enrolled) == prints, "each print from a session of its own"
 
 
-def test_one_recording_is_enrolled_from_its_beginning_and_probed_after() -> None:
+def test_one_session_is_enrolled_from_its_beginning_and_probed_after() -> None:
     division = divide([4], 2, 9, np.random.default_rng(0))
     assert division is not None
     assert division.enrolment == (Place(0, 0), Place(0, 1))
     assert division.probes == (Place(0, 2), Place(0, 3))
-    assert division.same_recording
+    assert division.same_session
 
 
-def test_the_generator_decides_which_recordings_are_used() -> None:
-    chosen = {divide([1] * 9, 1, 3, np.random.default_rng(seed)) for seed in range(20)}
-    assert len(chosen) > 10
-    assert divide([1] * 9, 1, 3, np.random.default_rng(7)) == divide([1] * 9, 1, 3, np.random.default_rng(7))
+def test_the_generator_decides_which_sessions_are_used() -> None:
+    def chosen(seed: int) -> Division | None:
+        return divide([1] * 9, 1, 3, np.random.default_rng(seed))
+
+    assert len({chosen(seed) for seed in range(20)}) > 10
+    assert chosen(7) == chosen(7)
 
 
 def test_the_sample_voices_are_found() -> None:

@@ -80,6 +80,40 @@ def test_the_page_needs_nothing_beside_it_and_shows_every_table_and_plot(
             assert all(f"<td>{cell}</td>" in text for cell in row)
 
 
+def test_the_page_begins_with_the_sessions_and_ends_in_the_recommendation(report: Report) -> None:
+    text = page.as_page(report, {})
+    places = [
+        text.index(part) for part in ("Sessions: 9 of 9 speakers", "<h2>Runs", "<h2>Recommendation for")
+    ]
+    assert places == sorted(places)
+    assert "At your setting (VOICE_SIMILARITY_THRESHOLD=0.75) " in text
+
+
+def test_rates_are_explained_where_they_stand(report: Report) -> None:
+    (verification,) = [table for table in tables(report) if table.title == "Verification"]
+    for name in ("EER: ", "minDCF: ", "Cllr: "):
+        assert name in verification.meaning
+
+
+def test_scores_have_an_axis_each_with_the_settings_that_can_be_set(report: Report) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    cosine, other = report.runs
+    assert cosine.histogram is not None
+    assert cosine.histogram.settings == (("VOICE_SIMILARITY_THRESHOLD=0.75", 0.75),)
+    ratios = replace(cosine.histogram, low=-20.0, high=30.0, settings=(("VOICE_TARGET_FPIR=0.01", 4.0),))
+    runs = [(1, cosine), (2, replace(other, scorer="llr", histogram=ratios))]
+    figure = Figure()
+    plots._scores(figure, runs)
+    left, right = figure.axes
+    assert right.get_xlim() == (-20.0, 30.0)
+    assert left.get_xlim() == (cosine.histogram.low, cosine.histogram.high)
+    assert [axes.get_xlabel() for axes in (left, right)] == ["cosine", "log-likelihood ratio (llr)"]
+    labels = [axes.get_legend().get_texts()[0].get_text() for axes in (left, right)]
+    assert labels == ["VOICE_SIMILARITY_THRESHOLD=0.75", "VOICE_TARGET_FPIR=0.01"]
+
+
 def test_names_of_folders_and_speakers_cannot_put_anything_into_the_page(report: Report) -> None:
     evil = replace(report, folders=("<script>alert(1)</script>",))
     assert "<script>" not in page.as_page(evil, {})

@@ -25,7 +25,8 @@ def calibrate(
         list[Path],
         typer.Argument(
             metavar="DIR...",
-            help="With a folder per speaker, DIR/SPEAKER/*.wav, at any depth; a file a call.",
+            help="With a folder per speaker and one per session: DIR/SPEAKER/SESSION/*.wav. "
+            "A file directly in DIR/SPEAKER counts as a session of its own.",
         ),
     ],
     output: Annotated[Path, typer.Option(metavar="FILE", help="Where the calibration is written.")] = Path(
@@ -45,6 +46,9 @@ def calibrate(
     Shown is what the scores do with speakers who were not fitted to: each half of them is calibrated by the
     other. The file is fitted to all. It holds no embedding and no name. The same recordings give the same
     file.
+
+    Recordings with a different voice on each channel are refused until --channel says which to use; stereo
+    recordings of one voice are mixed.
 
     Exit code 1 when a recording could not be read.
     """
@@ -118,7 +122,7 @@ def _show(found: Calibrated, output: Path) -> None:
         paragraph(f"Few speakers: of {ADVISED_SPEAKERS} or more, figures and file are surer.", "- ")
     if found.one_recording:
         paragraph(
-            f"{found.one_recording} of the speakers have one recording alone, and parts of one are easier to "
+            f"{found.one_recording} of the speakers have one session alone, and parts of one are easier to "
             "tell together than two calls: the file promises more than calls will hold.",
             "- ",
         )

@@ -30,7 +30,11 @@ CONDITIONS = "as-is, telephone, telephone:snr=20, telephone:band=full,snr=20 or 
 def evaluate(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR...", help="With a folder per speaker, DIR/SPEAKER/*.wav, at any depth."),
+        typer.Argument(
+            metavar="DIR...",
+            help="With a folder per speaker and one per session: "
+            "DIR/SPEAKER/SESSION/*.wav. A file directly in DIR/SPEAKER counts as a session of its own.",
+        ),
     ],
     enroll: Annotated[
         list[str] | None,
@@ -111,10 +115,17 @@ def evaluate(
     no_cache: NoCacheOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how well callers are recognised, on recordings of known speakers.
+    """Measure how well callers are recognized, on recordings of known speakers.
+
+    No speaker with several sessions is enrolled and probed from one; speakers with a single session are, and
+    are counted, as that is easier than another call.
 
     Every combination of --enroll, --probe, --duration and --prints is a run of its own: verification, and
-    closed-set and open-set identification. The same recordings and options give the same figures.
+    closed-set and open-set identification. The same recordings and options give the same figures. The end is
+    a recommendation: what the configured setting gives, what to set instead, and what more prints give.
+
+    Recordings with a different voice on each channel are refused until --channel says which to use; stereo
+    recordings of one voice are mixed.
 
     Exit code 1 when a recording could not be read, or a run or a gallery that was asked for not measured.
     """
@@ -138,6 +149,8 @@ def evaluate(
         gallery=None if gallery is None else _numbers("--gallery", gallery, int),
         unknown_share=unknown_share,
         fpirs=tuple(percent / 100 for percent in _numbers("--fpir", fpir, float)),
+        target_fpir=config.target_fpir,
+        more_prints=min(config.max_voiceprints_per_caller, 10),
         splits=splits,
         most_probes=most_probes,
         net=not by_clock,
@@ -159,6 +172,11 @@ def evaluate(
                 f"Embeddings of {encoder.name!r} have log-likelihood ratios in large galleries alone: "
                 "measure them with --scorer cosine."
             )
+    if config.calibrated_similarity and config.target_fpir is None:
+        complain(
+            "VOICE_CALIBRATED_SIMILARITY holds the threshold against a probability, which is not measured: "
+            "the figures at the threshold are of the cosine."
+        )
     with stages() as progress:
         report = measure(
             folders,
@@ -189,19 +207,25 @@ def _numbers(option: str, text: str, kind: Callable[[str], V]) -> tuple[V, ...]:
 
 
 def _show(report: Report) -> None:
-    from voiceprint.evaluation.tables import remarks, summary, tables
+    from voiceprint.evaluation.tables import recommendations, remarks, summary, tables
 
     say(summary(report))
+    for said in report.sessions.summary:
+        paragraph(said)
     for number, shown in enumerate(tables(report)):
         say("", shown.title)
         paragraph(shown.meaning)
         table(*shown.columns, rows=shown.rows, right=shown.columns if number else ())
     say("", "In brackets: 95 % confidence, over speakers.")
-    said = remarks(report)
-    if said:
+    notes = remarks(report)
+    if notes:
         say("", "Left out, and to know")
-    for remark in said:
+    for remark in notes:
         paragraph(remark, "- ")
+    for heading, sentences in recommendations(report):
+        say("", heading)
+        for sentence in sentences:
+            paragraph(sentence, "- ")
 
 
 def _write(report: Report, folder: Path, *, quiet: bool) -> None:

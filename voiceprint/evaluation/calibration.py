@@ -22,6 +22,7 @@ from voiceprint.encoder import Encoder, default_encoder
 from voiceprint.errors import ConfigurationError, InvalidArgumentError
 from voiceprint.evaluation import metrics
 from voiceprint.evaluation.cache import EmbeddingCache
+from voiceprint.evaluation.channels import check_channels
 from voiceprint.evaluation.embedding import Progress, embed, load_recordings, without_noise
 from voiceprint.evaluation.recordings import cut, find_speakers, in_turns
 from voiceprint.evaluation.report import Skip
@@ -93,7 +94,7 @@ def calibrate(
     """Fit a calibration to recordings of known speakers; the same recordings give the same one.
 
     Args:
-        folders: one or more DIR with DIR/SPEAKER/**/*.wav (flac, ogg, mp3), each file a call.
+        folders: one or more DIR with DIR/SPEAKER/SESSION/*.wav (flac, ogg, mp3), as in `recordings`.
         base: whose model of voices stays; None for the package's.
         encoder: None for the shared default one.
         duration_s: of speech in each piece, above 0, up to 60; about what a call gives.
@@ -103,6 +104,7 @@ def calibrate(
         progress: told what is being done, how many of it are done, and how many there are.
 
     Raises:
+        InvalidAudioError: the channels of a recording hold different voices, and `channel` chooses none.
         InvalidArgumentError: no recordings, or fewer than `LEAST_SPEAKERS` speakers with two pieces.
         ConfigurationError: the base is of another encoder's embeddings.
         EncoderError: the encoder cannot be loaded.
@@ -120,6 +122,7 @@ def calibrate(
         )
     several = [folders] if isinstance(folders, (str, os.PathLike)) else folders
     speakers = find_speakers([Path(folder) for folder in several])
+    check_channels(speakers, channel, progress)
     encoder.warm_up()
     vectors: list[NDArray[np.float32]] = []
     owners: list[int] = []
@@ -133,10 +136,10 @@ def calibrate(
         cuts = [cut(audio, duration_s) for audio in recordings]
         found = []
         for place in in_turns(range(len(cuts)), list(map(len, cuts)))[:most_pieces]:
-            start, end = cuts[place.file][place.piece]
-            made = embed(without_noise(recordings[place.file][start:end]), encoder, cache)
+            start, end = cuts[place.session][place.piece]
+            made = embed(without_noise(recordings[place.session][start:end]), encoder, cache)
             if made is not None:
-                found.append((made, 1_000_000 * number + place.file))
+                found.append((made, 1_000_000 * number + place.session))
         if len(found) < 2:
             why = f"{len(found)} of the 2 pieces of {duration_s:g} s of speech that it takes"
             dropped.append(Skip(speaker.name, why))

@@ -34,6 +34,7 @@ class Material:
     seconds: of each speaker, float32[prints, d], the second print that the product keeps beside one under
         a single condition: of simulated lines, and of noisy audio without its noise; None where it has none.
     cleaned: of each probe, float32[d], its embedding without noise.
+    same_session: names of the speakers whose probes are of the session that they are enrolled from.
     """
 
     names: list[str] = field(default_factory=list)
@@ -43,7 +44,7 @@ class Material:
     seconds: list[Embeddings | None] = field(default_factory=list)
     cleaned: list[Embeddings] = field(default_factory=list)
     dropped: list[Skip] = field(default_factory=list)
-    same_recording: int = 0
+    same_session: set[str] = field(default_factory=set)
     failed_probes: int = 0
 
     def for_ratios(self) -> Material:
@@ -54,9 +55,15 @@ class Material:
         ]
         return replace(self, prints=prints, probes=self.cleaned)
 
+    def with_prints(self, count: int) -> Material:
+        """The same speakers and probes with the first `count` prints of each speaker."""
+        seconds = [None if second is None else second[:count] for second in self.seconds]
+        return replace(self, prints=[one[:count] for one in self.prints], seconds=seconds)
+
 
 def embed_all(
     speakers: Sequence[Speaker],
+    wanted: Sequence[Run],
     settings: Settings,
     encoder: Encoder,
     cache: EmbeddingCache | None,
@@ -64,8 +71,8 @@ def embed_all(
     *,
     ratios: bool,
 ) -> tuple[dict[Run, Material], list[Skip]]:
-    """The material of every run, with what `for_ratios` takes if wanted, and files that cannot be read."""
-    runs = {run: Material() for run in settings.runs()}
+    """The material of every run, with that of `for_ratios` if `ratios`, and files that cannot be read."""
+    runs = {run: Material() for run in wanted}
     unreadable: list[Skip] = []
     for done, speaker in enumerate(speakers):
         progress("Embedding", done, len(speakers))
@@ -77,15 +84,18 @@ def embed_all(
 
 
 def load_recordings(speaker: Speaker, channel: int | None, unreadable: list[Skip]) -> list[Audio]:
-    """The recordings of a speaker; what cannot be read goes into `unreadable`."""
-    recordings: list[Audio] = []
-    for file in speaker.files:
-        try:
-            samples, rate = load_audio(file)
-            recordings.append(to_mono(samples, rate, SAMPLE_RATE, channel=channel))
-        except InvalidAudioError as error:
-            unreadable.append(Skip(str(file), str(error)))
-    return recordings
+    """The sessions of a speaker, float32[n] at 16 kHz each; appends unreadable files to `unreadable`."""
+    sessions: list[Audio] = []
+    for files in speaker.sessions.values():
+        joined = [np.zeros(0, dtype=np.float32)]
+        for file in files:
+            try:
+                samples, rate = load_audio(file)
+                joined.append(to_mono(samples, rate, SAMPLE_RATE, channel=channel))
+            except InvalidAudioError as error:
+                unreadable.append(Skip(str(file), str(error)))
+        sessions.append(np.concatenate(joined))
+    return sessions
 
 
 class _Pieces:
@@ -117,12 +127,7 @@ class _Pieces:
         for run, material in runs.items():
             division = self._division(run)
             if division is None:
-                count = sum(map(len, self._cuts[run.duration_s]))
-                what = "speech" if self._settings.net else "audio"
-                why = (
-                    f"{count} of the {run.prints + 1} pieces of {run.duration_s:g} s of {what} that it takes"
-                )
-                material.dropped.append(Skip(self._name, why))
+                material.dropped.append(Skip(self._name, self._too_few(run)))
                 continue
             prints = [
                 [self._embedding(run.duration_s, place, condition) for condition in run.enroll]
@@ -152,7 +157,8 @@ class _Pieces:
                     [self._second(run.duration_s, place, run.enroll[0]) for place in division.enrolment]
                 )
             material.seconds.append(second)
-            material.same_recording += division.same_recording
+            if division.same_session:
+                material.same_session.add(self._name)
 
     def _division(self, run: Run) -> Division | None:
         # By the speaker's name: others who come or go change nothing.
@@ -160,6 +166,13 @@ class _Pieces:
         rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little"))
         counts = [len(pieces) for pieces in self._cuts[run.duration_s]]
         return divide(counts, run.prints, self._settings.most_probes, rng)
+
+    def _too_few(self, run: Run) -> str:
+        counts = [len(pieces) for pieces in self._cuts[run.duration_s]]
+        if sum(counts) <= run.prints:
+            length = f"{run.duration_s:g} s of {'speech' if self._settings.net else 'audio'}"
+            return f"{sum(counts)} of the {run.prints + 1} pieces of {length} that it takes"
+        return f"the sessions are too short for {run.prints} prints and a probe of another session"
 
     def _embedding(self, seconds: float, place: Place, condition: Condition) -> Embeddings | None:
         """None where the encoder finds no speech."""
@@ -194,8 +207,8 @@ class _Pieces:
         return self._seconds[key]
 
     def _audio(self, seconds: float, place: Place, condition: Condition) -> Audio:
-        start, end = self._cuts[seconds][place.file][place.piece]
-        return condition.apply(self._recordings[place.file][start:end], self._settings.seed)
+        start, end = self._cuts[seconds][place.session][place.piece]
+        return condition.apply(self._recordings[place.session][start:end], self._settings.seed)
 
 
 def without_noise(audio: Audio) -> Audio:

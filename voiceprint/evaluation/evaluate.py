@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,15 @@ from voiceprint.encoder import Encoder, default_encoder
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation import metrics, report
 from voiceprint.evaluation.cache import EmbeddingCache
+from voiceprint.evaluation.channels import check_channels
 from voiceprint.evaluation.curves import histogram
 from voiceprint.evaluation.embedding import Material, Progress, embed_all
 from voiceprint.evaluation.identification import Searched, Searcher
+from voiceprint.evaluation.recommendation import TARGET, THRESHOLD, Recommender, first_runs, with_more_prints
 from voiceprint.evaluation.recordings import find_speakers
 from voiceprint.evaluation.report import Report, RunResult, Skip
 from voiceprint.evaluation.scoring import CosineScorer, Scorer
+from voiceprint.evaluation.sessions import sessions
 from voiceprint.evaluation.settings import Run, Settings
 from voiceprint.evaluation.verification import LEAST_TO_CALIBRATE, ScoredTrials, verify
 
@@ -38,7 +41,9 @@ def evaluate(
     """Measure verification, and closed-set and open-set identification.
 
     Args:
-        folders: one or more DIR with DIR/SPEAKER/**/*.wav (flac, ogg, mp3).
+        folders: one or more DIR with DIR/SPEAKER/SESSION/*.wav (flac, ogg, mp3), at any depth; a file
+            directly in DIR/SPEAKER is a session of its own. No speaker with several sessions is enrolled
+            and probed from one.
         settings: what to measure; None for the defaults.
         encoder: None for the shared default one.
         scorer: one, or several whose results stand side by side; None for the cosine, as `match_caller`
@@ -51,28 +56,39 @@ def evaluate(
 
     Raises:
         InvalidArgumentError: no folder holds recordings, or no run has two speakers with enough of them.
+        InvalidAudioError: the channels of a recording hold different voices, and the settings choose none.
         EncoderError: the encoder cannot be loaded.
     """
     settings = settings or Settings()
+    if settings.target_fpir is not None:
+        settings = replace(settings, targets=tuple(sorted({*settings.targets, settings.target_fpir})))
     encoder = encoder or default_encoder()
     scorers = [scorer or CosineScorer()] if scorer is None or isinstance(scorer, Scorer) else [*scorer]
     progress = progress or _silent
     several = [folders] if isinstance(folders, (str, os.PathLike)) else folders
     paths = [Path(folder) for folder in several]
     speakers = find_speakers(paths)
+    check_channels(speakers, settings.channel, progress)
     encoder.warm_up()  # so that an encoder that cannot be loaded is not taken for audio without speech
     ratios = any(one.calibrated for one in scorers)
-    materials, unreadable = embed_all(speakers, settings, encoder, cache, progress, ratios=ratios)
+    firsts = first_runs(settings)
+    compared = [more for run in firsts for more in with_more_prints(run, settings)]
+    wanted = dict.fromkeys([*settings.runs(), *compared])
+    embedded, unreadable = embed_all(speakers, [*wanted], settings, encoder, cache, progress, ratios=ratios)
+    materials = {run: embedded[run] for run in settings.runs()}
     if all(len(material.names) < 2 for material in materials.values()):
         raise InvalidArgumentError(_too_little(materials, unreadable))
-    results = []
+    results: dict[Run, list[RunResult]] = {}
     for done, (run, material) in enumerate(materials.items()):
         progress("Measuring", done, len(materials))
-        results += [_measure(run, material, one, settings, named=len(scorers) > 1) for one in scorers]
+        results[run] = [_measure(run, material, one, settings, named=len(scorers) > 1) for one in scorers]
+    recommender = Recommender(scorers, settings, embedded)
+    recommendations = tuple(recommender.recommend(run, results[run]) for run in firsts)
     progress("Measuring", len(materials), len(materials))
     import voiceprint
 
     return Report(
+        sessions=sessions(speakers, materials.values()),
         voiceprint=voiceprint.__version__,
         encoder=encoder.name,
         scorers=tuple(one.name for one in scorers),
@@ -85,7 +101,8 @@ def evaluate(
             "enroll": ["+".join(map(str, conditions)) for conditions in settings.enroll],
             "probe": [str(condition) for condition in settings.probe],
         },
-        runs=tuple(results),
+        runs=tuple(result for each in results.values() for result in each),
+        recommendations=recommendations,
     )
 
 
@@ -136,7 +153,8 @@ def _measure(run: Run, material: Material, scorer: Scorer, settings: Settings, *
         best = largest.best if largest else np.zeros(0)
         low, high, (own, other, nearest) = histogram([scored.targets, scored.impostors, best])
         gallery = largest.gallery if largest else None
-        spread = report.Histogram(low, high, own, other, nearest, gallery)
+        limits = _limits(scorer, settings, largest)
+        spread = report.Histogram(low, high, own, other, nearest, gallery, limits)
     return RunResult(
         name=f"{run}, by {scorer.name}" if named else str(run),
         scorer=scorer.name,
@@ -148,7 +166,7 @@ def _measure(run: Run, material: Material, scorer: Scorer, settings: Settings, *
             speakers=speakers,
             dropped=tuple(material.dropped),
             probes=len(material.probes),
-            same_recording=material.same_recording,
+            same_session=len(material.same_session),
             failed_probes=material.failed_probes,
         ),
         verification=verification,
@@ -158,6 +176,19 @@ def _measure(run: Run, material: Material, scorer: Scorer, settings: Settings, *
         histogram=spread,
         skipped=tuple(skipped),
     )
+
+
+def _limits(scorer: Scorer, settings: Settings, largest: Searched | None) -> tuple[tuple[str, float], ...]:
+    """The settings that accept by these scores, and the score from which each does."""
+    found = [] if scorer.threshold is None else [(f"{THRESHOLD}={scorer.threshold:g}", scorer.threshold)]
+    if largest is not None:
+        # `over_unknown` is by how much a score is over its own threshold.
+        thresholds = np.median(largest.best - largest.over_unknown, axis=1)
+        found += [
+            (f"{TARGET}={target:g}", float(threshold))
+            for target, threshold in zip(settings.targets, thresholds, strict=False)
+        ]
+    return tuple(found)
 
 
 def _trials(material: Material, scorer: Scorer, settings: Settings, skipped: list[Skip]) -> ScoredTrials:

@@ -15,7 +15,7 @@ from voiceprint._files import replacement
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation import plots
 from voiceprint.evaluation.report import Report
-from voiceprint.evaluation.tables import Table, remarks, summary, tables
+from voiceprint.evaluation.tables import Table, recommendations, remarks, summary, tables
 
 NAME: Final = "report"
 
@@ -27,11 +27,14 @@ _HEADS: Final = {
 }
 
 _CAPTIONS: Final = {
-    "det": "Errors of verification as the threshold moves: the nearer to the lower left corner, the better.",
+    "det": "Errors of verification as the threshold moves: the nearer to the lower left corner, the better. "
+    "EER: the error where the curve meets the dotted diagonal.",
     "scores": "How alike probes are to their own caller, to other callers, and to the best of many others. "
-    "What the red line and the blue area share is what no threshold can tell apart.",
+    "What the red line and the blue area share is what no threshold can tell apart. A dashed line is where a "
+    "setting accepts; that of a target FPIR moves with probe and gallery, and is drawn at its median.",
     "identification": "Errors of a search of the largest gallery as the threshold moves.",
-    "fpir": "The best of many other callers is more alike than one: a threshold fits one size of gallery.",
+    "fpir": "The best of many other callers is more alike than one: a threshold fits one size of gallery, "
+    "a target FPIR follows it.",
 }
 
 _STYLE: Final = """
@@ -54,7 +57,8 @@ def as_json(report: Report) -> bytes:
 
 def as_page(report: Report, drawn: dict[str, bytes]) -> str:
     """The report as one page of HTML, with the plots, PNG by name, inside."""
-    parts = [f"<p>{escape(summary(report))} Folders: {escape(', '.join(report.folders))}.</p>"]
+    parts = [f"<p><strong>{escape(' '.join(report.sessions.summary))}</strong></p>"]
+    parts += [f"<p>{escape(summary(report))} Folders: {escape(', '.join(report.folders))}.</p>"]
     first, *others = tables(report)
     parts.append(_table(first, "words"))
     parts += [_table(table, "figures") for table in others]
@@ -71,6 +75,10 @@ def as_page(report: Report, drawn: dict[str, bytes]) -> str:
             f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{data}">'
             f"<figcaption>{escape(_CAPTIONS[name])}</figcaption></figure>"
         )
+    for heading, sentences in recommendations(report):
+        parts.append(f"<h2>{escape(heading)}</h2><ul>")
+        parts += [f"<li>{escape(sentence)}</li>" for sentence in sentences]
+        parts.append("</ul>")
     settings = ", ".join(f"{key} {value}" for key, value in report.as_dict()["settings"].items())
     parts.append(
         f"<footer><p>In brackets: 95 % confidence, over speakers. voiceprint {escape(report.voiceprint)}. "

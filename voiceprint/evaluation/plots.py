@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import io
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from typing import Any, Final
 
 import numpy as np
 
 from voiceprint.evaluation.curves import BINS, probit
+from voiceprint.evaluation.recommendation import TARGET, THRESHOLD
 from voiceprint.evaluation.report import Report, RunResult
 
 DPI: Final = 130
@@ -123,12 +125,19 @@ def _fpir(figure: Any, runs: _Runs) -> None:
             limit = _limit([(number, run)])
             axes.plot(
                 galleries, [rate.value for rate in own], "o-", color=colour, markersize=4,
-                label=f"{_label(number, run)}: at {limit:g}",
+                label=f"{_label(number, run)}: {THRESHOLD}={limit:g}",
             )  # fmt: skip
             if len(runs) <= _FEW and all(rate.low is not None for rate in own):
                 low, high = [rate.low for rate in own], [rate.high for rate in own]
                 axes.fill_between(galleries, low, high, color=colour, alpha=0.15, linewidth=0)
-        if len(runs) <= _FEW or not own:
+        targets = [one.target for one in run.open_set[-1].at_target]
+        for place, target in enumerate(targets):
+            axes.plot(
+                galleries, [one.at_target[place].fpir.value for one in run.open_set],
+                ("--", ":", "-.")[place % 3], marker=".", color=colour, linewidth=1.2,
+                label=f"{_label(number, run)}: {TARGET}={target:g}",
+            )  # fmt: skip
+        if not targets and (len(runs) <= _FEW or not own):
             for place, threshold in enumerate(run.thresholds):
                 axes.plot(
                     galleries, [one.fpir_by_threshold[place].value for one in run.open_set],
@@ -142,7 +151,7 @@ def _fpir(figure: Any, runs: _Runs) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
     axes.grid(alpha=0.3)
     axes.set(
-        title="A fixed threshold lets more of the unknown in as the gallery grows",
+        title="Strangers who get a name as the gallery grows",
         xlabel="callers in the gallery",
         ylabel="unknown callers who get a name (FPIR)",
     )
@@ -150,42 +159,64 @@ def _fpir(figure: Any, runs: _Runs) -> None:
 
 
 def _scores(figure: Any, runs: _Runs) -> None:
+    """A panel for each run, and a column for each score, with an axis of its own."""
+    scorers = list(dict.fromkeys(run.scorer for _, run in runs))
+    columns = [[one for one in runs if one[1].scorer == scorer] for scorer in scorers]
+    if len(columns) == 1 and len(runs) > 1:
+        columns = [[*runs[::2]], [*runs[1::2]]]
+    rows = max(map(len, columns))
+    width = 7.5 if len(columns) == 1 else 5.5 * len(columns)
+    figure.set_size_inches(width, 5.2 if rows == 1 else 1.2 + 3.2 * rows)
+    grid = figure.subplots(rows, len(columns), squeeze=False)
+    for scorer in scorers:
+        spreads = [run.histogram for _, run in runs if run.scorer == scorer and run.histogram is not None]
+        low, high = min(one.low for one in spreads), max(one.high for one in spreads)
+        for place, column in enumerate(columns):
+            for row, (number, run) in enumerate(column):
+                if run.scorer == scorer:
+                    _score_panel(grid[row][place], number, run)
+                    grid[row][place].set_xlim(low, high)
+    for place, column in enumerate(columns):
+        for axes in grid[len(column) :, place]:
+            axes.remove()
+    figure.suptitle("Scores of probes against their own and other callers")
+    figure.supylabel("share of the comparisons", fontsize="medium")
+    shown = {
+        label: handle
+        for axes in figure.axes
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        if "=" not in label
+    }
+    figure.legend(
+        [*shown.values()], [*shown], loc="outside lower center", ncols=4, frameon=False, fontsize="small"
+    )
+
+
+def _score_panel(axes: Any, number: int, run: RunResult) -> None:
     from matplotlib.ticker import FuncFormatter
 
-    columns = 1 if len(runs) == 1 else 2
-    rows = -(-len(runs) // columns)
-    figure.set_size_inches(7.5 if columns == 1 else 10.0, 4.5 if rows == 1 else 1.0 + 2.6 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True).flat
-    for axes, (number, run) in zip(grid, runs, strict=False):
-        found = run.histogram
-        if found is None:
-            continue
-        edges = np.linspace(found.low, found.high, BINS + 1)
-        axes.stairs(found.impostors, edges, fill=True, alpha=0.45, color=_IMPOSTOR, label="other callers")
-        if found.gallery is not None:
-            axes.stairs(
-                found.best_impostors, edges, color=_BEST, linewidth=1.4,
-                label="best other caller in the gallery",
-            )  # fmt: skip
-        axes.stairs(found.targets, edges, fill=True, alpha=0.45, color=_TARGET, label="own caller")
-        limit = _limit([(number, run)])
-        if limit is not None:
-            axes.axvline(limit, color="0.3", linewidth=1.0, linestyle="--", label=f"threshold {limit:g}")
-        size = "" if found.gallery is None else f", gallery of {found.gallery}"
-        axes.set_title(_label(number, run) + size, fontsize="medium")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
-        axes.grid(alpha=0.3)
-        axes.tick_params(labelbottom=True)
-    for axes in list(grid)[len(runs) :]:
-        axes.remove()
-    figure.suptitle("Scores of probes against their own and other callers")
-    for axes in figure.axes[-columns:]:
-        axes.set_xlabel("score")
-    figure.supylabel("share of the comparisons", fontsize="medium")
-    figure.legend(
-        *figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False,
-        fontsize="small",
-    )  # fmt: skip
+    found = run.histogram
+    if found is None:
+        return
+    edges = np.linspace(found.low, found.high, BINS + 1)
+    axes.stairs(found.impostors, edges, fill=True, alpha=0.45, color=_IMPOSTOR, label="other callers")
+    if found.gallery is not None:
+        axes.stairs(
+            found.best_impostors, edges, color=_BEST, linewidth=1.4, label="best other caller in the gallery"
+        )
+    axes.stairs(found.targets, edges, fill=True, alpha=0.45, color=_TARGET, label="own caller")
+    lines = [
+        axes.axvline(score, color="0.3", linewidth=1.0, linestyle=style, label=setting)
+        for (setting, score), style in zip(found.settings, cycle(("--", ":", "-.")), strict=False)
+    ]
+    if lines:
+        axes.set_ylim(top=1.25 * axes.get_ylim()[1])  # room for the legend
+        axes.legend(handles=lines, loc="upper left", framealpha=0.9, edgecolor="none", fontsize="x-small")
+    size = "" if found.gallery is None else f", gallery of {found.gallery}"
+    axes.set_title(_label(number, run) + size, fontsize="small")
+    axes.set_xlabel("log-likelihood ratio (llr)" if run.scorer == "llr" else run.scorer)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+    axes.grid(alpha=0.3)
 
 
 def _step(axes: Any, number: int, runs: int, x: Any, y: Any, label: str) -> None:

@@ -1,4 +1,9 @@
-"""Recordings of known speakers, cut into the pieces that callers are enrolled from and found by."""
+"""Recordings of known speakers, cut into the pieces that callers are enrolled from and found by.
+
+A session is one call, or one sitting: DIR/SPEAKER/SESSION/*.wav, and its files are joined. A file directly in
+DIR/SPEAKER counts as a session of its own. Pieces of one session share the room, the line and the day, so a
+probe of the session that its caller was enrolled from is much easier to recognize than the next call.
+"""
 
 from __future__ import annotations
 
@@ -21,33 +26,42 @@ Audio = NDArray[np.float32]
 
 
 class Speaker(NamedTuple):
-    """One folder: a name and the recordings in it, at any depth, in the order of their paths."""
+    """The recordings of one folder.
+
+    sessions: the files of each session, in the order of their paths, by the name of the speaker's sub-folder
+        that holds them, at any depth; a file in no sub-folder is a session of its own name.
+    """
 
     name: str
-    files: tuple[Path, ...]
+    sessions: dict[str, tuple[Path, ...]]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of all sessions."""
+        return tuple(file for files in self.sessions.values() for file in files)
 
 
 class Place(NamedTuple):
-    """A piece: which of the speaker's files, and which piece of it."""
+    """A piece: the index of the speaker's session, and of the piece in it."""
 
-    file: int
+    session: int
     piece: int
 
 
 class Division(NamedTuple):
     """The pieces of a speaker by their use.
 
-    same_recording: whether a probe comes from a recording that an enrolment piece comes from too, which
-        makes it easier to recognise.
+    same_session: the probes come from the session of the enrollment, the only one with a piece; they are
+        easier to recognize than another call.
     """
 
     enrolment: tuple[Place, ...]
     probes: tuple[Place, ...]
-    same_recording: bool
+    same_session: bool
 
 
 def find_speakers(folders: Sequence[Path]) -> list[Speaker]:
-    """The speakers of DIR/SPEAKER/**/*.wav (flac, ogg, mp3), in the order of their names.
+    """The speakers of DIR/SPEAKER/SESSION/**/*.wav (flac, ogg, mp3), in the order of their names.
 
     Raises:
         InvalidArgumentError: a folder cannot be read, two folders have a speaker of one name, or there
@@ -60,15 +74,18 @@ def find_speakers(folders: Sequence[Path]) -> list[Speaker]:
         except OSError as error:
             raise InvalidArgumentError(f"cannot read the folder {folder}: {error.strerror}") from error
         for entry in entries:
-            files = tuple(_recordings(entry)) if entry.is_dir() else ()
-            if not files:
+            sessions: dict[str, tuple[Path, ...]] = {}
+            for file in _recordings(entry) if entry.is_dir() else ():
+                session = file.relative_to(entry).parts[0]
+                sessions[session] = (*sessions.get(session, ()), file)
+            if not sessions:
                 continue
             if entry.name in found:
                 raise InvalidArgumentError(
                     f"The speaker {entry.name!r} is in two of the folders: rename one, or put their "
                     "recordings together"
                 )
-            found[entry.name] = Speaker(entry.name, files)
+            found[entry.name] = Speaker(entry.name, sessions)
     if not found:
         raise InvalidArgumentError(
             f"No recording in {', '.join(map(str, folders))}: a folder for each speaker is wanted, "
@@ -111,30 +128,36 @@ def cut(audio: Audio, seconds: float, *, net: bool = True) -> list[tuple[int, in
 
 
 def divide(pieces: Sequence[int], prints: int, most_probes: int, rng: np.random.Generator) -> Division | None:
-    """Choose a speaker's enrolment pieces and probes, from different recordings where there are several.
+    """Choose a speaker's enrollment pieces and probes, never from one session where several have a piece.
 
     Args:
-        pieces: how many each of the recordings gives.
-        prints: how many enrolment pieces are wanted, each from a recording of its own where possible.
-        most_probes: how many probes are taken at most, spread over the recordings.
-        rng: decides which recordings are used for what.
+        pieces: how many each of the sessions gives.
+        prints: how many enrollment pieces are wanted, each from a session of its own where possible.
+        most_probes: how many probes are taken at most, spread over the sessions.
+        rng: decides which sessions are used for what.
 
     Returns:
-        None where there are too few pieces for `prints` and a probe.
+        None where there are too few pieces for `prints` and a probe of another session, or, where one
+        session alone has pieces, for `prints` and a probe of it.
     """
-    order = [int(file) for file in rng.permutation(len(pieces)) if pieces[file]]
-    # No more recordings than are needed go into enrolment, and one at least stays for the probes.
-    for count in range(max(1, min(prints, len(order) - 1)), len(order)):
-        enrolment = in_turns(order[:count], pieces)[:prints]
-        if len(enrolment) == prints:
-            return Division(tuple(enrolment), tuple(in_turns(order[count:], pieces)[:most_probes]), False)
-    places = in_turns(order, pieces)
-    if len(places) <= prints:
-        return None
-    return Division(tuple(places[:prints]), tuple(places[prints : prints + most_probes]), True)
+    order = [int(session) for session in rng.permutation(len(pieces)) if pieces[session]]
+    if len(order) == 1:
+        places = in_turns(order, pieces)
+        if len(places) <= prints:
+            return None
+        return Division(tuple(places[:prints]), tuple(places[prints : prints + most_probes]), True)
+    # No more sessions than are needed go into the enrollment; the longest, where those drawn do not do.
+    for ranked in (order, sorted(order, key=lambda session: -pieces[session])):
+        for count in range(max(1, min(prints, len(ranked) - 1)), len(ranked)):
+            enrolment = in_turns(ranked[:count], pieces)[:prints]
+            if len(enrolment) == prints:
+                return Division(
+                    tuple(enrolment), tuple(in_turns(ranked[count:], pieces)[:most_probes]), False
+                )
+    return None
 
 
-def in_turns(files: Sequence[int], pieces: Sequence[int]) -> list[Place]:
-    """The first piece of each file, then the second ones, and so on."""
-    each = [[Place(file, piece) for piece in range(pieces[file])] for file in files]
+def in_turns(sessions: Sequence[int], pieces: Sequence[int]) -> list[Place]:
+    """The first piece of each session, then the second ones, and so on; pieces: how many each has."""
+    each = [[Place(session, piece) for piece in range(pieces[session])] for session in sessions]
     return [place for turn in zip_longest(*each) for place in turn if place is not None]

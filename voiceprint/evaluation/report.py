@@ -29,18 +29,33 @@ class Skip:
 
 
 @dataclass(frozen=True)
+class Sessions:
+    """Whether probes come from other sessions than the enrollments.
+
+    speakers: who are measured in a run. same: speakers who are probed, in a run, with the session that they
+        are enrolled from. single_files: speakers whose files are in no session folder, each file counting as
+        a session. summary: the same in words.
+    """
+
+    speakers: int
+    same: int
+    single_files: int
+    summary: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Material:
     """The speakers and pieces of a run.
 
     speakers: who are measured. dropped: who are not, with the reason. probes: of all speakers.
-    same_recording: speakers whose probes are parts of a recording that they were enrolled from.
+    same_session: speakers whose probes come from the session that they are enrolled from.
     failed_probes: pieces in which the encoder found no speech, under the run's condition; left out.
     """
 
     speakers: int
     dropped: tuple[Skip, ...]
     probes: int
-    same_recording: int
+    same_session: int
     failed_probes: int
 
 
@@ -129,6 +144,7 @@ class Histogram:
     """How scores are spread: shares of each kind in `bins` of equal width from `low` to `high`.
 
     best_impostors: the best score of each search by an unknown speaker, in the largest gallery.
+    settings: each setting with the score from which it accepts there, the median where that varies by probe.
     """
 
     low: float
@@ -137,6 +153,7 @@ class Histogram:
     impostors: tuple[float, ...]
     best_impostors: tuple[float, ...]
     gallery: int | None
+    settings: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -159,9 +176,50 @@ class RunResult:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """Errors of open-set identification under a setting.
+
+    variable, value: the environment variable that is set. prints: of each caller.
+    fpir: strangers' calls that get a name. fnir: callers' calls that are missed.
+    """
+
+    variable: str
+    value: float
+    gallery: int
+    prints: int
+    fpir: Estimate
+    fnir: Estimate
+
+    @property
+    def setting(self) -> str:
+        """The variable and its value, as in a shell."""
+        return f"{self.variable}={self.value:g}"
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to set, by the results of one run.
+
+    current: under the configured setting; None where the scores do not measure that.
+    others: under settings to choose instead.
+    fewer_prints, more_prints: under the recommended setting with the prints of the run, and with more, of the
+        same speakers and probes; None where the recordings are too short.
+    text: all of it in sentences.
+    """
+
+    run: str
+    current: Outcome | None
+    others: tuple[Outcome, ...]
+    fewer_prints: Outcome | None
+    more_prints: Outcome | None
+    text: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """The result of `evaluate`; `as_dict` gives what is written as JSON."""
 
+    sessions: Sessions
     voiceprint: str
     encoder: str
     scorers: tuple[str, ...]
@@ -171,6 +229,7 @@ class Report:
     unreadable: tuple[Skip, ...]
     settings: dict[str, Any]
     runs: tuple[RunResult, ...]
+    recommendations: tuple[Recommendation, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and numbers; fractions rounded to six places, so that the last bits of a

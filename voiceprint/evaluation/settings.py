@@ -54,6 +54,9 @@ class Settings:
         under 1.
     fpirs: false-positive identification rates at which FNIR is given, between 0 and 1.
     targets: false-positive identification rates that a scorer which can is to set its thresholds for.
+    target_fpir: the configured target FPIR, which the recommendation is for; None where a threshold decides.
+    more_prints: prints of a caller in the enrollments that the recommendation compares with the first run;
+        None for no comparison.
     splits: how often callers and unknown speakers are drawn, 1 or more.
     most_probes: of a speaker, 1 or more.
     resamples: draws of the bootstrap for the intervals, of confidence 95 %; 0 for no intervals.
@@ -74,6 +77,8 @@ class Settings:
     unknown_share: float = 0.5
     fpirs: tuple[float, ...] = (0.01, 0.05)
     targets: tuple[float, ...] = (0.01, 0.05, 0.1)
+    target_fpir: float | None = None
+    more_prints: int | None = 3
     splits: int = 20
     most_probes: int = 10
     net: bool = True
@@ -91,6 +96,8 @@ class Settings:
         checks = (
             ("a duration", all(0.0 < s <= 60.0 for s in self.durations_s), "above 0, up to 60 s"),
             ("prints", all(1 <= n <= 10 for n in self.prints), "from 1 to 10"),
+            ("more_prints", self.more_prints is None or 1 <= self.more_prints <= 10, "from 1 to 10"),
+            ("target_fpir", self.target_fpir is None or 0.0 < self.target_fpir < 1.0, "between 0 and 1"),
             ("a gallery", all(n >= 2 for n in self.gallery or ()), "of 2 callers or more"),
             ("unknown_share", 0.0 <= self.unknown_share < 1.0, "from 0 to under 1"),
             ("an FPIR", all(0.0 < f < 1.0 for f in (*self.fpirs, *self.targets)), "between 0 and 1"),

@@ -67,6 +67,15 @@ def tables(report: Report) -> list[Table]:
     return [table for table in made if table.rows]
 
 
+def recommendations(report: Report) -> list[tuple[str, tuple[str, ...]]]:
+    """The recommendations, each with its heading and sentences."""
+    several = len(report.runs) > len(report.scorers)
+    return [
+        (f"Recommendation for {one.run}" if several else "Recommendation", one.text)
+        for one in report.recommendations
+    ]
+
+
 def remarks(report: Report) -> list[str]:
     """What was left out and why, each in a sentence; equal ones of several runs together."""
     said: dict[str, list[int]] = {}
@@ -88,11 +97,6 @@ def _remarks(run: RunResult) -> Iterable[str]:
     material = run.material
     if material.dropped:
         yield left_out(material.dropped)
-    if material.same_recording:
-        yield (
-            f"{material.same_recording} of the {material.speakers} speakers are recognised in the recording "
-            "that they are enrolled from, in another part of it: that is easier than another call."
-        )
     if material.failed_probes:
         yield f"{material.failed_probes} probes are left out: the encoder found no speech in them."
     for skip in run.skipped:
@@ -148,8 +152,12 @@ def _verification(runs: _Numbered) -> Table:
     of = {run.verification.cllr_of for _, run in runs if run.verification and run.verification.cllr}
     return Table(
         "Verification",
-        "Every probe against every caller, one to one. minDCF at a prior of 0.01; Cllr in bits"
-        + (f", of {' or '.join(sorted(of))}." if of else "."),
+        "Every probe against every caller, one to one. EER: the error rate at the threshold that accepts the "
+        "same share of impostors as it refuses of callers; 0 % is perfect, 50 % is chance. minDCF: the cost "
+        "of errors at the best threshold if 1 claim in 100 is true; 0 is perfect, 1 no better than to refuse "
+        "all. Cllr: how much the scores mislead as log-likelihood ratios, in bits; 0 is perfect, 1 says "
+        "nothing, and min Cllr is the part that no calibration can mend."
+        + (f" Cllr is of {' or '.join(sorted(of))}." if of else ""),
         ("Run", "EER", "minDCF", "Cllr", "min Cllr"),
         tuple(rows),
     )
@@ -202,7 +210,7 @@ def _thresholds(runs: _Numbered) -> Table:
 
 def _at_targets(runs: _Numbered) -> Table:
     rows = [
-        (str(number), str(one.gallery), percent(at.target, 0), rate(at.fpir), rate(at.fnir))
+        (str(number), str(one.gallery), f"{100 * at.target:g} %", rate(at.fpir), rate(at.fnir))
         for number, run in runs
         for one in run.open_set
         for at in one.at_target
