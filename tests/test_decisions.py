@@ -14,7 +14,6 @@ from voiceprint import (
     MemoryStorage,
     OpusAgentVoiceRecognizer,
     VoiceFingerprintConfig,
-    Voiceprint,
 )
 from voiceprint.audio.conditions import Condition
 from voiceprint.models import Match

@@ -27,7 +27,7 @@ from voiceprint.storage.base import Changes, Position, Progress, Storage
 
 if TYPE_CHECKING:
     from voiceprint.index import VectorIndex
-    from voiceprint.scoring import Calibration, GalleryScorer
+    from voiceprint.scoring import Calibration, GalleryScorer, ImpostorStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +80,11 @@ class Gallery:
         self._state: State | None = None
         self._sync_lock = threading.Lock()
         self._told_of_others = False
+        self.told_of_strangers = False
         self._counted = (0, 0)  # voiceprints, and callers, when these were last counted
         self._changed = 0  # voiceprints that were added or removed, ever
         self._scorer: tuple[GalleryScorer, Calibration, int, int] | None = None
+        self._cosines: ImpostorStatistics | None = None
         self._scorer_lock = threading.Lock()
 
     def best(self, storage: Storage, probe: NDArray[np.float32], callers: int) -> list[Scored]:
@@ -168,11 +170,46 @@ class Gallery:
             if prints:
                 cohort.append(prints)
         of_callers = [prints_of(prints) for prints in cohort]
+        self._cosines = self._best_cosines(index, cohort, self.callers(storage) - 1)
         scorer = GalleryScorer(projection_for(self.encoder, self.dimension), of_callers, calibration)
         if len(ids) > COHORT and scorer.statistics is not None:
             best = [self._rival(index, scorer, prints) for prints in cohort]
             scorer.observe_rivals(np.array(best), self.callers(storage) - 1)
         return scorer
+
+    @staticmethod
+    def _best_cosines(
+        index: VectorIndex, cohort: list[list[Voiceprint]], others: int
+    ) -> ImpostorStatistics | None:
+        """The statistics of strangers' best cosines, by each caller's first print; None for few callers."""
+        from voiceprint.scoring import MIN_CALLERS, ImpostorStatistics
+
+        if len(cohort) < MIN_CALLERS:
+            return None
+        probes = np.stack([prints[0].embedding for prints in cohort])
+        found, ids = index.search(probes, 1 + max(map(len, cohort)))
+        own = [[one.id for one in prints] for prints in cohort]
+        best = [
+            cosines[~np.isin(row, of) & (row >= 0)].max(initial=-1.0)
+            for cosines, row, of in zip(found, ids, own, strict=True)
+        ]
+        return ImpostorStatistics(
+            callers=len(best),
+            others=max(others, 1),
+            pair_mean=0.0,
+            pair_std=1.0,
+            best_mean=float(np.mean(best)),
+            best_std=max(float(np.std(best, ddof=1)), 1e-9),
+        )
+
+    def strangers_over(self, storage: Storage, threshold: float) -> float | None:
+        """The expected share of strangers whose cosine with some caller reaches a threshold, 0 to 1.
+
+        By how alike the gallery's callers are to each other; None where there are too few to say.
+        """
+        self.scorer(storage)
+        statistics = self._cosines
+        return None if statistics is None else statistics.fpir(threshold, self.callers(storage))
 
     @staticmethod
     def _rival(index: VectorIndex, scorer: GalleryScorer, prints: list[Voiceprint]) -> float:

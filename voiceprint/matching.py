@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,17 +25,27 @@ logger = logging.getLogger(__name__)
 
 _ROUNDING = 1e-4
 
+MOST_STRANGERS: Final = 0.05
+"""Share of strangers' calls above which a threshold that names them is warned of."""
+
 
 class Rule(NamedTuple):
     """What is accepted: a similarity from `threshold` on, or an expected rate of strangers up to `target`.
 
     target: expected false-positive identification rate of an identification, or false-match rate of a
         verification, 0..1. calibrated: whether similarities are probabilities, and not cosines.
+    given: whether the threshold was chosen for this one question, and not configured.
     """
 
     threshold: float
     target: float | None = None
     calibrated: bool = False
+    given: bool = False
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the configured cosine threshold decides."""
+        return self.target is None and not self.calibrated and not self.given
 
     def accepts(self, similarity: float, rate: float | None, probability: float | None) -> bool:
         """Whether to accept a caller of this similarity, expected rate of strangers, and probability."""
@@ -78,6 +88,8 @@ class Matcher:
             # Callers who are not even on the shortlist are too unlikely to add anything.
             ratios = [cast(float, scored.llr) for scored in ranked]
             likely = probabilities(ratios, max(count, len(ratios)))
+        if rule.is_default:
+            self._tell_of_strangers(gallery, rule.threshold)
         matches = []
         for place, scored in enumerate(ranked[:k]):
             rate = probability = None
@@ -135,6 +147,27 @@ class Matcher:
             fmr=rate,
             probability=probability,
         )
+
+    def advice(self, threshold: float) -> str | None:
+        """A sentence where more than `MOST_STRANGERS` would get a name at a similarity threshold."""
+        gallery = self._gallery()
+        gallery.synchronised(self._storage)
+        rate = gallery.strangers_over(self._storage, threshold)
+        if rate is None or rate <= MOST_STRANGERS:
+            return None
+        return (
+            f"At the similarity threshold {threshold:g} about {100 * rate:.0f} % of strangers' calls get a "
+            f"caller's name, by how alike the enrolled callers are to each other: set VOICE_TARGET_FPIR=0.01 "
+            "for 1 %."
+        )
+
+    def _tell_of_strangers(self, gallery: Gallery, threshold: float) -> None:
+        """Say so in the log, once for each gallery of the process."""
+        if not gallery.told_of_strangers:
+            advice = self.advice(threshold)
+            if advice is not None:
+                gallery.told_of_strangers = True
+                logger.warning("%s: %s", self._storage, advice)
 
     def _scorer(self, gallery: Gallery, probe: Probe) -> GalleryScorer | None:
         """The scorer of the gallery; None where it is too small to say what a score means."""

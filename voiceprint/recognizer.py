@@ -331,6 +331,15 @@ class OpusAgentVoiceRecognizer:
             differences = gallery.check(self.storage)
         return findings + differences
 
+    def threshold_advice(self) -> str | None:
+        """A sentence where the configured cosine threshold would give many strangers a name; else None.
+
+        By how alike the enrolled callers are to each other; None too where a target decides, or where there
+        are fewer than five callers. The first `identify` to find it says so in the log, once.
+        """
+        rule = self._rule(None)
+        return self._matcher.advice(rule.threshold) if rule.is_default else None
+
     # The index, which looks after itself: for those who want to see or hurry it
 
     def index_status(self, *, progress: Progress | None = None) -> IndexStatus:
@@ -459,13 +468,13 @@ class OpusAgentVoiceRecognizer:
     def _rule(self, threshold: float | None) -> Rule:
         calibrated = self.config.calibrated_similarity
         if threshold is not None:
-            return Rule(check_threshold(threshold), calibrated=calibrated)
+            return Rule(check_threshold(threshold), calibrated=calibrated, given=True)
         return Rule(self.config.similarity_threshold, self.config.target_fpir, calibrated)
 
     def _verification_rule(self, threshold: float | None) -> Rule:
         """The rule of `verify_caller`; a target FPIR is the false-match rate with nobody else enrolled."""
         config = self.config
         if threshold is not None:
-            return Rule(check_threshold(threshold), calibrated=config.calibrated_similarity)
+            return Rule(check_threshold(threshold), calibrated=config.calibrated_similarity, given=True)
         target = config.target_fmr if config.target_fmr is not None else config.target_fpir
         return Rule(config.similarity_threshold, target, config.calibrated_similarity)

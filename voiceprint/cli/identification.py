@@ -21,7 +21,7 @@ from voiceprint.cli.common import (
     tell_of_other_spaces,
 )
 from voiceprint.errors import AudioQualityError, InvalidAudioError, VoiceprintError
-from voiceprint.models import Match
+from voiceprint.models import Match, Verification
 
 
 def identify(
@@ -48,6 +48,7 @@ def identify(
     """Name the likeliest callers for each file, the best first.
 
     LLR: natural logarithm of how much likelier the audio is if this caller spoke than if a stranger did.
+    FPIR: share of strangers' calls that would reach as much with some caller.
 
     Exit code 1 when nobody is accepted for a file, or it could not be used.
     """
@@ -69,9 +70,9 @@ def identify(
     if as_json:
         print_json([_as_json(path, answers.get(path), failures.get(path)) for path in files])
     elif answers:
-        columns = ("File", "Caller", "LLR", "Similarity", "Verdict", "Voiceprint")
+        columns = ("File", "Caller", "Similarity", "LLR", "FPIR", "Verdict", "Voiceprint")
         rows = [row for path, matches in answers.items() for row in _rows(path, matches)]
-        table(*columns, rows=rows, right=("LLR", "Similarity", "Voiceprint"))
+        table(*columns, rows=rows, right=("Similarity", "LLR", "FPIR", "Voiceprint"))
     for path, failure in failures.items():
         complain(f"{path}: {type(failure).__name__}: {failure}")
     if not all(any(match.accepted for match in answers.get(path, ())) for path in files):
@@ -80,13 +81,14 @@ def identify(
 
 def _rows(path: Path, matches: list[Match]) -> list[tuple[object, ...]]:
     if not matches:
-        return [(path, "nobody to compare with", "", "", "", "")]
+        return [(path, "nobody to compare with", "", "", "", "", "")]
     return [
         (
             path if place == 0 else "",
             match.caller_id,
-            "-" if match.llr is None else f"{match.llr:.1f}",
             f"{match.similarity:.3f}",
+            "-" if match.llr is None else f"{match.llr:.1f}",
+            "-" if match.fpir is None else f"{100 * match.fpir:.2g} %",
             match.verdict,
             match.voiceprint_id,
         )
@@ -103,6 +105,15 @@ def _as_json(path: Path, matches: list[Match] | None, error: VoiceprintError | N
 def verify(
     caller_id: Annotated[str, typer.Argument(metavar="CALLER_ID")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help=FILE_HELP)],
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Cosine from which to accept. Default: VOICE_TARGET_FMR, else VOICE_TARGET_FPIR, else "
+            "VOICE_SIMILARITY_THRESHOLD.",
+        ),
+    ] = None,
     encoding: EncodingOption = None,
     rate: RateOption = None,
     channel: ChannelOption = None,
@@ -116,14 +127,23 @@ def verify(
     """
     with opened(store, create=create) as recognizer:
         audio, sample_rate = mono(file, encoding, rate, channel)
-        verification = recognizer.verify_caller(caller_id, audio, sample_rate=sample_rate)
+        verification = recognizer.verify_caller(
+            caller_id, audio, sample_rate=sample_rate, threshold=threshold
+        )
     if as_json:
         print_json(verification.model_dump())
     else:
-        word, sign = ("Accepted", "reaches") if verification.accepted else ("Rejected", "is below")
-        say(
-            f"{word}: the similarity with {caller_id} is {verification.similarity:.3f}, "
-            f"which {sign} the threshold {verification.threshold:g}."
-        )
+        say(_sentence(verification))
     if not verification.accepted:
         raise typer.Exit(1)
+
+
+def _sentence(verification: Verification) -> str:
+    word = "Accepted" if verification.accepted else "Rejected"
+    head = f"{word}: the similarity with {verification.caller_id} is {verification.similarity:.3f}"
+    if verification.threshold is not None:
+        sign = "reaches" if verification.accepted else "is below"
+        return f"{head}, which {sign} the threshold {verification.threshold:g}."
+    if verification.fmr is None:
+        return f"{head}. Too few callers are enrolled to say how many strangers reach that."
+    return f"{head}, which {100 * verification.fmr:.2g} % of strangers would reach."

@@ -13,6 +13,7 @@ from voiceprint.cli.common import (
     CreateOption,
     JsonOption,
     StoreOption,
+    complain,
     opened,
     print_json,
     say,
@@ -88,6 +89,8 @@ def check(
 ) -> None:
     """Read every record and compare the store with its index.
 
+    Says too when, at the configured similarity threshold, many strangers would get a caller's name.
+
     Exit code 1 when something is wrong.
     """
     with opened(store, create=create) as recognizer:
@@ -97,6 +100,9 @@ def check(
         findings = recognizer.check(fix=fix)
         if not findings:
             tell_of_other_spaces(recognizer)
+        advice = recognizer.threshold_advice() if not findings else None
+        if advice is not None:
+            complain(advice)
         if not as_json and not findings:
             storage = recognizer.storage
             say(

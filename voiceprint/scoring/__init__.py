@@ -9,10 +9,11 @@ from voiceprint.scoring.calibration import Calibration, calibration_for
 from voiceprint.scoring.impostors import ImpostorStatistics, impostor_statistics
 from voiceprint.scoring.posterior import probabilities
 from voiceprint.scoring.projection import Prior, Projection, projection_for
-from voiceprint.scoring.scorer import COHORT, CallerPrints, GalleryScorer
+from voiceprint.scoring.scorer import COHORT, MIN_CALLERS, CallerPrints, GalleryScorer
 
 __all__ = [
     "COHORT",
+    "MIN_CALLERS",
     "Calibration",
     "CallerPrints",
     "GalleryScorer",
