@@ -153,9 +153,11 @@ def test_identify_lists_the_callers_the_best_first(run):
     code, out, _ = run("identify", VOICES / "amara/2.flac", VOICES / "bruno/2.flac", "-k", 2)
     rows = [line.split() for line in out.splitlines()[1:]]
     assert code == 0
-    assert [row[-5] for row in rows] == ["amara", "bruno", "bruno", "amara"]
-    assert [row[-2] == "accepted" for row in rows] == [True, False, True, False]
-    assert float(rows[0][-4]) > float(rows[1][-4])
+    callers, llrs, fpirs, verdicts = zip(*((row[-7], row[-5], row[-4], row[-2]) for row in rows), strict=True)
+    assert callers == ("amara", "bruno", "bruno", "amara")
+    assert [verdict == "accepted" for verdict in verdicts] == [True, False, True, False]
+    assert float(llrs[0]) > float(llrs[1])
+    assert float(fpirs[0]) < float(fpirs[1])  # in percent
 
 
 @pytest.mark.usefixtures("enrolled")

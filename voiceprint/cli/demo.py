@@ -167,8 +167,8 @@ def _by_target(rows: list[dict[str, Any]]) -> str:
     strangers = sum(not row["enrolled"] for row in named)
     return (
         f"By VOICE_TARGET_FPIR={TARGET:g} instead, which is read off the enrolled callers: {right} of "
-        f"{len(known)} named right, {strangers} of {len(rows) - len(known)} strangers named. FPIR is the share "
-        "of strangers who would reach as much with some caller."
+        f"{len(known)} named right, {strangers} of {len(rows) - len(known)} strangers named. FPIR is the "
+        "share of strangers who would reach as much with some caller."
     )
 
 

@@ -57,7 +57,8 @@ class ImpostorStatistics:
         t = (score - self.best_mean) / (self.best_std * width)
         # Student's t to a normal deviate: Abramowitz and Stegun (1964), 26.7.8.
         z = t * (1.0 - 0.25 / freedom) / math.sqrt(1.0 + t * t / (2.0 * freedom))
-        below = math.log(_NORMAL.cdf(max(z, -_FARTHEST)))
+        # By erfc: the cdf of the standard library is 0 from 8 deviations below the mean on.
+        below = math.log(0.5 * math.erfc(-max(z, -_FARTHEST) / math.sqrt(2.0)))
         return -math.expm1(_size(gallery_size) / self.others * below)
 
     def threshold(self, target_fpir: float, gallery_size: int) -> float:

@@ -11,7 +11,7 @@ Garcia-Romero and Espy-Wilson, "Analysis of i-vector length normalization", Inte
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.resources import as_file, files
 from typing import Final
 
@@ -78,6 +78,14 @@ class Projection:
                 f"Embeddings of {self.space!r} are float32[n, {self.dimension}], not {np.shape(embeddings)}"
             )
         return np.asarray(np.asarray(embeddings, dtype=np.float64) @ self.transform)
+
+    def rough_coordinates(self, embeddings: NDArray[np.float32]) -> Vectors:
+        """`coordinates` to six digits, in less than half of the time."""
+        return np.asarray(embeddings @ self._transform_float32, dtype=np.float64)
+
+    @cached_property
+    def _transform_float32(self) -> NDArray[np.float32]:
+        return self.transform.astype(np.float32)
 
     def normalize(self, coordinates: Vectors) -> Vectors:
         """Each row at the length that coordinates of variance 1 have, so that only directions count."""

@@ -293,8 +293,11 @@ class GalleryScorer:
 
     def rough_scores(self, probe: Embeddings, embeddings: Embeddings) -> NDArray[np.float64]:
         """Scores of plain prints, float32[n, d], each as if it were all that is known of a caller."""
-        coordinates = self.projection.coordinates
-        return self._rough(coordinates(probe[None]), coordinates(embeddings))[0]
+        probes, prints = (
+            self.projection.coordinates(probe[None]),
+            self.projection.rough_coordinates(embeddings),
+        )
+        return self._rough(probes, prints)[0]
 
     def _rough(self, probes: Vectors, prints: Vectors) -> Vectors:
         normalize, center = self.projection.normalize, self._centers[0]
