@@ -14,6 +14,7 @@ from voiceprint import (
     MemoryStorage,
     OpusAgentVoiceRecognizer,
     VoiceFingerprintConfig,
+    Voiceprint,
 )
 from voiceprint.audio.conditions import Condition
 from voiceprint.models import Match
@@ -112,6 +113,69 @@ def test_without_a_target_the_documented_threshold_decides(gallery: MemoryStorag
         for match in recognizer.identify(audio, k=5):
             assert match.accepted == (match.similarity >= 0.75)
             assert match.accepted == (match.verdict == "accepted")
+
+
+def alike(storage: MemoryStorage, callers: int, in_common: float) -> None:
+    """Callers whose embeddings have so much in common."""
+    common = someone(0)
+    storage.save_many(
+        Voiceprint(f"caller {seed}", in_common * common + (1.0 - in_common) * someone(seed))
+        for seed in range(1, callers + 1)
+    )
+
+
+def test_a_threshold_that_gives_strangers_a_name_is_warned_of_once(
+    voices: Voices, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = MemoryStorage()
+    alike(storage, 30, 0.6)
+    recognizer = over(storage)
+    advice = recognizer.threshold_advice()
+    assert advice is not None
+    assert "VOICE_TARGET_FPIR=0.01" in advice
+    for _ in range(2):
+        recognizer.identify(voices["amara"][0])
+        over(storage).match_caller(voices["amara"][0])
+    told = [record.message for record in caplog.records if "VOICE_TARGET_FPIR" in record.message]
+    assert len(told) == 1
+    assert advice in told[0]
+
+
+@pytest.mark.parametrize("settings", [{"target_fpir": 0.01}, {"calibrated_similarity": True}])
+def test_nobody_is_warned_of_a_threshold_that_does_not_decide(
+    settings: dict[str, object], voices: Voices, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = MemoryStorage()
+    alike(storage, 30, 0.6)
+    recognizer = over(storage, **settings)
+    assert recognizer.threshold_advice() is None
+    recognizer.identify(voices["amara"][0])
+    over(storage).identify(voices["amara"][0], threshold=0.75)
+    assert not [record for record in caplog.records if "VOICE_TARGET_FPIR" in record.message]
+
+
+@pytest.mark.parametrize(("callers", "in_common"), [(30, 0.2), (4, 0.9), (0, 0.0)])
+def test_voices_that_differ_and_few_callers_give_no_warning(callers: int, in_common: float) -> None:
+    storage = MemoryStorage()
+    alike(storage, callers, in_common)
+    assert over(storage).threshold_advice() is None
+
+
+def test_of_a_large_gallery_a_sample_says_how_often_strangers_get_a_name() -> None:
+    storage = MemoryStorage()
+    alike(storage, 900, 0.3)
+    recognizer = over(storage)
+    gallery, count = recognizer._current_gallery(), 900
+    gallery.synchronised(storage)
+    vectors = np.stack([one.embedding for one in storage.get_all()])
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -1.0)
+    for threshold in np.quantile(cosines.max(axis=1), [0.5, 0.9]):
+        expected = float((cosines.max(axis=1) >= threshold).mean())
+        assert gallery.strangers_over(storage, float(threshold)) == pytest.approx(expected, rel=0.5)
+    statistics = gallery.scorer(storage).statistics
+    assert statistics is not None
+    assert (statistics.callers, statistics.others) == (300, count - 1)
 
 
 def test_a_target_decides_by_the_expected_false_positives(gallery: MemoryStorage, voices: Voices) -> None:
