@@ -15,6 +15,7 @@ from voiceprint.encoder.workers import cores
 from voiceprint.errors import AudioQualityError, InvalidArgumentError, VoiceprintError
 from voiceprint.grouped import Grouped
 from voiceprint.models import Voiceprint
+from voiceprint.new_prints import NewPrints, OnMismatch
 from voiceprint.validation import check_caller_id, check_metadata
 
 if TYPE_CHECKING:
@@ -93,24 +94,33 @@ class Enrolment:
         """Whether the audio is long and good enough to enrol, and what to do where it is not."""
         return self._check(as_pcm(audio_buffer, self._rate, encoding=self._encoding, channel=self._channel))
 
-    def enroll(self, sample: Sample, may_store: Callable[[], bool] = lambda: True) -> Voiceprint | None:
+    def enroll(
+        self, sample: Sample, on_mismatch: OnMismatch, may_store: Callable[[], bool] = lambda: True
+    ) -> Voiceprint | None:
         """Store the voiceprint of one sample, and return it; None where `may_store`, which is asked right
         before, says no."""
+        new_prints = self._new_prints(on_mismatch)
         checked = self._checked(sample)
         embedding = self._embedder.embed(checked.audio, self._rate)
         (simulated,) = self._simulated([checked], [embedding])
         voiceprint = self._voiceprint(checked, embedding, simulated)
         if not may_store():
             return None
-        return self._storage.save(voiceprint, max_voiceprints=self._config.max_voiceprints_per_caller)
+        (result,) = new_prints.store([voiceprint])
+        if isinstance(result, VoiceprintError):
+            raise result
+        return result
 
-    def enroll_many(self, samples: Iterable[Sample]) -> list[Voiceprint | VoiceprintError]:
+    def enroll_many(
+        self, samples: Iterable[Sample], on_mismatch: OnMismatch
+    ) -> list[Voiceprint | VoiceprintError]:
         """Store the voiceprints of all samples; for each, in order, the print or why there is none."""
+        new_prints = self._new_prints(on_mismatch)
         results: list[Voiceprint | VoiceprintError] = []
         waiting: dict[int, Voiceprint] = {}  # by place in `results`
 
         def store() -> None:
-            for place, result in zip(waiting, self._store([*waiting.values()]), strict=True):
+            for place, result in zip(waiting, new_prints.store([*waiting.values()]), strict=True):
                 results[place] = result
             waiting.clear()
 
@@ -208,18 +218,8 @@ class Enrolment:
             results[place] = self._voiceprint(good[place], embedded[place], for_lines)
         return cast("list[Voiceprint | VoiceprintError]", results)
 
-    def _store(self, voiceprints: list[Voiceprint]) -> list[Voiceprint | VoiceprintError]:
-        """Store them in one change; where that fails, give the error in the place of each that it hit."""
-        limit = self._config.max_voiceprints_per_caller
-        try:
-            return [*self._storage.save_many(voiceprints, max_voiceprints=limit)]
-        except InvalidArgumentError as error:
-            # One of them, such as a caller whose metadata became too large, and all were refused.
-            if len(voiceprints) == 1:
-                return [error]
-            return [result for voiceprint in voiceprints for result in self._store([voiceprint])]
-        except VoiceprintError as error:
-            return [error] * len(voiceprints)
+    def _new_prints(self, on_mismatch: OnMismatch) -> NewPrints:
+        return NewPrints(self._storage, self._config.max_voiceprints_per_caller, on_mismatch)
 
 
 def _seconds(sample: Any, sample_rate: Any) -> float:

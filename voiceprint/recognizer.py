@@ -20,6 +20,7 @@ from voiceprint.errors import InvalidArgumentError, VoiceprintError
 from voiceprint.gallery import Gallery
 from voiceprint.matching import Matcher, Rule, check_candidates, check_count, check_threshold
 from voiceprint.models import Caller, DeletionReceipt, Finding, Match, Verification, Voiceprint
+from voiceprint.new_prints import OnMismatch
 from voiceprint.ranking import Probe
 from voiceprint.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
 from voiceprint.storage import Storage, configured_storage
@@ -133,15 +134,25 @@ class OpusAgentVoiceRecognizer:
         sample_rate: int = SAMPLE_RATE,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        on_mismatch: OnMismatch = "store",
     ) -> Voiceprint:
         """Store a voiceprint of a new or known caller, and return it.
 
         metadata: JSON object, merged into what is known of the caller, new keys winning. The audio
         needs `enrollment_duration` seconds and `min_audio_quality`. With more than
-        `max_voiceprints_per_caller` the caller's oldest print is replaced. Raises `DisabledError`,
-        `InvalidArgumentError` for a caller id or metadata that cannot be stored.
+        `max_voiceprints_per_caller` the caller's oldest print is replaced.
+
+        Of a recording that the caller is enrolled with already, no second print is stored: the existing one
+        is returned, with the metadata merged and `last_seen` moved, and a line logged at level info. (Two
+        processes that enroll it at the same moment may both store it.)
+
+        on_mismatch: "store" logs a warning where the voice does not sound like the caller's other prints,
+        as of another person under that id; "refuse" raises `VoiceMismatchError` instead.
+
+        Raises `DisabledError`, `InvalidArgumentError` for a caller id or metadata that cannot be stored.
         """
-        stored = self._enrolment(sample_rate, encoding, channel).enroll((caller_id, audio_buffer, metadata))
+        sample = (caller_id, audio_buffer, metadata)
+        stored = self._enrolment(sample_rate, encoding, channel).enroll(sample, on_mismatch)
         assert stored is not None  # noqa: S101  nobody forbids it
         return stored
 
@@ -152,14 +163,16 @@ class OpusAgentVoiceRecognizer:
         sample_rate: int = SAMPLE_RATE,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        on_mismatch: OnMismatch = "store",
     ) -> list[Voiceprint | VoiceprintError]:
         """Enrol (caller_id, audio, metadata) samples; gives for each, in order, the print or the error.
 
         No bad sample stops the rest. Prints are stored some dozens at a time; where the store fails,
         each of those gets its error. Works with `encoder_threads` threads, and reads only some samples ahead
-        of them: `samples` may be a generator that loads one file after the other.
+        of them: `samples` may be a generator that loads one file after the other. Copies of a recording and
+        `on_mismatch` are as in `enroll_caller`, among the samples too.
         """
-        return self._enrolment(sample_rate, encoding, channel).enroll_many(samples)
+        return self._enrolment(sample_rate, encoding, channel).enroll_many(samples, on_mismatch)
 
     def check_enrollment(
         self,
@@ -364,6 +377,7 @@ class OpusAgentVoiceRecognizer:
         sample_rate: int = SAMPLE_RATE,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        on_mismatch: OnMismatch = "store",
     ) -> Voiceprint:
         """`enroll_caller` without blocking the event loop.
 
@@ -375,7 +389,7 @@ class OpusAgentVoiceRecognizer:
         enrolment = self._enrolment(sample_rate, encoding, channel)
         sample = (caller_id, audio_buffer, metadata)
         work = asyncio.ensure_future(
-            asyncio.to_thread(enrolment.enroll, sample, lambda: turn.acquire(blocking=False))
+            asyncio.to_thread(enrolment.enroll, sample, on_mismatch, lambda: turn.acquire(blocking=False))
         )
         try:
             stored = await asyncio.shield(work)
