@@ -148,7 +148,9 @@ def copies(data: Path) -> dict[str, list[float]]:
         for seconds in (5, 10, 20):
             end = seconds * RATE
             if len(audio) >= 2 * end * 0.95 and (seconds == 5 or population == "sessions"):
-                pairs[f"the next {seconds} s"] = embed(audio[:end]), embed(audio[end : 2 * end])
+                for line in ("clear", "narrow"):
+                    heard = LINES[line].apply(audio, 3)
+                    pairs[f"the next {seconds} s, {line}"] = embed(heard[:end]), embed(heard[end : 2 * end])
         for name, (one, other) in pairs.items():
             found.setdefault(name, []).append(float(one @ other))
     return found
@@ -205,7 +207,7 @@ def main() -> int:
     found = copies(arguments.data)
     for name, cosines in found.items():
         shown = ", ".join(f"{share:g}: {np.quantile(cosines, share):.4f}" for share in (0.0, 0.1, 0.5, 1.0))
-        print(f"{name:22} {len(cosines):4} quantiles {shown}")
+        print(f"{name:24} {len(cosines):4} quantiles {shown}")
     figures = {"limit": ALIKE, "rows": rows, "same_recording": SAME_RECORDING, "cosines": found}
     print(f"Limits: {ALIKE:g}, {SAME_RECORDING:g}. Figures: {keep('agreement', figures).name}")
     return 0

@@ -42,8 +42,8 @@ def same_recording(embedding: NDArray[np.float32], others: Sequence[Voiceprint])
 def sounds_alike(new: NDArray[np.float32], others: Sequence[Voiceprint]) -> bool:
     """Whether a new print sounds like the caller's others, at least one, of the same encoder.
 
-    new: its unit embedding [d], or [n, d] with that for simulated lines. True for an encoder without a measured
-    limit.
+    new: its unit embedding [d], or [n, d] with that for simulated lines. True for an encoder for which no
+    limit is measured.
     """
     return others[0].encoder != RESEMBLYZER_SPACE or agreement(new, others) >= ALIKE
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +67,7 @@ class NewPrints:
                 results[place:] = [error] * (len(results) - place)
                 break
             if copied is not None:
-                wanted[place] = _seen_again(copied, new.metadata)
+                wanted[place] = _seen_again(copied, new)
                 continue
             results[place] = self._mismatch(new, others)
             if results[place] is None:
@@ -127,7 +127,11 @@ def _embeddings(voiceprint: Voiceprint) -> NDArray[np.float32]:
     return np.stack([vector for vector in vectors if vector is not None])
 
 
-def _seen_again(voiceprint: Voiceprint, metadata: dict[str, Any]) -> Voiceprint:
-    """The stored print, to be saved in its own place: this merges the metadata and moves `last_seen`."""
-    logger.info("The caller %r is already enrolled with this recording.", voiceprint.caller_id)
-    return voiceprint.model_copy(update={"metadata": metadata, "last_seen": None})
+def _seen_again(stored: Voiceprint, new: Voiceprint) -> Voiceprint:
+    """The stored print, to be saved in its own place: this merges the metadata and moves `last_seen`.
+
+    A print for simulated lines is added where there was none.
+    """
+    logger.info("The caller %r is already enrolled with this recording.", stored.caller_id)
+    simulated = new.simulated if stored.simulated is None else stored.simulated
+    return stored.model_copy(update={"metadata": new.metadata, "simulated": simulated, "last_seen": None})

@@ -15,7 +15,7 @@ from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Encoding, as_pcm, warn_if
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.embedding import Embedder
 from voiceprint.encoder import Encoder, default_encoder
-from voiceprint.enrolment import EnrollmentCheck, Enrolment, Sample
+from voiceprint.enrolment import EnrollmentCheck, Enrolment, Keep, Sample
 from voiceprint.errors import InvalidArgumentError, VoiceprintError
 from voiceprint.gallery import Gallery
 from voiceprint.matching import Matcher, Rule, check_candidates, check_count, check_threshold
@@ -164,15 +164,23 @@ class OpusAgentVoiceRecognizer:
         encoding: Encoding = "pcm",
         channel: int | None = None,
         on_mismatch: OnMismatch = "store",
+        keep: Keep = "newest",
     ) -> list[Voiceprint | VoiceprintError]:
         """Enrol (caller_id, audio, metadata) samples; gives for each, in order, the print or the error.
+
+        A sample may have its own sample rate as a fourth item.
 
         No bad sample stops the rest. Prints are stored some dozens at a time; where the store fails,
         each of those gets its error. Works with `encoder_threads` threads, and reads only some samples ahead
         of them: `samples` may be a generator that loads one file after the other. Copies of a recording and
         `on_mismatch` are as in `enroll_caller`, among the samples too.
+
+        keep: "best" enrolls, of more than `max_voiceprints_per_caller` samples of a caller that follow each
+        other, those that agree best with each other, and then of the best quality
+        (`voiceprint.agreement.best_agreeing`); the others get a `RecordingNotUsedError`. Their metadata is
+        not stored. "newest" enrolls all, of which the last remain.
         """
-        return self._enrolment(sample_rate, encoding, channel).enroll_many(samples, on_mismatch)
+        return self._enrolment(sample_rate, encoding, channel).enroll_many(samples, on_mismatch, keep)
 
     def check_enrollment(
         self,
