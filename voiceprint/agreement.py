@@ -45,7 +45,12 @@ def sounds_alike(new: NDArray[np.float32], others: Sequence[Voiceprint]) -> bool
     new: its unit embedding [d], or [n, d] with that for simulated lines. True for an encoder for which no
     limit is measured.
     """
-    return others[0].encoder != RESEMBLYZER_SPACE or agreement(new, others) >= ALIKE
+    return not is_measured(others[0].encoder) or agreement(new, others) >= ALIKE
+
+
+def is_measured(encoder: str) -> bool:
+    """Whether `sounds_alike` has a limit for the embeddings of this encoder."""
+    return encoder == RESEMBLYZER_SPACE
 
 
 def agreement(new: NDArray[np.float32], others: Sequence[Voiceprint]) -> float:

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Encoding, as_pcm, warn_if_mixed
+from voiceprint.adaptation import Adaptation
+from voiceprint.audio import (
+    SAMPLE_RATE,
+    AudioBuffer,
+    AudioQuality,
+    Encoding,
+    as_pcm,
+    assess,
+    warn_if_mixed,
+)
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.embedding import Embedder
 from voiceprint.encoder import Encoder, default_encoder
@@ -208,15 +217,20 @@ class OpusAgentVoiceRecognizer:
 
         similarity: cosine, at least `similarity_threshold`; with `target_fpir` set, that decides instead.
         With `calibrated_similarity` set it is not the cosine but the probability that it is this caller. Of
-        several who are accepted it is the most likely. A match moves the caller's `last_seen`. The audio
-        needs 1 s of speech and `min_audio_quality`. None, without a look at the audio, when fingerprinting
-        is disabled.
+        several who are accepted it is the most likely. A match moves the caller's `last_seen`; with `adapt`
+        set, a confident one adds a voiceprint. The audio needs 1 s of speech and `min_audio_quality`. None,
+        without a look at the audio, when fingerprinting is disabled.
         """
-        matches = self.identify(audio_buffer, sample_rate=sample_rate, encoding=encoding, channel=channel)
+        if not self.config.fingerprinting_enabled:
+            return None
+        audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
+        probe = self._embedder.probe(audio, sample_rate)
+        matches = self._matcher.nearest(probe, 5, self._rule(None), None)
         best = next((match for match in matches if match.accepted), None)
         if best is None:
             return None
         self._matcher.touch(best.caller_id)
+        self._adapt(best.caller_id, probe, audio, sample_rate)
         return best.caller_id, best.similarity, best.metadata
 
     def identify(
@@ -256,15 +270,17 @@ class OpusAgentVoiceRecognizer:
         """Whether the voice is that of the caller it is said to be.
 
         Raises `CallerNotFoundError` for a caller who is not enrolled, and `DisabledError`. An accepted
-        verification moves the caller's `last_seen`.
+        verification moves the caller's `last_seen`; with `adapt` set, a confident one adds a voiceprint.
         """
         self._embedder.check_enabled()
         prints = self._matcher.prints(caller_id)
         audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
         rule = self._rule(self.config.similarity_threshold)
-        verification = self._matcher.verified(self._embedder.probe(audio, sample_rate), prints, rule)
+        probe = self._embedder.probe(audio, sample_rate)
+        verification = self._matcher.verified(probe, prints, rule)
         if verification.accepted:
             self._matcher.touch(caller_id)
+            self._adapt(caller_id, probe, audio, sample_rate)
         return verification
 
     def stream(
@@ -287,11 +303,14 @@ class OpusAgentVoiceRecognizer:
         count, ids = check_count(k), None if candidates is None else check_candidates(candidates)
         self._rule(threshold)
 
-        def search(total: NDArray[Any], cleaned: NDArray[np.float32] | None, wanted: int) -> list[Match]:
-            matcher, embedder = self._matcher, self._embedder
-            callers = None if ids is None else matcher.enrolled(ids)
+        def probe_of(total: NDArray[Any], cleaned: NDArray[np.float32] | None) -> Probe:
+            embedder = self._embedder
             better = None if cleaned is None else embedder.embed_cleaned(cleaned)
-            probe = Probe(embedder.checked(total), better)
+            return Probe(embedder.checked(total), better)
+
+        def search(probe: Probe, wanted: int) -> list[Match]:
+            matcher = self._matcher
+            callers = None if ids is None else matcher.enrolled(ids)
             return matcher.nearest(probe, wanted, self._rule(threshold), callers)
 
         return CallStream(
@@ -302,8 +321,10 @@ class OpusAgentVoiceRecognizer:
             encoder=self.encoder,
             config=self.config,
             rule=lambda: self._rule(threshold),
+            probe=probe_of,
             search=search,
             touch=self._matcher.touch,
+            adapt=self._adapt_to,
         )
 
     # Callers
@@ -474,6 +495,16 @@ class OpusAgentVoiceRecognizer:
         settings = IndexSettings(config.index_path, config.index_recall, config.index_threads)
         self._gallery = Gallery.shared(self.storage, self.encoder.name, self.encoder.dimension, settings)
         return self._gallery
+
+    def _adapt(self, caller_id: str, probe: Probe, audio: NDArray[Any], sample_rate: int) -> None:
+        if self.config.adapt:
+            self._adapt_to(caller_id, probe, assess(audio, sample_rate=sample_rate))
+
+    def _adapt_to(self, caller_id: str, probe: Probe, quality: AudioQuality) -> None:
+        """Add a voiceprint of an accepted probe to its caller, if `adapt` is set and the probe qualifies."""
+        if self.config.adapt:
+            adaptation = Adaptation(self.storage, self._matcher, self._rule(None), self.config)
+            adaptation.add(caller_id, probe, quality, self.encoder.name)
 
     def _rule(self, threshold: float | None) -> Rule:
         calibrated = self.config.calibrated_similarity
