@@ -14,6 +14,7 @@ import argparse
 import io
 import logging
 import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,6 +91,23 @@ def pieces(data: Path) -> Iterator[Piece]:
                 except VoiceprintError:
                     continue
                 yield Piece(population, speaker, session, seconds, name, one)
+
+
+def every_piece(description: str | None) -> list[Piece]:
+    """Of the folder on the command line; enrolled once where --cache names a file."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--cache", type=Path, help="a file that keeps the voiceprints")
+    arguments = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    if arguments.cache and arguments.cache.exists():
+        return [Piece(*fields) for fields in pickle.loads(arguments.cache.read_bytes())]
+    every = [*pieces(arguments.data)]
+    if arguments.cache:
+        arguments.cache.write_bytes(pickle.dumps([tuple(piece) for piece in every]))
+    return every
 
 
 def scores(found: list[Piece], others: int) -> tuple[Any, Any]:
@@ -170,19 +188,7 @@ def _g711(line: Any, law: g711.Law) -> Any:
 
 def main() -> int:
     """Enroll, compare, and keep the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--cache", type=Path, help="a file that keeps the voiceprints")
-    arguments = parser.parse_args()
-    logging.disable(logging.CRITICAL)
-    if arguments.cache and arguments.cache.exists():
-        every = pickle.loads(arguments.cache.read_bytes())
-    else:
-        every = [*pieces(arguments.data)]
-        if arguments.cache:
-            arguments.cache.write_bytes(pickle.dumps(every))
+    every = every_piece(__doc__)
     rows = []
     for population, seconds in (("sessions", 5), ("sessions", 10), ("mobile", 5)):
         of_set = [one for one in every if (one.population, one.seconds) == (population, seconds)]
@@ -204,7 +210,7 @@ def main() -> int:
                     f"{population:8} {seconds:2} s  {others} x {old:6} / {new:6}  {len(own):4}  {shown}",
                     flush=True,
                 )
-    found = copies(arguments.data)
+    found = copies(Path(sys.argv[1]))
     for name, cosines in found.items():
         shown = ", ".join(f"{share:g}: {np.quantile(cosines, share):.4f}" for share in (0.0, 0.1, 0.5, 1.0))
         print(f"{name:24} {len(cosines):4} quantiles {shown}")
