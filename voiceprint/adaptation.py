@@ -13,9 +13,9 @@ takes an identity over:
   an accepted one: see `confident`.
 - The audio is long and good enough for enrollment, and no mix of channels that differ.
 
-A stranger who once meets all of this holds a slot until enrollment replaces the print. Of strangers' calls of
-5 s, 0 to 3 % do by a threshold of 0.75, and 0 to 5 % by a target FPIR of 0.05; of callers' own calls, 11 to 57 %
-and 12 to 89 % (`benchmarks/adaptation.py`: 10 or 62 callers with one print, three draws).
+A stranger who once meets all of this holds a slot until enrollment replaces the print. Of strangers' calls
+of 5 s, 0 to 3 % do by a threshold of 0.75, and 0 to 5 % by a target FPIR of 0.05; of callers' own calls, 11
+to 57 % and 12 to 89 % (`benchmarks/adaptation.py`: 10 or 62 callers with one print, three draws).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ COSINE_MARGIN: Final = 0.1
 """Cosine over the threshold, where that decides: doubled, hardly any call is confident."""
 
 COSINE_GAP: Final = 0.1
-"""Cosine over the other callers. Without it, up to 16 % of strangers' calls are confident by a target FPIR."""
+"""Cosine over the other callers. Without it, 16 % of strangers' calls on mobile phones are confident."""
 
 _COMPARED: Final = 5  # callers
 
