@@ -91,8 +91,7 @@ def test_a_verification_and_a_finished_stream_adapt_too(voices: Voices) -> None:
     ("settings", "others"),
     [
         ({"enrollment_duration": 60.0}, ["gil"]),
-        ({"similarity_threshold": 0.88}, ["gil"]),  # accepted, but not by enough
-        ({}, []),  # nobody to compare with
+        ({}, []),  # by the prior alone a match is not certain enough
     ],
 )
 def test_a_match_that_is_not_confident_or_too_short_adds_nothing(
@@ -104,6 +103,18 @@ def test_a_match_that_is_not_confident_or_too_short_adds_nothing(
         setattr(recognizer.config, name, value)
     assert recognizer.match_caller(voices["amara"][1]) is not None
     assert len(prints(recognizer)) == 1
+
+
+def test_a_match_that_is_accepted_but_not_by_enough_adds_nothing(voices: Voices) -> None:
+    recognizer = adapting()
+    enrolled(recognizer, voices, "amara", "gil")
+    rate = recognizer.identify(voices["amara"][1], k=1)[0].fpir
+    recognizer.config.target_fpir = 1.5 * rate
+    assert recognizer.match_caller(voices["amara"][1]) is not None
+    assert len(prints(recognizer)) == 1
+    recognizer.config.target_fpir = 3.0 * rate
+    assert recognizer.match_caller(voices["amara"][1]) is not None
+    assert len(prints(recognizer)) == 2
 
 
 def test_an_encoder_without_a_measured_limit_does_not_adapt(voices: Voices) -> None:
@@ -162,7 +173,7 @@ def test_a_voice_that_moves_away_step_by_step_does_not_take_its_prints_along(voi
 
 def test_a_look_alike_holds_free_slots_only_until_the_caller_is_enrolled_again(voices: Voices) -> None:
     # A stranger near enough to bruno to pass every guard: carlo, with some of bruno's voice mixed in.
-    recognizer = adapting(similarity_threshold=0.5, min_audio_quality=0.4)
+    recognizer = adapting(target_fpir=0.6, min_audio_quality=0.4)
     enrolled(recognizer, voices, "bruno", "gil")
     (original,) = prints(recognizer, "bruno")
     stranger = [_mix(*pair) for pair in zip(voices["carlo"], voices["bruno"], strict=True)]
