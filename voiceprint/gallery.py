@@ -348,8 +348,8 @@ class Gallery:
                 index.add(changes.ids, changes.embeddings)
         self._snapshots.changed(len(changes.removed) + len(changes.ids))
         self._changed += len(changes.removed) + len(changes.ids)
-        if not self._cohort.isdisjoint(changes.removed.tolist()):
-            self._scorer = None  # nothing of who was removed is kept
+        if not self._cohort.isdisjoint([*changes.removed.tolist(), *changes.ids.tolist()]):
+            self._scorer = None  # nothing of what was removed or replaced is kept
         self._state = state
 
     def _check(self, embeddings: NDArray[np.float32], storage: Storage) -> None:
