@@ -17,9 +17,11 @@ from voiceprint import (
     JSONStorage,
     MemoryStorage,
     OpusAgentVoiceRecognizer,
+    RecordingNotUsedError,
     StorageError,
     Voiceprint,
 )
+from voiceprint.audio.buffers import resample
 from voiceprint.enrolment import ENROLMENT_BATCH
 
 
@@ -35,6 +37,7 @@ def test_results_come_in_order_whatever_is_wrong_in_the_middle(
         ("dario", good, {"a": {1}}),
         ("two", good),
         ("four", good, None, None),
+        ("five", good, None, 16_000, None),
         None,
         7,
         ("elena", np.zeros(80_000, np.float32), None),
@@ -49,6 +52,7 @@ def test_results_come_in_order_whatever_is_wrong_in_the_middle(
         InvalidArgumentError,
         InvalidArgumentError,
         InvalidArgumentError,
+        InvalidAudioError,
         InvalidArgumentError,
         InvalidArgumentError,
         InvalidArgumentError,
@@ -60,7 +64,7 @@ def test_results_come_in_order_whatever_is_wrong_in_the_middle(
     assert sorted(callers) == ["amara", "farid"]
     assert callers["amara"].metadata == {"name": "Amara", "plan": 1}
     assert callers["amara"].voiceprints[0].id == saved(results[0]).id
-    assert callers["amara"].voiceprints[1].id == saved(results[11]).id
+    assert callers["amara"].voiceprints[1].id == saved(results[12]).id
 
 
 def test_a_sample_that_only_the_store_can_refuse_does_not_take_its_batch_along(
@@ -154,3 +158,70 @@ def test_all_is_there_after_reopening(tmp_path: Path, voices: Voices) -> None:
             answer = recognizer.match_caller(audios[1])
             assert answer is not None
             assert answer[::2] == (name, {"name": name})
+
+
+def test_a_sample_may_have_a_sample_rate_of_its_own(quick: OpusAgentVoiceRecognizer, voices: Voices) -> None:
+    audio = voices["amara"][0]
+    wide, narrow = resample(audio, 16_000, 48_000), resample(audio, 16_000, 8_000)
+    samples = [("a", audio, None), ("b", wide, None, 48_000), ("c", narrow, None, 8_000), ("d", audio, None)]
+    results = [saved(result) for result in quick.enroll_many(samples)]
+    assert [result.caller_id for result in results] == ["a", "b", "c", "d"]
+    for (_, audio, _, *rate), result in zip(samples, results, strict=True):
+        alone = quick.get_embedding(audio, sample_rate=rate[0] if rate else 16_000)
+        np.testing.assert_allclose(result.embedding, alone, atol=1e-6)
+
+
+def test_the_best_of_a_callers_recordings_are_kept_and_one_of_another_person_is_not(
+    recognizer: OpusAgentVoiceRecognizer, voices: Voices
+) -> None:
+    samples = [("amara", audio, {"file": n}) for n, audio in enumerate(voices["amara"][:2])]
+    samples += [("amara", voices["bruno"][0], {"file": "another person's"})]
+    samples += [("amara", voices["amara"][0], {"copy": True})]
+    samples += [("amara", voices["amara"][2], {"file": 2})]
+    samples += [("carlo", audio, None) for audio in voices["carlo"][:2]]
+    results = recognizer.enroll_many(samples, keep="best")
+    first, second, unused, copy, third, *carlos = results
+    assert isinstance(unused, RecordingNotUsedError)
+    assert "'amara'" in str(unused)
+    assert saved(copy).id == saved(first).id
+    assert _ids(recognizer, "amara") == [saved(result).id for result in (first, second, third)]
+    assert _ids(recognizer, "carlo") == [saved(result).id for result in carlos]
+    caller = recognizer.get_caller("amara")
+    assert caller is not None
+    assert caller.metadata == {"file": 2, "copy": True}
+    # Once more, all of it is enrolled already, and the same one is left out.
+    again = recognizer.enroll_many(samples, keep="best")
+    assert isinstance(again[2], RecordingNotUsedError)
+    assert [saved(r).id for r in again if r is not again[2]] == [
+        saved(r).id for r in results if r is not unused
+    ]
+    assert recognizer.storage.count() == 5
+
+
+def test_the_best_are_chosen_of_what_a_failing_list_gave(
+    quick: OpusAgentVoiceRecognizer, voices: Voices
+) -> None:
+    def samples() -> Iterator[tuple[str, Any, None]]:
+        yield "amara", voices["amara"][0], None
+        yield "bruno", voices["bruno"][0], None
+        yield "bruno", voices["bruno"][1], None
+        raise OSError("the network share went away")
+
+    with pytest.raises(OSError, match="went away"):
+        quick.enroll_many(samples(), keep="best")
+    assert [len(caller.voiceprints) for caller in quick.callers()] == [1, 2]
+
+
+def test_what_to_keep_and_to_do_on_a_mismatch_are_checked(
+    quick: OpusAgentVoiceRecognizer, voices: Voices
+) -> None:
+    audio = voices["amara"][0]
+    with pytest.raises(InvalidArgumentError, match=r"keep is 'worst': newest or best is allowed"):
+        quick.enroll_many([("amara", audio, None)], keep="worst")  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError, match=r"on_mismatch is 'ask': store or refuse is allowed"):
+        quick.enroll_caller("amara", audio, on_mismatch="ask")  # type: ignore[arg-type]
+
+
+def _ids(recognizer: OpusAgentVoiceRecognizer, caller_id: str) -> list[int | None]:
+    caller = recognizer.get_caller(caller_id)
+    return [] if caller is None else [print_.id for print_ in caller.voiceprints]

@@ -180,3 +180,19 @@ def test_an_index_that_is_written_to_meanwhile_always_proposes(scorer: GallerySc
     finally:
         done.set()
         writer.join()
+
+
+def test_nothing_of_a_removed_caller_is_kept_in_the_scorer(storage: Counting) -> None:
+    crowd(storage, 400)
+    gallery = Gallery(SPACE, 256)
+    gallery.synchronised(storage)
+    first = gallery.scorer(storage)
+    storage.save(Voiceprint("one more", embeddings(1, seed=9)[0]))
+    gallery.synchronised(storage)
+    assert gallery.scorer(storage) is first  # one of many changes little
+    sampled = next(iter(gallery._cohort))
+    (caller,) = storage.callers_of([sampled])
+    storage.delete(caller.caller_id)
+    gallery.synchronised(storage)
+    assert gallery.scorer(storage) is not first
+    assert sampled not in gallery._cohort

@@ -23,9 +23,11 @@ from voiceprint.errors import (
     EncoderError,
     InvalidArgumentError,
     InvalidAudioError,
+    RecordingNotUsedError,
     StorageCorruptError,
     StorageError,
     StorageUnavailableError,
+    VoiceMismatchError,
     VoiceprintError,
 )
 from voiceprint.models import Caller, DeletionReceipt, Finding, Match, StreamResult, Verification, Voiceprint
@@ -61,6 +63,7 @@ __all__ = [
     "Match",
     "MemoryStorage",
     "OpusAgentVoiceRecognizer",
+    "RecordingNotUsedError",
     "RedisStorage",
     "SQLiteStorage",
     "Storage",
@@ -70,6 +73,7 @@ __all__ = [
     "StreamResult",
     "Verification",
     "VoiceFingerprintConfig",
+    "VoiceMismatchError",
     "Voiceprint",
     "VoiceprintError",
     "__version__",

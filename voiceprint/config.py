@@ -34,6 +34,7 @@ _ALLOWED = {
     "min_audio_quality": "a number from 0 to 1",
     "max_voiceprints_per_caller": "a whole number from 1",
     "enroll_simulated_lines": "true or false",
+    "adapt": "true or false",
     "encoder": "onnx, onnx-int8 or resemblyzer",
     "encoder_threads": "a whole number from 0 to 64, 0 for one a core",
     "index_path": "the path of a file, or off",
@@ -67,6 +68,9 @@ class VoiceFingerprintConfig(BaseSettings):
     max_voiceprints_per_caller (3): one print more replaces the oldest; at least 1.
     enroll_simulated_lines (True): enrolment of wide-band audio keeps, beside the embedding, one for simulated
         telephone lines (`Voiceprint.simulated`), by which a caller is found on a telephone too.
+    adapt (False): when True, the audio of a match, a verification or a finished stream that was accepted with
+        confidence becomes one more voiceprint of the caller, where a slot is free. It never replaces one;
+        `voiceprint.adaptation` has the conditions.
     encoder ("onnx"): "onnx"; "onnx-int8", which takes half the time and gives nearly the same (a cosine of
         0.999); or "resemblyzer" for that package itself, which is slower and gives the same.
     encoder_threads (0): threads that the encoder works with; 0 for one a core. These two count when a
@@ -100,6 +104,7 @@ class VoiceFingerprintConfig(BaseSettings):
     min_audio_quality: float = Field(default=0.6, ge=0.0, le=1.0, allow_inf_nan=False)
     max_voiceprints_per_caller: int = Field(default=3, ge=1)
     enroll_simulated_lines: bool = True
+    adapt: bool = False
     encoder: Literal["onnx", "onnx-int8", "resemblyzer"] = "onnx"
     encoder_threads: int = Field(default=0, ge=0, le=64)
     index_path: str | None = Field(default=None, min_length=1)

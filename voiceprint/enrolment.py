@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from voiceprint.agreement import best_agreeing
 from voiceprint.audio import AudioBuffer, AudioQuality, Encoding, as_pcm, assess
 from voiceprint.audio.advice import more_speech_s
 from voiceprint.encoder.workers import cores
-from voiceprint.errors import AudioQualityError, InvalidArgumentError, VoiceprintError
+from voiceprint.errors import (
+    AudioQualityError,
+    InvalidArgumentError,
+    RecordingNotUsedError,
+    VoiceprintError,
+)
 from voiceprint.grouped import Grouped
 from voiceprint.models import Voiceprint
-from voiceprint.validation import check_caller_id, check_metadata
+from voiceprint.new_prints import NewPrints, OnMismatch
+from voiceprint.validation import check_caller_id, check_metadata, shown
 
 if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
@@ -33,8 +40,11 @@ EMBEDDED_TOGETHER_S = 120.0
 
 Embedding = NDArray[np.float32]
 
-Sample = tuple[str, AudioBuffer, dict[str, Any] | None]
-"""Caller id, audio and metadata."""
+Sample = tuple[str, AudioBuffer, dict[str, Any] | None] | tuple[str, AudioBuffer, dict[str, Any] | None, int]
+"""Caller id, audio and metadata; and the sample rate of this audio, where samples differ in it."""
+
+Keep = Literal["newest", "best"]
+"""Which of more samples of a caller than are kept: those stored last, or those that agree best."""
 
 
 class EnrollmentCheck(BaseModel):
@@ -62,14 +72,23 @@ class CheckedSample(NamedTuple):
 
     caller_id: str
     audio: NDArray[Any]
+    sample_rate: int
     metadata: dict[str, Any] | None
+    score: float  # of its quality
     versions: Versions
+
+
+class NewPrint(NamedTuple):
+    """A voiceprint that is not stored yet, and the quality score of its audio."""
+
+    voiceprint: Voiceprint
+    score: float
 
 
 class Enrolment:
     """Checks samples, embeds them, and stores their voiceprints.
 
-    sample_rate, encoding, channel: of the audio of every sample, see `as_pcm`.
+    sample_rate, encoding, channel: of the audio of every sample, see `as_pcm`; a sample may say another rate.
     """
 
     def __init__(
@@ -91,38 +110,66 @@ class Enrolment:
 
     def check(self, audio_buffer: AudioBuffer) -> EnrollmentCheck:
         """Whether the audio is long and good enough to enrol, and what to do where it is not."""
-        return self._check(as_pcm(audio_buffer, self._rate, encoding=self._encoding, channel=self._channel))
+        audio = as_pcm(audio_buffer, self._rate, encoding=self._encoding, channel=self._channel)
+        return self._check(audio, self._rate)
 
-    def enroll(self, sample: Sample, may_store: Callable[[], bool] = lambda: True) -> Voiceprint | None:
+    def enroll(
+        self, sample: Sample, on_mismatch: OnMismatch, may_store: Callable[[], bool] = lambda: True
+    ) -> Voiceprint | None:
         """Store the voiceprint of one sample, and return it; None where `may_store`, which is asked right
         before, says no."""
+        new_prints = self._new_prints(on_mismatch)
         checked = self._checked(sample)
-        embedding = self._embedder.embed(checked.audio, self._rate)
+        embedding = self._embedder.embed(checked.audio, checked.sample_rate)
         (simulated,) = self._simulated([checked], [embedding])
         voiceprint = self._voiceprint(checked, embedding, simulated)
         if not may_store():
             return None
-        return self._storage.save(voiceprint, max_voiceprints=self._config.max_voiceprints_per_caller)
+        (result,) = new_prints.store([voiceprint])
+        if isinstance(result, VoiceprintError):
+            raise result
+        return result
 
-    def enroll_many(self, samples: Iterable[Sample]) -> list[Voiceprint | VoiceprintError]:
+    def enroll_many(
+        self, samples: Iterable[Sample], on_mismatch: OnMismatch, keep: Keep
+    ) -> list[Voiceprint | VoiceprintError]:
         """Store the voiceprints of all samples; for each, in order, the print or why there is none."""
+        if keep not in get_args(Keep):
+            raise InvalidArgumentError(f"keep is {shown(keep)}: {' or '.join(get_args(Keep))} is allowed.")
+        new_prints = self._new_prints(on_mismatch)
         results: list[Voiceprint | VoiceprintError] = []
         waiting: dict[int, Voiceprint] = {}  # by place in `results`
+        of_caller: dict[int, NewPrint] = {}  # of one caller, whose best are to be chosen; likewise
 
         def store() -> None:
-            for place, result in zip(waiting, self._store([*waiting.values()]), strict=True):
+            for place, result in zip(waiting, new_prints.store([*waiting.values()]), strict=True):
                 results[place] = result
             waiting.clear()
 
-        def take(result: Voiceprint | VoiceprintError) -> None:
-            if isinstance(result, Voiceprint):
-                waiting[len(results)] = result
-            results.append(result)
-            if len(waiting) == ENROLMENT_BATCH:
+        def choose() -> None:
+            for place, result in zip(of_caller, self._best([*of_caller.values()]), strict=True):
+                results[place] = result
+                if isinstance(result, Voiceprint):
+                    waiting[place] = result
+            of_caller.clear()
+
+        def take(result: NewPrint | VoiceprintError) -> None:
+            if isinstance(result, VoiceprintError):
+                results.append(result)
+                return
+            place, voiceprint = len(results), result.voiceprint
+            results.append(voiceprint)
+            if keep == "newest":
+                waiting[place] = voiceprint
+            else:
+                if any(other.voiceprint.caller_id != voiceprint.caller_id for other in of_caller.values()):
+                    choose()
+                of_caller[place] = result
+            if len(waiting) >= ENROLMENT_BATCH:
                 store()
 
-        work: Grouped[Sample, Voiceprint | VoiceprintError] = Grouped(
-            self._voiceprints,
+        work: Grouped[Sample, NewPrint | VoiceprintError] = Grouped(
+            self._new,
             take,
             cost=lambda sample: _seconds(sample, self._rate),
             most=EMBEDDED_TOGETHER,
@@ -132,29 +179,48 @@ class Enrolment:
         try:
             work.run(samples)
         finally:  # also when `samples` itself fails midway: what was given before is not lost
+            if of_caller:
+                choose()
             if waiting:
                 store()
         return results
+
+    def _best(self, prints: list[NewPrint]) -> list[Voiceprint | VoiceprintError]:
+        """The prints of one caller, and an error in the place of each that better ones leave no room for."""
+        limit = self._config.max_voiceprints_per_caller
+        embeddings = np.stack([new.voiceprint.embedding for new in prints])
+        best = set(best_agreeing(embeddings, [new.score for new in prints], limit))
+        return [
+            new.voiceprint
+            if place in best
+            else RecordingNotUsedError(
+                f"Other recordings of {new.voiceprint.caller_id!r} agree better with each other, and {limit} "
+                "voiceprints a caller are kept (VOICE_MAX_VOICEPRINTS_PER_CALLER)."
+            )
+            for place, new in enumerate(prints)
+        ]
 
     def _checked(self, sample: Any) -> CheckedSample:
         """The sample with its audio as numbers; whatever can be refused is, before the costly part."""
         self._embedder.check_enabled()
         try:
-            caller_id, audio_buffer, metadata = sample
-        except (TypeError, ValueError):  # not three things
+            caller_id, audio_buffer, metadata, *rates = sample
+            (sample_rate,) = rates or [self._rate]
+        except (TypeError, ValueError):  # not three things, or four
             raise InvalidArgumentError(
-                "A sample is a tuple of caller_id, audio and metadata (or None)."
+                "A sample is a tuple of caller_id, audio and metadata (or None), and perhaps sample_rate."
             ) from None
         caller_id, metadata = check_caller_id(caller_id), check_metadata(metadata)
-        audio = as_pcm(audio_buffer, self._rate, encoding=self._encoding, channel=self._channel)
-        check = self._check(audio)
+        audio = as_pcm(audio_buffer, sample_rate, encoding=self._encoding, channel=self._channel)
+        check = self._check(audio, sample_rate)
         if check.more_audio_s:
             raise AudioQualityError(check.advice[0], check.quality)
         self._embedder.check_quality(check.quality)
-        return CheckedSample(caller_id, audio, metadata, self._embedder.versions(check.quality))
+        versions = self._embedder.versions(check.quality)
+        return CheckedSample(caller_id, audio, sample_rate, metadata, check.quality.score, versions)
 
-    def _check(self, audio: NDArray[Any]) -> EnrollmentCheck:
-        quality = assess(audio, sample_rate=self._rate)
+    def _check(self, audio: NDArray[Any], sample_rate: int) -> EnrollmentCheck:
+        quality = assess(audio, sample_rate=sample_rate)
         needed = self._config.enrollment_duration
         missing = max(needed - quality.duration_s, 0.0)
         short = (
@@ -177,55 +243,47 @@ class Enrolment:
         )
 
     def _simulated(self, samples: list[CheckedSample], embeddings: list[Embedding]) -> list[Embedding | None]:
-        """The second print of each sample that gets one."""
+        """The second print of each sample that gets one; the samples are of one sample rate."""
         return self._embedder.embed_simulated(
             [sample.audio for sample in samples],
-            self._rate,
+            samples[0].sample_rate if samples else self._rate,
             embeddings,
             [sample.versions for sample in samples],
         )
 
-    def _voiceprints(self, samples: list[Sample]) -> list[Voiceprint | VoiceprintError]:
+    def _new(self, samples: list[Sample]) -> list[NewPrint | VoiceprintError]:
         """The voiceprint of each sample, or why there is none."""
-        results: list[Voiceprint | VoiceprintError | None] = []
-        good: dict[int, CheckedSample] = {}  # by place in `results`
-        for sample in samples:
+        results: list[NewPrint | VoiceprintError | None] = [None] * len(samples)
+        by_rate: dict[int, dict[int, CheckedSample]] = {}  # then by place in `results`
+        for place, sample in enumerate(samples):
             try:
-                good[len(results)] = self._checked(sample)
+                checked = self._checked(sample)
             except VoiceprintError as error:
-                results.append(error)
+                results[place] = error
             else:
-                results.append(None)
-        embeddings = self._embedder.embed_together([sample.audio for sample in good.values()], self._rate)
-        embedded: dict[int, Embedding] = {}
-        for place, embedding in zip(good, embeddings, strict=True):
-            if isinstance(embedding, VoiceprintError):
-                results[place] = embedding
-            else:
-                embedded[place] = embedding
-        simulated = self._simulated([good[place] for place in embedded], [*embedded.values()])
-        for place, for_lines in zip(embedded, simulated, strict=True):
-            results[place] = self._voiceprint(good[place], embedded[place], for_lines)
-        return cast("list[Voiceprint | VoiceprintError]", results)
+                by_rate.setdefault(checked.sample_rate, {})[place] = checked
+        for rate, good in by_rate.items():
+            embeddings = self._embedder.embed_together([sample.audio for sample in good.values()], rate)
+            embedded: dict[int, Embedding] = {}
+            for place, embedding in zip(good, embeddings, strict=True):
+                if isinstance(embedding, VoiceprintError):
+                    results[place] = embedding
+                else:
+                    embedded[place] = embedding
+            simulated = self._simulated([good[place] for place in embedded], [*embedded.values()])
+            for place, for_lines in zip(embedded, simulated, strict=True):
+                voiceprint = self._voiceprint(good[place], embedded[place], for_lines)
+                results[place] = NewPrint(voiceprint, good[place].score)
+        return cast("list[NewPrint | VoiceprintError]", results)
 
-    def _store(self, voiceprints: list[Voiceprint]) -> list[Voiceprint | VoiceprintError]:
-        """Store them in one change; where that fails, give the error in the place of each that it hit."""
-        limit = self._config.max_voiceprints_per_caller
-        try:
-            return [*self._storage.save_many(voiceprints, max_voiceprints=limit)]
-        except InvalidArgumentError as error:
-            # One of them, such as a caller whose metadata became too large, and all were refused.
-            if len(voiceprints) == 1:
-                return [error]
-            return [result for voiceprint in voiceprints for result in self._store([voiceprint])]
-        except VoiceprintError as error:
-            return [error] * len(voiceprints)
+    def _new_prints(self, on_mismatch: OnMismatch) -> NewPrints:
+        return NewPrints(self._storage, self._config.max_voiceprints_per_caller, on_mismatch)
 
 
 def _seconds(sample: Any, sample_rate: Any) -> float:
     """About how much audio is in a sample that nobody has checked yet."""
     try:
         size = len(sample[1]) if isinstance(sample[1], bytes | bytearray) else sample[1].nbytes
-        return float(size / (4.0 * sample_rate))
+        return float(size / (4.0 * (sample[3] if len(sample) > 3 else sample_rate)))
     except (TypeError, AttributeError, LookupError, ArithmeticError):
         return 0.0

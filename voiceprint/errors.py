@@ -6,6 +6,8 @@
     ├── InvalidAudioError         (ValueError)    a buffer or file that is not usable audio
     ├── AudioQualityError         (ValueError)    audio, but too short or too poor; carries `.quality`
     ├── CallerNotFoundError       (LookupError)   no such caller in the store
+    ├── VoiceMismatchError        (ValueError)    audio that does not sound like the caller's voiceprints
+    ├── RecordingNotUsedError                     a recording that was left out for better ones of its caller
     ├── DisabledError                             VOICE_FINGERPRINTING_ENABLED is false
     ├── EncoderError                              the embedding network cannot be loaded or failed
     └── StorageError                              the record store
@@ -57,6 +59,17 @@ class AudioQualityError(VoiceprintError, ValueError):
 
 class CallerNotFoundError(VoiceprintError, LookupError):
     """The store holds no caller of this id."""
+
+
+class VoiceMismatchError(VoiceprintError, ValueError):
+    """The audio does not sound like the caller's voiceprints, and was to be refused then."""
+
+
+class RecordingNotUsedError(VoiceprintError):
+    """The recording was not enrolled, as its caller has enough better ones.
+
+    A result of `enroll_many` with `keep="best"`; never raised.
+    """
 
 
 class DisabledError(VoiceprintError):

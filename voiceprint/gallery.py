@@ -84,6 +84,7 @@ class Gallery:
         self._counted = (0, 0)  # voiceprints, and callers, when these were last counted
         self._changed = 0  # voiceprints that were added or removed, ever
         self._scorer: tuple[GalleryScorer, Calibration, int, int] | None = None
+        self._cohort: frozenset[int] = frozenset()  # ids of its voiceprints
         self._cosines: ImpostorStatistics | None = None
         self._scorer_lock = threading.Lock()
 
@@ -169,6 +170,7 @@ class Gallery:
             prints = [one for one in caller.voiceprints if one.encoder == self.encoder]
             if prints:
                 cohort.append(prints)
+        self._cohort = frozenset(one.id for prints in cohort for one in prints if one.id is not None)
         of_callers = [prints_of(prints) for prints in cohort]
         self._cosines = self._best_cosines(index, cohort, self.callers(storage) - 1)
         scorer = GalleryScorer(projection_for(self.encoder, self.dimension), of_callers, calibration)
@@ -346,6 +348,8 @@ class Gallery:
                 index.add(changes.ids, changes.embeddings)
         self._snapshots.changed(len(changes.removed) + len(changes.ids))
         self._changed += len(changes.removed) + len(changes.ids)
+        if not self._cohort.isdisjoint([*changes.removed.tolist(), *changes.ids.tolist()]):
+            self._scorer = None  # nothing of what was removed or replaced is kept
         self._state = state
 
     def _check(self, embeddings: NDArray[np.float32], storage: Storage) -> None:

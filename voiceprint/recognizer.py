@@ -11,15 +11,25 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Encoding, as_pcm, warn_if_mixed
+from voiceprint.adaptation import Adaptation
+from voiceprint.audio import (
+    SAMPLE_RATE,
+    AudioBuffer,
+    AudioQuality,
+    Encoding,
+    as_pcm,
+    assess,
+    warn_if_mixed,
+)
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.embedding import Embedder
 from voiceprint.encoder import Encoder, default_encoder
-from voiceprint.enrolment import EnrollmentCheck, Enrolment, Sample
+from voiceprint.enrolment import EnrollmentCheck, Enrolment, Keep, Sample
 from voiceprint.errors import InvalidArgumentError, VoiceprintError
 from voiceprint.gallery import Gallery
 from voiceprint.matching import Matcher, Rule, check_candidates, check_count, check_threshold
 from voiceprint.models import Caller, DeletionReceipt, Finding, Match, Verification, Voiceprint
+from voiceprint.new_prints import OnMismatch
 from voiceprint.ranking import Probe
 from voiceprint.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
 from voiceprint.storage import Storage, configured_storage
@@ -133,15 +143,25 @@ class OpusAgentVoiceRecognizer:
         sample_rate: int = SAMPLE_RATE,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        on_mismatch: OnMismatch = "store",
     ) -> Voiceprint:
         """Store a voiceprint of a new or known caller, and return it.
 
         metadata: JSON object, merged into what is known of the caller, new keys winning. The audio
         needs `enrollment_duration` seconds and `min_audio_quality`. With more than
-        `max_voiceprints_per_caller` the caller's oldest print is replaced. Raises `DisabledError`,
-        `InvalidArgumentError` for a caller id or metadata that cannot be stored.
+        `max_voiceprints_per_caller` the caller's oldest print is replaced.
+
+        Of a recording that the caller is enrolled with already, no second print is stored: the existing one
+        is returned, with the metadata merged and `last_seen` moved, and a line logged at level info. (Two
+        processes that enroll it at the same moment may both store it.)
+
+        on_mismatch: "store" logs a warning where the voice does not sound like the caller's other prints,
+        as of another person under that id; "refuse" raises `VoiceMismatchError` instead.
+
+        Raises `DisabledError`, `InvalidArgumentError` for a caller id or metadata that cannot be stored.
         """
-        stored = self._enrolment(sample_rate, encoding, channel).enroll((caller_id, audio_buffer, metadata))
+        sample = (caller_id, audio_buffer, metadata)
+        stored = self._enrolment(sample_rate, encoding, channel).enroll(sample, on_mismatch)
         assert stored is not None  # noqa: S101  nobody forbids it
         return stored
 
@@ -152,14 +172,24 @@ class OpusAgentVoiceRecognizer:
         sample_rate: int = SAMPLE_RATE,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        on_mismatch: OnMismatch = "store",
+        keep: Keep = "newest",
     ) -> list[Voiceprint | VoiceprintError]:
         """Enrol (caller_id, audio, metadata) samples; gives for each, in order, the print or the error.
 
+        A sample may have its own sample rate as a fourth item.
+
         No bad sample stops the rest. Prints are stored some dozens at a time; where the store fails,
         each of those gets its error. Works with `encoder_threads` threads, and reads only some samples ahead
-        of them: `samples` may be a generator that loads one file after the other.
+        of them: `samples` may be a generator that loads one file after the other. Copies of a recording and
+        `on_mismatch` are as in `enroll_caller`, among the samples too.
+
+        keep: "best" enrolls, of more than `max_voiceprints_per_caller` samples of a caller that follow each
+        other, those that agree best with each other, and then of the best quality
+        (`voiceprint.agreement.best_agreeing`); the others get a `RecordingNotUsedError`. Their metadata is
+        not stored. "newest" enrolls all, of which the last remain.
         """
-        return self._enrolment(sample_rate, encoding, channel).enroll_many(samples)
+        return self._enrolment(sample_rate, encoding, channel).enroll_many(samples, on_mismatch, keep)
 
     def check_enrollment(
         self,
@@ -187,15 +217,20 @@ class OpusAgentVoiceRecognizer:
 
         similarity: cosine, at least `similarity_threshold`; with `target_fpir` set, that decides instead.
         With `calibrated_similarity` set it is not the cosine but the probability that it is this caller. Of
-        several who are accepted it is the most likely. A match moves the caller's `last_seen`. The audio
-        needs 1 s of speech and `min_audio_quality`. None, without a look at the audio, when fingerprinting
-        is disabled.
+        several who are accepted it is the most likely. A match moves the caller's `last_seen`; with `adapt`
+        set, a confident one adds a voiceprint. The audio needs 1 s of speech and `min_audio_quality`. None,
+        without a look at the audio, when fingerprinting is disabled.
         """
-        matches = self.identify(audio_buffer, sample_rate=sample_rate, encoding=encoding, channel=channel)
+        if not self.config.fingerprinting_enabled:
+            return None
+        audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
+        probe = self._embedder.probe(audio, sample_rate)
+        matches = self._matcher.nearest(probe, 5, self._rule(None), None)
         best = next((match for match in matches if match.accepted), None)
         if best is None:
             return None
         self._matcher.touch(best.caller_id)
+        self._adapt(best.caller_id, probe, audio, sample_rate)
         return best.caller_id, best.similarity, best.metadata
 
     def identify(
@@ -238,15 +273,17 @@ class OpusAgentVoiceRecognizer:
         threshold: similarity from which to accept, 0 to 1; None takes what is configured: `target_fmr`, else
         `target_fpir` as the share of strangers' calls that pass, else `similarity_threshold`.
         Raises `CallerNotFoundError` for a caller who is not enrolled, and `DisabledError`. An accepted
-        verification moves the caller's `last_seen`.
+        verification moves the caller's `last_seen`; with `adapt` set, a confident one adds a voiceprint.
         """
         self._embedder.check_enabled()
         prints = self._matcher.prints(caller_id)
         audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
         rule = self._verification_rule(threshold)
-        verification = self._matcher.verified(self._embedder.probe(audio, sample_rate), prints, rule)
+        probe = self._embedder.probe(audio, sample_rate)
+        verification = self._matcher.verified(probe, prints, rule)
         if verification.accepted:
             self._matcher.touch(caller_id)
+            self._adapt(caller_id, probe, audio, sample_rate)
         return verification
 
     def stream(
@@ -269,11 +306,14 @@ class OpusAgentVoiceRecognizer:
         count, ids = check_count(k), None if candidates is None else check_candidates(candidates)
         self._rule(threshold)
 
-        def search(total: NDArray[Any], cleaned: NDArray[np.float32] | None, wanted: int) -> list[Match]:
-            matcher, embedder = self._matcher, self._embedder
-            callers = None if ids is None else matcher.enrolled(ids)
+        def probe_of(total: NDArray[Any], cleaned: NDArray[np.float32] | None) -> Probe:
+            embedder = self._embedder
             better = None if cleaned is None else embedder.embed_cleaned(cleaned)
-            probe = Probe(embedder.checked(total), better)
+            return Probe(embedder.checked(total), better)
+
+        def search(probe: Probe, wanted: int) -> list[Match]:
+            matcher = self._matcher
+            callers = None if ids is None else matcher.enrolled(ids)
             return matcher.nearest(probe, wanted, self._rule(threshold), callers)
 
         return CallStream(
@@ -284,8 +324,10 @@ class OpusAgentVoiceRecognizer:
             encoder=self.encoder,
             config=self.config,
             rule=lambda: self._rule(threshold),
+            probe=probe_of,
             search=search,
             touch=self._matcher.touch,
+            adapt=self._adapt_to,
         )
 
     # Callers
@@ -376,6 +418,7 @@ class OpusAgentVoiceRecognizer:
         sample_rate: int = SAMPLE_RATE,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        on_mismatch: OnMismatch = "store",
     ) -> Voiceprint:
         """`enroll_caller` without blocking the event loop.
 
@@ -387,7 +430,7 @@ class OpusAgentVoiceRecognizer:
         enrolment = self._enrolment(sample_rate, encoding, channel)
         sample = (caller_id, audio_buffer, metadata)
         work = asyncio.ensure_future(
-            asyncio.to_thread(enrolment.enroll, sample, lambda: turn.acquire(blocking=False))
+            asyncio.to_thread(enrolment.enroll, sample, on_mismatch, lambda: turn.acquire(blocking=False))
         )
         try:
             stored = await asyncio.shield(work)
@@ -464,6 +507,16 @@ class OpusAgentVoiceRecognizer:
         settings = IndexSettings(config.index_path, config.index_recall, config.index_threads)
         self._gallery = Gallery.shared(self.storage, self.encoder.name, self.encoder.dimension, settings)
         return self._gallery
+
+    def _adapt(self, caller_id: str, probe: Probe, audio: NDArray[Any], sample_rate: int) -> None:
+        if self.config.adapt:
+            self._adapt_to(caller_id, probe, assess(audio, sample_rate=sample_rate))
+
+    def _adapt_to(self, caller_id: str, probe: Probe, quality: AudioQuality) -> None:
+        """Add a voiceprint of an accepted probe to its caller, if `adapt` is set and the probe qualifies."""
+        if self.config.adapt:
+            adaptation = Adaptation(self.storage, self._matcher, self._rule(None), self.config)
+            adaptation.add(caller_id, probe, quality, self.encoder.name)
 
     def _rule(self, threshold: float | None) -> Rule:
         calibrated = self.config.calibrated_similarity

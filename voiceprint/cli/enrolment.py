@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 from numpy.typing import NDArray
@@ -27,11 +26,19 @@ from voiceprint.cli.common import (
     say,
     table,
 )
-from voiceprint.errors import InvalidArgumentError, InvalidAudioError, VoiceprintError
+from voiceprint.enrolment import Keep
+from voiceprint.errors import (
+    InvalidArgumentError,
+    InvalidAudioError,
+    RecordingNotUsedError,
+    VoiceprintError,
+)
 from voiceprint.models import Voiceprint
+from voiceprint.new_prints import OnMismatch
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", *RAW_ENCODINGS)
+SHOWN = 10  # copies that are listed one by one; of more, only the number
 _Reader = Callable[[Path], tuple[NDArray[Any], int]]
 
 
@@ -44,6 +51,20 @@ class _Sample:
     metadata: dict[str, Any] | None = None
     result: Voiceprint | VoiceprintError | None = None
     skipped: bool = False
+    known: bool = False  # the caller was enrolled with this recording before
+
+    @property
+    def failed(self) -> bool:
+        return isinstance(self.result, VoiceprintError) and not isinstance(self.result, RecordingNotUsedError)
+
+
+MismatchOption = Annotated[
+    OnMismatch,
+    typer.Option(
+        help="Store (with a warning) or refuse a voiceprint that does not sound like the caller's others: it "
+        "may be another person's.",
+    ),
+]
 
 
 def enroll(
@@ -55,16 +76,19 @@ def enroll(
     encoding: EncodingOption = None,
     rate: RateOption = None,
     channel: ChannelOption = None,
+    on_mismatch: MismatchOption = "store",
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Enrol a caller from one file or more, each a voiceprint of its own.
+    """Enroll a caller from one file or more, each a voiceprint of its own.
+
+    A recording that the caller is enrolled with already is not stored again.
 
     Exit code 1 when a file could not be enrolled.
     """
     fields = _parse_metadata(metadata or [])
     samples = [_Sample(caller_id, path, fields) for path in files]
-    _enrol(samples, lambda path: mono(path, encoding, rate, channel), store, as_json)
+    _enrol(samples, lambda path: mono(path, encoding, rate, channel), store, as_json, on_mismatch)
 
 
 def enroll_dir(
@@ -75,10 +99,15 @@ def enroll_dir(
     again: Annotated[
         bool, typer.Option("--again", help="Enroll callers too who have voiceprints already.")
     ] = False,
+    on_mismatch: MismatchOption = "store",
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Enroll every caller of a folder: DIR/CALLER/*.wav, .flac, .ogg or .mp3, or without a header.
+
+    Of more recordings of a caller than are kept (VOICE_MAX_VOICEPRINTS_PER_CALLER, 3) those are enrolled that
+    agree best: again and again the one least similar to the others is left out, of two alike the one of lower
+    quality. Recordings that are not used are listed.
 
     Callers who have voiceprints already are skipped. Ctrl-C stops after the caller whose turn it is; the same
     command goes on from there.
@@ -86,7 +115,15 @@ def enroll_dir(
     Exit code 1 when a file could not be enrolled; a table says which, and why. 130 after Ctrl-C.
     """
     samples = [_Sample(path.parent.name, path) for path in _audio_files(folder)]
-    _enrol(samples, lambda path: mono(path, encoding, rate, channel), store, as_json, skip=not again)
+    _enrol(
+        samples,
+        lambda path: mono(path, encoding, rate, channel),
+        store,
+        as_json,
+        on_mismatch,
+        skip=not again,
+        keep="best",
+    )
 
 
 def _parse_metadata(pairs: list[str]) -> dict[str, Any]:
@@ -112,13 +149,22 @@ def _audio_files(folder: Path) -> list[Path]:
 
 
 def _enrol(
-    samples: list[_Sample], read: _Reader, store: str | None, as_json: bool, *, skip: bool = False
+    samples: list[_Sample],
+    read: _Reader,
+    store: str | None,
+    as_json: bool,
+    on_mismatch: OnMismatch,
+    *,
+    skip: bool = False,
+    keep: Keep = "newest",
 ) -> None:
     with opened(store, create=True) as recognizer, _stopping() as stopped:
         limit = recognizer.config.max_voiceprints_per_caller
+        prints = _prints(recognizer, samples)
         if skip:
-            _skip_enrolled(recognizer, samples, limit)
-        _enrol_all(recognizer, samples, read, stopped)
+            _skip_enrolled(samples, prints, limit)
+        _enrol_all(recognizer, samples, read, stopped, on_mismatch, keep)
+    _mark_known(samples, prints)
     _report(samples, limit, as_json)
     if stopped():
         left = len({sample.caller_id for sample in samples if sample.result is None and not sample.skipped})
@@ -153,16 +199,28 @@ def _stopping() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _skip_enrolled(recognizer: OpusAgentVoiceRecognizer, samples: list[_Sample], limit: int) -> None:
-    """Mark the samples of callers who have voiceprints, and tell of those who have fewer than files."""
-    files = Counter(sample.caller_id for sample in samples)
-    enrolled: dict[str, int] = {}
-    for caller_id in files:
+def _prints(recognizer: OpusAgentVoiceRecognizer, samples: list[_Sample]) -> dict[str, set[int | None]]:
+    """The ids of the voiceprints that the callers have, of this encoder."""
+    found = {}
+    for caller_id in dict.fromkeys(sample.caller_id for sample in samples):
         caller = recognizer.get_caller(caller_id)
         prints = caller.voiceprints if caller is not None else ()
-        count = sum(print_.encoder == recognizer.encoder.name for print_ in prints)
-        if count:
-            enrolled[caller_id] = count
+        found[caller_id] = {print_.id for print_ in prints if print_.encoder == recognizer.encoder.name}
+    return found
+
+
+def _mark_known(samples: list[_Sample], prints: dict[str, set[int | None]]) -> None:
+    """Mark the samples whose voiceprint was there before: in the store, or from an earlier sample."""
+    for sample in samples:
+        if isinstance(sample.result, Voiceprint):
+            sample.known = sample.result.id in prints[sample.caller_id]
+            prints[sample.caller_id].add(sample.result.id)
+
+
+def _skip_enrolled(samples: list[_Sample], prints: dict[str, set[int | None]], limit: int) -> None:
+    """Mark the samples of callers who have voiceprints, and name those who have fewer than files."""
+    files = Counter(sample.caller_id for sample in samples)
+    enrolled = {caller_id: len(ids) for caller_id, ids in prints.items() if ids}
     for sample in samples:
         sample.skipped = sample.caller_id in enrolled
     fewer = [name for name, count in enrolled.items() if count < min(limit, files[name])]
@@ -178,23 +236,22 @@ def _enrol_all(
     samples: list[_Sample],
     read: _Reader,
     stopped: Callable[[], bool],
+    on_mismatch: OnMismatch,
+    keep: Keep,
 ) -> None:
     """Enroll the samples in order, reading each file only when its turn comes."""
+    taken: list[_Sample] = []
     wanted = [sample for sample in samples if not sample.skipped]
-    for sample_rate, group in groupby(_loaded(wanted, read, stopped), key=lambda loaded: loaded.sample_rate):
-        taken: list[_Sample] = []
-        results = recognizer.enroll_many(_as_taken(group, taken), sample_rate=sample_rate)
-        for sample, result in zip(taken, results, strict=True):
-            sample.result = result
+    loaded = _loaded(wanted, taken, read, stopped)
+    results = recognizer.enroll_many(loaded, on_mismatch=on_mismatch, keep=keep)
+    for sample, result in zip(taken, results, strict=True):
+        sample.result = result
 
 
-class _Loaded(NamedTuple):
-    sample: _Sample
-    audio: NDArray[Any]
-    sample_rate: int
-
-
-def _loaded(samples: list[_Sample], read: _Reader, stopped: Callable[[], bool]) -> Iterator[_Loaded]:
+def _loaded(
+    samples: list[_Sample], taken: list[_Sample], read: _Reader, stopped: Callable[[], bool]
+) -> Iterator[tuple[str, NDArray[Any], dict[str, Any] | None, int]]:
+    """The samples as `enroll_many` takes them; those that could be read are added to `taken`."""
     previous = None
     for sample in progress("Enrolling", samples):
         # Between two callers: one of whom a part is stored would be skipped the next time.
@@ -202,29 +259,32 @@ def _loaded(samples: list[_Sample], read: _Reader, stopped: Callable[[], bool]) 
             return
         previous = sample.caller_id
         try:
-            yield _Loaded(sample, *read(sample.path))
+            audio, sample_rate = read(sample.path)
         except InvalidAudioError as error:  # the result of this file; the others go on
             sample.result = error
-
-
-def _as_taken(
-    group: Iterator[_Loaded], taken: list[_Sample]
-) -> Iterator[tuple[str, NDArray[Any], dict[str, Any] | None]]:
-    """What `enroll_many` takes, with a note of which samples it has taken."""
-    for sample, audio, _ in group:
-        taken.append(sample)
-        yield sample.caller_id, audio, sample.metadata
+        else:
+            taken.append(sample)
+            yield sample.caller_id, audio, sample.metadata, sample_rate
 
 
 def _report(samples: list[_Sample], limit: int, as_json: bool) -> None:
-    failed = [sample for sample in samples if isinstance(sample.result, VoiceprintError)]
+    failed = [sample for sample in samples if sample.failed]
     if as_json:
         print_json([_as_json(sample) for sample in samples])
     else:
-        enrolled = Counter(s.caller_id for s in samples if isinstance(s.result, Voiceprint))
+        enrolled = Counter(s.caller_id for s in samples if isinstance(s.result, Voiceprint) and not s.known)
         say(f"Enrolled {counted(enrolled.total(), 'file')} for {counted(len(enrolled), 'caller')}.")
+        known = [s for s in samples if s.known]
+        if len(known) > SHOWN:
+            say(f"Already enrolled with this recording: {counted(len(known), 'file')}.")
+        for sample in known if len(known) <= SHOWN else ():
+            say(f"{sample.path}: {sample.caller_id} is already enrolled with this recording.")
         if max(enrolled.values(), default=0) > limit:
             say(f"Of each caller the newest {counted(limit, 'voiceprint')} are kept.")
+        unused = [s for s in samples if isinstance(s.result, RecordingNotUsedError)]
+        if unused:
+            say("", f"{counted(len(unused), 'file')} not used, as others of the caller agree better:")
+            table("Caller", "File", rows=[(s.caller_id, s.path) for s in unused])
         if failed:
             say("", f"{counted(len(failed), 'file')} could not be enrolled:")
             rows = [(s.caller_id, s.path, type(s.result).__name__, s.result) for s in failed]
@@ -236,7 +296,10 @@ def _report(samples: list[_Sample], limit: int, as_json: bool) -> None:
 def _as_json(sample: _Sample) -> dict[str, Any]:
     row: dict[str, Any] = {"caller_id": sample.caller_id, "file": str(sample.path)}
     if isinstance(sample.result, Voiceprint):
-        return row | {"voiceprint_id": sample.result.id, "created_at": sample.result.created_at}
+        stored = {"voiceprint_id": sample.result.id, "created_at": sample.result.created_at}
+        return row | stored | {"already_enrolled": sample.known}
     if sample.result is None:
         return row | {"skipped": sample.skipped}
+    if not sample.failed:
+        return row | {"not_used": str(sample.result)}
     return row | {"error": type(sample.result).__name__, "message": str(sample.result)}

@@ -27,6 +27,11 @@ PRIOR_CALLERS: Final = 5
 """Callers that the prior counts as. With 10 the galleries of 60 named strangers at half of the target; with
 none those of 10 at three times the target (benchmarks/accuracy.py)."""
 
+PRIOR_FREEDOM: Final = 10
+"""Degrees of freedom of the prior, in the tail of few callers: populations differ less in the deviation of
+their scores, by a tenth, than in the mean, by half a deviation. With 5 a target of 1 % is out of reach for
+one enrolled caller."""
+
 _NORMAL: Final = NormalDist()
 _FARTHEST: Final = 37.0  # normal deviations, where a probability is no longer a float
 
@@ -48,13 +53,15 @@ class ImpostorStatistics:
     best_std: float
 
     @property
-    def _evidence(self) -> int:
-        return self.callers + PRIOR_CALLERS
+    def _tail(self) -> tuple[int, float]:
+        """Degrees of freedom, and the deviation of a stranger's best score with that of its estimate."""
+        width = math.sqrt(1.0 + 1.0 / (self.callers + PRIOR_CALLERS))
+        return self.callers + PRIOR_FREEDOM - 1, self.best_std * width
 
     def fpir(self, score: float, gallery_size: int) -> float:
         """The expected share of strangers who reach a score with one of so many callers, 0 to 1."""
-        freedom, width = self._evidence - 1, math.sqrt(1.0 + 1.0 / self._evidence)
-        t = (score - self.best_mean) / (self.best_std * width)
+        freedom, deviation = self._tail
+        t = (score - self.best_mean) / deviation
         # Student's t to a normal deviate: Abramowitz and Stegun (1964), 26.7.8.
         z = t * (1.0 - 0.25 / freedom) / math.sqrt(1.0 + t * t / (2.0 * freedom))
         # By erfc: the cdf of the standard library is 0 from 8 deviations below the mean on.
@@ -65,12 +72,12 @@ class ImpostorStatistics:
         """The score whose `fpir` is the target, in 0..1 (both excluded); grows with the gallery."""
         if not 0.0 < target_fpir < 1.0:
             raise InvalidArgumentError(f"A target FPIR is a share between 0 and 1, not {target_fpir}")
-        freedom, width = self._evidence - 1, math.sqrt(1.0 + 1.0 / self._evidence)
+        freedom, deviation = self._tail
         below = math.exp(math.log1p(-target_fpir) * self.others / max(_size(gallery_size), 1))
         a = _NORMAL.inv_cdf(min(max(below, 1e-300), 1.0 - 1e-16)) / (1.0 - 0.25 / freedom)
         room = 1.0 - a * a / (2.0 * freedom)
         t = math.copysign(math.inf, a) if room <= 0.0 else a / math.sqrt(room)
-        return self.best_mean + self.best_std * width * t
+        return self.best_mean + deviation * t
 
     def deviations(self, score: float) -> float:
         """Standard deviations of a score above the mean of different callers."""

@@ -16,6 +16,7 @@ from voiceprint.embedding import MIN_PROBE_SPEECH_S
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.matching import Rule
 from voiceprint.models import Match, StreamResult
+from voiceprint.ranking import Probe
 from voiceprint.streaming.decision import Decision
 from voiceprint.streaming.hearing import Hearing
 from voiceprint.streaming.intake import Intake
@@ -30,8 +31,11 @@ _ASSESSED_EVERY_S: Final = 8.0
 _PENDING: Final = 16  # answers that nobody has asked for yet: with one each 0.8 s of speech at most, 12 s
 
 
-Search = Callable[[NDArray[Any], NDArray[np.float32] | None, int], list[Match]]
-"""The so many best callers for an embedding, of any length, and the audio at 16 kHz if that is noisy."""
+ToProbe = Callable[[NDArray[Any], NDArray[np.float32] | None], Probe]
+"""The probe of an embedding, of any length, and of the cleaned audio at 16 kHz if the call is noisy."""
+
+Search = Callable[[Probe, int], list[Match]]
+"""The so many best callers for a probe."""
 
 
 class _Heard(NamedTuple):
@@ -51,9 +55,10 @@ class CallStream:
     which they get in.
 
     Of an answer that is `decided`, caller and similarity stay as they are until `finish`. The `last_seen` of
-    an accepted caller moves with the decision, or at the end. Answers depend on the audio alone, and not on
-    how it was cut, nor on how often they are asked for, if that is at least every 12 s of speech. The audio
-    is looked at in blocks of 0.48 s, so a running answer is so much behind at most.
+    an accepted caller moves with the decision, or at the end; with `adapt` set, a confident answer at the end
+    adds a voiceprint. Answers depend on the audio alone, and not on how it was cut, nor on how often they are
+    asked for, if that is at least every 12 s of speech. The audio is looked at in blocks of 0.48 s, so a
+    running answer is so much behind at most.
     """
 
     def __init__(
@@ -66,14 +71,18 @@ class CallStream:
         encoder: Encoder,
         config: VoiceFingerprintConfig,
         rule: Callable[[], Rule],
+        probe: ToProbe,
         search: Search,
         touch: Callable[[str], None],
+        adapt: Callable[[str, Probe, AudioQuality], None],
     ) -> None:
         self._k = k
         self._config = config
         self._rule = rule
+        self._probe = probe
         self._search = search
         self._touch = touch
+        self._adapt = adapt
         self._touched: str | None = None
         self._intake = Intake(sample_rate, encoding, channel)
         self._hearing = Hearing(encoder, self._intake.rate)
@@ -194,7 +203,7 @@ class CallStream:
 
     def _consider(self, heard: _Heard) -> None:
         # Two at least, as the next best says how sure the best is.
-        matches = self._search(heard.total, None, max(2, self._k))
+        matches = self._search(self._probe(heard.total, None), max(2, self._k))
         self._answer = self._answered(matches, good=heard.good)
         decided = heard.good and self._decision.made(matches, self._rule(), heard.net_speech_s)
         if decided:
@@ -227,13 +236,15 @@ class CallStream:
         quality = self._hearing.end()
         self._take_quality(quality)
         good = self._good and quality.net_speech_s >= MIN_PROBE_SPEECH_S
-        answer = StreamResult()
+        answer, probe = StreamResult(), None
         if good:
-            found = self._search(self._hearing.embedding(), self._hearing.cleaned(), self._k)
-            answer = self._answered(found, good=True)
+            probe = self._probe(self._hearing.embedding(), self._hearing.cleaned())
+            answer = self._answered(self._search(probe, self._k), good=True)
         measured |= {"net_speech_s": quality.net_speech_s, "feedback": self._feedback}
         self._answer = answer.model_copy(update=measured)
         self._move_last_seen()
+        if probe is not None and answer.accepted and answer.caller_id is not None:
+            self._adapt(answer.caller_id, probe, quality.model_copy(update={"feedback": self._feedback}))
         return self._answer
 
     def _move_last_seen(self) -> None:
