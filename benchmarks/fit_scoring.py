@@ -100,6 +100,8 @@ def without_pairs(
     ratios, axes = np.linalg.eigh(whitening.T @ between @ whitening)
     ratios, axes = ratios[::-1], axes[:, ::-1]
     transform = (whitening @ axes) / np.sqrt(ratios + 1.0)
+    # Either sign of an axis is right: take one, so that other machines write the same.
+    transform *= np.sign(transform[np.abs(transform).argmax(axis=0), np.arange(len(ratios))])
     return Projection(RESEMBLYZER_SPACE, transform, ratios / (ratios + 1.0), _prior(some))
 
 
