@@ -59,7 +59,9 @@ def ablations(found: dict[str, Population]) -> list[dict[str, Any]]:
         f"{'FNIR':>7} {'FPIR 1 %':>9} {'5 %':>6} {'5 % max':>8} {'bars':>5}    " for _ in range(2)
     ))  # fmt: skip
     # The workers get the change, as they have the constants of their own.
-    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn"), initializer=take, initargs=(found,)) as pool:
+    with ProcessPoolExecutor(
+        WORKERS, mp_context=get_context("spawn"), initializer=take, initargs=(found,)
+    ) as pool:
         for change, row in zip(CHANGES, pool.map(changed, CHANGES), strict=True):
             rows.append({"constant": change.name, "value": change.value} | row)
             print(f"{change!s:24}" + "   ".join(

@@ -1,4 +1,4 @@
-"""What accuracy.py computes of the searches of a cell: error rates with intervals, kept promises, and bars."""
+"""What accuracy.py computes of the searches of a cell: error rates with intervals, and bars."""
 
 from __future__ import annotations
 
@@ -141,7 +141,5 @@ def logistic(targets: Floats, impostors: Floats) -> tuple[float, float]:
     for _ in range(50):
         chance = 1.0 / (1.0 + np.exp(-np.clip(inputs @ found, -500.0, 500.0)))
         curvature = (inputs * (weights * chance * (1.0 - chance))[:, None]).T @ inputs
-        found = found - np.linalg.solve(
-            curvature + 1e-9 * np.eye(2), inputs.T @ (weights * (chance - true))
-        )
+        found = found - np.linalg.solve(curvature + 1e-9 * np.eye(2), inputs.T @ (weights * (chance - true)))
     return float(found[0]), float(-found[1] / found[0])

@@ -31,7 +31,9 @@ def _reliability(figure: Any, figures: dict[str, Any]) -> None:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], "k:", label="as said")
     for name, rows in figures["reliability"].items():
-        axes.plot([row["said"] for row in rows], [row["right"] for row in rows], "o-", markersize=4, label=name)
+        axes.plot(
+            [row["said"] for row in rows], [row["right"] for row in rows], "o-", markersize=4, label=name
+        )
     axes.set(
         title="Answers that are right, half of the calls being of strangers",
         xlabel="Match.probability",

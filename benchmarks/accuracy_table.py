@@ -69,7 +69,9 @@ def targets(figures: Figures) -> str:
                         for rate in ("fpir", "fnir", "exact fnir"))]
         for row in figures["rows"]
     ]  # fmt: skip
-    heads = [f"{wanted}: {rate}" for wanted in ("1 %", "5 %") for rate in ("FPIR", "FNIR", "FNIR of the exact")]
+    heads = [
+        f"{wanted}: {rate}" for wanted in ("1 %", "5 %") for rate in ("FPIR", "FNIR", "FNIR of the exact")
+    ]
     return markdown((*ABOUT, *heads), rows, 5)
 
 

@@ -1,7 +1,7 @@
 """The trials of accuracy.py: who is enrolled, who calls, and what the product and two cosines answer.
 
-Some speakers of a population are drawn to be enrolled, all others call as strangers. A caller whose enrollment and
-probe would be of one session, though the population has several, calls only as a stranger.
+Some speakers of a population are drawn to be enrolled, all others call as strangers. Where speakers have
+several sessions, those who have but one are not searched for: enrollment and probe would be of one session.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ENROLLMENTS: Final = {
 """Prints, and the seconds of each."""
 
 FIRST_PROBE_S: Final = {"train": 5, "other": 30, "chapters": 30, "mobile": 10}
-"""Where the probes of a session start that callers are enrolled from."""
+"""From where on probes are taken of the session that callers are enrolled from."""
 
 PAIRS: Final = (
     ("clean", "clean"),
@@ -72,7 +72,11 @@ class Trial(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Of one score. true: of the own caller, float64[n]. first: is that the best? best: of strangers, float64[m]."""
+    """Of one score.
+
+    true: of the own caller, float64[n]. first: whether that is the best, bool[n]. best: of strangers,
+        float64[m].
+    """
 
     true: Floats
     first: Flags
@@ -127,7 +131,8 @@ def trial(one: Population, cell: Cell) -> Trial:
         used = piece.seconds == cell.seconds and piece.start_s < cell.prints * cell.seconds
         if begins and used and finite(enrolled[0]):
             prints.setdefault(piece.speaker, []).append(enrolled)
-        later = piece.start_s >= FIRST_PROBE_S[one.name] if piece.speaker not in several else not begins
+        after = max(FIRST_PROBE_S[one.name], cell.prints * cell.seconds)
+        later = not begins if piece.speaker in several else piece.start_s >= after
         kept = probes.setdefault(piece.speaker, [])
         if piece.seconds == PIECE_S and later and finite(called[1]) and len(kept) < PROBES_EACH:
             kept.append(called)
@@ -185,7 +190,7 @@ def run(one: Population, cell: Cell, projection: Projection, share: float = 1.0)
 
 
 def cosines(probes: Vectors, callers: list[CallerPrints]) -> tuple[Floats, Floats]:
-    """The best cosine with the prints of each caller; and that of half-centered embeddings, with their mean."""
+    """The best cosine with the prints of each caller; and, half-centered, that with their mean."""
     prints = np.concatenate([one.plain for one in callers]).astype(np.float64)
     counts = np.array([len(one.plain) for one in callers])
     starts = np.cumsum(counts) - counts

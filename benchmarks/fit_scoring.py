@@ -3,9 +3,9 @@
     python benchmarks/fit_scoring.py DATA [--cache FILE]
 
 The two-covariance model of speakers (Brümmer and de Villiers, Odyssey 2010), fitted to pieces of 5 s of all
-populations (populations.py), clean, over two telephone lines and in noise, as they are and cleaned. accuracy.py
-fits it to all populations but the one that it measures. The same recordings give the same file, to the byte
-on the same machine.
+populations (populations.py), clean, over two telephone lines and in noise, as they are and cleaned.
+accuracy.py fits it to all populations but the one that it measures. The same recordings give the same file,
+to the byte on the same machine.
 """
 
 from __future__ import annotations

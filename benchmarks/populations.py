@@ -1,6 +1,6 @@
 """The embeddings of several populations of speakers, over several lines, as the product makes them.
 
-Each is another set of people, rooms and microphones, so that what is fitted to some can be measured on another:
+Each has other people, rooms and microphones, so that what is fitted to some can be measured on another:
 
     train       LibriSpeech train-clean-100, 126 speakers, one recording each: enrollment and probe are of ONE
                 SESSION, which is easier than real calls
@@ -41,7 +41,7 @@ _DIMENSION: Final = 256
 
 
 class Piece(NamedTuple):
-    """Where a piece of speech is from. start_s and seconds: of the session's recordings, one after the other."""
+    """Where a piece of speech is from. start_s: in the session's recordings, one after the other."""
 
     population: str
     speaker: str
