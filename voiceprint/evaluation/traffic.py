@@ -186,7 +186,7 @@ class _StoreMatcher:
 
     def best(self, embedding: NDArray[np.float32]) -> float:
         """The best score of an embedding, float32[d], with a caller."""
-        (match,) = self._matcher.nearest(Probe(embedding), 1, Rule(0.0), None)
+        (match,) = self._matcher.nearest(Probe(embedding), 1, Rule(0.0, given=True), None)
         assert match.llr is not None  # noqa: S101  with so many callers there is one
         package = self._scorer.calibration
         deviations = match.llr / package.scale + package.offset
