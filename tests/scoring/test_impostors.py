@@ -44,8 +44,18 @@ def test_the_wanted_share_of_simulated_strangers_reaches_the_threshold(callers: 
 def test_fpir_of_the_threshold_is_the_target(found: ImpostorStatistics, target: float, size: int) -> None:
     size = min(max(size, found.others // 100), 100 * found.others)  # the tail that the approximation reaches
     threshold = found.threshold(target, size)
-    if np.isfinite(threshold):
-        assert found.fpir(threshold, size) == pytest.approx(target, rel=1e-3)
+    assert np.isfinite(threshold)
+    assert found.fpir(threshold, size) == pytest.approx(target, rel=1e-3)
+
+
+def test_the_tail_is_students() -> None:
+    # A quantile of Student's t with 9 degrees of freedom for 0.1 %, from a table.
+    found = ImpostorStatistics(0, 1, 0.0, 1.0, 0.0, 1.0)
+    freedom, width = found._tail
+    assert freedom == 9
+    assert found.fpir(4.297 * width, 1) == pytest.approx(0.001, rel=0.03)
+    assert found.fpir(float("inf"), 1) == 0.0
+    assert found.fpir(float("-inf"), 1) == pytest.approx(1.0)
 
 
 @given(statistics, st.floats(-100, 100), st.floats(0, 50), st.integers(1, 1000), st.integers(0, 1000))
