@@ -200,7 +200,7 @@ def _show_calls(found: CalibratedByCalls) -> None:
 
     known = percent(found.known_share, 0)
     say(
-        f"{found.calls} calls, {counted(found.callers, 'caller')} in the store. "
+        f"{found.calls} calls, {counted(found.callers, 'caller')} in the store.",
         f"Estimated: {known} of the calls are of enrolled callers.",
         "",
     )
