@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 from processes import unknown_user
-from scoring_models import fitted
 from voices import SAMPLES
 
 from voiceprint.evaluation import EmbeddingCache
+from voiceprint.scoring import Calibration
 
 Run = Callable[..., tuple[int, str, str]]
 BRIEF = ("--duration", "2", "--splits", "3")
@@ -107,10 +107,10 @@ def test_a_threshold_of_a_probability_is_said_not_to_be_measured(
 
 
 def test_a_calibration_of_other_embeddings_is_refused(run: Run, tmp_path: Path) -> None:
-    fitted().save(tmp_path / "toy.npz")
-    code, out, err = run("evaluate", SAMPLES, *BRIEF, "--no-cache", "--calibration", "toy.npz")
+    Calibration(space="toy").save(tmp_path / "toy.json")
+    code, out, err = run("evaluate", SAMPLES, *BRIEF, "--no-cache", "--calibration", "toy.json")
     assert (code, out) == (2, "")
-    assert err.startswith("Error: toy.npz calibrates embeddings of 'toy', and the encoder's are of")
+    assert err.startswith("Error: toy.json calibrates embeddings of 'toy', and the encoder's are of")
 
 
 def test_a_folder_gets_the_page_the_json_and_the_plots(run: Run) -> None:

@@ -85,6 +85,6 @@ def test_the_commands_end_with_exit_code_2_and_take_a_channel(run: Run, voices: 
         code, out, err = run(command, folder, "--duration", "2")
         assert (code, out) == (2, "")
         assert err.startswith("Error: 36 of 36 recordings hold a different voice on each channel")
-    assert not Path("calibration.npz").exists()
+    assert not Path("calibration.json").exists()
     code, out, _ = run("calibrate", folder, "--duration", "2", "--channel", 1, "--json")
     assert (code, json.loads(out)["speakers"]) == (0, 9)

@@ -16,7 +16,6 @@ from voiceprint.evaluation import CalibratedScorer, CosineScorer, Report, Settin
 from voiceprint.evaluation.recommendation import Recommender
 from voiceprint.evaluation.report import Estimate, Outcome
 from voiceprint.evaluation.tables import rate, recommendations
-from voiceprint.scoring import default_backend
 
 QUICK = Settings(durations_s=(1.0,), splits=3, resamples=20)
 
@@ -29,7 +28,7 @@ def measured(settings: Settings = QUICK, threshold: float | None = 0.75, folder:
 def with_targets() -> Report:
     """With the product's encoder and both its scores, where a target FPIR of 2 % is configured."""
     settings = Settings(durations_s=(2.0,), splits=5, resamples=20, target_fpir=0.02)
-    scorers = [CosineScorer(), CalibratedScorer(default_backend())]
+    scorers = [CosineScorer(), CalibratedScorer("resemblyzer", 256)]
     return evaluate(SAMPLES, settings, encoder=OnnxEncoder(1), scorer=scorers)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gaussian_voices
 import numpy as np
 import pytest
+from gaussian_voices import voices
 from scipy.stats import norm
-from scoring_models import fitted, voices
 
 from voiceprint import InvalidArgumentError
 from voiceprint.audio.conditions import AS_IS, Condition
@@ -22,6 +23,7 @@ from voiceprint.evaluation.embedding import Material
 from voiceprint.evaluation.identification import Searcher
 from voiceprint.evaluation.scoring import AffineCalibration
 from voiceprint.evaluation.verification import OF_CALIBRATION, OF_SCORES, ScoredTrials, verify
+from voiceprint.scoring import GalleryScorer
 
 DIMENSION = 8
 
@@ -250,31 +252,36 @@ def test_a_condition_is_enrolled_once() -> None:
 # The calibrated scorer
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def calibrated() -> CalibratedScorer:
-    """Fitted to voices of a known model."""
-    return CalibratedScorer(fitted(speakers=200))
+    """Of a space without a prior."""
+    return CalibratedScorer("toy", gaussian_voices.DIMENSION)
 
 
-def test_the_calibrated_scorer_gives_the_scores_of_its_backend(calibrated: CalibratedScorer) -> None:
+def test_the_calibrated_scorer_gives_the_scores_of_the_gallery(calibrated: CalibratedScorer) -> None:
     assert isinstance(calibrated, TargetScorer)
     assert not isinstance(CosineScorer(), TargetScorer)
-    backend = calibrated.backend
     probes = voices(3, 1, seed=20)[0]
-    prints = [one[:, None] for one in np.split(voices(4, 2, seed=21)[0], 4)]
-    expected = [backend.score(probe, [one[:, 0] for one in prints]) for probe in probes]
-    assert calibrated.score(prints, probes) == pytest.approx(np.stack(expected))
+    callers = gaussian_voices.callers(8, each=2, seed=21)
+    scorer = GalleryScorer(gaussian_voices.IDENTITY, callers)
+    gallery = [one.plain[:, None] for one in callers]
+    assert calibrated.score(gallery, probes) == pytest.approx(scorer.llrs_of_many(probes, callers))
+    limits = calibrated.limits(gallery, [0.05, 0.1])
+    assert limits == pytest.approx([scorer.threshold(0.05, 8), scorer.threshold(0.1, 8)])
 
 
-def test_further_conditions_of_a_print_count_where_they_are_better(calibrated: CalibratedScorer) -> None:
-    both = np.stack([voices(4, 1, seed=22)[0], voices(4, 1, seed=22, shift=0.5)[0]], axis=1)
-    gallery = [*both[:3, None], both[3:, None, 0]]
-    probe = voices(1, 2, seed=22, shift=0.5)[0][1]
-    plain = [one[None, 0] for one in both]
-    further = [*(one[None, 1] for one in both[:3]), None]
-    assert calibrated.score(gallery, probe[None])[0] == pytest.approx(
-        calibrated.backend.score(probe, plain, further)
-    )
+def test_further_conditions_of_a_print_are_augmented_ones(calibrated: CalibratedScorer) -> None:
+    callers = gaussian_voices.callers(8, seed=22, augmented=True)
+    gallery = [np.stack([one.plain, one.augmented], axis=1) for one in callers]
+    probes = voices(3, 1, seed=22, shift=0.5)[0]
+    expected = GalleryScorer(gaussian_voices.IDENTITY, callers).llrs_of_many(probes, callers)
+    assert calibrated.score(gallery, probes) == pytest.approx(expected)
+
+
+def test_a_gallery_that_says_nothing_of_its_scores_is_refused(calibrated: CalibratedScorer) -> None:
+    gallery = [one.plain[:, None] for one in gaussian_voices.callers(3)]
+    with pytest.raises(InvalidArgumentError, match="gallery of 3 callers"):
+        calibrated.score(gallery, voices(3, 1)[0])
 
 
 def test_thresholds_for_a_wanted_rate_are_measured_at_that_rate(calibrated: CalibratedScorer) -> None:

@@ -10,14 +10,18 @@
 
 from voiceprint.audio.conditions import Condition
 from voiceprint.evaluation.cache import EmbeddingCache
-from voiceprint.evaluation.calibration import Calibrated, Measured, calibrate
+from voiceprint.evaluation.calibrating import Measured, TargetRates
+from voiceprint.evaluation.calibration import Calibrated, calibrate
 from voiceprint.evaluation.evaluate import evaluate
 from voiceprint.evaluation.report import Estimate, Report, RunResult, Skip
 from voiceprint.evaluation.scoring import CalibratedScorer, CosineScorer, Scorer, TargetScorer
 from voiceprint.evaluation.settings import Run, Settings, parse_enrolment
+from voiceprint.evaluation.traffic import Accepted, CalibratedByCalls, calibrate_by_calls
 
 __all__ = [
+    "Accepted",
     "Calibrated",
+    "CalibratedByCalls",
     "CalibratedScorer",
     "Condition",
     "CosineScorer",
@@ -30,8 +34,10 @@ __all__ = [
     "Scorer",
     "Settings",
     "Skip",
+    "TargetRates",
     "TargetScorer",
     "calibrate",
+    "calibrate_by_calls",
     "evaluate",
     "parse_enrolment",
 ]

@@ -94,6 +94,26 @@ def find_speakers(folders: Sequence[Path]) -> list[Speaker]:
     return [found[name] for name in sorted(found)]
 
 
+def find_calls(folders: Sequence[Path]) -> list[Speaker]:
+    """The recordings of the folders, at any depth, each as if of a speaker of its own, named by its path.
+
+    Raises:
+        InvalidArgumentError: a folder cannot be read, or none holds a recording.
+    """
+    found: dict[Path, None] = {}
+    for folder in folders:
+        try:
+            os.scandir(folder).close()
+        except OSError as error:
+            raise InvalidArgumentError(f"cannot read the folder {folder}: {error.strerror}") from error
+        found.update(dict.fromkeys(_recordings(folder)))
+    if not found:
+        raise InvalidArgumentError(
+            f"No recording in {', '.join(map(str, folders))} ({', '.join(SUFFIXES)}), at any depth"
+        )
+    return [Speaker(str(file), {file.name: (file,)}) for file in found]
+
+
 def _recordings(folder: Path) -> Iterable[Path]:
     found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):

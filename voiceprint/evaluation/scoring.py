@@ -126,35 +126,44 @@ class AffineCalibration:
     """Scores to log-likelihood ratios by a scale and an offset, fitted by logistic regression.
 
     Source: Brümmer et al., "Fusion of heterogeneous speaker recognition systems in the STBU submission
-    for the NIST SRE 2006", IEEE TASLP 15 (2007): minimises the Cllr, both classes counting alike; with
+    for the NIST SRE 2006", IEEE TASLP 15 (2007): minimizes the Cllr, both classes counting alike; with
     the labels of Platt, "Probabilistic outputs for support vector machines" (1999), for small samples.
     """
-
-    _RIDGE = 1e-9  # where all scores are equal, their scale is not defined
-    _STEPS = 100
 
     def __init__(self, targets: NDArray[np.floating], impostors: NDArray[np.floating]) -> None:
         """Fit to scores, float[n] and float[m]."""
         scores = np.concatenate([targets, impostors]).astype(np.float64)
-        self._mean, self._deviation = float(scores.mean()), float(scores.std()) or 1.0
-        design = np.stack([(scores - self._mean) / self._deviation, np.ones(len(scores))], axis=1)
         # Not quite 1 and 0: else few scores that happen not to overlap would give ratios without bounds.
         sure = (len(targets) + 1.0) / (len(targets) + 2.0), 1.0 / (len(impostors) + 2.0)
         labels = np.repeat(sure, [len(targets), len(impostors)])
         weights = np.repeat([0.5 / len(targets), 0.5 / len(impostors)], [len(targets), len(impostors)])
-        solution = np.zeros(2)
-        for _ in range(self._STEPS):
-            posterior = 0.5 * (1.0 + np.tanh(0.5 * (design @ solution)))
-            slope = design.T @ (weights * (posterior - labels)) + self._RIDGE * solution
-            curve = weights * posterior * (1.0 - posterior)
-            step = np.linalg.solve(design.T @ (curve[:, None] * design) + self._RIDGE * np.eye(2), slope)
-            size = float(np.abs(step).max())
-            solution -= step if size <= 1.0 else step / size  # a longer one may overshoot
-            if size < 1e-9:
-                break
-        self._scale, self._offset = map(float, solution)
+        self._scale, self._offset = logistic_regression(scores, labels, weights)
 
     def llr(self, scores: NDArray[np.floating]) -> Scores:
         """The natural log-likelihood ratios, float64 of the shape of `scores`."""
-        standard = (np.asarray(scores, dtype=np.float64) - self._mean) / self._deviation
-        return np.asarray(self._scale * standard + self._offset, dtype=np.float64)
+        return np.asarray(self._scale * np.asarray(scores, dtype=np.float64) + self._offset, dtype=np.float64)
+
+
+_RIDGE = 1e-9  # where all scores are equal, their scale is not defined
+_STEPS = 100
+
+
+def logistic_regression(scores: Scores, labels: Scores, weights: Scores) -> tuple[float, float]:
+    """Scale and offset of the log odds, scale * score + offset, of the greatest likelihood.
+
+    scores, labels (0..1), weights (together about 1): float64[n].
+    """
+    mean, deviation = float(scores.mean()), float(scores.std()) or 1.0
+    design = np.stack([(scores - mean) / deviation, np.ones(len(scores))], axis=1)
+    solution = np.zeros(2)
+    for _ in range(_STEPS):
+        posterior = 0.5 * (1.0 + np.tanh(0.5 * (design @ solution)))
+        slope = design.T @ (weights * (posterior - labels)) + _RIDGE * solution
+        curve = weights * posterior * (1.0 - posterior)
+        step = np.linalg.solve(design.T @ (curve[:, None] * design) + _RIDGE * np.eye(2), slope)
+        size = float(np.abs(step).max())
+        solution -= step if size <= 1.0 else step / size  # a longer one may overshoot
+        if size < 1e-9:
+            break
+    scale = float(solution[0]) / deviation
+    return scale, float(solution[1]) - scale * mean

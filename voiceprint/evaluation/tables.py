@@ -103,13 +103,13 @@ def _remarks(run: RunResult) -> Iterable[str]:
         yield _sentence(skip)
 
 
-def left_out(dropped: Sequence[Skip]) -> str:
-    """The speakers who are left out, by reason, in a sentence."""
+def left_out(dropped: Sequence[Skip], what: str = "speakers") -> str:
+    """The speakers who are left out, or `what` else, by reason, in a sentence."""
     reasons = Counter(skip.why for skip in dropped)
     shown = "; ".join(f"{why} ({count})" for why, count in reasons.most_common(3))
     left = len(reasons) - 3
     more = f"; and {left} other reason{'s' if left > 1 else ''}" if left > 0 else ""
-    return f"{len(dropped)} speakers are left out, with {shown}{more}."
+    return f"{len(dropped)} {what} are left out, with {shown}{more}."
 
 
 def _sentence(skip: Skip) -> str:

@@ -62,8 +62,7 @@ class ImpostorStatistics:
         """The expected share of strangers who reach a score with one of so many callers, 0 to 1."""
         freedom, deviation = self._tail
         t = (score - self.best_mean) / deviation
-        # Student's t to a normal deviate: Abramowitz and Stegun (1964), 26.7.8.
-        z = t * (1.0 - 0.25 / freedom) / math.sqrt(1.0 + t * t / (2.0 * freedom))
+        z = _shrinkage(freedom) * math.copysign(math.sqrt(freedom * math.log1p(t * t / freedom)), t)
         # By erfc: the cdf of the standard library is 0 from 8 deviations below the mean on.
         below = math.log(0.5 * math.erfc(-max(z, -_FARTHEST) / math.sqrt(2.0)))
         return -math.expm1(_size(gallery_size) / self.others * below)
@@ -74,9 +73,8 @@ class ImpostorStatistics:
             raise InvalidArgumentError(f"A target FPIR is a share between 0 and 1, not {target_fpir}")
         freedom, deviation = self._tail
         below = math.exp(math.log1p(-target_fpir) * self.others / max(_size(gallery_size), 1))
-        a = _NORMAL.inv_cdf(min(max(below, 1e-300), 1.0 - 1e-16)) / (1.0 - 0.25 / freedom)
-        room = 1.0 - a * a / (2.0 * freedom)
-        t = math.copysign(math.inf, a) if room <= 0.0 else a / math.sqrt(room)
+        z = _NORMAL.inv_cdf(min(max(below, 1e-300), 1.0 - 1e-16)) / _shrinkage(freedom)
+        t = math.copysign(math.sqrt(freedom * math.expm1(z * z / freedom)), z)
         return self.best_mean + deviation * t
 
     def deviations(self, score: float) -> float:
@@ -121,6 +119,16 @@ def _blend(
         weight * observed[0] + (1.0 - weight) * prior[0],
         math.sqrt(weight * observed[1] ** 2 + (1.0 - weight) * prior[1] ** 2),
     )
+
+
+def _shrinkage(freedom: int) -> float:
+    """From Student's t to a normal deviate: z = shrinkage * sqrt(f * log(1 + t^2 / f)), with the sign of t.
+
+    Source: Wallace, "Bounds on normal approximations to Student's and the chi-square distributions", Annals
+    of Mathematical Statistics 30 (1959). With 9 degrees of freedom an FPIR of 0.01 % is 0.010 %; by formula
+    26.7.8 of Abramowitz and Stegun it was 0.038 %, and a deviate had a bound that no score passes.
+    """
+    return (8.0 * freedom + 1.0) / (8.0 * freedom + 3.0)
 
 
 def _quantile(probability: float, others: int) -> float:
