@@ -44,7 +44,7 @@ CHANGES: Final = (
     *(Change("PRIOR_PRINTS", value) for value in (0, 5, 20, 40)),
     *(Change("LEVEL_WEIGHT", value) for value in (0.0, 0.25, 0.75, 1.0)),
     *(Change("LEVEL_CALLERS", value) for value in (5, 10, 40, 80)),
-    *(Change("UPPER_SHARE", value) for value in (0.1, 0.4, 1.0)),
+    *(Change("UPPER_SHARE", value) for value in (0.1, 0.4, 0.7)),
     *(Change("PRIOR_CALLERS", value) for value in (0, 2, 10, 20)),
     *(Change("PRIOR_FREEDOM", value) for value in (5, 20, 1000)),
     *(Change("within_shrinkage", value) for value in (0.4, 0.6, 0.9)),

@@ -93,7 +93,7 @@ def wanted_and_got(outcomes: list[Outcome]) -> list[float]:
 
 
 def reliability(outcomes: list[Outcome]) -> list[dict[str, float]]:
-    """Of answers by `Match.probability`: its mean, and the share that is right, half of all being strangers."""
+    """Of answers by `Match.probability`: its mean, and how many are right, if half are strangers'."""
     said, right, weights = [], [], []
     for one in outcomes:
         for probable, true in (

@@ -42,8 +42,8 @@ def expected(figures: Figures) -> str:
     """What to expect: the two populations of more than one recording, on three pairs of lines."""
     pairs = (("clean", "clean"), ("narrow", "narrow"), ("clean", "narrow"))
     rows = [
-        [*about(row), interval(row["fnir at 0.05"]), interval(row["fpir at 0.05"]), interval(row["fnir at 0.01"]),
-         interval(row["fpir at 0.01"])]
+        [*about(row), *(interval(row[f"{rate} at {target}"]) for target in (0.05, 0.01)
+                        for rate in ("fnir", "fpir"))]
         for row in largest(figures)
         if row["population"] in ("chapters", "mobile") and (row["enrolled"], row["probe"]) in pairs
     ]  # fmt: skip

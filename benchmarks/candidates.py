@@ -181,7 +181,7 @@ def own_llr(gallery: Generated, one: Trial) -> float:
 
 
 def first(gallery: Generated, trials: list[Trial]) -> dict[str, float]:
-    """Of those enrolled over a clear line, by the line of the call: how many come before all generated ones."""
+    """How many, enrolled over a clear line, come before all generated callers, by the line of the call."""
     counts: dict[str, list[bool]] = defaultdict(list)
     for one, best in zip(trials, gallery.best, strict=False):
         if one.enrolled == "clean":

@@ -12,17 +12,18 @@ Each has other people, rooms and microphones, so that what is fitted to some can
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
+T = TypeVar("T")
 
 LINES: Final = {
     "clean": "as-is",
@@ -184,12 +185,15 @@ def _keep(found: dict[str, Population], cache: Path) -> None:
     rows = [tuple(map(str, piece)) for one in found.values() for piece in one.pieces]
     vectors = {line: np.concatenate([one.vectors[line] for one in found.values()]) for line in LINES}
     with cache.open("wb") as file:
-        np.savez(file, pieces=np.array(rows), **vectors)
+        np.savez(file, allow_pickle=False, pieces=np.array(rows), **vectors)
 
 
 def _cached(cache: Path) -> dict[str, Population]:
     with np.load(cache) as kept:
-        pieces = [Piece(*row[:3], int(row[3]), int(row[4])) for row in kept["pieces"].tolist()]
+        pieces = [
+            Piece(population, speaker, session, int(start_s), int(seconds))
+            for population, speaker, session, start_s, seconds in kept["pieces"].tolist()
+        ]
         vectors = {line: kept[line] for line in LINES}
     rows: Embedded = [
         (piece, {line: found[row] for line, found in vectors.items()}) for row, piece in enumerate(pieces)
@@ -197,11 +201,11 @@ def _cached(cache: Path) -> dict[str, Population]:
     return of_rows(rows)
 
 
-def but(found: dict[str, Population], *names: str) -> list[Population]:
-    """All but some."""
+def but(found: Mapping[str, T], *names: str) -> list[T]:
+    """All populations, or what is of them, but those of some names."""
     return [one for name, one in found.items() if name not in names]
 
 
-def finite(vectors: Sequence[Vectors] | Vectors) -> NDArray[np.bool_]:
-    """Which embeddings are there, bool[n]."""
-    return np.isfinite(np.asarray(vectors)).all(axis=-1)
+def finite(vectors: Vectors) -> NDArray[np.bool_]:
+    """Which embeddings are there: bool[...] of float32[..., d]."""
+    return np.asarray(np.isfinite(vectors).all(axis=-1))
