@@ -86,12 +86,18 @@ def probability(figures: Figures) -> str:
 
 
 def galleries(figures: Figures) -> str:
-    """The right caller among generated ones, first or not."""
-    lines = [name for name in figures["galleries"][0] if name != "callers"]
+    """The right caller among generated ones, first or not; and generated strangers who get a name."""
+    lines = [name for name in figures["galleries"][0] if name in LINES]
     rows = [
-        [f"{row['callers']:,}", *(percent(row[name], 0) for name in lines)] for row in figures["galleries"]
+        [
+            f"{row['callers']:,}",
+            *(percent(row[name], 0) for name in lines),
+            *(percent(rate) for rate in row["fpir"].values()),
+        ]
+        for row in figures["galleries"]
     ]
-    return markdown(("Callers", *(f"Probe: {LINES[name]}" for name in lines)), rows, 1)
+    wanted = [f"FPIR, {percent(float(target), 0)} wanted" for target in figures["galleries"][0]["fpir"]]
+    return markdown(("Callers", *(f"Probe: {LINES[name]}" for name in lines), *wanted), rows, 1)
 
 
 TABLES: dict[str, tuple[Callable[[Figures], str], str]] = {

@@ -128,14 +128,14 @@ def test_every_ablated_constant_exists() -> None:
             pass
 
 
-@pytest.mark.parametrize("name", [name for name in accuracy_table.TABLES if name != "accuracy-galleries"])
+@pytest.mark.parametrize("name", accuracy_table.TABLES)
 def test_a_marked_place_of_a_page_gets_the_table_of_the_kept_figures(name: str) -> None:
     page = f"before\n<!-- table: {name} -->\nold\n<!-- end -->\nafter\n"
     drawn = index_table.with_tables(page)
     assert "old" not in drawn
     assert index_table.with_tables(drawn) == drawn
     head, *lines = [line for line in drawn.splitlines() if line.startswith("|")]
-    assert len(lines) > 3
+    assert len(lines) > 2
     assert {line.count("|") for line in lines} == {head.count("|")}
 
 
