@@ -1,233 +1,193 @@
-"""How sure are the answers, on speakers who were not fitted to?
+"""How sure are the answers, of people unlike those whom the scoring was fitted to?
 
-    python benchmarks/accuracy.py FOLDER      FOLDER/**/SPEAKER/*.flac or .wav
+    python benchmarks/accuracy.py DATA [--cache FILE] [--ablations]
 
-A caller is enrolled from one piece of 5 s and probed with another, as the product does it: the llr is of
-audio without noise and counts the second print; the cosine is of the plain embeddings. Half of the speakers
-are fitted to, the other half is enrolled and probed, and then the reverse, for several halvings: the
-calibration that ships was fitted to all of them, and is not used here. Intervals are over speakers.
+Leave one population out: the projection is fitted to three of the populations of populations.py, and the
+fourth is measured, enrolled over one line and probed over another, in galleries of several sizes. Telephone
+lines and noise are simulated; train, other and mobile are of one session a speaker, which flatters.
+
+Of each cell: rank-1 and FNIR at a true FPIR of 5 % by cosine, by half-centered cosine and by the product's
+llr; FPIR and FNIR at a wanted FPIR, and the FNIR of the threshold that is exact in hindsight; Cllr. In
+brackets 95 %, over speakers. Then the bars of FPIR and FNIR, and which cells miss them. Written to
+results/accuracy.json, with plots. --ablations: what moves with each constant, see accuracy_ablations.py.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-import warnings
-from typing import Any, NamedTuple
+import time
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from typing import Any, Final
 
 import numpy as np
-from accuracy_pieces import DURATIONS_S, HEARD, QUALITY, SPOILT, all_pieces
-from accuracy_plots import PLOTS
-from accuracy_probability import probability
-from accuracy_rates import PAIRS, ratios, targets
-from fit_gallery_model import PIECE_S
-from generated_galleries import generated
-from held_out import backend_of, draws, halves, pieces_of
-from numpy.typing import NDArray
-from plot_files import draw
+from accuracy_figures import (
+    BINS,
+    TARGETS,
+    WANTED,
+    bars,
+    figures,
+    likelihoods,
+    logistic,
+    ratio,
+    reliability,
+    wanted_and_got,
+)
+from accuracy_trials import SCORES, Cell, Outcome, cells_of, run, sizes_of
+from fit_scoring import fit
+from populations import WORKERS, Population, arguments, but, populations
 from results_file import keep
 
-from voiceprint.evaluation import metrics
-from voiceprint.evaluation.bootstrap import bootstrap_all, rule_of_three
-from voiceprint.evaluation.curves import det_curve
-from voiceprint.evaluation.scoring import COSINE_THRESHOLD
-from voiceprint.scoring import Backend, Pieces
+from voiceprint.scoring import Projection
+from voiceprint.scoring.calibration import OFFSET, SCALE
 
-HALVINGS = 3
-FPIR = 0.05
-WORTHLESS = 0.05  # quality score
-RESAMPLES = 500
-
-Scores = NDArray[np.float64]
-Fitted = list[tuple[Backend, Pieces]]
-
-
-class Searches(NamedTuple):
-    """Scores of the own caller and of the best other one, and the speaker of each probe."""
-
-    own: Scores
-    best: Scores
-    speakers: NDArray[np.int64]
+EVERY: Final = 20
+"""One of so many false claims comes back from a worker: there are millions."""
 
 
 def main() -> int:
-    """Embed, fit, measure, and keep the figures."""
-    pieces = pieces_of(__doc__, all_pieces)
-    fitted = [(backend_of(train), test) for train, test in halves(pieces, HALVINGS)]
-    figures: dict[str, Any] = {
-        "pieces": len(pieces.speakers),
-        "speakers": len(np.unique(pieces.speakers)),
-        "gallery": len(np.unique(fitted[0][1].speakers)),
-        "halvings": HALVINGS,
-        "fpir": FPIR,
-        "pairs": conditions(fitted),
-        "durations": durations(fitted),
-        "quality": quality(fitted),
-        "probability": probability(fitted),
-        "targets": targets(pieces, HALVINGS),
-    }
-    print("\nGenerated galleries")
-    lines = (("clean plain", "clean best"), ("clean plain", "full best"), ("clean plain", "narrow best"))
-    figures |= generated(pieces, pairs=lines)
-    path = keep("accuracy", figures)
+    """Measure, print, and keep the figures."""
+    parser = arguments(__doc__)
+    parser.add_argument("--ablations", action="store_true", help="what moves with each constant, instead")
+    options = parser.parse_args()
+    # One thread each: two processes that share two cores wait for each other otherwise.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    start = time.perf_counter()
+    found = populations(options.data, options.cache)
+    embedded = time.perf_counter() - start
+    if options.ablations:
+        from accuracy_ablations import ablations
+
+        keep("accuracy-ablations", {"rows": ablations(found)})
+        return 0
+    result = measure(found) | {"embedding_s": round(embedded)}
+    result["seconds"] = round(time.perf_counter() - start)
+    print(f"{result['seconds']} s, of which {round(embedded)} s to embed")
+    path = keep("accuracy", result)
+    from accuracy_plots import PLOTS
+    from plot_files import draw
+
     draw(path, PLOTS)
-    print(f"\nRaw figures: benchmarks/results/{path.name}")
     return 0
 
 
-def cosines(test: Pieces, enrolled: str, probe: str) -> Scores:
-    """Cosine of every probe with every piece as enrolled, both as they come."""
-    return np.asarray(
-        test.vectors[f"{probe} plain"].astype(np.float64) @ test.vectors[f"{enrolled} plain"].T, np.float64
+def measure(found: dict[str, Population]) -> dict[str, Any]:
+    """All figures that are kept, printed on the way."""
+    work = []
+    for name, one in found.items():
+        projection = fit(but(found, name))
+        work += [(one, cells, projection) for cells in by_pair(cells_of(one))]
+    outcomes: dict[Cell, Outcome] = {}
+    rows: list[dict[str, Any]] = []
+    print(head())
+    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
+        for some in pool.map(measured, *zip(*work, strict=True)):
+            for cell, row, outcome in some:
+                rows.append(row)
+                outcomes[cell] = outcome
+                print(line(row), flush=True)
+    largest = [cell for cell in outcomes if cell.size == max(sizes_of(len(found[cell.population].speakers)))]
+    chosen = {
+        name: [outcomes[cell] for cell in largest if cell.population == name and cell.probe != "noise"]
+        for name in found
+    }
+    summary = summarized(rows)
+    calibrations = {
+        name: [round(value, 3) for value in calibrated([one for other in but(chosen, name) for one in other])]
+        for name in found
+    }
+    print(f"Scale and offset of the llr, fitted to all but: {calibrations}")
+    return {
+        "speakers": {name: len(one.speakers) for name, one in found.items()},
+        "rows": rows,
+        "bars": summary,
+        "wanted": WANTED,
+        "got": {name: wanted_and_got(some) for name, some in chosen.items()},
+        "bins": BINS,
+        "reliability": {name: reliability(some) for name, some in chosen.items()},
+        "calibrations": calibrations,
+    }
+
+
+def by_pair(cells: list[Cell]) -> list[list[Cell]]:
+    """The cells of each enrollment and pair of lines: what a worker takes at a time."""
+    groups: dict[tuple[Any, ...], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        groups[cell[:-1]].append(cell)
+    return [*groups.values()]
+
+
+def measured(
+    one: Population, cells: list[Cell], projection: Projection
+) -> list[tuple[Cell, dict[str, Any], Outcome]]:
+    """The row and the searches of each cell."""
+    rows = []
+    for cell in cells:
+        outcome = run(one, cell, projection)
+        row = figures(cell, outcome) | likelihoods(outcome)
+        rows.append((cell, row, replace(outcome, impostors=outcome.impostors[::EVERY])))
+    return rows
+
+
+def calibrated(outcomes: list[Outcome]) -> tuple[float, float]:
+    """The scale and offset that fit these best, each cell counting alike."""
+    chance = np.random.default_rng(0)
+    targets = np.concatenate([chance.choice(one.targets, 300) for one in outcomes])
+    impostors = np.concatenate([chance.choice(one.impostors, 3_000) for one in outcomes])
+    return logistic(targets / SCALE + OFFSET, impostors / SCALE + OFFSET)
+
+
+def summarized(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """How many cells meet each bar, printed with those that do not."""
+    summary = {}
+    for name in bars(rows[0]):
+        failed = [row for row in rows if not bars(row)[name]]
+        print(f"{name}: {len(rows) - len(failed)} of {len(rows)} cells")
+        for row in failed:
+            print(f"    {title(row)}: FPIR {row['fpir at 0.01'][0]:.3f} / {row['fpir at 0.05'][0]:.3f}, "
+                  f"FNIR / exact {ratio(row, 0.05):.2f}")  # fmt: skip
+        summary[name] = {"met": len(rows) - len(failed), "of": len(rows), "failed": [*map(title, failed)]}
+    return summary
+
+
+def title(row: dict[str, Any]) -> str:
+    """What a row is of."""
+    return (
+        f"{row['population']} {row['prints']} x {row['seconds']} s, {row['enrolled']} > {row['probe']}, "
+        f"{row['size']} callers"
     )
 
 
-def searched(scores: Scores, test: Pieces, number: int, usable: NDArray[np.bool_] | None = None) -> Searches:
-    """Searches of galleries of one piece a speaker, with another piece of each."""
-    own, best, speakers = [], [], []
-    for enrolled, probes in draws(test.speakers, number):
-        drawn = scores[np.ix_(probes, enrolled)].copy()
-        true = np.diag(drawn).copy()
-        np.fill_diagonal(drawn, -np.inf)
-        kept = np.ones(len(probes), dtype=bool) if usable is None else usable[probes]
-        own.append(true[kept])
-        best.append(drawn.max(axis=1)[kept])
-        speakers.append(test.speakers[probes][kept])
-    return Searches(np.concatenate(own), np.concatenate(best), np.concatenate(speakers))
+def head() -> str:
+    """Of the printed table."""
+    columns = " ".join(f"{score:>24}" for score in SCORES)
+    return (
+        f"{'':48}{columns}  wanted 1 %: FPIR FNIR/exact  5 %: FPIR              FNIR/exact   Cllr  min\n"
+        f"{'':48}" + " ".join(f"{'rank-1 FNIR at FPIR 5 %':>24}" for _ in SCORES)
+    )
 
 
-def measured(found: list[Searches]) -> dict[str, Any]:
-    """Rank-1, and FNIR at the FPIR of 5 % and 1 %, each with its interval."""
-    own, best, speakers = (np.concatenate(column) for column in zip(*found, strict=True))
-    _, speakers = np.unique(speakers, return_inverse=True)
-    count, first = int(speakers.max()) + 1, own > best
-
-    def rates(drawn: NDArray[np.float64]) -> list[float]:
-        weights = drawn[speakers]
-        rank = float(np.average(first, weights=weights))
-        limits = [metrics.threshold_at_fpir(best, rate, weights) for rate in (FPIR, 0.01)]
-        return [rank, *(metrics.fnir(own, first, limit, weights) for limit in limits)]
-
-    values = rates(np.ones(count))
-    intervals = bootstrap_all(rates, count, resamples=RESAMPLES)
-    row = {}
-    for name, value, interval in zip(("rank_1", "fnir_5", "fnir_1"), values, intervals, strict=True):
-        low, high = rule_of_three(interval, value, count) or (value, value)
-        row[name] = [round(float(one), 4) for one in (value, low, high)]
-    return row
+def line(row: dict[str, Any]) -> str:
+    """A row as it is printed."""
+    scores = " ".join(
+        f"{row[f'{score} rank_1'][0]:6.3f} {interval(row[f'{score} fnir']):>17}" for score in SCORES
+    )
+    one, five = (
+        f"{row[f'fnir at {target}'][0]:.3f}/{row[f'exact fnir at {target}'][0]:.3f}" for target in TARGETS
+    )
+    return (
+        f"{title(row):48}{scores}  {row['fpir at 0.01'][0]:16.3f} {one:>11}"
+        f"  {interval(row['fpir at 0.05']):>20} {five:>14}  {row['cllr']:5.3f} {row['min_cllr']:5.3f}"
+    )
 
 
-def conditions(fitted: Fitted) -> list[dict[str, Any]]:
-    """The bars: each pair of conditions, by cosine and by llr, with verification."""
-    heads = ("rank-1", "FNIR 5 %", "FNIR 1 %", "EER", "Cllr")
-    print(f"{'enrolment > probe':22}{'score':8}" + "".join(f"{head:>10}" for head in heads))
-    rows = []
-    for pair in PAIRS:
-        for kind in ("cosine", "llr"):
-            found, targets_, impostors = [], [], []
-            for number, (backend, test) in enumerate(fitted):
-                probes = test.vectors[f"{pair[1]} best"]
-                scores = cosines(test, *pair) if kind == "cosine" else ratios(backend, test, pair[0], probes)
-                found.append(searched(scores, test, number))
-                targets_.append(scores[test.targets()])
-                impostors.append(scores[test.speakers[:, None] != test.speakers])
-            trials = np.concatenate(targets_), np.concatenate(impostors)
-            made = metrics.Trials(*trials)
-            row: dict[str, Any] = {"enrolment": pair[0], "probe": pair[1], "score": kind} | measured(found)
-            row |= {"eer": round(made.eer(), 4), "min_cllr": round(made.min_cllr(), 4)}
-            if kind == "llr":
-                row["cllr"] = round(metrics.cllr(*trials), 4)
-            else:
-                row["at_threshold"] = at_default_threshold(found)
-            row["det"] = [[round(x, 5), round(y, 5)] for x, y in det_curve(made.det())]
-            print(
-                f"{' > '.join(pair):22}{kind:8}{row['rank_1'][0]:10.3f}{row['fnir_5'][0]:10.3f}"
-                f"{row['fnir_1'][0]:10.3f}{row['eer']:10.4f}{row.get('cllr', float('nan')):10.3f}",
-                flush=True,
-            )
-            rows.append(row)
-    return rows
-
-
-def at_default_threshold(found: list[Searches]) -> dict[str, float]:
-    """What the cosine of the settings does: who gets a name without being enrolled, and who is missed."""
-    own, best, _ = (np.concatenate(column) for column in zip(*found, strict=True))
-    return {
-        "threshold": COSINE_THRESHOLD,
-        "fpir": round(metrics.fpir(best, COSINE_THRESHOLD), 4),
-        "fnir": round(metrics.fnir(own, own > best, COSINE_THRESHOLD), 4),
-    }
-
-
-def durations(fitted: Fitted) -> list[dict[str, Any]]:
-    """Clean enrolment of 5 s, and probes of other durations."""
-    print("\nseconds of the probe: rank-1, FNIR at FPIR 5 %")
-    rows = []
-    for name in HEARD:
-        for seconds in sorted((*DURATIONS_S, PIECE_S)):
-            found = []
-            for number, (backend, test) in enumerate(fitted):
-                probes = test.vectors[f"{name} best" if seconds == PIECE_S else f"{name}, {seconds} s"]
-                usable = np.isfinite(probes).all(axis=1)
-                scores = np.full((len(probes), len(probes)), -np.inf)
-                scores[usable] = ratios(backend, test, "clean", probes[usable])
-                if seconds > PIECE_S:  # the second half of the probe must not be the enrolment
-                    scores[np.arange(len(probes) - 1), np.arange(1, len(probes))] = -np.inf
-                found.append(searched_apart(scores, test, number, usable, apart=seconds > PIECE_S))
-            row = {"probe": name, "seconds": seconds, "probes": sum(len(one.own) for one in found)}
-            row |= measured(found)
-            rows.append(row)
-            print(f"{name:10}{seconds:4} s  {row['rank_1']}  {row['fnir_5']}", flush=True)
-    return rows
-
-
-def searched_apart(
-    scores: Scores, test: Pieces, number: int, usable: NDArray[np.bool_], *, apart: bool
-) -> Searches:
-    """`searched`, without the searches of a probe for the piece that it holds itself."""
-    found = searched(scores, test, number, usable)
-    kept = np.isfinite(found.own) if apart else np.ones(len(found.own), dtype=bool)
-    return Searches(*(column[kept] for column in found))
-
-
-def quality(fitted: Fitted) -> dict[str, Any]:
-    """FNIR of probes of all qualities at the threshold for them all: of those that are all but worthless, and
-    of tenths of the others by their quality score."""
-    own, best, scores = [], [], []
-    for number, (backend, test) in enumerate(fitted):
-        for version in range(SPOILT):
-            probes, score = test.vectors[f"spoilt {version}"], test.vectors[f"{QUALITY} {version}"][:, 0]
-            usable = np.isfinite(probes).all(axis=1)
-            llr = np.full((len(probes), len(probes)), -np.inf)
-            llr[usable] = ratios(backend, test, "clean", probes[usable])
-            for enrolled, drawn in draws(test.speakers, number):
-                some = llr[np.ix_(drawn, enrolled)].copy()
-                own.append(np.diag(some).copy())
-                np.fill_diagonal(some, -np.inf)
-                best.append(some.max(axis=1))
-                scores.append(score[drawn])
-    true, other, marks = (np.concatenate(one) for one in (own, best, scores))
-    limit = metrics.threshold_at_fpir(np.where(np.isfinite(other), other, -1e9), FPIR)
-    missed = (true < limit) | (true <= other)
-    rows = []
-    print("\nquality of the probe: FNIR at FPIR 5 %, share of strangers named")
-    order = np.argsort(marks, kind="stable")
-    worthless = int((marks < WORTHLESS).sum())
-    for part in (order[:worthless], *np.array_split(order[worthless:], 10)):
-        low, high = float(marks[part].min()), float(marks[part].max())
-        fnir, fpir = float(missed[part].mean()), float((other[part] >= limit).mean())
-        rows.append(
-            {"from": round(low, 3), "to": round(high, 3), "fnir": round(fnir, 4), "fpir": round(fpir, 4)}
-        )
-        print(f"{low:6.2f} to {high:4.2f}  {fnir:6.3f}  {fpir:6.3f}")
-    passed = marks >= 0.6
-    return {
-        "deciles": rows,
-        "passed": round(float(passed.mean()), 4),
-        "fnir_of_passed": round(float(missed[passed].mean()), 4),
-        "fnir_of_refused": round(float(missed[~passed].mean()), 4),
-    }
+def interval(rate: list[float]) -> str:
+    """A rate with its interval."""
+    return f"{rate[0]:.3f} ({rate[1]:.2f}-{rate[2]:.2f})"
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("error")
     sys.exit(main())

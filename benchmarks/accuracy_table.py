@@ -1,4 +1,4 @@
-"""The tables of accuracy.py for the README, drawn by index_table.py: see there."""
+"""The tables of accuracy.py for the documentation, drawn by index_table.py: see there."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from typing import Any
 
 from results_file import RESULTS
 
+POPULATIONS = {
+    "train": "LibriSpeech, one session",
+    "other": "LibriSpeech, one chapter",
+    "chapters": "LibriSpeech, another chapter",
+    "mobile": "mobile phones, half children, one session",
+}
 LINES = {
-    "clean": "wide band",
-    "full": "8 kHz, 20 dB noise",
-    "full 2": "8 kHz, 20 dB noise",
-    "narrow": "300-3400 Hz, 20 dB noise",
-    "narrow 2": "300-3400 Hz, 20 dB noise",
+    "clean": "clear",
+    "full": "8 kHz",
+    "narrow": "300-3400 Hz",
+    "noise": "noise at 10 dB",
 }
 
 Figures = dict[str, Any]
@@ -21,102 +26,108 @@ Figures = dict[str, Any]
 
 def drawn(name: str) -> str:
     """The table of a name of `TABLES`, as Markdown."""
-    return TABLES[name](json.loads((RESULTS / "accuracy.json").read_text()))
+    table, result = TABLES[name]
+    return table(json.loads((RESULTS / f"{result}.json").read_text()))
 
 
-def bars(figures: Figures) -> str:
-    """Each pair of conditions, by cosine and by llr."""
+def largest(figures: Figures) -> list[Figures]:
+    """The rows of each population's largest gallery."""
+    sizes: dict[str, int] = {}
+    for row in figures["rows"]:
+        sizes[row["population"]] = max(row["size"], sizes.get(row["population"], 0))
+    return [row for row in figures["rows"] if row["size"] == sizes[row["population"]]]
+
+
+def expected(figures: Figures) -> str:
+    """What to expect: the two populations of more than one recording, on three pairs of lines."""
+    pairs = (("clean", "clean"), ("narrow", "narrow"), ("clean", "narrow"))
     rows = [
-        [
-            LINES[row["enrolment"]], LINES[row["probe"]], row["score"],
-            interval(row["rank_1"]), interval(row["fnir_5"]), percent(row["eer"]),
-        ]
-        for row in figures["pairs"]
+        [*about(row), *(interval(row[f"{rate} at {target}"]) for target in (0.05, 0.01)
+                        for rate in ("fnir", "fpir"))]
+        for row in largest(figures)
+        if row["population"] in ("chapters", "mobile") and (row["enrolled"], row["probe"]) in pairs
     ]  # fmt: skip
-    wanted = percent(figures["fpir"], 0)
-    return markdown(("Enrolled", "Probe", "By", "Right one first", f"FNIR at FPIR {wanted}", "EER"), rows, 3)
+    return markdown((*ABOUT, "FNIR, 5 % wanted", "FPIR got", "FNIR, 1 % wanted", "FPIR got"), rows, 5)
 
 
-def durations(figures: Figures) -> str:
-    """Durations of the probe."""
+def scores(figures: Figures) -> str:
+    """Every pair of lines, by each score."""
     rows = [
-        [LINES[row["probe"]], f"{row['seconds']} s", interval(row["rank_1"]), interval(row["fnir_5"])]
-        for row in figures["durations"]
-    ]
-    return markdown(
-        ("Probe", "Speech", "Right one first", f"FNIR at FPIR {percent(figures['fpir'], 0)}"), rows, 1
-    )
-
-
-def quality(figures: Figures) -> str:
-    """Tenths of the quality score."""
-    rows = [
-        [f"{row['from']:.2f} to {row['to']:.2f}", percent(row["fnir"]), percent(row["fpir"])]
-        for row in figures["quality"]["deciles"]
-    ]
-    return markdown(("Quality score of the probe", "FNIR", "FPIR"), rows, 1)
+        [*about(row), *(interval(row[f"{score} {rate}"]) for rate in ("rank_1", "fnir")
+                        for score in ("cosine", "half-centered cosine", "llr"))]
+        for row in largest(figures)
+    ]  # fmt: skip
+    heads = [f"{rate}, {score}" for rate in ("Right one first", "FNIR at FPIR 5 %")
+             for score in ("cosine", "half-centered cosine", "llr")]  # fmt: skip
+    return markdown((*ABOUT, *heads), rows, 5)
 
 
 def targets(figures: Figures) -> str:
-    """Measured rates at the thresholds for a wanted FPIR."""
-    wanted = figures["targets"][0]["targets"]
-    rows = []
-    for row in figures["targets"]:
-        cells = [
-            f"{percent(fpir)} / {percent(fnir)}" for fpir, fnir in zip(row["fpir"], row["fnir"], strict=True)
-        ]
-        rows.append([f"{row['callers']:,}", LINES[row["enrolment"]], LINES[row["probe"]], *cells])
-    for row in figures["generated_fpir"]:
-        cells = [f"{percent(fpir)} / -" for fpir in row["shipped tail"]]
-        rows.append([f"{row['callers']:,}, generated", LINES["clean"], LINES["clean"], *cells])
-    heads = ("Callers", "Enrolled", "Probe", *(f"{percent(one, 0)} wanted" for one in wanted))
-    return markdown(heads, rows, 3)
+    """What a wanted FPIR gives, for every size of gallery."""
+    rows = [
+        [*about(row), *(percent(row[f"{rate} at {target}"][0]) for target in (0.01, 0.05)
+                        for rate in ("fpir", "fnir", "exact fnir"))]
+        for row in figures["rows"]
+    ]  # fmt: skip
+    heads = [
+        f"{wanted}: {rate}" for wanted in ("1 %", "5 %") for rate in ("FPIR", "FNIR", "FNIR of the exact")
+    ]
+    return markdown((*ABOUT, *heads), rows, 5)
 
 
 def probability(figures: Figures) -> str:
-    """What the threshold of the probability does."""
-    rates = ("fpir", "fnir", "right_of_named")
+    """What `Match.probability` says, and how many of these answers are right."""
     rows = [
-        [LINES[row["enrolment"]], LINES[row["probe"]], *(percent(row[name]) for name in rates)]
-        for row in figures["probability"]["pairs"]
+        [POPULATIONS[name], percent(row["said"]), percent(row["right"]), percent(row["answers"])]
+        for name, some in figures["reliability"].items()
+        for row in some
     ]
-    heads = ("Enrolled", "Probe", "Strangers named", "Callers missed", "Names that are right")
-    return markdown(heads, rows, 2)
+    return markdown(("Speakers", "Probability, mean", "Right", "Share of the answers"), rows, 1)
 
 
 def galleries(figures: Figures) -> str:
-    """How often the right caller is first, by the size of the gallery."""
-    names = [name for name in figures["candidates"][0] if name != "callers"]
+    """The right caller among generated ones, first or not; and generated strangers who get a name."""
+    lines = [name for name in figures["galleries"][0] if name in LINES]
     rows = [
-        [f"{row['callers']:,}", *(percent(row[name]["first by llr"], 0) for name in names)]
-        for row in figures["candidates"]
+        [
+            f"{row['callers']:,}",
+            *(percent(row[name], 0) for name in lines),
+            *(percent(rate) for rate in row["fpir"].values()),
+        ]
+        for row in figures["galleries"]
     ]
-    shown = [LINES[name.split(" > ")[1].split()[0]] for name in names]
-    return markdown(("Callers", *(f"Probe: {name}" for name in shown)), rows, 1)
+    wanted = [f"FPIR, {percent(float(target), 0)} wanted" for target in figures["galleries"][0]["fpir"]]
+    return markdown(("Callers", *(f"Probe: {LINES[name]}" for name in lines), *wanted), rows, 1)
 
 
-TABLES: dict[str, Callable[[Figures], str]] = {
-    "accuracy-bars": bars,
-    "accuracy-durations": durations,
-    "accuracy-quality": quality,
-    "accuracy-targets": targets,
-    "accuracy-probability": probability,
-    "accuracy-galleries": galleries,
+TABLES: dict[str, tuple[Callable[[Figures], str], str]] = {
+    "accuracy": (expected, "accuracy"),
+    "accuracy-scores": (scores, "accuracy"),
+    "accuracy-targets": (targets, "accuracy"),
+    "accuracy-probability": (probability, "accuracy"),
+    "accuracy-galleries": (galleries, "candidates"),
 }
+ABOUT = ("Speakers", "Callers", "Enrolled", "On a line", "Called on")
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """0.0123 as "1.2 %"."""
-    return f"{100 * share:.{digits}f} %"
+def about(row: Figures) -> list[str]:
+    """The first cells of a row."""
+    return [POPULATIONS[row["population"]], str(row["size"]), f"{row['prints']} x {row['seconds']} s",
+            LINES[row["enrolled"]], LINES[row["probe"]]]  # fmt: skip
 
 
-def interval(values: list[float]) -> str:
-    """A share with its interval."""
-    value, low, high = values
-    return f"{percent(value)} ({100 * low:.1f}-{100 * high:.1f})"
+def interval(rate: list[float]) -> str:
+    """A rate with its interval of 95 %."""
+    value, low, high = rate
+    return f"{100 * value:.1f} % ({100 * low:.0f}-{100 * high:.0f})"
 
 
-def markdown(heads: tuple[str, ...], rows: list[list[str]], words: int) -> str:
-    """A table whose first columns hold words, and the others figures."""
-    lines = [list(heads), ["---"] * words + ["--:"] * (len(heads) - words), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def percent(rate: float, digits: int = 1) -> str:
+    """A share in percent."""
+    return f"{100 * rate:.{digits}f} %"
+
+
+def markdown(head: tuple[str, ...], rows: list[list[str]], texts: int) -> str:
+    """A table whose first `texts` columns are texts, the others numbers."""
+    marks = ["---"] * texts + ["--:"] * (len(head) - texts)
+    return "".join(f"| {' | '.join(row)} |\n" for row in ([*head], marks, *rows))

@@ -1,8 +1,8 @@
-"""The result table of index.py, and its place in the README.
+"""The result table of index.py, and its place in the documentation.
 
-    python benchmarks/index_table.py        draws the README's tables from their results
+    python benchmarks/index_table.py        draws the tables of README and docs from their results
 
-In the README a table stands between `<!-- table: NAME -->` and `<!-- end -->`, and is drawn from
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`, and is drawn from
 benchmarks/results/NAME.json; those of accuracy.json have several names, see accuracy_table.py.
 """
 
@@ -18,14 +18,16 @@ import accuracy_table
 from contenders import CONTENDERS
 from results_file import RESULTS
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs/accuracy.md")
 README_COLUMNS = ("Voiceprints", "Search", "p50", "p99", "recall@1", "recall@5", "build", "bytes a print")
 _PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> int:
     """Draw them."""
-    README.write_text(with_tables(README.read_text()))
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text()))
     return 0
 
 

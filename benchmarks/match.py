@@ -175,8 +175,8 @@ def instrumented(storage: SQLiteStorage, clock: Callable[[], float]) -> Stages:
     stages.wrap(voiceprint.index.VectorIndex, "search", "search", "vectors_of")
     stages.wrap(storage, "records", "callers_of", "get")
     stages.wrap(voiceprint.matching, "scores", "rank")
-    stages.wrap(voiceprint.scoring.Backend, "scores", "score_each", "query", "fpir")
-    stages.wrap(voiceprint.gallery.Gallery, "scores", "standing")
+    stages.wrap(voiceprint.scoring.GalleryScorer, "scores", "query", "rough_scores", "fpir")
+    stages.wrap(voiceprint.gallery.Gallery, "scores", "scorer")
     stages.wrap(storage, "touch", "touch")
     return stages
 

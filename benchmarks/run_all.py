@@ -1,6 +1,6 @@
 """Run every benchmark, one after the other.
 
-    python benchmarks/run_all.py [--data FOLDER] [--large]      FOLDER: recordings, a folder per speaker
+    python benchmarks/run_all.py [--data FOLDER] [--large]      FOLDER: as of populations.py
 
 Then draw the README's tables from the results.
 """
@@ -20,28 +20,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, help="recordings; the benchmarks that need them are left out")
+    parser.add_argument(
+        "--data", type=Path, help="the recordings of populations.py; without, what needs them is left out"
+    )
     parser.add_argument("--large", action="store_true", help="to a million voiceprints: takes hours")
-    arguments = parser.parse_args()
-    data = arguments.data
-    prints = "1000000" if arguments.large else "100000"
+    options = parser.parse_args()
+    data = options.data
+    prints = "1000000" if options.large else "100000"
     runs: list[list[str | Path]] = [
         ["storage.py"],
         ["storage_redis.py"],
-        ["index.py", *([] if arguments.large else ["--sizes", "1000", "10000", prints, "--seconds", "20"])],
+        ["index.py", *([] if options.large else ["--sizes", "1000", "10000", prints, "--seconds", "20"])],
         ["structures.py", "--prints", prints],
         ["match.py", "--prints", prints],
         ["opening.py", "--prints", prints],
     ]
     if data is not None:
         runs += [
-            ["encoder.py", "--voices", data],
-            ["precision.py", "--voices", HERE.parent / "examples/voices", data],
-            ["enrolment.py", "--voices", data],
-            ["fit_gallery_model.py", data, "--check"],
+            ["encoder.py", "--voices", data / "librispeech"],
+            ["precision.py", "--voices", HERE.parent / "examples/voices", data / "librispeech"],
+            ["enrolment.py", "--voices", data / "librispeech"],
+            ["fit_gallery_model.py", data / "librispeech", "--check"],
             ["accuracy.py", data],
-            ["streaming.py", data, "--hour"],
-            ["quality.py", data, "--synthetic", HERE.parent / "examples/voices"],
+            ["candidates.py", data, "--prints", prints],
+            ["streaming.py", data / "librispeech", "--hour"],
+            ["quality.py", data / "librispeech", "--synthetic", HERE.parent / "examples/voices"],
         ]
     runs.append(["index_table.py"])
     failed = []
