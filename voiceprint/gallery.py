@@ -190,7 +190,7 @@ class Gallery:
             return None
         probes = np.stack([prints[0].embedding for prints in cohort])
         found, ids = index.search(probes, 1 + max(map(len, cohort)))
-        own = [[one.id for one in prints] for prints in cohort]
+        own = [[one.id for one in prints if one.id is not None] for prints in cohort]
         best = [
             cosines[~np.isin(row, of) & (row >= 0)].max(initial=-1.0)
             for cosines, row, of in zip(found, ids, own, strict=True)

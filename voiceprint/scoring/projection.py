@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.resources import as_file, files
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,11 +113,8 @@ class Projection:
             "augmentation_axis": self.prior.augmentation_axis,
             "pairs": np.array([self.prior.pair_mean, self.prior.pair_std]),
         }
-        np.savez_compressed(
-            path,
-            space=np.array(self.space),
-            **{name: array.astype(np.float32) for name, array in arrays.items()},
-        )
+        stored: dict[str, Any] = {name: array.astype(np.float32) for name, array in arrays.items()}
+        np.savez_compressed(path, space=np.array(self.space), **stored)
 
 
 @lru_cache(maxsize=1)

@@ -112,8 +112,9 @@ class GalleryScorer:
         self.projection = projection
         self.calibration = calibration or Calibration()
         prior = projection.prior
-        self._plain = _Side(projection, [one.plain for one in cohort], prior and prior.mean)
-        self._augmented = _Side(projection, [one.augmented for one in cohort], prior and prior.augmented_mean)
+        means = (None, None) if prior is None else (prior.mean, prior.augmented_mean)
+        self._plain = _Side(projection, [one.plain for one in cohort], means[0])
+        self._augmented = _Side(projection, [one.augmented for one in cohort], means[1])
         self._centers = self._plain.center(), self._augmented.center()
         self._models = self._plain.models(self._centers[0]), self._augmented.models(self._centers[1])
         self._size = len(cohort)
@@ -227,7 +228,7 @@ class GalleryScorer:
         Raises:
             InvalidArgumentError: another dimension.
         """
-        return self.llrs_of_many(probe[None], callers)[0]
+        return np.asarray(self.llrs_of_many(probe[None], callers)[0])
 
     def llrs_of_many(self, probes: Embeddings, callers: Sequence[CallerPrints]) -> NDArray[np.float64]:
         """`llrs` of every probe, float32[n, d]: float64[n, callers]."""
@@ -297,7 +298,7 @@ class GalleryScorer:
             self.projection.coordinates(probe[None]),
             self.projection.rough_coordinates(embeddings),
         )
-        return self._rough(probes, prints)[0]
+        return np.asarray(self._rough(probes, prints)[0])
 
     def _rough(self, probes: Vectors, prints: Vectors) -> Vectors:
         normalize, center = self.projection.normalize, self._centers[0]
