@@ -77,6 +77,7 @@ def main() -> int:
         rows.append({"callers": callers} | first(gallery, trials[1]) | {"fpir": gallery.strangers_named()})
         print(rows[-1], flush=True)
     figures: dict[str, Any] = {"generated": options.prints, "found": FOUND, "galleries": rows}
+    figures["index"] = gallery.index.status().structure
     figures["prints_a_caller"] = {}
     start = 0
     for count, some in trials.items():
@@ -122,28 +123,29 @@ class Generated:
     def grow(self) -> Iterator[int]:
         """Add callers; gives their number at each of `SIZES`, and at the end."""
         due = [*SIZES]
-        for part in self.parts:
-            callers = [
-                CallerPrints(vectors, vectors[:0]) for vectors in np.split(part.vectors, part.starts[1:])
-            ]
-            if not self._cohort:
-                self._cohort = callers[:COHORT]
-                self._ids = np.split(part.ids, part.starts[1:])[:COHORT]
-                self.scorer = GalleryScorer(self.projection, self._cohort)
-            with self.index.held():
-                self.index.add(part.ids, part.vectors)
-            llrs = self.scorer.llrs_of_many(self._probes, callers)
-            self._best = np.maximum(self._best, llrs.max(axis=1))
-            self.callers += len(callers)
-            if due and self.callers >= due[0]:
-                due.pop(0)
+        # As a gallery is filled from its store: trained once, at the end, and exact until then.
+        with self.index.held():
+            for part in self.parts:
+                self._add(part)
+                if due and self.callers >= due[0]:
+                    due.pop(0)
+                    yield self.callers
+            if self.callers > SIZES[-1]:
                 yield self.callers
-        if self.callers > SIZES[-1]:
-            yield self.callers
+        self.index.wait()
+
+    def _add(self, part: Part) -> None:
+        callers = [CallerPrints(vectors, vectors[:0]) for vectors in np.split(part.vectors, part.starts[1:])]
+        if not self._cohort:
+            self._cohort = callers[:COHORT]
+            self._ids = np.split(part.ids, part.starts[1:])[:COHORT]
+            self.scorer = GalleryScorer(self.projection, self._cohort)
+        self.index.add(part.ids, part.vectors)
+        self._best = np.maximum(self._best, self.scorer.llrs_of_many(self._probes, callers).max(axis=1))
+        self.callers += len(callers)
 
     def strangers_named(self) -> dict[str, float]:
         """FPIR got, by the rivals of the cohort in the whole gallery, as the product takes them."""
-        self.index.wait()
         scorer = GalleryScorer(self.projection, self._cohort)
         rivals = [
             rival(self.index, scorer, one.plain[0], ids)

@@ -29,10 +29,13 @@ Matrix = NDArray[np.float64]
 TARGET = Path(__file__).parents[1] / "voiceprint" / "scoring" / "projection.npz"
 
 WITHIN_SHRINKAGE: Final = 0.8
-"""Share of the multiple of the identity in the covariance within speakers, 0 to 1."""
+"""Share of the multiple of the identity in the covariance within speakers, 0 to 1. Flat: with 0.6 the FNIR of
+accuracy.py --ablations is 13.9 and 21.1 %, small and large galleries, with 0.8 14.2 and 21.8, with 0.9 14.2
+and 23.1."""
 
 BETWEEN_SHRINKAGE: Final = 0.4
-"""The same of the covariance between speakers, of which there are fewer than dimensions squared."""
+"""The same of the covariance between speakers, who are about as many as it has dimensions. With 0.2 the FNIR
+is 15.0 and 22.8 %, with 0.4 14.2 and 21.8, with 0.8 14.1 and 22.0."""
 
 PAIR_CALLERS: Final = 50
 """Speakers of a population whose scores with each other make the prior, at most. Twice as many: the same."""

@@ -2,7 +2,7 @@
 
 Each has other people, rooms and microphones, so that what is fitted to some can be measured on another:
 
-    train       LibriSpeech train-clean-100, 126 speakers, one recording each: enrollment and probe are of ONE
+    train       LibriSpeech train-clean-100, 109 speakers, one recording each: enrollment and probe are of ONE
                 SESSION, which is easier than real calls
     other       LibriSpeech test-other, 10 speakers, several utterances of one chapter: one session too
     chapters    LibriSpeech test-clean, 21 speakers, 15 of them with several chapters: other days or rooms

@@ -23,7 +23,7 @@ _LARGEST: Final = 1 << 20  # bytes
 SCALE: Final = 3.6
 OFFSET: Final = 1.6
 """Log-likelihood ratio of a score that is one deviation further above the mean of different callers, and the
-deviations where it is 0. Fitted to three of four populations each time, the scale is 3.4 to 4.1 and the
+deviations where it is 0. Fitted to three of four populations each time, the scale is 3.1 to 4.2 and the
 offset 1.5 to 1.7 (benchmarks/accuracy.py)."""
 
 
