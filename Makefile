@@ -16,7 +16,7 @@ help:
 	@echo "make lint    formatter, linter and strict types"
 	@echo "make wheel   build the wheel, and use it alone, outside the checkout"
 	@echo "make slim    build the slim environment, and check it"
-	@echo "make bench   run the benchmarks (DATA=folder with the LibriSpeech samples, where there is one;"
+	@echo "make bench   run the benchmarks (DATA=folder of recordings, see benchmarks/populations.py;"
 	@echo "             LARGE=1 to a million voiceprints)"
 	@echo "make docs    write docs/cli.md from the commands' own help"
 	@echo "make clean   remove the environments and what was built"

@@ -122,15 +122,16 @@ class Generated:
 
     def grow(self) -> Iterator[int]:
         """Add callers; gives their number at each of `SIZES`, and at the end."""
-        due = [*SIZES]
+        due, seen = [*SIZES], 0
         # As a gallery is filled from its store: trained once, at the end, and exact until then.
         with self.index.held():
             for part in self.parts:
                 self._add(part)
                 if due and self.callers >= due[0]:
                     due.pop(0)
-                    yield self.callers
-            if self.callers > SIZES[-1]:
+                    seen = self.callers
+                    yield seen
+            if self.callers > seen:
                 yield self.callers
         self.index.wait()
 
