@@ -19,12 +19,10 @@ from voiceprint.encoder import default_encoder
 TESTS = Path(__file__).resolve().parent
 SAMPLES = TESTS.parent / "examples/voices"
 
-# Not scipy: who calibrates adds it, as the README says.
-ABSENT = ("librosa", "llvmlite", "numba", "sklearn", "torch")
-# Imported where VOICE_ENCODER=resemblyzer asks for them, where plots are drawn, and where scores are fitted.
-OPTIONAL = {"matplotlib", "psycopg", "resemblyzer", "scipy", "torch"}
+ABSENT = ("librosa", "llvmlite", "numba", "scipy", "sklearn", "torch")
+# Imported where VOICE_ENCODER=resemblyzer asks for them, for PostgreSQL, and where plots are drawn.
+OPTIONAL = {"matplotlib", "psycopg", "resemblyzer", "torch"}
 MOST_MB = 500
-SCIPY_MB = 200  # where the user has added it
 LEAST_COSINE = 0.9999
 
 
@@ -42,9 +40,9 @@ def main() -> None:
     )
 
     size = megabytes(Path(sys.prefix))
-    most = most_megabytes({name for name in OPTIONAL if importlib.util.find_spec(name)})
-    assert size < most, (
-        f"the environment takes {size:.0f} MB, {most} are allowed: see what is large by `du -m {sys.prefix}`"
+    assert size < MOST_MB, (
+        f"the environment takes {size:.0f} MB, {MOST_MB} are allowed: "
+        f"see what is large by `du -m {sys.prefix}`"
     )
 
     lowest = min(cosines())
@@ -64,11 +62,6 @@ def main() -> None:
     print(
         f"The slim install works: {size:.0f} MB, cosine with Resemblyzer at least {lowest:.6f}, demo right."
     )
-
-
-def most_megabytes(there: set[str]) -> int:
-    """Limit of the environment's size in MB, given the packages that a user may have added."""
-    return MOST_MB + (SCIPY_MB if "scipy" in there else 0)
 
 
 def imported() -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from voiceprint.gallery import Gallery
 from voiceprint.index import VectorIndex
 from voiceprint.matching import Matcher, Rule
 from voiceprint.proposals import FOUND, by_cosine, propose, views_for
-from voiceprint.ranking import Probe, rank
-from voiceprint.scoring import CallerPrints, GalleryScorer, projection_for
+from voiceprint.ranking import Probe, prints_of, rank
+from voiceprint.scoring import Calibration, CallerPrints, GalleryScorer, projection_for
 
 SPACE = "resemblyzer"
 RULE = Rule(0.75)
@@ -196,3 +197,75 @@ def test_nothing_of_a_removed_caller_is_kept_in_the_scorer(storage: Counting) ->
     gallery.synchronised(storage)
     assert gallery.scorer(storage) is not first
     assert sampled not in gallery._cohort
+
+
+def test_nothing_is_kept_of_a_caller_who_is_removed_while_the_scorer_is_made() -> None:
+    class Meanwhile(MemoryStorage):
+        def callers_of(self, ids):
+            found = super().callers_of(ids)
+            if self.leaves is not None:
+                leaves, self.leaves = self.leaves, None
+                self.delete(leaves)
+                gallery.synchronised(self)  # as another thread would
+            return found
+
+    with Meanwhile() as storage:
+        storage.leaves = None
+        crowd(storage, 30)
+        gallery = Gallery(SPACE, 256)
+        gallery.synchronised(storage)
+        caller = next(iter(storage.iter_callers()))
+        storage.leaves = caller.caller_id
+        gallery.scorer(storage)
+        assert storage.get(caller.caller_id) is None
+        scorer = gallery.scorer(storage)
+        assert scorer._size == 29
+        assert gallery.scorer(storage) is scorer
+
+
+def test_calibrations_share_one_scorer(storage: Counting, tmp_path: Path) -> None:
+    crowd(storage, 30)
+    gallery = Gallery(SPACE, 256)
+    path = tmp_path / "calibration.json"
+    Calibration(scale=2.0, offset=0.5).save(path)
+    plain = gallery.scorer(storage)
+    read = storage.read
+    other = gallery.scorer(storage, str(path))
+    assert gallery.scorer(storage) is plain
+    assert storage.read == read, "nothing is measured anew"
+    probe, callers = embeddings(1, seed=9)[0], [prints_of(one.voiceprints) for one in storage.iter_callers()]
+    deviations = plain.llrs(probe, callers) / plain.calibration.scale + plain.calibration.offset
+    assert np.allclose(other.llrs(probe, callers), 2.0 * (deviations - 0.5))
+    assert other.threshold(0.01, 30) != plain.threshold(0.01, 30)
+
+
+@pytest.mark.parametrize("callers", [1, 2, 8])
+def test_callers_may_have_more_prints_than_the_scorer_looks_at(storage: Counting, callers: int) -> None:
+    each = 320 // callers
+    shared = embeddings(callers, seed=3)
+    storage.save_many(
+        [
+            Voiceprint(f"caller {number}", unit(voice + 0.02 * noise))
+            for number, voice in enumerate(shared)
+            for noise in embeddings(each, seed=4 + number)
+        ],
+        max_voiceprints=each,
+    )
+    found = matcher(storage).nearest(Probe(unit(shared[0])), 3, RULE, None)
+    assert found[0].caller_id == "caller 0"
+    assert len(found) == min(callers, 3)
+    assert found[0].fpir is not None
+
+
+def test_callers_of_another_space_are_no_rivals(storage: Counting) -> None:
+    crowd(storage, 10)
+    probe = Probe(embeddings(1, seed=9)[0])
+    alone = matcher(storage).nearest(probe, 3, RULE, None)
+    storage.save_many(
+        [Voiceprint(f"other {n}", one, encoder="other") for n, one in enumerate(embeddings(500, seed=8))],
+        max_voiceprints=3,
+    )
+    beside = matcher(storage).nearest(probe, 3, RULE, None)
+    assert [(one.caller_id, one.llr) for one in beside] == [(one.caller_id, one.llr) for one in alone]
+    gallery = Gallery(SPACE, 256)
+    assert gallery.callers(storage) <= len(gallery.synchronised(storage)) < 40

@@ -71,10 +71,10 @@ def test_threads_enrol_and_match_at_once(tmp_path: Path, voices: Voices, kind: s
 
 def test_threads_enrolling_one_caller_leave_no_more_prints_than_are_allowed(voices: Voices) -> None:
     recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder())
-    audio = voices["amara"][0]
+    recordings = [audio for audios in voices.values() for audio in audios]
 
     def key(number: int) -> Callable[[], object]:
-        return lambda: recognizer.enroll_caller("amara", audio, {str(number): number})
+        return lambda: recognizer.enroll_caller("amara", recordings[number], {str(number): number})
 
     together(*(key(number) for number in range(THREADS)))
     caller = recognizer.get_caller("amara")

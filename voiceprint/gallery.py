@@ -27,7 +27,7 @@ from voiceprint.storage.base import Changes, Position, Progress, Storage
 
 if TYPE_CHECKING:
     from voiceprint.index import VectorIndex
-    from voiceprint.scoring import Calibration, GalleryScorer, ImpostorStatistics
+    from voiceprint.scoring import GalleryScorer, ImpostorStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +83,10 @@ class Gallery:
         self.told_of_strangers = False
         self._counted = (0, 0)  # voiceprints, and callers, when these were last counted
         self._changed = 0  # voiceprints that were added or removed, ever
-        self._scorer: tuple[GalleryScorer, Calibration, int, int] | None = None
+        self._scorer: tuple[GalleryScorer, int, int] | None = None
         self._cohort: frozenset[int] = frozenset()  # ids of its voiceprints
+        self._meanwhile: set[int] | None = None  # ids that changed since a scorer was begun
+        self._builds = 0
         self._cosines: ImpostorStatistics | None = None
         self._scorer_lock = threading.Lock()
 
@@ -133,12 +135,15 @@ class Gallery:
             logger.warning("%s: %s", storage, told)
 
     def callers(self, storage: Storage) -> int:
-        """How many callers there are, to one in fifty: counting a million takes a while."""
+        """How many callers there are, to one in fifty: counting a million takes a while.
+
+        Stores count those of all spaces: where there are others, each voiceprint counts as a caller at most.
+        """
         prints = len(self._at_hand(storage))
         counted_at, counted = self._counted
         if abs(prints - counted_at) * 50 > counted_at:
             counted_at, counted = self._counted = prints, storage.count_callers()
-        return counted
+        return min(counted, prints)
 
     def scorer(self, storage: Storage, calibration_path: str | None = None) -> GalleryScorer:
         """The scorer of the gallery as it stands, of a sample of it where it is large.
@@ -152,15 +157,24 @@ class Gallery:
         index = self._at_hand(storage)
         with self._scorer_lock:
             if self._scorer is not None:
-                scorer, of, at, size = self._scorer
-                if of is calibration and (self._changed - at) * STALE_SHARE <= size:
-                    return scorer
-            at, size = self._changed, len(index)
-            scorer = self._sampled(storage, index, calibration)
-            self._scorer = scorer, calibration, at, size
-            return scorer
+                scorer, at, size = self._scorer
+                if (self._changed - at) * STALE_SHARE <= size:
+                    return scorer.calibrated(calibration)
+            at, size, builds = self._changed, len(index), self._builds
+            meanwhile: set[int] = set()
+            self._meanwhile = meanwhile
+            try:
+                scorer, self._cohort = self._sampled(storage, index)
+                self._scorer = scorer, at, size
+                # `_apply` notes what changed before it looks at the cohort: one of the two sees the other.
+                if builds != self._builds or not self._cohort.isdisjoint(meanwhile):
+                    self._scorer = None
+            finally:
+                self._meanwhile = None
+            return scorer.calibrated(calibration)
 
-    def _sampled(self, storage: Storage, index: VectorIndex, calibration: Calibration) -> GalleryScorer:
+    def _sampled(self, storage: Storage, index: VectorIndex) -> tuple[GalleryScorer, frozenset[int]]:
+        """A scorer without a calibration, and the ids of the voiceprints of its cohort."""
         from voiceprint.scoring import COHORT, GalleryScorer, projection_for
 
         ids = np.sort(index.ids())
@@ -170,14 +184,14 @@ class Gallery:
             prints = [one for one in caller.voiceprints if one.encoder == self.encoder]
             if prints:
                 cohort.append(prints)
-        self._cohort = frozenset(one.id for prints in cohort for one in prints if one.id is not None)
         of_callers = [prints_of(prints) for prints in cohort]
         self._cosines = self._best_cosines(index, cohort, self.callers(storage) - 1)
-        scorer = GalleryScorer(projection_for(self.encoder, self.dimension), of_callers, calibration)
-        if len(ids) > COHORT and scorer.statistics is not None:
+        scorer = GalleryScorer(projection_for(self.encoder, self.dimension), of_callers)
+        if len(ids) > COHORT and len(cohort) > 1 and scorer.statistics is not None:
             best = [self._rival(index, scorer, prints) for prints in cohort]
-            scorer.observe_rivals(np.array(best), self.callers(storage) - 1)
-        return scorer
+            if None not in best:
+                scorer.observe_rivals(np.array(best), self.callers(storage) - 1)
+        return scorer, frozenset(one.id for prints in cohort for one in prints if one.id is not None)
 
     @staticmethod
     def _best_cosines(
@@ -214,15 +228,19 @@ class Gallery:
         return None if statistics is None else statistics.fpir(threshold, self.callers(storage))
 
     @staticmethod
-    def _rival(index: VectorIndex, scorer: GalleryScorer, prints: list[Voiceprint]) -> float:
-        """The greatest rough score of a caller's first print with the print of another caller."""
+    def _rival(index: VectorIndex, scorer: GalleryScorer, prints: list[Voiceprint]) -> float | None:
+        """The greatest rough score of a caller's first print with the print of another caller.
+
+        None where the index holds no other any more.
+        """
         probe, own = prints[0].embedding, [one.id for one in prints]
         found = [
-            index.search(query[None], min(_RIVALS, len(index)), confined=confined)[1][0]
+            index.search(query[None], max(1, min(len(own) + _RIVALS, len(index))), confined=confined)[1][0]
             for query, confined in ((probe, False), (scorer.query(probe), True))
         ]
         ids = np.setdiff1d(np.concatenate(found), [-1, *(one for one in own if one is not None)])
-        return float(scorer.rough_scores(probe, index.vectors_of(ids)[1]).max())
+        vectors = index.vectors_of(ids)[1]
+        return float(scorer.rough_scores(probe, vectors).max()) if len(vectors) else None
 
     def _at_hand(self, storage: Storage) -> VectorIndex:
         """The index as it stands, without a look at the store, for what need not be of this moment."""
@@ -285,6 +303,7 @@ class Gallery:
                     told = len(index)
                     logger.info("%s: %d voiceprints are in the index.", storage, told)
         self._snapshots.built(len(index))
+        self._builds += 1  # before what a scorer that is being made would replace
         self._scorer = None
         return index, identity, position
 
@@ -348,7 +367,10 @@ class Gallery:
                 index.add(changes.ids, changes.embeddings)
         self._snapshots.changed(len(changes.removed) + len(changes.ids))
         self._changed += len(changes.removed) + len(changes.ids)
-        if not self._cohort.isdisjoint([*changes.removed.tolist(), *changes.ids.tolist()]):
+        changed, meanwhile = [*changes.removed.tolist(), *changes.ids.tolist()], self._meanwhile
+        if meanwhile is not None:
+            meanwhile.update(changed)
+        if not self._cohort.isdisjoint(changed):
             self._scorer = None  # nothing of what was removed or replaced is kept
         self._state = state
 

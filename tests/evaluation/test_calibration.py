@@ -1,4 +1,4 @@
-"""Calibrating by labelled recordings: from recordings to a file that is used."""
+"""Calibrating by labeled recordings: from recordings to a file that is used."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_the_sample_voices_are_calibrated_shown_and_written(
     made = Calibration.load("calibration.json")
     assert made != Calibration()
     assert made.space == "resemblyzer"
-    assert made.about == {"source": "labelled", "speakers": 9, "pieces": 36}
+    assert made.about == {"source": "labeled", "speakers": 9, "pieces": 36}
     # The evaluation takes it from the settings.
     monkeypatch.setenv("VOICE_CALIBRATION_PATH", "calibration.json")
     brief = ("--duration", "2", "--splits", "2", "--cache", cache, "--json")

@@ -60,6 +60,10 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
         {"offset": None},
         {"stranger_spread": -1.0},
         {"stranger_shift": 1e999},
+        {"scale": 1e308},
+        {"scale": 1e-308},
+        {"offset": -1e308},
+        {"stranger_spread": 1e-308},
         {"more": 1},
     ],
     ids=str,
@@ -85,6 +89,8 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert isinstance(raised.value.__cause__, OSError)
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Calibration.load(tmp_path)
+    with pytest.raises(ConfigurationError, match="cannot be read: embedded null byte"):
+        calibration_for("toy", "a\0b")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Calibration.load(tmp_path / "pipe")

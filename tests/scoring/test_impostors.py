@@ -104,3 +104,16 @@ def test_a_gallery_of_a_negative_size_is_refused() -> None:
     for ask in (simulated(5, 1).fpir, simulated(5, 1).threshold):
         with pytest.raises(InvalidArgumentError, match="0 callers or more"):
             ask(0.5, -1)
+
+
+@pytest.mark.parametrize("target", [1e-100, 1e-20, 1e-12, 0.999999])
+@pytest.mark.parametrize("size", [1, 19, 1000])
+def test_a_far_target_is_met(target: float, size: int) -> None:
+    known = ImpostorStatistics(20, 19, -40.0, 20.0, 3.0, 9.0)
+    assert known.fpir(known.threshold(target, size), size) == pytest.approx(target, rel=1e-6)
+
+
+def test_a_rate_of_nobody_has_no_sign() -> None:
+    known = ImpostorStatistics(20, 19, -40.0, 20.0, 3.0, 9.0)
+    for score, size in ((1e200, 5), (3.0, 0)):
+        assert str(known.fpir(score, size)) == "0.0"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from voiceprint.evaluation import Calibrated, CalibratedByCalls, EmbeddingCache, Skip
     from voiceprint.scoring import Calibration
 
-_CALLS_ONLY = "--store goes with --calls: labelled recordings are their own gallery"
+_CALLS_ONLY = "--store goes with --calls: labeled recordings are their own gallery"
 
 
 def calibrate(
@@ -40,15 +40,16 @@ def calibrate(
         list[Path],
         typer.Argument(
             metavar="DIR...",
-            help="Labelled: with a folder per speaker and one per session, DIR/SPEAKER/SESSION/*.wav; a file "
+            help="Labeled: with a folder per speaker and one per session, DIR/SPEAKER/SESSION/*.wav; a file "
             "directly in DIR/SPEAKER counts as a session of its own. With --calls: recordings at any depth, "
             "each a call.",
         ),
     ],
-    labelled: Annotated[
+    labeled: Annotated[
         bool,
         typer.Option(
             "--labelled/--calls",
+            "--labeled",
             help="Whether the folders say who speaks. --calls: nobody knows, and the callers of the store "
             "are the gallery.",
         ),
@@ -61,7 +62,7 @@ def calibrate(
         float, typer.Option(metavar="S", help="Seconds of speech in each piece: about what a call gives.")
     ] = 5.0,
     most_pieces: Annotated[
-        int, typer.Option(min=2, help="Pieces of a speaker at most, of labelled recordings.")
+        int, typer.Option(min=2, help="Pieces of a speaker at most, of labeled recordings.")
     ] = 10,
     channel: ChannelOption = None,
     cache: CacheOption = None,
@@ -70,7 +71,7 @@ def calibrate(
 ) -> None:
     """Measure by your own calls how often strangers pass, show what that changes, and write it to a file.
 
-    Labelled recordings: half of the speakers are the gallery, the others are strangers. The file corrects the
+    Labeled recordings: half of the speakers are the gallery, the others are strangers. The file corrects the
     false-positive rate and the meaning of the scores. Shown are FPIR and FNIR of speakers who were not fitted
     to: each half of them is calibrated by the other.
 
@@ -90,13 +91,13 @@ def calibrate(
 
     if not output.parent.is_dir():
         raise InvalidArgumentError(f"cannot write {output}: there is no folder {output.parent}")
-    if labelled and store is not None:
+    if labeled and store is not None:
         raise InvalidArgumentError(_CALLS_ONLY)
     with _written(output):  # not only after the work
         check_replaceable(output, ours=is_calibration, kind="a calibration")
     embeddings = chosen_cache(cache, no_cache=no_cache)
     show: Callable[[], None]
-    if labelled:
+    if labeled:
         found = _by_speakers(folders, duration, most_pieces, channel, embeddings)
         made, unreadable, shown = found.calibration, found.unreadable, asdict(found)
         show = lambda: _show_speakers(found)  # noqa: E731

@@ -1,4 +1,4 @@
-"""The numbers of a `Calibration`, fitted to searches of labelled calls, and what they are worth."""
+"""The numbers of a `Calibration`, fitted to searches of labeled calls, and what they are worth."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Enrollment(NamedTuple):
 
 
 class Calls(NamedTuple):
-    """Labelled calls: of each piece its embedding, float32[n, d], the speaker and the call, int64[n].
+    """Labeled calls: of each piece its embedding, float32[n, d], the speaker and the call, int64[n].
 
     enrollments: of each speaker, one or more.
     """

@@ -115,7 +115,7 @@ def calibrate(
     order = np.random.default_rng(_SEED).permutation(count)
     halves = [search(calls, sorted(half.tolist()), projection, _SEED) for half in np.array_split(order, 2)]
     fitted = [fit(half, encoder.name) for half in halves]
-    about = {"source": "labelled", "speakers": count, "pieces": len(calls.probes)}
+    about = {"source": "labeled", "speakers": count, "pieces": len(calls.probes)}
     whole = fit(search(calls, range(count), projection, _SEED), encoder.name)
     return Calibrated(
         calibration=whole.model_copy(update={"about": about}),

@@ -1,4 +1,4 @@
-"""Strangers and known callers among the best scores of unlabelled calls: a mixture of two normal components.
+"""Strangers and known callers among the best scores of unlabeled calls: a mixture of two normal components.
 
 Values are normal deviates: 0 with deviation 1 is what a gallery expects of strangers. The stranger component
 has that as its prior, the component of known callers lies above it, and expectation maximization (EM) finds

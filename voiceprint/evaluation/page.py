@@ -31,7 +31,7 @@ _CAPTIONS: Final = {
     "EER: the error where the curve meets the dotted diagonal.",
     "scores": "How alike probes are to their own caller, to other callers, and to the best of many others. "
     "What the red line and the blue area share is what no threshold can tell apart. A dashed line is where a "
-    "setting accepts; that of a target FPIR moves with probe and gallery, and is drawn at its median.",
+    "setting accepts; that of a target FPIR moves with the gallery, and is drawn at its median.",
     "identification": "Errors of a search of the largest gallery as the threshold moves.",
     "fpir": "The best of many other callers is more alike than one: a threshold fits one size of gallery, "
     "a target FPIR follows it.",

@@ -217,7 +217,7 @@ def _at_targets(runs: _Numbered) -> Table:
     ]
     return Table(
         "Thresholds that follow the gallery",
-        "For a wanted FPIR the llr gives a threshold for each probe and size of gallery (VOICE_TARGET_FPIR): "
+        "For a wanted FPIR the llr gives each gallery a threshold (VOICE_TARGET_FPIR): "
         "the FPIR and FNIR that these thresholds had here.",
         ("Run", "Gallery", "FPIR wanted", "FPIR", "FNIR"),
         tuple(rows),

@@ -65,7 +65,7 @@ class Accepted:
 
 @dataclass(frozen=True)
 class CalibratedByCalls:
-    """A calibration by unlabelled calls: `calibration.save` writes it.
+    """A calibration by unlabeled calls: `calibration.save` writes it.
 
     calls: that it was fitted to. callers: enrolled ones, of whom a sample where they are many.
     known_share: of the calls that are of enrolled callers, estimated, 0..1.
@@ -178,7 +178,7 @@ class _StoreMatcher:
         if found is None or callers < LEAST_CALLERS:
             raise InvalidArgumentError(
                 f"A calibration by calls takes {LEAST_CALLERS} enrolled callers or more: {storage} has "
-                f"{callers or 'too few'}. Enroll callers first, or calibrate by labelled recordings"
+                f"{callers or 'too few'}. Enroll callers first, or calibrate by labeled recordings"
             )
         self.statistics: ImpostorStatistics = found
         self.gallery_size = gallery.callers(storage)

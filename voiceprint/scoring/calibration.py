@@ -19,6 +19,7 @@ from voiceprint.scoring.impostors import ImpostorStatistics
 
 FORMAT: Final = "voiceprint-calibration"
 _LARGEST: Final = 1 << 20  # bytes
+_WIDEST: Final = 1e6  # number in a calibration, or one through it: beyond, scores would not be finite
 
 SCALE: Final = 3.6
 OFFSET: Final = 1.6
@@ -38,10 +39,10 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scale: float = Field(default=SCALE, gt=0.0, allow_inf_nan=False)
-    offset: float = Field(default=OFFSET, allow_inf_nan=False)
-    stranger_shift: float = Field(default=0.0, allow_inf_nan=False)
-    stranger_spread: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+    scale: float = Field(default=SCALE, ge=1.0 / _WIDEST, le=_WIDEST, allow_inf_nan=False)
+    offset: float = Field(default=OFFSET, ge=-_WIDEST, le=_WIDEST, allow_inf_nan=False)
+    stranger_shift: float = Field(default=0.0, ge=-_WIDEST, le=_WIDEST, allow_inf_nan=False)
+    stranger_spread: float = Field(default=1.0, ge=1.0 / _WIDEST, le=_WIDEST, allow_inf_nan=False)
     space: str = ""
     about: dict[str, Any] = Field(default_factory=dict, repr=False)
     format: Literal["voiceprint-calibration"] = FORMAT
@@ -74,10 +75,9 @@ class Calibration(BaseModel):
         try:
             with open_regular(Path(path)) as file:
                 text = file.read(_LARGEST + 1)
-        except OSError as error:
-            raise ConfigurationError(
-                f"VOICE_CALIBRATION_PATH: {path} cannot be read: {error.strerror or error}."
-            ) from error
+        except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+            why = str(getattr(error, "strerror", None) or error).removesuffix(".")
+            raise ConfigurationError(f"VOICE_CALIBRATION_PATH: {path} cannot be read: {why}.") from error
         try:
             return cls.model_validate_json(text[:_LARGEST])
         except ValidationError as error:
@@ -113,7 +113,7 @@ def _version(path: str) -> tuple[int, int]:
     """Numbers that change with the file."""
     try:
         stat = Path(path).stat()
-    except OSError:
+    except (OSError, ValueError):
         return 0, 0  # reading it says what is wrong
     return stat.st_mtime_ns, stat.st_ino
 

@@ -64,17 +64,22 @@ class ImpostorStatistics:
         freedom, deviation = self._tail
         t = (score - self.best_mean) / deviation
         z = _shrinkage(freedom) * math.copysign(math.sqrt(freedom * math.log1p(t * t / freedom)), t)
-        # By erfc: the cdf of the standard library is 0 from 8 deviations below the mean on.
-        below = math.log(0.5 * math.erfc(-max(z, -_FARTHEST) / math.sqrt(2.0)))
-        return -math.expm1(_size(gallery_size) / self.others * below)
+        # By erfc of the smaller tail: the other is 1, or 0, from 8 deviations on.
+        tail = 0.5 * math.erfc((z if z > 0.0 else min(-z, _FARTHEST)) / math.sqrt(2.0))
+        below = math.log1p(-tail) if z > 0.0 else math.log(tail)
+        return max(0.0, -math.expm1(_size(gallery_size) / self.others * below))  # not -0.0
 
     def threshold(self, target_fpir: float, gallery_size: int) -> float:
         """The score whose `fpir` is the target, in 0..1 (both excluded); grows with the gallery."""
         if not 0.0 < target_fpir < 1.0:
             raise InvalidArgumentError(f"A target FPIR is a share between 0 and 1, not {target_fpir}")
         freedom, deviation = self._tail
-        below = math.exp(math.log1p(-target_fpir) * self.others / max(_size(gallery_size), 1))
-        z = _NORMAL.inv_cdf(min(max(below, 1e-300), 1.0 - 1e-16)) / _shrinkage(freedom)
+        below = math.log1p(-target_fpir) * self.others / max(_size(gallery_size), 1)
+        if below > -math.log(2.0):
+            z = -_NORMAL.inv_cdf(max(-math.expm1(below), 1e-300))
+        else:
+            z = _NORMAL.inv_cdf(max(math.exp(below), 1e-300))
+        z /= _shrinkage(freedom)
         t = math.copysign(math.sqrt(freedom * math.expm1(z * z / freedom)), z)
         return self.best_mean + deviation * t
 

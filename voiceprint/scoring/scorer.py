@@ -17,6 +17,7 @@ of 10 callers or fewer and 21.8 % in those of 50.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -147,6 +148,14 @@ class GalleryScorer:
                 best.append(scores[owners != caller].max())
             scorer.observe_rivals(np.array(best), len(callers) - 1)
         return scorer
+
+    def calibrated(self, calibration: Calibration) -> GalleryScorer:
+        """The same scorer with another calibration, which no statistics depend on."""
+        if calibration == self.calibration:
+            return self
+        other = copy(self)
+        other.calibration = calibration
+        return other
 
     def _observe(self, cohort: Sequence[CallerPrints]) -> None:
         """Leave every caller out in turn, and score the prints as those of a stranger."""
