@@ -51,7 +51,7 @@ def main() -> int:
     for script, *arguments in runs:
         print(f"\n== {script}", flush=True)
         if subprocess.run([sys.executable, HERE / script, *arguments], check=False).returncode:
-            failed.append(script)
+            failed.append(str(script))
     if failed:
         print(f"\nFailed: {', '.join(failed)}")
     return 1 if failed else 0
