@@ -31,8 +31,8 @@ from voiceprint import (
     preprocess_audio,
 )
 from voiceprint.agreement import ALIKE, SAME_RECORDING, agreement
-from voiceprint.audio import g711
 from voiceprint.audio.conditions import Condition
+from voiceprint.audio.io import g711
 from voiceprint.errors import VoiceprintError
 
 RATE = 16_000

@@ -30,7 +30,7 @@ from voiceprint import (
     load_audio,
     preprocess_audio,
 )
-from voiceprint.audio import g711
+from voiceprint.audio.io import g711
 from voiceprint.encoder.onnx import OnnxEncoder
 
 FRAME_S = 0.02

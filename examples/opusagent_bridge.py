@@ -19,7 +19,7 @@ import numpy as np
 import soxr
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer, StreamResult, load_audio
-from voiceprint.audio import g711
+from voiceprint.audio.io import g711
 
 VOICES = Path(__file__).parent / "voices"
 FRAME = 160  # bytes: 20 ms

@@ -10,7 +10,7 @@ import soxr
 from voices import RATE, Audio, Voices
 
 from voiceprint import CallStream, MemoryStorage, OpusAgentVoiceRecognizer
-from voiceprint.audio import g711
+from voiceprint.audio.io import g711
 
 MULAW: dict[str, Any] = {"sample_rate": 8000, "encoding": "mulaw"}
 

@@ -12,8 +12,8 @@ from voices import RATE, Voices, real_speech
 
 from voiceprint import OpusAgentVoiceRecognizer, VoiceMismatchError, Voiceprint, load_audio
 from voiceprint.agreement import agreement, best_agreeing, same_recording, sounds_alike
-from voiceprint.audio import g711
-from voiceprint.audio.buffers import resample
+from voiceprint.audio.io import g711
+from voiceprint.audio.io.buffers import resample
 
 
 def _line(audio: np.ndarray, law: g711.Law) -> np.ndarray:

@@ -12,7 +12,8 @@ import pytest
 import soundfile
 from raw_audio import SUBTYPES, every_encoding, raw
 
-from voiceprint.audio import Encoding, g711, load_audio
+from voiceprint.audio import Encoding, load_audio
+from voiceprint.audio.io import g711
 from voiceprint.errors import InvalidAudioError
 
 TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)

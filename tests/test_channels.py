@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from voices import Voices
 
 from voiceprint import AudioQualityError, OpusAgentVoiceRecognizer, assess, preprocess_audio
-from voiceprint.audio import MIXED, as_pcm, channels_differ, g711, to_mono
+from voiceprint.audio import MIXED, as_pcm, channels_differ, to_mono
+from voiceprint.audio.io import g711
 from voiceprint.errors import InvalidAudioError
 
 RATE = 16_000

@@ -13,7 +13,8 @@ import soxr
 from voices import SAMPLES, Voices
 
 from voiceprint import JSONStorage
-from voiceprint.audio import MIXED, g711
+from voiceprint.audio import MIXED
+from voiceprint.audio.io import g711
 
 RATE = 16_000
 Run = Callable[..., tuple[int, str, str]]

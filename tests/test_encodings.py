@@ -18,7 +18,8 @@ from raw_audio import SUBTYPES, every_encoding, raw
 from voices import Voices, saved
 
 from voiceprint import OpusAgentVoiceRecognizer, Verification, assess, preprocess_audio
-from voiceprint.audio import Encoding, as_pcm, duration, g711, to_mono
+from voiceprint.audio import Encoding, as_pcm, duration, to_mono
+from voiceprint.audio.io import g711
 from voiceprint.errors import InvalidAudioError
 
 TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)

@@ -21,7 +21,7 @@ from voiceprint import (
     StorageError,
     Voiceprint,
 )
-from voiceprint.audio.buffers import resample
+from voiceprint.audio.io.buffers import resample
 from voiceprint.enrolment import ENROLMENT_BATCH
 
 

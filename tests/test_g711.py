@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from voiceprint.audio.g711 import Law, decode, encode
+from voiceprint.audio.io.g711 import Law, decode, encode
 from voiceprint.errors import InvalidAudioError
 
 CODES = np.arange(256, dtype=np.uint8)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from voices import SAMPLES, Voices
 
-from voiceprint.audio import assess, buffers, clipping, to_mono, vad
+from voiceprint.audio import assess, to_mono, vad
+from voiceprint.audio.io import buffers
+from voiceprint.audio.quality import clipping
 
 MOST_MB = 200
 
@@ -18,7 +20,7 @@ HOUR = f"""
 import re, sys
 from pathlib import Path
 import numpy as np, voiceprint
-from voiceprint.audio import g711
+from voiceprint.audio.io import g711
 
 def memory(kind):
     return int(re.search(kind + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024

@@ -10,8 +10,10 @@ import pytest
 from voices import RATE, Voices
 
 from voiceprint import InvalidAudioError
-from voiceprint.audio import as_pcm, assess, clipping, g711, mono, to_mono, vad
-from voiceprint.audio.mono import Mono
+from voiceprint.audio import as_pcm, assess, to_mono, vad
+from voiceprint.audio.io import g711, mono
+from voiceprint.audio.io.mono import Mono
+from voiceprint.audio.quality import clipping
 from voiceprint.encoder import OnnxEncoder
 from voiceprint.encoder.partials import Speech
 

@@ -9,9 +9,9 @@ from voices import BandEncoder, Voices, saved
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig, Voiceprint
 from voiceprint.audio import assess
-from voiceprint.audio.buffers import resample
 from voiceprint.audio.conditions import Condition
 from voiceprint.audio.denoise import reduce_noise
+from voiceprint.audio.io.buffers import resample
 from voiceprint.audio.lows import restore_lows
 from voiceprint.encoder import default_encoder
 from voiceprint.encoder.base import Encoder

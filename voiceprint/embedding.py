@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from voiceprint.audio import MIXED, SAMPLE_RATE, AudioQuality, assess, to_mono
 from voiceprint.audio.denoise import cleaned, may_be_cleaned
-from voiceprint.audio.mono import LONG_S, samples
+from voiceprint.audio.io.mono import LONG_S, samples
 from voiceprint.encoder.onnx import OnnxEncoder
 from voiceprint.errors import (
     AudioQualityError,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from voiceprint.agreement import best_agreeing
 from voiceprint.audio import AudioBuffer, AudioQuality, Encoding, as_pcm, assess
-from voiceprint.audio.advice import more_speech_s
+from voiceprint.audio.quality.advice import more_speech_s
 from voiceprint.encoder.workers import cores
 from voiceprint.errors import (
     AudioQualityError,

@@ -55,7 +55,7 @@ class OpusAgentVoiceRecognizer:
     Audio buffers are arrays of int16, int32, uint8 or float in [-1, 1], mono or with channels, or
     bytes of one channel, at `sample_rate` 8000 to 48000 Hz. Every method that takes one also takes
         encoding: of bytes; "pcm" is 16-bit little-endian. "mulaw" and "alaw" are G.711 codes, as
-            bytes or uint8 arrays; for the other names see `voiceprint.audio.encodings.Encoding`.
+            bytes or uint8 arrays; for the other names see `voiceprint.audio.io.encodings.Encoding`.
         channel: index of the channel to use, such as the caller's. None mixes them by mean; where
             they hold different voices, the quality's feedback and a warning in the log say so.
     It raises `InvalidAudioError` for a buffer that is not audio, and `AudioQualityError` for audio

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio import AudioQuality
-from voiceprint.audio.buffers import SAMPLE_RATE
 from voiceprint.audio.conditions import Condition
 from voiceprint.audio.denoise import NARROWBAND, is_noisy, reduce_noise
+from voiceprint.audio.io.buffers import SAMPLE_RATE
+from voiceprint.audio.io.mono import Samples
 from voiceprint.audio.lows import restore_lows
-from voiceprint.audio.mono import Samples
 from voiceprint.errors import EncoderError, InvalidArgumentError
 from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.validation import unit_vector

@@ -1,6 +1,6 @@
 """Audio in: buffers and files made mono, speech found, quality scored."""
 
-from voiceprint.audio.buffers import (
+from voiceprint.audio.io.buffers import (
     MAX_SAMPLE_RATE,
     MIN_SAMPLE_RATE,
     SAMPLE_RATE,
@@ -8,10 +8,10 @@ from voiceprint.audio.buffers import (
     duration,
     to_mono,
 )
-from voiceprint.audio.channels import MIXED, channels_differ, warn_if_mixed
-from voiceprint.audio.encodings import AudioBuffer, Encoding
-from voiceprint.audio.files import load_audio
-from voiceprint.audio.quality import AudioQuality, Feedback, assess
+from voiceprint.audio.io.encodings import AudioBuffer, Encoding
+from voiceprint.audio.io.files import load_audio
+from voiceprint.audio.quality.channels import MIXED, channels_differ, warn_if_mixed
+from voiceprint.audio.quality.score import AudioQuality, Feedback, assess
 
 __all__ = [
     "MAX_SAMPLE_RATE",

@@ -22,7 +22,8 @@ from typing import Final, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from voiceprint.audio import buffers, g711, vad
+from voiceprint.audio import vad
+from voiceprint.audio.io import buffers, g711
 from voiceprint.errors import InvalidArgumentError, InvalidAudioError
 
 Audio = npt.NDArray[np.float32]

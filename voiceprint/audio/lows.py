@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio.buffers import SAMPLE_RATE
+from voiceprint.audio.io.buffers import SAMPLE_RATE
 
 Audio = NDArray[np.float32]
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from voiceprint.audio.mono import Samples, blocks
+from voiceprint.audio.io.mono import Samples, blocks
 from voiceprint.errors import EncoderError
 from voiceprint.loading import Loaded
 

@@ -17,8 +17,8 @@ from voiceprint.audio import (
     load_audio,
     to_mono,
 )
-from voiceprint.audio.encodings import check_encoding
-from voiceprint.audio.files import RAW_ENCODINGS
+from voiceprint.audio.io.encodings import check_encoding
+from voiceprint.audio.io.files import RAW_ENCODINGS
 from voiceprint.cli.common import complain
 
 FILE_HELP = f"Audio: WAV, FLAC, OGG or MP3; without a header {', '.join(RAW_ENCODINGS)}."

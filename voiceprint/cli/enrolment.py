@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from numpy.typing import NDArray
 
-from voiceprint.audio.files import RAW_ENCODINGS
+from voiceprint.audio.io.files import RAW_ENCODINGS
 from voiceprint.cli.audio import ChannelOption, EncodingOption, Files, RateOption, mono
 from voiceprint.cli.common import (
     JsonOption,

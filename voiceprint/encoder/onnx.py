@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio.mono import Samples
+from voiceprint.audio.io.mono import Samples
 from voiceprint.audio.vad import WINDOW
 from voiceprint.encoder.mel import FRAME, HOP, mel_frames
 from voiceprint.encoder.network import Network

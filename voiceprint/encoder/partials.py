@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio import vad
-from voiceprint.audio.mono import Samples
+from voiceprint.audio.io.mono import Samples
 from voiceprint.encoder.mel import FRAME, HOP, mel_frames
 from voiceprint.errors import EncoderError
 

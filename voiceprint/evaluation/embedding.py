@@ -11,7 +11,7 @@ import numpy as np
 from voiceprint.audio import SAMPLE_RATE, assess, load_audio, to_mono
 from voiceprint.audio.conditions import Condition
 from voiceprint.audio.denoise import cleaned
-from voiceprint.audio.mono import LONG_S
+from voiceprint.audio.io.mono import LONG_S
 from voiceprint.encoder import Encoder
 from voiceprint.errors import EncoderError, InvalidAudioError
 from voiceprint.evaluation.cache import EmbeddingCache

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio import MIXED, SAMPLE_RATE, Encoding, channels_differ, to_mono
-from voiceprint.audio.buffers import MAX_CHANNELS, check_sample_rate
-from voiceprint.audio.encodings import check_encoding, sample_bytes
+from voiceprint.audio.io.buffers import MAX_CHANNELS, check_sample_rate
+from voiceprint.audio.io.encodings import check_encoding, sample_bytes
 from voiceprint.errors import InvalidAudioError
 from voiceprint.validation import shown
 

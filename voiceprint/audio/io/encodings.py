@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NoReturn, get_args
 import numpy as np
 import numpy.typing as npt
 
-from voiceprint.audio import g711
+from voiceprint.audio.io import g711
 from voiceprint.errors import InvalidAudioError
 
 AudioBuffer = npt.NDArray[Any] | bytes | bytearray | memoryview

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from voiceprint.audio import factors
+from voiceprint.audio.quality import score_curves
+from voiceprint.audio.quality.score_curves import interpolate, saturation
 
 if TYPE_CHECKING:
-    from voiceprint.audio.quality import AudioQuality
+    from voiceprint.audio.quality.score import AudioQuality
 
 _WORTH_SAYING: Final = 0.95  # a factor over it costs next to nothing
 _NARROWBAND_HZ: Final = 4000.0
@@ -19,17 +20,17 @@ def advise(quality: AudioQuality) -> tuple[str, ...]:
     Also what is good enough but could be better is told of, so there can be advice without feedback.
     """
     found = [
-        (factors.factor(quality.snr_db, factors.SNR_DB), _noisy(quality)),
-        (factors.factor(quality.clipping, factors.CLIPPING), _clipped(quality)),
-        (factors.factor(quality.level_dbfs, factors.LEVEL_DBFS), _quiet(quality)),
+        (interpolate(quality.snr_db, score_curves.SNR_DB), _noisy(quality)),
+        (interpolate(quality.clipping, score_curves.CLIPPING), _clipped(quality)),
+        (interpolate(quality.level_dbfs, score_curves.LEVEL_DBFS), _quiet(quality)),
     ]
     first = []
     if "no_speech" in quality.feedback:
         first.append(_no_speech(quality))
     else:
-        found.append((factors.factor(quality.net_speech_s, factors.NET_SPEECH_S), _short(quality)))
+        found.append((interpolate(quality.net_speech_s, score_curves.NET_SPEECH_S), _short(quality)))
         if quality.bandwidth_hz <= _NARROWBAND_HZ:
-            found.append((factors.factor(quality.bandwidth_hz, factors.BANDWIDTH_HZ), _narrow(quality)))
+            found.append((interpolate(quality.bandwidth_hz, score_curves.BANDWIDTH_HZ), _narrow(quality)))
     if "channels_differ" in quality.feedback:
         first.append(_mixed())
     costly = sorted((one for one in found if one[0] < _WORTH_SAYING), key=lambda one: one[0])
@@ -40,7 +41,7 @@ def advise(quality: AudioQuality) -> tuple[str, ...]:
 
 def more_speech_s(quality: AudioQuality) -> float:
     """Seconds of speech that are missing for the best score, >= 0."""
-    return max(factors.best(factors.NET_SPEECH_S) - quality.net_speech_s, 0.0)
+    return max(saturation(score_curves.NET_SPEECH_S) - quality.net_speech_s, 0.0)
 
 
 def _no_speech(quality: AudioQuality) -> str:
@@ -59,14 +60,15 @@ def _mixed() -> str:
 def _short(quality: AudioQuality) -> str:
     return (
         f"{quality.net_speech_s:.1f} s of speech: {max(more_speech_s(quality), 0.1):.1f} s more make "
-        f"{factors.best(factors.NET_SPEECH_S):.0f} s, which is good."
+        f"{saturation(score_curves.NET_SPEECH_S):.0f} s, which is good."
     )
 
 
 def _noisy(quality: AudioQuality) -> str:
     return (
-        f"Noisy: the speech is {quality.snr_db:.0f} dB over the noise; {factors.best(factors.SNR_DB):.0f} dB "
-        "are good. Speak nearer to the microphone, or where it is quieter."
+        f"Noisy: the speech is {quality.snr_db:.0f} dB over the noise; "
+        f"{saturation(score_curves.SNR_DB):.0f} dB are good. Speak nearer to the microphone, or where it is "
+        "quieter."
     )
 
 
@@ -78,7 +80,7 @@ def _clipped(quality: AudioQuality) -> str:
 
 
 def _quiet(quality: AudioQuality) -> str:
-    more = factors.best(factors.LEVEL_DBFS) - quality.level_dbfs
+    more = saturation(score_curves.LEVEL_DBFS) - quality.level_dbfs
     return (
         f"Quiet: the speech is at {quality.level_dbfs:.0f} dBFS: raise the gain of the recording by "
         f"{max(more, 1.0):.0f} dB or more."

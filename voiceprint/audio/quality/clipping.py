@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from voiceprint.audio.factors import factor
-from voiceprint.audio.mono import Samples, blocks
+from voiceprint.audio.io.mono import Samples, blocks
+from voiceprint.audio.quality.score_curves import interpolate
 from voiceprint.audio.vad import BLOCK, KeptSpeech
 
 _FLAT: Final = 0.985  # samples over this share of the extreme belong to a flat top, if their neighbours do
@@ -65,7 +65,7 @@ def crowded_tops(speech: KeptSpeech) -> float:
         near += int((size > _NEAR_TOP * top).sum())
         half += int((size > _NEAR_TOP / 2 * top).sum())
     share = near / len(speech)
-    return share * factor(share / max(half / len(speech), 1e-9), _CROWDING)
+    return share * interpolate(share / max(half / len(speech), 1e-9), _CROWDING)
 
 
 def _percentile_of_sizes(speech: KeptSpeech, percent: float) -> float:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from voiceprint.audio.encodings import AudioBuffer, Encoding, check_encoding, coded, decoded
+from voiceprint.audio.io.encodings import AudioBuffer, Encoding, check_encoding, coded, decoded
 from voiceprint.errors import InvalidArgumentError, InvalidAudioError
 
 SAMPLE_RATE: Final = 16000
@@ -50,7 +50,7 @@ def to_mono(
         sample_rate: of the buffer, an integral number of Hz in 8000..48000.
         target_rate: of the result, in the same range.
         encoding: of bytes ("pcm" is 16-bit little-endian), or of an array of G.711 codes; see
-            `voiceprint.audio.encodings.Encoding`.
+            `voiceprint.audio.io.encodings.Encoding`.
         channel: index of the channel to take, from 0; None mixes them by mean.
 
     Returns:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from voiceprint.audio import buffers
+from voiceprint.audio.io import buffers
 
 LONG_S: Final = 120.0
 """Seconds from which audio is not converted as a whole: up to here that is quicker, and takes 8 MB."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voiceprint._files import open_descriptor
-from voiceprint.audio.buffers import (
+from voiceprint.audio.io.buffers import (
     MAX_CHANNELS,
     MAX_SECONDS,
     as_pcm,
@@ -19,7 +19,7 @@ from voiceprint.audio.buffers import (
     check_sample_rate,
     to_mono,
 )
-from voiceprint.audio.encodings import Encoding, check_encoding
+from voiceprint.audio.io.encodings import Encoding, check_encoding
 from voiceprint.errors import InvalidAudioError
 
 if TYPE_CHECKING:

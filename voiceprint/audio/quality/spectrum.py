@@ -26,7 +26,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from voiceprint.audio.mono import Samples, blocks
+from voiceprint.audio.io.mono import Samples, blocks
 
 Floats = npt.NDArray[np.float32]
 

@@ -4,7 +4,7 @@ Mixed, two voices give an embedding that is neither's. Channels that hold one vo
 apart: copies at another level or polarity, through a codec or a telephone line, or two microphones.
 
 The rule. Each channel is taken to energies of 20 bands between 100 and 3800 Hz every 16 ms (see
-`voiceprint.audio.spectrum`). A channel counts if it is at most 50 dB under the loudest and its
+`voiceprint.audio.quality.spectrum`). A channel counts if it is at most 50 dB under the loudest and its
 spectrum changes as that of speech or music does, and not of line noise: variety over 3.8 dB. Of any
 two that count, the amplitudes of each band are correlated over time (Pearson), pooled over bands by
 their energy, at the best of delays up to 48 ms. Below 0.7 the two differ. Levels, filters and delays
@@ -26,7 +26,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from voiceprint.audio import buffers, spectrum
+from voiceprint.audio.io import buffers
+from voiceprint.audio.quality import spectrum
 
 logger = logging.getLogger(__name__)
 

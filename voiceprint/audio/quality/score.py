@@ -8,13 +8,15 @@ from typing import Final, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-from voiceprint.audio import buffers, factors, spectrum, vad
-from voiceprint.audio.advice import advise
-from voiceprint.audio.channels import channels_differ
-from voiceprint.audio.clipping import crowded_tops, flat_tops
-from voiceprint.audio.encodings import AudioBuffer, Encoding
-from voiceprint.audio.factors import factor
-from voiceprint.audio.mono import samples
+from voiceprint.audio import vad
+from voiceprint.audio.io import buffers
+from voiceprint.audio.io.encodings import AudioBuffer, Encoding
+from voiceprint.audio.io.mono import samples
+from voiceprint.audio.quality import score_curves, spectrum
+from voiceprint.audio.quality.advice import advise
+from voiceprint.audio.quality.channels import channels_differ
+from voiceprint.audio.quality.clipping import crowded_tops, flat_tops
+from voiceprint.audio.quality.score_curves import interpolate
 
 Feedback = Literal["no_speech", "channels_differ", "too_short", "too_quiet", "clipped", "noisy", "narrowband"]
 """What is wrong with the audio; see `AudioQuality`."""
@@ -39,7 +41,7 @@ class AudioQuality(BaseModel):
         feedback: what to improve, in short and stable words for programs, the gravest first:
             no_speech: it does not sound like speech, or less than 0.3 s of it does;
             channels_differ: the channels, which were mixed, hold different sounds; on a call, two
-                voices: choose one with `channel` (not in the score; see `voiceprint.audio.channels`);
+                voices: choose one with `channel` (not in the score; see `voiceprint.audio.quality.channels`);
             too_short: less than 1 s of net speech;
             too_quiet: the speech is under -60 dBFS;
             clipped: over 1 % of the speech is cut off;
@@ -80,7 +82,7 @@ def assess(
     The score is a product of factors in 0..1, each linear between the points given:
 
         speech      the least of: variety 3.2..4.4 dB, spread 0.33..0.40, modulation 2.5..4.5 dB,
-                    steadiness 0.26..0.12 (see `voiceprint.audio.spectrum`)
+                    steadiness 0.26..0.12 (see `voiceprint.audio.quality.spectrum`)
         net speech  0 at 0.3 s, 0.75 at 1 s, 1 from 3 s
         SNR         0 at 6 dB, 0.6 at 12 dB, 1 from 16 dB
         clipping    1 to 0.5 %, 0 from 2.5 % of the speech
@@ -113,18 +115,18 @@ def assess(
     level_dbfs = _level(speech)
     clipping = min(max(flat * len(audio) / len(speech), crowded_tops(speech)), 1.0)
     speechlike = min(
-        factor(measures.variety, factors.VARIETY_DB),
-        factor(measures.spread, factors.SPREAD),
-        factor(measures.modulation, factors.MODULATION_DB),
-        factor(measures.steadiness, factors.STEADINESS),
+        interpolate(measures.variety, score_curves.VARIETY_DB),
+        interpolate(measures.spread, score_curves.SPREAD),
+        interpolate(measures.modulation, score_curves.MODULATION_DB),
+        interpolate(measures.steadiness, score_curves.STEADINESS),
     )
     score = (
         speechlike
-        * factor(net_speech_s, factors.NET_SPEECH_S)
-        * factor(measures.snr_db, factors.SNR_DB)
-        * factor(clipping, factors.CLIPPING)
-        * factor(level_dbfs, factors.LEVEL_DBFS)
-        * factor(bandwidth_hz, factors.BANDWIDTH_HZ)
+        * interpolate(net_speech_s, score_curves.NET_SPEECH_S)
+        * interpolate(measures.snr_db, score_curves.SNR_DB)
+        * interpolate(clipping, score_curves.CLIPPING)
+        * interpolate(level_dbfs, score_curves.LEVEL_DBFS)
+        * interpolate(bandwidth_hz, score_curves.BANDWIDTH_HZ)
     )
     findings: tuple[tuple[Feedback, bool], ...] = (
         ("no_speech", speechlike < 0.6 or net_speech_s <= 0.3),

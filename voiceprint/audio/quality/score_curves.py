@@ -23,11 +23,11 @@ LEVEL_DBFS: Final[Points] = ((-66.0, 0.0), (-56.0, 1.0))
 BANDWIDTH_HZ: Final[Points] = ((1000.0, 0.3), (3000.0, 0.9), (7000.0, 1.0))
 
 
-def factor(value: float, points: Points) -> float:
+def interpolate(value: float, points: Points) -> float:
     """The factor of a measure, 0..1."""
     return float(np.interp(value, [x for x, _ in points], [y for _, y in points]))
 
 
-def best(points: Points) -> float:
+def saturation(points: Points) -> float:
     """The measure nearest to poor that has the factor 1."""
     return next(x for x, y in (points if points[0][1] < 1.0 else points[::-1]) if y == 1.0)

@@ -1,0 +1,1 @@
+"""How well audio serves speaker recognition: measures, one score, and advice."""
