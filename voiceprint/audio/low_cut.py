@@ -34,7 +34,7 @@ _LINE_HZ: Final = 1.0  # to either side of the mains frequency
 _STEP: Final = 64  # samples: the low band is looked at with a rate of 250 Hz
 _WINDOW: Final = 256  # samples, a Hann window over which the low band is averaged: 0 at 125 Hz
 _SHORTEST: Final = 125  # values, 0.5 s: in less, a line is as wide as a voice
-_REACH: Final = 1600
+REACH: Final = 1600
 """Samples to either side that the filter sees, 0.1 s: at 60 Hz it falls within 16 Hz from 0 to -53 dB."""
 
 
@@ -96,22 +96,22 @@ class HighPass:
         start, stop, step = part.indices(len(self))
         if step != 1:
             raise ValueError("Only whole parts can be read, without a step.")
-        before, after = max(0, start - _REACH), min(len(self), stop + _REACH)
+        before, after = max(0, start - REACH), min(len(self), stop + REACH)
         # Mirrored at both ends: an offset that began there would be a step.
         around = np.pad(
-            self._audio[before:after], (_REACH - start + before, stop + _REACH - after), "symmetric"
+            self._audio[before:after], (REACH - start + before, stop + REACH - after), "symmetric"
         )
-        size = 1 << (len(around) + 2 * _REACH).bit_length()
+        size = 1 << (len(around) + 2 * REACH).bit_length()
         low = np.fft.irfft(np.fft.rfft(around, size) * np.fft.rfft(_low_pass(), size), size)
-        kept = around[_REACH : _REACH + stop - start] - low[2 * _REACH : 2 * _REACH + stop - start]
+        kept = around[REACH : REACH + stop - start] - low[2 * REACH : 2 * REACH + stop - start]
         return np.asarray(kept, dtype=np.float32)
 
 
 @lru_cache(maxsize=1)
 def _low_pass() -> Audio:
     """float32[3201]: a sinc under a Hamming window, of sum 1 (Oppenheim and Schafer, ch. 7)."""
-    place = np.arange(-_REACH, _REACH + 1)
-    taps = np.sinc(2.0 * CUTOFF_HZ / SAMPLE_RATE * place) * np.hamming(2 * _REACH + 1)
+    place = np.arange(-REACH, REACH + 1)
+    taps = np.sinc(2.0 * CUTOFF_HZ / SAMPLE_RATE * place) * np.hamming(2 * REACH + 1)
     return np.asarray(taps / taps.sum(), dtype=np.float32)
 
 

@@ -16,6 +16,7 @@ from voiceprint.audio.low_cut import HighPass, SteadyLows
 from voiceprint.audio.quality.channels import warn_if_mixed
 from voiceprint.audio.quality.score import AudioQuality
 from voiceprint.audio.quality.score import assess as assess_array
+from voiceprint.audio.speech import Segmenter, speech_parts
 from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.audio.vad import BLOCK
 
@@ -93,7 +94,10 @@ class Recording:
     @cached_property
     def parts(self) -> tuple[tuple[int, int], ...]:
         """Start and stop, in samples of `mono`, of the parts that hold speech."""
-        return ((0, len(self.mono)),)
+        segmenter = Segmenter()
+        for block in blocks(self.mono, BLOCK):
+            segmenter.add(block)
+        return speech_parts(segmenter.segments())
 
     @cached_property
     def trimmed(self) -> TrimmedSpeech:

@@ -214,7 +214,7 @@ class _Pieces:
 
 
 def without_noise(recording: Recording) -> Audio:
-    """The audio that log-likelihood ratios are of: the speech `cleaned`, or itself where that does nothing."""
+    """The audio that log-likelihood ratios are of: the speech, `cleaned` where that does anything."""
     return recording.speech[:] if recording.cleaned is None else recording.cleaned
 
 
