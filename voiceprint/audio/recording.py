@@ -16,7 +16,7 @@ from voiceprint.audio.low_cut import HighPass, SteadyLows
 from voiceprint.audio.quality.channels import warn_if_mixed
 from voiceprint.audio.quality.score import AudioQuality
 from voiceprint.audio.quality.score import assess as assess_array
-from voiceprint.audio.speech import Segmenter, speech_parts
+from voiceprint.audio.speech import Segment, segment, speech_parts
 from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.audio.vad import BLOCK
 
@@ -94,10 +94,12 @@ class Recording:
     @cached_property
     def parts(self) -> tuple[tuple[int, int], ...]:
         """Start and stop, in samples of `mono`, of the parts that hold speech."""
-        segmenter = Segmenter()
-        for block in blocks(self.mono, BLOCK):
-            segmenter.add(block)
-        return speech_parts(segmenter.segments())
+        return speech_parts(self.segments)
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """The segments of `mono`: speech, tones, music, noise and silence."""
+        return segment(self.mono)
 
     @cached_property
     def trimmed(self) -> TrimmedSpeech:
