@@ -10,9 +10,23 @@ from voiceprint.audio.io.buffers import (
 )
 from voiceprint.audio.io.encodings import AudioBuffer, Encoding
 from voiceprint.audio.io.files import load_audio
+<<<<<<< HEAD
+from voiceprint.audio.quality.channels import (
+    MIXED,
+    ChannelComparison,
+    ChannelReport,
+    channels_differ,
+    compare_channels,
+    mixable,
+    warn_if_mixed,
+)
+from voiceprint.audio.quality.interleaving import deinterleave
+from voiceprint.audio.quality.score import AudioQuality, Feedback, assess
+=======
 from voiceprint.audio.quality.channels import MIXED, channels_differ, warn_if_mixed
 from voiceprint.audio.quality.score import AudioQuality, Feedback
 from voiceprint.audio.recording import Recording, assess
+>>>>>>> becae499835689eecd747c9ccee706aac417c4d7
 
 __all__ = [
     "MAX_SAMPLE_RATE",
@@ -21,14 +35,19 @@ __all__ = [
     "SAMPLE_RATE",
     "AudioBuffer",
     "AudioQuality",
+    "ChannelComparison",
+    "ChannelReport",
     "Encoding",
     "Feedback",
     "Recording",
     "as_pcm",
     "assess",
     "channels_differ",
+    "compare_channels",
+    "deinterleave",
     "duration",
     "load_audio",
+    "mixable",
     "to_mono",
     "warn_if_mixed",
 ]

@@ -14,11 +14,21 @@ from voiceprint.audio.io.encodings import AudioBuffer, Encoding
 from voiceprint.audio.io.mono import samples
 from voiceprint.audio.quality import score_curves, spectrum
 from voiceprint.audio.quality.advice import advise
-from voiceprint.audio.quality.channels import channels_differ
+from voiceprint.audio.quality.channels import mixable
 from voiceprint.audio.quality.clipping import crowded_tops, flat_tops
 from voiceprint.audio.quality.score_curves import interpolate
 
-Feedback = Literal["no_speech", "channels_differ", "too_short", "too_quiet", "clipped", "noisy", "narrowband"]
+Feedback = Literal[
+    "no_speech",
+    "channels_differ",
+    "channels_cancel",
+    "interleaved",
+    "too_short",
+    "too_quiet",
+    "clipped",
+    "noisy",
+    "narrowband",
+]
 """What is wrong with the audio; see `AudioQuality`."""
 
 _QUIETEST_DBFS: Final = -120.0  # what digital silence reports: JSON has no infinity
@@ -37,11 +47,16 @@ class AudioQuality(BaseModel):
             changed or noise added afterwards; later filtering hides all but the hardest.
         level_dbfs: RMS of the speech relative to full scale, -120..0 dB.
         bandwidth_hz: the highest frequency that carries anything, 0..8000 Hz.
+        channel: index of the channel that was used in place of a mix that cancels; else None.
         speechlike: how much it sounds like one voice that speaks, 0..1; a factor of the score.
         feedback: what to improve, in short and stable words for programs, the gravest first:
             no_speech: it does not sound like speech, or less than 0.3 s of it does;
             channels_differ: the channels, which were mixed, hold different sounds; on a call, two
                 voices: choose one with `channel` (not in the score; see `voiceprint.audio.quality.channels`);
+            channels_cancel: the channels are inverted copies and would cancel each other when mixed: one of
+                them, `channel`, was used (a remark, not a fault);
+            interleaved: two channels were given as one, samples or frames of each in turn, and were split;
+                give `channels=2` (a remark);
             too_short: less than 1 s of net speech;
             too_quiet: the speech is under -60 dBFS;
             clipped: over 1 % of the speech is cut off;
@@ -61,6 +76,7 @@ class AudioQuality(BaseModel):
     level_dbfs: float
     bandwidth_hz: float = Field(ge=0.0)
     speechlike: float = Field(default=1.0, ge=0.0, le=1.0)
+    channel: int | None = Field(default=None, ge=0)
     feedback: tuple[Feedback, ...] = ()
 
     @computed_field  # type: ignore[prop-decorator]
@@ -99,6 +115,7 @@ def assess(
     """
     pcm = buffers.as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
     rate = buffers.check_sample_rate(sample_rate)
+    pcm, channels = mixable(pcm, rate)
     # Clipping is looked for at the buffer's own rate: resampling rounds the flat tops off.
     audio = samples(pcm, rate, rate)
     duration_s, flat = len(audio) / rate, flat_tops(audio, rate)
@@ -130,7 +147,9 @@ def assess(
     )
     findings: tuple[tuple[Feedback, bool], ...] = (
         ("no_speech", speechlike < 0.6 or net_speech_s <= 0.3),
-        ("channels_differ", channels_differ(pcm, sample_rate)),
+        ("channels_differ", channels.differ),
+        ("channels_cancel", channels.cancels),
+        ("interleaved", channels.interleaved is not None),
         ("too_short", net_speech_s < 1.0),
         ("too_quiet", level_dbfs < -60.0),
         ("clipped", clipping > 0.01),
@@ -146,6 +165,7 @@ def assess(
         level_dbfs=level_dbfs,
         bandwidth_hz=bandwidth_hz,
         speechlike=speechlike,
+        channel=channels.use,
         feedback=tuple(code for code, found in findings if found),
     )
 
