@@ -20,7 +20,8 @@ from voiceprint.audio.quality.channels import (
     warn_if_mixed,
 )
 from voiceprint.audio.quality.interleaving import deinterleave
-from voiceprint.audio.quality.score import AudioQuality, Feedback, assess
+from voiceprint.audio.quality.score import AudioQuality, Feedback
+from voiceprint.audio.recording import Recording, assess
 
 __all__ = [
     "MAX_SAMPLE_RATE",
@@ -33,6 +34,7 @@ __all__ = [
     "ChannelReport",
     "Encoding",
     "Feedback",
+    "Recording",
     "as_pcm",
     "assess",
     "channels_differ",
