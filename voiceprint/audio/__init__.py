@@ -10,7 +10,6 @@ from voiceprint.audio.io.buffers import (
 )
 from voiceprint.audio.io.encodings import AudioBuffer, Encoding
 from voiceprint.audio.io.files import load_audio
-<<<<<<< HEAD
 from voiceprint.audio.quality.channels import (
     MIXED,
     ChannelComparison,
@@ -21,12 +20,8 @@ from voiceprint.audio.quality.channels import (
     warn_if_mixed,
 )
 from voiceprint.audio.quality.interleaving import deinterleave
-from voiceprint.audio.quality.score import AudioQuality, Feedback, assess
-=======
-from voiceprint.audio.quality.channels import MIXED, channels_differ, warn_if_mixed
 from voiceprint.audio.quality.score import AudioQuality, Feedback
 from voiceprint.audio.recording import Recording, assess
->>>>>>> becae499835689eecd747c9ccee706aac417c4d7
 
 __all__ = [
     "MAX_SAMPLE_RATE",

@@ -8,11 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-<<<<<<< HEAD
-from voiceprint.audio import SAMPLE_RATE, assess, load_audio, mixable, to_mono
-=======
-from voiceprint.audio import SAMPLE_RATE, Recording, load_audio, to_mono
->>>>>>> becae499835689eecd747c9ccee706aac417c4d7
+from voiceprint.audio import SAMPLE_RATE, Recording, load_audio, mixable, to_mono
 from voiceprint.audio.conditions import Condition
 from voiceprint.encoder import Encoder
 from voiceprint.errors import EncoderError, InvalidAudioError

@@ -14,7 +14,7 @@ from voiceprint.audio.io.encodings import AudioBuffer, Encoding
 from voiceprint.audio.io.mono import samples
 from voiceprint.audio.quality import score_curves, spectrum
 from voiceprint.audio.quality.advice import advise
-from voiceprint.audio.quality.channels import mixable
+from voiceprint.audio.quality.channels import ChannelReport, mixable
 from voiceprint.audio.quality.clipping import crowded_tops, flat_tops
 from voiceprint.audio.quality.score_curves import interpolate
 
@@ -92,6 +92,7 @@ def assess(
     sample_rate: int = buffers.SAMPLE_RATE,
     encoding: Encoding = "pcm",
     channel: int | None = None,
+    channels: ChannelReport | None = None,
 ) -> AudioQuality:
     """Measure how well the audio serves speaker recognition.
 
@@ -109,13 +110,15 @@ def assess(
         audio_buffer: anything that `to_mono` takes, from one sample to an hour.
         sample_rate: of the buffer, Hz in 8000..48000.
         encoding, channel: as for `to_mono`.
+        channels: what `mixable` found of a buffer that it gave; None asks it.
 
     Raises:
         InvalidAudioError: the buffer, its sample rate, encoding or channel cannot be used.
     """
     pcm = buffers.as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
     rate = buffers.check_sample_rate(sample_rate)
-    pcm, channels = mixable(pcm, rate)
+    if channels is None:
+        pcm, channels = mixable(pcm, rate)
     # Clipping is looked for at the buffer's own rate: resampling rounds the flat tops off.
     audio = samples(pcm, rate, rate)
     duration_s, flat = len(audio) / rate, flat_tops(audio, rate)
