@@ -14,7 +14,7 @@ from streams import MULAW, as_mulaw, at_level, enrolled, fed, with_pauses
 from voices import RATE
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer, StreamResult
-from voiceprint.streaming import hearing
+from voiceprint.streaming import online
 
 CALLERS = ("amara", "bruno", "carlo", "dario", "elena", "farid", "gil", "hakan")
 
@@ -74,7 +74,7 @@ def assert_ends_alike(recognizer, audio, how, chunk):
 
 
 def test_end_of_a_long_call_is_near_to_that_of_identify(centre, voices, monkeypatch):
-    monkeypatch.setattr(hearing, "KEPT_S", 20.0)
+    monkeypatch.setattr(online, "KEPT_S", 20.0)
     audio = at_level(np.concatenate([with_pauses(each) for each in voices["bruno"]] * 2), -32.0)
     audio *= np.linspace(
         1.0, 0.3, len(audio), dtype=np.float32
@@ -87,7 +87,7 @@ def test_end_of_a_long_call_is_near_to_that_of_identify(centre, voices, monkeypa
 
 
 def test_memory_does_not_grow_with_the_length_of_the_call(quick, voices, monkeypatch):
-    monkeypatch.setattr(hearing, "KEPT_S", 10.0)
+    monkeypatch.setattr(online, "KEPT_S", 10.0)
     quick.enroll_caller("amara", voices["amara"][0])
     minute = np.resize(voices["amara"][1], 60 * RATE)
     with quick.stream() as session:
@@ -101,7 +101,7 @@ def test_memory_does_not_grow_with_the_length_of_the_call(quick, voices, monkeyp
             grown = tracemalloc.get_traced_memory()[0] - start
         finally:
             tracemalloc.stop()
-    assert grown < 1_500_000, "ten seconds are kept, which are 1.3 MB; a minute is 3.8 MB"
+    assert grown < 2_500_000, "ten seconds are kept, which are 1.7 MB; a minute is 3.8 MB"
 
 
 # Cuts

@@ -11,7 +11,8 @@ from voiceprint.audio.io.buffers import (
 from voiceprint.audio.io.encodings import AudioBuffer, Encoding
 from voiceprint.audio.io.files import load_audio
 from voiceprint.audio.quality.channels import MIXED, channels_differ, warn_if_mixed
-from voiceprint.audio.quality.score import AudioQuality, Feedback, assess
+from voiceprint.audio.quality.score import AudioQuality, Feedback
+from voiceprint.audio.recording import Recording, assess
 
 __all__ = [
     "MAX_SAMPLE_RATE",
@@ -22,6 +23,7 @@ __all__ = [
     "AudioQuality",
     "Encoding",
     "Feedback",
+    "Recording",
     "as_pcm",
     "assess",
     "channels_differ",

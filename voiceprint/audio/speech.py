@@ -8,6 +8,7 @@ segment.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -142,6 +143,19 @@ def segment(audio: Samples) -> tuple[Segment, ...]:
     for block in blocks(audio, BLOCK):
         segmenter.add(block)
     return segmenter.segments()
+
+
+def speech_parts(segments: Iterable[Segment]) -> tuple[tuple[int, int], ...]:
+    """Start and stop of the stretches of speech, in samples, with those that touch made one."""
+    parts: list[tuple[int, int]] = []
+    for each in segments:
+        if each.kind != "speech":
+            continue
+        if parts and parts[-1][1] == each.start:
+            parts[-1] = parts[-1][0], each.stop
+        else:
+            parts.append((each.start, each.stop))
+    return tuple(parts)
 
 
 _AT_ONCE: Final = 24  # seconds that are looked at together: arrays over 128 KiB are slow, see Spectrogram
