@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
-import pytest
-import signals
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from voices import SAMPLES, Audio, Voices, real_speech
+from voices import SAMPLES, Audio
 
 from voiceprint.audio import load_audio, vad
-from voiceprint.audio.speech import Segment, Segmenter, segment
+from voiceprint.audio.speech import Segmenter, segment
 
 RATE = 16_000
 
@@ -44,7 +44,7 @@ def test_cuts_change_nothing(seed: int, cuts: list[int]) -> None:
     assert segmenter.segments() == whole
     assert whole[0].start == 0
     assert whole[-1].stop == len(audio)
-    for one, other in zip(whole, whole[1:], strict=False):
+    for one, other in itertools.pairwise(whole):
         assert one.stop == other.start
         assert one.stop % vad.WINDOW == 0
         assert one.kind != other.kind

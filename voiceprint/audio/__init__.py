@@ -11,7 +11,7 @@ from voiceprint.audio.io.buffers import (
 from voiceprint.audio.io.encodings import AudioBuffer, Encoding
 from voiceprint.audio.io.files import load_audio
 from voiceprint.audio.quality.channels import MIXED, channels_differ, warn_if_mixed
-from voiceprint.audio.quality.score import AudioQuality, Feedback
+from voiceprint.audio.quality.model import AudioQuality, Feedback
 from voiceprint.audio.recording import Recording, assess
 
 __all__ = [

@@ -14,7 +14,7 @@ from voiceprint.audio.io.encodings import AudioBuffer, Encoding
 from voiceprint.audio.io.mono import LONG_S, Samples, Spliced, blocks, samples
 from voiceprint.audio.low_cut import HighPass, SteadyLows
 from voiceprint.audio.quality.channels import warn_if_mixed
-from voiceprint.audio.quality.score import AudioQuality
+from voiceprint.audio.quality.model import AudioQuality
 from voiceprint.audio.quality.score import assess as assess_array
 from voiceprint.audio.speech import Segment, segment, speech_parts
 from voiceprint.audio.trimming import TrimmedSpeech

@@ -19,8 +19,8 @@ _NARROWBAND_HZ: Final = 4000.0
 def advise(quality: AudioQuality, segments: Sequence[Segment] = ()) -> tuple[str, ...]:
     """Sentences that say what was measured and what to do, what costs most of the score first.
 
-    What is good enough but could be better has a sentence too, so there can be advice without feedback; and so
-    have tones, music and noise that were left out.
+    What is good enough but could be better has a sentence too, so there can be advice without feedback; and
+    so have tones, music and noise that were left out.
     """
     found = [
         (interpolate(quality.snr_db, score_curves.SNR_DB), _noisy(quality)),

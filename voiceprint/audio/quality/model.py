@@ -24,8 +24,8 @@ Feedback = Literal[
 class AudioQuality(BaseModel):
     """What `assess` measured. All numbers are finite.
 
-    All but `duration_s` is that of the parts that hold speech: tones, music, and stretches of noise or silence
-    of two seconds and more were found first, and left out. Where no part holds speech, it is that of all.
+    All but `duration_s` is that of the parts that hold speech: tones, music, and stretches of noise or
+    silence of two seconds and more were found first, and left out. Where no part does, it is that of all.
 
     Attributes:
         score: 0..1, the product of the factors listed at `assess`; 0.6 is the usual limit.
