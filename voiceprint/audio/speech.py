@@ -172,9 +172,10 @@ def _decisions(rows: Rows, start: int, count: int, span: int) -> Codes:
     tones = near.copy()  # and the rows beside, which a tone fills in part
     tones[:, 1:] |= near[:, :-1]
     tones[:, :-1] |= near[:, 1:]
-    likeness, power = rows.likeness[start:stop], rows.harmonic_power[start:stop]
+    likeness = _seconds(rows.likeness[start:stop], span)
+    power = _seconds(rows.harmonic_power[start:stop], span)
     with np.errstate(all="ignore"):  # the state is the caller's; with "raise" an underflow would escape
-        return _classify(frames, *(_seconds(each, span) for each in (likeness, power)), tones)
+        return _classify(frames, likeness, power, tones)
 
 
 Each = TypeVar("Each", bound=np.generic)
