@@ -1,8 +1,8 @@
 """Where the speech is in a recording, and what else there is: tones, music, noise, silence.
 
 Decided before anything is measured on the whole, and from what lies within a second alone: a beep, a
-ring-back or minutes of hiss say nothing about the level of the speech beside them. Speech is what is left when
-the rest was recognized; pauses up to two seconds belong to it, so that an ordinary recording is one segment.
+ring-back or minutes of hiss say nothing about the level of the speech beside them. Speech is what is left
+when the rest was recognized; pauses up to two seconds belong to it, so that an ordinary recording is one segment.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ def _seconds(values: npt.NDArray[Each], span: int) -> npt.NDArray[Each]:
 
 
 def _classify(frames: Floats, likeness: Floats, power: Floats, tones: Flags) -> Codes:
-    """Kinds of seconds, from band energies of frames [k, t, 20], and likeness, power and tones of rows [k, r]."""
+    """Kinds of seconds, from band energies of frames [k, t, 20], and of rows [k, r]."""
     usable = ~np.repeat(tones, FRAMES, axis=1)
     level = frames.sum(axis=2) * usable
     loud = _third(level)
