@@ -10,6 +10,7 @@ from voiceprint.audio.io.buffers import (
 )
 from voiceprint.audio.io.encodings import AudioBuffer, Encoding
 from voiceprint.audio.io.files import load_audio
+from voiceprint.audio.io.reader import AudioReader, open_audio
 from voiceprint.audio.quality.channels import MIXED, channels_differ, warn_if_mixed
 from voiceprint.audio.quality.score import AudioQuality, Feedback, assess
 
@@ -20,6 +21,7 @@ __all__ = [
     "SAMPLE_RATE",
     "AudioBuffer",
     "AudioQuality",
+    "AudioReader",
     "Encoding",
     "Feedback",
     "as_pcm",
@@ -27,6 +29,7 @@ __all__ = [
     "channels_differ",
     "duration",
     "load_audio",
+    "open_audio",
     "to_mono",
     "warn_if_mixed",
 ]
