@@ -11,6 +11,22 @@ from voiceprint.errors import InvalidAudioError
 MOST_CHUNKS: Final = 1000
 """Chunks before the audio. Files have up to about 20; 64 MB of empty ones would take 10 s to walk through."""
 
+_LARGEST_FILL: Final = 1 << 16  # bytes: file systems and recorders have blocks of up to 64 KB
+_KNOWN: Final = (
+    b"LIST",
+    b"id3 ",
+    b"ID3 ",
+    b"bext",
+    b"fact",
+    b"cue ",
+    b"smpl",
+    b"iXML",
+    b"_PMX",
+    b"JUNK",
+    b"PAD ",
+)
+"""Chunks that follow the audio, which count as such where they are cut off too."""
+
 
 class Chunk(NamedTuple):
     """A chunk: `start` is its first byte after the length, `size` the length that it claims."""
@@ -46,10 +62,14 @@ def are_chunks(
 ) -> bool:
     """Whether the bytes from `at` to the end of the file are chunks, or nothing that could be audio.
 
-    Tags are no audio (ID3v1 is 128 bytes at the end), and fewer bytes than a chunk's head.
+    Tags are no audio (ID3v1 is 128 bytes at the end), nor zeros that fill up a block, nor fewer bytes than a
+    chunk's head.
     """
     end = size_of(file)
-    if end - at < 8 or read_at(file, at, 3) in (b"TAG", b"ID3"):
+    rest = read_at(file, at, min(end - at, _LARGEST_FILL)) if at < end else b""
+    if len(rest) < 8 or rest[:3] in (b"TAG", b"ID3") or rest[:4] in _KNOWN:
+        return True
+    if end - at <= _LARGEST_FILL and not rest.strip(b"\0"):
         return True
     for _ in range(MOST_CHUNKS):
         head = read_at(file, at, 4 + length_bytes)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
+from voiceprint.audio.io.parts import read_at, size_of
 from voiceprint.errors import InvalidAudioError
 
 UNKNOWN_FROM: Final = 0x7F000000
@@ -18,6 +19,20 @@ class Extent(NamedTuple):
 
     size: int
     warning: str | None = None
+
+
+def without_headers(file: BinaryIO, start: int) -> tuple[int, int]:
+    """Where the audio really begins, and how many bytes it has, if it claims to begin at `start`.
+
+    libsndfile, and so SoX, writes the header of a CAF or W64 file again where the audio begins and behind it,
+    if the file is a pipe.
+    """
+    magic, stop, header = read_at(file, 0, 12), size_of(file), start
+    if read_at(file, start, 12) == magic:
+        start += header
+    if stop - start >= header and read_at(file, stop - header, 12) == magic:
+        stop -= header
+    return start, max(0, stop - start)
 
 
 def extent(claimed: int | None, there: int, offset: int, *, rest_is_chunks: bool = True) -> Extent:

@@ -10,7 +10,7 @@ import struct
 from typing import BinaryIO, Final
 
 from voiceprint.audio.io.chunks import are_chunks, chunks
-from voiceprint.audio.io.claims import UNKNOWN_FROM, Extent, extent
+from voiceprint.audio.io.claims import UNKNOWN_FROM, Extent, extent, without_headers
 from voiceprint.audio.io.layout import Layout
 from voiceprint.audio.io.parts import exactly, read_at, size_of
 from voiceprint.errors import InvalidAudioError
@@ -118,7 +118,7 @@ def _caf_samples(file: BinaryIO, description: bytes, start: int, claimed: int) -
         coding = {b"ulaw": "mulaw", b"alaw": "alaw"}.get(kind)
     if coding is None:
         return None
-    start, there = start + 4, size_of(file) - start - 4  # after the number of edits
+    start, there = without_headers(file, start + 4)  # after the number of edits
     known = 4 < claimed < UNKNOWN_FROM << 8
     size = extent(claimed - 4 if known else None, there, start)
     return _layout(coding, rate, channels, start, size)

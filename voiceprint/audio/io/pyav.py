@@ -76,11 +76,12 @@ class AvDecoder:
         self._waiting = next(self._blocks, None)
         if self._waiting is None:
             raise InvalidAudioError("holds no samples: record it again")
-        seconds = self._claimed()
-        self.frames: int | None = None if seconds is None else round(seconds * self.sample_rate)
-        # The length in an MP4 file is exact, and the codec's last packet longer.
-        self._stop = self.frames if self._demuxer == "mp4" else None
-        if self._demuxer == "matroska" and seconds is None:
+        self._claimed_s = self._claimed()
+        # The length in an MP4 file is exact, and the codec's last packet longer; Matroska's is rounded.
+        self.frames: int | None = None
+        if self._demuxer == "mp4" and self._claimed_s is not None:
+            self.frames = round(self._claimed_s * self.sample_rate)
+        if self._demuxer == "matroska" and self._claimed_s is None:
             self.warnings += ("its header does not say how long it is",)
 
     def _claimed(self) -> float | None:
@@ -140,8 +141,8 @@ class AvDecoder:
 
     def read(self, frames: int) -> npt.NDArray[Any]:
         """The next samples, int16 or float32 [n, channels]; n = 0 at the end."""
-        if self._stop is not None:
-            frames = min(frames, max(0, self._stop - self._done))
+        if self.frames is not None:
+            frames = min(frames, max(0, self.frames - self._done))
         parts, count = [], 0
         while self._waiting is not None and count < frames:
             taken = self._waiting[: frames - count]
@@ -150,15 +151,16 @@ class AvDecoder:
             parts.append(taken)
             count += len(taken)
         self._done += count
-        if count < frames and self.frames is not None:
-            self._check_whole(self.frames)
+        if count < frames and self._claimed_s is not None:
+            self._check_whole(self._claimed_s)
         kind = np.int16 if self.is_16_bit else np.float32
         return np.concatenate(parts) if parts else np.zeros((0, self.channels), dtype=kind)
 
-    def _check_whole(self, claimed: int) -> None:
-        if self._done < claimed - _SLACK_S * self.sample_rate:
+    def _check_whole(self, claimed_s: float) -> None:
+        seconds = self._done / self.sample_rate
+        if seconds < claimed_s - _SLACK_S:
             raise InvalidAudioError(
-                f"is truncated: {self._done} of {claimed} samples are there, copy it again"
+                f"is truncated: {seconds:.2f} of {claimed_s:.2f} s are there, copy it again"
             )
 
     def close(self) -> None:

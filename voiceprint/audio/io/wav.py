@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import BinaryIO, Final, Literal, NamedTuple
 
 from voiceprint.audio.io.chunks import MOST_CHUNKS, Chunk, are_chunks, chunks
-from voiceprint.audio.io.claims import Extent, extent
+from voiceprint.audio.io.claims import Extent, extent, without_headers
 from voiceprint.audio.io.layout import SAMPLE_BYTES, Layout
 from voiceprint.audio.io.parts import exactly, read_at, size_of
 from voiceprint.errors import InvalidAudioError
@@ -106,10 +106,10 @@ def _w64(file: BinaryIO) -> tuple[bytes, int, Extent]:
         if name == b"fmt ":
             fmt = _fmt(file, Chunk(name, at + 24, size - 24))
         elif name == b"data" and head[4:16] == _W64_CHUNK:
-            there = size_of(file) - at - 24
+            start, there = without_headers(file, at + 24)
             # An unknown size is 0, the head's own 24 or beyond all files.
             claimed = size - 24 if 24 < size < 1 << 62 else None
-            return fmt, at + 24, extent(claimed, there, at + 24)
+            return fmt, start, extent(claimed, there, start)
         if size < 24:
             break
         at += size + -size % 8
