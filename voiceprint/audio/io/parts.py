@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Final
 from voiceprint.errors import InvalidAudioError
 
 _TAG_BYTES: Final = 128
+_FARTHEST: Final = 1 << 62  # a damaged header may point to where no file can be sought
 
 
 class Part(io.RawIOBase):
@@ -78,6 +79,8 @@ def size_of(file: BinaryIO) -> int:
 
 def read_at(file: BinaryIO, offset: int, count: int) -> bytes:
     """`count` bytes from `offset`, fewer where the file ends."""
+    if offset > _FARTHEST:
+        return b""
     file.seek(offset)
     return file.read(count)
 

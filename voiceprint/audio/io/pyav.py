@@ -69,7 +69,11 @@ class AvDecoder:
         if len(streams) > 1:
             self.warnings += (f"the first of {len(streams)} sound tracks was read",)
         self._stream = streams[0]
-        with suppress(AttributeError, RuntimeError, ValueError):  # no decoder, which decoding says
+        if self._stream.codec_context is None:
+            raise InvalidAudioError(
+                f"is {self._name}, of a codec that FFmpeg does not decode: convert it where it was made"
+            )
+        with suppress(RuntimeError, ValueError):  # it is open already
             self._stream.codec_context.thread_count = 1  # threads would cost more than they save
         self._done = 0
         self._blocks = self._decoded()
@@ -125,7 +129,7 @@ class AvDecoder:
             return list(packet.decode())
         except av.FFmpegError:
             # FFmpeg's AMR decoder lacks the frames of comfort noise, between which there is silence.
-            if self._stream.codec_context.name in ("amrnb", "amrwb") and bytes(packet)[:1] >= b"\x40":
+            if self._stream.codec_context.name in ("amrnb", "amrwb") and _is_comfort_noise(packet):
                 wide = self._stream.codec_context.name == "amrwb"
                 return [_silence(av, *((320, 16000) if wide else (160, 8000)))]
             raise
@@ -173,6 +177,11 @@ class AvDecoder:
             f"is {self._name} that cannot be decoded ({reason}): copy it again, or convert it, such as by "
             "ffmpeg -i IN OUT.wav"
         )
+
+
+def _is_comfort_noise(packet: Any) -> bool:
+    head = bytes(packet)[:1]
+    return bool(head) and head[0] >> 3 & 15 >= 8
 
 
 def _silence(av: Any, samples: int, rate: int) -> Any:
