@@ -161,6 +161,25 @@ def test_mixed_channels_that_differ_are_told(centre, voices, caplog):
     )
 
 
+def test_of_channels_that_cancel_the_loudest_is_heard(centre, voices):
+    caller = voices["gil"][1]
+    alone = fed(centre.stream(), caller, 333).finish()
+    for copy in (-caller, -0.8 * caller):
+        for sizes in (333, [1, 2, 50_000]):
+            result = fed(centre.stream(), np.stack([caller, copy], axis=1), sizes).finish()
+            assert result.feedback[0] == "channels_cancel"
+            assert result.caller_id == "gil"
+            assert result.similarity == pytest.approx(alone.similarity, abs=1e-3)
+
+
+def test_a_call_may_change_its_channels(centre, voices):
+    caller = voices["gil"][1]
+    half = len(caller) // 2
+    session = fed(centre.stream(), np.stack([caller[:half], -caller[:half]], axis=1), 800)
+    fed(session, caller[half:], 800)
+    assert session.finish().caller_id == "gil"
+
+
 # Decisions
 
 

@@ -108,6 +108,8 @@ def _heard(one: Enrolled) -> list[NDArray[np.float32]]:
     if not one.versions:
         return []
     start = one.recording.speech[:_LONGEST]
+    if not len(start):
+        return []
     source = reduce_noise(start) if one.versions.cleaned else start
     restored = restore_lows(source) if one.versions.cleaned or one.versions.lows else source
     lines = (

@@ -10,7 +10,16 @@ from voiceprint.audio.io.buffers import (
 )
 from voiceprint.audio.io.encodings import AudioBuffer, Encoding
 from voiceprint.audio.io.files import load_audio
-from voiceprint.audio.quality.channels import MIXED, channels_differ, warn_if_mixed
+from voiceprint.audio.quality.channels import (
+    MIXED,
+    ChannelComparison,
+    ChannelReport,
+    channels_differ,
+    compare_channels,
+    mixable,
+    warn_if_mixed,
+)
+from voiceprint.audio.quality.interleaving import deinterleave
 from voiceprint.audio.quality.model import AudioQuality, Feedback
 from voiceprint.audio.recording import Recording, assess
 
@@ -21,14 +30,19 @@ __all__ = [
     "SAMPLE_RATE",
     "AudioBuffer",
     "AudioQuality",
+    "ChannelComparison",
+    "ChannelReport",
     "Encoding",
     "Feedback",
     "Recording",
     "as_pcm",
     "assess",
     "channels_differ",
+    "compare_channels",
+    "deinterleave",
     "duration",
     "load_audio",
+    "mixable",
     "to_mono",
     "warn_if_mixed",
 ]

@@ -2,13 +2,13 @@
 
 No voice is below 60 Hz, but the encoder sees these frequencies, and the level of the audio, by which quiet
 audio is raised, counts them too. An offset of 0.05 or 0.2 of full scale, or a hum of 50 Hz at 0.1, takes
-callers' cosine with their own print from 0.84-0.90 to 0.69-0.79, 0.63-0.66 and 0.68-0.71; cut out, 0.80-0.89,
-0.81-0.89 and 0.81-0.89 (`benchmarks/low_frequencies.py`, four sets of speakers).
+callers' cosine with their own print from 0.81-0.89 to 0.67-0.78, 0.59-0.66 and 0.64-0.71; cut out, it is
+0.81-0.88 in each (`benchmarks/low_frequencies.py`, three sets of speakers).
 
-Only audio in which a steady component, the offset or a line at 50 or 60 Hz, holds over a sixteenth of the
-power is filtered. Rumble is not: up to a quarter of clean recordings have as much of it, cutting it from
-print and probe changes nothing (the same benchmark), and the embedding of a clean recording stays
-Resemblyzer's to the bit. Of clean recordings 0 to 2 % have such a component.
+Only audio in which an offset holds over a fiftieth of the power, or a line at 50 or 60 Hz over a sixteenth,
+is filtered. Rumble is not: up to a quarter of clean recordings have as much of it, cutting it from print and
+probe changes nothing (the same benchmark), and the embedding of a clean recording stays Resemblyzer's to the
+bit. Of clean recordings 0 to 5 % have such a component.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ Audio = NDArray[np.float32]
 
 CUTOFF_HZ: Final = 60.0
 
-STEADY_SHARE: Final = 1 / 16
-"""Share of the power, -12 dB, over which a steady component is cut out; half of it moves a probe by 0.02."""
+OFFSET_SHARE: Final = 1 / 50
+"""Share of the power, -17 dB, from which an offset counts: at 0.04 of it a probe has lost 0.07 of cosine."""
+
+HUM_SHARE: Final = 1 / 16
+"""The same of a line, -12 dB: clean recordings have one of up to -13 dB."""
 
 _MAINS_HZ: Final = (50.0, 60.0)
 _LINE_HZ: Final = 1.0  # to either side of the mains frequency
@@ -58,14 +61,13 @@ class SteadyLows:
             self._low.append(frames @ _hann(_WINDOW))
         self._rest = joined[count * _STEP :].copy()
 
-    @property
-    def share(self) -> float:
-        """The share of the power that the offset, or the line of 50 or 60 Hz, holds: the larger, 0..1."""
+    def shares(self) -> tuple[float, float]:
+        """The shares of the power, 0..1, that the offset holds, and the stronger line of 50 or 60 Hz."""
         if not self._low or self._energy <= 0.0:
-            return 0.0
+            return 0.0, 0.0
         low = np.concatenate(self._low).astype(np.float64)
         if len(low) < _SHORTEST:
-            return 0.0
+            return 0.0, 0.0
         power, mean = self._energy / self._samples, float(low.mean())
         window = np.hanning(len(low))
         spectrum = np.square(np.abs(np.fft.rfft((low - mean) * window)))
@@ -75,12 +77,13 @@ class SteadyLows:
             float(spectrum[np.abs(frequency - mains) < _LINE_HZ].sum()) / _response(mains)
             for mains in _MAINS_HZ
         ]
-        return min(1.0, max(mean**2, *lines) / power)
+        return min(1.0, mean**2 / power), min(1.0, max(lines) / power)
 
     @property
     def are_loud(self) -> bool:
         """Whether the audio is to be filtered."""
-        return self.share > STEADY_SHARE
+        offset, hum = self.shares()
+        return offset > OFFSET_SHARE or hum > HUM_SHARE
 
 
 class HighPass:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import Any
 
@@ -13,12 +14,14 @@ from voiceprint.audio.io import buffers
 from voiceprint.audio.io.encodings import AudioBuffer, Encoding
 from voiceprint.audio.io.mono import LONG_S, Samples, Spliced, blocks, samples
 from voiceprint.audio.low_cut import HighPass, SteadyLows
-from voiceprint.audio.quality.channels import warn_if_mixed
+from voiceprint.audio.quality.channels import MIXED, ChannelReport, mixable
 from voiceprint.audio.quality.model import AudioQuality
-from voiceprint.audio.quality.score import assess as assess_array
-from voiceprint.audio.speech import Segment, segment, speech_parts
+from voiceprint.audio.quality.score import measure_quality
+from voiceprint.audio.speech import Segment, Segmenter, speech_parts
 from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.audio.vad import BLOCK
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Recording", "assess"]
 
@@ -31,11 +34,9 @@ class Recording:
     """
 
     def __init__(self, pcm: NDArray[Any], sample_rate: int) -> None:
-        self._pcm = pcm
+        self._given = pcm
         self.sample_rate = sample_rate
         """Hz, of the audio as it came."""
-        self.duration_s = buffers.duration(pcm, sample_rate)
-        """Seconds of audio."""
 
     @classmethod
     def from_buffer(
@@ -53,6 +54,24 @@ class Recording:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.duration_s:.1f} s, {self.sample_rate} Hz)"
+
+    @cached_property
+    def _mixable(self) -> tuple[NDArray[Any], ChannelReport]:
+        return mixable(self._given, self.sample_rate)
+
+    @property
+    def _pcm(self) -> NDArray[Any]:
+        return self._mixable[0]
+
+    @property
+    def channels(self) -> ChannelReport:
+        """What its channels are to each other, and which is used where a mix would lose the voice."""
+        return self._mixable[1]
+
+    @cached_property
+    def duration_s(self) -> float:
+        """Seconds of audio."""
+        return buffers.duration(self._pcm, self.sample_rate)
 
     @property
     def is_long(self) -> bool:
@@ -96,10 +115,17 @@ class Recording:
         """Start and stop, in samples of `mono`, of the parts that hold speech."""
         return speech_parts(self.segments)
 
-    @cached_property
+    @property
     def segments(self) -> tuple[Segment, ...]:
         """The segments of `mono`: speech, tones, music, noise and silence."""
-        return segment(self.mono)
+        return self._segmented[1]
+
+    @cached_property
+    def _segmented(self) -> tuple[Segmenter, tuple[Segment, ...]]:
+        segmenter = Segmenter(len(self.mono))
+        for block in blocks(self.mono, BLOCK):
+            segmenter.add(block)
+        return segmenter, segmenter.segments()
 
     @cached_property
     def trimmed(self) -> TrimmedSpeech:
@@ -108,8 +134,20 @@ class Recording:
 
     @cached_property
     def quality(self) -> AudioQuality:
-        """How well the audio serves speaker recognition; see `assess`."""
-        return assess_array(self._pcm, sample_rate=self.sample_rate)
+        """How well the audio serves speaker recognition; see `measure_quality`."""
+        segmenter, segments = self._segmented
+        # Without speech, all of it is measured, to say what is wrong with it.
+        heard = self.trimmed if self.parts else TrimmedSpeech(self.mono)
+        return measure_quality(
+            self.native,
+            self.sample_rate,
+            segments=segments,
+            rows=segmenter.spectrogram.rows(),
+            speech=heard.audio,
+            windows=heard.windows,
+            channels=self.channels,
+            has_steady_lows=self.has_steady_lows,
+        )
 
     @cached_property
     def cleaned(self) -> NDArray[np.float32] | None:
@@ -123,7 +161,8 @@ class Recording:
 
     def warn_if_mixed(self) -> None:
         """Log a warning where channels that differ were mixed."""
-        warn_if_mixed(self._pcm, self.sample_rate)
+        if self.channels.differ:
+            logger.warning(MIXED)
 
     def speech_at(self, sample_rate: int) -> NDArray[np.float32]:
         """`speech` as a whole, at so many Hz."""
@@ -140,7 +179,7 @@ def assess(
     encoding: Encoding = "pcm",
     channel: int | None = None,
 ) -> AudioQuality:
-    """Measure how well the audio serves speaker recognition: see `voiceprint.audio.quality.score`.
+    """Measure how well the audio serves speaker recognition; `quality.score.measure_quality` says how.
 
     Args:
         audio_buffer: anything that `to_mono` takes, from one sample to an hour; or a `Recording`.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from voiceprint.audio import SAMPLE_RATE, Recording, load_audio, to_mono
+from voiceprint.audio import SAMPLE_RATE, Recording, load_audio, mixable, to_mono
 from voiceprint.audio.conditions import Condition
 from voiceprint.encoder import Encoder
 from voiceprint.errors import EncoderError, InvalidAudioError
@@ -89,6 +89,7 @@ def load_recordings(speaker: Speaker, channel: int | None, unreadable: list[Skip
         for file in files:
             try:
                 samples, rate = load_audio(file)
+                samples, _ = mixable(samples, rate) if channel is None else (samples, None)
                 joined.append(to_mono(samples, rate, SAMPLE_RATE, channel=channel))
             except InvalidAudioError as error:
                 unreadable.append(Skip(str(file), str(error)))

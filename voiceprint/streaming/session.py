@@ -198,8 +198,11 @@ class CallStream:
         self._pending.append(_Heard(total, net, self._good and net >= MIN_PROBE_SPEECH_S))
 
     def _take_quality(self, quality: AudioQuality) -> None:
-        mixed = ("channels_differ",) if self._intake.channels_differ else ()
-        self._feedback = mixed + quality.feedback
+        found = {
+            "channels_differ": self._intake.channels_differ,
+            "channels_cancel": self._intake.channels_cancel,
+        }
+        self._feedback = (*(code for code, is_so in found.items() if is_so), *quality.feedback)
         self._good = quality.score >= self._config.min_audio_quality
 
     def _consider(self, heard: _Heard) -> None:

@@ -38,9 +38,15 @@ def advise(quality: AudioQuality, segments: Sequence[Segment] = ()) -> tuple[str
             found.append((interpolate(quality.bandwidth_hz, score_curves.BANDWIDTH_HZ), _narrow(quality)))
     if "channels_differ" in quality.feedback:
         first.append(_mixed())
+    if "channels_cancel" in quality.feedback:
+        first.append(_cancelled(quality))
+    if "interleaved" in quality.feedback:
+        first.append(_interleaved())
     costly = sorted((one for one in found if one[0] < _WORTH_SAYING), key=lambda one: one[0])
     if not first and not costly and quality.speechlike < _WORTH_SAYING:  # which short or noisy speech is too
         first.append(_unlike_speech())
+    if "hum" in quality.feedback:
+        costly.append((1.0, "A DC offset or the hum of the mains was filtered out: see to the equipment."))
     last = () if "no_speech" in quality.feedback else _left_out(quality, segments)
     return (*first, *(sentence for _, sentence in costly), *last)
 
@@ -105,6 +111,15 @@ def _tones(segments: Sequence[Segment]) -> str:
 
 def _mixed() -> str:
     return "The channels hold different sounds and were mixed: choose the caller's with `channel`."
+
+
+def _cancelled(quality: AudioQuality) -> str:
+    used = f"channel {quality.channel} was used" if quality.channel is not None else "one of them was used"
+    return f"The channels are inverted copies and cancel each other when mixed: {used}."
+
+
+def _interleaved() -> str:
+    return "Two channels stand interleaved in what was given as mono, and were split: give channels=2."
 
 
 def _short(quality: AudioQuality) -> str:

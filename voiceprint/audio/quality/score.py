@@ -11,28 +11,31 @@ import numpy.typing as npt
 
 from voiceprint.audio import vad
 from voiceprint.audio.io import buffers
-from voiceprint.audio.io.encodings import AudioBuffer, Encoding
-from voiceprint.audio.io.mono import Samples, Spliced, blocks, samples
+from voiceprint.audio.io.mono import Samples, Spliced
 from voiceprint.audio.quality import score_curves, spectrum
 from voiceprint.audio.quality.advice import advise
-from voiceprint.audio.quality.channels import channels_differ
+from voiceprint.audio.quality.channels import ChannelReport
 from voiceprint.audio.quality.clipping import crowded_tops, flat_tops
 from voiceprint.audio.quality.model import AudioQuality, Feedback
 from voiceprint.audio.quality.score_curves import interpolate
 from voiceprint.audio.spectrogram import ROW, Rows
-from voiceprint.audio.speech import Segment, Segmenter, speech_parts
+from voiceprint.audio.speech import Segment, speech_parts
 
 _QUIETEST_DBFS: Final = -120.0  # what digital silence reports: JSON has no infinity
 
 
-def assess(
-    audio_buffer: AudioBuffer,
+def measure_quality(
+    native: Samples,
+    sample_rate: int,
     *,
-    sample_rate: int = buffers.SAMPLE_RATE,
-    encoding: Encoding = "pcm",
-    channel: int | None = None,
+    segments: Sequence[Segment],
+    rows: Rows,
+    speech: Samples,
+    windows: npt.NDArray[np.bool_],
+    channels: ChannelReport,
+    has_steady_lows: bool = False,
 ) -> AudioQuality:
-    """Measure how well the audio serves speaker recognition.
+    """Measure a recording whose speech was found.
 
     The score is a product of factors in 0..1, each linear between the points given:
 
@@ -45,57 +48,12 @@ def assess(
         bandwidth   0.3 to 1 kHz, 0.9 at 3 kHz, 1 from 7 kHz
 
     Args:
-        audio_buffer: anything that `to_mono` takes, from one sample to an hour.
-        sample_rate: of the buffer, Hz in 8000..48000.
-        encoding, channel: as for `to_mono`.
-
-    Raises:
-        InvalidAudioError: the buffer, its sample rate, encoding or channel cannot be used.
-    """
-    pcm = buffers.as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-    rate = buffers.check_sample_rate(sample_rate)
-    native = samples(pcm, rate, rate)
-    audio = native
-    if rate != buffers.SAMPLE_RATE:
-        whole = isinstance(native, np.ndarray)
-        audio = buffers.resample(native[:], rate, buffers.SAMPLE_RATE) if whole else samples(pcm, rate)
-    segmenter = Segmenter(len(audio))
-    for block in blocks(audio, vad.BLOCK):
-        segmenter.add(block)
-    segments = segmenter.segments()
-    parts = speech_parts(segments)
-    speech = audio if parts in ((), ((0, len(audio)),)) else Spliced(audio, parts)
-    if isinstance(audio, np.ndarray):
-        speech = speech[:]
-    return measure_quality(
-        native,
-        rate,
-        segments=segments,
-        rows=segmenter.spectrogram.rows(),
-        speech=speech,
-        windows=vad.speech_windows(vad.voice_flags(speech)),
-        mixed=channels_differ(pcm, sample_rate),
-    )
-
-
-def measure_quality(
-    native: Samples,
-    sample_rate: int,
-    *,
-    segments: Sequence[Segment],
-    rows: Rows,
-    speech: Samples,
-    windows: npt.NDArray[np.bool_],
-    mixed: bool = False,
-) -> AudioQuality:
-    """Measure a recording whose speech was found.
-
-    Args:
         native: float32[n] mono at its own rate, `sample_rate`: resampling rounds flat tops off.
         segments, rows: of a `Segmenter` that was given the audio at 16 kHz.
         speech: the parts of kind speech at 16 kHz, one after the other; all of the audio if there are none.
         windows: `vad.speech_windows` of `speech`, bool[len(speech) // 480].
-        mixed: whether channels with different sounds were mixed.
+        channels: of the recording.
+        has_steady_lows: whether a DC offset or a hum was filtered out of `speech`.
     """
     parts = speech_parts(segments)
     length = segments[-1].stop if segments else 0
@@ -134,12 +92,15 @@ def measure_quality(
             left_out[each.kind] += (each.stop - each.start) / buffers.SAMPLE_RATE
     findings: tuple[tuple[Feedback, bool], ...] = (
         ("no_speech", speechlike < 0.6 or net_speech_s <= 0.3),
-        ("channels_differ", mixed),
+        ("channels_differ", channels.differ),
+        ("channels_cancel", channels.cancels),
+        ("interleaved", channels.interleaved is not None),
         ("too_short", net_speech_s < 1.0),
         ("too_quiet", level_dbfs < -60.0),
         ("clipped", clipping > 0.01),
         ("noisy", measures.snr_db < 12.0),
         ("narrowband", bandwidth_hz <= 4000.0),
+        ("hum", has_steady_lows),
         ("tones", left_out["tone"] > 0.0),
         ("music", left_out["music"] > 0.0),
         ("noise", left_out["noise"] > 0.0),
@@ -153,6 +114,7 @@ def measure_quality(
         level_dbfs=level_dbfs,
         bandwidth_hz=bandwidth_hz,
         speechlike=speechlike,
+        channel=channels.use,
         tones_s=left_out["tone"],
         music_s=left_out["music"],
         noise_s=left_out["noise"],

@@ -36,7 +36,9 @@ _HOP: Final = 256  # 16 ms
 _SHORT: Final = 512  # 32 ms: resolves syllables and formants
 _LOW_HZ: Final = 100.0
 _HIGH_HZ: Final = 3800.0
-_BANDS: Final = 20
+BANDS: Final = 20
+"""Mel bands of `band_energies`."""
+
 _SMOOTHED: Final = 3  # frames of 20 ms; evens out the chance of noise, and leaves syllables
 _CHUNK: Final = 2048  # frames at a time: bounds the memory for an hour of audio
 _COPIED: Final = 1 << 20  # values that may be copied at once
@@ -80,7 +82,7 @@ def measure(rows: Rows) -> Spectrum:
     """Measure what is in rows of a `Spectrogram`; all measures are finite."""
     if not len(rows.likeness):
         return NOTHING
-    energies = rows.bands.reshape(-1, _BANDS)
+    energies = rows.bands.reshape(-1, BANDS)
     with np.errstate(all="ignore"):  # the state is the caller's; with "raise" an underflow would escape
         smoothed = _moving_average(energies, _SMOOTHED)
         level = smoothed.sum(axis=1)
@@ -179,7 +181,7 @@ def band_energies(audio: Samples, peak: np.float32 = _FULL_SCALE) -> tuple[Float
     peak: what `audio` is divided by first.
     """
     count = (len(audio) - _SHORT) // _HOP + 1
-    narrow = np.empty((count, _BANDS), dtype=np.float32)
+    narrow = np.empty((count, BANDS), dtype=np.float32)
     wide = np.empty((count, 32), dtype=np.float32)
     for start in range(0, count, _CHUNK):
         power = _power(_frames(audio, _SHORT, start, _CHUNK), peak)
@@ -221,6 +223,6 @@ def _hann(length: int) -> Floats:
 def _mel_matrix() -> Floats:
     """float32[257, 20] that sums bins into bands of equal width in mel, ln(1 + f / 700) (O'Shaughnessy)."""
     low, high = np.log1p(_LOW_HZ / 700.0), np.log1p(_HIGH_HZ / 700.0)
-    edges = 700.0 * np.expm1(np.linspace(low, high, _BANDS + 1))
+    edges = 700.0 * np.expm1(np.linspace(low, high, BANDS + 1))
     frequency = np.fft.rfftfreq(_SHORT, 1.0 / _RATE)[:, None]
     return np.asarray((frequency >= edges[:-1]) & (frequency < edges[1:]), dtype=np.float32)
