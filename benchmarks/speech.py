@@ -3,10 +3,10 @@
     python benchmarks/speech.py FOLDER [--speakers N]
 
 FOLDER is ../shared/data, or holds sets of speakers like those in it. Of each speaker 10 s are enrolled as
-they are; the probe is other speech of them, up to the seconds named, in the condition named. A right answer is
-one whose quality is at least 0.6 and whose nearest enrolled caller of the same set is the speaker. Also prints
-how many recordings and 5 s pieces of clean, noisy and telephone speech are cut at all, and the cosine between
-their embeddings with and without. Writes results/speech.json.
+they are; the probe is other speech of them, up to the seconds named, in the condition named. A right answer
+is one whose quality is at least 0.6 and whose nearest enrolled caller of the same set is the speaker. Also
+prints how many recordings and 5 s pieces of clean, noisy and telephone speech are cut at all, and the cosine
+between their embeddings with and without. Writes results/speech.json.
 """
 
 from __future__ import annotations
