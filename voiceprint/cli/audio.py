@@ -17,11 +17,11 @@ from voiceprint.audio import (
     mixable,
     to_mono,
 )
+from voiceprint.audio.io import raw
 from voiceprint.audio.io.encodings import check_encoding
-from voiceprint.audio.io.files import RAW_ENCODINGS
 from voiceprint.cli.common import complain
 
-FILE_HELP = f"Audio: WAV, FLAC, OGG or MP3; without a header {', '.join(RAW_ENCODINGS)}."
+FILE_HELP = f"Audio: WAV, FLAC, OGG or MP3; without a header {', '.join(raw.SUFFIXES)}."
 
 
 def _checked(encoding: str | None) -> str | None:

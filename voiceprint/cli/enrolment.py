@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from numpy.typing import NDArray
 
-from voiceprint.audio.io.files import RAW_ENCODINGS
+from voiceprint.audio.io import raw
 from voiceprint.cli.audio import ChannelOption, EncodingOption, Files, RateOption, mono
 from voiceprint.cli.common import (
     JsonOption,
@@ -37,7 +37,7 @@ from voiceprint.models import Voiceprint
 from voiceprint.new_prints import OnMismatch
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", *RAW_ENCODINGS)
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", *raw.SUFFIXES)
 SHOWN = 10  # copies that are listed one by one; of more, only the number
 _Reader = Callable[[Path], tuple[NDArray[Any], int]]
 
