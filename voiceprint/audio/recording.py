@@ -15,9 +15,9 @@ from voiceprint.audio.io.encodings import AudioBuffer, Encoding
 from voiceprint.audio.io.mono import LONG_S, Samples, Spliced, blocks, samples
 from voiceprint.audio.low_cut import HighPass, SteadyLows
 from voiceprint.audio.quality.channels import MIXED, ChannelReport, mixable
-from voiceprint.audio.quality.score import AudioQuality
-from voiceprint.audio.quality.score import assess as assess_array
-from voiceprint.audio.speech import Segment, segment, speech_parts
+from voiceprint.audio.quality.model import AudioQuality
+from voiceprint.audio.quality.score import measure_quality
+from voiceprint.audio.speech import Segment, Segmenter, speech_parts
 from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.audio.vad import BLOCK
 
@@ -115,10 +115,17 @@ class Recording:
         """Start and stop, in samples of `mono`, of the parts that hold speech."""
         return speech_parts(self.segments)
 
-    @cached_property
+    @property
     def segments(self) -> tuple[Segment, ...]:
         """The segments of `mono`: speech, tones, music, noise and silence."""
-        return segment(self.mono)
+        return self._segmented[1]
+
+    @cached_property
+    def _segmented(self) -> tuple[Segmenter, tuple[Segment, ...]]:
+        segmenter = Segmenter(len(self.mono))
+        for block in blocks(self.mono, BLOCK):
+            segmenter.add(block)
+        return segmenter, segmenter.segments()
 
     @cached_property
     def trimmed(self) -> TrimmedSpeech:
@@ -127,8 +134,20 @@ class Recording:
 
     @cached_property
     def quality(self) -> AudioQuality:
-        """How well the audio serves speaker recognition; see `assess`."""
-        return assess_array(self._pcm, sample_rate=self.sample_rate, channels=self.channels)
+        """How well the audio serves speaker recognition; see `measure_quality`."""
+        segmenter, segments = self._segmented
+        # Without speech, all of it is measured, to say what is wrong with it.
+        heard = self.trimmed if self.parts else TrimmedSpeech(self.mono)
+        return measure_quality(
+            self.native,
+            self.sample_rate,
+            segments=segments,
+            rows=segmenter.spectrogram.rows(),
+            speech=heard.audio,
+            windows=heard.windows,
+            channels=self.channels,
+            has_steady_lows=self.has_steady_lows,
+        )
 
     @cached_property
     def cleaned(self) -> NDArray[np.float32] | None:
@@ -160,7 +179,7 @@ def assess(
     encoding: Encoding = "pcm",
     channel: int | None = None,
 ) -> AudioQuality:
-    """Measure how well the audio serves speaker recognition: see `voiceprint.audio.quality.score`.
+    """Measure how well the audio serves speaker recognition; `quality.score.measure_quality` says how.
 
     Args:
         audio_buffer: anything that `to_mono` takes, from one sample to an hour; or a `Recording`.

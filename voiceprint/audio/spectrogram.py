@@ -102,7 +102,8 @@ class Spectrogram:
 
     def __init__(self, expected: int = 0) -> None:
         """expected: samples, where that is known, so that memory is taken once."""
-        self._pending: Samples = np.zeros(MARGIN, dtype=np.float32)
+        self._pending: Samples = np.zeros(0, dtype=np.float32)
+        self._begun = False
         self._table: Floats = np.empty((max(32, expected // ROW + 1), _PLACES[-1]), dtype=np.float32)
         self._last_fine: Floats = np.zeros((1, _LAST_BIN - _FIRST_BIN), dtype=np.float32)
         self._last_shape: Floats = np.zeros((1, _LAST_TONE - _FIRST_BIN), dtype=np.float32)
@@ -112,6 +113,12 @@ class Spectrogram:
     def add(self, audio: Samples) -> None:
         """The next piece, of any length."""
         self._pending = np.concatenate((self._pending, audio))
+        if not self._begun:
+            if len(self._pending) < MARGIN:
+                return
+            # Mirrored: with zeros, audio that begins at once would begin with a click.
+            self._pending = np.concatenate((self._pending[MARGIN - 1 :: -1], self._pending))
+            self._begun = True
         new = (len(self._pending) - _SPAN) // ROW + 1
         if new <= 0:
             return

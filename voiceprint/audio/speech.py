@@ -2,7 +2,8 @@
 
 Decided before anything is measured on the whole, and from what lies within a second alone: a beep, a
 ring-back or minutes of hiss say nothing about the level of the speech beside them. Speech is what is left
-when the rest was recognized; pauses up to two seconds belong to it, so that an ordinary recording is one segment.
+when the rest was recognized; pauses up to two seconds belong to it, so that an ordinary recording is one
+segment.
 """
 
 from __future__ import annotations
@@ -167,12 +168,13 @@ def _decisions(rows: Rows, start: int, count: int, span: int) -> Codes:
     seconds = np.lib.stride_tricks.sliding_window_view(bands, span, axis=0)[::_STEP]
     frames = seconds.transpose(0, 3, 1, 2).reshape(count, span * FRAMES, -1)
 
-    tone = _momentary_tones(rows, start, stop)
-    tone[1:] |= tone[:-1].copy()
-    tone[:-1] |= tone[1:].copy()
+    near = _seconds(_momentary_tones(rows, start, stop), span)
+    tones = near.copy()  # and the rows beside, which a tone fills in part
+    tones[:, 1:] |= near[:, :-1]
+    tones[:, :-1] |= near[:, 1:]
     likeness, power = rows.likeness[start:stop], rows.harmonic_power[start:stop]
     with np.errstate(all="ignore"):  # the state is the caller's; with "raise" an underflow would escape
-        return _classify(frames, *(_seconds(each, span) for each in (likeness, power)), _seconds(tone, span))
+        return _classify(frames, *(_seconds(each, span) for each in (likeness, power)), tones)
 
 
 Each = TypeVar("Each", bound=np.generic)
@@ -184,7 +186,7 @@ def _seconds(values: npt.NDArray[Each], span: int) -> npt.NDArray[Each]:
 
 
 def _classify(frames: Floats, likeness: Floats, power: Floats, tones: Flags) -> Codes:
-    """Kinds of seconds, from band energies of frames [k, t, 20], and of rows [k, r]."""
+    """Kinds of seconds: by energies of frames [k, t, 20], and likeness, power and tones of rows [k, r]."""
     usable = ~np.repeat(tones, FRAMES, axis=1)
     level = frames.sum(axis=2) * usable
     loud = _third(level)
