@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,8 +20,8 @@ from voiceprint.audio.io.mono import LONG_S, Samples, Spliced, blocks, samples
 from voiceprint.audio.io.reader import AudioReader, named, open_audio
 from voiceprint.audio.low_cut import HighPass, SteadyLows
 from voiceprint.audio.quality.channels import MIXED, ChannelComparison, ChannelReport, mixable
-from voiceprint.audio.quality.model import AudioQuality
-from voiceprint.audio.quality.score import measure_quality
+from voiceprint.audio.quality.model import AudioQuality, Turn
+from voiceprint.audio.quality.score import measure_quality, with_voices
 from voiceprint.audio.speech import Segment, Segmenter, speech_parts
 from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.audio.vad import BLOCK
@@ -210,6 +211,10 @@ class Recording:
             channels=self.channels,
             has_steady_lows=self.has_steady_lows,
         )
+
+    def report_voices(self, voices: Sequence[tuple[Turn, ...]]) -> None:
+        """Add to the quality that several voices speak, and the turns of each."""
+        self.__dict__["quality"] = with_voices(self.quality, voices, self.segments)
 
     @cached_property
     def cleaned(self) -> NDArray[np.float32] | None:
