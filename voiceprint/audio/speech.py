@@ -38,7 +38,9 @@ _SILENCE_DB: Final = -35.0  # energy of the loudest frame in dB: a noise of -80 
 _LEAST_VARIETY_DB: Final = 2.2  # steady noise has 1.2, speech 5 dB over noise 2.5 and more
 _LEAST_SPREAD: Final = 0.25  # of the bands: a tone that glides has less
 _LEAST_MODULATION_DB: Final = 1.2
-_MUSIC_STEADINESS: Final = 0.27  # of the rows: 0.3 % of the speech of children has more, quick music at the telephone
+_MUSIC_STEADINESS: Final = (
+    0.27  # of the rows: 0.3 % of the speech of children has more, quick music at the telephone
+)
 _NEAR_MUSIC: Final = 0.15  # beside such: 1 % to 4 % of speech have more, and most of quick music
 _SURE_MUSIC: Final = 6  # decisions for music, of 4 s around one of them, that are no chance
 _AROUND: Final = 8  # decisions to either side, 2 s
