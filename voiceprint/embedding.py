@@ -98,7 +98,7 @@ class Embedder:
         """The embedding, of any audio with speech; without, `AudioQualityError`."""
         try:
             if isinstance(self._encoder, PartialEncoder):
-                return self.checked(self._encoder.embed_speech(recording.trimmed))
+                return self.checked(self._encoder.embed_speech(recording.trimmed).embedding)
             return self.checked(self._encoder.embed(recording.speech_at(self._encoder.sample_rate)))
         except EncoderError:
             quality = recording.quality
@@ -129,7 +129,8 @@ class Embedder:
 
     def _embed_batch(self, recordings: Sequence[Recording]) -> NDArray[np.float32]:
         if isinstance(self._encoder, PartialEncoder):
-            return self._encoder.embed_speeches([recording.trimmed for recording in recordings])
+            found = self._encoder.embed_speeches([recording.trimmed for recording in recordings])
+            return np.array([one.embedding for one in found])
         rate = self._encoder.sample_rate
         return self._encoder.embed_batch([recording.speech_at(rate) for recording in recordings])
 
