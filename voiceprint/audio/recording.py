@@ -14,10 +14,11 @@ from voiceprint.audio.io import buffers
 from voiceprint.audio.io.encodings import AudioBuffer, Encoding
 from voiceprint.audio.io.mono import LONG_S, Samples, Spliced, blocks, samples
 from voiceprint.audio.low_cut import HighPass, SteadyLows
+from voiceprint.audio.prompts import KnownPrompts
 from voiceprint.audio.quality.channels import MIXED, ChannelReport, mixable
 from voiceprint.audio.quality.model import AudioQuality
 from voiceprint.audio.quality.score import measure_quality
-from voiceprint.audio.speech import Segment, Segmenter, speech_parts
+from voiceprint.audio.speech import Segment, Segmenter, speech_parts, with_prompts
 from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.audio.vad import BLOCK
 
@@ -35,6 +36,7 @@ class Recording:
 
     def __init__(self, pcm: NDArray[Any], sample_rate: int) -> None:
         self._given = pcm
+        self._prompts: tuple[KnownPrompts, ...] = ()
         self.sample_rate = sample_rate
         """Hz, of the audio as it came."""
 
@@ -51,6 +53,14 @@ class Recording:
             return audio_buffer
         pcm = buffers.as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
         return cls(pcm, buffers.check_sample_rate(sample_rate))
+
+    def leave_out(self, prompts: KnownPrompts | None) -> Recording:
+        """Take these prompts too for no speech; gives the recording itself."""
+        if prompts is not None and prompts not in self._prompts:
+            self._prompts = (*self._prompts, prompts)
+            for name in ("segments", "parts", "speech", "trimmed", "quality", "cleaned"):
+                self.__dict__.pop(name, None)
+        return self
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.duration_s:.1f} s, {self.sample_rate} Hz)"
@@ -115,10 +125,13 @@ class Recording:
         """Start and stop, in samples of `mono`, of the parts that hold speech."""
         return speech_parts(self.segments)
 
-    @property
+    @cached_property
     def segments(self) -> tuple[Segment, ...]:
-        """The segments of `mono`: speech, tones, music, noise and silence."""
-        return self._segmented[1]
+        """The segments of `mono`: speech, tones, music, noise, silence and known prompts."""
+        segments = self._segmented[1]
+        for prompts in self._prompts:
+            segments = with_prompts(segments, prompts.stretches(self.mono))
+        return segments
 
     @cached_property
     def _segmented(self) -> tuple[Segmenter, tuple[Segment, ...]]:
@@ -135,7 +148,7 @@ class Recording:
     @cached_property
     def quality(self) -> AudioQuality:
         """How well the audio serves speaker recognition; see `measure_quality`."""
-        segmenter, segments = self._segmented
+        segmenter, segments = self._segmented[0], self.segments
         # Without speech, all of it is measured, to say what is wrong with it.
         heard = self.trimmed if self.parts else TrimmedSpeech(self.mono)
         return measure_quality(

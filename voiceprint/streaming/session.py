@@ -24,6 +24,7 @@ from voiceprint.streaming.online import OnlineEmbedder
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from voiceprint.audio.prompts import KnownPrompts
     from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.encoder import Encoder
 
@@ -70,6 +71,7 @@ class CallStream:
         channel: int | None,
         k: int,
         encoder: Encoder,
+        prompts: KnownPrompts | None,
         config: VoiceFingerprintConfig,
         rule: Callable[[], Rule],
         probe: ToProbe,
@@ -86,7 +88,7 @@ class CallStream:
         self._adapt = adapt
         self._touched: str | None = None
         self._intake = Intake(sample_rate, encoding, channel)
-        self._online = OnlineEmbedder(encoder, self._intake.rate)
+        self._online = OnlineEmbedder(encoder, self._intake.rate, prompts)
         self._decision = Decision()
         self._pending: deque[_Heard] = deque(maxlen=_PENDING)
         self._good, self._assessed_s = False, 0.0
