@@ -10,6 +10,7 @@ from voiceprint.audio.io.buffers import (
 )
 from voiceprint.audio.io.encodings import AudioBuffer, Encoding
 from voiceprint.audio.io.files import load_audio
+from voiceprint.audio.io.reader import AudioReader, open_audio
 from voiceprint.audio.quality.channels import (
     MIXED,
     ChannelComparison,
@@ -30,6 +31,7 @@ __all__ = [
     "SAMPLE_RATE",
     "AudioBuffer",
     "AudioQuality",
+    "AudioReader",
     "ChannelComparison",
     "ChannelReport",
     "Encoding",
@@ -43,6 +45,7 @@ __all__ = [
     "duration",
     "load_audio",
     "mixable",
+    "open_audio",
     "to_mono",
     "warn_if_mixed",
 ]

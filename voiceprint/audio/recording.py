@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from functools import cached_property
 from typing import Any
 
@@ -11,11 +12,14 @@ from numpy.typing import NDArray
 
 from voiceprint.audio.denoise import cleaned, may_be_cleaned
 from voiceprint.audio.io import buffers
+from voiceprint.audio.io.buffers import check_channel, mix
 from voiceprint.audio.io.encodings import AudioBuffer, Encoding
+from voiceprint.audio.io.files import read_all
 from voiceprint.audio.io.mono import LONG_S, Samples, Spliced, blocks, samples
+from voiceprint.audio.io.reader import AudioReader, named, open_audio
 from voiceprint.audio.low_cut import HighPass, SteadyLows
 from voiceprint.audio.prompts import KnownPrompts
-from voiceprint.audio.quality.channels import MIXED, ChannelReport, mixable
+from voiceprint.audio.quality.channels import MIXED, ChannelComparison, ChannelReport, mixable
 from voiceprint.audio.quality.model import AudioQuality
 from voiceprint.audio.quality.score import measure_quality
 from voiceprint.audio.speech import Segment, Segmenter, speech_parts, with_prompts
@@ -34,11 +38,15 @@ class Recording:
     takes no more memory than what it came in. For use by one thread.
     """
 
-    def __init__(self, pcm: NDArray[Any], sample_rate: int) -> None:
+    def __init__(self, pcm: NDArray[Any], sample_rate: int, *, channels: ChannelReport | None = None) -> None:
+        """pcm: as from `as_pcm`. channels: what its channels were, if they are mixed already."""
         self._given = pcm
         self._prompts: tuple[KnownPrompts, ...] = ()
+        self._channels = channels
         self.sample_rate = sample_rate
         """Hz, of the audio as it came."""
+        self.warnings: tuple[str, ...] = ()
+        """What is wrong with the file that it came from, and yet could be read."""
 
     @classmethod
     def from_buffer(
@@ -62,11 +70,65 @@ class Recording:
                 self.__dict__.pop(name, None)
         return self
 
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        encoding: Encoding | None = None,
+        sample_rate: int | None = None,
+        channel: int | None = None,
+    ) -> Recording:
+        """The recording in a file; arguments and errors are those of `load_audio`.
+
+        Channels are mixed while the file is read. Of two minutes and more with 16-bit samples the mix is
+        rounded to 16 bits, so that an hour of 8 channels takes no more than an hour of one.
+        """
+        with open_audio(path, encoding=encoding, sample_rate=sample_rate) as reader:
+            if channel is not None:
+                with named(reader.name):
+                    check_channel(channel, reader.channels)
+            return cls.read(reader, channel)._or_else(path, encoding, sample_rate)
+
+    @classmethod
+    def read(cls, reader: AudioReader, channel: int | None = None) -> Recording:
+        """The recording that a reader gives, of one channel, or of all mixed; see `open`."""
+        if channel is not None or reader.channels == 1:
+            recording = cls(read_all(reader, channel=channel, compact=True), reader.sample_rate)
+        else:
+            comparison = ChannelComparison(reader.sample_rate)
+            mixed, count = [], 0
+            for block in reader.blocks():
+                comparison.add(block)
+                mono = mix(block)
+                count += len(mono)
+                mixed.append(mono)
+                if reader.is_16_bit and count >= LONG_S * reader.sample_rate:
+                    mixed = [_as_int16(part) for part in mixed]
+            pcm = np.concatenate(mixed)
+            recording = cls(pcm, reader.sample_rate, channels=comparison.report())
+        recording.warnings = reader.warnings
+        return recording
+
+    def _or_else(
+        self, path: str | os.PathLike[str], encoding: Encoding | None, sample_rate: int | None
+    ) -> Recording:
+        """The recording, or where its channels cancelled each other when mixed, that of the loudest one."""
+        if self._channels is None or self._channels.use is None:
+            return self
+        with open_audio(path, encoding=encoding, sample_rate=sample_rate) as reader:
+            pcm = read_all(reader, channel=self._channels.use, compact=True)
+            recording = Recording(pcm, reader.sample_rate, channels=self._channels)
+            recording.warnings = reader.warnings
+        return recording
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.duration_s:.1f} s, {self.sample_rate} Hz)"
 
     @cached_property
     def _mixable(self) -> tuple[NDArray[Any], ChannelReport]:
+        if self._channels is not None:
+            return self._given, self._channels
         return mixable(self._given, self.sample_rate)
 
     @property
@@ -203,3 +265,9 @@ def assess(
         InvalidAudioError: the buffer, its sample rate, encoding or channel cannot be used.
     """
     return Recording.from_buffer(audio_buffer, sample_rate, encoding, channel).quality
+
+
+def _as_int16(audio: NDArray[Any]) -> NDArray[np.int16]:
+    if audio.dtype == np.int16:
+        return audio
+    return np.asarray(np.clip(np.rint(audio * 32768.0), -32768, 32767), dtype=np.int16)

@@ -26,6 +26,7 @@ Codes = npt.NDArray[np.int8]
 
 _KINDS: Final[tuple[Kind, ...]] = ("speech", "tone", "music", "noise", "silence")
 _SPEECH, _TONE, _MUSIC, _NOISE, _SILENCE = range(5)
+_PERHAPS_MUSIC: Final = 5  # while it is decided
 
 _STEP: Final = 4  # rows of 60 ms: decisions are 0.24 s apart
 _SPAN: Final = 16  # rows of a second: what a decision looks at
@@ -37,21 +38,30 @@ _SILENCE_DB: Final = -35.0  # energy of the loudest frame in dB: a noise of -80 
 _LEAST_VARIETY_DB: Final = 2.2  # steady noise has 1.2, speech 5 dB over noise 2.5 and more
 _LEAST_SPREAD: Final = 0.25  # of the bands: a tone that glides has less
 _LEAST_MODULATION_DB: Final = 1.2
-_MUSIC_STEADINESS: Final = 0.4  # of the rows: speech has less than 0.25, music more
+_MUSIC_STEADINESS: Final = (
+    0.27  # of the rows: 0.3 % of the speech of children has more, quick music at the telephone
+)
+_NEAR_MUSIC: Final = 0.15  # beside such: 1 % to 4 % of speech have more, and most of quick music
+_SURE_MUSIC: Final = 6  # decisions for music, of 4 s around one of them, that are no chance
+_AROUND: Final = 8  # decisions to either side, 2 s
+_ISLAND: Final = 2  # decisions for speech between music that are none
+_PRIOR_ROWS: Final = 3
 _STEADY: Final = 0.75  # correlation of harmonics 60 ms apart
 _ACTIVE: Final = 10**-2.5  # frames down to 25 dB under the loud ones are looked at
 _TINY: Final = 1e-20
 
 # Decisions in a row. As one that hears speech speaks for all of its second, a stretch without is seen 0.7 s
 # shorter than it is.
-_LEAST_CUT: Final = 5  # of noise or silence: 1.9 s
+_LEAST_CUT: Final = 8  # of noise or silence: 2.6 s
 _LEAST_MUSIC: Final = 3  # 1.4 s
 
 # Tones. In 27 minutes of speech no vowel reached any of the three: see benchmarks/speech.py.
 _PAIR: Final = 0.9
 _CONSTANT: Final = 0.98
 _LONG_TONE: Final = 4  # rows
-_LOWEST_TONE_HZ: Final = 230.0  # below, the strongest harmonic of a voice and hum may stand alone
+_LOWEST_TONE_HZ: Final = (
+    330.0  # below is no tone of any telephone, but the vowel of a child that stands alone
+)
 _DTMF_LOW: Final = (697.0, 770.0, 852.0, 941.0)
 _DTMF_HIGH: Final = (1209.0, 1336.0, 1477.0, 1633.0)
 _DTMF_SHARE: Final = 0.85
@@ -193,9 +203,10 @@ def _decisions(rows: Rows, start: int, count: int, span: int) -> Codes:
     tones = near.copy()  # and the rows beside, which a tone fills in part
     tones[:, 1:] |= near[:, :-1]
     tones[:, :-1] |= near[:, 1:]
-    likeness, power = rows.likeness[start:stop], rows.harmonic_power[start:stop]
+    likeness = _seconds(rows.likeness[start:stop], span)
+    power = _seconds(rows.harmonic_power[start:stop], span)
     with np.errstate(all="ignore"):  # the state is the caller's; with "raise" an underflow would escape
-        return _classify(frames, *(_seconds(each, span) for each in (likeness, power)), tones)
+        return _classify(frames, likeness, power, tones)
 
 
 Each = TypeVar("Each", bound=np.generic)
@@ -232,10 +243,12 @@ def _classify(frames: Floats, likeness: Floats, power: Floats, tones: Flags) -> 
     spread = _spread(frames, level, loud)
     lesser = np.minimum(power[:, 1:], power[:, :-1]) * ~(tones[:, 1:] | tones[:, :-1])
     counted = lesser > lesser.max(axis=1, keepdims=True) * np.float32(1e-3)
-    steadiness = ((likeness[:, 1:] > _STEADY) & counted).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
+    # As if some rows of speech were there besides, or one vowel beside a tone would be music.
+    steadiness = ((likeness[:, 1:] > _STEADY) & counted).sum(axis=1) / (counted.sum(axis=1) + _PRIOR_ROWS)
     kinds = np.full(len(frames), _SPEECH, dtype=np.int8)
     kinds[(variety < _LEAST_VARIETY_DB) | (modulation < _LEAST_MODULATION_DB)] = _NOISE
     kinds[spread < _LEAST_SPREAD] = _TONE
+    kinds[(kinds == _SPEECH) & (steadiness > _NEAR_MUSIC)] = _PERHAPS_MUSIC
     kinds[steadiness > _MUSIC_STEADINESS] = _MUSIC
     kinds[10.0 * np.log10(loud + _TINY) < _SILENCE_DB] = _SILENCE
     # Nothing but tones: those are found by themselves, and the gaps between them hold nothing.
@@ -285,6 +298,7 @@ def _dtmf(rows: Rows, start: int, stop: int) -> Flags:
 
 def _smoothed(decided: Codes, count: int) -> tuple[Codes, Flags]:
     """The kind of each of `count` rows, and where speech was heard for itself."""
+    decided = _with_all_music(decided)
     places = max(-(-count // _STEP), len(decided))
     # A place is speech where any decision that looks at it is; else what the middle one says.
     padded = np.concatenate((np.full(_COVERED - 1, -1, np.int8), decided, np.full(places, -1, np.int8)))
@@ -307,6 +321,25 @@ def _smoothed(decided: Codes, count: int) -> tuple[Codes, Flags]:
             if not (stop - start >= _LEAST_CUT or music >= _LEAST_MUSIC):
                 kinds[start:stop] = _SPEECH
     return np.repeat(kinds, _STEP)[:count], np.repeat(heard, _STEP)[:count]
+
+
+def _with_all_music(decided: Codes) -> Codes:
+    """The decisions, with those settled that took a second for music only beside music."""
+    decided = decided.copy()
+    music = (decided == _MUSIC) | (decided == _PERHAPS_MUSIC)
+    if music.any():
+        sure = decided == _MUSIC
+        total = np.concatenate((np.zeros(_AROUND + 1, np.int64), np.cumsum(sure)))
+        total = np.concatenate((total, np.full(_AROUND, total[-1])))
+        sure &= total[2 * _AROUND + 1 :] - total[: -2 * _AROUND - 1] >= _SURE_MUSIC
+        for first, last in _long_runs(music, 1):
+            run = decided[first:last]
+            run[:] = _MUSIC if sure[first:last].any() else _SPEECH
+        for first, last in _long_runs(decided == _SPEECH, 1):
+            beside = decided[max(0, first - 1) : last + 1]
+            if last - first <= _ISLAND and (beside == _MUSIC).sum() == 2:
+                decided[first:last] = _MUSIC
+    return decided
 
 
 def _tones(rows: Rows) -> Flags:

@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from voiceprint.audio.io.encodings import AudioBuffer, Encoding, check_encoding, coded, decoded
+from voiceprint.audio.io import scale
+from voiceprint.audio.io.encodings import AudioBuffer, Encoding, check_encoding, coded, decoded, default_rate
 from voiceprint.errors import InvalidArgumentError, InvalidAudioError
 
 SAMPLE_RATE: Final = 16000
@@ -27,8 +28,6 @@ MAX_SECONDS: Final = 3600
 without a limit such a view would exhaust the memory instead of being refused."""
 
 _BLOCK: Final = 60 * SAMPLE_RATE  # samples of each channel that are converted together
-_PEAK_CLIPPED: Final = 2.0  # float audio may overshoot full scale up to here, and is clipped to it
-_PEAK_INT16: Final = 32768 * 1.01  # a float peak up to here looks like int16 values
 
 
 def to_mono(
@@ -38,20 +37,22 @@ def to_mono(
     *,
     encoding: Encoding = "pcm",
     channel: int | None = None,
+    channels: int = 1,
 ) -> npt.NDArray[np.float32]:
     """Give a buffer as mono float32 at `target_rate`.
 
     Args:
         audio_buffer: a numpy array of int16, int32, uint8 (unsigned PCM, 128 is zero), float32 or
             float64 in [-1, 1], in any byte order; 1-D, or 2-D in either axis order: the shorter
-            axis is the channels (the last one where both are equal), at most 8. Floats that
-            overshoot to at most 2 are clipped. Or bytes, bytearray or memoryview of one channel. At
-            most an hour.
-        sample_rate: of the buffer, an integral number of Hz in 8000..48000.
+            axis is the channels (the last one where both are equal), at most 8. Floats that overshoot
+            full scale to at most 1.25 are clipped, those beyond, to 32 (+30 dB), are scaled down as a
+            whole. Or bytes, bytearray or memoryview. At most an hour.
+        sample_rate: of the buffer, an integral number of Hz in 8000..48000; see `rate_of`.
         target_rate: of the result, in the same range.
         encoding: of bytes ("pcm" is 16-bit little-endian), or of an array of G.711 codes; see
             `voiceprint.audio.io.encodings.Encoding`.
         channel: index of the channel to take, from 0; None mixes them by mean.
+        channels: how many are interleaved in bytes, or in a 1-D array.
 
     Returns:
         float32[n] in [-1, 1], contiguous, n >= 1, never sharing memory with `audio_buffer`.
@@ -69,7 +70,7 @@ def to_mono(
             f"target_rate must be a whole number of {MIN_SAMPLE_RATE}..{MAX_SAMPLE_RATE} Hz, "
             f"not {_shown(target_rate)}"
         )
-    samples, channel_axis = _opened(audio_buffer, rate, encoding, channel)
+    samples, channel_axis = _opened(audio_buffer, rate, encoding, channel, channels)
     # The state of numpy's error handling is the caller's; with "raise" an underflow to zero would escape.
     with np.errstate(all="ignore"):
         mono = _scaled(samples, channel_axis)
@@ -79,14 +80,24 @@ def to_mono(
 
 
 def as_pcm(
-    audio_buffer: AudioBuffer, sample_rate: int, *, encoding: Encoding = "pcm", channel: int | None = None
+    audio_buffer: AudioBuffer,
+    sample_rate: int,
+    *,
+    encoding: Encoding = "pcm",
+    channel: int | None = None,
+    channels: int = 1,
 ) -> npt.NDArray[Any]:
     """Give a buffer as an array that needs no more explanation: decoded, and with the channel chosen.
 
     Arguments and errors are those of `to_mono`, which takes the result with the same `sample_rate`
     alone. Values are not looked at; an array that is PCM already is not copied.
     """
-    return _opened(audio_buffer, check_sample_rate(sample_rate), encoding, channel)[0]
+    samples, channel_axis = _opened(audio_buffer, check_sample_rate(sample_rate), encoding, channel, channels)
+    if channel_axis == 1 and samples.shape[0] < samples.shape[1]:
+        # Fewer samples than channels would be taken for the other order; the copies are less than a
+        # millisecond.
+        return np.repeat(samples, samples.shape[1], axis=0)
+    return samples
 
 
 def channels(audio_buffer: AudioBuffer, sample_rate: int) -> list[npt.NDArray[Any]]:
@@ -95,11 +106,13 @@ def channels(audio_buffer: AudioBuffer, sample_rate: int) -> list[npt.NDArray[An
     Raises:
         InvalidAudioError: the type, shape or sample rate cannot be used.
     """
-    samples, channel_axis = _opened(audio_buffer, check_sample_rate(sample_rate), "pcm", None)
+    samples, channel_axis = _opened(audio_buffer, check_sample_rate(sample_rate), "pcm", None, 1)
     return [samples] if channel_axis is None else [*np.moveaxis(samples, channel_axis, 0)]
 
 
-def duration(audio_buffer: AudioBuffer, sample_rate: int, *, encoding: Encoding = "pcm") -> float:
+def duration(
+    audio_buffer: AudioBuffer, sample_rate: int, *, encoding: Encoding = "pcm", channels: int = 1
+) -> float:
     """Seconds of audio in a buffer, from its own sample count: samples per channel / `sample_rate`.
 
     Takes what `to_mono` takes, but does not look at the values.
@@ -108,8 +121,14 @@ def duration(audio_buffer: AudioBuffer, sample_rate: int, *, encoding: Encoding 
         InvalidAudioError: the type, shape, encoding or sample rate cannot be used.
     """
     rate = check_sample_rate(sample_rate)
-    samples, channel_axis = _checked(coded(audio_buffer, check_encoding(encoding)), rate)
+    samples, channel_axis = _checked(coded(audio_buffer, check_encoding(encoding)), rate, channels)
     return _frame_count(samples, channel_axis) / rate
+
+
+def mix(block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """The mean of the channels of samples [n, channels], float32[n], as `to_mono` gives at the same rate."""
+    with np.errstate(all="ignore"):
+        return np.asarray(_scaled_block(block, 1, 1.0), dtype=np.float32)
 
 
 def check_sample_rate(sample_rate: object) -> int:
@@ -130,6 +149,17 @@ def check_sample_rate(sample_rate: object) -> int:
             "resample the audio, or give the rate it was recorded at"
         )
     return rate
+
+
+def rate_of(sample_rate: object, encoding: Encoding) -> int:
+    """The rate of a buffer as an int: that which is given, or of None the usual one of the encoding.
+
+    Raises:
+        InvalidAudioError: as `check_sample_rate`, or there is no such encoding.
+    """
+    if sample_rate is None:
+        return default_rate(check_encoding(encoding))
+    return check_sample_rate(sample_rate)
 
 
 def check_channel(channel: object, count: int) -> int:
@@ -160,11 +190,11 @@ def resample(mono: npt.NDArray[np.float32], rate: int, target: int) -> npt.NDArr
 
 
 def _opened(
-    audio_buffer: object, rate: int, encoding: Encoding, channel: int | None
+    audio_buffer: object, rate: int, encoding: Encoding, channel: int | None, channels: int
 ) -> tuple[npt.NDArray[Any], int | None]:
     """The buffer as an array of PCM with the channel chosen, and its channel axis (None: 1-D)."""
     encoding = check_encoding(encoding)
-    samples, channel_axis = _checked(coded(audio_buffer, encoding), rate)
+    samples, channel_axis = _checked(coded(audio_buffer, encoding), rate, channels)
     if channel is not None:
         channel = check_channel(channel, 1 if channel_axis is None else samples.shape[channel_axis])
         if channel_axis is not None:
@@ -173,20 +203,36 @@ def _opened(
     return decoded(samples, encoding), channel_axis
 
 
-def _checked(samples: npt.NDArray[Any], rate: int) -> tuple[npt.NDArray[Any], int | None]:
+def _checked(
+    samples: npt.NDArray[Any], rate: int, interleaved: int = 1
+) -> tuple[npt.NDArray[Any], int | None]:
     """The array, and its channel axis (None: 1-D). Looks at the shape only."""
+    count = _integral(interleaved)
+    if count is None or not 1 <= count <= MAX_CHANNELS:
+        raise InvalidAudioError(f"channels must be 1 to {MAX_CHANNELS}, not {_shown(interleaved)}")
     if samples.ndim not in (1, 2):
         raise InvalidAudioError(f"audio has {samples.ndim} dimensions: give [samples] or [samples, channels]")
     if not samples.size:
         raise InvalidAudioError(f"audio is empty (shape {samples.shape}): give at least one sample")
     channel_axis = None
-    if samples.ndim == 2:
-        channel_axis = 0 if samples.shape[0] < samples.shape[1] else 1
-        channels = samples.shape[channel_axis]
-        if channels > MAX_CHANNELS:
+    if samples.ndim == 1 and count > 1:
+        if len(samples) % count:
             raise InvalidAudioError(
-                f"audio of shape {samples.shape} has {channels} channels on its shorter axis: "
+                f"audio of {len(samples)} samples is not a whole number of frames of {count} channels: "
+                "give all of it"
+            )
+        samples, channel_axis = samples.reshape(-1, count), 1
+    elif samples.ndim == 2:
+        channel_axis = 0 if samples.shape[0] < samples.shape[1] else 1
+        there = samples.shape[channel_axis]
+        if there > MAX_CHANNELS:
+            raise InvalidAudioError(
+                f"audio of shape {samples.shape} has {there} channels on its shorter axis: "
                 f"at most {MAX_CHANNELS} are accepted"
+            )
+        if count not in (1, there):
+            raise InvalidAudioError(
+                f"audio of shape {samples.shape} has {there} channels, and not {count}: leave channels out"
             )
     seconds = _frame_count(samples, channel_axis) / rate
     if seconds > MAX_SECONDS:
@@ -222,24 +268,27 @@ def scaled_reader(pcm: npt.NDArray[Any], sample_rate: int) -> tuple[int, Reader]
 
 
 def _scaled_reader(samples: npt.NDArray[Any], channel_axis: int | None) -> tuple[int, Reader]:
-    if samples.dtype.kind == "f":
-        _check_floats(samples)
+    gain = scale.gain(scale.level(samples)) if samples.dtype.kind == "f" else 1.0
 
     def read(start: int, stop: int) -> npt.NDArray[np.float32]:
         part = slice(start, stop)
         # The state of numpy's error handling is the caller's; with "raise" an underflow to zero would escape.
         with np.errstate(all="ignore"):
-            block = _scaled_block(samples[:, part] if channel_axis == 0 else samples[part], channel_axis)
+            block = _scaled_block(
+                samples[:, part] if channel_axis == 0 else samples[part], channel_axis, gain
+            )
             return np.asarray(block, dtype=np.float32)
 
     return _frame_count(samples, channel_axis), read
 
 
-def _scaled_block(samples: npt.NDArray[Any], channel_axis: int | None) -> npt.NDArray[Any]:
+def _scaled_block(samples: npt.NDArray[Any], channel_axis: int | None, gain: float) -> npt.NDArray[Any]:
     kind = samples.dtype.kind
     # In float64, an int32 keeps its low bits until the channels are mixed.
     wide = np.float64 if samples.dtype.itemsize > 2 and kind == "i" else np.float32
     values = samples.astype(wide, order="C", copy=True)
+    if gain != 1.0:
+        values *= wide(gain)
     if channel_axis is not None:
         # Several times as quick as `mean`, which goes along the few channels of each sample by itself.
         first, *others = np.moveaxis(values, channel_axis, 0)
@@ -253,25 +302,6 @@ def _scaled_block(samples: npt.NDArray[Any], channel_axis: int | None) -> npt.ND
         values /= 128 if kind == "u" else 2 ** (8 * samples.dtype.itemsize - 1)
     np.clip(values, -1.0, 1.0, out=values)
     return values
-
-
-def _check_floats(samples: npt.NDArray[Any]) -> None:
-    low, high = float(samples.min()), float(samples.max())  # either is NaN where any sample is
-    peak = max(abs(low), abs(high))
-    if np.isnan(low) or np.isnan(high):
-        raise InvalidAudioError("audio holds NaN: find out which step produced it, or replace it with zeros")
-    if np.isinf(peak):
-        raise InvalidAudioError("audio holds infinite values: find out which step produced them")
-    if peak <= _PEAK_CLIPPED:
-        return
-    if peak <= _PEAK_INT16:
-        raise InvalidAudioError(
-            f"float audio must lie in [-1, 1], its peak is {peak:.3g}: these look like int16 values given "
-            "as float, divide them by 32768 or pass them as int16"
-        )
-    raise InvalidAudioError(
-        f"float audio must lie in [-1, 1], its peak is {peak:.3g}: scale it, or pass integers"
-    )
 
 
 def _frame_count(samples: npt.NDArray[Any], channel_axis: int | None) -> int:

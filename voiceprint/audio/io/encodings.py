@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from voiceprint.audio.io import g711
+from voiceprint.audio.io.formats import file_in_buffer
 from voiceprint.errors import InvalidAudioError
 
 AudioBuffer = npt.NDArray[Any] | bytes | bytearray | memoryview
-"""Audio as it is given to the library; bytes are one channel."""
+"""Audio as it is given to the library."""
 
 Encoding = Literal["pcm", "pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw"]
 """How the samples are written:
@@ -60,6 +61,31 @@ def sample_bytes(encoding: Encoding) -> int:
     return _ITEMS[encoding].itemsize
 
 
+def default_rate(encoding: Encoding) -> int:
+    """The rate in Hz of a buffer whose rate is not given: 8000 for G.711, of telephone lines, else 16000."""
+    return 8000 if encoding in ("mulaw", "alaw") else 16000
+
+
+def refuse_file(data: bytes | memoryview | npt.NDArray[Any]) -> None:
+    """Refuse the bytes of a file that are given as audio without a header, by how they begin.
+
+    Those would be noise, and a caller enrolled with noise. `data` is all of a buffer, or the first chunk of a
+    stream; fewer than 16 bytes pass.
+
+    Raises:
+        InvalidAudioError: names the format.
+    """
+    if isinstance(data, np.ndarray):
+        if data.ndim != 1 or data.dtype.str not in ("|u1", "<i2"):
+            return
+        data = data[:16].tobytes()
+    name = file_in_buffer(bytes(data[:16]))
+    if name is not None:
+        raise InvalidAudioError(
+            f"audio begins like a file, this is {name}: use load_audio(path), or the samples of the file"
+        )
+
+
 def coded(audio_buffer: object, encoding: Encoding) -> npt.NDArray[Any]:
     """The buffer as a plain array with an element for each sample, whose values are still coded.
 
@@ -73,12 +99,14 @@ def coded(audio_buffer: object, encoding: Encoding) -> npt.NDArray[Any]:
     if isinstance(audio_buffer, bytearray):
         audio_buffer = bytes(audio_buffer)
     if isinstance(audio_buffer, bytes | memoryview):
+        refuse_file(audio_buffer)
         return _from_bytes(audio_buffer, encoding)
     if not isinstance(audio_buffer, np.ndarray):
         _refuse_type(audio_buffer)
     if isinstance(audio_buffer, np.ma.MaskedArray):
         raise InvalidAudioError("audio is a masked array: fill the masked samples, audio.filled(0)")
     samples = np.asarray(audio_buffer)  # subclasses may redefine what every operation means
+    refuse_file(samples)
     kind = samples.dtype.kind + str(samples.dtype.itemsize)
     name = "structured or text" if samples.dtype.kind in "VSU" else samples.dtype.name
     if encoding == "pcm":

@@ -44,7 +44,7 @@ def measure_quality(
         net speech  0 at 0.3 s, 0.75 at 1 s, 1 from 3 s
         SNR         0 at 6 dB, 0.6 at 12 dB, 1 from 16 dB
         clipping    1 to 0.5 %, 0 from 2.5 % of the speech
-        level       0 at -66 dBFS, 1 from -56 dBFS
+        level       0 at -72 dBFS, 1 from -62 dBFS
         bandwidth   0.3 to 1 kHz, 0.9 at 3 kHz, 1 from 7 kHz
 
     Args:

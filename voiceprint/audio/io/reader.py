@@ -1,0 +1,249 @@
+"""Audio files read block by block: `open_audio`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from voiceprint._files import open_descriptor
+from voiceprint.audio.io import formats, raw, scale
+from voiceprint.audio.io.buffers import MAX_CHANNELS, MAX_SECONDS, check_sample_rate
+from voiceprint.audio.io.decoding import Decoder, Plan, plan, plan_raw
+from voiceprint.audio.io.encodings import Encoding, check_encoding
+from voiceprint.audio.io.parts import read_at
+from voiceprint.errors import InvalidAudioError
+
+logger = logging.getLogger(__name__)
+
+BLOCK_S: Final = 15.0
+
+
+class AudioReader:
+    """The audio of a file, from the beginning to the end, once; made by `open_audio`, and a context manager.
+
+    name: the file's, for messages.
+    sample_rate: Hz, 8000..48000; channels: 1..8.
+    frames: samples of each channel by the header, which may be wrong; None where it does not say.
+    is_16_bit: blocks are int16, as the file's samples have no more bits; else float32.
+    warnings: what was wrong with the file and yet could be read, complete once `blocks` has ended.
+    """
+
+    def __init__(self, name: str, file: BinaryIO, how: Plan) -> None:
+        self.name = name
+        self._file, self._plan = file, how
+        self._gain, self._read = 1.0, 0
+        self.warnings: tuple[str, ...] = ()
+        self._decoder: Decoder | None = how.openers[0]()
+        self.sample_rate, self.channels = self._decoder.sample_rate, self._decoder.channels
+        self.frames = self._decoder.frames if len(how.openers) == 1 else None
+        self.is_16_bit, self._is_float = self._decoder.is_16_bit, self._decoder.is_float
+        self._check()
+
+    def _check(self) -> None:
+        try:
+            check_sample_rate(self.sample_rate)
+        except InvalidAudioError as error:
+            raise InvalidAudioError(f"cannot be used: {error}") from error
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            raise InvalidAudioError(f"has {self.channels} channels: at most {MAX_CHANNELS} are accepted")
+        if self.frames is not None and self.frames > MAX_SECONDS * self.sample_rate:
+            self._refuse_length(self.frames)
+
+    def _refuse_length(self, frames: int) -> None:
+        raise InvalidAudioError(
+            f"lasts {frames / self.sample_rate:.0f} s: at most {MAX_SECONDS} s are accepted, "
+            "cut out a part where the caller speaks"
+        )
+
+    def blocks(self, seconds: float = BLOCK_S) -> Iterator[npt.NDArray[Any]]:
+        """All samples, `seconds` of them at a time: int16 or float32 [n, channels], n >= 1.
+
+        Floats that a file holds beyond full scale are scaled down; those of a decoder may overshoot [-1, 1].
+
+        Raises:
+            InvalidAudioError: the file is damaged or cut off, or holds more than an hour or nothing; which
+                may come after any block.
+        """
+        size = max(1, round(seconds * self.sample_rate))
+        with named(self.name):
+            if self._is_float:
+                self._measure(size)
+            for place in range(len(self._plan.openers)):
+                yield from self._stream(place, size)
+            if not self._read:
+                raise InvalidAudioError("holds no samples: record it again")
+            if self._plan.counted:
+                self.warnings += (f"{self._plan.counted}{self._read:,} samples were read",)
+            self.warnings += self._plan.warnings
+        for warning in self.warnings:
+            logger.warning("%s: %s", self.name, warning)
+
+    def _stream(self, place: int, size: int) -> Iterator[npt.NDArray[Any]]:
+        decoder, self._decoder = self._decoder or self._plan.openers[place](), None
+        try:
+            if (decoder.sample_rate, decoder.channels) != (self.sample_rate, self.channels):
+                raise InvalidAudioError(
+                    f"holds recordings of {self.sample_rate} Hz, {self.channels} channels, and of "
+                    f"{decoder.sample_rate} Hz, {decoder.channels} channels: divide it"
+                )
+            count = 0
+            while len(block := decoder.read(size)):
+                count += len(block)
+                self._read += len(block)
+                if self._read > MAX_SECONDS * self.sample_rate:
+                    self._refuse_length(self._read)
+                yield self._converted(block)
+            self._check_count(count, decoder)
+            self.warnings += decoder.warnings
+        finally:
+            decoder.close()
+
+    def _converted(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if self._gain != 1.0:
+            return np.asarray(block * np.float32(self._gain))
+        if self.is_16_bit or block.dtype != np.int16:
+            return block
+        return np.asarray(block.astype(np.float32) / np.float32(32768))  # a joined stream of other samples
+
+    def _check_count(self, count: int, decoder: Decoder) -> None:
+        if decoder.frames is None or count >= decoder.frames - self._plan.tolerance:
+            return
+        if self._plan.strict:
+            raise InvalidAudioError(
+                f"is truncated: {count} of {decoder.frames} samples are there, copy it again"
+            )
+        self.warnings += (f"the header counts {decoder.frames:,} samples, of which {count:,} were read",)
+
+    def _measure(self, size: int) -> None:
+        """Find the gain of float samples, any of which may be over full scale, by reading them before."""
+        found = scale.Level(0.0, True)
+        for opener in self._plan.openers:
+            decoder = opener()
+            count = 0
+            while len(block := decoder.read(size)):
+                count += len(block)
+                if count > MAX_SECONDS * self.sample_rate:
+                    self._refuse_length(count)
+                found = scale.louder(found, scale.level(block))
+            decoder.close()
+        try:
+            self._gain = scale.gain(found)
+        except InvalidAudioError as error:
+            raise InvalidAudioError(f"cannot be used: {error}") from error
+        if self._gain != 1.0:
+            self.warnings += (scale.over_full_scale(found.peak),)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._decoder is not None:
+            self._decoder.close()
+            self._decoder = None
+        self._file.close()
+
+    def __enter__(self) -> AudioReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_audio(
+    path: str | os.PathLike[str], *, encoding: Encoding | None = None, sample_rate: int | None = None
+) -> AudioReader:
+    """Open an audio file to be read block by block.
+
+    Args:
+        path: a file of 8 to 48 kHz, at most 8 channels and an hour, of any format that libsndfile reads, and
+            with the extra `formats` of any that PyAV reads. The format is told by the content, not the name;
+            only of files without a header the suffix says what is in them, see `raw.SUFFIXES`.
+        encoding: what is in a file without a header; with it, any suffix will do.
+        sample_rate: Hz of a file without a header; None is that of its suffix, 8000 for G.711, and not enough
+            for PCM.
+
+    Raises:
+        InvalidAudioError: the file is missing, unreadable, no regular file, empty, not audio, cut off, or of
+            a rate, channel count or length that is not accepted; or it needs an encoding, a sample rate or
+            the extra. Names the path and the reason; the cause is chained where there is one.
+    """
+    if encoding is not None:
+        check_encoding(encoding)
+    try:
+        name = Path(os.fspath(path))
+    except TypeError as exc:
+        raise InvalidAudioError(f"path must be a str or a Path, not {type(path).__name__}") from exc
+    with named(str(name)):
+        # Opened here rather than by libsndfile, which reports every failure as "System error".
+        file = open(name, "rb", opener=_open_without_waiting)  # noqa: SIM115  the reader closes it
+        try:
+            _check_regular(file)
+            return _opened(file, str(name), encoding, sample_rate)
+        except BaseException:
+            file.close()
+            raise
+
+
+def open_stream(
+    file: BinaryIO, name: str, *, encoding: Encoding | None = None, sample_rate: int | None = None
+) -> AudioReader:
+    """As `open_audio`, of an open file that can be sought in, such as an `io.BytesIO`; the reader closes it.
+
+    name: stands for the file in messages, and its suffix counts as that of a path.
+    """
+    if encoding is not None:
+        check_encoding(encoding)
+    with named(name):
+        return _opened(file, name, encoding, sample_rate)
+
+
+def _opened(file: BinaryIO, name: str, encoding: Encoding | None, sample_rate: int | None) -> AudioReader:
+    head = read_at(file, 0, formats.HEAD_BYTES)
+    if not head:
+        raise InvalidAudioError("is empty: it holds no audio")
+    known = raw.SUFFIXES.get(Path(name).suffix.lower())
+    if known is None or formats.file_in_buffer(head):
+        found = formats.identify(file)
+        if found is not None or (known is None and encoding is None):
+            return AudioReader(name, file, plan(file, found))
+    if encoding is not None:
+        known = raw.Raw(encoding, raw.TELEPHONE_RATE if encoding in ("mulaw", "alaw") else None)
+    assert known is not None  # noqa: S101
+    rate = known.sample_rate if sample_rate is None else sample_rate
+    if rate is None:
+        raise InvalidAudioError("has no header that says its sample rate: give sample_rate (--rate)")
+    try:
+        return AudioReader(name, file, plan_raw(file, known, check_sample_rate(rate)))
+    except InvalidAudioError as error:
+        raise InvalidAudioError(f"as {known.encoding or known.name}: {error}") from error
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Put the name of the file before what is said about it, and make errors of reading it typed ones."""
+    try:
+        yield
+    except InvalidAudioError as error:
+        raise InvalidAudioError(f"{name} {error}") from (error.__cause__ or error)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or a file that was closed
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InvalidAudioError(f"cannot read {name!r}: {reason}") from error
+
+
+def _check_regular(file: BinaryIO) -> None:
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        raise InvalidAudioError("is not a regular file: give the path of an audio file")
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # Opening a named pipe would otherwise wait for a writer, perhaps for ever.
+    return open_descriptor(path, flags | getattr(os, "O_NONBLOCK", 0))
