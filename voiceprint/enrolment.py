@@ -118,7 +118,9 @@ class Enrolment:
         return self._check(self._recording(audio_buffer, self._rate))
 
     def _recording(self, audio_buffer: AudioBuffer | Recording, sample_rate: int | None) -> Recording:
-        return Recording.from_buffer(audio_buffer, sample_rate, self._encoding, self._channel, self._channels)
+        return self._embedder.recording(
+            audio_buffer, sample_rate, self._encoding, self._channel, self._channels
+        )
 
     def enroll(
         self, sample: Sample, on_mismatch: OnMismatch, may_store: Callable[[], bool] = lambda: True

@@ -103,7 +103,7 @@ class OpusAgentVoiceRecognizer:
         Any amount of speech will do; without speech, `AudioQualityError`. Raises `DisabledError`.
         """
         self._embedder.check_enabled()
-        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel, channels)
+        recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
         embedding = self._embedder.embed(recording)
         recording.warn_if_mixed()
         return embedding
@@ -229,7 +229,7 @@ class OpusAgentVoiceRecognizer:
         """
         if not self.config.fingerprinting_enabled:
             return None
-        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel, channels)
+        recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
         probe = self._embedder.probe(recording)
         matches = self._matcher.nearest(probe, 5, self._rule(None), None)
         best = next((match for match in matches if match.accepted), None)
@@ -260,7 +260,7 @@ class OpusAgentVoiceRecognizer:
         if not self.config.fingerprinting_enabled:
             return []
         k, rule = check_count(k), self._rule(threshold)
-        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel, channels)
+        recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
         matcher = self._matcher
         callers = None if candidates is None else matcher.enrolled(check_candidates(candidates))
         return matcher.nearest(self._embedder.probe(recording), k, rule, callers)
@@ -285,7 +285,7 @@ class OpusAgentVoiceRecognizer:
         """
         self._embedder.check_enabled()
         prints = self._matcher.prints(caller_id)
-        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel, channels)
+        recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
         rule = self._verification_rule(threshold)
         probe = self._embedder.probe(recording)
         verification = self._matcher.verified(probe, prints, rule)
@@ -332,6 +332,7 @@ class OpusAgentVoiceRecognizer:
             channels=channels,
             k=count,
             encoder=self.encoder,
+            prompts=self._embedder.prompts,
             config=self.config,
             rule=lambda: self._rule(threshold),
             probe=probe_of,

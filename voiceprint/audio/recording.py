@@ -18,10 +18,11 @@ from voiceprint.audio.io.files import read_all
 from voiceprint.audio.io.mono import LONG_S, Samples, Spliced, blocks, samples
 from voiceprint.audio.io.reader import AudioReader, named, open_audio
 from voiceprint.audio.low_cut import HighPass, SteadyLows
+from voiceprint.audio.prompts import KnownPrompts
 from voiceprint.audio.quality.channels import MIXED, ChannelComparison, ChannelReport, mixable
 from voiceprint.audio.quality.model import AudioQuality
 from voiceprint.audio.quality.score import measure_quality
-from voiceprint.audio.speech import Segment, Segmenter, speech_parts
+from voiceprint.audio.speech import Segment, Segmenter, speech_parts, with_prompts
 from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.audio.vad import BLOCK
 
@@ -40,6 +41,7 @@ class Recording:
     def __init__(self, pcm: NDArray[Any], sample_rate: int, *, channels: ChannelReport | None = None) -> None:
         """pcm: as from `as_pcm`. channels: what its channels were, if they are mixed already."""
         self._given = pcm
+        self._prompts: tuple[KnownPrompts, ...] = ()
         self._channels = channels
         self.sample_rate = sample_rate
         """Hz, of the audio as it came."""
@@ -65,6 +67,14 @@ class Recording:
         pcm = buffers.as_pcm(audio_buffer, rate, encoding=encoding, channel=channel, channels=channels)
         buffers.scaled_reader(pcm, rate)  # refuses floats that are no audio
         return cls(pcm, rate)
+
+    def leave_out(self, prompts: KnownPrompts | None) -> Recording:
+        """Take these prompts too for no speech; gives the recording itself."""
+        if prompts is not None and prompts not in self._prompts:
+            self._prompts = (*self._prompts, prompts)
+            for name in ("segments", "parts", "speech", "trimmed", "quality", "cleaned"):
+                self.__dict__.pop(name, None)
+        return self
 
     @classmethod
     def open(
@@ -184,10 +194,13 @@ class Recording:
         """Start and stop, in samples of `mono`, of the parts that hold speech."""
         return speech_parts(self.segments)
 
-    @property
+    @cached_property
     def segments(self) -> tuple[Segment, ...]:
-        """The segments of `mono`: speech, tones, music, noise and silence."""
-        return self._segmented[1]
+        """The segments of `mono`: speech, tones, music, noise, silence and known prompts."""
+        segments = self._segmented[1]
+        for prompts in self._prompts:
+            segments = with_prompts(segments, prompts.stretches(self.mono))
+        return segments
 
     @cached_property
     def _segmented(self) -> tuple[Segmenter, tuple[Segment, ...]]:
@@ -204,7 +217,7 @@ class Recording:
     @cached_property
     def quality(self) -> AudioQuality:
         """How well the audio serves speaker recognition; see `measure_quality`."""
-        segmenter, segments = self._segmented
+        segmenter, segments = self._segmented[0], self.segments
         # Without speech, all of it is measured, to say what is wrong with it.
         heard = self.trimmed if self.parts else TrimmedSpeech(self.mono)
         return measure_quality(

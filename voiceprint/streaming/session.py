@@ -24,6 +24,7 @@ from voiceprint.streaming.online import OnlineEmbedder
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from voiceprint.audio.prompts import KnownPrompts
     from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.encoder import Encoder
 
@@ -71,6 +72,7 @@ class CallStream:
         channels: int,
         k: int,
         encoder: Encoder,
+        prompts: KnownPrompts | None,
         config: VoiceFingerprintConfig,
         rule: Callable[[], Rule],
         probe: ToProbe,
@@ -87,7 +89,7 @@ class CallStream:
         self._adapt = adapt
         self._touched: str | None = None
         self._intake = Intake(sample_rate, encoding, channel, channels)
-        self._online = OnlineEmbedder(encoder, self._intake.rate)
+        self._online = OnlineEmbedder(encoder, self._intake.rate, prompts)
         self._decision = Decision()
         self._pending: deque[_Heard] = deque(maxlen=_PENDING)
         self._good, self._assessed_s = False, 0.0
