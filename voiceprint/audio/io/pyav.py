@@ -176,12 +176,12 @@ class AvDecoder:
             )
 
     def _check_rest(self) -> None:
-        """Warn of audio behind the end that the header says, beyond what fills up the codec's last packets."""
+        """Warn of audio behind the end by the header, beyond what fills up the codec's last packets."""
         rest = 0
         while self._waiting is not None and rest <= _SLACK_S * self.sample_rate:
             rest += len(self._waiting)
             self._waiting = next(self._blocks, None)
-        if self._waiting is not None:
+        if rest > _SLACK_S * self.sample_rate:
             self.warnings += ("more audio follows than its header says, and was left out",)
         self._waiting = None
 
