@@ -32,10 +32,11 @@ from results_file import keep
 from voiceprint import load_audio
 from voiceprint.audio import vad
 from voiceprint.audio.io import buffers
+from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.encoder import Encoder, OnnxEncoder, OnnxInt8Encoder, ResemblyzerEncoder
 from voiceprint.encoder.mel import FRAME, mel_frames
 from voiceprint.encoder.network import Network
-from voiceprint.encoder.partials import Speech, count_partials, partials
+from voiceprint.encoder.partials import count_partials, partials
 from voiceprint.encoder.workers import cores
 
 SAMPLES = Path(__file__).parents[1] / "examples/voices"
@@ -94,7 +95,7 @@ def main() -> int:
         figures["warm"], figures["throughput"] = warm_and_throughput(folder / "clips.npy", len(clips))
     finally:
         shutil.rmtree(folder)
-    figures["warm"]["partials"] = count_partials(len(Speech(clips[0])))
+    figures["warm"]["partials"] = count_partials(len(TrimmedSpeech(clips[0])))
     figures["stages"] = stages(clips[0], next(arguments.voices.rglob("*.flac")))
     figures["ms_per_partial_by_run"] = by_run(clips[0])
     figures["lowest_cosine"] = lowest_cosines(clips)
@@ -218,7 +219,7 @@ def warm_and_throughput(path: Path, count: int) -> tuple[dict[str, Any], dict[st
 
 def stages(clip: Audio, file: Path) -> dict[str, Any]:
     """Milliseconds of each stage of one clip, on one core; decoding and resampling for 5 s as well."""
-    network, int8, speech = Network.load(), Network.load(int8=True), Speech(clip)
+    network, int8, speech = Network.load(), Network.load(int8=True), TrimmedSpeech(clip)
     samples = speech.read(-FRAME // 2, len(speech) + FRAME // 2)
     mels = next(partials(speech, 1_000))
     embeddings = network.embed(mels)
@@ -260,7 +261,7 @@ def multiplication_speed() -> float:
 
 def by_run(clip: Audio) -> dict[str, dict[str, float]]:
     """Milliseconds a partial on one thread, by how many partials a run of the network takes."""
-    mels = next(partials(Speech(np.tile(clip, 5)), 24))
+    mels = next(partials(TrimmedSpeech(np.tile(clip, 5)), 24))
     counts = [n for n in (1, 2, 3, 4, 5, 6, 8, 12, 16, 24) if n <= len(mels)]
     rows = {}
     for kind, network in {"onnx": Network.load(), "onnx-int8": Network.load(int8=True)}.items():

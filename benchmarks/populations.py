@@ -159,23 +159,23 @@ def embed_piece(audio: NDArray[np.float32], line: str) -> Vectors:
     print of noisy speech.
     """
     from voiceprint import VoiceFingerprintConfig, VoiceprintError
-    from voiceprint.audio import SAMPLE_RATE, assess
+    from voiceprint.audio import Recording
     from voiceprint.audio.conditions import Condition
     from voiceprint.embedding import Embedder
     from voiceprint.encoder import default_encoder
 
     # A benchmark judges scores, not the gates before them.
     embedder = Embedder(default_encoder(), VoiceFingerprintConfig(min_audio_quality=0.0))
-    carried = Condition.parse(LINES[line]).apply(audio)
+    carried = Recording.from_buffer(Condition.parse(LINES[line]).apply(audio))
     vectors = np.full((len(KINDS), _DIMENSION), np.nan, dtype=np.float32)
     try:
-        probe = embedder.probe(carried, SAMPLE_RATE)
+        probe = embedder.probe(carried)
     except VoiceprintError:
         return vectors
     vectors[0], vectors[1] = probe.plain, probe.best
     if line != "noise":
-        wanted = embedder.versions(assess(carried))
-        augmented = embedder.embed_simulated([carried], SAMPLE_RATE, [probe.plain], [wanted])[0]
+        wanted = embedder.versions(carried.quality)
+        augmented = embedder.embed_simulated([carried], [probe.plain], [wanted])[0]
         if augmented is not None:
             vectors[2] = augmented
     return vectors

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from results_file import keep
 
 from voiceprint import load_audio
+from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.encoder import OnnxEncoder, OnnxInt8Encoder, ResemblyzerEncoder
 from voiceprint.encoder.network import Network
-from voiceprint.encoder.partials import Speech, partials
+from voiceprint.encoder.partials import partials
 
 SAMPLES = Path(__file__).parents[1] / "examples/voices"
 PIECE = 5 * 16_000
@@ -122,7 +123,7 @@ def recognised(enrolled: Vectors, asked: Vectors, speakers: list[str]) -> dict[s
 
 def speed(file: Path) -> dict[str, dict[str, float]]:
     """Least processor time of a partial, in ms."""
-    mels = next(partials(Speech(np.tile(load_audio(file)[0], 3)), 12))
+    mels = next(partials(TrimmedSpeech(np.tile(load_audio(file)[0], 3)), 12))
     rows = {}
     for name, network in {"onnx": Network.load(), "onnx-int8": Network.load(int8=True)}.items():
         rows[name] = {str(n): round(least(network, mels[:n]) / n, 2) for n in (1, 2, 3, 4, 6, 12)}

@@ -273,3 +273,51 @@ def telephone(speech: Signal, *, narrow: bool = True) -> Signal:
 def hard_clipped(speech: Signal, gain: float) -> Signal:
     """Speech normalised to full scale, amplified and cut off at full scale."""
     return np.clip(_normalised(speech, 1.0) * gain, -1, 1)
+
+
+# What is beside the speech in a call
+
+
+def at_level(x: Signal, dbfs: float) -> Signal:
+    """The same at an RMS level."""
+    return x * (10 ** (dbfs / 20) / max(float(np.sqrt(np.mean(np.square(x)))), 1e-12))
+
+
+def hiss(rng: Generator, seconds: float, dbfs: float) -> Signal:
+    """White noise."""
+    return at_level(rng.standard_normal(round(seconds * RATE)), dbfs)
+
+
+def beep(seconds: float, *frequencies: float, amplitude: float = 0.4) -> Signal:
+    """Tones together, of an amplitude in all."""
+    t = _time(seconds)
+    waves = [np.sin(2 * np.pi * frequency * t) for frequency in frequencies]
+    return np.asarray(sum(waves)) * (amplitude / len(frequencies))
+
+
+def cadence(on: float, off: float, times: int, *frequencies: float) -> Signal:
+    """A beep and a pause, some times."""
+    return np.tile(np.concatenate((beep(on, *frequencies), np.zeros(round(off * RATE)))), times)
+
+
+def keys(digits: str, on: float = 0.1, off: float = 0.1) -> Signal:
+    """DTMF digits."""
+    low, high = (697, 770, 852, 941), (1209, 1336, 1477)
+    pad = "123456789*0#"
+    return np.concatenate(
+        [cadence(on, off, 1, low[pad.index(digit) // 3], high[pad.index(digit) % 3]) for digit in digits]
+    )
+
+
+def hold_music(rng: Generator, seconds: float) -> Signal:
+    """Chords, melodies or both, at a level of -20 dBFS."""
+    parts = []
+    for _ in range(-(-round(seconds) // 5)):
+        kind = rng.integers(3)
+        part = np.zeros(5 * RATE)
+        if kind != 0:
+            part = part + chords(rng)
+        if kind != 1:
+            part = part + arpeggio(rng)
+        parts.append(part)
+    return at_level(np.concatenate(parts)[: round(seconds * RATE)], -20.0)

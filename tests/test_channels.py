@@ -13,10 +13,19 @@ import signals
 import soxr
 from hypothesis import given
 from hypothesis import strategies as st
-from voices import Voices
+from voices import Voices, real_speech
 
 from voiceprint import AudioQualityError, OpusAgentVoiceRecognizer, assess, preprocess_audio
-from voiceprint.audio import MIXED, as_pcm, channels_differ, to_mono
+from voiceprint.audio import (
+    MIXED,
+    ChannelComparison,
+    as_pcm,
+    channels_differ,
+    compare_channels,
+    load_audio,
+    mixable,
+    to_mono,
+)
 from voiceprint.audio.io import g711
 from voiceprint.errors import InvalidAudioError
 
@@ -238,3 +247,158 @@ def test_a_mix_that_is_refused_carries_the_reason(quick: OpusAgentVoiceRecognize
     with pytest.raises(AudioQualityError, match=rf"{FLAG}, too_quiet") as caught:
         quick.match_caller(quiet)
     assert caught.value.quality.feedback == (FLAG, "too_quiet")
+
+
+# Channels that cancel
+
+INVERTED = {
+    "an inverted copy": lambda a: -a,
+    "1 dB quieter": lambda a: -(10**-0.05) * a,
+    "3 dB quieter": lambda a: -(10**-0.15) * a,
+    "6 dB quieter": lambda a: -0.5 * a,
+    "in 20 dB of noise": lambda a: signals.with_noise(-a, rng(), 20, 1),
+    "a sixteenth of a millisecond late": lambda a: -delayed(a, 0.0626),
+    "turned by 150 degrees": lambda a: np.real(scipy.signal.hilbert(a) * np.exp(5j * np.pi / 6)),
+    "through an all-pass filter": lambda a: -scipy.signal.lfilter([0.5, 1], [1, 0.5], a),
+}
+
+
+@pytest.mark.parametrize("other", INVERTED)
+def test_of_channels_that_cancel_the_loudest_is_used(voices: Voices, other: str) -> None:
+    for name in voices:
+        audio = voices[name][0].astype(np.float64)[: 5 * RATE]
+        copy = INVERTED[other](audio)
+        loudest = int(np.std(copy) > 0.9 * np.std(audio))
+        for pair, channel in ((beside(audio, copy), 0), (beside(copy, audio), 1 - loudest)):
+            report = compare_channels(pair, RATE)
+            assert (report.cancels, report.use, report.differ) == (True, channel, False), (name, report)
+            quality = assess(pair, sample_rate=RATE)
+            assert "channels_cancel" in quality.feedback
+            assert quality.channel == channel
+            assert quality.score == assess(pair, sample_rate=RATE, channel=channel).score
+            np.testing.assert_array_equal(
+                preprocess_audio(pair, RATE), preprocess_audio(pair[:, channel], RATE)
+            )
+
+
+@pytest.mark.parametrize("other", ONE_VOICE)
+def test_channels_of_one_voice_are_mixed(voices: Voices, other: str) -> None:
+    for name in voices:
+        audio = voices[name][0].astype(np.float64)[: 5 * RATE]
+        assert compare_channels(beside(audio, ONE_VOICE[other](audio)), RATE).use is None, name
+
+
+@pytest.mark.parametrize("ms", [0.126, 0.25, 0.5, 1, 10])
+def test_an_echo_in_the_other_channel_does_not_cancel(voices: Voices, ms: float) -> None:
+    for name in voices:
+        audio = voices[name][0].astype(np.float64)[: 5 * RATE]
+        assert compare_channels(beside(audio, delayed(audio, ms)), RATE).lost_db < 4, name
+
+
+@pytest.mark.parametrize("how", TWO_VOICES)
+def test_two_voices_are_never_taken_for_one_that_cancels(voices: Voices, how: str) -> None:
+    audio = TWO_VOICES[how](voices["amara"][0].astype(np.float64), voices["bruno"][1].astype(np.float64))
+    hum = 0.05 * signals.hum(rng())[: len(audio)]
+    for pair in (audio, beside(audio[: len(hum), 0] + hum, audio[: len(hum), 1] - hum)):
+        assert not compare_channels(pair, RATE).cancels
+
+
+def test_the_advice_says_which_channel_was_used(voices: Voices) -> None:
+    audio = voices["amara"][0]
+    advice = assess(beside(-0.9 * audio, audio), sample_rate=RATE).advice
+    assert advice[0] == (
+        "The channels are inverted copies and cancel each other when mixed: channel 0 was used."
+    )
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+def test_blocks_of_any_length_give_one_report(voices: Voices, rate: int) -> None:
+    amara, bruno = (soxr.resample(voices[name][0], RATE, rate) for name in ("amara", "bruno"))
+    for pair in (beside(amara, bruno), beside(amara, -0.9 * amara), beside(amara, 0.5 * amara)):
+        whole = compare_channels(pair, rate)
+        for size in (rate // 50, 1000, 3 * rate):
+            comparison = ChannelComparison(rate)
+            for start in range(0, len(pair), size):
+                comparison.add(pair[start : start + size])
+            report = comparison.report()
+            assert report.lost_db == pytest.approx(whole.lost_db, abs=0.01)
+            assert (report.differ, report.use) == (whole.differ, whole.use)
+
+
+def test_channels_that_begin_alike_are_compared_from_where_they_do_not(voices: Voices) -> None:
+    silence = np.zeros((30 * RATE, 2), dtype=np.float32)
+    for pair, differ, use in (
+        (beside(voices["amara"][0], voices["bruno"][0]), True, None),
+        (beside(voices["amara"][0], -voices["amara"][0]), False, 0),
+    ):
+        report = compare_channels(np.concatenate((silence, pair)), RATE)
+        assert (report.differ, report.use) == (differ, use)
+
+
+def test_a_part_with_other_channels_is_refused() -> None:
+    comparison = ChannelComparison(RATE)
+    comparison.add(np.zeros((900, 2)))
+    with pytest.raises(InvalidAudioError, match="3 channels, and had 2"):
+        comparison.add(np.zeros((900, 3)))
+
+
+# Channels that were taken for one
+
+
+def interleave(one: Any, other: Any, length: int) -> np.ndarray:
+    pairs = [x[: min(len(one), len(other)) // length * length].reshape(-1, length) for x in (one, other)]
+    return np.stack(pairs, axis=1).ravel()
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000])
+@pytest.mark.parametrize("ms", [0, 10, 20, 30, 60])
+def test_interleaved_channels_are_split(voices: Voices, rate: int, ms: int) -> None:
+    names = list(voices)
+    length = rate * ms // 1000 or 1
+    missed = 0
+    for name, other in zip(names, names[1:] + names[:1], strict=True):
+        one, two = (np.int16(soxr.resample(voices[n][0], RATE, rate) * 20_000) for n in (name, other))
+        for second, differ in ((two, True), (0 * one, False)):
+            audio, report = mixable(interleave(one, second, length), rate)
+            if report.interleaved is None:
+                missed += 1
+                continue
+            assert (report.interleaved, report.count, report.differ) == (length, 2, differ), name
+            whole = min(len(one), len(second)) // length * length
+            np.testing.assert_array_equal(audio, np.stack([one[:whole], second[:whole]], axis=1))
+    assert missed <= (0 if ms == 0 else 1)
+
+
+def test_splitting_is_said(voices: Voices) -> None:
+    for length in (1, 320):
+        quality = assess(interleave(voices["amara"][0], voices["bruno"][0], length), sample_rate=RATE)
+        assert quality.feedback[:2] == (FLAG, "interleaved")
+        assert any("channels=2" in sentence for sentence in quality.advice)
+
+
+def test_one_channel_twice_is_split(voices: Voices) -> None:
+    for name in voices:
+        audio, report = mixable(np.repeat(voices[name][0], 2), RATE)
+        assert (report.interleaved, report.count, report.differ) == (1, 2, False)
+        np.testing.assert_array_equal(audio[:, 1], voices[name][0])
+
+
+@pytest.mark.parametrize(
+    "signal", ["white", "pink", "modulated_noise", "band_noise", "tone", "dtmf", "square", "hum", "chords"]
+)
+def test_one_channel_is_left_as_it_is(voices: Voices, signal: str) -> None:
+    alone = [getattr(signals, signal)(rng(seed)) for seed in range(10)]
+    for audio in (*alone, *(recording for voice in voices.values() for recording in voice)):
+        for rate in (8_000, RATE):
+            given_ = soxr.resample(audio, RATE, rate)
+            same, report = mixable(given_, rate)
+            assert same is given_
+            assert report.interleaved is None
+
+
+def test_real_speech_is_not_taken_for_channels() -> None:
+    if not (folder := real_speech()).is_dir():
+        pytest.skip(f"{folder} with real speech is not there")
+    for file in sorted(folder.rglob("*.flac"))[::20]:
+        audio, rate = load_audio(file)
+        assert mixable(audio, rate)[1].interleaved is None, file

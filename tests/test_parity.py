@@ -17,9 +17,10 @@ from voices import RATE, SAMPLES, Audio, Voices, real_speech
 
 from voiceprint import load_audio
 from voiceprint.audio import vad
+from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.encoder import OnnxEncoder, ResemblyzerEncoder
 from voiceprint.encoder.mel import FRAME, mel_frames
-from voiceprint.encoder.partials import STEP, Speech, count_partials
+from voiceprint.encoder.partials import STEP, count_partials
 
 PIECE = 5 * RATE
 SOME = 40
@@ -115,7 +116,7 @@ def test_the_mel_frames_are_librosas(voices: Voices) -> None:
 def test_speech_can_be_read_from_anywhere(voices: Voices) -> None:
     audio = with_pauses(voices["carlo"][0]) * np.float32(0.01)
     expected = vad.raise_volume(audio)[vad.speech_mask(audio)]
-    speech = Speech(audio)
+    speech = TrimmedSpeech(audio)
     assert len(speech) == len(expected) < len(audio)
     around = np.pad(expected, 1_000)
     chance = random.Random(3)

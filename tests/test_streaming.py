@@ -14,7 +14,7 @@ from streams import MULAW, as_mulaw, at_level, enrolled, fed, with_pauses
 from voices import RATE
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer, StreamResult
-from voiceprint.streaming import hearing
+from voiceprint.streaming import online
 
 CALLERS = ("amara", "bruno", "carlo", "dario", "elena", "farid", "gil", "hakan")
 
@@ -74,7 +74,7 @@ def assert_ends_alike(recognizer, audio, how, chunk):
 
 
 def test_end_of_a_long_call_is_near_to_that_of_identify(centre, voices, monkeypatch):
-    monkeypatch.setattr(hearing, "KEPT_S", 20.0)
+    monkeypatch.setattr(online, "KEPT_S", 20.0)
     audio = at_level(np.concatenate([with_pauses(each) for each in voices["bruno"]] * 2), -32.0)
     audio *= np.linspace(
         1.0, 0.3, len(audio), dtype=np.float32
@@ -87,7 +87,7 @@ def test_end_of_a_long_call_is_near_to_that_of_identify(centre, voices, monkeypa
 
 
 def test_memory_does_not_grow_with_the_length_of_the_call(quick, voices, monkeypatch):
-    monkeypatch.setattr(hearing, "KEPT_S", 10.0)
+    monkeypatch.setattr(online, "KEPT_S", 10.0)
     quick.enroll_caller("amara", voices["amara"][0])
     minute = np.resize(voices["amara"][1], 60 * RATE)
     with quick.stream() as session:
@@ -101,7 +101,7 @@ def test_memory_does_not_grow_with_the_length_of_the_call(quick, voices, monkeyp
             grown = tracemalloc.get_traced_memory()[0] - start
         finally:
             tracemalloc.stop()
-    assert grown < 1_500_000, "ten seconds are kept, which are 1.3 MB; a minute is 3.8 MB"
+    assert grown < 2_500_000, "ten seconds are kept, which are 1.7 MB; a minute is 3.8 MB"
 
 
 # Cuts
@@ -159,6 +159,25 @@ def test_mixed_channels_that_differ_are_told(centre, voices, caplog):
     assert (
         "channels_differ" not in fed(centre.stream(), np.stack([caller] * 2, axis=1), 800).finish().feedback
     )
+
+
+def test_of_channels_that_cancel_the_loudest_is_heard(centre, voices):
+    caller = voices["gil"][1]
+    alone = fed(centre.stream(), caller, 333).finish()
+    for copy in (-caller, -0.8 * caller):
+        for sizes in (333, [1, 2, 50_000]):
+            result = fed(centre.stream(), np.stack([caller, copy], axis=1), sizes).finish()
+            assert result.feedback[0] == "channels_cancel"
+            assert result.caller_id == "gil"
+            assert result.similarity == pytest.approx(alone.similarity, abs=1e-3)
+
+
+def test_a_call_may_change_its_channels(centre, voices):
+    caller = voices["gil"][1]
+    half = len(caller) // 2
+    session = fed(centre.stream(), np.stack([caller[:half], -caller[:half]], axis=1), 800)
+    fed(session, caller[half:], 800)
+    assert session.finish().caller_id == "gil"
 
 
 # Decisions

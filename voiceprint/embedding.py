@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import MIXED, SAMPLE_RATE, AudioQuality, assess, to_mono
-from voiceprint.audio.denoise import cleaned, may_be_cleaned
-from voiceprint.audio.io.mono import LONG_S, samples
-from voiceprint.encoder.onnx import OnnxEncoder
+from voiceprint.audio import MIXED, SAMPLE_RATE, AudioQuality, Recording
+from voiceprint.encoder.base import PartialEncoder
 from voiceprint.errors import (
     AudioQualityError,
     DisabledError,
@@ -33,14 +32,9 @@ logger = logging.getLogger(__name__)
 MIN_PROBE_SPEECH_S: Final = 1.0
 
 
-_NOTHING: Final = np.zeros(0, dtype=np.float32)
-
-
 class Embedder:
-    """Gives the embeddings of an encoder for audio that passes the gates of the configuration.
-
-    Audio comes as `as_pcm` gives it, with its sample rate; an embedding is float32[dimension] of length 1.
-    """
+    """Gives the embeddings of an encoder, float32[dimension] of length 1, for recordings that pass the gates
+    of the configuration."""
 
     def __init__(self, encoder: Encoder, config: VoiceFingerprintConfig) -> None:
         self._encoder = encoder
@@ -77,9 +71,9 @@ class Embedder:
             return Versions(lines=False, cleaned=False)
         return versions(self._encoder, quality)
 
-    def probe(self, audio: NDArray[Any], sample_rate: int) -> Probe:
+    def probe(self, recording: Recording) -> Probe:
         """The embeddings of audio that is good enough to be matched."""
-        quality = assess(audio, sample_rate=sample_rate)
+        quality = recording.quality
         if quality.net_speech_s < MIN_PROBE_SPEECH_S:
             raise AudioQualityError(
                 f"Matching needs {MIN_PROBE_SPEECH_S:g} s of speech, and this audio holds "
@@ -87,28 +81,27 @@ class Embedder:
                 quality,
             )
         self.check_quality(quality)
-        plain, better = self.embed(audio, sample_rate), None
-        short = quality.duration_s < LONG_S
-        if may_be_cleaned(quality) and short and self._encoder.sample_rate == SAMPLE_RATE:
-            mono = to_mono(audio, sample_rate)
-            clean = cleaned(mono, quality)
-            better = None if clean is mono else self.embed_cleaned(clean)
+        plain, better = self.embed(recording), None
+        if self._encoder.sample_rate == SAMPLE_RATE and recording.cleaned is not None:
+            better = self.embed_cleaned(recording.cleaned)
         return Probe(plain, better)
 
     def embed_cleaned(self, audio: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """The embedding of mono audio at 16 kHz that was `cleaned`; None where nothing is left."""
+        """The embedding of `Recording.cleaned`; None where nothing is left."""
         try:
             return self.checked(self._encoder.embed(audio))
         except EncoderError as error:  # what was taken for speech was noise; the plain embedding stands
             logger.debug("Without its noise, the audio has no embedding: %s", error)
             return None
 
-    def embed(self, audio: NDArray[Any], sample_rate: int) -> NDArray[np.float32]:
+    def embed(self, recording: Recording) -> NDArray[np.float32]:
         """The embedding, of any audio with speech; without, `AudioQualityError`."""
         try:
-            return self.checked(self._encoder.embed(self._as_encoded(audio, sample_rate)))
+            if isinstance(self._encoder, PartialEncoder):
+                return self.checked(self._encoder.embed_speech(recording.trimmed))
+            return self.checked(self._encoder.embed(recording.speech_at(self._encoder.sample_rate)))
         except EncoderError:
-            quality = assess(audio, sample_rate=sample_rate)
+            quality = recording.quality
             if quality.net_speech_s > 0:
                 raise
             # The encoder's word for it is not the caller's: the audio is at fault, and may be retried.
@@ -117,44 +110,37 @@ class Embedder:
                 quality,
             ) from None
 
-    def embed_together(
-        self, audios: list[NDArray[Any]], sample_rate: int
-    ) -> list[NDArray[np.float32] | VoiceprintError]:
+    def embed_together(self, recordings: Sequence[Recording]) -> list[NDArray[np.float32] | VoiceprintError]:
         """The embedding of each, or why there is none; quicker than one by one."""
-        if len(audios) > 1:
-            monos = [self._as_encoded(audio, sample_rate) for audio in audios]
+        if len(recordings) > 1:
             try:
-                answers = self._encoder.embed_batch(monos)
-                return [self.checked(answer) for _, answer in zip(audios, answers, strict=True)]
+                answers = [*map(self.checked, self._embed_batch(recordings))]
+                return [answer for _, answer in zip(recordings, answers, strict=True)]
             except (EncoderError, ValueError):  # ValueError: not so many answers
-                logger.debug("A group of %d could not be embedded: now one by one.", len(audios))
+                logger.debug("A group of %d could not be embedded: now one by one.", len(recordings))
         # One, or one of them has no embedding, which is its own result and not that of the others.
         results: list[NDArray[np.float32] | VoiceprintError] = []
-        for audio in audios:
+        for recording in recordings:
             try:
-                results.append(self.embed(audio, sample_rate))
+                results.append(self.embed(recording))
             except VoiceprintError as error:
                 results.append(error)
         return results
 
+    def _embed_batch(self, recordings: Sequence[Recording]) -> NDArray[np.float32]:
+        if isinstance(self._encoder, PartialEncoder):
+            return self._encoder.embed_speeches([recording.trimmed for recording in recordings])
+        rate = self._encoder.sample_rate
+        return self._encoder.embed_batch([recording.speech_at(rate) for recording in recordings])
+
     def embed_simulated(
         self,
-        audios: list[NDArray[Any]],
-        sample_rate: int,
+        recordings: Sequence[Recording],
         plains: list[NDArray[np.float32]],
         wanted: list[Versions],
     ) -> list[NDArray[np.float32] | None]:
         """The second prints that go with the embeddings `plains`; see `simulated`."""
-        heard = [
-            samples(audio, sample_rate) if some else _NOTHING
-            for audio, some in zip(audios, wanted, strict=True)
-        ]
-        return simulated_embeddings(self._encoder, [*map(Enrolled, heard, plains, wanted)])
-
-    def _as_encoded(self, audio: NDArray[Any], sample_rate: int) -> Any:
-        # Only ours reads long audio piece by piece: an hour of it as a whole takes 220 MB.
-        convert = samples if isinstance(self._encoder, OnnxEncoder) else to_mono
-        return convert(audio, sample_rate, self._encoder.sample_rate)
+        return simulated_embeddings(self._encoder, [*map(Enrolled, recordings, plains, wanted)])
 
     def checked(self, answer: Any) -> NDArray[np.float32]:
         """What the encoder gave, if it is an embedding."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from voiceprint.agreement import best_agreeing
-from voiceprint.audio import AudioBuffer, AudioQuality, Encoding, as_pcm, assess
+from voiceprint.audio import AudioBuffer, AudioQuality, Encoding, Recording
 from voiceprint.audio.quality.advice import more_speech_s
 from voiceprint.encoder.workers import cores
 from voiceprint.errors import (
@@ -40,7 +40,10 @@ EMBEDDED_TOGETHER_S = 120.0
 
 Embedding = NDArray[np.float32]
 
-Sample = tuple[str, AudioBuffer, dict[str, Any] | None] | tuple[str, AudioBuffer, dict[str, Any] | None, int]
+Sample = (
+    tuple[str, AudioBuffer | Recording, dict[str, Any] | None]
+    | tuple[str, AudioBuffer | Recording, dict[str, Any] | None, int]
+)
 """Caller id, audio and metadata; and the sample rate of this audio, where samples differ in it."""
 
 Keep = Literal["newest", "best"]
@@ -68,11 +71,10 @@ class EnrollmentCheck(BaseModel):
 
 
 class CheckedSample(NamedTuple):
-    """A sample that can be enrolled: its audio as numbers, and what its second print is to be made of."""
+    """A sample that can be enrolled, and what its second print is to be made of."""
 
     caller_id: str
-    audio: NDArray[Any]
-    sample_rate: int
+    recording: Recording
     metadata: dict[str, Any] | None
     score: float  # of its quality
     versions: Versions
@@ -88,7 +90,8 @@ class NewPrint(NamedTuple):
 class Enrolment:
     """Checks samples, embeds them, and stores their voiceprints.
 
-    sample_rate, encoding, channel: of the audio of every sample, see `as_pcm`; a sample may say another rate.
+    sample_rate, encoding, channel: of the audio of every sample, see `Recording.from_buffer`; a sample may
+        say another rate.
     """
 
     def __init__(
@@ -108,10 +111,12 @@ class Enrolment:
         self._encoding: Encoding = encoding
         self._channel = channel
 
-    def check(self, audio_buffer: AudioBuffer) -> EnrollmentCheck:
-        """Whether the audio is long and good enough to enrol, and what to do where it is not."""
-        audio = as_pcm(audio_buffer, self._rate, encoding=self._encoding, channel=self._channel)
-        return self._check(audio, self._rate)
+    def check(self, audio_buffer: AudioBuffer | Recording) -> EnrollmentCheck:
+        """Whether the audio is long and good enough to enroll, and what to do where it is not."""
+        return self._check(self._recording(audio_buffer, self._rate))
+
+    def _recording(self, audio_buffer: AudioBuffer | Recording, sample_rate: int) -> Recording:
+        return Recording.from_buffer(audio_buffer, sample_rate, self._encoding, self._channel)
 
     def enroll(
         self, sample: Sample, on_mismatch: OnMismatch, may_store: Callable[[], bool] = lambda: True
@@ -120,7 +125,7 @@ class Enrolment:
         before, says no."""
         new_prints = self._new_prints(on_mismatch)
         checked = self._checked(sample)
-        embedding = self._embedder.embed(checked.audio, checked.sample_rate)
+        embedding = self._embedder.embed(checked.recording)
         (simulated,) = self._simulated([checked], [embedding])
         voiceprint = self._voiceprint(checked, embedding, simulated)
         if not may_store():
@@ -201,7 +206,7 @@ class Enrolment:
         ]
 
     def _checked(self, sample: Any) -> CheckedSample:
-        """The sample with its audio as numbers; whatever can be refused is, before the costly part."""
+        """The sample as a recording; whatever can be refused is, before the costly part."""
         self._embedder.check_enabled()
         try:
             caller_id, audio_buffer, metadata, *rates = sample
@@ -211,16 +216,16 @@ class Enrolment:
                 "A sample is a tuple of caller_id, audio and metadata (or None), and perhaps sample_rate."
             ) from None
         caller_id, metadata = check_caller_id(caller_id), check_metadata(metadata)
-        audio = as_pcm(audio_buffer, sample_rate, encoding=self._encoding, channel=self._channel)
-        check = self._check(audio, sample_rate)
+        recording = self._recording(audio_buffer, sample_rate)
+        check = self._check(recording)
         if check.more_audio_s:
             raise AudioQualityError(check.advice[0], check.quality)
         self._embedder.check_quality(check.quality)
         versions = self._embedder.versions(check.quality)
-        return CheckedSample(caller_id, audio, sample_rate, metadata, check.quality.score, versions)
+        return CheckedSample(caller_id, recording, metadata, check.quality.score, versions)
 
-    def _check(self, audio: NDArray[Any], sample_rate: int) -> EnrollmentCheck:
-        quality = assess(audio, sample_rate=sample_rate)
+    def _check(self, recording: Recording) -> EnrollmentCheck:
+        quality = recording.quality
         needed = self._config.enrollment_duration
         missing = max(needed - quality.duration_s, 0.0)
         short = (
@@ -243,37 +248,31 @@ class Enrolment:
         )
 
     def _simulated(self, samples: list[CheckedSample], embeddings: list[Embedding]) -> list[Embedding | None]:
-        """The second print of each sample that gets one; the samples are of one sample rate."""
+        """The second print of each sample that gets one."""
         return self._embedder.embed_simulated(
-            [sample.audio for sample in samples],
-            samples[0].sample_rate if samples else self._rate,
-            embeddings,
-            [sample.versions for sample in samples],
+            [sample.recording for sample in samples], embeddings, [sample.versions for sample in samples]
         )
 
     def _new(self, samples: list[Sample]) -> list[NewPrint | VoiceprintError]:
         """The voiceprint of each sample, or why there is none."""
         results: list[NewPrint | VoiceprintError | None] = [None] * len(samples)
-        by_rate: dict[int, dict[int, CheckedSample]] = {}  # then by place in `results`
+        good: dict[int, CheckedSample] = {}  # by place in `results`
         for place, sample in enumerate(samples):
             try:
-                checked = self._checked(sample)
+                good[place] = self._checked(sample)
             except VoiceprintError as error:
                 results[place] = error
+        embeddings = self._embedder.embed_together([sample.recording for sample in good.values()])
+        embedded: dict[int, Embedding] = {}
+        for place, embedding in zip(good, embeddings, strict=True):
+            if isinstance(embedding, VoiceprintError):
+                results[place] = embedding
             else:
-                by_rate.setdefault(checked.sample_rate, {})[place] = checked
-        for rate, good in by_rate.items():
-            embeddings = self._embedder.embed_together([sample.audio for sample in good.values()], rate)
-            embedded: dict[int, Embedding] = {}
-            for place, embedding in zip(good, embeddings, strict=True):
-                if isinstance(embedding, VoiceprintError):
-                    results[place] = embedding
-                else:
-                    embedded[place] = embedding
-            simulated = self._simulated([good[place] for place in embedded], [*embedded.values()])
-            for place, for_lines in zip(embedded, simulated, strict=True):
-                voiceprint = self._voiceprint(good[place], embedded[place], for_lines)
-                results[place] = NewPrint(voiceprint, good[place].score)
+                embedded[place] = embedding
+        simulated = self._simulated([good[place] for place in embedded], [*embedded.values()])
+        for place, for_lines in zip(embedded, simulated, strict=True):
+            voiceprint = self._voiceprint(good[place], embedded[place], for_lines)
+            results[place] = NewPrint(voiceprint, good[place].score)
         return cast("list[NewPrint | VoiceprintError]", results)
 
     def _new_prints(self, on_mismatch: OnMismatch) -> NewPrints:
@@ -283,6 +282,8 @@ class Enrolment:
 def _seconds(sample: Any, sample_rate: Any) -> float:
     """About how much audio is in a sample that nobody has checked yet."""
     try:
+        if isinstance(sample[1], Recording):
+            return sample[1].duration_s
         size = len(sample[1]) if isinstance(sample[1], bytes | bytearray) else sample[1].nbytes
         return float(size / (4.0 * (sample[3] if len(sample) > 3 else sample_rate)))
     except (TypeError, AttributeError, LookupError, ArithmeticError):

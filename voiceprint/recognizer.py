@@ -17,9 +17,7 @@ from voiceprint.audio import (
     AudioBuffer,
     AudioQuality,
     Encoding,
-    as_pcm,
-    assess,
-    warn_if_mixed,
+    Recording,
 )
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.embedding import Embedder
@@ -52,8 +50,8 @@ class OpusAgentVoiceRecognizer:
     encoder: an `Encoder`; None takes the one that the configuration chooses, loaded once per process, at
         its first use or by `warm_up`.
 
-    Audio buffers are arrays of int16, int32, uint8 or float in [-1, 1], mono or with channels, or
-    bytes of one channel, at `sample_rate` 8000 to 48000 Hz. Every method that takes one also takes
+    Methods take a `Recording`, or a buffer: an array of int16, int32, uint8 or float in [-1, 1], mono or with
+    channels, or bytes of one channel, at `sample_rate` 8000 to 48000 Hz. With a buffer go
         encoding: of bytes; "pcm" is 16-bit little-endian. "mulaw" and "alaw" are G.711 codes, as
             bytes or uint8 arrays; for the other names see `voiceprint.audio.io.encodings.Encoding`.
         channel: index of the channel to use, such as the caller's. None mixes them by mean; where
@@ -92,7 +90,7 @@ class OpusAgentVoiceRecognizer:
 
     def get_embedding(
         self,
-        audio_buffer: AudioBuffer,
+        audio_buffer: AudioBuffer | Recording,
         *,
         sample_rate: int = SAMPLE_RATE,
         encoding: Encoding = "pcm",
@@ -103,9 +101,9 @@ class OpusAgentVoiceRecognizer:
         Any amount of speech will do; without speech, `AudioQualityError`. Raises `DisabledError`.
         """
         self._embedder.check_enabled()
-        audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-        embedding = self._embedder.embed(audio, sample_rate)
-        warn_if_mixed(audio, sample_rate)
+        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel)
+        embedding = self._embedder.embed(recording)
+        recording.warn_if_mixed()
         return embedding
 
     def warm_up(self, *, progress: Progress | None = None) -> None:
@@ -137,7 +135,7 @@ class OpusAgentVoiceRecognizer:
     def enroll_caller(
         self,
         caller_id: str,
-        audio_buffer: AudioBuffer,
+        audio_buffer: AudioBuffer | Recording,
         metadata: dict[str, Any] | None = None,
         *,
         sample_rate: int = SAMPLE_RATE,
@@ -193,7 +191,7 @@ class OpusAgentVoiceRecognizer:
 
     def check_enrollment(
         self,
-        audio_buffer: AudioBuffer,
+        audio_buffer: AudioBuffer | Recording,
         *,
         sample_rate: int = SAMPLE_RATE,
         encoding: Encoding = "pcm",
@@ -207,7 +205,7 @@ class OpusAgentVoiceRecognizer:
 
     def match_caller(
         self,
-        audio_buffer: AudioBuffer,
+        audio_buffer: AudioBuffer | Recording,
         *,
         sample_rate: int = SAMPLE_RATE,
         encoding: Encoding = "pcm",
@@ -223,19 +221,19 @@ class OpusAgentVoiceRecognizer:
         """
         if not self.config.fingerprinting_enabled:
             return None
-        audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-        probe = self._embedder.probe(audio, sample_rate)
+        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel)
+        probe = self._embedder.probe(recording)
         matches = self._matcher.nearest(probe, 5, self._rule(None), None)
         best = next((match for match in matches if match.accepted), None)
         if best is None:
             return None
         self._matcher.touch(best.caller_id)
-        self._adapt(best.caller_id, probe, audio, sample_rate)
+        self._adapt(best.caller_id, probe, recording.quality)
         return best.caller_id, best.similarity, best.metadata
 
     def identify(
         self,
-        audio_buffer: AudioBuffer,
+        audio_buffer: AudioBuffer | Recording,
         k: int = 5,
         *,
         sample_rate: int = SAMPLE_RATE,
@@ -253,15 +251,15 @@ class OpusAgentVoiceRecognizer:
         if not self.config.fingerprinting_enabled:
             return []
         k, rule = check_count(k), self._rule(threshold)
-        audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
+        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel)
         matcher = self._matcher
         callers = None if candidates is None else matcher.enrolled(check_candidates(candidates))
-        return matcher.nearest(self._embedder.probe(audio, sample_rate), k, rule, callers)
+        return matcher.nearest(self._embedder.probe(recording), k, rule, callers)
 
     def verify_caller(
         self,
         caller_id: str,
-        audio_buffer: AudioBuffer,
+        audio_buffer: AudioBuffer | Recording,
         *,
         sample_rate: int = SAMPLE_RATE,
         encoding: Encoding = "pcm",
@@ -277,13 +275,13 @@ class OpusAgentVoiceRecognizer:
         """
         self._embedder.check_enabled()
         prints = self._matcher.prints(caller_id)
-        audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
+        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel)
         rule = self._verification_rule(threshold)
-        probe = self._embedder.probe(audio, sample_rate)
+        probe = self._embedder.probe(recording)
         verification = self._matcher.verified(probe, prints, rule)
         if verification.accepted:
             self._matcher.touch(caller_id)
-            self._adapt(caller_id, probe, audio, sample_rate)
+            self._adapt(caller_id, probe, recording.quality)
         return verification
 
     def stream(
@@ -327,7 +325,7 @@ class OpusAgentVoiceRecognizer:
             probe=probe_of,
             search=search,
             touch=self._matcher.touch,
-            adapt=self._adapt_to,
+            adapt=self._adapt,
         )
 
     # Callers
@@ -412,7 +410,7 @@ class OpusAgentVoiceRecognizer:
     async def aenroll_caller(
         self,
         caller_id: str,
-        audio_buffer: AudioBuffer,
+        audio_buffer: AudioBuffer | Recording,
         metadata: dict[str, Any] | None = None,
         *,
         sample_rate: int = SAMPLE_RATE,
@@ -447,7 +445,7 @@ class OpusAgentVoiceRecognizer:
 
     async def amatch_caller(
         self,
-        audio_buffer: AudioBuffer,
+        audio_buffer: AudioBuffer | Recording,
         *,
         sample_rate: int = SAMPLE_RATE,
         encoding: Encoding = "pcm",
@@ -460,7 +458,7 @@ class OpusAgentVoiceRecognizer:
 
     async def aidentify(
         self,
-        audio_buffer: AudioBuffer,
+        audio_buffer: AudioBuffer | Recording,
         k: int = 5,
         *,
         sample_rate: int = SAMPLE_RATE,
@@ -508,11 +506,7 @@ class OpusAgentVoiceRecognizer:
         self._gallery = Gallery.shared(self.storage, self.encoder.name, self.encoder.dimension, settings)
         return self._gallery
 
-    def _adapt(self, caller_id: str, probe: Probe, audio: NDArray[Any], sample_rate: int) -> None:
-        if self.config.adapt:
-            self._adapt_to(caller_id, probe, assess(audio, sample_rate=sample_rate))
-
-    def _adapt_to(self, caller_id: str, probe: Probe, quality: AudioQuality) -> None:
+    def _adapt(self, caller_id: str, probe: Probe, quality: AudioQuality) -> None:
         """Add a voiceprint of an accepted probe to its caller, if `adapt` is set and the probe qualifies."""
         if self.config.adapt:
             adaptation = Adaptation(self.storage, self._matcher, self._rule(None), self.config)

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import AudioQuality
+from voiceprint.audio import AudioQuality, Recording
 from voiceprint.audio.conditions import Condition
 from voiceprint.audio.denoise import NARROWBAND, is_noisy, reduce_noise
 from voiceprint.audio.io.buffers import SAMPLE_RATE
-from voiceprint.audio.io.mono import Samples
 from voiceprint.audio.lows import restore_lows
 from voiceprint.errors import EncoderError, InvalidArgumentError
 from voiceprint.models import RESEMBLYZER_SPACE
@@ -68,9 +67,9 @@ def versions(encoder: Encoder, quality: AudioQuality) -> Versions:
 
 
 class Enrolled(NamedTuple):
-    """An enrolment: mono audio at 16 kHz, as from `to_mono`; its embedding; and what is to be made of it."""
+    """An enrolment: its recording and embedding, and what is to be made of it."""
 
-    audio: Samples
+    recording: Recording
     plain: Embedding
     versions: Versions
 
@@ -78,7 +77,7 @@ class Enrolled(NamedTuple):
 def simulated_embeddings(encoder: Encoder, enrolled: Sequence[Enrolled]) -> list[Embedding | None]:
     """The second print of each: float32[d] of length 1, the same for the same audio.
 
-    Of the first 30 s of the audio. None where there is no speech in them, or no version is wanted.
+    Of the first 30 s of the parts that hold speech. None where no speech is in them, or no version is wanted.
     """
     heard = [_heard(one) for one in enrolled]
     if not any(heard):
@@ -108,7 +107,9 @@ def simulated_embeddings(encoder: Encoder, enrolled: Sequence[Enrolled]) -> list
 def _heard(one: Enrolled) -> list[NDArray[np.float32]]:
     if not one.versions:
         return []
-    start = one.audio[:_LONGEST]
+    start = one.recording.speech[:_LONGEST]
+    if not len(start):
+        return []
     source = reduce_noise(start) if one.versions.cleaned else start
     restored = restore_lows(source) if one.versions.cleaned or one.versions.lows else source
     lines = (

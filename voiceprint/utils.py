@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
-from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Encoding, as_pcm, to_mono, warn_if_mixed
+from voiceprint.audio import MIXED, SAMPLE_RATE, AudioBuffer, Encoding, as_pcm, mixable, to_mono
 from voiceprint.validation import unit_vector
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["normalize_embedding", "preprocess_audio"]
 
@@ -25,12 +28,14 @@ def preprocess_audio(
 
     `audio_buffer`: int16, int32, uint8 or float array, 1-D or 2-D, or bytes. `sample_rate`: 8000 to
     48000 Hz. `encoding` of bytes, "pcm" being 16-bit little-endian; "mulaw" and "alaw" also of uint8
-    arrays. `channel`: index; None mixes, and logs a warning where the channels differ. Raises
-    `InvalidAudioError`.
+    arrays. `channel`: index; None mixes, and logs a warning where the channels differ; where they cancel
+    each other, it takes the loudest. Raises `InvalidAudioError`.
     """
     audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
+    audio, report = mixable(audio, sample_rate)
     mono = to_mono(audio, sample_rate)
-    warn_if_mixed(audio, sample_rate)
+    if report.differ:
+        logger.warning(MIXED)
     return mono
 
 

@@ -11,8 +11,18 @@ from voiceprint.audio.io.buffers import (
 from voiceprint.audio.io.encodings import AudioBuffer, Encoding
 from voiceprint.audio.io.files import load_audio
 from voiceprint.audio.io.reader import AudioReader, open_audio
-from voiceprint.audio.quality.channels import MIXED, channels_differ, warn_if_mixed
-from voiceprint.audio.quality.score import AudioQuality, Feedback, assess
+from voiceprint.audio.quality.channels import (
+    MIXED,
+    ChannelComparison,
+    ChannelReport,
+    channels_differ,
+    compare_channels,
+    mixable,
+    warn_if_mixed,
+)
+from voiceprint.audio.quality.interleaving import deinterleave
+from voiceprint.audio.quality.model import AudioQuality, Feedback
+from voiceprint.audio.recording import Recording, assess
 
 __all__ = [
     "MAX_SAMPLE_RATE",
@@ -22,13 +32,19 @@ __all__ = [
     "AudioBuffer",
     "AudioQuality",
     "AudioReader",
+    "ChannelComparison",
+    "ChannelReport",
     "Encoding",
     "Feedback",
+    "Recording",
     "as_pcm",
     "assess",
     "channels_differ",
+    "compare_channels",
+    "deinterleave",
     "duration",
     "load_audio",
+    "mixable",
     "open_audio",
     "to_mono",
     "warn_if_mixed",

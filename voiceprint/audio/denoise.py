@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio.lows import restore_lows
-from voiceprint.audio.quality.score import AudioQuality
+from voiceprint.audio.quality.model import AudioQuality
 
 _WINDOW: Final = 512  # 32 ms at 16 kHz
 _HOP: Final = _WINDOW // 4

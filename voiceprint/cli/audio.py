@@ -15,8 +15,8 @@ from voiceprint.audio import (
     MIN_SAMPLE_RATE,
     MIXED,
     Encoding,
-    channels_differ,
     load_audio,
+    mixable,
     to_mono,
 )
 from voiceprint.audio.io.buffers import MAX_SECONDS
@@ -92,9 +92,12 @@ def _standard_input(
 def mono(path: Path, encoding: str | None, rate: int | None, channel: int | None) -> tuple[NDArray[Any], int]:
     """The chosen channel of a file, or all mixed, with a word to standard error where these differ."""
     audio, sample_rate = read(path, encoding, rate, channel)
-    if audio.ndim == 1:
-        return audio, sample_rate
-    if channels_differ(audio, sample_rate):
+    audio, report = mixable(audio, sample_rate)
+    if report.differ:
         # Said here with the file's name; the library would say it without.
         complain(f"{path}: {MIXED}")
+    if report.cancels:
+        complain(f"{path}: the channels cancel each other when mixed: channel {report.use} was used.")
+    if audio.ndim == 1:
+        return audio, sample_rate
     return to_mono(audio, sample_rate, sample_rate), sample_rate

@@ -6,11 +6,18 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, Literal
 
-from voiceprint.encoder.base import Encoder
+from voiceprint.encoder.base import Encoder, PartialEncoder
 from voiceprint.encoder.onnx import OnnxEncoder, OnnxInt8Encoder
 from voiceprint.encoder.resemblyzer import ResemblyzerEncoder
 
-__all__ = ["Encoder", "OnnxEncoder", "OnnxInt8Encoder", "ResemblyzerEncoder", "default_encoder"]
+__all__ = [
+    "Encoder",
+    "OnnxEncoder",
+    "OnnxInt8Encoder",
+    "PartialEncoder",
+    "ResemblyzerEncoder",
+    "default_encoder",
+]
 
 
 Kind = Literal["onnx", "onnx-int8", "resemblyzer"]

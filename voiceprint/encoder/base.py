@@ -8,6 +8,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint.audio.trimming import TrimmedSpeech
+
 
 @runtime_checkable
 class Encoder(Protocol):
@@ -39,3 +41,22 @@ class Encoder(Protocol):
 
     def embed_batch(self, audios: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """`embed` for many, float32[len(audios), dimension]."""
+
+
+@runtime_checkable
+class PartialEncoder(Encoder, Protocol):
+    """An encoder of Resemblyzer's kind: the embedding is the normalized sum of those of partials.
+
+    Partials are the mel spectrograms of overlapping pieces of trimmed speech, see
+    `voiceprint.encoder.partials`. An encoder that has these methods is given speech that was found already,
+    and embeds a call while it lasts at no extra cost.
+    """
+
+    def embed_speech(self, speech: TrimmedSpeech) -> NDArray[np.float32]:
+        """As `embed`, of audio whose speech was found."""
+
+    def embed_speeches(self, speeches: Sequence[TrimmedSpeech]) -> NDArray[np.float32]:
+        """`embed_speech` for many, float32[len(speeches), dimension]."""
+
+    def embed_partials(self, mels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The embeddings of partials, float32[n, dimension] of length 1, of float32[n, 160, 40], n >= 1."""

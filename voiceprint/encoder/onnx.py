@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio.io.mono import Samples
+from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.audio.vad import WINDOW
 from voiceprint.encoder.mel import FRAME, HOP, mel_frames
 from voiceprint.encoder.network import Network
-from voiceprint.encoder.partials import FRAMES, Speech, count_partials, partials, spectrograms, stretches
+from voiceprint.encoder.partials import FRAMES, count_partials, partials, spectrograms, stretches
 from voiceprint.encoder.weights import HIDDEN, MELS
 from voiceprint.encoder.workers import Workers
 from voiceprint.errors import EncoderError
@@ -45,12 +46,16 @@ class OnnxEncoder:
 
     def warm_up(self) -> None:
         """As `Encoder.warm_up`."""
-        Speech(np.zeros(WINDOW, dtype=np.float32))  # the VAD
+        _ = TrimmedSpeech(np.zeros(WINDOW, dtype=np.float32)).windows  # the VAD
         self._network.get().embed(mel_frames(np.zeros(FRAME + (FRAMES - 1) * HOP, dtype=np.float32))[None])
 
     def embed(self, audio: Samples) -> NDArray[np.float32]:
         """As `Encoder.embed`; the audio may also be a `Mono`, which is converted while it is read."""
-        network, speech = self._network.get(), _speech(audio)
+        return self.embed_speech(TrimmedSpeech(audio))
+
+    def embed_speech(self, speech: TrimmedSpeech) -> NDArray[np.float32]:
+        """As `PartialEncoder.embed_speech`."""
+        network, speech = self._network.get(), _checked(speech)
         threads = self._workers.threads
         count = count_partials(len(speech))
         # As even as may be, so that no thread waits for another that has one partial more to do.
@@ -65,22 +70,23 @@ class OnnxEncoder:
         return _unit(total)
 
     def embed_partials(self, mels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The embeddings of partials, float32[n, 256] of length 1, from float32[n, 160, 40], n >= 1.
-
-        The sum of all those of an audio has the direction of its embedding.
-        """
+        """As `PartialEncoder.embed_partials`."""
         network = self._network.get()
         runs = [mels[first : first + _RUN] for first in range(0, len(mels), _RUN)]
         return np.concatenate(self._workers.run([partial(network.embed, run) for run in runs]))
 
     def embed_batch(self, audios: Sequence[Samples]) -> NDArray[np.float32]:
-        """As `Encoder.embed_batch`; a run of the network takes partials of several."""
+        """As `Encoder.embed_batch`."""
+        return self.embed_speeches([TrimmedSpeech(audio) for audio in audios])
+
+    def embed_speeches(self, speeches: Sequence[TrimmedSpeech]) -> NDArray[np.float32]:
+        """As `PartialEncoder.embed_speeches`; a run of the network takes partials of several."""
         network = self._network.get()
-        totals = np.zeros((len(audios), HIDDEN), dtype=np.float64)
-        places = iter(range(len(audios)))  # shared by the threads: each takes the next
-        tasks = [partial(_embed_some, network, audios, places, totals)] * self._workers.threads
-        self._workers.run(tasks[: len(audios)])
-        return np.stack([_unit(total) for total in totals]) if len(audios) else totals.astype(np.float32)
+        totals = np.zeros((len(speeches), HIDDEN), dtype=np.float64)
+        places = iter(range(len(speeches)))  # shared by the threads: each takes the next
+        tasks = [partial(_embed_some, network, speeches, places, totals)] * self._workers.threads
+        self._workers.run(tasks[: len(speeches)])
+        return np.stack([_unit(total) for total in totals]) if len(speeches) else totals.astype(np.float32)
 
 
 class OnnxInt8Encoder(OnnxEncoder):
@@ -102,11 +108,11 @@ def _embed_stretch(network: Network, samples: NDArray[np.float32]) -> NDArray[np
 
 def _embed_some(
     network: Network,
-    audios: Sequence[Samples],
+    speeches: Sequence[TrimmedSpeech],
     places: Iterator[int],
     totals: NDArray[np.float64],
 ) -> None:
-    """Embed audios until none is left, adding the partials of each to its total."""
+    """Embed speeches until none is left, adding the partials of each to its total."""
     mels = np.empty((_RUN, FRAMES, MELS), dtype=np.float32)
     owners: list[int] = []
 
@@ -116,7 +122,7 @@ def _embed_some(
         owners.clear()
 
     for place in places:
-        for block in partials(_speech(audios[place]), 4 * _RUN):
+        for block in partials(_checked(speeches[place]), 4 * _RUN):
             for one in block:
                 mels[len(owners)] = one
                 owners.append(place)
@@ -126,8 +132,7 @@ def _embed_some(
         run()
 
 
-def _speech(audio: Samples) -> Speech:
-    speech = Speech(audio)
+def _checked(speech: TrimmedSpeech) -> TrimmedSpeech:
     if not len(speech):
         raise EncoderError("The audio holds no speech to embed.")
     return speech

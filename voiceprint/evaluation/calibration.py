@@ -18,7 +18,7 @@ from typing import Final
 
 import numpy as np
 
-from voiceprint.audio import assess
+from voiceprint.audio import Recording
 from voiceprint.encoder import Encoder, default_encoder
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation.cache import EmbeddingCache
@@ -151,9 +151,10 @@ class _Intake:
         for place in in_turns(range(len(cuts)), list(map(len, cuts)))[: self._most]:
             start, end = cuts[place.session][place.piece]
             audio = recordings[place.session][start:end]
-            probe = embed(without_noise(audio), self._encoder, self._cache)
+            piece = Recording.from_buffer(audio)
+            probe = embed(without_noise(piece), self._encoder, self._cache)
             if probe is not None:
-                pieces.append((self._sessions + place.session, audio, probe))
+                pieces.append((self._sessions + place.session, piece, probe))
         self._sessions += len(recordings)
         if len(pieces) < 2:
             why = f"{len(pieces)} of the 2 pieces of {self._duration_s:g} s of speech that it takes"
@@ -161,20 +162,20 @@ class _Intake:
             return
         number = len(self._enrollments)
         self._enrollments[number] = [
-            Enrollment(call, self._prints(audio, probe), len(self._probes) + place)
-            for place, (call, audio, probe) in enumerate(pieces[:_ENROLLMENTS])
+            Enrollment(call, self._prints(piece, probe), len(self._probes) + place)
+            for place, (call, piece, probe) in enumerate(pieces[:_ENROLLMENTS])
         ]
         self._probes += [probe for _, _, probe in pieces]
         self._calls += [call for call, _, _ in pieces]
         self._speakers += [number] * len(pieces)
 
-    def _prints(self, audio: Embeddings, probe: Embeddings) -> CallerPrints:
-        plain = embed(audio, self._encoder, self._cache)
+    def _prints(self, piece: Recording, probe: Embeddings) -> CallerPrints:
+        plain = embed(piece.speech[:], self._encoder, self._cache)
         plain = probe if plain is None else plain
-        wanted = versions(self._encoder, assess(audio))
+        wanted = versions(self._encoder, piece.quality)
         if not wanted:
             return CallerPrints(plain[None], plain[None][:0])
-        return CallerPrints(plain[None], second_print(audio, plain, wanted, self._encoder, self._cache)[None])
+        return CallerPrints(plain[None], second_print(piece, plain, wanted, self._encoder, self._cache)[None])
 
     def calls(self) -> Calls:
         """All that was taken."""

@@ -8,10 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from voiceprint.audio import SAMPLE_RATE, assess, load_audio, to_mono
+from voiceprint.audio import SAMPLE_RATE, Recording, load_audio, mixable, to_mono
 from voiceprint.audio.conditions import Condition
-from voiceprint.audio.denoise import cleaned
-from voiceprint.audio.io.mono import LONG_S
 from voiceprint.encoder import Encoder
 from voiceprint.errors import EncoderError, InvalidAudioError
 from voiceprint.evaluation.cache import EmbeddingCache
@@ -91,6 +89,7 @@ def load_recordings(speaker: Speaker, channel: int | None, unreadable: list[Skip
         for file in files:
             try:
                 samples, rate = load_audio(file)
+                samples, _ = mixable(samples, rate) if channel is None else (samples, None)
                 joined.append(to_mono(samples, rate, SAMPLE_RATE, channel=channel))
             except InvalidAudioError as error:
                 unreadable.append(Skip(str(file), str(error)))
@@ -121,6 +120,7 @@ class _Pieces:
         self._cleaned: dict[tuple[float, Place, Condition], Embeddings] = {}
         self._seconds: dict[tuple[float, Place, Condition], Embeddings] = {}
         self._embedded: dict[tuple[float, Place, Condition], Embeddings | None] = {}
+        self._made: dict[tuple[float, Place, Condition], Recording] = {}
 
     def fill(self, runs: dict[Run, Material]) -> None:
         """Put the speaker into each run that he has pieces for."""
@@ -178,7 +178,7 @@ class _Pieces:
         """None where the encoder finds no speech."""
         key = seconds, place, condition
         if key not in self._embedded:
-            self._embedded[key] = embed(self._audio(*key), self._encoder, self._cache)
+            self._embedded[key] = embed(self._piece(*key).speech[:], self._encoder, self._cache)
         return self._embedded[key]
 
     def _clean(self, seconds: float, place: Place, condition: Condition, plain: Embeddings) -> Embeddings:
@@ -187,9 +187,8 @@ class _Pieces:
         if key not in self._cleaned:
             made: Embeddings | None = None
             if self._settings.noise_reduction and self._encoder.sample_rate == SAMPLE_RATE:
-                audio = self._audio(*key)
-                better = without_noise(audio)
-                made = None if better is audio else embed(better, self._encoder, self._cache)
+                better = self._piece(*key).cleaned
+                made = None if better is None else embed(better, self._encoder, self._cache)
             self._cleaned[key] = plain if made is None else made
         return self._cleaned[key]
 
@@ -199,37 +198,41 @@ class _Pieces:
         plain = self._embedding(*key)
         assert plain is not None  # noqa: S101 - the caller looked
         if key not in self._seconds:
-            audio = self._audio(*key)
-            wanted = versions(self._encoder, assess(audio))
+            piece = self._piece(*key)
+            wanted = versions(self._encoder, piece.quality)
             if not self._settings.noise_reduction:
                 wanted = wanted._replace(cleaned=False)
-            self._seconds[key] = second_print(audio, plain, wanted, self._encoder, self._cache)
+            self._seconds[key] = second_print(piece, plain, wanted, self._encoder, self._cache)
         return self._seconds[key]
 
-    def _audio(self, seconds: float, place: Place, condition: Condition) -> Audio:
-        start, end = self._cuts[seconds][place.session][place.piece]
-        return condition.apply(self._recordings[place.session][start:end], self._settings.seed)
+    def _piece(self, seconds: float, place: Place, condition: Condition) -> Recording:
+        key = seconds, place, condition
+        if key not in self._made:
+            start, end = self._cuts[seconds][place.session][place.piece]
+            audio = condition.apply(self._recordings[place.session][start:end], self._settings.seed)
+            self._made[key] = Recording.from_buffer(audio)
+        return self._made[key]
 
 
-def without_noise(audio: Audio) -> Audio:
-    """What log-likelihood ratios are of: the audio `cleaned`, or itself where that does nothing."""
-    return cleaned(audio, assess(audio)) if len(audio) < LONG_S * SAMPLE_RATE else audio
+def without_noise(recording: Recording) -> Audio:
+    """The audio that log-likelihood ratios are of: the speech, `cleaned` where that does anything."""
+    return recording.speech[:] if recording.cleaned is None else recording.cleaned
 
 
 def second_print(
-    audio: Audio, plain: Embeddings, wanted: Versions, encoder: Encoder, cache: EmbeddingCache | None
+    recording: Recording, plain: Embeddings, wanted: Versions, encoder: Encoder, cache: EmbeddingCache | None
 ) -> Embeddings:
     """What enrolment keeps beside the plain embedding, kept or computed; that itself where nothing."""
     if not wanted:
         return plain
     name = f"{encoder.name}; {wanted}; {RECIPE}"
-    kept = None if cache is None else cache.get(name, encoder.dimension, audio)
+    kept = None if cache is None else cache.get(name, encoder.dimension, recording.speech[:])
     if kept is not None:
         return kept
-    made = simulated_embeddings(encoder, [Enrolled(audio, plain, wanted)])[0]
+    made = simulated_embeddings(encoder, [Enrolled(recording, plain, wanted)])[0]
     second = plain if made is None else made
     if cache is not None:
-        cache.put(name, audio, second)
+        cache.put(name, recording.speech[:], second)
     return second
 
 

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import assess
+from voiceprint.audio import Recording
 from voiceprint.embedding import MIN_PROBE_SPEECH_S
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation.cache import EmbeddingCache
@@ -205,12 +205,13 @@ def _embedding(
     pieces = cut(audio, duration_s)
     if pieces:
         audio = audio[pieces[0][0] : pieces[0][1]]
-    quality = assess(audio)
+    call = Recording.from_buffer(audio)
+    quality = call.quality
     if quality.net_speech_s < min(MIN_PROBE_SPEECH_S, duration_s):
         return f"{quality.net_speech_s:.1f} s of the {MIN_PROBE_SPEECH_S:g} s of speech that it takes"
     if quality.score < recognizer.config.min_audio_quality:
         return f"an audio quality of {quality.score:.2f}, which identification refuses"
-    found = embed(without_noise(audio), recognizer.encoder, cache)
+    found = embed(without_noise(call), recognizer.encoder, cache)
     return _SILENCE if found is None else found
 
 

@@ -9,9 +9,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import MIXED, SAMPLE_RATE, Encoding, channels_differ, to_mono
-from voiceprint.audio.io.buffers import MAX_CHANNELS, check_sample_rate
+from voiceprint.audio import MIXED, SAMPLE_RATE, Encoding, to_mono
+from voiceprint.audio.io.buffers import MAX_CHANNELS, check_channel, check_sample_rate
 from voiceprint.audio.io.encodings import check_encoding, sample_bytes
+from voiceprint.audio.quality.channels import ChannelComparison
 from voiceprint.errors import InvalidAudioError
 from voiceprint.validation import shown
 
@@ -21,8 +22,9 @@ Samples = NDArray[np.float32]
 
 BLOCK_S: Final = 0.48  # 16 windows of the VAD: what is looked at together, and the delay of it
 
-# Seconds of a call with several channels after which they are compared; an hour is not kept for this.
-_COMPARED_S: Final = (3.0, 10.0)
+# Seconds of a call with several channels after which they are asked to differ; later ones are not compared.
+_COMPARED_S: Final = (3.0, 10.0, 60.0)
+_NOTHING: Final = np.zeros(0, dtype=np.float32)
 
 
 class Intake:
@@ -43,7 +45,7 @@ class Intake:
         self._channel = channel
         self._sample_bytes = sample_bytes(self._encoding)
         self._bytes = bytearray()  # that are not decoded yet
-        self._waiting: list[Samples] = []
+        self._waiting: list[Samples] = []  # [n], or [n, channels], which are mixed by the block
         self._taken = 0  # samples that are decoded
         self._block = round(self.rate * BLOCK_S)
         self._block_bytes = 0 if encoding == "pcm_f32le" else self._block * self._sample_bytes
@@ -54,6 +56,11 @@ class Intake:
     def channels_differ(self) -> bool:
         """Whether channels were mixed that hold different sounds."""
         return self._channels.differ
+
+    @property
+    def channels_cancel(self) -> bool:
+        """Whether one channel is taken, as they would cancel each other."""
+        return self._channels.use is not None
 
     @property
     def samples(self) -> int:
@@ -85,43 +92,50 @@ class Intake:
     def _decode(self) -> None:
         whole = len(self._bytes) - len(self._bytes) % self._sample_bytes
         if whole:
-            self._add(self._mono(bytes(self._bytes[:whole])))
+            self._add(self._floats(bytes(self._bytes[:whole])))
             del self._bytes[:whole]
 
-    def _add(self, mono: Samples) -> None:
-        self._waiting.append(mono)
-        self._taken += len(mono)
+    def _add(self, samples: Samples) -> None:
+        if not len(samples):
+            return
+        if self._waiting and self._waiting[0].shape[1:] != samples.shape[1:]:
+            # The channels of a call that change in number have no relation to those before.
+            self._waiting = [self._channels.mixed(part) for part in self._waiting]
+            self._channels.end()
+        if self._channels.ended:
+            samples = self._channels.mixed(samples)
+        self._waiting.append(samples)
+        self._taken += len(samples)
 
     def _quickly(self, chunk: Any) -> Samples:
-        """As `_mono`, in a tenth of the time for the usual small arrays."""
+        """As `_floats`, in a tenth of the time for the usual small arrays."""
         if self._encoding == "pcm" and type(chunk) is np.ndarray and chunk.ndim == 1 and not self._channel:
             if chunk.dtype == np.int16:
                 return np.asarray(chunk.astype(np.float32) / np.float32(32768))
             if chunk.dtype == np.float32 and len(chunk) and chunk.min() >= -1.0 and chunk.max() <= 1.0:
                 return np.array(chunk)  # a copy; a NaN fails the comparison
-        return self._mono(chunk)
+        return self._floats(chunk)
 
-    def _mono(self, chunk: Any) -> Samples:
+    def _floats(self, chunk: Any) -> Samples:
+        """A chunk as float32[n], or float32[n, channels] if several are to be mixed, at the call's rate."""
         if (chunk.size if isinstance(chunk, np.ndarray) else chunk != b"") == 0:
             return np.zeros(0, dtype=np.float32)
         if not isinstance(chunk, np.ndarray) or chunk.ndim != 2:
             return to_mono(chunk, self.rate, self.rate, encoding=self._encoding, channel=self._channel)
         # [samples, channels], and not the shorter axis the channels: a chunk may be one sample long.
-        length, columns = chunk.shape
+        columns = chunk.shape[1]
         if columns > MAX_CHANNELS:
             raise InvalidAudioError(
                 f"audio of shape {chunk.shape} has {columns} channels: a stream takes [samples, channels], "
                 f"with at most {MAX_CHANNELS}"
             )
-        chunk = np.concatenate((chunk, np.repeat(chunk[-1:], max(0, columns - length), axis=0)))
-        mono = to_mono(chunk, self.rate, self.rate, encoding=self._encoding, channel=self._channel)[:length]
-        if self._channel is None and self._channels.listening:
-            each = [
-                to_mono(chunk, self.rate, self.rate, encoding=self._encoding, channel=place)[:length]
-                for place in range(columns)
-            ]
-            self._channels.hear(np.stack(each, axis=1))
-        return mono
+        if self._channel is not None:
+            chunk, columns = chunk[:, [check_channel(self._channel, columns)]], 1
+        each = [
+            to_mono(column, self.rate, self.rate, encoding=self._encoding)
+            for column in np.moveaxis(chunk, 1, 0)
+        ]
+        return each[0] if columns == 1 else np.stack(each, axis=1)
 
     def blocks(self, *, last: bool = False) -> Iterator[tuple[Samples, Samples]]:
         """The blocks that are complete, at the call's rate and at 16 kHz; with `last` also the rest."""
@@ -130,16 +144,18 @@ class Intake:
         waiting = sum(map(len, self._waiting))
         if waiting < self._block and not last:
             return
-        samples = np.concatenate([*self._waiting, np.zeros(0, dtype=np.float32)])
+        samples = np.concatenate(self._waiting) if self._waiting else _NOTHING
         while len(samples) >= self._block:
             # A copy: a part would hold on to all of a long chunk.
             block, samples = samples[: self._block].copy(), samples[self._block :]
             self._waiting = [samples.copy() if len(samples) < self._block else samples]
-            yield block, self._resampled(block, last=False)
+            mono = self._channels.take(block)
+            yield mono, self._resampled(mono, last=False)
         if last:
             self._waiting = []
+            mono = self._channels.take(samples)
             self._channels.compare()
-            yield samples, self._resampled(samples, last=True)
+            yield mono, self._resampled(mono, last=True)
 
     def _resampled(self, block: Samples, *, last: bool) -> Samples:
         if self._resampler is None:
@@ -156,32 +172,42 @@ def _resampler(rate: int) -> Any:
 
 
 class _Channels:
-    """Compares the channels of the beginning of a call that are about to be mixed."""
+    """Mixes the channels of a call, compares them in its first minute, and leaves a mix that cancels."""
 
     def __init__(self, rate: int) -> None:
-        self.differ = False
-        self._rate = rate
+        self.differ = self.ended = False
+        self.use: int | None = None
+        self._comparison = ChannelComparison(rate)
         self._due = [round(seconds * rate) for seconds in _COMPARED_S]
-        self._heard: list[NDArray[Any]] = []
         self._samples = 0
 
-    @property
-    def listening(self) -> bool:
-        return bool(self._due)
+    def take(self, block: Samples) -> Samples:
+        """The next block, [n] or [n, channels], as float32[n]; the channel is chosen by all up to its end."""
+        if block.ndim > 1 and len(block) and not self.ended and self._samples < self._due[-1]:
+            self._comparison.add(block)
+            self._samples += len(block)
+            self.use = self._comparison.use
+            if any(self._samples - len(block) < due <= self._samples for due in self._due):
+                self.compare()
+        return self.mixed(block)
 
-    def hear(self, chunk: NDArray[Any]) -> None:
-        self._heard.append(chunk[: self._due[-1] - self._samples])
-        self._samples += len(self._heard[-1])
-        if self._samples >= self._due[0]:
-            self.compare()
+    def mixed(self, samples: Samples) -> Samples:
+        if samples.ndim == 1:
+            return samples
+        if self.use is not None and self.use < samples.shape[1]:
+            return np.ascontiguousarray(samples[:, self.use])
+        mono = np.array(samples[:, 0])
+        for column in samples.T[1:]:  # several times as quick as `mean`
+            mono += column
+        mono /= np.float32(samples.shape[1])
+        return mono
 
     def compare(self) -> None:
-        self._due = [due for due in self._due if due > self._samples]
-        shapes = {chunk.shape[1] for chunk in self._heard}
-        if len(shapes) == 1 and shapes != {1}:  # a call whose channels change in number cannot be told
-            heard = np.concatenate(self._heard)
-            if len(heard) >= heard.shape[1] and channels_differ(heard, self._rate):
-                logger.warning(MIXED)
-                self.differ, self._due = True, []
-        if not self._due:
-            self._heard = []
+        if not (self.differ or self.ended) and self._comparison.report().differ:
+            logger.warning(MIXED)
+            self.differ = True
+
+    def end(self) -> None:
+        """Compare no more."""
+        self.compare()
+        self.ended = True

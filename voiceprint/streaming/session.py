@@ -18,8 +18,8 @@ from voiceprint.matching import Rule
 from voiceprint.models import Match, StreamResult
 from voiceprint.ranking import Probe
 from voiceprint.streaming.decision import Decision
-from voiceprint.streaming.hearing import Hearing
 from voiceprint.streaming.intake import Intake
+from voiceprint.streaming.online import OnlineEmbedder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -54,7 +54,8 @@ class CallStream:
     worker thread. A session is for one call: several threads may use it, but chunks are taken in the order in
     which they get in.
 
-    Of an answer that is `decided`, caller and similarity stay as they are until `finish`. The `last_seen` of
+    Of an answer that is `decided`, caller and similarity stay as they are until `finish`, which gives those
+    of the whole call if they name the same caller, and keeps the decision if not. The `last_seen` of
     an accepted caller moves with the decision, or at the end; with `adapt` set, a confident answer at the end
     adds a voiceprint. Answers depend on the audio alone, and not on how it was cut, nor on how often they are
     asked for, if that is at least every 12 s of speech. The audio is looked at in blocks of 0.48 s, so a
@@ -85,7 +86,7 @@ class CallStream:
         self._adapt = adapt
         self._touched: str | None = None
         self._intake = Intake(sample_rate, encoding, channel)
-        self._hearing = Hearing(encoder, self._intake.rate)
+        self._online = OnlineEmbedder(encoder, self._intake.rate)
         self._decision = Decision()
         self._pending: deque[_Heard] = deque(maxlen=_PENDING)
         self._good, self._assessed_s = False, 0.0
@@ -135,7 +136,7 @@ class CallStream:
                 self._answer = self._answer.model_copy(
                     update={
                         "audio_s": self._heard_s,
-                        "net_speech_s": self._hearing.net_speech_s,
+                        "net_speech_s": self._online.net_speech_s,
                         "feedback": self._feedback,
                     }
                 )
@@ -158,7 +159,7 @@ class CallStream:
         with self._lock:
             self._closed = True
             self._pending.clear()
-            self.__dict__.pop("_hearing", None)
+            self.__dict__.pop("_online", None)
 
     async def afeed(self, chunk: AudioBuffer) -> None:
         """`feed` without blocking the event loop; await it before the next."""
@@ -181,7 +182,7 @@ class CallStream:
             raise InvalidArgumentError("The stream is closed: open another one for the next call.")
 
     def _hear(self, native: NDArray[np.float32], audio: NDArray[np.float32]) -> None:
-        total = self._hearing.hear(native, audio)
+        total = self._online.add(native, audio)
         self._heard_s += len(native) / self._intake.rate
         self._news = True
         if total is None or self._answer.decided:
@@ -189,16 +190,19 @@ class CallStream:
         # What was good enough mostly stays so.
         due = self._assessed_s * (3.0 if self._good else 1.5)
         if self._heard_s >= min(due, self._assessed_s + _ASSESSED_EVERY_S):
-            quality = self._hearing.quality()
+            quality = self._online.quality()
             if quality is not None:
                 self._take_quality(quality)
                 self._assessed_s = self._heard_s
-        net = self._hearing.net_speech_s
+        net = self._online.net_speech_s
         self._pending.append(_Heard(total, net, self._good and net >= MIN_PROBE_SPEECH_S))
 
     def _take_quality(self, quality: AudioQuality) -> None:
-        mixed = ("channels_differ",) if self._intake.channels_differ else ()
-        self._feedback = mixed + quality.feedback
+        found = {
+            "channels_differ": self._intake.channels_differ,
+            "channels_cancel": self._intake.channels_cancel,
+        }
+        self._feedback = (*(code for code, is_so in found.items() if is_so), *quality.feedback)
         self._good = quality.score >= self._config.min_audio_quality
 
     def _consider(self, heard: _Heard) -> None:
@@ -208,7 +212,7 @@ class CallStream:
         decided = heard.good and self._decision.made(matches, self._rule(), heard.net_speech_s)
         if decided:
             self._answer = self._answer.model_copy(update={"decided": True})
-            self._hearing.rest()
+            self._online.stop_interim()
             self._move_last_seen()
 
     def _answered(self, matches: list[Match], *, good: bool) -> StreamResult:
@@ -227,19 +231,22 @@ class CallStream:
         if not self._ended:
             self._ended = True
             for native, audio in self._intake.blocks(last=True):
-                self._hearing.hear(native, audio)
+                self._online.add(native, audio)
         self._pending.clear()
         self._news = False
         measured: dict[str, Any] = {"decided": True, "final": True, "audio_s": self._audio_s}
         if not self._intake.samples:
             return StreamResult(**measured, feedback=("no_speech",))
-        quality = self._hearing.end()
+        quality = self._online.end()
         self._take_quality(quality)
         good = self._good and quality.net_speech_s >= MIN_PROBE_SPEECH_S
         answer, probe = StreamResult(), None
         if good:
-            probe = self._probe(self._hearing.embedding(), self._hearing.cleaned())
+            probe = self._probe(self._online.embedding(), self._online.cleaned())
             answer = self._answered(self._search(probe, self._k), good=True)
+        if self._answer.decided and _named(answer) != _named(self._answer):
+            # A decision was acted upon: what came later, such as another voice, does not withdraw it.
+            answer, probe = self._answer, None
         measured |= {"net_speech_s": quality.net_speech_s, "feedback": self._feedback}
         self._answer = answer.model_copy(update=measured)
         self._move_last_seen()
@@ -248,8 +255,13 @@ class CallStream:
         return self._answer
 
     def _move_last_seen(self) -> None:
-        """Once, and again only where the end is another caller than the decision was."""
+        """Once: with the decision, or at the end."""
         caller = self._answer.caller_id
         if self._answer.accepted and caller is not None and caller != self._touched:
             self._touch(caller)
             self._touched = caller
+
+
+def _named(answer: StreamResult) -> str | None:
+    """The caller whom an answer accepts."""
+    return answer.caller_id if answer.accepted else None

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio import SAMPLE_RATE, to_mono, vad
-from voiceprint.encoder import Encoder
+from voiceprint.encoder.base import Encoder, PartialEncoder
 from voiceprint.encoder.mel import FRAME, HOP, mel_frames
-from voiceprint.encoder.onnx import OnnxEncoder
 from voiceprint.encoder.partials import FRAMES, STEP, count_partials
 from voiceprint.errors import EncoderError
 
@@ -94,7 +93,7 @@ class PartialsVoice:
     step: 2 leaves every second one out: half of the work, for an answer that will be computed anew.
     """
 
-    def __init__(self, encoder: OnnxEncoder, step: int = 1) -> None:
+    def __init__(self, encoder: PartialEncoder, step: int = 1) -> None:
         self.length = self.count = 0
         self.gain = np.float32(1.0)
         self.idle = False

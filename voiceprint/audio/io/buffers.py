@@ -125,6 +125,12 @@ def duration(
     return _frame_count(samples, channel_axis) / rate
 
 
+def mix(block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """The mean of the channels of samples [n, channels], float32[n], as `to_mono` gives at the same rate."""
+    with np.errstate(all="ignore"):
+        return np.asarray(_scaled_block(block, 1, 1.0), dtype=np.float32)
+
+
 def check_sample_rate(sample_rate: object) -> int:
     """Give a sample rate as an int.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -65,8 +65,41 @@ class Mono:
         return resampled
 
 
-Samples = npt.NDArray[np.float32] | Mono
-"""float32[n], mono: there as a whole, or made while it is read."""
+class Samples(Protocol):
+    """Mono audio, float32[n]: an array, or audio that is made while it is read."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> npt.NDArray[np.float32]:
+        """Samples start to stop, without a step."""
+
+
+class Spliced:
+    """Parts of audio, one after the other; read as they are needed.
+
+    parts: (start, stop) of each in samples, in order, without overlap.
+    """
+
+    def __init__(self, audio: Samples, parts: Sequence[tuple[int, int]]) -> None:
+        self._audio, self._parts = audio, [*parts]
+        lengths = [stop - start for start, stop in self._parts]
+        self._starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, part: slice) -> npt.NDArray[np.float32]:
+        start, stop, step = part.indices(len(self))
+        if step != 1:
+            raise ValueError("Only whole parts can be read, without a step.")
+        pieces = [_NOTHING]
+        first = max(0, int(np.searchsorted(self._starts, start, "right")) - 1)
+        for number in range(first, len(self._parts)):
+            place, (begin, end) = int(self._starts[number]), self._parts[number]
+            if place >= stop:
+                break
+            pieces.append(self._audio[begin + max(0, start - place) : min(end, begin + stop - place)])
+        return np.concatenate(pieces)
 
 
 def samples(pcm: npt.NDArray[Any], sample_rate: int, target_rate: int = buffers.SAMPLE_RATE) -> Samples:

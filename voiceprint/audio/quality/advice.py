@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from voiceprint.audio.quality import score_curves
 from voiceprint.audio.quality.score_curves import interpolate, saturation
 
 if TYPE_CHECKING:
-    from voiceprint.audio.quality.score import AudioQuality
+    from voiceprint.audio.quality.model import AudioQuality
+    from voiceprint.audio.speech import Segment
 
 _WORTH_SAYING: Final = 0.95  # a factor over it costs next to nothing
 _NARROWBAND_HZ: Final = 4000.0
 
 
-def advise(quality: AudioQuality) -> tuple[str, ...]:
+def advise(quality: AudioQuality, segments: Sequence[Segment] = ()) -> tuple[str, ...]:
     """Sentences that say what was measured and what to do, what costs most of the score first.
 
-    Also what is good enough but could be better is told of, so there can be advice without feedback.
+    What is good enough but could be better has a sentence too, so there can be advice without feedback; and
+    so have tones, music and noise that were left out.
     """
     found = [
         (interpolate(quality.snr_db, score_curves.SNR_DB), _noisy(quality)),
@@ -26,17 +29,26 @@ def advise(quality: AudioQuality) -> tuple[str, ...]:
     ]
     first = []
     if "no_speech" in quality.feedback:
-        first.append(_no_speech(quality))
+        first.append(_no_speech(quality, segments))
+        if not quality.net_speech_s:  # nothing else was measured on a voice
+            return tuple(first)
     else:
         found.append((interpolate(quality.net_speech_s, score_curves.NET_SPEECH_S), _short(quality)))
         if quality.bandwidth_hz <= _NARROWBAND_HZ:
             found.append((interpolate(quality.bandwidth_hz, score_curves.BANDWIDTH_HZ), _narrow(quality)))
     if "channels_differ" in quality.feedback:
         first.append(_mixed())
+    if "channels_cancel" in quality.feedback:
+        first.append(_cancelled(quality))
+    if "interleaved" in quality.feedback:
+        first.append(_interleaved())
     costly = sorted((one for one in found if one[0] < _WORTH_SAYING), key=lambda one: one[0])
     if not first and not costly and quality.speechlike < _WORTH_SAYING:  # which short or noisy speech is too
         first.append(_unlike_speech())
-    return (*first, *(sentence for _, sentence in costly))
+    if "hum" in quality.feedback:
+        costly.append((1.0, "A DC offset or the hum of the mains was filtered out: see to the equipment."))
+    last = () if "no_speech" in quality.feedback else _left_out(quality, segments)
+    return (*first, *(sentence for _, sentence in costly), *last)
 
 
 def more_speech_s(quality: AudioQuality) -> float:
@@ -44,17 +56,70 @@ def more_speech_s(quality: AudioQuality) -> float:
     return max(saturation(score_curves.NET_SPEECH_S) - quality.net_speech_s, 0.0)
 
 
-def _no_speech(quality: AudioQuality) -> str:
+def _no_speech(quality: AudioQuality, segments: Sequence[Segment]) -> str:
     if quality.duration_s < 1.0:
         return f"{quality.duration_s:.1f} s are too short to find speech in: record 3 s or more."
+    found = {"tones": quality.tones_s, "music": quality.music_s, "noise": quality.noise_s}
+    found["silence"] = quality.silence_s
+    most = max(found, key=lambda kind: found[kind])
+    if found[most] > quality.duration_s / 2:
+        what = f"{_tones(segments)}" if most == "tones" else most
+        is_there = f"most of this is {what} ({found[most]:.0f} of {quality.duration_s:.0f} s)"
+    else:
+        is_there = "music, tones and noise do not count"
     return (
         "No speech was found, or hardly any: see that the caller's channel is recorded, and that it is a "
-        "voice; music, tones and noise do not count."
+        f"voice; {is_there}."
     )
+
+
+def _left_out(quality: AudioQuality, segments: Sequence[Segment]) -> tuple[str, ...]:
+    """What was found beside the speech."""
+    sentences = []
+    if quality.tones_s:
+        tones = _tones(segments)
+        verb = "was" if tones.startswith("a ") else "were"
+        sentences.append(f"{tones[0].upper()}{tones[1:]} ({quality.tones_s:.1f} s) {verb} left out.")
+    if quality.music_s > quality.duration_s / 2:
+        sentences.append(
+            f"Most of this is music ({quality.music_s:.0f} of {quality.duration_s:.0f} s), and was left out: "
+            "see that the caller is not on hold."
+        )
+    elif quality.music_s:
+        sentences.append(f"Music ({quality.music_s:.1f} s) was left out.")
+    if quality.noise_s:
+        sentences.append(f"Noise without speech ({quality.noise_s:.1f} s) was left out.")
+    return tuple(sentences)
+
+
+def _tones(segments: Sequence[Segment]) -> str:
+    """What tones there are, by their strongest frequencies, the longest first."""
+    lengths: dict[int, int] = {}
+    for each in segments:
+        if each.kind == "tone" and each.frequency_hz is not None:
+            place = round(each.frequency_hz)
+            near = next((one for one in lengths if abs(one - place) <= 20), place)
+            lengths[near] = lengths.get(near, 0) + each.stop - each.start
+    if not lengths:
+        return "tones"
+    longest = sorted(lengths, key=lambda one: -lengths[one])
+    if len(longest) == 1:
+        return f"a tone of {longest[0]} Hz"
+    named = ", ".join(f"{one}" for one in sorted(longest[:3]))
+    return f"tones of {named} Hz" if len(longest) <= 3 else f"tones of {named} Hz and others"
 
 
 def _mixed() -> str:
     return "The channels hold different sounds and were mixed: choose the caller's with `channel`."
+
+
+def _cancelled(quality: AudioQuality) -> str:
+    used = f"channel {quality.channel} was used" if quality.channel is not None else "one of them was used"
+    return f"The channels are inverted copies and cancel each other when mixed: {used}."
+
+
+def _interleaved() -> str:
+    return "Two channels stand interleaved in what was given as mono, and were split: give channels=2."
 
 
 def _short(quality: AudioQuality) -> str:

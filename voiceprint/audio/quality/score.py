@@ -1,83 +1,41 @@
-"""How good is this audio for telling who speaks: one score, what it was made of, and what to improve."""
+"""How good is this audio for telling who speaks: one score, and what it was made of."""
 
 from __future__ import annotations
 
 import math
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+import numpy.typing as npt
 
 from voiceprint.audio import vad
 from voiceprint.audio.io import buffers
-from voiceprint.audio.io.encodings import AudioBuffer, Encoding
-from voiceprint.audio.io.mono import samples
+from voiceprint.audio.io.mono import Samples, Spliced
 from voiceprint.audio.quality import score_curves, spectrum
 from voiceprint.audio.quality.advice import advise
-from voiceprint.audio.quality.channels import channels_differ
+from voiceprint.audio.quality.channels import ChannelReport
 from voiceprint.audio.quality.clipping import crowded_tops, flat_tops
+from voiceprint.audio.quality.model import AudioQuality, Feedback
 from voiceprint.audio.quality.score_curves import interpolate
-
-Feedback = Literal["no_speech", "channels_differ", "too_short", "too_quiet", "clipped", "noisy", "narrowband"]
-"""What is wrong with the audio; see `AudioQuality`."""
+from voiceprint.audio.spectrogram import ROW, Rows
+from voiceprint.audio.speech import Segment, speech_parts
 
 _QUIETEST_DBFS: Final = -120.0  # what digital silence reports: JSON has no infinity
 
 
-class AudioQuality(BaseModel):
-    """What `assess` measured. All numbers are finite.
-
-    Attributes:
-        score: 0..1, the product of the factors listed at `assess`; 0.6 is the usual limit.
-        duration_s: of the buffer.
-        net_speech_s: what the encoder will see: the buffer without its pauses, by WebRTC's VAD. The
-            VAD takes many other sounds for speech; `score` is what tells them apart.
-        snr_db: speech over noise floor, dB, -20..60.
-        clipping: share of the speech samples that are cut off flat, 0..1, also when the level was
-            changed or noise added afterwards; later filtering hides all but the hardest.
-        level_dbfs: RMS of the speech relative to full scale, -120..0 dB.
-        bandwidth_hz: the highest frequency that carries anything, 0..8000 Hz.
-        speechlike: how much it sounds like one voice that speaks, 0..1; a factor of the score.
-        feedback: what to improve, in short and stable words for programs, the gravest first:
-            no_speech: it does not sound like speech, or less than 0.3 s of it does;
-            channels_differ: the channels, which were mixed, hold different sounds; on a call, two
-                voices: choose one with `channel` (not in the score; see `voiceprint.audio.quality.channels`);
-            too_short: less than 1 s of net speech;
-            too_quiet: the speech is under -60 dBFS;
-            clipped: over 1 % of the speech is cut off;
-            noisy: the SNR is under 12 dB;
-            narrowband: nothing over 4 kHz, as on a telephone line (a remark, not a fault).
-        advice: sentences that say what to do next, what costs most of the score first; also of what is good
-            enough and could be better. Their wording may change.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    score: float = Field(ge=0.0, le=1.0)
-    duration_s: float = Field(ge=0.0)
-    net_speech_s: float = Field(ge=0.0)
-    snr_db: float
-    clipping: float = Field(ge=0.0, le=1.0)
-    level_dbfs: float
-    bandwidth_hz: float = Field(ge=0.0)
-    speechlike: float = Field(default=1.0, ge=0.0, le=1.0)
-    feedback: tuple[Feedback, ...] = ()
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def advice(self) -> tuple[str, ...]:
-        """What to do next."""
-        return advise(self)
-
-
-def assess(
-    audio_buffer: AudioBuffer,
+def measure_quality(
+    native: Samples,
+    sample_rate: int,
     *,
-    sample_rate: int = buffers.SAMPLE_RATE,
-    encoding: Encoding = "pcm",
-    channel: int | None = None,
+    segments: Sequence[Segment],
+    rows: Rows,
+    speech: Samples,
+    windows: npt.NDArray[np.bool_],
+    channels: ChannelReport,
+    has_steady_lows: bool = False,
 ) -> AudioQuality:
-    """Measure how well the audio serves speaker recognition.
+    """Measure a recording whose speech was found.
 
     The score is a product of factors in 0..1, each linear between the points given:
 
@@ -86,34 +44,34 @@ def assess(
         net speech  0 at 0.3 s, 0.75 at 1 s, 1 from 3 s
         SNR         0 at 6 dB, 0.6 at 12 dB, 1 from 16 dB
         clipping    1 to 0.5 %, 0 from 2.5 % of the speech
-        level       0 at -66 dBFS, 1 from -56 dBFS
+        level       0 at -72 dBFS, 1 from -62 dBFS
         bandwidth   0.3 to 1 kHz, 0.9 at 3 kHz, 1 from 7 kHz
 
     Args:
-        audio_buffer: anything that `to_mono` takes, from one sample to an hour.
-        sample_rate: of the buffer, Hz in 8000..48000.
-        encoding, channel: as for `to_mono`.
-
-    Raises:
-        InvalidAudioError: the buffer, its sample rate, encoding or channel cannot be used.
+        native: float32[n] mono at its own rate, `sample_rate`: resampling rounds flat tops off.
+        segments, rows: of a `Segmenter` that was given the audio at 16 kHz.
+        speech: the parts of kind speech at 16 kHz, one after the other; all of the audio if there are none.
+        windows: `vad.speech_windows` of `speech`, bool[len(speech) // 480].
+        channels: of the recording.
+        has_steady_lows: whether a DC offset or a hum was filtered out of `speech`.
     """
-    pcm = buffers.as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-    rate = buffers.check_sample_rate(sample_rate)
-    # Clipping is looked for at the buffer's own rate: resampling rounds the flat tops off.
-    audio = samples(pcm, rate, rate)
-    duration_s, flat = len(audio) / rate, flat_tops(audio, rate)
-    if rate != buffers.SAMPLE_RATE:
-        if isinstance(audio, np.ndarray):
-            audio = buffers.resample(audio, rate, buffers.SAMPLE_RATE)
-        else:
-            audio = samples(pcm, rate)
-    measures = spectrum.measure(audio)
-    bandwidth_hz = min(measures.bandwidth_hz, rate / 2)
-    kept = vad.speech_windows(vad.voice_flags(audio))
-    net_speech_s = float(kept.sum()) * vad.WINDOW / buffers.SAMPLE_RATE
-    speech = vad.KeptSpeech(audio, kept)
-    level_dbfs = _level(speech)
-    clipping = min(max(flat * len(audio) / len(speech), crowded_tops(speech)), 1.0)
+    parts = speech_parts(segments)
+    length = segments[-1].stop if segments else 0
+    if parts and parts != ((0, length),):
+        ratio = sample_rate / buffers.SAMPLE_RATE
+        spoken: Samples = Spliced(
+            native, [(round(start * ratio), min(round(stop * ratio), len(native))) for start, stop in parts]
+        )
+        rows = _of_parts(rows, parts)
+    else:
+        spoken = native
+    measures = spectrum.measure(rows)
+    bandwidth_hz = min(measures.bandwidth_hz, sample_rate / 2)
+    net_speech_s = float(windows.sum()) * vad.WINDOW / buffers.SAMPLE_RATE if parts else 0.0
+    kept = vad.KeptSpeech(speech, windows)
+    level_dbfs = _level(kept)
+    share = len(spoken) / sample_rate / (len(kept) / buffers.SAMPLE_RATE)
+    clipping = min(max(flat_tops(spoken, sample_rate) * share, crowded_tops(kept)), 1.0)
     speechlike = min(
         interpolate(measures.variety, score_curves.VARIETY_DB),
         interpolate(measures.spread, score_curves.SPREAD),
@@ -128,26 +86,50 @@ def assess(
         * interpolate(level_dbfs, score_curves.LEVEL_DBFS)
         * interpolate(bandwidth_hz, score_curves.BANDWIDTH_HZ)
     )
+    left_out = dict.fromkeys(("tone", "music", "noise", "silence"), 0.0)
+    for each in segments:
+        if each.kind != "speech":
+            left_out[each.kind] += (each.stop - each.start) / buffers.SAMPLE_RATE
     findings: tuple[tuple[Feedback, bool], ...] = (
         ("no_speech", speechlike < 0.6 or net_speech_s <= 0.3),
-        ("channels_differ", channels_differ(pcm, sample_rate)),
+        ("channels_differ", channels.differ),
+        ("channels_cancel", channels.cancels),
+        ("interleaved", channels.interleaved is not None),
         ("too_short", net_speech_s < 1.0),
         ("too_quiet", level_dbfs < -60.0),
         ("clipped", clipping > 0.01),
         ("noisy", measures.snr_db < 12.0),
         ("narrowband", bandwidth_hz <= 4000.0),
+        ("hum", has_steady_lows),
+        ("tones", left_out["tone"] > 0.0),
+        ("music", left_out["music"] > 0.0),
+        ("noise", left_out["noise"] > 0.0),
     )
-    return AudioQuality(
+    quality = AudioQuality(
         score=score,
-        duration_s=duration_s,
+        duration_s=len(native) / sample_rate,
         net_speech_s=net_speech_s,
         snr_db=measures.snr_db,
         clipping=clipping,
         level_dbfs=level_dbfs,
         bandwidth_hz=bandwidth_hz,
         speechlike=speechlike,
+        channel=channels.use,
+        tones_s=left_out["tone"],
+        music_s=left_out["music"],
+        noise_s=left_out["noise"],
+        silence_s=left_out["silence"],
         feedback=tuple(code for code, found in findings if found),
     )
+    return quality.model_copy(update={"advice": advise(quality, segments)})
+
+
+def _of_parts(rows: Rows, parts: Sequence[tuple[int, int]]) -> Rows:
+    """The rows of parts of the audio."""
+    inside = np.zeros(len(rows.likeness), dtype=np.bool_)
+    for start, stop in parts:
+        inside[start // ROW : -(-stop // ROW)] = True
+    return Rows(*(each[inside] for each in rows))
 
 
 def _level(speech: vad.KeptSpeech) -> float:

@@ -26,25 +26,26 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from voiceprint.audio.io.mono import Samples, blocks
+from voiceprint.audio.io.mono import Samples
+from voiceprint.audio.spectrogram import Rows
 
 Floats = npt.NDArray[np.float32]
 
 _RATE: Final = 16000
 _HOP: Final = 256  # 16 ms
 _SHORT: Final = 512  # 32 ms: resolves syllables and formants
-_LONG: Final = 1024  # 64 ms: resolves harmonics
 _LOW_HZ: Final = 100.0
 _HIGH_HZ: Final = 3800.0
-_BANDS: Final = 20
-_SMOOTHED: Final = 4  # frames; evens out the chance of noise, and leaves syllables
-_LAG: Final = 4  # frames, 64 ms: by then the pitch of a voice has moved, and that of a note has not
-_ENVELOPE: Final = 17  # bins of 15.6 Hz, the width of an average that harmonics stand out from
+BANDS: Final = 20
+"""Mel bands of `band_energies`."""
+
+_SMOOTHED: Final = 3  # frames of 20 ms; evens out the chance of noise, and leaves syllables
 _CHUNK: Final = 2048  # frames at a time: bounds the memory for an hour of audio
-_BLOCK: Final = _CHUNK * _HOP
 _COPIED: Final = 1 << 20  # values that may be copied at once
 _ACTIVE: Final = 10**-2.5  # frames down to 25 dB under the loud ones are looked at
 _TINY: Final = 1e-20
+_PRIOR_ROWS: Final = 8
+_SILENCE: Final = 1e-8  # energy of a frame: a sine of -125 dBFS, under a 30th of the last bit of 16
 _FULL_SCALE: Final = np.float32(1.0)
 
 
@@ -77,46 +78,41 @@ NOTHING: Final = Spectrum(0.0, 0.0, 0.0, 1.0, -20.0, 0.0)
 """The measures of digital silence."""
 
 
-def measure(audio: Samples) -> Spectrum:
-    """Measure float32[n] in [-1, 1] at 16 kHz, of any length and level; all measures are finite."""
-    peaks = [max(block.max(), -block.min()) for block in blocks(audio, _BLOCK)]
-    peak = np.float32(max(peaks, default=0.0))
-    if peak < 1e-6:  # under a 30th of the last bit of 16: silence with rounding errors
+def measure(rows: Rows) -> Spectrum:
+    """Measure what is in rows of a `Spectrogram`; all measures are finite."""
+    if not len(rows.likeness):
         return NOTHING
-    if len(audio) < _LONG:
-        audio = np.pad(audio[:], (0, _LONG - len(audio)))
-    energies, wide = band_energies(audio, peak)
-    bandwidth_hz = _bandwidth(wide)
-    del wide  # 29 MB of an hour
-    smoothed = _moving_average(energies, _SMOOTHED)
-    level = smoothed.sum(axis=1)
-    loud = float(np.percentile(level, 95))
-    active = level > loud * _ACTIVE
-    if loud <= _TINY or not active.any():
-        return NOTHING
-    # The tenth percentile of each band by itself: speech leaves every band alone now and then, even
-    # where it makes no pause, and steady noise is nearly its own tenth percentile.
-    (floor,) = _percentiles(smoothed, [10])
-    floor_power = float(floor.sum())
-    signal_power = float(level[active].mean())
-    snr_db = 10.0 * np.log10(max(signal_power - floor_power, _TINY) / max(floor_power, _TINY))
-    level_db = 10.0 * np.log10(level + loud * 1e-5)
-    smoothed = smoothed[active]
-    variety_db = variety(smoothed)
-    del smoothed  # 18 MB of an hour
-    return Spectrum(
-        variety=variety_db,
-        spread=_spread(energies, floor),
-        modulation=float(level_db.std()),
-        steadiness=_steadiness(audio, peak),
-        snr_db=float(np.clip(snr_db, -20.0, 60.0)),
-        bandwidth_hz=bandwidth_hz,
-    )
+    energies = rows.bands.reshape(-1, BANDS)
+    with np.errstate(all="ignore"):  # the state is the caller's; with "raise" an underflow would escape
+        smoothed = _moving_average(energies, _SMOOTHED)
+        level = smoothed.sum(axis=1)
+        loud = float(np.percentile(level, 95))
+        active = level > loud * _ACTIVE
+        if loud <= _SILENCE or not active.any():
+            return NOTHING
+        # The tenth percentile of each band by itself: speech leaves every band alone now and then, even
+        # where it makes no pause, and steady noise is nearly its own tenth percentile.
+        (floor,) = _percentiles(smoothed, [10])
+        floor_power = float(floor.sum())
+        signal_power = float(level[active].mean())
+        snr_db = 10.0 * np.log10(max(signal_power - floor_power, _TINY) / max(floor_power, _TINY))
+        level_db = 10.0 * np.log10(level + loud * 1e-5)
+        smoothed = smoothed[active]
+        variety_db = variety(smoothed)
+        del smoothed  # 14 MB of an hour
+        return Spectrum(
+            variety=variety_db,
+            spread=_spread(energies, floor),
+            modulation=float(level_db.std()),
+            steadiness=_steadiness(rows),
+            snr_db=float(np.clip(snr_db, -20.0, 60.0)),
+            bandwidth_hz=_bandwidth(rows.wide),
+        )
 
 
 def active_frames(energies: Floats) -> Floats:
     """The louder frames of band energies float32[t, f], evened out in time; as many as there are."""
-    smoothed = _moving_average(energies, _SMOOTHED)
+    smoothed = _moving_average(energies, 4)  # 64 ms
     level = smoothed.sum(axis=1)
     active: Floats = smoothed[level > float(np.percentile(level, 95)) * _ACTIVE]
     return active
@@ -147,27 +143,17 @@ def _spread(energies: Floats, floor: Floats) -> float:
     return float(reached.sum() / max(1, int(telling.sum())))
 
 
-def _steadiness(audio: Samples, peak: np.float32) -> float:
-    """The share of the louder frames whose harmonics correlate over 0.75 with those 64 ms later."""
-    count = (len(audio) - _LONG) // _HOP + 1
-    low, high = round(200 * _LONG / _RATE), round(_HIGH_HZ * _LONG / _RATE)
-    likeness, energy = [], []
-    for start in range(0, max(1, count - _LAG), _CHUNK):
-        power = _power(_frames(audio, _LONG, start, _CHUNK + _LAG), peak)[:, low:high]
-        fine = 10.0 * np.log10(
-            power + power.max(axis=1, keepdims=True) * np.float32(1e-7) + np.float32(_TINY)
-        )
-        fine -= _moving_average(
-            np.pad(fine, ((0, 0), (_ENVELOPE // 2, _ENVELOPE // 2)), "edge").T, _ENVELOPE
-        ).T
-        norm = np.sqrt(np.square(fine).sum(axis=1)) + np.float32(1e-6)
-        fine /= norm[:, None]
-        total = power.sum(axis=1)
-        likeness.append(np.einsum("tf,tf->t", fine[:-_LAG], fine[_LAG:]))
-        energy.append(np.minimum(total[:-_LAG], total[_LAG:]))
-    alike, weight = np.concatenate(likeness), np.concatenate(energy)
-    counted = weight > weight.max(initial=0.0) * 1e-3
-    return float((alike[counted] > 0.75).mean()) if counted.any() else 0.0
+def _steadiness(rows: Rows) -> float:
+    """The share of the louder rows whose harmonics correlate over 0.75 with those 60 ms before.
+
+    As if half a second of speech had been there besides: of a second, one long vowel is a fifth.
+    """
+    if len(rows.likeness) < 2:
+        return 0.0
+    weight = np.minimum(rows.harmonic_power[1:], rows.harmonic_power[:-1])
+    counted = weight > weight.max() * np.float32(1e-3)
+    steady = (rows.likeness[1:][counted] > 0.75).sum()
+    return float(steady / (counted.sum() + _PRIOR_ROWS))
 
 
 def _bandwidth(wide: Floats) -> float:
@@ -195,7 +181,7 @@ def band_energies(audio: Samples, peak: np.float32 = _FULL_SCALE) -> tuple[Float
     peak: what `audio` is divided by first.
     """
     count = (len(audio) - _SHORT) // _HOP + 1
-    narrow = np.empty((count, _BANDS), dtype=np.float32)
+    narrow = np.empty((count, BANDS), dtype=np.float32)
     wide = np.empty((count, 32), dtype=np.float32)
     for start in range(0, count, _CHUNK):
         power = _power(_frames(audio, _SHORT, start, _CHUNK), peak)
@@ -237,6 +223,6 @@ def _hann(length: int) -> Floats:
 def _mel_matrix() -> Floats:
     """float32[257, 20] that sums bins into bands of equal width in mel, ln(1 + f / 700) (O'Shaughnessy)."""
     low, high = np.log1p(_LOW_HZ / 700.0), np.log1p(_HIGH_HZ / 700.0)
-    edges = 700.0 * np.expm1(np.linspace(low, high, _BANDS + 1))
+    edges = 700.0 * np.expm1(np.linspace(low, high, BANDS + 1))
     frequency = np.fft.rfftfreq(_SHORT, 1.0 / _RATE)[:, None]
     return np.asarray((frequency >= edges[:-1]) & (frequency < edges[1:]), dtype=np.float32)

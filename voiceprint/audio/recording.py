@@ -1,0 +1,260 @@
+"""`Recording`: the audio of one call or sample, each property computed once, when it is first needed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.audio.denoise import cleaned, may_be_cleaned
+from voiceprint.audio.io import buffers
+from voiceprint.audio.io.buffers import check_channel, mix
+from voiceprint.audio.io.encodings import AudioBuffer, Encoding
+from voiceprint.audio.io.files import read_all
+from voiceprint.audio.io.mono import LONG_S, Samples, Spliced, blocks, samples
+from voiceprint.audio.io.reader import AudioReader, named, open_audio
+from voiceprint.audio.low_cut import HighPass, SteadyLows
+from voiceprint.audio.quality.channels import MIXED, ChannelComparison, ChannelReport, mixable
+from voiceprint.audio.quality.model import AudioQuality
+from voiceprint.audio.quality.score import measure_quality
+from voiceprint.audio.speech import Segment, Segmenter, speech_parts
+from voiceprint.audio.trimming import TrimmedSpeech
+from voiceprint.audio.vad import BLOCK
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["Recording", "assess"]
+
+
+class Recording:
+    """One call's audio: mono, where its speech is, how good it is. Methods that take a buffer take this too.
+
+    Made by `from_buffer` or `open`. Audio of two minutes and more is converted while it is read, so an hour
+    takes no more memory than what it came in. For use by one thread.
+    """
+
+    def __init__(self, pcm: NDArray[Any], sample_rate: int, *, channels: ChannelReport | None = None) -> None:
+        """pcm: as from `as_pcm`. channels: what its channels were, if they are mixed already."""
+        self._given = pcm
+        self._channels = channels
+        self.sample_rate = sample_rate
+        """Hz, of the audio as it came."""
+        self.warnings: tuple[str, ...] = ()
+        """What is wrong with the file that it came from, and yet could be read."""
+
+    @classmethod
+    def from_buffer(
+        cls,
+        audio_buffer: AudioBuffer | Recording,
+        sample_rate: int = buffers.SAMPLE_RATE,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
+    ) -> Recording:
+        """The recording in a buffer; arguments and errors are those of `to_mono`. A recording is itself."""
+        if isinstance(audio_buffer, Recording):
+            return audio_buffer
+        pcm = buffers.as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
+        return cls(pcm, buffers.check_sample_rate(sample_rate))
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        encoding: Encoding | None = None,
+        sample_rate: int | None = None,
+        channel: int | None = None,
+    ) -> Recording:
+        """The recording in a file; arguments and errors are those of `load_audio`.
+
+        Channels are mixed while the file is read. Of two minutes and more with 16-bit samples the mix is
+        rounded to 16 bits, so that an hour of 8 channels takes no more than an hour of one.
+        """
+        with open_audio(path, encoding=encoding, sample_rate=sample_rate) as reader:
+            if channel is not None:
+                with named(reader.name):
+                    check_channel(channel, reader.channels)
+            return cls.read(reader, channel)._or_else(path, encoding, sample_rate)
+
+    @classmethod
+    def read(cls, reader: AudioReader, channel: int | None = None) -> Recording:
+        """The recording that a reader gives, of one channel, or of all mixed; see `open`."""
+        if channel is not None or reader.channels == 1:
+            recording = cls(read_all(reader, channel=channel, compact=True), reader.sample_rate)
+        else:
+            comparison = ChannelComparison(reader.sample_rate)
+            mixed, count = [], 0
+            for block in reader.blocks():
+                comparison.add(block)
+                mono = mix(block)
+                count += len(mono)
+                mixed.append(mono)
+                if reader.is_16_bit and count >= LONG_S * reader.sample_rate:
+                    mixed = [_as_int16(part) for part in mixed]
+            pcm = np.concatenate(mixed)
+            recording = cls(pcm, reader.sample_rate, channels=comparison.report())
+        recording.warnings = reader.warnings
+        return recording
+
+    def _or_else(
+        self, path: str | os.PathLike[str], encoding: Encoding | None, sample_rate: int | None
+    ) -> Recording:
+        """The recording, or where its channels cancelled each other when mixed, that of the loudest one."""
+        if self._channels is None or self._channels.use is None:
+            return self
+        with open_audio(path, encoding=encoding, sample_rate=sample_rate) as reader:
+            pcm = read_all(reader, channel=self._channels.use, compact=True)
+            recording = Recording(pcm, reader.sample_rate, channels=self._channels)
+            recording.warnings = reader.warnings
+        return recording
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.duration_s:.1f} s, {self.sample_rate} Hz)"
+
+    @cached_property
+    def _mixable(self) -> tuple[NDArray[Any], ChannelReport]:
+        if self._channels is not None:
+            return self._given, self._channels
+        return mixable(self._given, self.sample_rate)
+
+    @property
+    def _pcm(self) -> NDArray[Any]:
+        return self._mixable[0]
+
+    @property
+    def channels(self) -> ChannelReport:
+        """What its channels are to each other, and which is used where a mix would lose the voice."""
+        return self._mixable[1]
+
+    @cached_property
+    def duration_s(self) -> float:
+        """Seconds of audio."""
+        return buffers.duration(self._pcm, self.sample_rate)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the audio is converted while it is read, and never there as a whole."""
+        return self.duration_s >= LONG_S
+
+    @cached_property
+    def native(self) -> Samples:
+        """Mono audio at `sample_rate`, float32[n] in [-1, 1]."""
+        return samples(self._pcm, self.sample_rate, self.sample_rate)
+
+    @cached_property
+    def mono(self) -> Samples:
+        """Mono audio at 16 kHz, float32[n] in [-1, 1]."""
+        native = self.native
+        if self.sample_rate == buffers.SAMPLE_RATE:
+            return native
+        if isinstance(native, np.ndarray):
+            return buffers.resample(native, self.sample_rate, buffers.SAMPLE_RATE)
+        return samples(self._pcm, self.sample_rate)
+
+    @cached_property
+    def has_steady_lows(self) -> bool:
+        """Whether a DC offset or a hum is cut out; see `voiceprint.audio.low_cut`."""
+        lows = SteadyLows()
+        for block in blocks(self.mono, BLOCK):
+            lows.add(block)
+        return lows.are_loud
+
+    @cached_property
+    def speech(self) -> Samples:
+        """The parts of `mono` that hold speech, one after the other, float32[n]; pauses are still in."""
+        audio: Samples = HighPass(self.mono) if self.has_steady_lows else self.mono
+        parts = self.parts
+        if parts != ((0, len(audio)),):
+            audio = Spliced(audio, parts)
+        return audio if self.is_long else audio[:]
+
+    @cached_property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """Start and stop, in samples of `mono`, of the parts that hold speech."""
+        return speech_parts(self.segments)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The segments of `mono`: speech, tones, music, noise and silence."""
+        return self._segmented[1]
+
+    @cached_property
+    def _segmented(self) -> tuple[Segmenter, tuple[Segment, ...]]:
+        segmenter = Segmenter(len(self.mono))
+        for block in blocks(self.mono, BLOCK):
+            segmenter.add(block)
+        return segmenter, segmenter.segments()
+
+    @cached_property
+    def trimmed(self) -> TrimmedSpeech:
+        """The speech as encoders take it."""
+        return TrimmedSpeech(self.speech)
+
+    @cached_property
+    def quality(self) -> AudioQuality:
+        """How well the audio serves speaker recognition; see `measure_quality`."""
+        segmenter, segments = self._segmented
+        # Without speech, all of it is measured, to say what is wrong with it.
+        heard = self.trimmed if self.parts else TrimmedSpeech(self.mono)
+        return measure_quality(
+            self.native,
+            self.sample_rate,
+            segments=segments,
+            rows=segmenter.spectrogram.rows(),
+            speech=heard.audio,
+            windows=heard.windows,
+            channels=self.channels,
+            has_steady_lows=self.has_steady_lows,
+        )
+
+    @cached_property
+    def cleaned(self) -> NDArray[np.float32] | None:
+        """The speech with less noise and its low frequencies restored, float32[n]; None if there is nothing
+        to do, and of long audio."""
+        if self.is_long or not may_be_cleaned(self.quality):
+            return None
+        speech = self.speech[:]
+        better = cleaned(speech, self.quality)
+        return None if better is speech else better
+
+    def warn_if_mixed(self) -> None:
+        """Log a warning where channels that differ were mixed."""
+        if self.channels.differ:
+            logger.warning(MIXED)
+
+    def speech_at(self, sample_rate: int) -> NDArray[np.float32]:
+        """`speech` as a whole, at so many Hz."""
+        speech = self.speech[:]
+        if sample_rate == buffers.SAMPLE_RATE:
+            return speech
+        return buffers.resample(speech, buffers.SAMPLE_RATE, sample_rate)
+
+
+def assess(
+    audio_buffer: AudioBuffer | Recording,
+    *,
+    sample_rate: int = buffers.SAMPLE_RATE,
+    encoding: Encoding = "pcm",
+    channel: int | None = None,
+) -> AudioQuality:
+    """Measure how well the audio serves speaker recognition; `quality.score.measure_quality` says how.
+
+    Args:
+        audio_buffer: anything that `to_mono` takes, from one sample to an hour; or a `Recording`.
+        sample_rate: of the buffer, Hz in 8000..48000.
+        encoding, channel: as for `to_mono`.
+
+    Raises:
+        InvalidAudioError: the buffer, its sample rate, encoding or channel cannot be used.
+    """
+    return Recording.from_buffer(audio_buffer, sample_rate, encoding, channel).quality
+
+
+def _as_int16(audio: NDArray[Any]) -> NDArray[np.int16]:
+    if audio.dtype == np.int16:
+        return audio
+    return np.asarray(np.clip(np.rint(audio * 32768.0), -32768, 32767), dtype=np.int16)

@@ -1,0 +1,1 @@
+"""Who speaks when: the voices of a recording and the times of each."""

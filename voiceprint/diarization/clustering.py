@@ -1,0 +1,147 @@
+"""How many voices speak in windows of a recording, and which one in each.
+
+One voice is split in two by k-means for as long as the halves sound like two voices. Two voices of a
+recording differ by much less than two recordings of a voice may, as they share its room and line; so they
+are compared by a limit of their own, and only with each other.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.diarization.windows import HOP_S
+
+Labels = NDArray[np.intp]
+Vectors = NDArray[np.floating]
+
+MIN_WINDOWS: Final = 6
+"""Windows that a voice has at least: 2.4 s."""
+ONE_VOICE: Final = 0.87
+"""Cosine of the means of two halves of one voice, however these were chosen, if it speaks for long."""
+SAMPLING_S: Final = 0.32
+"""Over the seconds of the shorter half, what that limit is lowered by: words differ, and few of them more."""
+SWITCH_COST: Final = 0.2
+"""Cosine that a change of voice has to gain. A window in which both speak is as near to one as to the other."""
+
+_SMOOTHED: Final = 3  # windows that are averaged before the first split: k-means takes words for voices
+_ROUNDS: Final = 10
+
+
+def cluster(embeddings: NDArray[np.float32]) -> Labels:
+    """The voice of each window, intp[n]: 0 for the first to speak, and so on.
+
+    embeddings: float32[n, d] of length 1, in the order of the recording.
+    """
+    labels = np.zeros(len(embeddings), dtype=np.intp)
+    found = _split_any(embeddings, labels)
+    while found is not None:
+        labels = found
+        found = _split_any(embeddings, labels)
+    return _in_order(labels)
+
+
+def two_voices(one: Vectors, other: Vectors) -> bool:
+    """Whether windows, float[n, d] and float[m, d], are of two voices."""
+    shorter_s = min(len(one), len(other)) * HOP_S
+    return similarity(one, other) < ONE_VOICE - SAMPLING_S / shorter_s
+
+
+def similarity(one: Vectors, other: Vectors) -> float:
+    """Cosine of the means of windows, float[n, d] and float[m, d]."""
+    return float(_unit(one.mean(axis=0)) @ _unit(other.mean(axis=0)))
+
+
+def _split_any(embeddings: NDArray[np.float32], labels: Labels) -> Labels | None:
+    """The labels with one voice more; None where all are one voice each."""
+    voices = int(labels.max(initial=0)) + 1
+    for voice in range(voices):
+        windows = np.flatnonzero(labels == voice)
+        second = _halves(embeddings[windows])
+        if second is None or not two_voices(embeddings[windows][second], embeddings[windows][~second]):
+            continue
+        tried = labels.copy()
+        tried[windows[second]] = voices
+        tried = _resegment(embeddings, tried)
+        if len(np.unique(tried)) == voices + 1 and _all_differ(embeddings, tried):
+            return tried
+    return None
+
+
+def _halves(embeddings: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+    """Of windows, float32[n, d], those of a second voice, bool[n]; None where these are too few."""
+    if len(embeddings) < 2 * MIN_WINDOWS:
+        return None
+    smooth = _unit(_moving_mean(embeddings))
+    centered = smooth - smooth.mean(axis=0)
+    second = centered @ _main_axis(centered) > 0.0
+    for _ in range(_ROUNDS):
+        if min(second.sum(), (~second).sum()) < MIN_WINDOWS:
+            return None
+        towards = _unit(smooth[second].mean(axis=0)) - _unit(smooth[~second].mean(axis=0))
+        before, second = second, smooth @ towards > 0.0
+        if np.array_equal(before, second):
+            break
+    return second if min(second.sum(), (~second).sum()) >= MIN_WINDOWS else None
+
+
+def _resegment(embeddings: NDArray[np.float32], labels: Labels) -> Labels:
+    """The likeliest sequence of voices, by how near each window is to their means (Viterbi)."""
+    voices = int(labels.max()) + 1
+    for _ in range(_ROUNDS):
+        if len(np.unique(labels)) < voices:
+            break
+        means = _unit(np.stack([embeddings[labels == voice].mean(axis=0) for voice in range(voices)]))
+        before, labels = labels, _viterbi(embeddings @ means.T)
+        if np.array_equal(before, labels):
+            break
+    return labels
+
+
+def _viterbi(scores: Vectors) -> Labels:
+    """The path of the greatest sum through scores, float[n, voices], less `SWITCH_COST` a change."""
+    count, voices = scores.shape
+    origins = np.zeros((count, voices), dtype=np.intp)
+    total = scores[0].astype(np.float64)
+    stay = np.arange(voices)
+    for place in range(1, count):
+        best = int(total.argmax())
+        changed = total[best] - SWITCH_COST > total
+        origins[place] = np.where(changed, best, stay)
+        total = np.where(changed, total[best] - SWITCH_COST, total) + scores[place]
+    labels = np.zeros(count, dtype=np.intp)
+    labels[-1] = total.argmax()
+    for place in range(count - 1, 0, -1):
+        labels[place - 1] = origins[place, labels[place]]
+    return labels
+
+
+def _all_differ(embeddings: NDArray[np.float32], labels: Labels) -> bool:
+    groups = [embeddings[labels == voice] for voice in np.unique(labels)]
+    return all(len(group) >= MIN_WINDOWS for group in groups) and all(
+        two_voices(one, other) for place, one in enumerate(groups) for other in groups[:place]
+    )
+
+
+def _in_order(labels: Labels) -> Labels:
+    """The same voices, numbered in the order in which they are first heard."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[inverse], dtype=np.intp)
+
+
+def _moving_mean(embeddings: NDArray[np.float32]) -> Vectors:
+    padded = np.pad(embeddings, ((_SMOOTHED // 2, _SMOOTHED // 2), (0, 0)), mode="edge")
+    views = np.lib.stride_tricks.sliding_window_view(padded, _SMOOTHED, axis=0)
+    return np.asarray(views.mean(axis=-1))
+
+
+def _main_axis(centered: Vectors) -> Vectors:
+    """The direction of the greatest variance, float[d], of float[n, d] around its mean."""
+    _, vectors = np.linalg.eigh(centered.T @ centered)
+    return np.asarray(vectors[:, -1])
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9))

@@ -1,0 +1,329 @@
+"""The embedding of a call so far, and whether its audio is good enough.
+
+An answer for a whole recording rests on properties that are known at its end alone: which parts hold speech,
+and their level, as quiet audio is raised to -30 dBFS before speech is looked for, and the embedding changes
+with the level (1 dB: a cosine of 0.998; 6 dB: 0.95). So
+
+- running answers go by what has come until then. When the level has changed by 1.5 dB, or a part that was
+  embedded turns out to be no speech, the call so far is embedded again, with every second partial left out,
+  as none of this is final.
+- Up to two minutes the audio is kept. At the end it is a `Recording` like any other; its speech is embedded
+  again only where parts, level or filter are others than those that the running embedding went by.
+- After two minutes the audio so far is embedded with what is known by then, and let go. What follows is
+  embedded once, with the level of the moment, and at the end the sum is corrected by what the final level
+  changes on 64 partials spread over the call. In an hour that fades by 6 dB this leaves a difference of
+  0.001.
+
+The cleaned audio is embedded at the end alone, of a noisy call of up to two minutes: how much noise there is,
+and what it is like, is known only then.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.audio import SAMPLE_RATE, AudioQuality, Recording, vad
+from voiceprint.audio.io.mono import Samples, Spliced
+from voiceprint.audio.low_cut import REACH, HighPass, SteadyLows
+from voiceprint.audio.speech import Segmenter, speech_parts
+from voiceprint.encoder.base import PartialEncoder
+from voiceprint.streaming.speech import PartialsVoice, PiecesVoice, RunningSpeech, Voice
+
+if TYPE_CHECKING:
+    from voiceprint.encoder import Encoder
+
+KEPT_S: Final = 120.0
+"""Seconds of audio that are kept, 4 to 23 MB by the call's rate, and 8 MB at 16 kHz."""
+
+DRIFT_DB: Final = 1.5
+"""The call is embedded again when its level has changed by so much."""
+
+_SAME_DB: Final = 0.01
+_QUALITY_S: Final = 8.0  # the running quality is that of so many last seconds
+_SETTLING_S: Final = 2.0  # after KEPT_S: audio so new may still turn out to be no speech, and waits
+
+_NOTHING: Final = np.zeros(0, dtype=np.float32)
+
+Audio = NDArray[np.float32]
+Parts = tuple[tuple[int, int], ...]
+Embedding = NDArray[np.float64]
+
+
+class OnlineEmbedder:
+    """Embeds a call block by block. Memory does not grow after KEPT_S."""
+
+    def __init__(self, encoder: Encoder, rate: int) -> None:
+        self._encoder = encoder
+        self._rate = rate
+        self._chapter = _Chapter()
+        self._native: list[Audio] = []  # of the chapter, at the call's rate: clipping is seen there alone
+        self._best: AudioQuality | None = None  # of the chapter with the most speech
+        self._recording: Recording | None = None  # the whole call, at its end
+        self._samples = 0  # at 16 kHz
+        self._chapters = 0  # that were let go
+        self._restarted_at = 0  # pieces that were embedded then
+        self._resting = self._levelled = False
+        self._run = _Run(encoder, np.float32(1.0), has_steady_lows=False, exact=True)
+
+    @property
+    def net_speech_s(self) -> float:
+        """Seconds of speech so far."""
+        return self._run.voice.length / SAMPLE_RATE
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether audio was let go."""
+        return self._chapters > 0
+
+    def add(self, native: Audio, audio: Audio) -> Embedding | None:
+        """Take a block, at the call's rate and at 16 kHz; gives the sum of embeddings if it is a new one."""
+        self._native.append(native)
+        self._samples += len(audio)
+        self._chapter.add(audio)
+        known = self._run, self._run.voice.count
+        self._advance()
+        if self._chapter.length >= KEPT_S * SAMPLE_RATE:
+            self._let_go()
+        new = self._run.voice.count and (self._run, self._run.voice.count) != known
+        return self._run.voice.total if new else None
+
+    def stop_interim(self) -> None:
+        """Running answers are not needed any more: do only what the end needs."""
+        self._resting = True
+        self._run.voice.idle = not self._run.exact
+
+    def quality(self) -> AudioQuality | None:
+        """That of the last seconds; None just after the beginning, or after KEPT_S, of the call."""
+        wanted, recent = round(_QUALITY_S * self._rate), 0
+        for first in range(len(self._native) - 1, -1, -1):
+            recent += len(self._native[first])
+            if recent >= wanted:
+                break
+        if recent < self._rate:
+            return None
+        return Recording(np.concatenate(self._native[first:]), self._rate).quality
+
+    def end(self) -> AudioQuality:
+        """Close the call, after its last block, and give its quality; may be repeated."""
+        if self._native:
+            self._judge()
+        assert self._best is not None  # noqa: S101
+        if not self.is_settled:
+            return self._best
+        self._finish_run()
+        return self._best.model_copy(
+            update={"duration_s": self._samples / SAMPLE_RATE, "net_speech_s": self.net_speech_s}
+        )
+
+    def embedding(self) -> NDArray[Any]:
+        """The embedding of the call that was ended, of any length above 0. Raises `EncoderError`."""
+        if not self.is_settled:
+            assert self._recording is not None  # noqa: S101
+            recording = self._recording
+            if not isinstance(self._encoder, PartialEncoder):
+                return self._encoder.embed(recording.speech_at(self._encoder.sample_rate))
+            if not self._run.is_of(recording):
+                return self._encoder.embed_speech(recording.trimmed)
+        self._finish_run()
+        if self.is_settled and not self._levelled:
+            self._run.voice.relevel(self._run.wanted_gain)
+            self._levelled = True
+        return self._run.voice.total
+
+    def cleaned(self) -> Audio | None:
+        """`Recording.cleaned` of the call that was ended, if it is short enough to be kept as a whole."""
+        if self.is_settled or self._recording is None or self._encoder.sample_rate != SAMPLE_RATE:
+            return None
+        return self._recording.cleaned
+
+    def _advance(self) -> None:
+        """Embed the speech that is new, or all of it again if it is not what it was taken for."""
+        chapter, run = self._chapter, self._run
+        has_steady_lows = run.has_steady_lows if self.is_settled else chapter.lows.are_loud
+        held = REACH if has_steady_lows else 0
+        if self.is_settled:
+            held = max(held, round(_SETTLING_S * SAMPLE_RATE))
+        parts = speech_parts(chapter.segmenter.segments())
+        stop = _whole(chapter.length - held)
+        fits = run.has_steady_lows == has_steady_lows and clipped(parts, 0, run.stop) == run.parts
+        run.take(chapter, parts, stop)
+        if self.is_settled:
+            run.set_gain(run.wanted_gain)
+            run.embed()
+            return
+        run.exact &= fits
+        changed = not fits or _apart(run.wanted_gain, run.gain) > DRIFT_DB
+        # Not before there is twice as much to embed, so that all that is in vain is less than the whole.
+        if changed and run.voice.count >= 2 * self._restarted_at:
+            exact = bool(run.wanted_gain == 1)
+            self._restart(parts, stop, has_steady_lows=has_steady_lows, exact=exact)
+            self._restarted_at = self._run.voice.count
+            return
+        run.embed()
+
+    def _restart(self, parts: Parts, stop: int, *, has_steady_lows: bool, exact: bool) -> None:
+        """Embed the chapter again from its beginning, in view of all that is known of it now."""
+        run = _Run(self._encoder, np.float32(1.0), has_steady_lows=has_steady_lows, exact=exact)
+        run.take(self._chapter, parts, stop)
+        run.set_gain(run.wanted_gain)
+        run.voice.idle = self._resting and not exact
+        run.embed(at_once=True)
+        self._run = run
+
+    def _let_go(self) -> None:
+        """Let the audio of the chapter go."""
+        self._judge()
+        chapter = self._chapter
+        if not self.is_settled:
+            parts, low = speech_parts(chapter.segmenter.segments()), chapter.lows.are_loud
+            run, length = self._run, _whole(chapter.length)
+            fits = run.exact and run.has_steady_lows == low and run.parts == clipped(parts, 0, run.stop)
+            run.take(chapter, parts, length)
+            if fits and _apart(run.wanted_gain, run.gain) <= _SAME_DB:
+                run.embed()
+            else:
+                self._restart(parts, length, has_steady_lows=low, exact=True)
+        else:
+            self._run.take(chapter, speech_parts(chapter.segmenter.segments()), _whole(chapter.length))
+            self._run.embed()
+        self._chapters += 1
+        self._native, self._chapter, self._recording = [], _Chapter(), None
+        self._run.begin_chapter()
+
+    def _judge(self) -> None:
+        """The quality of a long call is that of the chapter with the most speech."""
+        self._recording = Recording(np.concatenate(self._native), self._rate)
+        quality = self._recording.quality
+        if self._best is None or quality.net_speech_s >= self._best.net_speech_s:
+            self._best = quality
+
+    def _finish_run(self) -> None:
+        if not self._run.ended:
+            chapter = self._chapter
+            parts = speech_parts(chapter.segmenter.segments())
+            self._run.take(chapter, parts, chapter.length)
+            self._run.embed(last=True)
+            self._run.ended = True
+
+
+class _Chapter:
+    """The audio of at most KEPT_S, at 16 kHz, and what is in it."""
+
+    def __init__(self) -> None:
+        self.segmenter = Segmenter()
+        self.lows = SteadyLows()
+        self.length = 0
+        self._audio = np.zeros(16 * SAMPLE_RATE, dtype=np.float32)
+
+    def add(self, audio: Audio) -> None:
+        stop = self.length + len(audio)
+        if stop > len(self._audio):
+            self._audio = np.concatenate((self._audio, np.zeros(max(stop, self.length), dtype=np.float32)))
+        self._audio[self.length : stop] = audio
+        self.length = stop
+        self.segmenter.add(audio)
+        self.lows.add(audio)
+
+    def audio(self, *, has_steady_lows: bool) -> Samples:
+        heard = self._audio[: self.length]
+        return HighPass(heard) if has_steady_lows else heard
+
+
+class _Run:
+    """One way through a call, by parts that were taken for speech and a gain.
+
+    exact: whether it went by what the call turned out to be so far; if not, every second partial is left out.
+    """
+
+    def __init__(self, encoder: Encoder, gain: np.float32, *, has_steady_lows: bool, exact: bool) -> None:
+        self.has_steady_lows = has_steady_lows
+        self.exact = exact
+        self.ended = False
+        self.parts: Parts = ()  # of the chapter
+        self.stop = 0  # in the chapter, to where it was read
+        self._energy = 0.0
+        self._length = 0
+        self._waiting: list[Audio] = []
+        self._rest = _NOTHING
+        self._speech = RunningSpeech(gain)
+        self.voice: Voice = (
+            PartialsVoice(encoder, 1 if exact else 2)
+            if isinstance(encoder, PartialEncoder)
+            else PiecesVoice(encoder)
+        )
+        self.set_gain(gain)
+
+    @property
+    def gain(self) -> np.float32:
+        return self._speech.gain
+
+    @property
+    def wanted_gain(self) -> np.float32:
+        """The gain for all that was taken."""
+        return vad.gain_of(self._energy, self._length)
+
+    def set_gain(self, gain: np.float32) -> None:
+        self._speech.gain = self.voice.gain = gain
+
+    def take(self, chapter: _Chapter, parts: Parts, stop: int) -> None:
+        """Read the speech of a chapter up to a place."""
+        if stop <= self.stop:
+            return
+        new = clipped(parts, self.stop, stop)
+        audio = Spliced(chapter.audio(has_steady_lows=self.has_steady_lows), new)[:]
+        self._energy += float(np.square(audio, dtype=np.float64).sum())
+        self._length += len(audio)
+        self._waiting.append(audio)
+        self.parts = joined(self.parts + new)
+        self.stop = stop
+
+    def embed(self, *, at_once: bool = False, last: bool = False) -> None:
+        """Embed what was taken."""
+        audio = np.concatenate([self._rest, *self._waiting])
+        whole = _whole(len(audio))
+        self._waiting, self._rest = [], audio[whole:].copy()
+        self.voice.hear(self._speech.hear(audio[:whole], last=last), at_once=at_once)
+        if last:
+            self.voice.end()
+
+    def begin_chapter(self) -> None:
+        self.parts, self.stop = (), 0
+
+    def is_of(self, recording: Recording) -> bool:
+        """Whether the run, ended, gives the embedding of this recording."""
+        return (
+            self.exact
+            and self.has_steady_lows == recording.has_steady_lows
+            and self.parts == clipped(recording.parts, 0, self.stop)
+            and _apart(recording.trimmed.gain, self.gain) <= _SAME_DB
+        )
+
+
+def clipped(parts: Parts, start: int, stop: int) -> Parts:
+    """The parts within start and stop."""
+    return tuple(
+        (max(first, start), min(last, stop)) for first, last in parts if first < stop and last > start
+    )
+
+
+def joined(parts: Parts) -> Parts:
+    """The parts, with those that touch made one."""
+    whole: list[tuple[int, int]] = []
+    for start, stop in parts:
+        if whole and whole[-1][1] == start:
+            whole[-1] = whole[-1][0], stop
+        else:
+            whole.append((start, stop))
+    return tuple(whole)
+
+
+def _whole(length: int) -> int:
+    return max(0, length - length % vad.WINDOW)
+
+
+def _apart(one: np.float32, other: np.float32) -> float:
+    return abs(20.0 * math.log10(float(one) / float(other)))
