@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from voices import BandEncoder, Voices, real_speech
 
 from voiceprint import (
     ConfigurationError,
+    JSONStorage,
     MemoryStorage,
     OpusAgentVoiceRecognizer,
     VoiceFingerprintConfig,
@@ -26,6 +29,8 @@ from voiceprint.audio import Recording
 from voiceprint.audio.fingerprints import SPAN, STEP, fingerprint
 from voiceprint.audio.prompts import KnownPrompts, PromptFinder, PromptFollower, find_repeated
 from voiceprint.audio.speech import Segment, with_prompts
+from voiceprint.evaluation import Settings, evaluate
+from voiceprint.evaluation.tables import remarks
 
 RATE = 16_000
 Audio = Any
@@ -265,3 +270,86 @@ def test_nothing_of_a_prompt_is_logged(
     with recognizer(prompts_folder) as them, caplog.at_level(logging.DEBUG, "voiceprint"):
         them.get_embedding(call(prompt, voices["amara"][0], 0))
     assert not any("greeting" in message for message in caplog.messages)
+
+
+# On the command line
+
+
+@pytest.fixture
+def calls_folder(tmp_path: Path, voices: Voices, prompt: Audio) -> Path:
+    """Recordings of four callers, three of which begin with a prompt; one is there twice."""
+    folder = tmp_path / "in"
+    for name in ("amara", "elena", "farid", "gil"):
+        (folder / name).mkdir(parents=True)
+        audio = voices[name][0] if name == "gil" else call(prompt, voices[name][0], 0)
+        soundfile.write(folder / name / "1.wav", audio, RATE)
+        soundfile.write(folder / name / "2.wav", voices[name][1], RATE)
+    (folder / "gil" / "copy.wav").write_bytes((folder / "gil" / "1.wav").read_bytes())
+    return folder
+
+
+def test_prompts_are_listed_and_written(
+    run: Any, calls_folder: Path, tmp_path: Path, prompt: Audio, voices: Voices
+) -> None:
+    code, out, _ = run("prompts", calls_folder, "--json", "--write", tmp_path / "found")
+    rows = json.loads(out)
+    assert code == 0
+    assert [row["caller_id"] for row in rows] == ["amara", "elena", "farid"]
+    for row in rows:
+        assert row["start_s"] == pytest.approx(0, abs=0.1)
+        assert row["stop_s"] == pytest.approx(4, abs=0.3)
+        assert row["callers"] == 2
+    assert [path.name for path in (tmp_path / "found").iterdir()] == ["prompt-1.flac"]
+    known = KnownPrompts.load(tmp_path / "found")
+    ((first, last),) = known.stretches(call(prompt, voices["ivo"][0], 0))
+    assert (first, last) == (0, pytest.approx(len(prompt), abs=0.3 * RATE))
+    code, _, err = run("prompts", calls_folder, "--write", tmp_path / "found")
+    assert code != 0
+    assert "give an empty folder" in err
+
+
+def test_a_folder_without_prompts_says_so(run: Any, calls_folder: Path) -> None:
+    code, out, _ = run("prompts", calls_folder, "--callers", "3")
+    assert code == 0
+    assert out.startswith("No prompts: 9 recordings")
+
+
+def test_a_whole_recording_under_several_callers_is_no_prompt(
+    run: Any, tmp_path: Path, voices: Voices
+) -> None:
+    for name in ("one", "two", "three"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        soundfile.write(tmp_path / "in" / name / "1.wav", voices["amara"][0], RATE)
+    code, out, _ = run("prompts", tmp_path / "in", "--json")
+    assert (code, json.loads(out)) == (0, [])
+
+
+def test_enroll_dir_leaves_prompts_out(
+    run: Any, calls_folder: Path, voices: Voices, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("enroll-dir", calls_folder, "--again")
+    assert code == 0, (out, err)
+    assert "Left out of 3 files: 1 prompt that recordings of several callers hold (4." in err
+    plain = OpusAgentVoiceRecognizer(MemoryStorage())
+    with JSONStorage("voiceprints.json") as store:
+        for name in ("amara", "elena", "farid"):
+            caller = store.get(name)
+            assert caller is not None
+            right = [plain.get_embedding(audio) for audio in voices[name][:2]]
+            found = [print_.embedding for print_ in caller.voiceprints]
+            assert (np.array(found) @ np.transpose(right)).max(axis=0).min() > 0.99
+
+
+def test_an_evaluation_says_that_recordings_hold_prompts(
+    calls_folder: Path, prompt: Audio, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "prompt.wav", prompt, RATE)
+    settings = Settings(durations_s=(2.0,), resamples=0, splits=1, more_prints=None)
+    found = evaluate(calls_folder, settings, encoder=BandEncoder())
+    assert found.with_prompts == 3
+    assert any("3 sessions hold audio" in line for line in remarks(found))
+    settings = replace(settings, prompts=str(tmp_path / "prompt.wav"))
+    without = evaluate(calls_folder, settings, encoder=BandEncoder())
+    assert without.with_prompts == 0
+    assert not any("VOICE_PROMPTS" in line for line in remarks(without))
