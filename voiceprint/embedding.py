@@ -54,10 +54,16 @@ class Embedder:
         return None if self._config.prompts is None else prompts_at(self._config.prompts)
 
     def recording(
-        self, audio_buffer: AudioBuffer | Recording, sample_rate: int, encoding: Encoding, channel: int | None
+        self,
+        audio_buffer: AudioBuffer | Recording,
+        sample_rate: int | None = None,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
+        channels: int = 1,
     ) -> Recording:
         """`Recording.from_buffer`, with known prompts left out."""
-        return Recording.from_buffer(audio_buffer, sample_rate, encoding, channel).leave_out(self.prompts)
+        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel, channels)
+        return recording.leave_out(self.prompts)
 
     def check_enabled(self) -> None:
         """Raises `DisabledError` when fingerprinting is off."""
@@ -112,7 +118,7 @@ class Embedder:
         """The embedding, of any audio with speech; without, `AudioQualityError`."""
         try:
             if isinstance(self._encoder, PartialEncoder):
-                return self.checked(self._encoder.embed_speech(recording.trimmed))
+                return self.checked(self._encoder.embed_speech(recording.trimmed).embedding)
             return self.checked(self._encoder.embed(recording.speech_at(self._encoder.sample_rate)))
         except EncoderError:
             quality = recording.quality
@@ -143,7 +149,8 @@ class Embedder:
 
     def _embed_batch(self, recordings: Sequence[Recording]) -> NDArray[np.float32]:
         if isinstance(self._encoder, PartialEncoder):
-            return self._encoder.embed_speeches([recording.trimmed for recording in recordings])
+            found = self._encoder.embed_speeches([recording.trimmed for recording in recordings])
+            return np.array([one.embedding for one in found])
         rate = self._encoder.sample_rate
         return self._encoder.embed_batch([recording.speech_at(rate) for recording in recordings])
 

@@ -52,15 +52,21 @@ class Recording:
     def from_buffer(
         cls,
         audio_buffer: AudioBuffer | Recording,
-        sample_rate: int = buffers.SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
     ) -> Recording:
-        """The recording in a buffer; arguments and errors are those of `to_mono`. A recording is itself."""
+        """The recording in a buffer; arguments and errors are those of `to_mono`. A recording is itself.
+
+        sample_rate: Hz; None is 8000 of G.711 and 16000 of all else.
+        """
         if isinstance(audio_buffer, Recording):
             return audio_buffer
-        pcm = buffers.as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-        return cls(pcm, buffers.check_sample_rate(sample_rate))
+        rate = buffers.rate_of(sample_rate, encoding)
+        pcm = buffers.as_pcm(audio_buffer, rate, encoding=encoding, channel=channel, channels=channels)
+        buffers.scaled_reader(pcm, rate)  # refuses floats that are no audio
+        return cls(pcm, rate)
 
     def leave_out(self, prompts: KnownPrompts | None) -> Recording:
         """Take these prompts too for no speech; gives the recording itself."""
@@ -97,7 +103,8 @@ class Recording:
             recording = cls(read_all(reader, channel=channel, compact=True), reader.sample_rate)
         else:
             comparison = ChannelComparison(reader.sample_rate)
-            mixed, count = [], 0
+            mixed: list[NDArray[Any]] = []
+            count = 0
             for block in reader.blocks():
                 comparison.add(block)
                 mono = mix(block)
@@ -250,21 +257,22 @@ class Recording:
 def assess(
     audio_buffer: AudioBuffer | Recording,
     *,
-    sample_rate: int = buffers.SAMPLE_RATE,
+    sample_rate: int | None = None,
     encoding: Encoding = "pcm",
     channel: int | None = None,
+    channels: int = 1,
 ) -> AudioQuality:
     """Measure how well the audio serves speaker recognition; `quality.score.measure_quality` says how.
 
     Args:
         audio_buffer: anything that `to_mono` takes, from one sample to an hour; or a `Recording`.
-        sample_rate: of the buffer, Hz in 8000..48000.
-        encoding, channel: as for `to_mono`.
+        sample_rate: of the buffer, Hz in 8000..48000; None is 8000 of G.711 and 16000 of all else.
+        encoding, channel, channels: as for `to_mono`.
 
     Raises:
         InvalidAudioError: the buffer, its sample rate, encoding or channel cannot be used.
     """
-    return Recording.from_buffer(audio_buffer, sample_rate, encoding, channel).quality
+    return Recording.from_buffer(audio_buffer, sample_rate, encoding, channel, channels).quality
 
 
 def _as_int16(audio: NDArray[Any]) -> NDArray[np.int16]:

@@ -131,7 +131,7 @@ class OnlineEmbedder:
             if not isinstance(self._encoder, PartialEncoder):
                 return self._encoder.embed(recording.speech_at(self._encoder.sample_rate))
             if not self._run.is_of(recording):
-                return self._encoder.embed_speech(recording.trimmed)
+                return self._encoder.embed_speech(recording.trimmed).embedding
         self._finish_run()
         if self.is_settled and not self._levelled:
             self._run.voice.relevel(self._run.wanted_gain)

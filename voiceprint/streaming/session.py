@@ -66,9 +66,10 @@ class CallStream:
     def __init__(
         self,
         *,
-        sample_rate: int,
+        sample_rate: int | None,
         encoding: Encoding,
         channel: int | None,
+        channels: int,
         k: int,
         encoder: Encoder,
         prompts: KnownPrompts | None,
@@ -87,7 +88,7 @@ class CallStream:
         self._touch = touch
         self._adapt = adapt
         self._touched: str | None = None
-        self._intake = Intake(sample_rate, encoding, channel)
+        self._intake = Intake(sample_rate, encoding, channel, channels)
         self._online = OnlineEmbedder(encoder, self._intake.rate, prompts)
         self._decision = Decision()
         self._pending: deque[_Heard] = deque(maxlen=_PENDING)
