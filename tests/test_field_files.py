@@ -1,4 +1,4 @@
-"""Files as telephone systems, recorders and pipes write them: all of the audio, or a typed error, never a part."""
+"""Files as telephone systems, recorders and pipes write them: all of the audio or an error, never a part."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ EXACT: dict[str, tuple[Callable[[], bytes], str | None]] = {
 def _big_endian() -> bytes:
     file = field.written("AIFF", "PCM_16")
     return (
-        b"RIFX" + struct.pack(">I", 36 + SIZE) + b"WAVEfmt " + struct.pack(">IHHIIHH", 16, 1, 1, 8000, 16000, 2, 16)
-        + b"data" + struct.pack(">I", SIZE) + file[-SIZE:]
+        b"RIFX" + struct.pack(">I", 36 + SIZE) + b"WAVEfmt "
+        + struct.pack(">IHHIIHH", 16, 1, 1, 8000, 16000, 2, 16) + b"data" + struct.pack(">I", SIZE) + file[-SIZE:]
     )  # fmt: skip
 
 
@@ -225,7 +225,7 @@ def test_ogg_streams_of_different_channels_are_an_error_that_says_so(tmp_path: P
 def test_an_ogg_page_with_a_wrong_checksum_is_refused(tmp_path: Path) -> None:
     data = bytearray(field.written("OGG", "VORBIS"))
     data[len(data) // 2] ^= 1
-    with pytest.raises(InvalidAudioError, match="damaged: the page at byte .* wrong checksum"):
+    with pytest.raises(InvalidAudioError, match=r"damaged: the page at byte .* wrong checksum"):
         read(tmp_path, bytes(data))
 
 
@@ -417,8 +417,8 @@ def test_integers_as_floats_are_refused(tmp_path: Path, values: np.ndarray) -> N
     ],
 )
 def test_a_header_of_hours_is_refused_before_anything_is_decoded(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "long.flac").write_bytes(data)
     with pytest.raises(InvalidAudioError, match=r"at most 3600 s|is truncated"):
-        (tmp_path / "long.flac").write_bytes(data)
         open_audio(tmp_path / "long.flac")
 
 
@@ -438,7 +438,7 @@ def test_empty_chunks_without_end_are_refused_at_once(tmp_path: Path) -> None:
 
 def test_junk_between_mp3_frames_is_not_looked_through_without_end(tmp_path: Path) -> None:
     data = field.mp3(header=False)
-    with pytest.raises(InvalidAudioError, match="1 MB between its MP3 frames"):
+    with pytest.raises(InvalidAudioError, match="256 KB between its MP3 frames"):
         read(tmp_path, data + b"\xff" * (1 << 23) + data)
 
 
@@ -492,7 +492,8 @@ RIGHT: dict[str, tuple[int, int]] = {
         (44_000, 8_000),
     ),
     **dict.fromkeys(
-        ("flac_unknown_length_pipe.flac", "opus_whole.opus", "zoom.m4a", "g722_asterisk.g722"), (88_000, 16_000)
+        ("flac_unknown_length_pipe.flac", "opus_whole.opus", "zoom.m4a", "g722_asterisk.g722"),
+        (88_000, 16_000),
     ),
     **dict.fromkeys(("mp3_cbr_no_xing.mp3", "mp3_ffmpeg_pipe.mp3"), (89_280, 16_000)),
     "mp3_in_wav.wav": (45_504, 8_000),
