@@ -72,10 +72,9 @@ EXACT: dict[str, tuple[Callable[[], bytes], str | None]] = {
 
 def _big_endian() -> bytes:
     file = field.written("AIFF", "PCM_16")
-    return (
-        b"RIFX" + struct.pack(">I", 36 + SIZE) + b"WAVEfmt "
-        + struct.pack(">IHHIIHH", 16, 1, 1, 8000, 16000, 2, 16) + b"data" + struct.pack(">I", SIZE) + file[-SIZE:]
-    )  # fmt: skip
+    fmt = struct.pack(">IHHIIHH", 16, 1, 1, 8000, 16000, 2, 16)
+    data = b"data" + struct.pack(">I", SIZE) + file[-SIZE:]
+    return b"RIFX" + struct.pack(">I", 36 + SIZE) + b"WAVEfmt " + fmt + data
 
 
 def _twice(caf: bytes) -> bytes:
