@@ -18,7 +18,7 @@ from voiceprint.audio.io.mono import Samples, blocks
 from voiceprint.audio.spectrogram import FRAMES, ROW, Floats, Rows, Spectrogram
 from voiceprint.audio.vad import BLOCK
 
-Kind = Literal["speech", "tone", "music", "noise", "silence"]
+Kind = Literal["speech", "tone", "music", "noise", "silence", "prompt"]
 """What a segment holds."""
 
 Flags = npt.NDArray[np.bool_]
@@ -38,7 +38,9 @@ _SILENCE_DB: Final = -35.0  # energy of the loudest frame in dB: a noise of -80 
 _LEAST_VARIETY_DB: Final = 2.2  # steady noise has 1.2, speech 5 dB over noise 2.5 and more
 _LEAST_SPREAD: Final = 0.25  # of the bands: a tone that glides has less
 _LEAST_MODULATION_DB: Final = 1.2
-_MUSIC_STEADINESS: Final = 0.27  # of the rows: 0.3 % of the speech of children has more, quick music at the telephone
+_MUSIC_STEADINESS: Final = (
+    0.27  # of the rows: 0.3 % of the speech of children has more, quick music at the telephone
+)
 _NEAR_MUSIC: Final = 0.15  # beside such: 1 % to 4 % of speech have more, and most of quick music
 _SURE_MUSIC: Final = 6  # decisions for music, of 4 s around one of them, that are no chance
 _AROUND: Final = 8  # decisions to either side, 2 s
@@ -164,6 +166,27 @@ def speech_parts(segments: Iterable[Segment]) -> tuple[tuple[int, int], ...]:
         else:
             parts.append((each.start, each.stop))
     return tuple(parts)
+
+
+def with_prompts(segments: Iterable[Segment], prompts: Iterable[tuple[int, int]]) -> tuple[Segment, ...]:
+    """The segments, and prompts in place of what they were found to be; prompts: start and stop of each."""
+    segments = tuple(segments)
+    end = segments[-1].stop if segments else 0
+    known = [
+        Segment(start // ROW * ROW, min(-(-stop // ROW) * ROW, end), "prompt") for start, stop in prompts
+    ]
+    left: list[Segment] = []
+    for each in segments:
+        start = each.start
+        for prompt in known:
+            if prompt.stop <= start or prompt.start >= each.stop:
+                continue
+            if prompt.start > start:
+                left.append(each._replace(start=start, stop=prompt.start))
+            start = min(prompt.stop, each.stop)
+        if start < each.stop:
+            left.append(each._replace(start=start))
+    return tuple(sorted((*left, *known), key=lambda each: each.start))
 
 
 _AT_ONCE: Final = 24  # seconds that are looked at together: arrays over 128 KiB are slow, see Spectrogram
