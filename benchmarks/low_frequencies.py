@@ -79,7 +79,7 @@ def _compared(pairs: list[tuple[Audio, Audio]], encoder: OnnxEncoder) -> dict[st
     enrolled = [Recording(first, RATE) for first, _ in pairs]
     prints = {
         "as it is": np.stack([encoder.embed(first) for first, _ in pairs]),
-        "product": np.stack([encoder.embed_speech(one.trimmed) for one in enrolled]),
+        "product": np.stack([encoder.embed_speech(one.trimmed).embedding for one in enrolled]),
         "always": np.stack([encoder.embed(HighPass(first)[:]) for first, _ in pairs]),
     }
     rows: dict[str, Any] = {}
@@ -87,7 +87,7 @@ def _compared(pairs: list[tuple[Audio, Audio]], encoder: OnnxEncoder) -> dict[st
         probes = [np.clip(change(last), -1.0, 1.0).astype(np.float32) for _, last in pairs]
         embedded = {
             "as it is": [encoder.embed(probe) for probe in probes],
-            "product": [encoder.embed_speech(Recording(probe, RATE).trimmed) for probe in probes],
+            "product": [encoder.embed_speech(Recording(probe, RATE).trimmed).embedding for probe in probes],
             "always": [encoder.embed(HighPass(probe)[:]) for probe in probes],
         }
         rows[name] = {way: _ranked(prints[way], np.stack(of)) for way, of in embedded.items()}

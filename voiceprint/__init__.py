@@ -11,7 +11,7 @@ What is slow to import (torch, faiss, audio codecs) is loaded where it is first 
 
 from __future__ import annotations
 
-from voiceprint.audio import AudioQuality, assess, load_audio
+from voiceprint.audio import AudioQuality, Recording, assess, load_audio
 from voiceprint.config import Config, VoiceFingerprintConfig
 from voiceprint.encoder import Encoder
 from voiceprint.enrolment import EnrollmentCheck
@@ -63,6 +63,7 @@ __all__ = [
     "Match",
     "MemoryStorage",
     "OpusAgentVoiceRecognizer",
+    "Recording",
     "RecordingNotUsedError",
     "RedisStorage",
     "SQLiteStorage",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio import MIXED, SAMPLE_RATE, AudioQuality, Recording
+from voiceprint.audio.prompts import prompts_at
 from voiceprint.encoder.base import PartialEncoder
 from voiceprint.errors import (
     AudioQualityError,
@@ -23,6 +24,8 @@ from voiceprint.simulated import Enrolled, Versions, simulated_embeddings, versi
 from voiceprint.validation import unit_vector
 
 if TYPE_CHECKING:
+    from voiceprint.audio import AudioBuffer, Encoding
+    from voiceprint.audio.prompts import KnownPrompts
     from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.encoder import Encoder
 
@@ -44,6 +47,23 @@ class Embedder:
     def space(self) -> str:
         """Name of the encoder, and of the space in which its embeddings can be compared."""
         return self._encoder.name
+
+    @property
+    def prompts(self) -> KnownPrompts | None:
+        """The prompts that the configuration names, which are left out. Raises `ConfigurationError`."""
+        return None if self._config.prompts is None else prompts_at(self._config.prompts)
+
+    def recording(
+        self,
+        audio_buffer: AudioBuffer | Recording,
+        sample_rate: int | None = None,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
+        channels: int = 1,
+    ) -> Recording:
+        """`Recording.from_buffer`, with known prompts left out."""
+        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel, channels)
+        return recording.leave_out(self.prompts)
 
     def check_enabled(self) -> None:
         """Raises `DisabledError` when fingerprinting is off."""
@@ -98,7 +118,7 @@ class Embedder:
         """The embedding, of any audio with speech; without, `AudioQualityError`."""
         try:
             if isinstance(self._encoder, PartialEncoder):
-                return self.checked(self._encoder.embed_speech(recording.trimmed))
+                return self.checked(self._encoder.embed_speech(recording.trimmed).embedding)
             return self.checked(self._encoder.embed(recording.speech_at(self._encoder.sample_rate)))
         except EncoderError:
             quality = recording.quality
@@ -129,7 +149,8 @@ class Embedder:
 
     def _embed_batch(self, recordings: Sequence[Recording]) -> NDArray[np.float32]:
         if isinstance(self._encoder, PartialEncoder):
-            return self._encoder.embed_speeches([recording.trimmed for recording in recordings])
+            found = self._encoder.embed_speeches([recording.trimmed for recording in recordings])
+            return np.array([one.embedding for one in found])
         rate = self._encoder.sample_rate
         return self._encoder.embed_batch([recording.speech_at(rate) for recording in recordings])
 

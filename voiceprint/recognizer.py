@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from voiceprint.adaptation import Adaptation
 from voiceprint.audio import (
-    SAMPLE_RATE,
     AudioBuffer,
     AudioQuality,
     Encoding,
@@ -51,9 +50,11 @@ class OpusAgentVoiceRecognizer:
         its first use or by `warm_up`.
 
     Methods take a `Recording`, or a buffer: an array of int16, int32, uint8 or float in [-1, 1], mono or with
-    channels, or bytes of one channel, at `sample_rate` 8000 to 48000 Hz. With a buffer go
+    channels, or bytes. With a buffer go
+        sample_rate: 8000 to 48000 Hz; None is 8000 for G.711, and 16000 for all else.
         encoding: of bytes; "pcm" is 16-bit little-endian. "mulaw" and "alaw" are G.711 codes, as
             bytes or uint8 arrays; for the other names see `voiceprint.audio.io.encodings.Encoding`.
+        channels: how many are interleaved in bytes, such as 2 of stereo.
         channel: index of the channel to use, such as the caller's. None mixes them by mean; where
             they hold different voices, the quality's feedback and a warning in the log say so.
     It raises `InvalidAudioError` for a buffer that is not audio, and `AudioQualityError` for audio
@@ -92,16 +93,17 @@ class OpusAgentVoiceRecognizer:
         self,
         audio_buffer: AudioBuffer | Recording,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
     ) -> NDArray[np.float32]:
         """The embedding of the voice: float32[256] of length 1.
 
         Any amount of speech will do; without speech, `AudioQualityError`. Raises `DisabledError`.
         """
         self._embedder.check_enabled()
-        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel)
+        recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
         embedding = self._embedder.embed(recording)
         recording.warn_if_mixed()
         return embedding
@@ -138,9 +140,10 @@ class OpusAgentVoiceRecognizer:
         audio_buffer: AudioBuffer | Recording,
         metadata: dict[str, Any] | None = None,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         on_mismatch: OnMismatch = "store",
     ) -> Voiceprint:
         """Store a voiceprint of a new or known caller, and return it.
@@ -159,7 +162,7 @@ class OpusAgentVoiceRecognizer:
         Raises `DisabledError`, `InvalidArgumentError` for a caller id or metadata that cannot be stored.
         """
         sample = (caller_id, audio_buffer, metadata)
-        stored = self._enrolment(sample_rate, encoding, channel).enroll(sample, on_mismatch)
+        stored = self._enrolment(sample_rate, encoding, channel, channels).enroll(sample, on_mismatch)
         assert stored is not None  # noqa: S101  nobody forbids it
         return stored
 
@@ -167,9 +170,10 @@ class OpusAgentVoiceRecognizer:
         self,
         samples: Iterable[Sample],
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         on_mismatch: OnMismatch = "store",
         keep: Keep = "newest",
     ) -> list[Voiceprint | VoiceprintError]:
@@ -187,19 +191,22 @@ class OpusAgentVoiceRecognizer:
         (`voiceprint.agreement.best_agreeing`); the others get a `RecordingNotUsedError`. Their metadata is
         not stored. "newest" enrolls all, of which the last remain.
         """
-        return self._enrolment(sample_rate, encoding, channel).enroll_many(samples, on_mismatch, keep)
+        return self._enrolment(sample_rate, encoding, channel, channels).enroll_many(
+            samples, on_mismatch, keep
+        )
 
     def check_enrollment(
         self,
         audio_buffer: AudioBuffer | Recording,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
     ) -> EnrollmentCheck:
         """Whether `enroll_caller` would take this audio, and what to do next: how much is missing, what is
         poor. Nothing is stored, and nothing embedded."""
-        return self._enrolment(sample_rate, encoding, channel).check(audio_buffer)
+        return self._enrolment(sample_rate, encoding, channel, channels).check(audio_buffer)
 
     # Identification
 
@@ -207,9 +214,10 @@ class OpusAgentVoiceRecognizer:
         self,
         audio_buffer: AudioBuffer | Recording,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
     ) -> tuple[str, float, dict[str, Any]] | None:
         """Who is calling: (caller_id, similarity, metadata), or None for nobody who is enrolled.
 
@@ -221,7 +229,7 @@ class OpusAgentVoiceRecognizer:
         """
         if not self.config.fingerprinting_enabled:
             return None
-        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel)
+        recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
         probe = self._embedder.probe(recording)
         matches = self._matcher.nearest(probe, 5, self._rule(None), None)
         best = next((match for match in matches if match.accepted), None)
@@ -236,9 +244,10 @@ class OpusAgentVoiceRecognizer:
         audio_buffer: AudioBuffer | Recording,
         k: int = 5,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
     ) -> list[Match]:
@@ -251,7 +260,7 @@ class OpusAgentVoiceRecognizer:
         if not self.config.fingerprinting_enabled:
             return []
         k, rule = check_count(k), self._rule(threshold)
-        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel)
+        recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
         matcher = self._matcher
         callers = None if candidates is None else matcher.enrolled(check_candidates(candidates))
         return matcher.nearest(self._embedder.probe(recording), k, rule, callers)
@@ -261,9 +270,10 @@ class OpusAgentVoiceRecognizer:
         caller_id: str,
         audio_buffer: AudioBuffer | Recording,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         threshold: float | None = None,
     ) -> Verification:
         """Whether the voice is that of the caller it is said to be.
@@ -275,7 +285,7 @@ class OpusAgentVoiceRecognizer:
         """
         self._embedder.check_enabled()
         prints = self._matcher.prints(caller_id)
-        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel)
+        recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
         rule = self._verification_rule(threshold)
         probe = self._embedder.probe(recording)
         verification = self._matcher.verified(probe, prints, rule)
@@ -287,9 +297,10 @@ class OpusAgentVoiceRecognizer:
     def stream(
         self,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         k: int = 1,
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
@@ -318,8 +329,10 @@ class OpusAgentVoiceRecognizer:
             sample_rate=sample_rate,
             encoding=encoding,
             channel=channel,
+            channels=channels,
             k=count,
             encoder=self.encoder,
+            prompts=self._embedder.prompts,
             config=self.config,
             rule=lambda: self._rule(threshold),
             probe=probe_of,
@@ -413,9 +426,10 @@ class OpusAgentVoiceRecognizer:
         audio_buffer: AudioBuffer | Recording,
         metadata: dict[str, Any] | None = None,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         on_mismatch: OnMismatch = "store",
     ) -> Voiceprint:
         """`enroll_caller` without blocking the event loop.
@@ -425,7 +439,7 @@ class OpusAgentVoiceRecognizer:
         """
         # Taken by the thread to store, or before it by the cancellation to prevent that.
         turn = threading.Lock()
-        enrolment = self._enrolment(sample_rate, encoding, channel)
+        enrolment = self._enrolment(sample_rate, encoding, channel, channels)
         sample = (caller_id, audio_buffer, metadata)
         work = asyncio.ensure_future(
             asyncio.to_thread(enrolment.enroll, sample, on_mismatch, lambda: turn.acquire(blocking=False))
@@ -447,13 +461,19 @@ class OpusAgentVoiceRecognizer:
         self,
         audio_buffer: AudioBuffer | Recording,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
     ) -> tuple[str, float, dict[str, Any]] | None:
         """`match_caller` without blocking the event loop."""
         return await asyncio.to_thread(
-            self.match_caller, audio_buffer, sample_rate=sample_rate, encoding=encoding, channel=channel
+            self.match_caller,
+            audio_buffer,
+            sample_rate=sample_rate,
+            encoding=encoding,
+            channel=channel,
+            channels=channels,
         )
 
     async def aidentify(
@@ -461,9 +481,10 @@ class OpusAgentVoiceRecognizer:
         audio_buffer: AudioBuffer | Recording,
         k: int = 5,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
     ) -> list[Match]:
@@ -475,6 +496,7 @@ class OpusAgentVoiceRecognizer:
             sample_rate=sample_rate,
             encoding=encoding,
             channel=channel,
+            channels=channels,
             threshold=threshold,
             candidates=candidates,
         )
@@ -485,7 +507,9 @@ class OpusAgentVoiceRecognizer:
     def _embedder(self) -> Embedder:
         return Embedder(self.encoder, self.config)
 
-    def _enrolment(self, sample_rate: int, encoding: Encoding, channel: int | None) -> Enrolment:
+    def _enrolment(
+        self, sample_rate: int | None, encoding: Encoding, channel: int | None, channels: int
+    ) -> Enrolment:
         return Enrolment(
             self.storage,
             self._embedder,
@@ -493,6 +517,7 @@ class OpusAgentVoiceRecognizer:
             sample_rate=sample_rate,
             encoding=encoding,
             channel=channel,
+            channels=channels,
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from functools import cached_property
 from typing import Any
 
@@ -11,13 +12,17 @@ from numpy.typing import NDArray
 
 from voiceprint.audio.denoise import cleaned, may_be_cleaned
 from voiceprint.audio.io import buffers
+from voiceprint.audio.io.buffers import check_channel, mix
 from voiceprint.audio.io.encodings import AudioBuffer, Encoding
+from voiceprint.audio.io.files import read_all
 from voiceprint.audio.io.mono import LONG_S, Samples, Spliced, blocks, samples
+from voiceprint.audio.io.reader import AudioReader, named, open_audio
 from voiceprint.audio.low_cut import HighPass, SteadyLows
-from voiceprint.audio.quality.channels import MIXED, ChannelReport, mixable
+from voiceprint.audio.prompts import KnownPrompts
+from voiceprint.audio.quality.channels import MIXED, ChannelComparison, ChannelReport, mixable
 from voiceprint.audio.quality.model import AudioQuality
 from voiceprint.audio.quality.score import measure_quality
-from voiceprint.audio.speech import Segment, Segmenter, speech_parts
+from voiceprint.audio.speech import Segment, Segmenter, speech_parts, with_prompts
 from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.audio.vad import BLOCK
 
@@ -33,30 +38,104 @@ class Recording:
     takes no more memory than what it came in. For use by one thread.
     """
 
-    def __init__(self, pcm: NDArray[Any], sample_rate: int) -> None:
+    def __init__(self, pcm: NDArray[Any], sample_rate: int, *, channels: ChannelReport | None = None) -> None:
+        """pcm: as from `as_pcm`. channels: what its channels were, if they are mixed already."""
         self._given = pcm
+        self._prompts: tuple[KnownPrompts, ...] = ()
+        self._channels = channels
         self.sample_rate = sample_rate
         """Hz, of the audio as it came."""
+        self.warnings: tuple[str, ...] = ()
+        """What is wrong with the file that it came from, and yet could be read."""
 
     @classmethod
     def from_buffer(
         cls,
         audio_buffer: AudioBuffer | Recording,
-        sample_rate: int = buffers.SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
     ) -> Recording:
-        """The recording in a buffer; arguments and errors are those of `to_mono`. A recording is itself."""
+        """The recording in a buffer; arguments and errors are those of `to_mono`. A recording is itself.
+
+        sample_rate: Hz; None is 8000 of G.711 and 16000 of all else.
+        """
         if isinstance(audio_buffer, Recording):
             return audio_buffer
-        pcm = buffers.as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-        return cls(pcm, buffers.check_sample_rate(sample_rate))
+        rate = buffers.rate_of(sample_rate, encoding)
+        pcm = buffers.as_pcm(audio_buffer, rate, encoding=encoding, channel=channel, channels=channels)
+        buffers.scaled_reader(pcm, rate)  # refuses floats that are no audio
+        return cls(pcm, rate)
+
+    def leave_out(self, prompts: KnownPrompts | None) -> Recording:
+        """Take these prompts too for no speech; gives the recording itself."""
+        if prompts is not None and prompts not in self._prompts:
+            self._prompts = (*self._prompts, prompts)
+            for name in ("segments", "parts", "speech", "trimmed", "quality", "cleaned"):
+                self.__dict__.pop(name, None)
+        return self
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        encoding: Encoding | None = None,
+        sample_rate: int | None = None,
+        channel: int | None = None,
+    ) -> Recording:
+        """The recording in a file; arguments and errors are those of `load_audio`.
+
+        Channels are mixed while the file is read. Of two minutes and more with 16-bit samples the mix is
+        rounded to 16 bits, so that an hour of 8 channels takes no more than an hour of one.
+        """
+        with open_audio(path, encoding=encoding, sample_rate=sample_rate) as reader:
+            if channel is not None:
+                with named(reader.name):
+                    check_channel(channel, reader.channels)
+            return cls.read(reader, channel)._or_else(path, encoding, sample_rate)
+
+    @classmethod
+    def read(cls, reader: AudioReader, channel: int | None = None) -> Recording:
+        """The recording that a reader gives, of one channel, or of all mixed; see `open`."""
+        if channel is not None or reader.channels == 1:
+            recording = cls(read_all(reader, channel=channel, compact=True), reader.sample_rate)
+        else:
+            comparison = ChannelComparison(reader.sample_rate)
+            mixed: list[NDArray[Any]] = []
+            count = 0
+            for block in reader.blocks():
+                comparison.add(block)
+                mono = mix(block)
+                count += len(mono)
+                mixed.append(mono)
+                if reader.is_16_bit and count >= LONG_S * reader.sample_rate:
+                    mixed = [_as_int16(part) for part in mixed]
+            pcm = np.concatenate(mixed)
+            recording = cls(pcm, reader.sample_rate, channels=comparison.report())
+        recording.warnings = reader.warnings
+        return recording
+
+    def _or_else(
+        self, path: str | os.PathLike[str], encoding: Encoding | None, sample_rate: int | None
+    ) -> Recording:
+        """The recording, or where its channels cancelled each other when mixed, that of the loudest one."""
+        if self._channels is None or self._channels.use is None:
+            return self
+        with open_audio(path, encoding=encoding, sample_rate=sample_rate) as reader:
+            pcm = read_all(reader, channel=self._channels.use, compact=True)
+            recording = Recording(pcm, reader.sample_rate, channels=self._channels)
+            recording.warnings = reader.warnings
+        return recording
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.duration_s:.1f} s, {self.sample_rate} Hz)"
 
     @cached_property
     def _mixable(self) -> tuple[NDArray[Any], ChannelReport]:
+        if self._channels is not None:
+            return self._given, self._channels
         return mixable(self._given, self.sample_rate)
 
     @property
@@ -115,10 +194,13 @@ class Recording:
         """Start and stop, in samples of `mono`, of the parts that hold speech."""
         return speech_parts(self.segments)
 
-    @property
+    @cached_property
     def segments(self) -> tuple[Segment, ...]:
-        """The segments of `mono`: speech, tones, music, noise and silence."""
-        return self._segmented[1]
+        """The segments of `mono`: speech, tones, music, noise, silence and known prompts."""
+        segments = self._segmented[1]
+        for prompts in self._prompts:
+            segments = with_prompts(segments, prompts.stretches(self.mono))
+        return segments
 
     @cached_property
     def _segmented(self) -> tuple[Segmenter, tuple[Segment, ...]]:
@@ -135,7 +217,7 @@ class Recording:
     @cached_property
     def quality(self) -> AudioQuality:
         """How well the audio serves speaker recognition; see `measure_quality`."""
-        segmenter, segments = self._segmented
+        segmenter, segments = self._segmented[0], self.segments
         # Without speech, all of it is measured, to say what is wrong with it.
         heard = self.trimmed if self.parts else TrimmedSpeech(self.mono)
         return measure_quality(
@@ -175,18 +257,25 @@ class Recording:
 def assess(
     audio_buffer: AudioBuffer | Recording,
     *,
-    sample_rate: int = buffers.SAMPLE_RATE,
+    sample_rate: int | None = None,
     encoding: Encoding = "pcm",
     channel: int | None = None,
+    channels: int = 1,
 ) -> AudioQuality:
     """Measure how well the audio serves speaker recognition; `quality.score.measure_quality` says how.
 
     Args:
         audio_buffer: anything that `to_mono` takes, from one sample to an hour; or a `Recording`.
-        sample_rate: of the buffer, Hz in 8000..48000.
-        encoding, channel: as for `to_mono`.
+        sample_rate: of the buffer, Hz in 8000..48000; None is 8000 of G.711 and 16000 of all else.
+        encoding, channel, channels: as for `to_mono`.
 
     Raises:
         InvalidAudioError: the buffer, its sample rate, encoding or channel cannot be used.
     """
-    return Recording.from_buffer(audio_buffer, sample_rate, encoding, channel).quality
+    return Recording.from_buffer(audio_buffer, sample_rate, encoding, channel, channels).quality
+
+
+def _as_int16(audio: NDArray[Any]) -> NDArray[np.int16]:
+    if audio.dtype == np.int16:
+        return audio
+    return np.asarray(np.clip(np.rint(audio * 32768.0), -32768, 32767), dtype=np.int16)

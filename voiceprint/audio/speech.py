@@ -33,7 +33,7 @@ from voiceprint.audio.spectrogram import ROW, Rows, Spectrogram
 from voiceprint.audio.tones import tone_rows
 from voiceprint.audio.vad import BLOCK
 
-Kind = Literal["speech", "tone", "music", "noise", "silence"]
+Kind = Literal["speech", "tone", "music", "noise", "silence", "prompt"]
 """What a segment holds."""
 
 _KINDS: Final[tuple[Kind, ...]] = ("speech", "tone", "music", "noise", "silence")
@@ -143,6 +143,27 @@ def speech_parts(segments: Iterable[Segment]) -> tuple[tuple[int, int], ...]:
         else:
             parts.append((each.start, each.stop))
     return tuple(parts)
+
+
+def with_prompts(segments: Iterable[Segment], prompts: Iterable[tuple[int, int]]) -> tuple[Segment, ...]:
+    """The segments, and prompts in place of what they were found to be; prompts: start and stop of each."""
+    segments = tuple(segments)
+    end = segments[-1].stop if segments else 0
+    known = [
+        Segment(start // ROW * ROW, min(-(-stop // ROW) * ROW, end), "prompt") for start, stop in prompts
+    ]
+    left: list[Segment] = []
+    for each in segments:
+        start = each.start
+        for prompt in known:
+            if prompt.stop <= start or prompt.start >= each.stop:
+                continue
+            if prompt.start > start:
+                left.append(each._replace(start=start, stop=prompt.start))
+            start = min(prompt.stop, each.stop)
+        if start < each.stop:
+            left.append(each._replace(start=start))
+    return tuple(sorted((*left, *known), key=lambda each: each.start))
 
 
 def _smoothed(decided: Codes, count: int) -> tuple[Codes, Flags]:

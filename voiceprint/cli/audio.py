@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -17,11 +19,20 @@ from voiceprint.audio import (
     mixable,
     to_mono,
 )
-from voiceprint.audio.io import raw
+from voiceprint.audio.io.buffers import MAX_SECONDS
 from voiceprint.audio.io.encodings import check_encoding
+from voiceprint.audio.io.files import read_all
+from voiceprint.audio.io.reader import open_stream
 from voiceprint.cli.common import complain
+from voiceprint.errors import InvalidAudioError
 
-FILE_HELP = f"Audio: WAV, FLAC, OGG or MP3; without a header {', '.join(raw.SUFFIXES)}."
+FILE_HELP = (
+    "Audio: WAV, FLAC, OGG, MP3 and the like; with the extra formats MP4, WebM, AMR, G.722; without a header "
+    ".sln, .ulaw, .alaw, .gsm, .raw. - is standard input."
+)
+_STANDARD_INPUT = "standard input"
+_MOST_BYTES = MAX_SECONDS * MAX_SAMPLE_RATE * 4
+"""Of standard input, which is kept in memory: an hour of 16-bit stereo at 48 kHz, 691 MB."""
 
 
 def _checked(encoding: str | None) -> str | None:
@@ -37,7 +48,7 @@ EncodingOption = Annotated[
         callback=_checked,
         metavar="NAME",
         help=f"Of files without a header: {', '.join(get_args(Encoding))}. "
-        "Default: .ul mulaw, .al alaw, else pcm, 16-bit little-endian.",
+        "Default: by the suffix, such as .ulaw mulaw and .sln pcm_s16le.",
     ),
 ]
 RateOption = Annotated[
@@ -47,7 +58,7 @@ RateOption = Annotated[
         min=MIN_SAMPLE_RATE,
         max=MAX_SAMPLE_RATE,
         metavar="HZ",
-        help="Of files without a header. Default: 8000 for mulaw and alaw.",
+        help="Of files without a header. Default: by the suffix, such as 8000 for .ulaw and .sln.",
     ),
 ]
 ChannelOption = Annotated[
@@ -63,7 +74,19 @@ def read(
 ) -> tuple[NDArray[Any], int]:
     """The samples of a file, of one channel or with all, and their rate in Hz."""
     coding = cast(Encoding | None, encoding)
+    if str(path) == "-":
+        return _standard_input(coding, rate, channel)
     return load_audio(path, encoding=coding, sample_rate=rate, channel=channel, compact=True)
+
+
+def _standard_input(
+    encoding: Encoding | None, rate: int | None, channel: int | None
+) -> tuple[NDArray[Any], int]:
+    data = sys.stdin.buffer.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise InvalidAudioError(f"{_STANDARD_INPUT} is longer than {_MOST_BYTES:,} bytes: give a file")
+    with open_stream(io.BytesIO(data), _STANDARD_INPUT, encoding=encoding, sample_rate=rate) as reader:
+        return read_all(reader, channel=channel, compact=True), reader.sample_rate
 
 
 def mono(path: Path, encoding: str | None, rate: int | None, channel: int | None) -> tuple[NDArray[Any], int]:

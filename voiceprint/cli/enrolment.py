@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from numpy.typing import NDArray
 
-from voiceprint.audio.io import raw
+from voiceprint.audio.io import folders
 from voiceprint.cli.audio import ChannelOption, EncodingOption, Files, RateOption, mono
 from voiceprint.cli.common import (
     JsonOption,
@@ -37,7 +37,6 @@ from voiceprint.models import Voiceprint
 from voiceprint.new_prints import OnMismatch
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", *raw.SUFFIXES)
 SHOWN = 10  # copies that are listed one by one; of more, only the number
 _Reader = Callable[[Path], tuple[NDArray[Any], int]]
 
@@ -103,7 +102,7 @@ def enroll_dir(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Enroll every caller of a folder: DIR/CALLER/*.wav, .flac, .ogg or .mp3, or without a header.
+    """Enroll every caller of a folder: DIR/CALLER/*, of every format that is read.
 
     Of more recordings of a caller than are kept (VOICE_MAX_VOICEPRINTS_PER_CALLER, 3) those are enrolled that
     agree best: again and again the one least similar to the others is left out, of two alike the one of lower
@@ -112,9 +111,12 @@ def enroll_dir(
     Callers who have voiceprints already are skipped. Ctrl-C stops after the caller whose turn it is; the same
     command goes on from there.
 
-    Exit code 1 when a file could not be enrolled; a table says which, and why. 130 after Ctrl-C.
+    Exit code 1 when a file could not be enrolled, or was left out as it is no recording or not in a caller's
+    folder: all of them are listed, with the reason. Hidden files are passed over. 130 after Ctrl-C.
     """
-    samples = [_Sample(path.parent.name, path) for path in _audio_files(folder)]
+    samples, left_out = _audio_files(folder)
+    for path, why in left_out:
+        complain(f"Skipped: {path} {why}.")
     _enrol(
         samples,
         lambda path: mono(path, encoding, rate, channel),
@@ -124,6 +126,8 @@ def enroll_dir(
         skip=not again,
         keep="best",
     )
+    if left_out:
+        raise typer.Exit(1)
 
 
 def _parse_metadata(pairs: list[str]) -> dict[str, Any]:
@@ -136,16 +140,34 @@ def _parse_metadata(pairs: list[str]) -> dict[str, Any]:
     return fields
 
 
-def _audio_files(folder: Path) -> list[Path]:
+def _audio_files(folder: Path) -> tuple[list[_Sample], list[tuple[Path, str]]]:
+    """The recordings of DIR/CALLER/*, and the files that are left out with the reason of each."""
     if not folder.is_dir():
         raise InvalidArgumentError(f"{str(folder)!r} is not a folder.")
-    files = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in AUDIO_SUFFIXES)
-    if not files:
+    samples: list[_Sample] = []
+    left_out = [
+        (path, "lies in no caller's folder, DIR/CALLER")
+        for path in folders.sorted_files(folder)
+        if folders.is_recording(path)
+    ]
+    for caller in _folders(folder):
+        for path in folders.sorted_files(caller):
+            if folders.is_recording(path):
+                samples.append(_Sample(caller.name, path))
+            else:
+                left_out.append((path, folders.NOT_AUDIO))
+        too_deep = "is a folder in a caller's: move its recordings one up"
+        left_out += [(deeper, too_deep) for deeper in _folders(caller) if any(deeper.iterdir())]
+    if not samples:
         raise InvalidArgumentError(
-            f"{str(folder)!r} holds no audio: it needs a folder per caller, DIR/CALLER/*.wav "
-            f"(or {', '.join(AUDIO_SUFFIXES[1:])})."
+            f"{str(folder)!r} holds no audio: it needs a folder per caller, DIR/CALLER/*.wav (or .flac, "
+            ".ogg, .mp3 and the like)."
         )
-    return files
+    return samples, left_out
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not folders.is_hidden(path))
 
 
 def _enrol(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, Literal
 
-from voiceprint.encoder.base import Encoder, PartialEncoder
+from voiceprint.encoder.base import Encoder, PartialEncoder, SpeechEmbedding
 from voiceprint.encoder.onnx import OnnxEncoder, OnnxInt8Encoder
 from voiceprint.encoder.resemblyzer import ResemblyzerEncoder
 
@@ -16,6 +16,7 @@ __all__ = [
     "OnnxInt8Encoder",
     "PartialEncoder",
     "ResemblyzerEncoder",
+    "SpeechEmbedding",
     "default_encoder",
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,13 @@ class Encoder(Protocol):
         """`embed` for many, float32[len(audios), dimension]."""
 
 
+class SpeechEmbedding(NamedTuple):
+    """The embedding of speech, float32[d] of length 1, and those of its partials, float32[n, d] likewise."""
+
+    embedding: NDArray[np.float32]
+    partials: NDArray[np.float32]
+
+
 @runtime_checkable
 class PartialEncoder(Encoder, Protocol):
     """An encoder of Resemblyzer's kind: the embedding is the normalized sum of those of partials.
@@ -52,11 +59,11 @@ class PartialEncoder(Encoder, Protocol):
     and embeds a call while it lasts at no extra cost.
     """
 
-    def embed_speech(self, speech: TrimmedSpeech) -> NDArray[np.float32]:
-        """As `embed`, of audio whose speech was found."""
+    def embed_speech(self, speech: TrimmedSpeech) -> SpeechEmbedding:
+        """As `embed`, of audio whose speech was found, and with the partials."""
 
-    def embed_speeches(self, speeches: Sequence[TrimmedSpeech]) -> NDArray[np.float32]:
-        """`embed_speech` for many, float32[len(speeches), dimension]."""
+    def embed_speeches(self, speeches: Sequence[TrimmedSpeech]) -> list[SpeechEmbedding]:
+        """`embed_speech` for many."""
 
     def embed_partials(self, mels: NDArray[np.float32]) -> NDArray[np.float32]:
         """The embeddings of partials, float32[n, dimension] of length 1, of float32[n, 160, 40], n >= 1."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from voiceprint.audio.io.mono import Samples
 from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.audio.vad import WINDOW
+from voiceprint.encoder.base import SpeechEmbedding
 from voiceprint.encoder.mel import FRAME, HOP, mel_frames
 from voiceprint.encoder.network import Network
 from voiceprint.encoder.partials import FRAMES, count_partials, partials, spectrograms, stretches
@@ -51,9 +52,9 @@ class OnnxEncoder:
 
     def embed(self, audio: Samples) -> NDArray[np.float32]:
         """As `Encoder.embed`; the audio may also be a `Mono`, which is converted while it is read."""
-        return self.embed_speech(TrimmedSpeech(audio))
+        return self.embed_speech(TrimmedSpeech(audio)).embedding
 
-    def embed_speech(self, speech: TrimmedSpeech) -> NDArray[np.float32]:
+    def embed_speech(self, speech: TrimmedSpeech) -> SpeechEmbedding:
         """As `PartialEncoder.embed_speech`."""
         network, speech = self._network.get(), _checked(speech)
         threads = self._workers.threads
@@ -62,12 +63,14 @@ class OnnxEncoder:
         rounds = -(-count // (threads * _RUN))
         each = -(-count // (threads * rounds))
         total = np.zeros(HIDDEN, dtype=np.float64)
+        found: list[NDArray[np.float32]] = []
         # Read by this thread alone, as audio may be converted while it is read.
         read = stretches(speech, each)
         while tasks := [partial(_embed_stretch, network, samples) for samples in islice(read, threads)]:
             for embeddings in self._workers.run(tasks):
                 total += embeddings.sum(axis=0, dtype=np.float64)
-        return _unit(total)
+                found.append(embeddings)
+        return SpeechEmbedding(_unit(total), np.concatenate(found))
 
     def embed_partials(self, mels: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `PartialEncoder.embed_partials`."""
@@ -77,16 +80,18 @@ class OnnxEncoder:
 
     def embed_batch(self, audios: Sequence[Samples]) -> NDArray[np.float32]:
         """As `Encoder.embed_batch`."""
-        return self.embed_speeches([TrimmedSpeech(audio) for audio in audios])
+        found = self.embed_speeches([TrimmedSpeech(audio) for audio in audios])
+        return np.array([one.embedding for one in found], dtype=np.float32).reshape(-1, HIDDEN)
 
-    def embed_speeches(self, speeches: Sequence[TrimmedSpeech]) -> NDArray[np.float32]:
+    def embed_speeches(self, speeches: Sequence[TrimmedSpeech]) -> list[SpeechEmbedding]:
         """As `PartialEncoder.embed_speeches`; a run of the network takes partials of several."""
         network = self._network.get()
-        totals = np.zeros((len(speeches), HIDDEN), dtype=np.float64)
+        found: list[list[NDArray[np.float32]]] = [[] for _ in speeches]
         places = iter(range(len(speeches)))  # shared by the threads: each takes the next
-        tasks = [partial(_embed_some, network, speeches, places, totals)] * self._workers.threads
+        tasks = [partial(_embed_some, network, speeches, places, found)] * self._workers.threads
         self._workers.run(tasks[: len(speeches)])
-        return np.stack([_unit(total) for total in totals]) if len(speeches) else totals.astype(np.float32)
+        stacked = [np.array(partials, dtype=np.float32) for partials in found]
+        return [SpeechEmbedding(_unit(one.sum(axis=0, dtype=np.float64)), one) for one in stacked]
 
 
 class OnnxInt8Encoder(OnnxEncoder):
@@ -110,15 +115,15 @@ def _embed_some(
     network: Network,
     speeches: Sequence[TrimmedSpeech],
     places: Iterator[int],
-    totals: NDArray[np.float64],
+    found: list[list[NDArray[np.float32]]],
 ) -> None:
-    """Embed speeches until none is left, adding the partials of each to its total."""
+    """Embed speeches until none is left, and append the embeddings of each one's partials to its list."""
     mels = np.empty((_RUN, FRAMES, MELS), dtype=np.float32)
     owners: list[int] = []
 
     def run() -> None:
         for owner, embedding in zip(owners, network.embed(mels[: len(owners)]), strict=True):
-            totals[owner] += embedding
+            found[owner].append(embedding)
         owners.clear()
 
     for place in places:

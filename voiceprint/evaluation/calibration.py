@@ -96,11 +96,11 @@ def calibrate(
         )
     encoder = encoder or default_encoder()
     several = [folders] if isinstance(folders, (str, os.PathLike)) else folders
-    speakers = find_speakers([Path(folder) for folder in several])
+    unreadable: list[Skip] = []
+    speakers = find_speakers([Path(folder) for folder in several], unreadable)
     check_channels(speakers, channel, progress)
     encoder.warm_up()
     intake = _Intake(encoder, duration_s, most_pieces, cache)
-    unreadable: list[Skip] = []
     for number, speaker in enumerate(speakers):
         if progress:
             progress("Embedding", number, len(speakers))

@@ -67,7 +67,8 @@ def evaluate(
     progress = progress or _silent
     several = [folders] if isinstance(folders, (str, os.PathLike)) else folders
     paths = [Path(folder) for folder in several]
-    speakers = find_speakers(paths)
+    skipped: list[Skip] = []
+    speakers = find_speakers(paths, skipped)
     check_channels(speakers, settings.channel, progress)
     encoder.warm_up()  # so that an encoder that cannot be loaded is not taken for audio without speech
     ratios = any(one.calibrated for one in scorers)
@@ -75,6 +76,7 @@ def evaluate(
     compared = [more for run in firsts for more in with_more_prints(run, settings)]
     wanted = dict.fromkeys([*settings.runs(), *compared])
     embedded, unreadable = embed_all(speakers, [*wanted], settings, encoder, cache, progress, ratios=ratios)
+    unreadable = [*skipped, *unreadable]
     materials = {run: embedded[run] for run in settings.runs()}
     if all(len(material.names) < 2 for material in materials.values()):
         raise InvalidArgumentError(_too_little(materials, unreadable))

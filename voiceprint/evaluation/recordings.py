@@ -11,16 +11,15 @@ import os
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio import SAMPLE_RATE, vad
+from voiceprint.audio.io.folders import NOT_AUDIO, is_hidden, is_recording
 from voiceprint.errors import InvalidArgumentError
-
-SUFFIXES: Final = (".wav", ".flac", ".ogg", ".mp3")
-"""The suffixes, in any case, of the files that are read."""
+from voiceprint.evaluation.report import Skip
 
 Audio = NDArray[np.float32]
 
@@ -60,14 +59,18 @@ class Division(NamedTuple):
     same_session: bool
 
 
-def find_speakers(folders: Sequence[Path]) -> list[Speaker]:
-    """The speakers of DIR/SPEAKER/SESSION/**/*.wav (flac, ogg, mp3), in the order of their names.
+def find_speakers(folders: Sequence[Path], skipped: list[Skip] | None = None) -> list[Speaker]:
+    """The speakers of DIR/SPEAKER/SESSION/**/*, in the order of their names.
+
+    A recording is what `load_audio` takes, by its suffix or how it begins. Files of speakers that are none,
+    and recordings in no speaker's folder, are appended to `skipped`. Hidden files are passed over.
 
     Raises:
         InvalidArgumentError: a folder cannot be read, two folders have a speaker of one name, or there
             is none with a recording.
     """
     found: dict[str, Speaker] = {}
+    skipped = [] if skipped is None else skipped
     for folder in folders:
         try:
             entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
@@ -75,7 +78,9 @@ def find_speakers(folders: Sequence[Path]) -> list[Speaker]:
             raise InvalidArgumentError(f"cannot read the folder {folder}: {error.strerror}") from error
         for entry in entries:
             sessions: dict[str, tuple[Path, ...]] = {}
-            for file in _recordings(entry) if entry.is_dir() else ():
+            if not entry.is_dir() and not is_hidden(entry) and is_recording(entry):
+                skipped.append(Skip(str(entry), f"{entry} lies in no speaker's folder"))
+            for file in _recordings(entry, skipped) if entry.is_dir() else ():
                 session = file.relative_to(entry).parts[0]
                 sessions[session] = (*sessions.get(session, ()), file)
             if not sessions:
@@ -89,32 +94,36 @@ def find_speakers(folders: Sequence[Path]) -> list[Speaker]:
     if not found:
         raise InvalidArgumentError(
             f"No recording in {', '.join(map(str, folders))}: a folder for each speaker is wanted, "
-            f"DIR/SPEAKER/*{SUFFIXES[0]} ({', '.join(SUFFIXES[1:])})"
+            "DIR/SPEAKER/*.wav (or .flac, .ogg, .mp3 and the like)"
         )
     return [found[name] for name in sorted(found)]
 
 
-def find_calls(folders: Sequence[Path]) -> list[Speaker]:
+def find_calls(folders: Sequence[Path], skipped: list[Skip] | None = None) -> list[Speaker]:
     """The recordings of the folders, at any depth, each as if of a speaker of its own, named by its path.
+
+    Files that are no recordings are appended to `skipped`. Hidden files are passed over.
 
     Raises:
         InvalidArgumentError: a folder cannot be read, or none holds a recording.
     """
     found: dict[Path, None] = {}
+    skipped = [] if skipped is None else skipped
     for folder in folders:
         try:
             os.scandir(folder).close()
         except OSError as error:
             raise InvalidArgumentError(f"cannot read the folder {folder}: {error.strerror}") from error
-        found.update(dict.fromkeys(_recordings(folder)))
+        found.update(dict.fromkeys(_recordings(folder, skipped)))
     if not found:
         raise InvalidArgumentError(
-            f"No recording in {', '.join(map(str, folders))} ({', '.join(SUFFIXES)}), at any depth"
+            f"No recording in {', '.join(map(str, folders))} (.wav, .flac, .ogg, .mp3 and the like), "
+            "at any depth"
         )
     return [Speaker(str(file), {file.name: (file,)}) for file in found]
 
 
-def _recordings(folder: Path) -> Iterable[Path]:
+def _recordings(folder: Path, skipped: list[Skip]) -> Iterable[Path]:
     found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -122,7 +131,14 @@ def _recordings(folder: Path) -> Iterable[Path]:
             folders.clear()
             continue
         seen.add(real)
-        found += [Path(place, name) for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for file in sorted(Path(place, name) for name in names):
+            if is_hidden(file):
+                continue
+            if is_recording(file):
+                found.append(file)
+            else:
+                skipped.append(Skip(str(file), f"{file} {NOT_AUDIO}"))
     return sorted(found)
 
 

@@ -121,13 +121,13 @@ def calibrate_by_calls(
         raise InvalidArgumentError(f"duration_s must be above 0, up to 60, not {duration_s}")
     matcher = _StoreMatcher(recognizer)
     several = [folders] if isinstance(folders, (str, os.PathLike)) else folders
-    calls = find_calls([Path(folder) for folder in several])
+    unreadable: list[Skip] = []
+    calls = find_calls([Path(folder) for folder in several], unreadable)
     _check_count(len(calls), "")
     check_channels(calls, channel, progress)
     recognizer.encoder.warm_up()
     scores: list[float] = []
     dropped: list[Skip] = []
-    unreadable: list[Skip] = []
     for number, call in enumerate(calls):
         if progress:
             progress("Searching", number, len(calls))

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from voiceprint.audio import SAMPLE_RATE, AudioQuality, Recording, vad
 from voiceprint.audio.io.mono import Samples, Spliced
 from voiceprint.audio.low_cut import REACH, HighPass, SteadyLows
-from voiceprint.audio.speech import Segmenter, speech_parts
+from voiceprint.audio.prompts import KnownPrompts, PromptFollower
+from voiceprint.audio.speech import Segmenter, speech_parts, with_prompts
 from voiceprint.encoder.base import PartialEncoder
 from voiceprint.streaming.speech import PartialsVoice, PiecesVoice, RunningSpeech, Voice
 
@@ -56,10 +57,12 @@ Embedding = NDArray[np.float64]
 class OnlineEmbedder:
     """Embeds a call block by block. Memory does not grow after KEPT_S."""
 
-    def __init__(self, encoder: Encoder, rate: int) -> None:
+    def __init__(self, encoder: Encoder, rate: int, prompts: KnownPrompts | None = None) -> None:
+        """prompts: that are left out."""
         self._encoder = encoder
         self._rate = rate
-        self._chapter = _Chapter()
+        self._prompts = prompts
+        self._chapter = _Chapter(prompts)
         self._native: list[Audio] = []  # of the chapter, at the call's rate: clipping is seen there alone
         self._best: AudioQuality | None = None  # of the chapter with the most speech
         self._recording: Recording | None = None  # the whole call, at its end
@@ -105,7 +108,8 @@ class OnlineEmbedder:
                 break
         if recent < self._rate:
             return None
-        return Recording(np.concatenate(self._native[first:]), self._rate).quality
+        recent_audio = np.concatenate(self._native[first:])
+        return Recording(recent_audio, self._rate).leave_out(self._prompts).quality
 
     def end(self) -> AudioQuality:
         """Close the call, after its last block, and give its quality; may be repeated."""
@@ -127,7 +131,7 @@ class OnlineEmbedder:
             if not isinstance(self._encoder, PartialEncoder):
                 return self._encoder.embed(recording.speech_at(self._encoder.sample_rate))
             if not self._run.is_of(recording):
-                return self._encoder.embed_speech(recording.trimmed)
+                return self._encoder.embed_speech(recording.trimmed).embedding
         self._finish_run()
         if self.is_settled and not self._levelled:
             self._run.voice.relevel(self._run.wanted_gain)
@@ -147,7 +151,7 @@ class OnlineEmbedder:
         held = REACH if has_steady_lows else 0
         if self.is_settled:
             held = max(held, round(_SETTLING_S * SAMPLE_RATE))
-        parts = speech_parts(chapter.segmenter.segments())
+        parts = chapter.parts()
         stop = _whole(chapter.length - held)
         fits = run.has_steady_lows == has_steady_lows and clipped(parts, 0, run.stop) == run.parts
         run.take(chapter, parts, stop)
@@ -179,7 +183,7 @@ class OnlineEmbedder:
         self._judge()
         chapter = self._chapter
         if not self.is_settled:
-            parts, low = speech_parts(chapter.segmenter.segments()), chapter.lows.are_loud
+            parts, low = chapter.parts(), chapter.lows.are_loud
             run, length = self._run, _whole(chapter.length)
             fits = run.exact and run.has_steady_lows == low and run.parts == clipped(parts, 0, run.stop)
             run.take(chapter, parts, length)
@@ -188,15 +192,15 @@ class OnlineEmbedder:
             else:
                 self._restart(parts, length, has_steady_lows=low, exact=True)
         else:
-            self._run.take(chapter, speech_parts(chapter.segmenter.segments()), _whole(chapter.length))
+            self._run.take(chapter, chapter.parts(), _whole(chapter.length))
             self._run.embed()
         self._chapters += 1
-        self._native, self._chapter, self._recording = [], _Chapter(), None
+        self._native, self._chapter, self._recording = [], _Chapter(self._prompts), None
         self._run.begin_chapter()
 
     def _judge(self) -> None:
         """The quality of a long call is that of the chapter with the most speech."""
-        self._recording = Recording(np.concatenate(self._native), self._rate)
+        self._recording = Recording(np.concatenate(self._native), self._rate).leave_out(self._prompts)
         quality = self._recording.quality
         if self._best is None or quality.net_speech_s >= self._best.net_speech_s:
             self._best = quality
@@ -204,7 +208,7 @@ class OnlineEmbedder:
     def _finish_run(self) -> None:
         if not self._run.ended:
             chapter = self._chapter
-            parts = speech_parts(chapter.segmenter.segments())
+            parts = chapter.parts()
             self._run.take(chapter, parts, chapter.length)
             self._run.embed(last=True)
             self._run.ended = True
@@ -213,8 +217,9 @@ class OnlineEmbedder:
 class _Chapter:
     """The audio of at most KEPT_S, at 16 kHz, and what is in it."""
 
-    def __init__(self) -> None:
-        self.segmenter = Segmenter()
+    def __init__(self, prompts: KnownPrompts | None) -> None:
+        self._segmenter = Segmenter()
+        self._prompts = None if prompts is None else PromptFollower(prompts)
         self.lows = SteadyLows()
         self.length = 0
         self._audio = np.zeros(16 * SAMPLE_RATE, dtype=np.float32)
@@ -225,8 +230,17 @@ class _Chapter:
             self._audio = np.concatenate((self._audio, np.zeros(max(stop, self.length), dtype=np.float32)))
         self._audio[self.length : stop] = audio
         self.length = stop
-        self.segmenter.add(audio)
+        self._segmenter.add(audio)
+        if self._prompts is not None:
+            self._prompts.add(audio)
         self.lows.add(audio)
+
+    def parts(self) -> Parts:
+        """Those that hold speech so far."""
+        segments = self._segmenter.segments()
+        if self._prompts is not None:
+            segments = with_prompts(segments, self._prompts.stretches())
+        return speech_parts(segments)
 
     def audio(self, *, has_steady_lows: bool) -> Samples:
         heard = self._audio[: self.length]

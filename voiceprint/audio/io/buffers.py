@@ -125,6 +125,12 @@ def duration(
     return _frame_count(samples, channel_axis) / rate
 
 
+def mix(block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """The mean of the channels of samples [n, channels], float32[n], as `to_mono` gives at the same rate."""
+    with np.errstate(all="ignore"):
+        return np.asarray(_scaled_block(block, 1, 1.0), dtype=np.float32)
+
+
 def check_sample_rate(sample_rate: object) -> int:
     """Give a sample rate as an int.
 
@@ -154,6 +160,18 @@ def rate_of(sample_rate: object, encoding: Encoding) -> int:
     if sample_rate is None:
         return default_rate(check_encoding(encoding))
     return check_sample_rate(sample_rate)
+
+
+def check_channels(channels: object) -> int:
+    """Give a number of channels as an int.
+
+    Raises:
+        InvalidAudioError: it is not 1 to 8.
+    """
+    count = _integral(channels)
+    if count is None or not 1 <= count <= MAX_CHANNELS:
+        raise InvalidAudioError(f"channels must be 1 to {MAX_CHANNELS}, not {_shown(channels)}")
+    return count
 
 
 def check_channel(channel: object, count: int) -> int:
@@ -201,9 +219,7 @@ def _checked(
     samples: npt.NDArray[Any], rate: int, interleaved: int = 1
 ) -> tuple[npt.NDArray[Any], int | None]:
     """The array, and its channel axis (None: 1-D). Looks at the shape only."""
-    count = _integral(interleaved)
-    if count is None or not 1 <= count <= MAX_CHANNELS:
-        raise InvalidAudioError(f"channels must be 1 to {MAX_CHANNELS}, not {_shown(interleaved)}")
+    count = check_channels(interleaved)
     if samples.ndim not in (1, 2):
         raise InvalidAudioError(f"audio has {samples.ndim} dimensions: give [samples] or [samples, channels]")
     if not samples.size:

@@ -29,6 +29,7 @@ _CONFIRMED: Final = 2  # headers in a row that make a stream: of random bytes on
 _LONGEST: Final = 1730  # bytes of a frame: 384 kbit/s at 32 kHz, layer II
 _SEARCHED: Final = 1 << 16  # bytes in which the first or the next frame is looked for
 _WINDOW: Final = 1 << 20  # bytes that are read together
+_MOST_PASSED_OVER: Final = 1 << 20  # bytes: more is no stream that was cut, and takes seconds to look through
 _MOST_TAGS: Final = 20  # ID3 tags in a row
 
 
@@ -243,6 +244,8 @@ class _Walker:
             found += 1
         if data[offset:found].strip(b"\0"):  # zeros fill up blocks of some writers
             self._passed_over += found - offset
+            if self._passed_over > _MOST_PASSED_OVER:
+                raise InvalidAudioError("is damaged: more than 1 MB between its MP3 frames is no audio")
         return at + found - offset
 
 

@@ -11,6 +11,7 @@ Feedback = Literal[
     "channels_differ",
     "channels_cancel",
     "interleaved",
+    "several_voices",
     "too_short",
     "too_quiet",
     "clipped",
@@ -20,8 +21,18 @@ Feedback = Literal[
     "tones",
     "music",
     "noise",
+    "prompt",
 ]
 """What is wrong with the audio, or worth a remark; see `AudioQuality`."""
+
+
+class Turn(BaseModel):
+    """A stretch of a recording in which one voice speaks: seconds from the beginning."""
+
+    model_config = ConfigDict(frozen=True)
+
+    start_s: float = Field(ge=0.0)
+    stop_s: float = Field(ge=0.0)
 
 
 class AudioQuality(BaseModel):
@@ -42,7 +53,9 @@ class AudioQuality(BaseModel):
         bandwidth_hz: the highest frequency that carries anything, 0..8000 Hz.
         speechlike: how much it sounds like one voice that speaks, 0..1; a factor of the score.
         channel: index of the channel that was used in place of a mix that cancels; else None.
-        tones_s, music_s, noise_s, silence_s: seconds of each that were found and left out.
+        tones_s, music_s, noise_s, silence_s, prompts_s: seconds of each that were found and left out.
+        voices: of each voice, in the order in which they speak first, its turns; empty unless several were
+            found.
         feedback: what to improve, in short and stable words for programs, the gravest first:
             no_speech: it does not sound like speech, or less than 0.3 s of it does;
             channels_differ: the channels, which were mixed, hold different sounds; on a call, two
@@ -51,13 +64,16 @@ class AudioQuality(BaseModel):
                 them, `channel`, was used (a remark, not a fault);
             interleaved: two channels were given as one, samples or frames of each in turn, and were split;
                 give `channels=2` (a remark);
+            several_voices: more than one voice speaks (not in the score). `assess` does not look for it:
+                enrollment and matching do, and `voices` says who speaks when;
             too_short: less than 1 s of net speech;
             too_quiet: the speech is under -60 dBFS;
             clipped: over 1 % of the speech is cut off;
             noisy: the SNR is under 12 dB;
             narrowband: nothing over 4 kHz, as on a telephone line (a remark, not a fault);
             hum: a DC offset or the hum of the mains was filtered out;
-            tones, music, noise: were left out (all remarks as well).
+            tones, music, noise: were left out (all remarks as well);
+            prompt: a known prompt (`VOICE_PROMPTS`) was left out (a remark).
         advice: sentences that say what to do next, what costs most of the score first; also of what is good
             enough and could be better, and of what was left out. Their wording may change.
     """
@@ -77,5 +93,7 @@ class AudioQuality(BaseModel):
     music_s: float = Field(default=0.0, ge=0.0)
     noise_s: float = Field(default=0.0, ge=0.0)
     silence_s: float = Field(default=0.0, ge=0.0)
+    prompts_s: float = Field(default=0.0, ge=0.0)
+    voices: tuple[tuple[Turn, ...], ...] = ()
     feedback: tuple[Feedback, ...] = ()
     advice: tuple[str, ...] = ()

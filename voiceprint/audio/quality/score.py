@@ -86,7 +86,7 @@ def measure_quality(
         * interpolate(level_dbfs, score_curves.LEVEL_DBFS)
         * interpolate(bandwidth_hz, score_curves.BANDWIDTH_HZ)
     )
-    left_out = dict.fromkeys(("tone", "music", "noise", "silence"), 0.0)
+    left_out = dict.fromkeys(("tone", "music", "noise", "silence", "prompt"), 0.0)
     for each in segments:
         if each.kind != "speech":
             left_out[each.kind] += (each.stop - each.start) / buffers.SAMPLE_RATE
@@ -104,6 +104,7 @@ def measure_quality(
         ("tones", left_out["tone"] > 0.0),
         ("music", left_out["music"] > 0.0),
         ("noise", left_out["noise"] > 0.0),
+        ("prompt", left_out["prompt"] > 0.0),
     )
     quality = AudioQuality(
         score=score,
@@ -119,6 +120,7 @@ def measure_quality(
         music_s=left_out["music"],
         noise_s=left_out["noise"],
         silence_s=left_out["silence"],
+        prompts_s=left_out["prompt"],
         feedback=tuple(code for code, found in findings if found),
     )
     return quality.model_copy(update={"advice": advise(quality, segments)})
