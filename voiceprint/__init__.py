@@ -11,7 +11,7 @@ What is slow to import (torch, faiss, audio codecs) is loaded where it is first 
 
 from __future__ import annotations
 
-from voiceprint.audio import AudioQuality, Turn, assess, load_audio
+from voiceprint.audio import AudioQuality, Recording, Turn, assess, load_audio
 from voiceprint.config import Config, VoiceFingerprintConfig
 from voiceprint.encoder import Encoder
 from voiceprint.enrolment import EnrollmentCheck
@@ -73,6 +73,7 @@ __all__ = [
     "Match",
     "MemoryStorage",
     "OpusAgentVoiceRecognizer",
+    "Recording",
     "RecordingNotUsedError",
     "RedisStorage",
     "SQLiteStorage",

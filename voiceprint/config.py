@@ -35,6 +35,7 @@ _ALLOWED = {
     "max_voiceprints_per_caller": "a whole number from 1",
     "enroll_simulated_lines": "true or false",
     "adapt": "true or false",
+    "prompts": "the path of a recording, or of a folder of recordings",
     "encoder": "onnx, onnx-int8 or resemblyzer",
     "encoder_threads": "a whole number from 0 to 64, 0 for one a core",
     "index_path": "the path of a file, or off",
@@ -71,6 +72,8 @@ class VoiceFingerprintConfig(BaseSettings):
     adapt (False): when True, the audio of a match, a verification or a finished stream that was accepted with
         confidence becomes one more voiceprint of the caller, where a slot is free. It never replaces one;
         `voiceprint.adaptation` has the conditions.
+    prompts (None): recording of an announcement that callers' recordings hold too, or a folder of them: where
+        one is found, at any level and over any line, it is left out (`voiceprint.audio.prompts`).
     encoder ("onnx"): "onnx"; "onnx-int8", which takes half the time and gives nearly the same (a cosine of
         0.999); or "resemblyzer" for that package itself, which is slower and gives the same.
     encoder_threads (0): threads that the encoder works with; 0 for one a core. These two count when a
@@ -105,6 +108,7 @@ class VoiceFingerprintConfig(BaseSettings):
     max_voiceprints_per_caller: int = Field(default=3, ge=1)
     enroll_simulated_lines: bool = True
     adapt: bool = False
+    prompts: str | None = Field(default=None, min_length=1)
     encoder: Literal["onnx", "onnx-int8", "resemblyzer"] = "onnx"
     encoder_threads: int = Field(default=0, ge=0, le=64)
     index_path: str | None = Field(default=None, min_length=1)
@@ -157,7 +161,7 @@ class VoiceFingerprintConfig(BaseSettings):
     def _any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value
 
-    @field_validator("storage_path", "index_path", "calibration_path", mode="before")
+    @field_validator("storage_path", "index_path", "calibration_path", "prompts", mode="before")
     @classmethod
     def _path_as_text(cls, value: object) -> object:
         return os.fspath(value) if isinstance(value, os.PathLike) else value

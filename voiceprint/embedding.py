@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio import MIXED, SAMPLE_RATE, AudioQuality, Recording
+from voiceprint.audio.prompts import prompts_at
 from voiceprint.diarization import Voice, note_voices, separate
 from voiceprint.encoder import default_encoder
 from voiceprint.encoder.base import PartialEncoder, SpeechEmbedding
@@ -26,6 +27,8 @@ from voiceprint.simulated import Enrolled, Versions, simulated_embeddings, versi
 from voiceprint.validation import unit_vector
 
 if TYPE_CHECKING:
+    from voiceprint.audio import AudioBuffer, Encoding
+    from voiceprint.audio.prompts import KnownPrompts
     from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.encoder import Encoder
 
@@ -57,6 +60,23 @@ class Embedder:
     def space(self) -> str:
         """Name of the encoder, and of the space in which its embeddings can be compared."""
         return self._encoder.name
+
+    @property
+    def prompts(self) -> KnownPrompts | None:
+        """The prompts that the configuration names, which are left out. Raises `ConfigurationError`."""
+        return None if self._config.prompts is None else prompts_at(self._config.prompts)
+
+    def recording(
+        self,
+        audio_buffer: AudioBuffer | Recording,
+        sample_rate: int | None = None,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
+        channels: int = 1,
+    ) -> Recording:
+        """`Recording.from_buffer`, with known prompts left out."""
+        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel, channels)
+        return recording.leave_out(self.prompts)
 
     def check_enabled(self) -> None:
         """Raises `DisabledError` when fingerprinting is off."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from voiceprint.agreement import best_agreeing
-from voiceprint.audio import AudioBuffer, AudioQuality, Encoding, Recording
+from voiceprint.audio import SAMPLE_RATE, AudioBuffer, AudioQuality, Encoding, Recording
 from voiceprint.audio.quality.advice import more_speech_s, several_voices
 from voiceprint.embedding import MIN_PROBE_SPEECH_S
 from voiceprint.encoder.workers import cores
@@ -96,8 +96,8 @@ class NewPrint(NamedTuple):
 class Enrolment:
     """Checks samples, embeds them, and stores their voiceprints.
 
-    sample_rate, encoding, channel: of the audio of every sample, see `Recording.from_buffer`; a sample may
-        say another rate.
+    sample_rate, encoding, channel, channels: of the audio of every sample, see `Recording.from_buffer`; a
+        sample may say another rate.
     """
 
     def __init__(
@@ -106,9 +106,10 @@ class Enrolment:
         embedder: Embedder,
         config: VoiceFingerprintConfig,
         *,
-        sample_rate: int,
+        sample_rate: int | None,
         encoding: Encoding,
         channel: int | None,
+        channels: int,
         on_several_voices: OnSeveralVoices = "refuse",
     ) -> None:
         if on_several_voices not in get_args(OnSeveralVoices):
@@ -123,6 +124,7 @@ class Enrolment:
         self._rate = sample_rate
         self._encoding: Encoding = encoding
         self._channel = channel
+        self._channels = channels
 
     def check(self, audio_buffer: AudioBuffer | Recording) -> EnrollmentCheck:
         """Whether the audio is long and good enough to enroll, and what to do where it is not."""
@@ -131,8 +133,10 @@ class Enrolment:
             self._embedder.note_voices(recording, None)
         return self._check(recording)
 
-    def _recording(self, audio_buffer: AudioBuffer | Recording, sample_rate: int) -> Recording:
-        return Recording.from_buffer(audio_buffer, sample_rate, self._encoding, self._channel)
+    def _recording(self, audio_buffer: AudioBuffer | Recording, sample_rate: int | None) -> Recording:
+        return self._embedder.recording(
+            audio_buffer, sample_rate, self._encoding, self._channel, self._channels
+        )
 
     def enroll(
         self, sample: Sample, on_mismatch: OnMismatch, may_store: Callable[[], bool] = lambda: True
@@ -192,7 +196,7 @@ class Enrolment:
         work: Grouped[Sample, NewPrint | VoiceprintError] = Grouped(
             self._new,
             take,
-            cost=lambda sample: _seconds(sample, self._rate),
+            cost=lambda sample: _seconds(sample, self._rate or SAMPLE_RATE),
             most=EMBEDDED_TOGETHER,
             largest=EMBEDDED_TOGETHER_S,
             threads=self._config.encoder_threads or cores(),

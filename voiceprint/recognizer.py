@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from voiceprint.adaptation import Adaptation
 from voiceprint.audio import (
-    SAMPLE_RATE,
     AudioBuffer,
     AudioQuality,
     Encoding,
@@ -61,9 +60,11 @@ class OpusAgentVoiceRecognizer:
         its first use or by `warm_up`.
 
     Methods take a `Recording`, or a buffer: an array of int16, int32, uint8 or float in [-1, 1], mono or with
-    channels, or bytes of one channel, at `sample_rate` 8000 to 48000 Hz. With a buffer go
+    channels, or bytes. With a buffer go
+        sample_rate: 8000 to 48000 Hz; None is 8000 for G.711, and 16000 for all else.
         encoding: of bytes; "pcm" is 16-bit little-endian. "mulaw" and "alaw" are G.711 codes, as
             bytes or uint8 arrays; for the other names see `voiceprint.audio.io.encodings.Encoding`.
+        channels: how many are interleaved in bytes, such as 2 of stereo.
         channel: index of the channel to use, such as the caller's. None mixes them by mean; where
             they hold different voices, the quality's feedback and a warning in the log say so.
     It raises `InvalidAudioError` for a buffer that is not audio, and `AudioQualityError` for audio
@@ -102,16 +103,17 @@ class OpusAgentVoiceRecognizer:
         self,
         audio_buffer: AudioBuffer | Recording,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
     ) -> NDArray[np.float32]:
         """The embedding of the voice: float32[256] of length 1.
 
         Any amount of speech will do; without speech, `AudioQualityError`. Raises `DisabledError`.
         """
         self._embedder.check_enabled()
-        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel)
+        recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
         embedding = self._embedder.embed(recording)
         recording.warn_if_mixed()
         return embedding
@@ -148,9 +150,10 @@ class OpusAgentVoiceRecognizer:
         audio_buffer: AudioBuffer | Recording,
         metadata: dict[str, Any] | None = None,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
     ) -> Voiceprint:
@@ -173,7 +176,7 @@ class OpusAgentVoiceRecognizer:
         Raises `DisabledError`, `InvalidArgumentError` for a caller id or metadata that cannot be stored.
         """
         sample = (caller_id, audio_buffer, metadata)
-        enrolment = self._enrolment(sample_rate, encoding, channel, on_several_voices)
+        enrolment = self._enrolment(sample_rate, encoding, channel, channels, on_several_voices)
         stored = enrolment.enroll(sample, on_mismatch)
         assert stored is not None  # noqa: S101  nobody forbids it
         return stored
@@ -182,9 +185,10 @@ class OpusAgentVoiceRecognizer:
         self,
         samples: Iterable[Sample],
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
         keep: Keep = "newest",
@@ -203,20 +207,21 @@ class OpusAgentVoiceRecognizer:
         (`voiceprint.agreement.best_agreeing`); the others get a `RecordingNotUsedError`. Their metadata is
         not stored. "newest" enrolls all, of which the last remain.
         """
-        enrolment = self._enrolment(sample_rate, encoding, channel, on_several_voices)
+        enrolment = self._enrolment(sample_rate, encoding, channel, channels, on_several_voices)
         return enrolment.enroll_many(samples, on_mismatch, keep)
 
     def check_enrollment(
         self,
         audio_buffer: AudioBuffer | Recording,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
     ) -> EnrollmentCheck:
         """Whether `enroll_caller` would take this audio, and what to do next: how much is missing, what is
         poor, whether several voices speak. Nothing is stored."""
-        return self._enrolment(sample_rate, encoding, channel).check(audio_buffer)
+        return self._enrolment(sample_rate, encoding, channel, channels).check(audio_buffer)
 
     # Identification
 
@@ -224,9 +229,10 @@ class OpusAgentVoiceRecognizer:
         self,
         audio_buffer: AudioBuffer | Recording,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         ignore: Iterable[str] = (),
     ) -> tuple[str, float, dict[str, Any]] | None:
         """Who is calling: (caller_id, similarity, metadata), or None for nobody who is enrolled.
@@ -243,7 +249,7 @@ class OpusAgentVoiceRecognizer:
         if not self.config.fingerprinting_enabled:
             return None
         ignored = check_candidates(ignore, "ignore")
-        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel)
+        recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
         probe = self._embedder.probe(recording)
         matches = self._matcher.nearest(probe, 5, self._rule(None), None, ignored)
         best = next((match for match in matches if match.accepted), None)
@@ -259,9 +265,10 @@ class OpusAgentVoiceRecognizer:
         audio_buffer: AudioBuffer | Recording,
         k: int = 5,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
         ignore: Iterable[str] = (),
@@ -274,9 +281,10 @@ class OpusAgentVoiceRecognizer:
         audio_buffer: AudioBuffer | Recording,
         k: int = 5,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
         ignore: Iterable[str] = (),
@@ -288,9 +296,10 @@ class OpusAgentVoiceRecognizer:
         audio_buffer: AudioBuffer | Recording,
         k: int = 5,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
         ignore: Iterable[str] = (),
@@ -311,7 +320,7 @@ class OpusAgentVoiceRecognizer:
             return []
         k, rule = check_count(k), self._rule(threshold)
         ignored = check_candidates(ignore, "ignore")
-        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel)
+        recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
         matcher, embedder = self._matcher, self._embedder
         callers = None if candidates is None else check_candidates(candidates)
         if not separate:
@@ -332,9 +341,10 @@ class OpusAgentVoiceRecognizer:
         caller_id: str,
         audio_buffer: AudioBuffer | Recording,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         threshold: float | None = None,
     ) -> Verification:
         """Whether the voice is that of the caller it is said to be.
@@ -346,7 +356,7 @@ class OpusAgentVoiceRecognizer:
         """
         self._embedder.check_enabled()
         prints = self._matcher.prints(caller_id)
-        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel)
+        recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
         rule = self._verification_rule(threshold)
         probe = self._embedder.probe(recording)
         verification = self._matcher.verified(probe, prints, rule)
@@ -358,9 +368,10 @@ class OpusAgentVoiceRecognizer:
     def stream(
         self,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         k: int = 1,
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
@@ -389,8 +400,10 @@ class OpusAgentVoiceRecognizer:
             sample_rate=sample_rate,
             encoding=encoding,
             channel=channel,
+            channels=channels,
             k=count,
             encoder=self.encoder,
+            prompts=self._embedder.prompts,
             config=self.config,
             rule=lambda: self._rule(threshold),
             probe=probe_of,
@@ -484,9 +497,10 @@ class OpusAgentVoiceRecognizer:
         audio_buffer: AudioBuffer | Recording,
         metadata: dict[str, Any] | None = None,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
     ) -> Voiceprint:
@@ -497,7 +511,7 @@ class OpusAgentVoiceRecognizer:
         """
         # Taken by the thread to store, or before it by the cancellation to prevent that.
         turn = threading.Lock()
-        enrolment = self._enrolment(sample_rate, encoding, channel, on_several_voices)
+        enrolment = self._enrolment(sample_rate, encoding, channel, channels, on_several_voices)
         sample = (caller_id, audio_buffer, metadata)
         work = asyncio.ensure_future(
             asyncio.to_thread(enrolment.enroll, sample, on_mismatch, lambda: turn.acquire(blocking=False))
@@ -519,9 +533,10 @@ class OpusAgentVoiceRecognizer:
         self,
         audio_buffer: AudioBuffer | Recording,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         ignore: Iterable[str] = (),
     ) -> tuple[str, float, dict[str, Any]] | None:
         """`match_caller` without blocking the event loop."""
@@ -531,6 +546,7 @@ class OpusAgentVoiceRecognizer:
             sample_rate=sample_rate,
             encoding=encoding,
             channel=channel,
+            channels=channels,
             ignore=ignore,
         )
 
@@ -540,9 +556,10 @@ class OpusAgentVoiceRecognizer:
         audio_buffer: AudioBuffer | Recording,
         k: int = 5,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
         ignore: Iterable[str] = (),
@@ -555,9 +572,10 @@ class OpusAgentVoiceRecognizer:
         audio_buffer: AudioBuffer | Recording,
         k: int = 5,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
         ignore: Iterable[str] = (),
@@ -569,9 +587,10 @@ class OpusAgentVoiceRecognizer:
         audio_buffer: AudioBuffer | Recording,
         k: int = 5,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
         ignore: Iterable[str] = (),
@@ -585,6 +604,7 @@ class OpusAgentVoiceRecognizer:
             sample_rate=sample_rate,
             encoding=encoding,
             channel=channel,
+            channels=channels,
             threshold=threshold,
             candidates=candidates,
             ignore=ignore,
@@ -601,9 +621,10 @@ class OpusAgentVoiceRecognizer:
 
     def _enrolment(
         self,
-        sample_rate: int,
+        sample_rate: int | None,
         encoding: Encoding,
         channel: int | None,
+        channels: int,
         on_several_voices: OnSeveralVoices = "refuse",
     ) -> Enrolment:
         return Enrolment(
@@ -613,6 +634,7 @@ class OpusAgentVoiceRecognizer:
             sample_rate=sample_rate,
             encoding=encoding,
             channel=channel,
+            channels=channels,
             on_several_voices=on_several_voices,
         )
 

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
-from voiceprint.audio import MIXED, SAMPLE_RATE, AudioBuffer, Encoding, as_pcm, mixable, to_mono
+from voiceprint.audio import AudioBuffer, Encoding, Recording
 from voiceprint.validation import unit_vector
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-logger = logging.getLogger(__name__)
-
 __all__ = ["normalize_embedding", "preprocess_audio"]
 
 
 def preprocess_audio(
     audio_buffer: AudioBuffer,
-    sample_rate: int = SAMPLE_RATE,
+    sample_rate: int | None = None,
     *,
     encoding: Encoding = "pcm",
     channel: int | None = None,
+    channels: int = 1,
 ) -> NDArray[np.float32]:
     """Audio of any accepted kind as the encoder takes it: float32[n], mono, 16 kHz, in [-1, 1].
 
     `audio_buffer`: int16, int32, uint8 or float array, 1-D or 2-D, or bytes. `sample_rate`: 8000 to
-    48000 Hz. `encoding` of bytes, "pcm" being 16-bit little-endian; "mulaw" and "alaw" also of uint8
-    arrays. `channel`: index; None mixes, and logs a warning where the channels differ; where they cancel
-    each other, it takes the loudest. Raises `InvalidAudioError`.
+    48000 Hz; None is 8000 of G.711 and 16000 of all else. `encoding` of bytes, "pcm" being 16-bit
+    little-endian; "mulaw" and "alaw" also of uint8 arrays. `channel`: index; None mixes, and logs a warning
+    where the channels differ; where they cancel each other, it takes the loudest. `channels`: how many are
+    interleaved in bytes. Raises `InvalidAudioError`.
     """
-    audio = as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-    audio, report = mixable(audio, sample_rate)
-    mono = to_mono(audio, sample_rate)
-    if report.differ:
-        logger.warning(MIXED)
-    return mono
+    recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel, channels)
+    recording.warn_if_mixed()
+    return recording.mono[:]
 
 
 def normalize_embedding(embedding: ArrayLike) -> NDArray[np.float32]:

@@ -1,21 +1,37 @@
 """Prompts in calls: announcements of a machine, the same in many calls, that are nobody's voice.
 
-With "your call may be recorded" in the caller's channel, any stranger is like anyone whose enrollment holds the
-same prompt. `KnownPrompts` finds prompts whose recordings are at hand, `PromptFinder` what the recordings
+With "your call may be recorded" in the caller's channel, any stranger is like anyone whose enrollment holds
+the same prompt. `KnownPrompts` finds prompts whose recordings are at hand, `PromptFinder` what the recordings
 of several callers have in common. Both compare fingerprints (see `voiceprint.audio.fingerprints`).
+
+In recordings of 1,100 speakers and 20 s, prompts of 2, 4 and 8 s by synthesizers were put anywhere. Known
+ones were found in all of them, quieter, over a line of 300 to 3400 Hz with mu-law in 20 dB of noise, and
+talked over from the middle on; with 0.05 s of speech cut beside them. In 10 dB of noise 7 to 9 of 10 were.
+Of three calls with a prompt, each in noise of its own, the finder finds it in 94 to 100 % at 20 dB. In two
+hours of speech without, neither found anything (benchmarks/prompts.py).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from voiceprint.audio import fingerprints
-from voiceprint.audio.fingerprints import SECOND, SPAN, STEP, Fingerprint, FingerprintIndex, fingerprint
+from voiceprint.audio.fingerprints import (
+    SECOND,
+    SPAN,
+    STEP,
+    Fingerprint,
+    FingerprintIndex,
+    RunningFingerprint,
+    fingerprint,
+)
 from voiceprint.audio.io.buffers import SAMPLE_RATE, to_mono
 from voiceprint.audio.io.files import load_audio
 from voiceprint.audio.io.mono import Samples
@@ -29,6 +45,9 @@ _TO_THE_END: Final = SECOND // 2  # fingerprints of a prompt that are cut with t
 _PLACES: Final = 256  # compared in one recording at most
 _INDEXED: Final = 1 << 22  # fingerprints of many recordings: 50 MB; of more, every nth
 _CALLERS: Final = 2  # others than the recording's own, in whose recordings a prompt is
+
+
+Stretches = tuple[tuple[int, int], ...]
 
 
 class Prompt(NamedTuple):
@@ -72,20 +91,54 @@ class KnownPrompts:
     def __len__(self) -> int:
         return len(self._prints)
 
-    def stretches(self, audio: Samples) -> tuple[tuple[int, int], ...]:
+    def stretches(self, audio: Samples) -> Stretches:
         """Start and stop, in samples, of the prompts in float32[n] at 16 kHz, in order, none overlapping."""
-        probe = fingerprint(audio)
+        return self.found_in(fingerprint(audio), len(audio))
+
+    def left_out_of(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32[n] at 16 kHz without the prompts in it."""
+        kept = np.ones(len(audio), dtype=bool)
+        for start, stop in self.stretches(audio):
+            kept[start:stop] = False
+        return audio[kept]
+
+    def found_in(self, probe: Fingerprint, length: int) -> Stretches:
+        """`stretches` of so many samples whose fingerprint is there."""
         found = []
         for _, prompt, shift in self._index.alike(probe)[:_PLACES]:
-            length = len(self._prints[prompt].bits)
+            whole = len(self._prints[prompt].bits)
             for start, stop in self._index.stretches(probe, prompt, shift):
                 # Some words of a prompt alone are its voice still.
                 if start + shift < _TO_THE_END:
                     start = max(0, -shift)
-                if length - (stop + shift) < _TO_THE_END:
-                    stop = min(len(probe.bits), length - shift)
-                found.append((start * STEP, min((stop - 1) * STEP + SPAN, len(audio))))
+                if stop == len(probe.bits) or whole - (stop + shift) < _TO_THE_END:
+                    stop = whole - shift
+                found.append((start * STEP, min((stop - 1) * STEP + SPAN, length)))
         return tuple(_union(found))
+
+
+class PromptFollower:
+    """`KnownPrompts.stretches` of audio that comes in blocks."""
+
+    def __init__(self, prompts: KnownPrompts) -> None:
+        self._prompts = prompts
+        self._running = RunningFingerprint()
+        self._length = 0
+
+    def add(self, audio: NDArray[np.float32]) -> None:
+        """Take the next float32[n] at 16 kHz."""
+        self._running.add(audio)
+        self._length += len(audio)
+
+    def stretches(self) -> Stretches:
+        """Start and stop, in samples, of the prompts so far; one that goes on reaches to the end."""
+        return self._prompts.found_in(self._running.so_far(), self._length)
+
+
+@lru_cache(maxsize=4)
+def prompts_at(path: str) -> KnownPrompts:
+    """`KnownPrompts.load`, once for each path."""
+    return KnownPrompts.load(path)
 
 
 class PromptFinder:
@@ -104,8 +157,10 @@ class PromptFinder:
         self._recordings.append((caller_id, fingerprint(audio)))
 
     def find(self) -> list[tuple[Prompt, ...]]:
-        """The prompts in each recording, in the order in which they were added; copies of a recording under the
-        same caller are none."""
+        """The prompts in each recording, in the order in which these were added.
+
+        What only recordings of one caller have in common is none.
+        """
         prints = [one for _, one in self._recordings]
         every = 1 + sum(len(one.bits) for one in prints) // _INDEXED
         if every > 1:
@@ -161,7 +216,7 @@ def _loaded(file: Path) -> Samples:
         raise ConfigurationError(f"VOICE_PROMPTS: {error}") from error
     if len(mono) < SHORTEST_S * SAMPLE_RATE:
         raise ConfigurationError(
-            f"VOICE_PROMPTS: {file} lasts {len(mono) / SAMPLE_RATE:.1f} s: {SHORTEST_S} s and more can be found"
+            f"VOICE_PROMPTS: {file} lasts {len(mono) / SAMPLE_RATE:.1f} s: at least {SHORTEST_S} s are needed"
         )
     return mono
 

@@ -19,10 +19,11 @@ from voiceprint.audio.io.files import read_all
 from voiceprint.audio.io.mono import LONG_S, Samples, Spliced, blocks, samples
 from voiceprint.audio.io.reader import AudioReader, named, open_audio
 from voiceprint.audio.low_cut import HighPass, SteadyLows
+from voiceprint.audio.prompts import KnownPrompts
 from voiceprint.audio.quality.channels import MIXED, ChannelComparison, ChannelReport, mixable
 from voiceprint.audio.quality.model import AudioQuality, Turn
 from voiceprint.audio.quality.score import measure_quality, with_voices
-from voiceprint.audio.speech import Segment, Segmenter, speech_parts
+from voiceprint.audio.speech import Segment, Segmenter, speech_parts, with_prompts
 from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.audio.vad import BLOCK
 
@@ -41,6 +42,7 @@ class Recording:
     def __init__(self, pcm: NDArray[Any], sample_rate: int, *, channels: ChannelReport | None = None) -> None:
         """pcm: as from `as_pcm`. channels: what its channels were, if they are mixed already."""
         self._given = pcm
+        self._prompts: tuple[KnownPrompts, ...] = ()
         self._channels = channels
         self.sample_rate = sample_rate
         """Hz, of the audio as it came."""
@@ -51,15 +53,29 @@ class Recording:
     def from_buffer(
         cls,
         audio_buffer: AudioBuffer | Recording,
-        sample_rate: int = buffers.SAMPLE_RATE,
+        sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
+        channels: int = 1,
     ) -> Recording:
-        """The recording in a buffer; arguments and errors are those of `to_mono`. A recording is itself."""
+        """The recording in a buffer; arguments and errors are those of `to_mono`. A recording is itself.
+
+        sample_rate: Hz; None is 8000 of G.711 and 16000 of all else.
+        """
         if isinstance(audio_buffer, Recording):
             return audio_buffer
-        pcm = buffers.as_pcm(audio_buffer, sample_rate, encoding=encoding, channel=channel)
-        return cls(pcm, buffers.check_sample_rate(sample_rate))
+        rate = buffers.rate_of(sample_rate, encoding)
+        pcm = buffers.as_pcm(audio_buffer, rate, encoding=encoding, channel=channel, channels=channels)
+        buffers.scaled_reader(pcm, rate)  # refuses floats that are no audio
+        return cls(pcm, rate)
+
+    def leave_out(self, prompts: KnownPrompts | None) -> Recording:
+        """Take these prompts too for no speech; gives the recording itself."""
+        if prompts is not None and prompts not in self._prompts:
+            self._prompts = (*self._prompts, prompts)
+            for name in ("segments", "parts", "speech", "trimmed", "quality", "cleaned"):
+                self.__dict__.pop(name, None)
+        return self
 
     @classmethod
     def open(
@@ -88,7 +104,8 @@ class Recording:
             recording = cls(read_all(reader, channel=channel, compact=True), reader.sample_rate)
         else:
             comparison = ChannelComparison(reader.sample_rate)
-            mixed, count = [], 0
+            mixed: list[NDArray[Any]] = []
+            count = 0
             for block in reader.blocks():
                 comparison.add(block)
                 mono = mix(block)
@@ -157,17 +174,17 @@ class Recording:
         return samples(self._pcm, self.sample_rate)
 
     @cached_property
-    def has_steady_lows(self) -> bool:
-        """Whether a DC offset or a hum is cut out; see `voiceprint.audio.low_cut`."""
+    def cutoff_hz(self) -> float | None:
+        """The frequency under which a DC offset or a hum is cut out, if one is; see `audio.low_cut`."""
         lows = SteadyLows()
         for block in blocks(self.mono, BLOCK):
             lows.add(block)
-        return lows.are_loud
+        return lows.cutoff_hz
 
     @cached_property
     def speech(self) -> Samples:
         """The parts of `mono` that hold speech, one after the other, float32[n]; pauses are still in."""
-        audio: Samples = HighPass(self.mono) if self.has_steady_lows else self.mono
+        audio: Samples = self.mono if self.cutoff_hz is None else HighPass(self.mono, self.cutoff_hz)
         parts = self.parts
         if parts != ((0, len(audio)),):
             audio = Spliced(audio, parts)
@@ -178,10 +195,13 @@ class Recording:
         """Start and stop, in samples of `mono`, of the parts that hold speech."""
         return speech_parts(self.segments)
 
-    @property
+    @cached_property
     def segments(self) -> tuple[Segment, ...]:
-        """The segments of `mono`: speech, tones, music, noise and silence."""
-        return self._segmented[1]
+        """The segments of `mono`: speech, tones, music, noise, silence and known prompts."""
+        segments = self._segmented[1]
+        for prompts in self._prompts:
+            segments = with_prompts(segments, prompts.stretches(self.mono))
+        return segments
 
     @cached_property
     def _segmented(self) -> tuple[Segmenter, tuple[Segment, ...]]:
@@ -198,7 +218,7 @@ class Recording:
     @cached_property
     def quality(self) -> AudioQuality:
         """How well the audio serves speaker recognition; see `measure_quality`."""
-        segmenter, segments = self._segmented
+        segmenter, segments = self._segmented[0], self.segments
         # Without speech, all of it is measured, to say what is wrong with it.
         heard = self.trimmed if self.parts else TrimmedSpeech(self.mono)
         return measure_quality(
@@ -209,7 +229,7 @@ class Recording:
             speech=heard.audio,
             windows=heard.windows,
             channels=self.channels,
-            has_steady_lows=self.has_steady_lows,
+            filtered=self.cutoff_hz is not None,
         )
 
     def report_voices(self, voices: Sequence[tuple[Turn, ...]]) -> None:
@@ -242,21 +262,22 @@ class Recording:
 def assess(
     audio_buffer: AudioBuffer | Recording,
     *,
-    sample_rate: int = buffers.SAMPLE_RATE,
+    sample_rate: int | None = None,
     encoding: Encoding = "pcm",
     channel: int | None = None,
+    channels: int = 1,
 ) -> AudioQuality:
     """Measure how well the audio serves speaker recognition; `quality.score.measure_quality` says how.
 
     Args:
         audio_buffer: anything that `to_mono` takes, from one sample to an hour; or a `Recording`.
-        sample_rate: of the buffer, Hz in 8000..48000.
-        encoding, channel: as for `to_mono`.
+        sample_rate: of the buffer, Hz in 8000..48000; None is 8000 of G.711 and 16000 of all else.
+        encoding, channel, channels: as for `to_mono`.
 
     Raises:
         InvalidAudioError: the buffer, its sample rate, encoding or channel cannot be used.
     """
-    return Recording.from_buffer(audio_buffer, sample_rate, encoding, channel).quality
+    return Recording.from_buffer(audio_buffer, sample_rate, encoding, channel, channels).quality
 
 
 def _as_int16(audio: NDArray[Any]) -> NDArray[np.int16]:

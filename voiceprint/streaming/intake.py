@@ -9,9 +9,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import MIXED, SAMPLE_RATE, Encoding, to_mono
-from voiceprint.audio.io.buffers import MAX_CHANNELS, check_channel, check_sample_rate
-from voiceprint.audio.io.encodings import check_encoding, sample_bytes
+from voiceprint.audio import MIXED, SAMPLE_RATE, Encoding, as_pcm, to_mono
+from voiceprint.audio.io import scale
+from voiceprint.audio.io.buffers import MAX_CHANNELS, check_channel, check_channels, rate_of
+from voiceprint.audio.io.encodings import FILE_HEAD, check_encoding, refuse_file, sample_bytes
 from voiceprint.audio.quality.channels import ChannelComparison
 from voiceprint.errors import InvalidAudioError
 from voiceprint.validation import shown
@@ -33,9 +34,12 @@ class Intake:
     Everything behind it sees blocks of one length alone, so that any split gives the same numbers.
     """
 
-    def __init__(self, sample_rate: int, encoding: Encoding, channel: int | None) -> None:
-        self.rate = check_sample_rate(sample_rate)
+    def __init__(
+        self, sample_rate: int | None, encoding: Encoding, channel: int | None, channels: int = 1
+    ) -> None:
         self._encoding = check_encoding(encoding)
+        self.rate = rate_of(sample_rate, self._encoding)
+        self._interleaved = check_channels(channels)
         if channel is not None and (
             isinstance(channel, bool) or not isinstance(channel, int | np.integer) or channel < 0
         ):
@@ -43,12 +47,12 @@ class Intake:
                 f"channel is {shown(channel)}: an index from 0, or None for all, is allowed"
             )
         self._channel = channel
-        self._sample_bytes = sample_bytes(self._encoding)
+        self._frame_bytes = sample_bytes(self._encoding) * self._interleaved
         self._bytes = bytearray()  # that are not decoded yet
         self._waiting: list[Samples] = []  # [n], or [n, channels], which are mixed by the block
         self._taken = 0  # samples that are decoded
         self._block = round(self.rate * BLOCK_S)
-        self._block_bytes = 0 if encoding == "pcm_f32le" else self._block * self._sample_bytes
+        self._block_bytes = 0 if encoding == "pcm_f32le" else self._block * self._frame_bytes
         self._resampler = None if self.rate == SAMPLE_RATE else _resampler(self.rate)
         self._channels = _Channels(self.rate)
 
@@ -65,13 +69,15 @@ class Intake:
     @property
     def samples(self) -> int:
         """Samples that were taken so far."""
-        return self._taken + len(self._bytes) // self._sample_bytes
+        return self._taken + len(self._bytes) // self._frame_bytes
 
     def take(self, chunk: Any) -> None:
         """Take a chunk, or refuse it by `InvalidAudioError` and be as before."""
         if isinstance(chunk, memoryview) and chunk.ndim == 1 and chunk.format in ("B", "b", "c"):
             chunk = chunk.tobytes()
         if isinstance(chunk, bytes | bytearray):
+            if not self._taken and len(self._bytes) < FILE_HEAD:
+                refuse_file(bytes(self._bytes) + bytes(chunk[:FILE_HEAD]))
             self._bytes += chunk
             # Some frames together, as the checks of `to_mono` cost more than their 20 ms of audio; but for
             # floats, of which any may be refused, and then it is the chunk.
@@ -90,7 +96,7 @@ class Intake:
         self._add(self._quickly(chunk))
 
     def _decode(self) -> None:
-        whole = len(self._bytes) - len(self._bytes) % self._sample_bytes
+        whole = len(self._bytes) - len(self._bytes) % self._frame_bytes
         if whole:
             self._add(self._floats(bytes(self._bytes[:whole])))
             del self._bytes[:whole]
@@ -109,7 +115,8 @@ class Intake:
 
     def _quickly(self, chunk: Any) -> Samples:
         """As `_floats`, in a tenth of the time for the usual small arrays."""
-        if self._encoding == "pcm" and type(chunk) is np.ndarray and chunk.ndim == 1 and not self._channel:
+        plain = self._encoding == "pcm" and not self._channel and self._interleaved == 1
+        if plain and type(chunk) is np.ndarray and chunk.ndim == 1:
             if chunk.dtype == np.int16:
                 return np.asarray(chunk.astype(np.float32) / np.float32(32768))
             if chunk.dtype == np.float32 and len(chunk) and chunk.min() >= -1.0 and chunk.max() <= 1.0:
@@ -118,10 +125,29 @@ class Intake:
 
     def _floats(self, chunk: Any) -> Samples:
         """A chunk as float32[n], or float32[n, channels] if several are to be mixed, at the call's rate."""
+        if self._encoding == "pcm_f32le" and not isinstance(chunk, np.ndarray) and len(chunk):
+            chunk = as_pcm(chunk, self.rate, encoding=self._encoding)
+        if isinstance(chunk, np.ndarray) and chunk.dtype.kind == "f" and chunk.size:
+            level = scale.level(chunk)
+            scale.gain(level)  # refuses what is no audio
+            # Not scaled down like a whole recording: the level of a call must not change with each chunk.
+            chunk = np.clip(chunk, -1.0, 1.0)
         if (chunk.size if isinstance(chunk, np.ndarray) else chunk != b"") == 0:
             return np.zeros(0, dtype=np.float32)
         if not isinstance(chunk, np.ndarray) or chunk.ndim != 2:
-            return to_mono(chunk, self.rate, self.rate, encoding=self._encoding, channel=self._channel)
+            if self._interleaved == 1 or self._channel is not None:
+                return to_mono(
+                    chunk, self.rate, self.rate, encoding=self._encoding, channel=self._channel,
+                    channels=self._interleaved,
+                )  # fmt: skip
+            rows = [
+                to_mono(
+                    chunk, self.rate, self.rate, encoding=self._encoding, channel=index,
+                    channels=self._interleaved,
+                )
+                for index in range(self._interleaved)
+            ]  # fmt: skip
+            return np.stack(rows, axis=1)
         # [samples, channels], and not the shorter axis the channels: a chunk may be one sample long.
         columns = chunk.shape[1]
         if columns > MAX_CHANNELS:

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from voiceprint.audio import SAMPLE_RATE, AudioQuality, Recording, vad
 from voiceprint.audio.io.mono import Samples, Spliced
 from voiceprint.audio.low_cut import REACH, HighPass, SteadyLows
-from voiceprint.audio.speech import Segmenter, speech_parts
+from voiceprint.audio.prompts import KnownPrompts, PromptFollower
+from voiceprint.audio.speech import Segmenter, speech_parts, with_prompts
 from voiceprint.encoder.base import PartialEncoder
 from voiceprint.streaming.speech import PartialsVoice, PiecesVoice, RunningSpeech, Voice
 
@@ -56,10 +57,12 @@ Embedding = NDArray[np.float64]
 class OnlineEmbedder:
     """Embeds a call block by block. Memory does not grow after KEPT_S."""
 
-    def __init__(self, encoder: Encoder, rate: int) -> None:
+    def __init__(self, encoder: Encoder, rate: int, prompts: KnownPrompts | None = None) -> None:
+        """prompts: that are left out."""
         self._encoder = encoder
         self._rate = rate
-        self._chapter = _Chapter()
+        self._prompts = prompts
+        self._chapter = _Chapter(prompts)
         self._native: list[Audio] = []  # of the chapter, at the call's rate: clipping is seen there alone
         self._best: AudioQuality | None = None  # of the chapter with the most speech
         self._recording: Recording | None = None  # the whole call, at its end
@@ -67,7 +70,7 @@ class OnlineEmbedder:
         self._chapters = 0  # that were let go
         self._restarted_at = 0  # pieces that were embedded then
         self._resting = self._levelled = False
-        self._run = _Run(encoder, np.float32(1.0), has_steady_lows=False, exact=True)
+        self._run = _Run(encoder, np.float32(1.0), cutoff_hz=None, exact=True)
 
     @property
     def net_speech_s(self) -> float:
@@ -105,7 +108,8 @@ class OnlineEmbedder:
                 break
         if recent < self._rate:
             return None
-        return Recording(np.concatenate(self._native[first:]), self._rate).quality
+        recent_audio = np.concatenate(self._native[first:])
+        return Recording(recent_audio, self._rate).leave_out(self._prompts).quality
 
     def end(self) -> AudioQuality:
         """Close the call, after its last block, and give its quality; may be repeated."""
@@ -143,13 +147,13 @@ class OnlineEmbedder:
     def _advance(self) -> None:
         """Embed the speech that is new, or all of it again if it is not what it was taken for."""
         chapter, run = self._chapter, self._run
-        has_steady_lows = run.has_steady_lows if self.is_settled else chapter.lows.are_loud
-        held = REACH if has_steady_lows else 0
+        cutoff_hz = run.cutoff_hz if self.is_settled else chapter.lows.cutoff_hz
+        held = 0 if cutoff_hz is None else REACH
         if self.is_settled:
             held = max(held, round(_SETTLING_S * SAMPLE_RATE))
-        parts = speech_parts(chapter.segmenter.segments())
+        parts = chapter.parts()
         stop = _whole(chapter.length - held)
-        fits = run.has_steady_lows == has_steady_lows and clipped(parts, 0, run.stop) == run.parts
+        fits = run.cutoff_hz == cutoff_hz and clipped(parts, 0, run.stop) == run.parts
         run.take(chapter, parts, stop)
         if self.is_settled:
             run.set_gain(run.wanted_gain)
@@ -160,14 +164,14 @@ class OnlineEmbedder:
         # Not before there is twice as much to embed, so that all that is in vain is less than the whole.
         if changed and run.voice.count >= 2 * self._restarted_at:
             exact = bool(run.wanted_gain == 1)
-            self._restart(parts, stop, has_steady_lows=has_steady_lows, exact=exact)
+            self._restart(parts, stop, cutoff_hz=cutoff_hz, exact=exact)
             self._restarted_at = self._run.voice.count
             return
         run.embed()
 
-    def _restart(self, parts: Parts, stop: int, *, has_steady_lows: bool, exact: bool) -> None:
+    def _restart(self, parts: Parts, stop: int, *, cutoff_hz: float | None, exact: bool) -> None:
         """Embed the chapter again from its beginning, in view of all that is known of it now."""
-        run = _Run(self._encoder, np.float32(1.0), has_steady_lows=has_steady_lows, exact=exact)
+        run = _Run(self._encoder, np.float32(1.0), cutoff_hz=cutoff_hz, exact=exact)
         run.take(self._chapter, parts, stop)
         run.set_gain(run.wanted_gain)
         run.voice.idle = self._resting and not exact
@@ -179,24 +183,24 @@ class OnlineEmbedder:
         self._judge()
         chapter = self._chapter
         if not self.is_settled:
-            parts, low = speech_parts(chapter.segmenter.segments()), chapter.lows.are_loud
+            parts, low = chapter.parts(), chapter.lows.cutoff_hz
             run, length = self._run, _whole(chapter.length)
-            fits = run.exact and run.has_steady_lows == low and run.parts == clipped(parts, 0, run.stop)
+            fits = run.exact and run.cutoff_hz == low and run.parts == clipped(parts, 0, run.stop)
             run.take(chapter, parts, length)
             if fits and _apart(run.wanted_gain, run.gain) <= _SAME_DB:
                 run.embed()
             else:
-                self._restart(parts, length, has_steady_lows=low, exact=True)
+                self._restart(parts, length, cutoff_hz=low, exact=True)
         else:
-            self._run.take(chapter, speech_parts(chapter.segmenter.segments()), _whole(chapter.length))
+            self._run.take(chapter, chapter.parts(), _whole(chapter.length))
             self._run.embed()
         self._chapters += 1
-        self._native, self._chapter, self._recording = [], _Chapter(), None
+        self._native, self._chapter, self._recording = [], _Chapter(self._prompts), None
         self._run.begin_chapter()
 
     def _judge(self) -> None:
         """The quality of a long call is that of the chapter with the most speech."""
-        self._recording = Recording(np.concatenate(self._native), self._rate)
+        self._recording = Recording(np.concatenate(self._native), self._rate).leave_out(self._prompts)
         quality = self._recording.quality
         if self._best is None or quality.net_speech_s >= self._best.net_speech_s:
             self._best = quality
@@ -204,7 +208,7 @@ class OnlineEmbedder:
     def _finish_run(self) -> None:
         if not self._run.ended:
             chapter = self._chapter
-            parts = speech_parts(chapter.segmenter.segments())
+            parts = chapter.parts()
             self._run.take(chapter, parts, chapter.length)
             self._run.embed(last=True)
             self._run.ended = True
@@ -213,8 +217,9 @@ class OnlineEmbedder:
 class _Chapter:
     """The audio of at most KEPT_S, at 16 kHz, and what is in it."""
 
-    def __init__(self) -> None:
-        self.segmenter = Segmenter()
+    def __init__(self, prompts: KnownPrompts | None) -> None:
+        self._segmenter = Segmenter()
+        self._prompts = None if prompts is None else PromptFollower(prompts)
         self.lows = SteadyLows()
         self.length = 0
         self._audio = np.zeros(16 * SAMPLE_RATE, dtype=np.float32)
@@ -225,12 +230,21 @@ class _Chapter:
             self._audio = np.concatenate((self._audio, np.zeros(max(stop, self.length), dtype=np.float32)))
         self._audio[self.length : stop] = audio
         self.length = stop
-        self.segmenter.add(audio)
+        self._segmenter.add(audio)
+        if self._prompts is not None:
+            self._prompts.add(audio)
         self.lows.add(audio)
 
-    def audio(self, *, has_steady_lows: bool) -> Samples:
+    def parts(self) -> Parts:
+        """Those that hold speech so far."""
+        segments = self._segmenter.segments()
+        if self._prompts is not None:
+            segments = with_prompts(segments, self._prompts.stretches())
+        return speech_parts(segments)
+
+    def audio(self, *, cutoff_hz: float | None) -> Samples:
         heard = self._audio[: self.length]
-        return HighPass(heard) if has_steady_lows else heard
+        return heard if cutoff_hz is None else HighPass(heard, cutoff_hz)
 
 
 class _Run:
@@ -239,8 +253,8 @@ class _Run:
     exact: whether it went by what the call turned out to be so far; if not, every second partial is left out.
     """
 
-    def __init__(self, encoder: Encoder, gain: np.float32, *, has_steady_lows: bool, exact: bool) -> None:
-        self.has_steady_lows = has_steady_lows
+    def __init__(self, encoder: Encoder, gain: np.float32, *, cutoff_hz: float | None, exact: bool) -> None:
+        self.cutoff_hz = cutoff_hz
         self.exact = exact
         self.ended = False
         self.parts: Parts = ()  # of the chapter
@@ -274,7 +288,7 @@ class _Run:
         if stop <= self.stop:
             return
         new = clipped(parts, self.stop, stop)
-        audio = Spliced(chapter.audio(has_steady_lows=self.has_steady_lows), new)[:]
+        audio = Spliced(chapter.audio(cutoff_hz=self.cutoff_hz), new)[:]
         self._energy += float(np.square(audio, dtype=np.float64).sum())
         self._length += len(audio)
         self._waiting.append(audio)
@@ -297,7 +311,7 @@ class _Run:
         """Whether the run, ended, gives the embedding of this recording."""
         return (
             self.exact
-            and self.has_steady_lows == recording.has_steady_lows
+            and self.cutoff_hz == recording.cutoff_hz
             and self.parts == clipped(recording.parts, 0, self.stop)
             and _apart(recording.trimmed.gain, self.gain) <= _SAME_DB
         )

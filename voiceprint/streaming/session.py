@@ -24,6 +24,7 @@ from voiceprint.streaming.online import OnlineEmbedder
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from voiceprint.audio.prompts import KnownPrompts
     from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.encoder import Encoder
 
@@ -65,11 +66,13 @@ class CallStream:
     def __init__(
         self,
         *,
-        sample_rate: int,
+        sample_rate: int | None,
         encoding: Encoding,
         channel: int | None,
+        channels: int,
         k: int,
         encoder: Encoder,
+        prompts: KnownPrompts | None,
         config: VoiceFingerprintConfig,
         rule: Callable[[], Rule],
         probe: ToProbe,
@@ -85,8 +88,8 @@ class CallStream:
         self._touch = touch
         self._adapt = adapt
         self._touched: str | None = None
-        self._intake = Intake(sample_rate, encoding, channel)
-        self._online = OnlineEmbedder(encoder, self._intake.rate)
+        self._intake = Intake(sample_rate, encoding, channel, channels)
+        self._online = OnlineEmbedder(encoder, self._intake.rate, prompts)
         self._decision = Decision()
         self._pending: deque[_Heard] = deque(maxlen=_PENDING)
         self._good, self._assessed_s = False, 0.0

@@ -162,6 +162,18 @@ def rate_of(sample_rate: object, encoding: Encoding) -> int:
     return check_sample_rate(sample_rate)
 
 
+def check_channels(channels: object) -> int:
+    """Give a number of channels as an int.
+
+    Raises:
+        InvalidAudioError: it is not 1 to 8.
+    """
+    count = _integral(channels)
+    if count is None or not 1 <= count <= MAX_CHANNELS:
+        raise InvalidAudioError(f"channels must be 1 to {MAX_CHANNELS}, not {_shown(channels)}")
+    return count
+
+
 def check_channel(channel: object, count: int) -> int:
     """Give the index of one of `count` channels as an int.
 
@@ -207,9 +219,7 @@ def _checked(
     samples: npt.NDArray[Any], rate: int, interleaved: int = 1
 ) -> tuple[npt.NDArray[Any], int | None]:
     """The array, and its channel axis (None: 1-D). Looks at the shape only."""
-    count = _integral(interleaved)
-    if count is None or not 1 <= count <= MAX_CHANNELS:
-        raise InvalidAudioError(f"channels must be 1 to {MAX_CHANNELS}, not {_shown(interleaved)}")
+    count = check_channels(interleaved)
     if samples.ndim not in (1, 2):
         raise InvalidAudioError(f"audio has {samples.ndim} dimensions: give [samples] or [samples, channels]")
     if not samples.size:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, BinaryIO, Final, NamedTuple, Protocol
+from typing import Any, BinaryIO, Final, NamedTuple, Protocol, cast
 
 import numpy.typing as npt
 
@@ -70,14 +70,17 @@ def plan(file: BinaryIO, found: Format | None) -> Plan:
     """
     if found is None:
         return Plan([lambda: _unknown(file)])
+    tags = mpeg.after_id3(file)
+    if tags:
+        file = cast(BinaryIO, Part(file, tags, size_of(file)))
     if found.decoder == "none":
         raise InvalidAudioError(f"is {found.name} and not an audio file: give a recording")
     if found.decoder == "pcm":
         return _pcm(file, found)
     if found.decoder == "mpeg":
-        return _mpeg(file, mpeg.after_id3(file), size_of(file))
+        return _mpeg(file, 0, size_of(file))
     if found.decoder == "flac":
-        return _flac(file, mpeg.after_id3(file))
+        return _flac(file)
     if found.name.startswith("OGG"):
         return _ogg(file, found)
     if found.decoder == "av":
@@ -135,8 +138,8 @@ def _pcm(file: BinaryIO, found: Format) -> Plan:
     if parsed.tag == wav.MP3:
         return _mpeg(file, parsed.start, parsed.start + parsed.size)._replace(counted=parsed.warning)
     part = Part(file, parsed.start, parsed.start + parsed.size, parsed.header)
-    opener = lambda: _either(part, f"{found.name}/{parsed.codec}", "wav")  # noqa: E731
-    return Plan([opener], strict=False, counted=parsed.warning)
+    name = f"{found.name}/{parsed.codec}"
+    return Plan([lambda: _either(part, name, "wav")], strict=False, counted=parsed.warning)
 
 
 def _either(part: Part, name: str, demuxer: str) -> Decoder:
@@ -145,7 +148,7 @@ def _either(part: Part, name: str, demuxer: str) -> Decoder:
         return SndfileDecoder(part)
     except InvalidAudioError:  # FFmpeg has more codecs, and says itself what is damaged
         part.seek(0)
-        return _av(part, name, demuxer)()  # type: ignore[arg-type]
+        return _av(cast(BinaryIO, part), name, demuxer)()
 
 
 def _av(file: BinaryIO, name: str, demuxer: str) -> Callable[[], Decoder]:
@@ -180,8 +183,8 @@ def _mpeg_opener(file: BinaryIO, run: mpeg.Run) -> Callable[[], Decoder]:
     return lambda: SndfileDecoder(mpeg.part(file, run), frames=frames)
 
 
-def _flac(file: BinaryIO, start: int) -> Plan:
-    streams = flac.walk(file, start)
+def _flac(file: BinaryIO) -> Plan:
+    streams = flac.walk(file)
     for stream in streams:
         if stream.frames > MAX_SECONDS * max(1, stream.sample_rate):
             raise InvalidAudioError(

@@ -66,11 +66,15 @@ def default_rate(encoding: Encoding) -> int:
     return 8000 if encoding in ("mulaw", "alaw") else 16000
 
 
+FILE_HEAD: Final = 16
+"""Bytes by which the beginning of a file is recognized."""
+
+
 def refuse_file(data: bytes | memoryview | npt.NDArray[Any]) -> None:
     """Refuse the bytes of a file that are given as audio without a header, by how they begin.
 
     Those would be noise, and a caller enrolled with noise. `data` is all of a buffer, or the first chunk of a
-    stream; fewer than 16 bytes pass.
+    stream; fewer than `FILE_HEAD` bytes pass.
 
     Raises:
         InvalidAudioError: names the format.
@@ -78,8 +82,8 @@ def refuse_file(data: bytes | memoryview | npt.NDArray[Any]) -> None:
     if isinstance(data, np.ndarray):
         if data.ndim != 1 or data.dtype.str not in ("|u1", "<i2"):
             return
-        data = data[:16].tobytes()
-    name = file_in_buffer(bytes(data[:16]))
+        data = data[:FILE_HEAD].tobytes()
+    name = file_in_buffer(bytes(data[:FILE_HEAD]))
     if name is not None:
         raise InvalidAudioError(
             f"audio begins like a file, this is {name}: use load_audio(path), or the samples of the file"

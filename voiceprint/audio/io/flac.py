@@ -17,7 +17,10 @@ _MAGIC_LAST: Final = b"fLaC\x80\0\0\x22"  # with no other block behind it
 _MOST_BLOCKS: Final = 1000
 _WINDOW: Final = 1 << 20
 _LONGEST_TAIL: Final = 1 << 22  # the longest frame is 2 MB: 65,535 samples of 8 channels and 32 bits
+_FILL: Final = 1 << 16  # bytes of zeros behind the last frame: file systems have blocks of up to 64 KB
 _MOST_CANDIDATES: Final = 200
+_MOST_CHECKED: Final = 1 << 22  # bytes of candidates for the last frame: 0.4 s
+_MOST_STREAMS: Final = 1000
 _FIXED_SIZES: Final = {1: 192, **{code: 576 << code - 2 for code in range(2, 6)}, **{
     code: 256 << code - 8 for code in range(8, 16)
 }}  # fmt: skip
@@ -45,13 +48,13 @@ class Stream(NamedTuple):
         return self.counted or self.claimed
 
 
-def walk(file: BinaryIO, start: int) -> list[Stream]:
-    """The streams of a file that begins at byte `start`; more than one if files were joined.
+def walk(file: BinaryIO) -> list[Stream]:
+    """The streams of a file; more than one if files were joined.
 
     Raises:
         InvalidAudioError: a header is damaged, or the audio is cut off.
     """
-    starts = [start, *_joined(file, start + 4)]
+    starts = [0, *_joined(file, 4)]
     return [_stream(file, at, stop) for at, stop in zip(starts, [*starts[1:], size_of(file)], strict=True)]
 
 
@@ -74,6 +77,8 @@ def _joined(file: BinaryIO, start: int) -> list[int]:
             place = data.find(magic)
             while place >= 0:
                 found.append(at + place)
+                if len(found) > _MOST_STREAMS:
+                    raise InvalidAudioError(f"holds more than {_MOST_STREAMS} FLAC files: divide it")
                 place = data.find(magic, place + 1)
         at += max(1, len(data) - len(_MAGIC) + 1) if at + len(data) < end else len(data)
     return sorted(set(found))
@@ -98,30 +103,36 @@ def _stream(file: BinaryIO, start: int, stop: int) -> Stream:
     block, longest = int.from_bytes(info[8:10], "big"), int.from_bytes(info[15:18], "big")
     if read_at(file, max(at, stop - 128), 3) == b"TAG":  # ID3v1
         stop -= 128
-    counted = _count(file, at, stop, block, longest)
-    found = Stream(start, at, stop, sample_rate, channels, claimed, counted)
+    counted, begun = _count(file, at, stop, block, longest)
     if not counted and not claimed and stop > at:
         raise InvalidAudioError("is truncated: its last frame is cut off or damaged, copy it again")
-    if counted and counted < claimed:
-        raise InvalidAudioError(f"is truncated: {counted} of {claimed} samples are there, copy it again")
-    return found
+    if begun and begun < claimed:
+        raise InvalidAudioError(f"is truncated: {begun} of {claimed} samples are there, copy it again")
+    return Stream(start, at, stop, sample_rate, channels, claimed, counted)
 
 
-def _count(file: BinaryIO, start: int, stop: int, block: int, longest: int) -> int | None:
-    """Samples up to the end of the last frame; None if no frame ends at `stop`."""
-    size = min(2 * longest + 16 if longest else _LONGEST_TAIL, _LONGEST_TAIL, stop - start)
+def _count(file: BinaryIO, start: int, stop: int, block: int, longest: int) -> tuple[int | None, int]:
+    """Samples up to the end of the last frame, None if none ends at `stop`; and of the last that is begun."""
+    size = min(2 * longest + _FILL if longest else _LONGEST_TAIL, _LONGEST_TAIL, stop - start)
     tail = read_at(file, stop - size, size).rstrip(b"\0") if size > 0 else b""
     # A checksum may end in a zero, as well as what fills up the file.
     tail += bytes(min(2, size - len(tail)))
+    checked = begun = 0
     for zeros in range(3):
         whole = tail[: len(tail) - zeros] if zeros else tail
         if zeros and not tail.endswith(bytes(zeros)):
             break
         for at in _headers_from_the_end(whole):
             end = _frame_end(whole, at, block)
-            if end is not None and _crc16(whole[at:]) == 0:
-                return end
-    return None
+            if end is None:
+                continue
+            begun = begun or end
+            checked += len(whole) - at
+            if checked > _MOST_CHECKED:
+                return None, begun
+            if _crc16(whole[at:]) == 0:
+                return end, end
+    return None, begun
 
 
 def _headers_from_the_end(data: bytes) -> Iterator[int]:

@@ -15,6 +15,8 @@ from voiceprint.errors import InvalidAudioError
 _HEAD: Final = 27  # bytes of a page before its table of segments
 _LONGEST: Final = _HEAD + 255 + 255 * 255
 _WINDOW: Final = 1 << 20
+_MOST_PAGES: Final = 500_000
+"""An hour of live Opus with a page for each 20 ms has 180,000; more, empty ones, would take seconds."""
 _FIRST, _LAST = 2, 4  # flags
 _REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -48,7 +50,7 @@ def walk(file: BinaryIO) -> Chain:
     """
     links: list[Link] = []
     at, end, passed_over, multiplexed = 0, size_of(file), 0, False
-    data, base = b"", 0
+    data, base, pages = b"", 0, 0
     serial, number, start, lost, ended = -1, 0, 0, 0, True
     while at < end:
         if (at + _LONGEST > base + len(data) and base + len(data) < end) or at < base:
@@ -63,6 +65,9 @@ def walk(file: BinaryIO) -> Chain:
             passed_over += skipped if data[offset : offset + skipped].strip(b"\0") else 0
             at += skipped
             continue
+        pages += 1
+        if pages > _MOST_PAGES:
+            raise InvalidAudioError(f"has more than {_MOST_PAGES:,} OGG pages: divide it")
         if at + length > end:
             raise InvalidAudioError("is truncated: it ends within a page of its stream, copy it again")
         page = data[offset : offset + length]

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
+from voiceprint.audio.io.buffers import MAX_SECONDS
 from voiceprint.audio.io.parts import read_at, size_of
 from voiceprint.errors import InvalidAudioError
 
@@ -81,6 +82,11 @@ class AvDecoder:
         if self._waiting is None:
             raise InvalidAudioError("holds no samples: record it again")
         self._claimed_s = self._claimed()
+        if self._claimed_s is not None and self._claimed_s > MAX_SECONDS:
+            raise InvalidAudioError(
+                f"lasts {self._claimed_s:.0f} s: at most {MAX_SECONDS} s are accepted, cut out a part where "
+                "the caller speaks"
+            )
         # The length in an MP4 file is exact, and the codec's last packet longer; Matroska's is rounded.
         self.frames: int | None = None
         if self._demuxer == "mp4" and self._claimed_s is not None:
@@ -89,11 +95,11 @@ class AvDecoder:
             self.warnings += ("its header does not say how long it is",)
 
     def _claimed(self) -> float | None:
-        """Seconds by the header. FFmpeg's estimate from a bit rate is none."""
+        """Seconds by the header, None where it does not say. FFmpeg's estimate from a bit rate is none."""
         if self._demuxer in ("mp4", "matroska"):
-            if self._stream.duration is not None and self._stream.time_base is not None:
+            if self._stream.duration and self._stream.time_base is not None:
                 return float(self._stream.duration * self._stream.time_base)
-            if self._container.duration is not None:
+            if self._container.duration:
                 return float(self._container.duration) / 1e6
         return None
 
@@ -155,6 +161,8 @@ class AvDecoder:
             parts.append(taken)
             count += len(taken)
         self._done += count
+        if self._done == self.frames:
+            self._check_rest()
         if count < frames and self._claimed_s is not None:
             self._check_whole(self._claimed_s)
         kind = np.int16 if self.is_16_bit else np.float32
@@ -166,6 +174,16 @@ class AvDecoder:
             raise InvalidAudioError(
                 f"is truncated: {seconds:.2f} of {claimed_s:.2f} s are there, copy it again"
             )
+
+    def _check_rest(self) -> None:
+        """Warn of audio behind the end by the header, beyond what fills up the codec's last packets."""
+        rest = 0
+        while self._waiting is not None and rest <= _SLACK_S * self.sample_rate:
+            rest += len(self._waiting)
+            self._waiting = next(self._blocks, None)
+        if rest > _SLACK_S * self.sample_rate:
+            self.warnings += ("more audio follows than its header says, and was left out",)
+        self._waiting = None
 
     def close(self) -> None:
         """Give back what FFmpeg holds; the file stays open."""
@@ -201,7 +219,12 @@ def _check_amr(file: BinaryIO) -> None:
         ((), 0),
     )
     data, end = read_at(file, 0, 1 << 24) if sizes else b"", size_of(file)  # an hour is 11 MB
+    frames = 0
     while sizes and at < len(data):
-        at += 1 + sizes[data[at] >> 3 & 15]
+        at, frames = at + 1 + sizes[data[at] >> 3 & 15], frames + 1
+        if frames > MAX_SECONDS * 50:
+            raise InvalidAudioError(
+                f"lasts more than {MAX_SECONDS} s: cut out a part where the caller speaks"
+            )
     if sizes and at > end:
         raise InvalidAudioError("is truncated: its last frame is cut off, copy it again")

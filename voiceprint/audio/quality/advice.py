@@ -62,7 +62,7 @@ def _no_speech(quality: AudioQuality, segments: Sequence[Segment]) -> str:
     if quality.duration_s < 1.0:
         return f"{quality.duration_s:.1f} s are too short to find speech in: record 3 s or more."
     found = {"tones": quality.tones_s, "music": quality.music_s, "noise": quality.noise_s}
-    found["silence"] = quality.silence_s
+    found |= {"silence": quality.silence_s, "known prompts": quality.prompts_s}
     most = max(found, key=lambda kind: found[kind])
     if found[most] > quality.duration_s / 2:
         what = f"{_tones(segments)}" if most == "tones" else most
@@ -91,6 +91,8 @@ def _left_out(quality: AudioQuality, segments: Sequence[Segment]) -> tuple[str, 
         sentences.append(f"Music ({quality.music_s:.1f} s) was left out.")
     if quality.noise_s:
         sentences.append(f"Noise without speech ({quality.noise_s:.1f} s) was left out.")
+    if quality.prompts_s:
+        sentences.append(f"A known prompt ({quality.prompts_s:.1f} s) was left out.")
     return tuple(sentences)
 
 

@@ -21,6 +21,7 @@ Feedback = Literal[
     "tones",
     "music",
     "noise",
+    "prompt",
 ]
 """What is wrong with the audio, or worth a remark; see `AudioQuality`."""
 
@@ -52,7 +53,7 @@ class AudioQuality(BaseModel):
         bandwidth_hz: the highest frequency that carries anything, 0..8000 Hz.
         speechlike: how much it sounds like one voice that speaks, 0..1; a factor of the score.
         channel: index of the channel that was used in place of a mix that cancels; else None.
-        tones_s, music_s, noise_s, silence_s: seconds of each that were found and left out.
+        tones_s, music_s, noise_s, silence_s, prompts_s: seconds of each that were found and left out.
         voices: of each voice, in the order in which they speak first, its turns; empty unless several were
             found.
         feedback: what to improve, in short and stable words for programs, the gravest first:
@@ -71,7 +72,8 @@ class AudioQuality(BaseModel):
             noisy: the SNR is under 12 dB;
             narrowband: nothing over 4 kHz, as on a telephone line (a remark, not a fault);
             hum: a DC offset or the hum of the mains was filtered out;
-            tones, music, noise: were left out (all remarks as well).
+            tones, music, noise: were left out (all remarks as well);
+            prompt: a known prompt (`VOICE_PROMPTS`) was left out (a remark).
         advice: sentences that say what to do next, what costs most of the score first; also of what is good
             enough and could be better, and of what was left out. Their wording may change.
     """
@@ -91,6 +93,7 @@ class AudioQuality(BaseModel):
     music_s: float = Field(default=0.0, ge=0.0)
     noise_s: float = Field(default=0.0, ge=0.0)
     silence_s: float = Field(default=0.0, ge=0.0)
+    prompts_s: float = Field(default=0.0, ge=0.0)
     voices: tuple[tuple[Turn, ...], ...] = ()
     feedback: tuple[Feedback, ...] = ()
     advice: tuple[str, ...] = ()
