@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from numpy.typing import NDArray
-from voices import Voices
+from conftest import Run
+from voices import SAMPLES, Voices
 
 from voiceprint import (
     InvalidArgumentError,
@@ -61,7 +66,7 @@ def test_the_turns_of_each_voice_are_where_it_speaks(
     assert first.turns[0].stop_s <= border + 0.6
     assert second.turns[0].start_s == pytest.approx(border + 0.25, abs=0.6)
     spoken = sorted((turn.start_s, turn.stop_s) for voice in (first, second) for turn in voice.turns)
-    assert all(one[1] <= other[0] for one, other in zip(spoken, spoken[1:], strict=False))
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(spoken))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -144,3 +149,52 @@ def test_several_voices_are_enrolled_where_wanted(call: Audio, voices: Voices) -
 
 def test_an_event_loop_gets_the_same_answers(recognizer: OpusAgentVoiceRecognizer, call: Audio) -> None:
     assert asyncio.run(recognizer.aidentify(call, separate=True)) == recognizer.identify(call, separate=True)
+
+
+@pytest.mark.parametrize("chunk", [320, 48_000])
+def test_a_stream_names_both_voices_at_its_end(
+    recognizer: OpusAgentVoiceRecognizer, call: Audio, chunk: int
+) -> None:
+    with recognizer.stream(separate=True, ignore=["amara"], threshold=0.5) as stream:
+        for start in range(0, len(call), chunk):
+            stream.feed(call[start : start + chunk])
+            assert not stream.result().decided
+        answer = stream.finish()
+    assert (answer.caller_id, answer.accepted) == ("bruno", True)
+    assert [voice.ignored for voice in answer.voices] == ["amara", None]
+    assert list(answer.voices) == recognizer.identify(call, 1, separate=True, ignore=["amara"], threshold=0.5)
+    assert "several_voices" in answer.feedback
+
+
+def test_a_plain_stream_says_at_its_end_that_several_voices_speak(
+    recognizer: OpusAgentVoiceRecognizer, call: Audio, voices: Voices
+) -> None:
+    for audio, expected in ((call, True), (voices["amara"][1], False)):
+        with recognizer.stream() as stream:
+            stream.feed(audio)
+            answer = stream.finish()
+        assert ("several_voices" in answer.feedback) is expected
+        assert answer.caller_id == recognizer.identify(audio)[0].caller_id
+
+
+def test_the_commands_separate_ignore_and_refuse(
+    run: Run, call: Audio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("call.wav", call, RATE)
+    for name in ("amara", "bruno"):
+        assert run("enroll", name, SAMPLES / name / "1.flac")[0] == 0
+    code, out, _ = run(
+        "identify", "call.wav", "--separate", "--ignore", "amara", "--threshold", "0.5", "--json"
+    )
+    (answer,) = json.loads(out)
+    assert code == 0
+    assert [voice["ignored"] for voice in answer["voices"]] == ["amara", None]
+    assert answer["voices"][1]["matches"][0]["caller_id"] == "bruno"
+    _, out, _ = run("identify", "call.wav", "--separate", "--ignore", "amara", "--threshold", "0.5")
+    assert "ignored" in out
+    assert "accepted" in out
+    code, out, _ = run("enroll", "x", "call.wav")
+    assert code == 1
+    assert "SeveralVoicesError" in out
+    assert run("enroll", "x", "call.wav", "--on-several-voices", "largest")[0] == 0
