@@ -6,13 +6,13 @@ import asyncio
 import itertools
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
-from conftest import Run
 from voices import SAMPLES, Voices
 
 from voiceprint import (
@@ -31,6 +31,7 @@ RATE = 16_000
 PAUSE = np.zeros(RATE // 4, np.float32)
 NAMES = ("amara", "bruno", "carlo", "elena")
 Audio = NDArray[np.float32]
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Final, TypedDict
 
 import typer
 
@@ -23,6 +23,9 @@ from voiceprint.cli.common import (
 )
 from voiceprint.errors import AudioQualityError, InvalidAudioError, VoiceprintError
 from voiceprint.models import Match, SeparatedVoice, Verification
+
+_COLUMNS: Final = ("Caller", "Similarity", "LLR", "FPIR", "Verdict", "Voiceprint")
+_NUMBERS: Final = ("Similarity", "LLR", "FPIR", "Voiceprint")
 
 
 class _Options(TypedDict):
@@ -103,13 +106,11 @@ def identify(
         found = voices if separate else answers
         print_json([_as_json(path, found.get(path), failures.get(path), separate) for path in files])
     elif separate and voices:
-        columns = ("File", "Voice", "Speech", "Caller", "Similarity", "LLR", "FPIR", "Verdict", "Voiceprint")
         rows = [row for path, heard in voices.items() for row in _voice_rows(path, heard)]
-        table(*columns, rows=rows, right=("Voice", "Speech", "Similarity", "LLR", "FPIR", "Voiceprint"))
+        table("File", "Voice", "Speech", *_COLUMNS, rows=rows, right=("Voice", "Speech", *_NUMBERS))
     elif answers:
-        columns = ("File", "Caller", "Similarity", "LLR", "FPIR", "Verdict", "Voiceprint")
         rows = [row for path, matches in answers.items() for row in _rows(path, matches)]
-        table(*columns, rows=rows, right=("Similarity", "LLR", "FPIR", "Voiceprint"))
+        table("File", *_COLUMNS, rows=rows, right=_NUMBERS)
     for path, failure in failures.items():
         complain(f"{path}: {type(failure).__name__}: {failure}")
     if not all(any(match.accepted for match in answers.get(path, ())) for path in files):
