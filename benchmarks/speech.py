@@ -148,7 +148,7 @@ def _embedding(
     begin = time.perf_counter()
     recording = Recording.from_buffer(np.clip(audio, -1, 1).astype(np.float32), rate)
     quality = recording.quality
-    vector = ENCODER.embed_speech(recording.trimmed) if len(recording.trimmed) else None
+    vector = ENCODER.embed_speech(recording.trimmed)[0] if len(recording.trimmed) else None
     return vector, quality.score, 1e3 * (time.perf_counter() - begin)
 
 
