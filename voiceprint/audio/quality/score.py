@@ -33,7 +33,7 @@ def measure_quality(
     speech: Samples,
     windows: npt.NDArray[np.bool_],
     channels: ChannelReport,
-    has_steady_lows: bool = False,
+    filtered: bool = False,
 ) -> AudioQuality:
     """Measure a recording whose speech was found.
 
@@ -53,7 +53,7 @@ def measure_quality(
         speech: the parts of kind speech at 16 kHz, one after the other; all of the audio if there are none.
         windows: `vad.speech_windows` of `speech`, bool[len(speech) // 480].
         channels: of the recording.
-        has_steady_lows: whether a DC offset or a hum was filtered out of `speech`.
+        filtered: whether a DC offset or a hum was filtered out of `speech`.
     """
     parts = speech_parts(segments)
     length = segments[-1].stop if segments else 0
@@ -100,7 +100,7 @@ def measure_quality(
         ("clipped", clipping > 0.01),
         ("noisy", measures.snr_db < 12.0),
         ("narrowband", bandwidth_hz <= 4000.0),
-        ("hum", has_steady_lows),
+        ("hum", filtered),
         ("tones", left_out["tone"] > 0.0),
         ("music", left_out["music"] > 0.0),
         ("noise", left_out["noise"] >= LEAST_NOISE_S),
