@@ -50,7 +50,8 @@ _LEAST_ROWS: Final = 8  # half a second: less is not told from speech
 _COVERED: Final = SPAN // STEP  # decisions that look at a place
 _SURE_MUSIC: Final = 6  # decisions for music, of 4 s around one of them, that are no chance
 _AROUND: Final = 8  # decisions to either side, 2 s
-_ISLAND: Final = 2  # decisions for speech between music that are none
+# Decisions for speech, 2.2 s, that are music between music; and on one side of it if there is more speech.
+_ISLAND: Final = 9
 
 # Decisions in a row. As one that hears speech speaks for all of its second, a stretch without is seen 0.7 s
 # shorter than it is.
@@ -213,9 +214,12 @@ def _with_all_music(decided: Codes) -> Codes:
         for first, last in long_runs(music, 1):
             run = decided[first:last]
             run[:] = MUSIC if sure[first:last].any() else SPEECH
-        for first, last in long_runs(decided == SPEECH, 1):
-            beside = decided[max(0, first - 1) : last + 1]
-            if last - first <= _ISLAND and (beside == MUSIC).sum() == 2:
+        spoken = long_runs(decided == SPEECH, 1)
+        longest = max((last - first for first, last in spoken), default=0)
+        for first, last in spoken:
+            music_beside = int((decided[max(0, first - 1) : last + 1] == MUSIC).sum())
+            short = last - first <= _ISLAND
+            if short and (music_beside == 2 or (music_beside and 2 * (last - first) < longest)):
                 decided[first:last] = MUSIC
     return decided
 
