@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from voiceprint.audio.io.buffers import SAMPLE_RATE
 from voiceprint.audio.io.mono import Samples
+from voiceprint.audio.vad import energy_of
 
 Audio = NDArray[np.float32]
 
@@ -56,13 +57,15 @@ class SteadyLows:
 
     def add(self, audio: Audio) -> None:
         """Take the next piece, float32[n]."""
-        self._energy += float(np.square(audio, dtype=np.float64).sum())
+        self._energy += energy_of(audio)
         self._samples += len(audio)
         joined = np.concatenate((self._rest, audio))
         count = max(0, (len(joined) - _WINDOW) // _STEP + 1)
         if count:
-            frames = np.lib.stride_tricks.sliding_window_view(joined, _WINDOW)[::_STEP]
-            self._low.append(frames @ _hann(_WINDOW))
+            # Each step of audio is a quarter of four windows: a product of it with each, summed along.
+            steps = joined[: (count + _WINDOW // _STEP - 1) * _STEP].reshape(-1, _STEP)
+            quarters = steps @ _hann(_WINDOW).reshape(-1, _STEP).T
+            self._low.append(np.add.reduce([quarters[place : place + count, place] for place in range(4)]))
         self._rest = joined[count * _STEP :].copy()
 
     def shares(self) -> tuple[float, float]:
