@@ -35,6 +35,7 @@ _NEIGHBORS: Final = 10**0.025  # 0.5 dB: noise has none
 _MIRRORED: Final = 0.8
 _WINDOW: Final = 512
 _LEAST_WINDOWS: Final = 10  # that are loud: clicks are not enough
+_EACH: Final = 16  # an even number, so that the first sample of so many is of the same channel
 _BAND: Final = 8  # bins; evens out what the channels have in common by chance
 _QUIETEST: Final = 1e-7  # of the loudest frame
 
@@ -52,15 +53,10 @@ def interleaved(samples: npt.NDArray[Any], sample_rate: int) -> int | None:
         1 for stereo samples, the length of a frame for frames of two parties; None for true mono, or
         where less than a second is there.
     """
-    audio = np.asarray(samples[: _LOOKED_AT_S * sample_rate], dtype=np.float32)
+    audio = samples[: _LOOKED_AT_S * sample_rate]
     if len(audio) < sample_rate:
         return None
     with np.errstate(all="ignore"):
-        audio = audio - audio.mean(dtype=np.float64).astype(np.float32)
-        peak = float(np.abs(audio).max())
-        if not 0 < peak < np.inf:  # silence; or no audio, which is refused elsewhere
-            return None
-        audio /= np.float32(peak)
         if _by_samples(audio):
             return 1
         for length in (sample_rate * ms // 1000 for ms in _FRAMES_MS):
@@ -77,13 +73,30 @@ def deinterleave(samples: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
     return channels
 
 
-def _by_samples(audio: Floats) -> bool:
-    steps = np.diff(audio)
-    one, other = (float(np.abs(part).mean()) for part in (steps[::2], steps[1::2]))
+def _by_samples(audio: npt.NDArray[Any]) -> bool:
+    # Three samples of each 16 clear most recordings in a tenth of the time; a tone may go with the 16.
+    one, other, over = _steps(audio, _EACH)
+    if one + other < 1.6 * over and max(one, other) < 2 * min(one, other):
+        return False
+    one, other, over = _steps(audio, 2)
     if max(one, other) > _TWICE * min(one, other):
         return True
-    over = float(np.abs(audio[2:] - audio[:-2]).mean())
-    return one + other > 2 * _NEIGHBORS * over and _concordance(audio) > _MIRRORED
+    return one + other > 2 * _NEIGHBORS * over and _concordance(_normalized(audio)) > _MIRRORED
+
+
+def _steps(audio: npt.NDArray[Any], each: int) -> tuple[float, float, float]:
+    """Of every so many samples, an even number: the mean steps to the next, from that on, and over both."""
+    count = (len(audio) - 2) // each
+    one, other, last = (audio[place : place + count * each : each].astype(np.float32) for place in range(3))
+    first, second, both = (float(np.abs(a - b).mean()) for a, b in ((other, one), (last, other), (last, one)))
+    return first, second, both
+
+
+def _normalized(audio: npt.NDArray[Any]) -> Floats:
+    """Without its mean, and with a peak of 1."""
+    floats = audio - audio.mean(dtype=np.float64)
+    floats /= max(float(np.abs(floats).max()), 1e-30)
+    return np.asarray(floats, dtype=np.float32)
 
 
 def _concordance(audio: Floats) -> float:
@@ -104,12 +117,14 @@ def _concordance(audio: Floats) -> float:
     return float(2.0 * shared / max(a.var() + b.var() + (a.mean() - b.mean()) ** 2, 1e-9))
 
 
-def _by_frames(audio: Floats, length: int) -> bool:
+def _by_frames(audio: npt.NDArray[Any], length: int) -> bool:
     def steps(offset: int) -> tuple[float, float]:
         """At a place of each frame, the mean step, and that from the frame before the last."""
         first = np.arange(2 * length + offset, len(audio), length)
-        near, far = audio[first] - audio[first - 1], audio[first] - audio[first - length - 1]
-        return float(np.abs(near).mean()), float(np.abs(far).mean())
+        here, before, frames_before = (
+            audio[places].astype(np.float32) for places in (first, first - 1, first - length - 1)
+        )
+        return float(np.abs(here - before).mean()), float(np.abs(here - frames_before).mean())
 
     jump, smooth = steps(0)
     if jump <= _JUMP * smooth:
