@@ -35,7 +35,6 @@ _NEIGHBORS: Final = 10**0.025  # 0.5 dB: noise has none
 _MIRRORED: Final = 0.8
 _WINDOW: Final = 512
 _LEAST_WINDOWS: Final = 10  # that are loud: clicks are not enough
-_EACH: Final = 16  # an even number, so that the first sample of so many is of the same channel
 _BAND: Final = 8  # bins; evens out what the channels have in common by chance
 _QUIETEST: Final = 1e-7  # of the loudest frame
 
@@ -74,20 +73,16 @@ def deinterleave(samples: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
 
 
 def _by_samples(audio: npt.NDArray[Any]) -> bool:
-    # Three samples of each 16 clear most recordings in a tenth of the time; a tone may go with the 16.
-    one, other, over = _steps(audio, _EACH)
-    if one + other < 1.6 * over and max(one, other) < 2 * min(one, other):
-        return False
-    one, other, over = _steps(audio, 2)
+    one, other, over = _steps(audio)
     if max(one, other) > _TWICE * min(one, other):
         return True
     return one + other > 2 * _NEIGHBORS * over and _concordance(_normalized(audio)) > _MIRRORED
 
 
-def _steps(audio: npt.NDArray[Any], each: int) -> tuple[float, float, float]:
-    """Of every so many samples, an even number: the mean steps to the next, from that on, and over both."""
-    count = (len(audio) - 2) // each
-    one, other, last = (audio[place : place + count * each : each].astype(np.float32) for place in range(3))
+def _steps(audio: npt.NDArray[Any]) -> tuple[float, float, float]:
+    """The mean steps from even samples to the next, from odd samples to the next, and over two."""
+    count = (len(audio) - 2) // 2
+    one, other, last = (audio[place : place + 2 * count : 2].astype(np.float32) for place in range(3))
     first, second, both = (float(np.abs(a - b).mean()) for a, b in ((other, one), (last, other), (last, one)))
     return first, second, both
 
