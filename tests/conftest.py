@@ -25,6 +25,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--rounds", type=int, default=10, metavar="N", help="how much each of several busy processes does"
     )
     parser.addoption(
+        "--mutations", type=int, default=300, metavar="N", help="how many audio files are mutated and read"
+    )
+    parser.addoption(
         "--all-speech", action="store_true", help="compare the encoders on all real speech, not on some of it"
     )
 

@@ -32,7 +32,9 @@ def voice(rate: int = RATE) -> np.ndarray:
 def written(kind: str, subtype: str | None = None, rate: int = RATE) -> bytes:
     """The voice as libsndfile writes it."""
     file = io.BytesIO()
-    soundfile.write(file, voice(rate), rate, format=kind, subtype=subtype)
+    # libsndfile does not scale integers that become floats.
+    samples = voice(rate) / np.float32(32768) if subtype in ("FLOAT", "DOUBLE") else voice(rate)
+    soundfile.write(file, samples, rate, format=kind, subtype=subtype)
     return file.getvalue()
 
 

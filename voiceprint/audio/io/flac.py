@@ -17,6 +17,7 @@ _MAGIC_LAST: Final = b"fLaC\x80\0\0\x22"  # with no other block behind it
 _MOST_BLOCKS: Final = 1000
 _WINDOW: Final = 1 << 20
 _LONGEST_TAIL: Final = 1 << 22  # the longest frame is 2 MB: 65,535 samples of 8 channels and 32 bits
+_FILL: Final = 1 << 16  # bytes of zeros behind the last frame: file systems have blocks of up to 64 KB
 _MOST_CANDIDATES: Final = 200
 _MOST_CHECKED: Final = 1 << 22  # bytes of candidates for the last frame: 0.4 s
 _MOST_STREAMS: Final = 1000
@@ -102,22 +103,21 @@ def _stream(file: BinaryIO, start: int, stop: int) -> Stream:
     block, longest = int.from_bytes(info[8:10], "big"), int.from_bytes(info[15:18], "big")
     if read_at(file, max(at, stop - 128), 3) == b"TAG":  # ID3v1
         stop -= 128
-    counted = _count(file, at, stop, block, longest)
-    found = Stream(start, at, stop, sample_rate, channels, claimed, counted)
+    counted, begun = _count(file, at, stop, block, longest)
     if not counted and not claimed and stop > at:
         raise InvalidAudioError("is truncated: its last frame is cut off or damaged, copy it again")
-    if counted and counted < claimed:
-        raise InvalidAudioError(f"is truncated: {counted} of {claimed} samples are there, copy it again")
-    return found
+    if begun and begun < claimed:
+        raise InvalidAudioError(f"is truncated: {begun} of {claimed} samples are there, copy it again")
+    return Stream(start, at, stop, sample_rate, channels, claimed, counted)
 
 
-def _count(file: BinaryIO, start: int, stop: int, block: int, longest: int) -> int | None:
-    """Samples up to the end of the last frame; None if no frame ends at `stop`."""
-    size = min(2 * longest + 16 if longest else _LONGEST_TAIL, _LONGEST_TAIL, stop - start)
+def _count(file: BinaryIO, start: int, stop: int, block: int, longest: int) -> tuple[int | None, int]:
+    """Samples up to the end of the last frame, None if none ends at `stop`; and of the last that is begun."""
+    size = min(2 * longest + _FILL if longest else _LONGEST_TAIL, _LONGEST_TAIL, stop - start)
     tail = read_at(file, stop - size, size).rstrip(b"\0") if size > 0 else b""
     # A checksum may end in a zero, as well as what fills up the file.
     tail += bytes(min(2, size - len(tail)))
-    checked = 0
+    checked = begun = 0
     for zeros in range(3):
         whole = tail[: len(tail) - zeros] if zeros else tail
         if zeros and not tail.endswith(bytes(zeros)):
@@ -126,12 +126,13 @@ def _count(file: BinaryIO, start: int, stop: int, block: int, longest: int) -> i
             end = _frame_end(whole, at, block)
             if end is None:
                 continue
+            begun = begun or end
             checked += len(whole) - at
             if checked > _MOST_CHECKED:
-                return None
+                return None, begun
             if _crc16(whole[at:]) == 0:
-                return end
-    return None
+                return end, end
+    return None, begun
 
 
 def _headers_from_the_end(data: bytes) -> Iterator[int]:

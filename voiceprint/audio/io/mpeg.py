@@ -25,11 +25,12 @@ _KBITS: Final = {
     (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }  # fmt: skip
+_HEAD: Final = 4
 _CONFIRMED: Final = 2  # headers in a row that make a stream: of random bytes one in 2**11 looks like one
 _LONGEST: Final = 1730  # bytes of a frame: 384 kbit/s at 32 kHz, layer II
 _SEARCHED: Final = 1 << 16  # bytes in which the first or the next frame is looked for
 _WINDOW: Final = 1 << 20  # bytes that are read together
-_MOST_PASSED_OVER: Final = 1 << 20  # bytes: more is no stream that was cut, and takes seconds to look through
+_MOST_PASSED_OVER: Final = 1 << 18  # bytes: more is no stream that was cut, and takes seconds to look through
 _MOST_TAGS: Final = 20  # ID3 tags in a row
 
 
@@ -58,7 +59,7 @@ class Frame(NamedTuple):
 
 def frame_at(data: bytes, at: int) -> Frame | None:
     """The frame whose header is at `at`, if it is one; free bit rates, which nobody uses, are none."""
-    if len(data) - at < 4 or data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
+    if len(data) - at < _HEAD or data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
         return None
     version, layer = data[at + 1] >> 3 & 3, 4 - (data[at + 1] >> 1 & 3)
     kbit, rate = data[at + 2] >> 4, data[at + 2] >> 2 & 3
@@ -184,6 +185,8 @@ class _Walker:
         while at < self._stop:
             data, offset = self._window(at)
             frame = frame_at(data, offset)
+            if run is not None and self._stop - at < _HEAD and data[offset : offset + 1] == b"\xff":
+                raise InvalidAudioError("is truncated: its last frame is cut off, copy it again")
             if frame is None or (run is None and not _confirmed(data, offset, self._ends(data))):
                 self._close(run, at)
                 run, at = None, self._skip(data, offset, at)
@@ -245,7 +248,7 @@ class _Walker:
         if data[offset:found].strip(b"\0"):  # zeros fill up blocks of some writers
             self._passed_over += found - offset
             if self._passed_over > _MOST_PASSED_OVER:
-                raise InvalidAudioError("is damaged: more than 1 MB between its MP3 frames is no audio")
+                raise InvalidAudioError("is damaged: more than 256 KB between its MP3 frames is no audio")
         return at + found - offset
 
 

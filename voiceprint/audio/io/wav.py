@@ -145,7 +145,9 @@ def _audio(fmt: bytes, order: Literal["little", "big"], start: int, size: Extent
         raise _damaged(f"its samples have {bits} bits")
     if order == "big":
         raise _damaged("it is big-endian, and of compressed audio")
-    return Compressed(tag, fmt, start, size.size, size.warning)
+    # Of an unknown length, the byte that pads the chunk is none of the audio.
+    padded = size.warning is not None and align > 1 and size.size % align == 1
+    return Compressed(tag, fmt, start, size.size - padded, size.warning)
 
 
 def _coding(tag: int, width: int, order: str) -> str | None:
