@@ -37,9 +37,22 @@ from voiceprint.encoder import OnnxEncoder
 RATE = 16_000
 VOICES = Path(__file__).parent.parent / "examples" / "voices"
 LENGTHS_S = (5, 10, 20, 40)
-JOINED = ((10, 0.5, 5), (10, 0.5, 2.5), (20, 0.5, 10), (20, 0.5, 4), (20, 0.5, 2), (25, 0.2, 5), (40, 0.5, 10))
+JOINED = (
+    (10, 0.5, 5),
+    (10, 0.5, 2.5),
+    (20, 0.5, 10),
+    (20, 0.5, 4),
+    (20, 0.5, 2),
+    (25, 0.2, 5),
+    (40, 0.5, 10),
+)
 """Seconds in all, the share of the second voice, and seconds of a turn."""
-LINES = {"as is": "as-is", "telephone": "telephone:snr=20", "noise 20": "noise:snr=20", "noise 10": "noise:snr=10"}
+LINES = {
+    "as is": "as-is",
+    "telephone": "telephone:snr=20",
+    "noise 20": "noise:snr=20",
+    "noise 10": "noise:snr=10",
+}
 EACH_S = 10
 GAP_S = 0.2
 
@@ -88,7 +101,11 @@ def _alone(speakers: Sessions, most: int, rng: np.random.Generator) -> dict[str,
     for line, condition in LINES.items():
         changes[line] = Condition.parse(condition).apply
     for length_s in (*LENGTHS_S, None):
-        cuts = [audio[: length_s * RATE] for audio in whole if len(audio) >= length_s * RATE] if length_s else whole
+        cuts = (
+            [audio[: length_s * RATE] for audio in whole if len(audio) >= length_s * RATE]
+            if length_s
+            else whole
+        )
         for change, apply in changes.items():
             if cuts:
                 row = f"{f'{length_s} s' if length_s else 'whole'}, {change}"
@@ -116,7 +133,9 @@ def _joined(speakers: Sessions, most: int, rng: np.random.Generator) -> dict[str
     callers = [one[0] for _ in range(most) if (one := _pair(speakers, (10.0, 1.0), rng))]
     for line, condition in LINES.items():
         apply = Condition.parse(condition).apply
-        calls = [np.concatenate([prompts[n % len(prompts)], one[: 10 * RATE]]) for n, one in enumerate(callers)]
+        calls = [
+            np.concatenate([prompts[n % len(prompts)], one[: 10 * RATE]]) for n, one in enumerate(callers)
+        ]
         rows[f"prompt of 5 s and 10 s, {line}"] = _count([_voices(apply(call)) > 1 for call in calls])
     _show("joined, several found", rows)
     return rows
@@ -149,7 +168,9 @@ def _named(speakers: Sessions, most: int, rng: np.random.Generator) -> dict[str,
                     if [first(apply(audio)) for audio in audios] == chosen:
                         call, _ = _turns(audios, [EACH_S] * count, turn_s, overlap)
                         found = separate(Recording.from_buffer(apply(call)), ENCODER.embed_partials)
-                        right.append(sorted(first(_audio(each.recording)) for each in found) == sorted(chosen))
+                        right.append(
+                            sorted(first(_audio(each.recording)) for each in found) == sorted(chosen)
+                        )
                 rows[f"{count} voices, turns of {turn_s:g} s, {overlap:.0%} at once, {line}"] = _count(right)
     _show("named, all right", rows)
     return rows
@@ -166,7 +187,8 @@ def _voices(audio: Audio) -> int:
 def _pair(speakers: Sessions, seconds: tuple[float, float], rng: np.random.Generator) -> list[Audio] | None:
     """Two voices with so much audio each."""
     long = [
-        [name for name, own in speakers.items() if len(next(iter(own.values()))) >= each * RATE] for each in seconds
+        [name for name, own in speakers.items() if len(next(iter(own.values()))) >= each * RATE]
+        for each in seconds
     ]
     if not long[0] or len(long[1]) < 2:
         return None
@@ -185,7 +207,8 @@ def _turns(
     """
     count = max(1, round(min(seconds) / turn_s))
     pieces = [
-        np.array_split(audio[: round(length * RATE)], count) for audio, length in zip(audios, seconds, strict=True)
+        np.array_split(audio[: round(length * RATE)], count)
+        for audio, length in zip(audios, seconds, strict=True)
     ]
     order = [(voice, pieces[voice][turn]) for turn in range(count) for voice in range(len(audios))]
     at_once = round(overlap * sum(seconds) * RATE / (len(order) - 1))

@@ -21,7 +21,7 @@ from results_file import keep
 
 from voiceprint import load_audio
 from voiceprint.audio import Recording
-from voiceprint.audio.low_cut import CUTOFF_HZ, HUM_SHARE, HighPass
+from voiceprint.audio.low_cut import HUM_CUTOFF_HZ, HUM_SHARE, HighPass
 from voiceprint.encoder import OnnxEncoder
 
 RATE = 16_000
@@ -80,7 +80,7 @@ def _compared(pairs: list[tuple[Audio, Audio]], encoder: OnnxEncoder) -> dict[st
     prints = {
         "as it is": np.stack([encoder.embed(first) for first, _ in pairs]),
         "product": np.stack([encoder.embed_speech(one.trimmed).embedding for one in enrolled]),
-        "always": np.stack([encoder.embed(HighPass(first)[:]) for first, _ in pairs]),
+        "always": np.stack([encoder.embed(HighPass(first, HUM_CUTOFF_HZ)[:]) for first, _ in pairs]),
     }
     rows: dict[str, Any] = {}
     for name, change in PROBES.items():
@@ -88,13 +88,13 @@ def _compared(pairs: list[tuple[Audio, Audio]], encoder: OnnxEncoder) -> dict[st
         embedded = {
             "as it is": [encoder.embed(probe) for probe in probes],
             "product": [encoder.embed_speech(Recording(probe, RATE).trimmed).embedding for probe in probes],
-            "always": [encoder.embed(HighPass(probe)[:]) for probe in probes],
+            "always": [encoder.embed(HighPass(probe, HUM_CUTOFF_HZ)[:]) for probe in probes],
         }
         rows[name] = {way: _ranked(prints[way], np.stack(of)) for way, of in embedded.items()}
     return {
         "speakers": len(pairs),
         "clean": {
-            "filtered": float(np.mean([one.has_steady_lows for one in enrolled])),
+            "filtered": float(np.mean([one.cutoff_hz is not None for one in enrolled])),
             "rumble": float(np.mean([_rumble(first) > HUM_SHARE for first, _ in pairs])),
         },
         "probes": rows,
@@ -115,7 +115,7 @@ def _ranked(prints: Audio, probes: Audio) -> dict[str, float]:
 def _rumble(audio: Audio) -> float:
     """The share of the power under the cutoff."""
     power = np.square(np.abs(np.fft.rfft(audio * np.hanning(len(audio)))))
-    low = np.fft.rfftfreq(len(audio), 1.0 / RATE) < CUTOFF_HZ
+    low = np.fft.rfftfreq(len(audio), 1.0 / RATE) < HUM_CUTOFF_HZ
     return float(power[low].sum() / power.sum())
 
 

@@ -33,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "max_voiceprints_per_caller": 3,
     "enroll_simulated_lines": True,
     "adapt": False,
+    "prompts": None,
     "encoder": "onnx",
     "encoder_threads": 0,
     "index_path": None,

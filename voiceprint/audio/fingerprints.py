@@ -167,7 +167,8 @@ def runs(flags: Flags) -> list[tuple[int, int]]:
 def _ones(bits: Bits) -> npt.NDArray[np.int64]:
     """How many bits of each are set; numpy 1 cannot count them."""
     low, high = _ones_of_16()[bits & 0xFFFF], _ones_of_16()[bits >> 16]
-    return np.add(low, high, dtype=np.int64)
+    ones: npt.NDArray[np.int64] = low + high
+    return ones
 
 
 @lru_cache(maxsize=1)

@@ -1,9 +1,9 @@
-"""DC offset and mains hum: found, and cut out with all that lies under 60 Hz.
+"""DC offset and mains hum: found, and cut out with all that lies up to 60 Hz.
 
 No voice is below 60 Hz, but the encoder sees these frequencies, and the level of the audio, by which quiet
 audio is raised, counts them too. An offset of 0.05 or 0.2 of full scale, or a hum of 50 Hz at 0.1, takes
-callers' cosine with their own print from 0.81-0.89 to 0.67-0.78, 0.59-0.66 and 0.64-0.71; cut out, it is
-0.81-0.88 in each (`benchmarks/low_frequencies.py`, three sets of speakers).
+callers' cosine with their own print from 0.81-0.89 to 0.67-0.78, 0.59-0.66 and 0.64-0.71; cut out, an offset
+changes it by 0.002, the hum by up to 0.02 (`benchmarks/low_frequencies.py`, three sets of speakers).
 
 Only audio in which an offset holds over a fiftieth of the power, or a line at 50 or 60 Hz over a sixteenth,
 is filtered. Rumble is not: up to a quarter of clean recordings have as much of it, cutting it from print and
@@ -24,7 +24,11 @@ from voiceprint.audio.io.mono import Samples
 
 Audio = NDArray[np.float32]
 
-CUTOFF_HZ: Final = 60.0
+HUM_CUTOFF_HZ: Final = 69.0
+"""Where the filter is 6 dB down where hum is cut out: 60 Hz and all below are gone (-50 dB), 78 Hz passes."""
+
+OFFSET_CUTOFF_HZ: Final = 20.0
+"""The same for an offset alone, so that the voice keeps its very lows, as in its clean recordings."""
 
 OFFSET_SHARE: Final = 1 / 50
 """Share of the power, -17 dB, from which an offset counts: at 0.04 of it a probe has lost 0.07 of cosine."""
@@ -38,7 +42,7 @@ _STEP: Final = 64  # samples: the low band is looked at with a rate of 250 Hz
 _WINDOW: Final = 256  # samples, a Hann window over which the low band is averaged: 0 at 125 Hz
 _SHORTEST: Final = 125  # values, 0.5 s: in less, a line is as wide as a voice
 REACH: Final = 1600
-"""Samples to either side that the filter sees, 0.1 s: at 60 Hz it falls within 16 Hz from 0 to -53 dB."""
+"""Samples to either side that the filter sees, 0.1 s: it falls within 17 Hz from 0 to -53 dB."""
 
 
 class SteadyLows:
@@ -80,17 +84,20 @@ class SteadyLows:
         return min(1.0, mean**2 / power), min(1.0, max(lines) / power)
 
     @property
-    def are_loud(self) -> bool:
-        """Whether the audio is to be filtered."""
+    def cutoff_hz(self) -> float | None:
+        """The cutoff of the filter that the audio is to get; None for none."""
         offset, hum = self.shares()
-        return offset > OFFSET_SHARE or hum > HUM_SHARE
+        if hum > HUM_SHARE:
+            return HUM_CUTOFF_HZ
+        return OFFSET_CUTOFF_HZ if offset > OFFSET_SHARE else None
 
 
 class HighPass:
-    """Audio without its frequencies under 60 Hz, neither delayed nor shortened; filtered as it is read."""
+    """Audio without its frequencies under a cutoff, neither delayed nor shortened; filtered as it is read."""
 
-    def __init__(self, audio: Samples) -> None:
+    def __init__(self, audio: Samples, cutoff_hz: float) -> None:
         self._audio = audio
+        self._low_pass = _low_pass(cutoff_hz)
 
     def __len__(self) -> int:
         return len(self._audio)
@@ -105,16 +112,16 @@ class HighPass:
             self._audio[before:after], (REACH - start + before, stop + REACH - after), "symmetric"
         )
         size = 1 << (len(around) + 2 * REACH).bit_length()
-        low = np.fft.irfft(np.fft.rfft(around, size) * np.fft.rfft(_low_pass(), size), size)
+        low = np.fft.irfft(np.fft.rfft(around, size) * np.fft.rfft(self._low_pass, size), size)
         kept = around[REACH : REACH + stop - start] - low[2 * REACH : 2 * REACH + stop - start]
         return np.asarray(kept, dtype=np.float32)
 
 
-@lru_cache(maxsize=1)
-def _low_pass() -> Audio:
+@lru_cache(maxsize=2)
+def _low_pass(cutoff_hz: float) -> Audio:
     """float32[3201]: a sinc under a Hamming window, of sum 1 (Oppenheim and Schafer, ch. 7)."""
     place = np.arange(-REACH, REACH + 1)
-    taps = np.sinc(2.0 * CUTOFF_HZ / SAMPLE_RATE * place) * np.hamming(2 * REACH + 1)
+    taps = np.sinc(2.0 * cutoff_hz / SAMPLE_RATE * place) * np.hamming(2 * REACH + 1)
     return np.asarray(taps / taps.sum(), dtype=np.float32)
 
 

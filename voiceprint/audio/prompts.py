@@ -95,6 +95,13 @@ class KnownPrompts:
         """Start and stop, in samples, of the prompts in float32[n] at 16 kHz, in order, none overlapping."""
         return self.found_in(fingerprint(audio), len(audio))
 
+    def left_out_of(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32[n] at 16 kHz without the prompts in it."""
+        kept = np.ones(len(audio), dtype=bool)
+        for start, stop in self.stretches(audio):
+            kept[start:stop] = False
+        return audio[kept]
+
     def found_in(self, probe: Fingerprint, length: int) -> Stretches:
         """`stretches` of so many samples whose fingerprint is there."""
         found = []

@@ -173,17 +173,17 @@ class Recording:
         return samples(self._pcm, self.sample_rate)
 
     @cached_property
-    def has_steady_lows(self) -> bool:
-        """Whether a DC offset or a hum is cut out; see `voiceprint.audio.low_cut`."""
+    def cutoff_hz(self) -> float | None:
+        """The frequency under which a DC offset or a hum is cut out, if one is; see `audio.low_cut`."""
         lows = SteadyLows()
         for block in blocks(self.mono, BLOCK):
             lows.add(block)
-        return lows.are_loud
+        return lows.cutoff_hz
 
     @cached_property
     def speech(self) -> Samples:
         """The parts of `mono` that hold speech, one after the other, float32[n]; pauses are still in."""
-        audio: Samples = HighPass(self.mono) if self.has_steady_lows else self.mono
+        audio: Samples = self.mono if self.cutoff_hz is None else HighPass(self.mono, self.cutoff_hz)
         parts = self.parts
         if parts != ((0, len(audio)),):
             audio = Spliced(audio, parts)
@@ -228,7 +228,7 @@ class Recording:
             speech=heard.audio,
             windows=heard.windows,
             channels=self.channels,
-            has_steady_lows=self.has_steady_lows,
+            filtered=self.cutoff_hz is not None,
         )
 
     @cached_property

@@ -53,9 +53,7 @@ _SHORT_LOBE: Final = 2
 _LONG_LOBE: Final = 4
 _LOWEST_PEAK: Final = 3  # bins of the short spectrum: 94 Hz to 4188 Hz
 _HIGHEST_PEAK: Final = 135
-# Rows and spectra whose highest bin holds less hold no tone and no pair of tones.
-_SHORT_PEAKED: Final = 0.2
-_LONG_PEAKED: Final = 0.12
+_PEAKED: Final = 0.2  # of the power is in the highest bin of a tone at least, and of the stronger of two
 _TONAL: Final = 0.8  # frequencies are looked at where two peaks hold so much
 
 
@@ -131,8 +129,8 @@ class Spectrogram:
                 group = min(_GROUP, new - first)
                 part = self._pending[first * ROW : (first + group - 1) * ROW + _SPAN]
                 rows = self._rows(self.count, self.count + group)
-                _measure_short(_power(_frames(part, _SHORT, _HOP)[: FRAMES * group]), rows)
                 self._measure_long(_power(_frames(part[_FIRST_LONG:-_FIRST_LONG], _LONG, ROW)), rows)
+                _measure_short(_power(_frames(part, _SHORT, _HOP)[: FRAMES * group]), rows)
                 self.count += group
         self._pending = self._pending[new * ROW :].copy()
 
@@ -166,7 +164,7 @@ class Spectrogram:
         rows.pair_share[:] = 0.0
         total = shape.sum(axis=1)
         rows.strongest_hz[:] = (shape.argmax(axis=1) + _FIRST_BIN) * np.float32(_RATE / _LONG)
-        peaked = np.flatnonzero(shape.max(axis=1) > _LONG_PEAKED * total)
+        peaked = np.flatnonzero(shape.max(axis=1) > _PEAKED * total)
         if len(peaked):
             spectrum = shape[peaked]
             _, first = _take_peak(spectrum, _LONG_LOBE)
@@ -190,7 +188,7 @@ def _measure_short(power: Floats, rows: Rows) -> None:
     rows.power[:] = total.reshape(rows.power.shape)
     for empty in (rows.peak_share, rows.two_shares, rows.peak_hz, rows.second_hz):
         empty[:] = 0.0
-    peaked = np.flatnonzero(spectra.max(axis=1) > _SHORT_PEAKED * total + _TINY)
+    peaked = np.flatnonzero(spectra.max(axis=1) > _PEAKED * total + _TINY)
     if len(peaked):
         row, frame = np.divmod(peaked, FRAMES)
         spectra, total = spectra[peaked], total[peaked]

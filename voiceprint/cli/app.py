@@ -17,6 +17,7 @@ from voiceprint.cli import (
     evaluation,
     identification,
     index,
+    prompts,
     transfer,
     upkeep,
 )
@@ -57,6 +58,7 @@ app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.command("prune")(transfer.prune)
 app.command("quality")(upkeep.quality)
+app.command("prompts")(prompts.prompts)
 app.command("check")(upkeep.check)
 app.command("evaluate")(evaluation.evaluate)
 app.command("calibrate")(calibration.calibrate)

@@ -15,6 +15,7 @@ from voiceprint.audio import (
     MIN_SAMPLE_RATE,
     MIXED,
     Encoding,
+    Recording,
     load_audio,
     mixable,
     to_mono,
@@ -87,6 +88,11 @@ def _standard_input(
         raise InvalidAudioError(f"{_STANDARD_INPUT} is longer than {_MOST_BYTES:,} bytes: give a file")
     with open_stream(io.BytesIO(data), _STANDARD_INPUT, encoding=encoding, sample_rate=rate) as reader:
         return read_all(reader, channel=channel, compact=True), reader.sample_rate
+
+
+def opened_recording(path: Path, encoding: str | None, rate: int | None, channel: int | None) -> Recording:
+    """The recording in a file."""
+    return Recording.open(path, encoding=cast(Encoding | None, encoding), sample_rate=rate, channel=channel)
 
 
 def mono(path: Path, encoding: str | None, rate: int | None, channel: int | None) -> tuple[NDArray[Any], int]:

@@ -13,8 +13,10 @@ from typing import Annotated, Any
 import typer
 from numpy.typing import NDArray
 
+from voiceprint.audio import SAMPLE_RATE, Recording
 from voiceprint.audio.io import folders
-from voiceprint.cli.audio import ChannelOption, EncodingOption, Files, RateOption, mono
+from voiceprint.audio.prompts import KnownPrompts
+from voiceprint.cli.audio import ChannelOption, EncodingOption, Files, RateOption, mono, opened_recording
 from voiceprint.cli.common import (
     JsonOption,
     StoreOption,
@@ -26,6 +28,7 @@ from voiceprint.cli.common import (
     say,
     table,
 )
+from voiceprint.cli.prompts import distinct, find_prompts
 from voiceprint.enrolment import Keep
 from voiceprint.errors import (
     InvalidArgumentError,
@@ -39,6 +42,7 @@ from voiceprint.recognizer import OpusAgentVoiceRecognizer
 
 SHOWN = 10  # copies that are listed one by one; of more, only the number
 _Reader = Callable[[Path], tuple[NDArray[Any], int]]
+_Opener = Callable[[Path], Recording]
 
 
 @dataclass
@@ -108,6 +112,8 @@ def enroll_dir(
     agree best: again and again the one least similar to the others is left out, of two alike the one of lower
     quality. Recordings that are not used are listed.
 
+    Prompts, which recordings of three callers and more hold, are left out; `voiceprint prompts` lists them.
+
     Callers who have voiceprints already are skipped. Ctrl-C stops after the caller whose turn it is; the same
     command goes on from there.
 
@@ -125,6 +131,7 @@ def enroll_dir(
         on_mismatch,
         skip=not again,
         keep="best",
+        without_prompts=lambda path: opened_recording(path, encoding, rate, channel),
     )
     if left_out:
         raise typer.Exit(1)
@@ -179,13 +186,16 @@ def _enrol(
     *,
     skip: bool = False,
     keep: Keep = "newest",
+    without_prompts: _Opener | None = None,
 ) -> None:
     with opened(store, create=True) as recognizer, _stopping() as stopped:
         limit = recognizer.config.max_voiceprints_per_caller
         prints = _prints(recognizer, samples)
         if skip:
             _skip_enrolled(samples, prints, limit)
-        _enrol_all(recognizer, samples, read, stopped, on_mismatch, keep)
+        wanted = [sample for sample in samples if not sample.skipped]
+        shared = None if without_prompts is None else _shared_prompts(wanted, without_prompts)
+        _enrol_all(recognizer, wanted, read, stopped, on_mismatch, keep, shared)
     _mark_known(samples, prints)
     _report(samples, limit, as_json)
     if stopped():
@@ -260,19 +270,23 @@ def _enrol_all(
     stopped: Callable[[], bool],
     on_mismatch: OnMismatch,
     keep: Keep,
+    prompts: KnownPrompts | None,
 ) -> None:
     """Enroll the samples in order, reading each file only when its turn comes."""
     taken: list[_Sample] = []
-    wanted = [sample for sample in samples if not sample.skipped]
-    loaded = _loaded(wanted, taken, read, stopped)
+    loaded = _loaded(samples, taken, read, stopped, prompts)
     results = recognizer.enroll_many(loaded, on_mismatch=on_mismatch, keep=keep)
     for sample, result in zip(taken, results, strict=True):
         sample.result = result
 
 
 def _loaded(
-    samples: list[_Sample], taken: list[_Sample], read: _Reader, stopped: Callable[[], bool]
-) -> Iterator[tuple[str, NDArray[Any], dict[str, Any] | None, int]]:
+    samples: list[_Sample],
+    taken: list[_Sample],
+    read: _Reader,
+    stopped: Callable[[], bool],
+    prompts: KnownPrompts | None,
+) -> Iterator[tuple[str, Recording, dict[str, Any] | None]]:
     """The samples as `enroll_many` takes them; those that could be read are added to `taken`."""
     previous = None
     for sample in progress("Enrolling", samples):
@@ -286,7 +300,21 @@ def _loaded(
             sample.result = error
         else:
             taken.append(sample)
-            yield sample.caller_id, audio, sample.metadata, sample_rate
+            yield sample.caller_id, Recording(audio, sample_rate).leave_out(prompts), sample.metadata
+
+
+def _shared_prompts(samples: list[_Sample], read: _Opener) -> KnownPrompts | None:
+    """The prompts that recordings of several callers hold, which are named to standard error."""
+    found = find_prompts([(sample.caller_id, sample.path) for sample in samples], read)
+    if not found:
+        return None
+    audios = distinct(found, read)
+    lengths = ", ".join(f"{len(audio) / SAMPLE_RATE:.1f} s" for audio in audios[:SHOWN])
+    complain(
+        f"Left out of {counted(len(found), 'file')}: {counted(len(audios), 'prompt')} that recordings of "
+        f"several callers hold ({lengths}). `voiceprint prompts` lists and writes them."
+    )
+    return KnownPrompts(audios)
 
 
 def _report(samples: list[_Sample], limit: int, as_json: bool) -> None:

@@ -157,6 +157,7 @@ def evaluate(
         noise_reduction=noise_reduction,
         second_print=second_print and config.enroll_simulated_lines,
         channel=channel,
+        prompts=config.prompts,
         seed=seed,
     )
     if output is not None:

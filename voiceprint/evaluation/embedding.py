@@ -10,6 +10,7 @@ import numpy as np
 
 from voiceprint.audio import SAMPLE_RATE, Recording, load_audio, mixable, to_mono
 from voiceprint.audio.conditions import Condition
+from voiceprint.audio.prompts import KnownPrompts, PromptFinder, prompts_at
 from voiceprint.encoder import Encoder
 from voiceprint.errors import EncoderError, InvalidAudioError
 from voiceprint.evaluation.cache import EmbeddingCache
@@ -68,21 +69,31 @@ def embed_all(
     progress: Progress,
     *,
     ratios: bool,
+    finder: PromptFinder,
 ) -> tuple[dict[Run, Material], list[Skip]]:
-    """The material of every run, with that of `for_ratios` if `ratios`, and files that cannot be read."""
+    """The material of every run, with that of `for_ratios` if `ratios`, and files that cannot be read.
+
+    finder: is given every session.
+    """
+    prompts = None if settings.prompts is None else prompts_at(settings.prompts)
     runs = {run: Material() for run in wanted}
     unreadable: list[Skip] = []
     for done, speaker in enumerate(speakers):
         progress("Embedding", done, len(speakers))
-        recordings = load_recordings(speaker, settings.channel, unreadable)
+        recordings = load_recordings(speaker, settings.channel, unreadable, prompts)
+        for recording in recordings:
+            finder.add(speaker.name, recording)
         # One speaker's recordings at a time are in memory.
         _Pieces(speaker.name, recordings, settings, encoder, cache, ratios=ratios).fill(runs)
     progress("Embedding", len(speakers), len(speakers))
     return runs, unreadable
 
 
-def load_recordings(speaker: Speaker, channel: int | None, unreadable: list[Skip]) -> list[Audio]:
-    """The sessions of a speaker, float32[n] at 16 kHz each; appends unreadable files to `unreadable`."""
+def load_recordings(
+    speaker: Speaker, channel: int | None, unreadable: list[Skip], prompts: KnownPrompts | None = None
+) -> list[Audio]:
+    """The sessions of a speaker, float32[n] at 16 kHz each, without `prompts`; appends unreadable files to
+    `unreadable`."""
     sessions: list[Audio] = []
     for files in speaker.sessions.values():
         joined = [np.zeros(0, dtype=np.float32)]
@@ -90,7 +101,8 @@ def load_recordings(speaker: Speaker, channel: int | None, unreadable: list[Skip
             try:
                 samples, rate = load_audio(file)
                 samples, _ = mixable(samples, rate) if channel is None else (samples, None)
-                joined.append(to_mono(samples, rate, SAMPLE_RATE, channel=channel))
+                audio = to_mono(samples, rate, SAMPLE_RATE, channel=channel)
+                joined.append(audio if prompts is None else prompts.left_out_of(audio))
             except InvalidAudioError as error:
                 unreadable.append(Skip(str(file), str(error)))
         sessions.append(np.concatenate(joined))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from voiceprint.audio.prompts import PromptFinder
 from voiceprint.encoder import Encoder, default_encoder
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation import metrics, report
@@ -75,7 +76,10 @@ def evaluate(
     firsts = first_runs(settings)
     compared = [more for run in firsts for more in with_more_prints(run, settings)]
     wanted = dict.fromkeys([*settings.runs(), *compared])
-    embedded, unreadable = embed_all(speakers, [*wanted], settings, encoder, cache, progress, ratios=ratios)
+    finder = PromptFinder()
+    embedded, unreadable = embed_all(
+        speakers, [*wanted], settings, encoder, cache, progress, ratios=ratios, finder=finder
+    )
     unreadable = [*skipped, *unreadable]
     materials = {run: embedded[run] for run in settings.runs()}
     if all(len(material.names) < 2 for material in materials.values()):
@@ -98,6 +102,7 @@ def evaluate(
         speakers=len(speakers),
         recordings=sum(len(speaker.files) for speaker in speakers),
         unreadable=tuple(unreadable),
+        with_prompts=sum(map(bool, finder.find())),
         settings=asdict(settings)
         | {
             "enroll": ["+".join(map(str, conditions)) for conditions in settings.enroll],

@@ -227,6 +227,8 @@ class Report:
     speakers: int
     recordings: int
     unreadable: tuple[Skip, ...]
+    with_prompts: int
+    """Sessions that hold audio which those of two other speakers hold too."""
     settings: dict[str, Any]
     runs: tuple[RunResult, ...]
     recommendations: tuple[Recommendation, ...]

@@ -64,6 +64,7 @@ class Settings:
     second_print: whether they are also of a print for simulated lines, as the product keeps it beside an
         enrolment under one condition.
     channel: of recordings with several, from 0; None mixes them.
+    prompts: of `VoiceFingerprintConfig`, which are left out; None for none.
     seed: the same one, with the same recordings, gives the same report.
 
     Raises `InvalidArgumentError` for a value that is not allowed.
@@ -86,6 +87,7 @@ class Settings:
     noise_reduction: bool = True
     second_print: bool = True
     channel: int | None = None
+    prompts: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -89,6 +89,11 @@ def remarks(report: Report) -> list[str]:
         else f"Run{'s' if runs[1:] else ''} {', '.join(map(str, runs))}: {remark}"
         for remark, runs in said.items()
     ]
+    if report.with_prompts:
+        lines.append(
+            f"{report.with_prompts} sessions hold audio that those of other speakers hold too, such as an "
+            "announcement: `voiceprint prompts` writes it, and VOICE_PROMPTS leaves it out."
+        )
     lines += [f"A recording could not be read: {skip.why}." for skip in report.unreadable]
     return lines
 

@@ -70,7 +70,7 @@ class OnlineEmbedder:
         self._chapters = 0  # that were let go
         self._restarted_at = 0  # pieces that were embedded then
         self._resting = self._levelled = False
-        self._run = _Run(encoder, np.float32(1.0), has_steady_lows=False, exact=True)
+        self._run = _Run(encoder, np.float32(1.0), cutoff_hz=None, exact=True)
 
     @property
     def net_speech_s(self) -> float:
@@ -147,13 +147,13 @@ class OnlineEmbedder:
     def _advance(self) -> None:
         """Embed the speech that is new, or all of it again if it is not what it was taken for."""
         chapter, run = self._chapter, self._run
-        has_steady_lows = run.has_steady_lows if self.is_settled else chapter.lows.are_loud
-        held = REACH if has_steady_lows else 0
+        cutoff_hz = run.cutoff_hz if self.is_settled else chapter.lows.cutoff_hz
+        held = 0 if cutoff_hz is None else REACH
         if self.is_settled:
             held = max(held, round(_SETTLING_S * SAMPLE_RATE))
         parts = chapter.parts()
         stop = _whole(chapter.length - held)
-        fits = run.has_steady_lows == has_steady_lows and clipped(parts, 0, run.stop) == run.parts
+        fits = run.cutoff_hz == cutoff_hz and clipped(parts, 0, run.stop) == run.parts
         run.take(chapter, parts, stop)
         if self.is_settled:
             run.set_gain(run.wanted_gain)
@@ -164,14 +164,14 @@ class OnlineEmbedder:
         # Not before there is twice as much to embed, so that all that is in vain is less than the whole.
         if changed and run.voice.count >= 2 * self._restarted_at:
             exact = bool(run.wanted_gain == 1)
-            self._restart(parts, stop, has_steady_lows=has_steady_lows, exact=exact)
+            self._restart(parts, stop, cutoff_hz=cutoff_hz, exact=exact)
             self._restarted_at = self._run.voice.count
             return
         run.embed()
 
-    def _restart(self, parts: Parts, stop: int, *, has_steady_lows: bool, exact: bool) -> None:
+    def _restart(self, parts: Parts, stop: int, *, cutoff_hz: float | None, exact: bool) -> None:
         """Embed the chapter again from its beginning, in view of all that is known of it now."""
-        run = _Run(self._encoder, np.float32(1.0), has_steady_lows=has_steady_lows, exact=exact)
+        run = _Run(self._encoder, np.float32(1.0), cutoff_hz=cutoff_hz, exact=exact)
         run.take(self._chapter, parts, stop)
         run.set_gain(run.wanted_gain)
         run.voice.idle = self._resting and not exact
@@ -183,14 +183,14 @@ class OnlineEmbedder:
         self._judge()
         chapter = self._chapter
         if not self.is_settled:
-            parts, low = chapter.parts(), chapter.lows.are_loud
+            parts, low = chapter.parts(), chapter.lows.cutoff_hz
             run, length = self._run, _whole(chapter.length)
-            fits = run.exact and run.has_steady_lows == low and run.parts == clipped(parts, 0, run.stop)
+            fits = run.exact and run.cutoff_hz == low and run.parts == clipped(parts, 0, run.stop)
             run.take(chapter, parts, length)
             if fits and _apart(run.wanted_gain, run.gain) <= _SAME_DB:
                 run.embed()
             else:
-                self._restart(parts, length, has_steady_lows=low, exact=True)
+                self._restart(parts, length, cutoff_hz=low, exact=True)
         else:
             self._run.take(chapter, chapter.parts(), _whole(chapter.length))
             self._run.embed()
@@ -242,9 +242,9 @@ class _Chapter:
             segments = with_prompts(segments, self._prompts.stretches())
         return speech_parts(segments)
 
-    def audio(self, *, has_steady_lows: bool) -> Samples:
+    def audio(self, *, cutoff_hz: float | None) -> Samples:
         heard = self._audio[: self.length]
-        return HighPass(heard) if has_steady_lows else heard
+        return heard if cutoff_hz is None else HighPass(heard, cutoff_hz)
 
 
 class _Run:
@@ -253,8 +253,8 @@ class _Run:
     exact: whether it went by what the call turned out to be so far; if not, every second partial is left out.
     """
 
-    def __init__(self, encoder: Encoder, gain: np.float32, *, has_steady_lows: bool, exact: bool) -> None:
-        self.has_steady_lows = has_steady_lows
+    def __init__(self, encoder: Encoder, gain: np.float32, *, cutoff_hz: float | None, exact: bool) -> None:
+        self.cutoff_hz = cutoff_hz
         self.exact = exact
         self.ended = False
         self.parts: Parts = ()  # of the chapter
@@ -288,7 +288,7 @@ class _Run:
         if stop <= self.stop:
             return
         new = clipped(parts, self.stop, stop)
-        audio = Spliced(chapter.audio(has_steady_lows=self.has_steady_lows), new)[:]
+        audio = Spliced(chapter.audio(cutoff_hz=self.cutoff_hz), new)[:]
         self._energy += float(np.square(audio, dtype=np.float64).sum())
         self._length += len(audio)
         self._waiting.append(audio)
@@ -311,7 +311,7 @@ class _Run:
         """Whether the run, ended, gives the embedding of this recording."""
         return (
             self.exact
-            and self.has_steady_lows == recording.has_steady_lows
+            and self.cutoff_hz == recording.cutoff_hz
             and self.parts == clipped(recording.parts, 0, self.stop)
             and _apart(recording.trimmed.gain, self.gain) <= _SAME_DB
         )

@@ -1,0 +1,120 @@
+"""`voiceprint prompts`, and the prompts that `enroll-dir` leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Final
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from voiceprint.audio import SAMPLE_RATE, Recording
+from voiceprint.audio.io import folders
+from voiceprint.audio.prompts import SHORTEST_S, KnownPrompts, Prompt, PromptFinder
+from voiceprint.cli.audio import ChannelOption, EncodingOption, RateOption, opened_recording
+from voiceprint.cli.common import JsonOption, counted, print_json, progress, say, table
+from voiceprint.errors import InvalidArgumentError, InvalidAudioError
+
+File = tuple[str, Path]
+"""A caller's id, and a recording of theirs."""
+
+Found = dict[Path, tuple[Prompt, ...]]
+
+_COVERED: Final = 0.8  # of a prompt that another one holds too, which is the same then
+
+
+def prompts(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="With a folder per caller: DIR/CALLER/*.wav")],
+    write: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write each prompt there once, for VOICE_PROMPTS to name."),
+    ] = None,
+    callers: Annotated[
+        int, typer.Option(min=1, help="Others whose recordings hold a prompt too, to be one.")
+    ] = 2,
+    encoding: EncodingOption = None,
+    rate: RateOption = None,
+    channel: ChannelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what the recordings of several callers have in common: announcements of a machine.
+
+    A stretch counts that at least two other callers' recordings hold too, at any level and over any line.
+    What only recordings of one caller have in common is none, nor is a whole recording, which is a copy.
+    """
+    if not folder.is_dir():
+        raise InvalidArgumentError(f"{str(folder)!r} is not a folder.")
+    files = [
+        (path.parent.name, path)
+        for caller in sorted(folder.iterdir())
+        if caller.is_dir() and not folders.is_hidden(caller)
+        for path in folders.sorted_files(caller)
+        if folders.is_recording(path)
+    ]
+
+    def read(path: Path) -> Recording:
+        return opened_recording(path, encoding, rate, channel)
+
+    found = find_prompts(files, read, callers)
+    rows = [
+        {"caller_id": path.parent.name, "file": str(path), **prompt._asdict()}
+        for path, several in found.items()
+        for prompt in several
+    ]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        shown = [(r["file"], f"{r['start_s']:.1f} s", f"{r['stop_s']:.1f} s", r["callers"]) for r in rows]
+        table("File", "From", "To", "Other callers", rows=shown, right=("From", "To", "Other callers"))
+    else:
+        say(f"No prompts: {counted(len(files), 'recording')} of several callers have nothing in common.")
+    if write is not None:
+        _write(distinct(found, read), write, quiet=as_json)
+
+
+def find_prompts(files: list[File], read: Callable[[Path], Recording], callers: int = 2) -> Found:
+    """The prompts in each file that holds some; files that cannot be read are passed over."""
+    finder, lengths = PromptFinder(callers), {}
+    if len({caller_id for caller_id, _ in files}) <= callers:
+        return {}
+    for caller_id, path in progress("Looking for prompts", files):
+        try:
+            audio = read(path).mono
+        except InvalidAudioError:  # it is reported where it is used
+            continue
+        finder.add(caller_id, audio)
+        lengths[path] = len(audio) / SAMPLE_RATE
+    found = zip(lengths.items(), finder.find(), strict=True)
+    return {path: some for (path, length_s), some in found if some and _left_s(length_s, some) >= SHORTEST_S}
+
+
+def distinct(found: Found, read: Callable[[Path], Recording]) -> list[NDArray[np.float32]]:
+    """The audio of each prompt once, float32[n] at 16 kHz, the longest first."""
+    places = [(prompt, path) for path, several in found.items() for prompt in several]
+    audios: list[NDArray[np.float32]] = []
+    for prompt, path in sorted(places, key=lambda place: place[0].start_s - place[0].stop_s):
+        audio = read(path).mono[round(prompt.start_s * SAMPLE_RATE) : round(prompt.stop_s * SAMPLE_RATE)]
+        stretches = KnownPrompts(audios).stretches(audio)
+        if sum(stop - start for start, stop in stretches) < _COVERED * len(audio):
+            audios.append(audio)
+    return audios
+
+
+def _left_s(length_s: float, several: Iterable[Prompt]) -> float:
+    """Seconds of a recording that are no prompts."""
+    return length_s - sum(prompt.stop_s - prompt.start_s for prompt in several)
+
+
+def _write(audios: list[NDArray[np.float32]], folder: Path, *, quiet: bool) -> None:
+    import soundfile
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, audio in enumerate(audios, 1):
+        path = folder / f"prompt-{number}.flac"
+        if path.exists():
+            raise InvalidArgumentError(f"{path} is there already: give an empty folder.")
+        soundfile.write(path, audio, SAMPLE_RATE)
+    if not quiet:
+        say(f"{counted(len(audios), 'prompt')} written to {folder}: set VOICE_PROMPTS={folder}.")
