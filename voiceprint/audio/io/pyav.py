@@ -19,6 +19,8 @@ from voiceprint.errors import InvalidAudioError
 
 _SLACK_S: Final = 0.5  # by which the length in a header may differ: containers round it to a packet
 _MOST_SILENT_PACKETS: Final = 10_000  # at the beginning, until one gives audio
+_FAILURES: Final = (LookupError, OverflowError, RuntimeError, ValueError)
+"""What PyAV raises beside FFmpeg's errors, such as for a stream that appears within a damaged file."""
 _AMR_FRAMES: Final = {
     b"#!AMR\n": (12, 13, 15, 17, 19, 20, 26, 31, 5, 6, 5, 5, 0, 0, 0, 0),
     b"#!AMR-WB\n": (17, 23, 32, 36, 40, 46, 50, 58, 60, 5, 0, 0, 0, 0, 0, 0),
@@ -55,7 +57,7 @@ class AvDecoder:
         file.seek(0)
         try:
             self._container: Any = av.open(file, mode="r", format=demuxer, metadata_errors="ignore")
-        except (av.FFmpegError, ValueError, OverflowError) as error:
+        except (av.FFmpegError, *_FAILURES) as error:
             raise self._damaged(error) from error
         try:
             self._start()
@@ -125,7 +127,9 @@ class AvDecoder:
                         raise InvalidAudioError("changes its sample rate or channels: cut it there")
                     silent = 0
                     yield self._samples(frame)
-        except (av.FFmpegError, ValueError, OverflowError) as error:
+        except InvalidAudioError:  # which is a ValueError
+            raise
+        except (av.FFmpegError, *_FAILURES) as error:
             raise self._damaged(error) from error
 
     def _frames(self, packet: Any) -> list[Any]:
