@@ -108,29 +108,32 @@ class AvDecoder:
     def _decoded(self) -> Iterator[npt.NDArray[Any]]:
         import av
 
-        silent = 0
-        shape: tuple[int, int, str] | None = None
         try:
-            for packet in self._container.demux(self._stream):
-                silent += 1
-                if silent > _MOST_SILENT_PACKETS:
-                    raise InvalidAudioError(f"is {self._name} that is damaged: it gives no audio")
-                if packet.is_corrupt:
-                    raise InvalidAudioError(f"is truncated or damaged ({self._name}): copy it again")
-                for frame in self._frames(packet):
-                    its = frame.sample_rate, frame.layout.nb_channels, frame.format.name.rstrip("p")
-                    if shape is None:
-                        shape = its
-                        self.sample_rate, self.channels = its[:2]
-                        self.is_16_bit = its[2] in ("s16", "u8")
-                    elif its != shape:
-                        raise InvalidAudioError("changes its sample rate or channels: cut it there")
-                    silent = 0
-                    yield self._samples(frame)
+            yield from self._packets()
         except InvalidAudioError:  # which is a ValueError
             raise
         except (av.FFmpegError, *_FAILURES) as error:
             raise self._damaged(error) from error
+
+    def _packets(self) -> Iterator[npt.NDArray[Any]]:
+        silent = 0
+        shape: tuple[int, int, str] | None = None
+        for packet in self._container.demux(self._stream):
+            silent += 1
+            if silent > _MOST_SILENT_PACKETS:
+                raise InvalidAudioError(f"is {self._name} that is damaged: it gives no audio")
+            if packet.is_corrupt:
+                raise InvalidAudioError(f"is truncated or damaged ({self._name}): copy it again")
+            for frame in self._frames(packet):
+                its = frame.sample_rate, frame.layout.nb_channels, frame.format.name.rstrip("p")
+                if shape is None:
+                    shape = its
+                    self.sample_rate, self.channels = its[:2]
+                    self.is_16_bit = its[2] in ("s16", "u8")
+                elif its != shape:
+                    raise InvalidAudioError("changes its sample rate or channels: cut it there")
+                silent = 0
+                yield self._samples(frame)
 
     def _frames(self, packet: Any) -> list[Any]:
         import av
