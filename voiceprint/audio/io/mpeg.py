@@ -32,7 +32,8 @@ _LONGEST: Final = 1730  # bytes of a frame: 384 kbit/s at 32 kHz, layer II
 _SEARCHED: Final = 1 << 16  # bytes in which the first or the next frame is looked for
 _WINDOW: Final = 1 << 20  # bytes that are read together
 _MOST_PASSED_OVER: Final = 1 << 18  # bytes: more is no stream that was cut, and takes seconds to look through
-_MOST_TAGS: Final = 20  # ID3 tags in a row
+_MOST_TAGS: Final = 20  # ID3 tags at the beginning
+_MOST_RUNS: Final = 1000  # joined files, and tags in all: each costs a decoder, or a step
 
 
 class Frame(NamedTuple):
@@ -186,6 +187,7 @@ class _Walker:
         self._passed_over = 0
         self._seconds = 0.0
         self._frames = self._longest = 0  # of the run
+        self._tags = 0
 
     def walk(self, at: int) -> Walk:
         run: Run | None = None
@@ -238,12 +240,17 @@ class _Walker:
 
     def _close(self, run: Run | None, at: int) -> None:
         if run is not None and (self._frames or run.claimed):
+            if len(self._runs) >= _MOST_RUNS:
+                raise InvalidAudioError(f"holds more than {_MOST_RUNS} MP3 files: divide it")
             self._runs.append(run._replace(stop=at, frames=self._frames, longest=self._longest))
 
     def _skip(self, data: bytes, offset: int, at: int) -> int:
         """The next byte to look at, after a tag or what is no frame."""
         tag = _tag_length(data, offset)
         if tag:
+            self._tags += 1
+            if self._tags > _MOST_RUNS:
+                raise InvalidAudioError(f"has more than {_MOST_RUNS} tags between its MP3 frames: convert it")
             return at + tag
         found = offset + 1
         while True:
