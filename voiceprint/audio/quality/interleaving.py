@@ -81,10 +81,10 @@ def _by_samples(audio: npt.NDArray[Any]) -> bool:
 
 def _steps(audio: npt.NDArray[Any]) -> tuple[float, float, float]:
     """The mean steps from even samples to the next, from odd samples to the next, and over two."""
-    count = (len(audio) - 2) // 2
-    one, other, last = (audio[place : place + 2 * count : 2].astype(np.float32) for place in range(3))
-    first, second, both = (float(np.abs(a - b).mean()) for a, b in ((other, one), (last, other), (last, one)))
-    return first, second, both
+    even, odd = (audio[place::2][: len(audio) // 2].astype(np.float32) for place in range(2))
+    to_next, from_odd = np.abs(odd - even), np.abs(even[1:] - odd[:-1])
+    over = np.abs(even[1:] - even[:-1]).mean() + np.abs(odd[1:] - odd[:-1]).mean()
+    return float(to_next.mean()), float(from_odd.mean()), float(over) / 2.0
 
 
 def _normalized(audio: npt.NDArray[Any]) -> Floats:
