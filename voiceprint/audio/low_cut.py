@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from voiceprint.audio.io.buffers import SAMPLE_RATE
 from voiceprint.audio.io.mono import Samples
+from voiceprint.audio.vad import energy_of
 
 Audio = NDArray[np.float32]
 
@@ -57,7 +58,7 @@ class SteadyLows:
 
     def add(self, audio: Audio) -> None:
         """Take the next piece, float32[n]."""
-        self._energy += float(np.square(audio, dtype=np.float64).sum())
+        self._energy += energy_of(audio)
         self._samples += len(audio)
         joined = np.concatenate((self._rest, audio)) if len(self._rest) else audio
         whole = len(joined) - len(joined) % _STEP
