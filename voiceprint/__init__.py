@@ -11,7 +11,7 @@ What is slow to import (torch, faiss, audio codecs) is loaded where it is first 
 
 from __future__ import annotations
 
-from voiceprint.audio import AudioQuality, Recording, assess, load_audio
+from voiceprint.audio import AudioQuality, Recording, Turn, assess, load_audio
 from voiceprint.config import Config, VoiceFingerprintConfig
 from voiceprint.encoder import Encoder
 from voiceprint.enrolment import EnrollmentCheck
@@ -24,13 +24,23 @@ from voiceprint.errors import (
     InvalidArgumentError,
     InvalidAudioError,
     RecordingNotUsedError,
+    SeveralVoicesError,
     StorageCorruptError,
     StorageError,
     StorageUnavailableError,
     VoiceMismatchError,
     VoiceprintError,
 )
-from voiceprint.models import Caller, DeletionReceipt, Finding, Match, StreamResult, Verification, Voiceprint
+from voiceprint.models import (
+    Caller,
+    DeletionReceipt,
+    Finding,
+    Match,
+    SeparatedVoice,
+    StreamResult,
+    Verification,
+    Voiceprint,
+)
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import (
     JSONStorage,
@@ -67,11 +77,14 @@ __all__ = [
     "RecordingNotUsedError",
     "RedisStorage",
     "SQLiteStorage",
+    "SeparatedVoice",
+    "SeveralVoicesError",
     "Storage",
     "StorageCorruptError",
     "StorageError",
     "StorageUnavailableError",
     "StreamResult",
+    "Turn",
     "Verification",
     "VoiceFingerprintConfig",
     "VoiceMismatchError",

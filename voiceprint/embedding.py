@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio import MIXED, SAMPLE_RATE, AudioQuality, Recording
 from voiceprint.audio.prompts import prompts_at
-from voiceprint.encoder.base import PartialEncoder
+from voiceprint.diarization import Voice, note_voices, separate
+from voiceprint.encoder import default_encoder
+from voiceprint.encoder.base import PartialEncoder, SpeechEmbedding
 from voiceprint.errors import (
     AudioQualityError,
     DisabledError,
@@ -19,6 +21,7 @@ from voiceprint.errors import (
     InvalidArgumentError,
     VoiceprintError,
 )
+from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.ranking import Probe
 from voiceprint.simulated import Enrolled, Versions, simulated_embeddings, versions
 from voiceprint.validation import unit_vector
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SEVERAL_VOICES: Final = (
+    "The recording holds several voices, and the answer is for all of them together: `identify` with "
+    "separate=True answers for each."
+)
+
 # Net speech that a probe needs, in seconds: below it the embedding says little about the speaker.
 MIN_PROBE_SPEECH_S: Final = 1.0
 
@@ -42,6 +50,11 @@ class Embedder:
     def __init__(self, encoder: Encoder, config: VoiceFingerprintConfig) -> None:
         self._encoder = encoder
         self._config = config
+        # Voices are told apart by Resemblyzer's network whatever encoder is used: the limits are its own.
+        if isinstance(encoder, PartialEncoder) and encoder.name == RESEMBLYZER_SPACE:
+            self._windows: PartialEncoder = encoder
+        else:
+            self._windows = cast(PartialEncoder, default_encoder("onnx", config.encoder_threads))
 
     @property
     def space(self) -> str:
@@ -91,8 +104,19 @@ class Embedder:
             return Versions(lines=False, cleaned=False)
         return versions(self._encoder, quality)
 
-    def probe(self, recording: Recording) -> Probe:
-        """The embeddings of audio that is good enough to be matched."""
+    def voices(self, recording: Recording) -> tuple[Voice, ...]:
+        """The voices of a recording, see `separate`."""
+        return separate(recording, self._windows.embed_partials)
+
+    def note_voices(self, recording: Recording, partials: NDArray[np.float32] | None) -> None:
+        """See `voiceprint.diarization.note_voices`."""
+        note_voices(recording, self._windows.embed_partials, partials)
+
+    def probe(self, recording: Recording, *, one_voice: bool = False) -> Probe:
+        """The embeddings of audio that is good enough to be matched.
+
+        one_voice: that it holds one is known; otherwise several are warned of, and noted in its quality.
+        """
         quality = recording.quality
         if quality.net_speech_s < MIN_PROBE_SPEECH_S:
             raise AudioQualityError(
@@ -101,7 +125,9 @@ class Embedder:
                 quality,
             )
         self.check_quality(quality)
-        plain, better = self.embed(recording), None
+        plain, better = self.embed(recording, one_voice=one_voice), None
+        if "several_voices" in recording.quality.feedback:
+            logger.warning(SEVERAL_VOICES)
         if self._encoder.sample_rate == SAMPLE_RATE and recording.cleaned is not None:
             better = self.embed_cleaned(recording.cleaned)
         return Probe(plain, better)
@@ -114,12 +140,13 @@ class Embedder:
             logger.debug("Without its noise, the audio has no embedding: %s", error)
             return None
 
-    def embed(self, recording: Recording) -> NDArray[np.float32]:
-        """The embedding, of any audio with speech; without, `AudioQualityError`."""
+    def embed(self, recording: Recording, *, one_voice: bool = False) -> NDArray[np.float32]:
+        """The embedding, of any audio with speech; without, `AudioQualityError`. one_voice: as of `probe`."""
         try:
-            if isinstance(self._encoder, PartialEncoder):
-                return self.checked(self._encoder.embed_speech(recording.trimmed).embedding)
-            return self.checked(self._encoder.embed(recording.speech_at(self._encoder.sample_rate)))
+            embedding, partials = self._embedded(recording)
+            if not one_voice:
+                self.note_voices(recording, partials)
+            return self.checked(embedding)
         except EncoderError:
             quality = recording.quality
             if quality.net_speech_s > 0:
@@ -134,8 +161,7 @@ class Embedder:
         """The embedding of each, or why there is none; quicker than one by one."""
         if len(recordings) > 1:
             try:
-                answers = [*map(self.checked, self._embed_batch(recordings))]
-                return [answer for _, answer in zip(recordings, answers, strict=True)]
+                return self._together(recordings)
             except (EncoderError, ValueError):  # ValueError: not so many answers
                 logger.debug("A group of %d could not be embedded: now one by one.", len(recordings))
         # One, or one of them has no embedding, which is its own result and not that of the others.
@@ -147,12 +173,31 @@ class Embedder:
                 results.append(error)
         return results
 
-    def _embed_batch(self, recordings: Sequence[Recording]) -> NDArray[np.float32]:
+    def _together(self, recordings: Sequence[Recording]) -> list[NDArray[np.float32] | VoiceprintError]:
+        found = self._embed_batch(recordings)
+        embeddings = [self.checked(embedding) for embedding, _ in found]
+        for recording, (_, partials) in zip(recordings, found, strict=True):
+            self.note_voices(recording, partials)
+        return [*embeddings]
+
+    def _embedded(self, recording: Recording) -> tuple[Any, NDArray[np.float32] | None]:
+        """The embedding, and those of partials where the windows' network computed them."""
+        if isinstance(self._encoder, PartialEncoder):
+            return self._with_own_partials(self._encoder.embed_speech(recording.trimmed))
+        return self._encoder.embed(recording.speech_at(self._encoder.sample_rate)), None
+
+    def _embed_batch(
+        self, recordings: Sequence[Recording]
+    ) -> Sequence[tuple[Any, NDArray[np.float32] | None]]:
         if isinstance(self._encoder, PartialEncoder):
             found = self._encoder.embed_speeches([recording.trimmed for recording in recordings])
-            return np.array([one.embedding for one in found])
+            return [*map(self._with_own_partials, found)]
         rate = self._encoder.sample_rate
-        return self._encoder.embed_batch([recording.speech_at(rate) for recording in recordings])
+        answers = self._encoder.embed_batch([recording.speech_at(rate) for recording in recordings])
+        return [(answer, None) for answer in answers]
+
+    def _with_own_partials(self, found: SpeechEmbedding) -> tuple[Any, NDArray[np.float32] | None]:
+        return found.embedding, found.partials if self._windows is self._encoder else None
 
     def embed_simulated(
         self,

@@ -11,12 +11,14 @@ from pydantic import BaseModel, ConfigDict
 
 from voiceprint.agreement import best_agreeing
 from voiceprint.audio import SAMPLE_RATE, AudioBuffer, AudioQuality, Encoding, Recording
-from voiceprint.audio.quality.advice import more_speech_s
+from voiceprint.audio.quality.advice import more_speech_s, several_voices
+from voiceprint.embedding import MIN_PROBE_SPEECH_S
 from voiceprint.encoder.workers import cores
 from voiceprint.errors import (
     AudioQualityError,
     InvalidArgumentError,
     RecordingNotUsedError,
+    SeveralVoicesError,
     VoiceprintError,
 )
 from voiceprint.grouped import Grouped
@@ -50,6 +52,10 @@ Keep = Literal["newest", "best"]
 """Which of more samples of a caller than are kept: those stored last, or those that agree best."""
 
 
+OnSeveralVoices = Literal["refuse", "store", "largest"]
+"""A recording of several voices is an error, or enrolled as a whole, or the voice that speaks most."""
+
+
 class EnrollmentCheck(BaseModel):
     """Whether audio can be enrolled, and what to do next.
 
@@ -57,8 +63,8 @@ class EnrollmentCheck(BaseModel):
     more_audio_s: seconds of audio that are missing until it may, 0 where there are enough.
     more_speech_s: seconds of speech (audio without its pauses) that are missing until more would not make a
         better sample; 0 or more, also where it is ready.
-    quality: what was measured. advice: sentences that say what to do, the gravest first; also where it is
-        ready and could be better.
+    quality: what was measured, with the turns of each voice where several speak; it is not ready then.
+    advice: sentences that say what to do, the gravest first; also where it is ready and could be better.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -104,7 +110,14 @@ class Enrolment:
         encoding: Encoding,
         channel: int | None,
         channels: int,
+        on_several_voices: OnSeveralVoices = "refuse",
     ) -> None:
+        if on_several_voices not in get_args(OnSeveralVoices):
+            raise InvalidArgumentError(
+                f"on_several_voices is {shown(on_several_voices)}: "
+                f"{' or '.join(get_args(OnSeveralVoices))} is allowed."
+            )
+        self._on_several_voices = on_several_voices
         self._storage = storage
         self._embedder = embedder
         self._config = config
@@ -115,7 +128,10 @@ class Enrolment:
 
     def check(self, audio_buffer: AudioBuffer | Recording) -> EnrollmentCheck:
         """Whether the audio is long and good enough to enroll, and what to do where it is not."""
-        return self._check(self._recording(audio_buffer, self._rate))
+        recording = self._recording(audio_buffer, self._rate)
+        if recording.quality.net_speech_s >= MIN_PROBE_SPEECH_S:
+            self._embedder.note_voices(recording, None)
+        return self._check(recording)
 
     def _recording(self, audio_buffer: AudioBuffer | Recording, sample_rate: int | None) -> Recording:
         return self._embedder.recording(
@@ -129,7 +145,7 @@ class Enrolment:
         before, says no."""
         new_prints = self._new_prints(on_mismatch)
         checked = self._checked(sample)
-        embedding = self._embedder.embed(checked.recording)
+        checked, embedding = self._of_one_voice(checked, self._embedder.embed(checked.recording))
         (simulated,) = self._simulated([checked], [embedding])
         voiceprint = self._voiceprint(checked, embedding, simulated)
         if not may_store():
@@ -221,12 +237,35 @@ class Enrolment:
             ) from None
         caller_id, metadata = check_caller_id(caller_id), check_metadata(metadata)
         recording = self._recording(audio_buffer, sample_rate)
+        self._check_sample(recording)
+        versions = self._embedder.versions(recording.quality)
+        return CheckedSample(caller_id, recording, metadata, recording.quality.score, versions)
+
+    def _check_sample(self, recording: Recording) -> None:
+        """Raises `AudioQualityError` for what is too short or too poor."""
         check = self._check(recording)
         if check.more_audio_s:
             raise AudioQualityError(check.advice[0], check.quality)
         self._embedder.check_quality(check.quality)
-        versions = self._embedder.versions(check.quality)
-        return CheckedSample(caller_id, recording, metadata, check.quality.score, versions)
+
+    def _of_one_voice(self, sample: CheckedSample, embedding: Embedding) -> tuple[CheckedSample, Embedding]:
+        """The sample and its embedding, or those of its largest voice if that is to be enrolled.
+
+        Raises `SeveralVoicesError` where several voices are to be refused, and as for any recording.
+        """
+        quality = sample.recording.quality
+        if "several_voices" not in quality.feedback or self._on_several_voices == "store":
+            return sample, embedding
+        if self._on_several_voices == "refuse":
+            raise SeveralVoicesError(
+                f"{several_voices(quality)} Or enroll the largest: on_several_voices='largest'.",
+                quality,
+            )
+        largest = max(self._embedder.voices(sample.recording), key=lambda voice: voice.net_speech_s).recording
+        self._check_sample(largest)
+        versions = self._embedder.versions(largest.quality)
+        alone = sample._replace(recording=largest, score=largest.quality.score, versions=versions)
+        return alone, self._embedder.embed(largest, one_voice=True)
 
     def _check(self, recording: Recording) -> EnrollmentCheck:
         quality = recording.quality
@@ -237,7 +276,9 @@ class Enrolment:
             f"{max(missing, 0.1):.1f} s more, or set VOICE_ENROLLMENT_DURATION."
         )
         return EnrollmentCheck(
-            ready=not missing and quality.score >= self._config.min_audio_quality,
+            ready=not missing
+            and quality.score >= self._config.min_audio_quality
+            and ("several_voices" not in quality.feedback or self._on_several_voices == "store"),
             more_audio_s=missing,
             more_speech_s=more_speech_s(quality),
             quality=quality,
@@ -268,11 +309,14 @@ class Enrolment:
                 results[place] = error
         embeddings = self._embedder.embed_together([sample.recording for sample in good.values()])
         embedded: dict[int, Embedding] = {}
-        for place, embedding in zip(good, embeddings, strict=True):
+        for place, embedding in zip([*good], embeddings, strict=True):
             if isinstance(embedding, VoiceprintError):
                 results[place] = embedding
-            else:
-                embedded[place] = embedding
+                continue
+            try:
+                good[place], embedded[place] = self._of_one_voice(good[place], embedding)
+            except VoiceprintError as error:
+                results[place] = error
         simulated = self._simulated([good[place] for place in embedded], [*embedded.values()])
         for place, for_lines in zip(embedded, simulated, strict=True):
             voiceprint = self._voiceprint(good[place], embedded[place], for_lines)

@@ -5,6 +5,7 @@
     ├── InvalidArgumentError      (ValueError)    a caller id, metadata, embedding, k, threshold
     ├── InvalidAudioError         (ValueError)    a buffer or file that is not usable audio
     ├── AudioQualityError         (ValueError)    audio, but too short or too poor; carries `.quality`
+    │   └── SeveralVoicesError                    more than one voice, where one was to be enrolled
     ├── CallerNotFoundError       (LookupError)   no such caller in the store
     ├── VoiceMismatchError        (ValueError)    audio that does not sound like the caller's voiceprints
     ├── RecordingNotUsedError                     a recording that was left out for better ones of its caller
@@ -55,6 +56,13 @@ class AudioQualityError(VoiceprintError, ValueError):
     def __reduce__(self) -> tuple[type, tuple[str, AudioQuality]]:
         # Exception.__reduce__ would call the class with the message alone.
         return type(self), (str(self), self.quality)
+
+
+class SeveralVoicesError(AudioQualityError):
+    """The recording holds several voices, and one was to be enrolled.
+
+    `quality.voices` says when each of them speaks.
+    """
 
 
 class CallerNotFoundError(VoiceprintError, LookupError):

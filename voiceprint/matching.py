@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
@@ -74,17 +74,31 @@ class Matcher:
         self._gallery = gallery
         self._calibration = calibration
 
-    def nearest(self, probe: Probe, k: int, rule: Rule, callers: list[Caller] | None) -> list[Match]:
-        """The k best of these callers, of all if None; accepted are those that the rule accepts."""
+    def nearest(
+        self,
+        probe: Probe,
+        k: int,
+        rule: Rule,
+        callers: list[Caller] | None,
+        ignored: Collection[str] = (),
+    ) -> list[Match]:
+        """The k best of these callers, of all if None; accepted are those that the rule accepts.
+
+        ignored: caller ids who are no candidates.
+        """
         gallery = self._gallery()
         gallery.synchronised(self._storage)
         scorer = self._scorer(gallery, probe)
         # One more, for the margin of the last.
-        ranked = self._ranked(gallery, scorer, probe, k + 1, callers)
+        if callers is not None:
+            callers = [caller for caller in callers if caller.caller_id not in ignored]
+        ranked = self._ranked(gallery, scorer, probe, k + 1 + len(ignored), callers)
+        ranked = [scored for scored in ranked if scored.voiceprint.caller_id not in ignored]
         likely = np.zeros(0)
         count = 0
         if scorer is not None and ranked:
-            count = len(callers) if callers is not None else gallery.callers(self._storage)
+            everyone = gallery.callers(self._storage)
+            count = len(callers) if callers is not None else max(everyone - len(ignored), 1)
             # Callers who are not even on the shortlist are too unlikely to add anything.
             ratios = [cast(float, scored.llr) for scored in ranked]
             likely = probabilities(ratios, max(count, len(ratios)))
@@ -246,10 +260,8 @@ def check_threshold(threshold: Any) -> float:
     return float(threshold)
 
 
-def check_candidates(candidates: Any) -> list[str]:
-    """The caller ids to search among, each once."""
+def check_candidates(candidates: Any, name: str = "candidates") -> list[str]:
+    """The caller ids to search among, or to ignore, each once."""
     if isinstance(candidates, str) or not isinstance(candidates, Iterable):
-        raise InvalidArgumentError(
-            f"candidates is one {type(candidates).__name__}: give a list of caller ids."
-        )
+        raise InvalidArgumentError(f"{name} is one {type(candidates).__name__}: give a list of caller ids.")
     return [*dict.fromkeys(check_caller_id(caller_id) for caller_id in candidates)]

@@ -29,6 +29,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from voiceprint.audio.quality.model import AudioQuality, Turn
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.validation import (
@@ -49,6 +50,7 @@ __all__ = [
     "ErasureCheck",
     "Finding",
     "Match",
+    "SeparatedVoice",
     "StreamResult",
     "Verdict",
     "Verification",
@@ -309,6 +311,27 @@ class Match(_Answer):
         return "rejected" if self.fpir is None or self.fpir >= 0.5 else "inconclusive"
 
 
+class SeparatedVoice(_Answer):
+    """One voice of a recording in which several may speak, and who it is.
+
+    turns: when it speaks, in seconds of the recording. net_speech_s: seconds of speech in them.
+    quality: of this voice by itself. matches: the k most likely callers, the best first; empty
+        where the voice says too little or is too poor, which `quality.feedback` then says.
+    ignored: the id of the caller among those to be ignored whose voice this is; `matches` is then empty.
+    """
+
+    turns: tuple[Turn, ...]
+    net_speech_s: float
+    quality: AudioQuality
+    matches: tuple[Match, ...] = Field(default=(), repr=False)
+    ignored: str | None = None
+
+    @property
+    def accepted(self) -> Match | None:
+        """The most likely of the callers who are accepted; None where nobody is."""
+        return next((match for match in self.matches if match.accepted), None)
+
+
 class StreamResult(_Answer):
     """What is known of the caller of a call that is being heard, see `CallStream.result`.
 
@@ -320,6 +343,7 @@ class StreamResult(_Answer):
     audio_s, net_speech_s: seconds that were heard, and seconds of speech in them.
     feedback: what is wrong with the audio, as in `AudioQuality`.
     matches: the k nearest callers, the best first.
+    voices: of a stream with `separate`, the voices of the call and who each is; known at the end.
     """
 
     caller_id: str | None = None
@@ -332,6 +356,7 @@ class StreamResult(_Answer):
     net_speech_s: float = 0.0
     feedback: tuple[str, ...] = ()
     matches: tuple[Match, ...] = Field(default=(), repr=False)
+    voices: tuple[SeparatedVoice, ...] = Field(default=(), repr=False)
 
 
 class Verification(_Answer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -21,13 +22,22 @@ from voiceprint.audio import (
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.embedding import Embedder
 from voiceprint.encoder import Encoder, default_encoder
-from voiceprint.enrolment import EnrollmentCheck, Enrolment, Keep, Sample
+from voiceprint.enrolment import EnrollmentCheck, Enrolment, Keep, OnSeveralVoices, Sample
 from voiceprint.errors import InvalidArgumentError, VoiceprintError
 from voiceprint.gallery import Gallery
 from voiceprint.matching import Matcher, Rule, check_candidates, check_count, check_threshold
-from voiceprint.models import Caller, DeletionReceipt, Finding, Match, Verification, Voiceprint
+from voiceprint.models import (
+    Caller,
+    DeletionReceipt,
+    Finding,
+    Match,
+    SeparatedVoice,
+    Verification,
+    Voiceprint,
+)
 from voiceprint.new_prints import OnMismatch
 from voiceprint.ranking import Probe
+from voiceprint.separation import identify_voices
 from voiceprint.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
 from voiceprint.storage import Storage, configured_storage
 from voiceprint.storage.base import Progress
@@ -145,6 +155,7 @@ class OpusAgentVoiceRecognizer:
         channel: int | None = None,
         channels: int = 1,
         on_mismatch: OnMismatch = "store",
+        on_several_voices: OnSeveralVoices = "refuse",
     ) -> Voiceprint:
         """Store a voiceprint of a new or known caller, and return it.
 
@@ -159,10 +170,14 @@ class OpusAgentVoiceRecognizer:
         on_mismatch: "store" logs a warning where the voice does not sound like the caller's other prints,
         as of another person under that id; "refuse" raises `VoiceMismatchError` instead.
 
+        on_several_voices: "refuse" raises `SeveralVoicesError` for a recording in which more than one voice
+        speaks; "largest" enrolls the one that speaks most, "store" all of it as if it were one.
+
         Raises `DisabledError`, `InvalidArgumentError` for a caller id or metadata that cannot be stored.
         """
         sample = (caller_id, audio_buffer, metadata)
-        stored = self._enrolment(sample_rate, encoding, channel, channels).enroll(sample, on_mismatch)
+        enrolment = self._enrolment(sample_rate, encoding, channel, channels, on_several_voices)
+        stored = enrolment.enroll(sample, on_mismatch)
         assert stored is not None  # noqa: S101  nobody forbids it
         return stored
 
@@ -175,6 +190,7 @@ class OpusAgentVoiceRecognizer:
         channel: int | None = None,
         channels: int = 1,
         on_mismatch: OnMismatch = "store",
+        on_several_voices: OnSeveralVoices = "refuse",
         keep: Keep = "newest",
     ) -> list[Voiceprint | VoiceprintError]:
         """Enrol (caller_id, audio, metadata) samples; gives for each, in order, the print or the error.
@@ -183,17 +199,16 @@ class OpusAgentVoiceRecognizer:
 
         No bad sample stops the rest. Prints are stored some dozens at a time; where the store fails,
         each of those gets its error. Works with `encoder_threads` threads, and reads only some samples ahead
-        of them: `samples` may be a generator that loads one file after the other. Copies of a recording and
-        `on_mismatch` are as in `enroll_caller`, among the samples too.
+        of them: `samples` may be a generator that loads one file after the other. Copies of a recording,
+        `on_mismatch` and `on_several_voices` are as in `enroll_caller`, among the samples too.
 
         keep: "best" enrolls, of more than `max_voiceprints_per_caller` samples of a caller that follow each
         other, those that agree best with each other, and then of the best quality
         (`voiceprint.agreement.best_agreeing`); the others get a `RecordingNotUsedError`. Their metadata is
         not stored. "newest" enrolls all, of which the last remain.
         """
-        return self._enrolment(sample_rate, encoding, channel, channels).enroll_many(
-            samples, on_mismatch, keep
-        )
+        enrolment = self._enrolment(sample_rate, encoding, channel, channels, on_several_voices)
+        return enrolment.enroll_many(samples, on_mismatch, keep)
 
     def check_enrollment(
         self,
@@ -205,7 +220,7 @@ class OpusAgentVoiceRecognizer:
         channels: int = 1,
     ) -> EnrollmentCheck:
         """Whether `enroll_caller` would take this audio, and what to do next: how much is missing, what is
-        poor. Nothing is stored, and nothing embedded."""
+        poor, whether several voices speak. Nothing is stored."""
         return self._enrolment(sample_rate, encoding, channel, channels).check(audio_buffer)
 
     # Identification
@@ -218,6 +233,7 @@ class OpusAgentVoiceRecognizer:
         encoding: Encoding = "pcm",
         channel: int | None = None,
         channels: int = 1,
+        ignore: Iterable[str] = (),
     ) -> tuple[str, float, dict[str, Any]] | None:
         """Who is calling: (caller_id, similarity, metadata), or None for nobody who is enrolled.
 
@@ -226,18 +242,54 @@ class OpusAgentVoiceRecognizer:
         several who are accepted it is the most likely. A match moves the caller's `last_seen`; with `adapt`
         set, a confident one adds a voiceprint. The audio needs 1 s of speech and `min_audio_quality`. None,
         without a look at the audio, when fingerprinting is disabled.
+
+        ignore: caller ids who are no candidates, such as agents. Where several voices speak, the answer is
+        for all of them together; a warning is logged, and the quality of a `Recording` says so.
         """
         if not self.config.fingerprinting_enabled:
             return None
+        ignored = check_candidates(ignore, "ignore")
         recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
         probe = self._embedder.probe(recording)
-        matches = self._matcher.nearest(probe, 5, self._rule(None), None)
+        matches = self._matcher.nearest(probe, 5, self._rule(None), None, ignored)
         best = next((match for match in matches if match.accepted), None)
         if best is None:
             return None
         self._matcher.touch(best.caller_id)
         self._adapt(best.caller_id, probe, recording.quality)
         return best.caller_id, best.similarity, best.metadata
+
+    @overload
+    def identify(
+        self,
+        audio_buffer: AudioBuffer | Recording,
+        k: int = 5,
+        *,
+        sample_rate: int | None = None,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
+        channels: int = 1,
+        threshold: float | None = None,
+        candidates: Iterable[str] | None = None,
+        ignore: Iterable[str] = (),
+        separate: Literal[False] = False,
+    ) -> list[Match]: ...
+
+    @overload
+    def identify(
+        self,
+        audio_buffer: AudioBuffer | Recording,
+        k: int = 5,
+        *,
+        sample_rate: int | None = None,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
+        channels: int = 1,
+        threshold: float | None = None,
+        candidates: Iterable[str] | None = None,
+        ignore: Iterable[str] = (),
+        separate: Literal[True],
+    ) -> list[SeparatedVoice]: ...
 
     def identify(
         self,
@@ -250,20 +302,39 @@ class OpusAgentVoiceRecognizer:
         channels: int = 1,
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
-    ) -> list[Match]:
+        ignore: Iterable[str] = (),
+        separate: bool = False,
+    ) -> list[Match] | list[SeparatedVoice]:
         """The k most likely callers, the best first (see `Match.llr`); fewer where fewer are enrolled.
 
         threshold: similarity from which a match counts as accepted, 0 to 1; None takes what is configured,
         the target FPIR if there is one. candidates: search among these caller ids only, such as those behind
-        a phone number; ids that are not enrolled are passed over. Empty when fingerprinting is disabled.
+        a phone number; ids that are not enrolled are passed over. ignore: caller ids who are no candidates,
+        such as agents. Empty when fingerprinting is disabled.
+
+        separate: answer for each voice of the recording by itself, as where both parties of a call are on one
+        line. Every `SeparatedVoice` has its own k matches; that of a caller to `ignore` says so instead. One
+        voice gives one. Voices are told apart from about 3 s of speech each, in turns of 3 s and more.
         """
         if not self.config.fingerprinting_enabled:
             return []
         k, rule = check_count(k), self._rule(threshold)
+        ignored = check_candidates(ignore, "ignore")
         recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
-        matcher = self._matcher
-        callers = None if candidates is None else matcher.enrolled(check_candidates(candidates))
-        return matcher.nearest(self._embedder.probe(recording), k, rule, callers)
+        matcher, embedder = self._matcher, self._embedder
+        callers = None if candidates is None else check_candidates(candidates)
+        if not separate:
+            among = None if callers is None else matcher.enrolled(callers)
+            return matcher.nearest(embedder.probe(recording), k, rule, among, ignored)
+        # A voice of a caller to ignore is looked for, whoever the candidates are.
+        among = None if callers is None else matcher.enrolled(dict.fromkeys([*callers, *ignored]))
+        return identify_voices(
+            embedder,
+            recording,
+            lambda probe, wanted, without: matcher.nearest(probe, wanted, rule, among, without),
+            k,
+            ignored,
+        )
 
     def verify_caller(
         self,
@@ -431,6 +502,7 @@ class OpusAgentVoiceRecognizer:
         channel: int | None = None,
         channels: int = 1,
         on_mismatch: OnMismatch = "store",
+        on_several_voices: OnSeveralVoices = "refuse",
     ) -> Voiceprint:
         """`enroll_caller` without blocking the event loop.
 
@@ -439,7 +511,7 @@ class OpusAgentVoiceRecognizer:
         """
         # Taken by the thread to store, or before it by the cancellation to prevent that.
         turn = threading.Lock()
-        enrolment = self._enrolment(sample_rate, encoding, channel, channels)
+        enrolment = self._enrolment(sample_rate, encoding, channel, channels, on_several_voices)
         sample = (caller_id, audio_buffer, metadata)
         work = asyncio.ensure_future(
             asyncio.to_thread(enrolment.enroll, sample, on_mismatch, lambda: turn.acquire(blocking=False))
@@ -465,6 +537,7 @@ class OpusAgentVoiceRecognizer:
         encoding: Encoding = "pcm",
         channel: int | None = None,
         channels: int = 1,
+        ignore: Iterable[str] = (),
     ) -> tuple[str, float, dict[str, Any]] | None:
         """`match_caller` without blocking the event loop."""
         return await asyncio.to_thread(
@@ -474,7 +547,40 @@ class OpusAgentVoiceRecognizer:
             encoding=encoding,
             channel=channel,
             channels=channels,
+            ignore=ignore,
         )
+
+    @overload
+    async def aidentify(
+        self,
+        audio_buffer: AudioBuffer | Recording,
+        k: int = 5,
+        *,
+        sample_rate: int | None = None,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
+        channels: int = 1,
+        threshold: float | None = None,
+        candidates: Iterable[str] | None = None,
+        ignore: Iterable[str] = (),
+        separate: Literal[False] = False,
+    ) -> list[Match]: ...
+
+    @overload
+    async def aidentify(
+        self,
+        audio_buffer: AudioBuffer | Recording,
+        k: int = 5,
+        *,
+        sample_rate: int | None = None,
+        encoding: Encoding = "pcm",
+        channel: int | None = None,
+        channels: int = 1,
+        threshold: float | None = None,
+        candidates: Iterable[str] | None = None,
+        ignore: Iterable[str] = (),
+        separate: Literal[True],
+    ) -> list[SeparatedVoice]: ...
 
     async def aidentify(
         self,
@@ -487,9 +593,11 @@ class OpusAgentVoiceRecognizer:
         channels: int = 1,
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
-    ) -> list[Match]:
+        ignore: Iterable[str] = (),
+        separate: bool = False,
+    ) -> list[Match] | list[SeparatedVoice]:
         """`identify` without blocking the event loop."""
-        return await asyncio.to_thread(
+        work = partial(
             self.identify,
             audio_buffer,
             k,
@@ -499,7 +607,11 @@ class OpusAgentVoiceRecognizer:
             channels=channels,
             threshold=threshold,
             candidates=candidates,
+            ignore=ignore,
         )
+        if separate:
+            return await asyncio.to_thread(work, separate=True)
+        return await asyncio.to_thread(work)
 
     # Its parts, made anew at each use, as its attributes may have been given new values
 
@@ -508,7 +620,12 @@ class OpusAgentVoiceRecognizer:
         return Embedder(self.encoder, self.config)
 
     def _enrolment(
-        self, sample_rate: int | None, encoding: Encoding, channel: int | None, channels: int
+        self,
+        sample_rate: int | None,
+        encoding: Encoding,
+        channel: int | None,
+        channels: int,
+        on_several_voices: OnSeveralVoices = "refuse",
     ) -> Enrolment:
         return Enrolment(
             self.storage,
@@ -518,6 +635,7 @@ class OpusAgentVoiceRecognizer:
             encoding=encoding,
             channel=channel,
             channels=channels,
+            on_several_voices=on_several_voices,
         )
 
     @property

@@ -21,7 +21,7 @@ from voiceprint.audio.quality.channels import (
     warn_if_mixed,
 )
 from voiceprint.audio.quality.interleaving import deinterleave
-from voiceprint.audio.quality.model import AudioQuality, Feedback
+from voiceprint.audio.quality.model import AudioQuality, Feedback, Turn
 from voiceprint.audio.recording import Recording, assess
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Encoding",
     "Feedback",
     "Recording",
+    "Turn",
     "as_pcm",
     "assess",
     "channels_differ",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -20,8 +21,8 @@ from voiceprint.audio.io.reader import AudioReader, named, open_audio
 from voiceprint.audio.low_cut import HighPass, SteadyLows
 from voiceprint.audio.prompts import KnownPrompts
 from voiceprint.audio.quality.channels import MIXED, ChannelComparison, ChannelReport, mixable
-from voiceprint.audio.quality.model import AudioQuality
-from voiceprint.audio.quality.score import measure_quality
+from voiceprint.audio.quality.model import AudioQuality, Turn
+from voiceprint.audio.quality.score import measure_quality, with_voices
 from voiceprint.audio.speech import Segment, Segmenter, speech_parts, with_prompts
 from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.audio.vad import BLOCK
@@ -230,6 +231,10 @@ class Recording:
             channels=self.channels,
             filtered=self.cutoff_hz is not None,
         )
+
+    def report_voices(self, voices: Sequence[tuple[Turn, ...]]) -> None:
+        """Add to the quality that several voices speak, and the turns of each."""
+        self.__dict__["quality"] = with_voices(self.quality, voices, self.segments)
 
     @cached_property
     def cleaned(self) -> NDArray[np.float32] | None:

@@ -1,6 +1,7 @@
 """Who speaks when: the voices of a recording, and the times of each."""
 
-from voiceprint.audio.quality.model import Turn
+from voiceprint.audio import Turn
+from voiceprint.diarization.screen import note_voices
 from voiceprint.diarization.separate import Voice, separate
 
-__all__ = ["Turn", "Voice", "separate"]
+__all__ = ["Turn", "Voice", "note_voices", "separate"]

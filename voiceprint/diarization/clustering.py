@@ -24,7 +24,7 @@ ONE_VOICE: Final = 0.87
 SAMPLING_S: Final = 0.32
 """Over the seconds of the shorter half, what that limit is lowered by: words differ, and few of them more."""
 SWITCH_COST: Final = 0.2
-"""Cosine that a change of voice has to gain. A window in which both speak is as near to one as to the other."""
+"""Cosine that a change of voice has to gain. Windows of both are as near to one as to the other."""
 
 _SMOOTHED: Final = 3  # windows that are averaged before the first split: k-means takes words for voices
 _ROUNDS: Final = 10
@@ -59,7 +59,7 @@ def _split_any(embeddings: NDArray[np.float32], labels: Labels) -> Labels | None
     voices = int(labels.max(initial=0)) + 1
     for voice in range(voices):
         windows = np.flatnonzero(labels == voice)
-        second = _halves(embeddings[windows])
+        second = halves(embeddings[windows])
         if second is None or not two_voices(embeddings[windows][second], embeddings[windows][~second]):
             continue
         tried = labels.copy()
@@ -70,21 +70,21 @@ def _split_any(embeddings: NDArray[np.float32], labels: Labels) -> Labels | None
     return None
 
 
-def _halves(embeddings: NDArray[np.float32]) -> NDArray[np.bool_] | None:
-    """Of windows, float32[n, d], those of a second voice, bool[n]; None where these are too few."""
-    if len(embeddings) < 2 * MIN_WINDOWS:
+def halves(embeddings: NDArray[np.float32], least: int = MIN_WINDOWS) -> NDArray[np.bool_] | None:
+    """Of windows, float32[n, d], those of one half, bool[n]; None where one has fewer than `least`."""
+    if len(embeddings) < 2 * least:
         return None
     smooth = _unit(_moving_mean(embeddings))
     centered = smooth - smooth.mean(axis=0)
     second = centered @ _main_axis(centered) > 0.0
     for _ in range(_ROUNDS):
-        if min(second.sum(), (~second).sum()) < MIN_WINDOWS:
+        if min(second.sum(), (~second).sum()) < least:
             return None
         towards = _unit(smooth[second].mean(axis=0)) - _unit(smooth[~second].mean(axis=0))
         before, second = second, smooth @ towards > 0.0
         if np.array_equal(before, second):
             break
-    return second if min(second.sum(), (~second).sum()) >= MIN_WINDOWS else None
+    return second if min(second.sum(), (~second).sum()) >= least else None
 
 
 def _resegment(embeddings: NDArray[np.float32], labels: Labels) -> Labels:

@@ -8,9 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import Recording, vad
+from voiceprint.audio import Recording, Turn, vad
 from voiceprint.audio.io.mono import Spliced
-from voiceprint.audio.quality.model import Turn
 from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.diarization.clustering import Labels, cluster
 from voiceprint.diarization.windows import RATE, Partials, embed_windows

@@ -45,6 +45,8 @@ def advise(quality: AudioQuality, segments: Sequence[Segment] = ()) -> tuple[str
         first.append(_cancelled(quality))
     if "interleaved" in quality.feedback:
         first.append(_interleaved())
+    if "several_voices" in quality.feedback:
+        first.append(several_voices(quality))
     costly = sorted((one for one in found if one[0] < _WORTH_SAYING), key=lambda one: one[0])
     if not first and not costly and quality.speechlike < _WORTH_SAYING:  # which short or noisy speech is too
         first.append(_unlike_speech())
@@ -125,6 +127,15 @@ def _cancelled(quality: AudioQuality) -> str:
 
 def _interleaved() -> str:
     return "Two channels stand interleaved in what was given as mono, and were split: give channels=2."
+
+
+def several_voices(quality: AudioQuality) -> str:
+    """The sentence on voices that were found."""
+    first = ", ".join(f"{turns[0].start_s:.1f} s" for turns in quality.voices)
+    return (
+        f"{len(quality.voices)} voices speak, first at {first}: record the caller alone, or have the "
+        "voices separated."
+    )
 
 
 def _short(quality: AudioQuality) -> str:

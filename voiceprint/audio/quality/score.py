@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from voiceprint.audio.quality import score_curves, spectrum
 from voiceprint.audio.quality.advice import LEAST_NOISE_S, advise
 from voiceprint.audio.quality.channels import ChannelReport
 from voiceprint.audio.quality.clipping import crowded_tops, flat_tops
-from voiceprint.audio.quality.model import AudioQuality, Feedback
+from voiceprint.audio.quality.model import AudioQuality, Feedback, Turn
 from voiceprint.audio.quality.score_curves import interpolate
 from voiceprint.audio.spectrogram import ROW, Rows
 from voiceprint.audio.speech import Segment, speech_parts
@@ -124,6 +124,16 @@ def measure_quality(
         feedback=tuple(code for code, found in findings if found),
     )
     return quality.model_copy(update={"advice": advise(quality, segments)})
+
+
+def with_voices(
+    quality: AudioQuality, voices: Sequence[tuple[Turn, ...]], segments: Sequence[Segment]
+) -> AudioQuality:
+    """The quality of a recording of several voices, with the turns of each."""
+    found = {*quality.feedback, "several_voices"}
+    feedback = tuple(code for code in get_args(Feedback) if code in found)
+    noted = quality.model_copy(update={"voices": tuple(voices), "feedback": feedback})
+    return noted.model_copy(update={"advice": advise(noted, segments)})
 
 
 def _of_parts(rows: Rows, parts: Sequence[tuple[int, int]]) -> Rows:
