@@ -102,6 +102,8 @@ def test_hostile_buffers_give_a_typed_error_or_a_valid_answer(block: int) -> Non
             refusal = ""
         if refusal:
             assert len(refusal) < 300
+            if rate is None:  # which `assess` takes for the usual rate
+                continue
             with pytest.raises(InvalidAudioError):
                 assess(buffer, sample_rate=rate, **how)
             continue
