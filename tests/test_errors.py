@@ -9,7 +9,7 @@ import re
 import pytest
 
 import voiceprint
-from voiceprint import AudioQuality, AudioQualityError, VoiceprintError, errors
+from voiceprint import AudioQuality, AudioQualityError, SeveralVoicesError, VoiceprintError, errors
 
 CLASSES = {
     name: member
@@ -48,7 +48,7 @@ def test_every_error_is_public_documented_and_caught_by_the_root(name: str) -> N
     assert CLASSES[name].__doc__
 
 
-@pytest.mark.parametrize("name", sorted(CLASSES.keys() - {"AudioQualityError"}))
+@pytest.mark.parametrize("name", sorted(CLASSES.keys() - {"AudioQualityError", "SeveralVoicesError"}))
 def test_an_error_shows_its_message_and_is_pickled_with_it(name: str) -> None:
     error = CLASSES[name]("the caller 'a' is unknown")
     twin = pickle.loads(pickle.dumps(error))
@@ -56,7 +56,8 @@ def test_an_error_shows_its_message_and_is_pickled_with_it(name: str) -> None:
     assert str(error) == str(twin) == "the caller 'a' is unknown"
 
 
-def test_an_audio_quality_error_is_pickled_with_what_was_measured() -> None:
+@pytest.mark.parametrize("kind", [AudioQualityError, SeveralVoicesError])
+def test_an_audio_quality_error_is_pickled_with_what_was_measured(kind: type[AudioQualityError]) -> None:
     quality = AudioQuality(
         score=0.1,
         duration_s=2,
@@ -67,8 +68,8 @@ def test_an_audio_quality_error_is_pickled_with_what_was_measured() -> None:
         bandwidth_hz=4_000,
         feedback=("too_quiet", "noisy"),
     )
-    error = AudioQualityError("too poor", quality)
+    error = kind("too poor", quality)
     twin = pickle.loads(pickle.dumps(error))
-    assert type(twin) is AudioQualityError
+    assert type(twin) is kind
     assert (str(twin), twin.quality) == ("too poor", quality)
     assert twin.quality.feedback == ("too_quiet", "noisy")

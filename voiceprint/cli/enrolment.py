@@ -29,7 +29,7 @@ from voiceprint.cli.common import (
     table,
 )
 from voiceprint.cli.prompts import distinct, find_prompts
-from voiceprint.enrolment import Keep
+from voiceprint.enrolment import Keep, OnSeveralVoices
 from voiceprint.errors import (
     InvalidArgumentError,
     InvalidAudioError,
@@ -70,6 +70,15 @@ MismatchOption = Annotated[
 ]
 
 
+SeveralVoicesOption = Annotated[
+    OnSeveralVoices,
+    typer.Option(
+        help="Refuse a recording in which several voices speak, store it as if it were one, or enroll the "
+        "voice that speaks most.",
+    ),
+]
+
+
 def enroll(
     caller_id: Annotated[str, typer.Argument(metavar="CALLER_ID")],
     files: Files,
@@ -80,6 +89,7 @@ def enroll(
     rate: RateOption = None,
     channel: ChannelOption = None,
     on_mismatch: MismatchOption = "store",
+    on_several_voices: SeveralVoicesOption = "refuse",
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -91,7 +101,14 @@ def enroll(
     """
     fields = _parse_metadata(metadata or [])
     samples = [_Sample(caller_id, path, fields) for path in files]
-    _enrol(samples, lambda path: mono(path, encoding, rate, channel), store, as_json, on_mismatch)
+    _enrol(
+        samples,
+        lambda path: mono(path, encoding, rate, channel),
+        store,
+        as_json,
+        on_mismatch,
+        on_several_voices,
+    )
 
 
 def enroll_dir(
@@ -103,6 +120,7 @@ def enroll_dir(
         bool, typer.Option("--again", help="Enroll callers too who have voiceprints already.")
     ] = False,
     on_mismatch: MismatchOption = "store",
+    on_several_voices: SeveralVoicesOption = "refuse",
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -129,6 +147,7 @@ def enroll_dir(
         store,
         as_json,
         on_mismatch,
+        on_several_voices,
         skip=not again,
         keep="best",
         without_prompts=lambda path: opened_recording(path, encoding, rate, channel),
@@ -183,6 +202,7 @@ def _enrol(
     store: str | None,
     as_json: bool,
     on_mismatch: OnMismatch,
+    on_several_voices: OnSeveralVoices,
     *,
     skip: bool = False,
     keep: Keep = "newest",
@@ -195,7 +215,7 @@ def _enrol(
             _skip_enrolled(samples, prints, limit)
         wanted = [sample for sample in samples if not sample.skipped]
         shared = None if without_prompts is None else _shared_prompts(wanted, without_prompts)
-        _enrol_all(recognizer, wanted, read, stopped, on_mismatch, keep, shared)
+        _enrol_all(recognizer, wanted, read, stopped, on_mismatch, on_several_voices, keep, shared)
     _mark_known(samples, prints)
     _report(samples, limit, as_json)
     if stopped():
@@ -269,13 +289,16 @@ def _enrol_all(
     read: _Reader,
     stopped: Callable[[], bool],
     on_mismatch: OnMismatch,
+    on_several_voices: OnSeveralVoices,
     keep: Keep,
     prompts: KnownPrompts | None,
 ) -> None:
     """Enroll the samples in order, reading each file only when its turn comes."""
     taken: list[_Sample] = []
     loaded = _loaded(samples, taken, read, stopped, prompts)
-    results = recognizer.enroll_many(loaded, on_mismatch=on_mismatch, keep=keep)
+    results = recognizer.enroll_many(
+        loaded, on_mismatch=on_mismatch, on_several_voices=on_several_voices, keep=keep
+    )
     for sample, result in zip(taken, results, strict=True):
         sample.result = result
 

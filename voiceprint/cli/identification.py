@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import typer
 
@@ -21,7 +22,16 @@ from voiceprint.cli.common import (
     tell_of_other_spaces,
 )
 from voiceprint.errors import AudioQualityError, InvalidAudioError, VoiceprintError
-from voiceprint.models import Match, Verification
+from voiceprint.models import Match, SeparatedVoice, Verification
+
+
+class _Options(TypedDict):
+    """What `recognizer.identify` takes with and without `separate`."""
+
+    sample_rate: int
+    threshold: float | None
+    candidates: list[str] | None
+    ignore: Iterable[str]
 
 
 def identify(
@@ -38,6 +48,20 @@ def identify(
             help="Search among these callers only; may be given several times.",
         ),
     ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CALLER_ID",
+            help="Name nobody of these, such as agents; may be repeated. With --separate a voice of "
+            "theirs is listed as ignored.",
+        ),
+    ] = None,
+    separate: Annotated[
+        bool,
+        typer.Option(
+            "--separate", help="Answer for each voice of a file, as where both parties are on one line."
+        ),
+    ] = False,
     encoding: EncodingOption = None,
     rate: RateOption = None,
     channel: ChannelOption = None,
@@ -50,9 +74,12 @@ def identify(
     LLR: natural logarithm of how much likelier the audio is if this caller spoke than if a stranger did.
     FPIR: share of strangers' calls that would reach as much with some caller.
 
+    With --separate, Voice is a number, and Speech its seconds of speech.
+
     Exit code 1 when nobody is accepted for a file, or it could not be used.
     """
     answers: dict[Path, list[Match]] = {}
+    voices: dict[Path, list[SeparatedVoice]] = {}
     failures: dict[Path, VoiceprintError] = {}
     with opened(store, create=create) as recognizer:
         if not candidates:
@@ -62,13 +89,23 @@ def identify(
         for path in files:
             try:
                 audio, sample_rate = mono(path, encoding, rate, channel)
-                answers[path] = recognizer.identify(
-                    audio, k, sample_rate=sample_rate, threshold=threshold, candidates=candidates
+                options = _Options(
+                    sample_rate=sample_rate, threshold=threshold, candidates=candidates, ignore=ignore or ()
                 )
+                if separate:
+                    voices[path] = recognizer.identify(audio, k, separate=True, **options)
+                    answers[path] = [match for voice in voices[path] for match in voice.matches]
+                else:
+                    answers[path] = recognizer.identify(audio, k, **options)
             except (InvalidAudioError, AudioQualityError) as error:  # the answer for this file
                 failures[path] = error
     if as_json:
-        print_json([_as_json(path, answers.get(path), failures.get(path)) for path in files])
+        found = voices if separate else answers
+        print_json([_as_json(path, found.get(path), failures.get(path), separate) for path in files])
+    elif separate and voices:
+        columns = ("File", "Voice", "Speech", "Caller", "Similarity", "LLR", "FPIR", "Verdict", "Voiceprint")
+        rows = [row for path, heard in voices.items() for row in _voice_rows(path, heard)]
+        table(*columns, rows=rows, right=("Voice", "Speech", "Similarity", "LLR", "FPIR", "Voiceprint"))
     elif answers:
         columns = ("File", "Caller", "Similarity", "LLR", "FPIR", "Verdict", "Voiceprint")
         rows = [row for path, matches in answers.items() for row in _rows(path, matches)]
@@ -96,10 +133,30 @@ def _rows(path: Path, matches: list[Match]) -> list[tuple[object, ...]]:
     ]
 
 
-def _as_json(path: Path, matches: list[Match] | None, error: VoiceprintError | None) -> dict[str, Any]:
-    if matches is None:
+def _voice_rows(path: Path, voices: list[SeparatedVoice]) -> list[tuple[object, ...]]:
+    rows = []
+    for number, voice in enumerate(voices, 1):
+        if voice.ignored is not None:
+            answers: list[tuple[object, ...]] = [("", voice.ignored, "", "", "", "ignored", "")]
+        elif not voice.matches and voice.quality.feedback:
+            answers = [("", f"nobody: {', '.join(voice.quality.feedback)}", "", "", "", "", "")]
+        else:
+            answers = _rows(path, [*voice.matches])
+        for place, (_, *answer) in enumerate(answers):
+            head = (path if number == 1 else "", number, f"{voice.net_speech_s:.1f} s")
+            rows.append((*(head if place == 0 else ("", "", "")), *answer))
+    return rows
+
+
+def _as_json(
+    path: Path,
+    found: Sequence[Match | SeparatedVoice] | None,
+    error: VoiceprintError | None,
+    separate: bool,
+) -> dict[str, Any]:
+    if found is None:
         return {"file": str(path), "error": type(error).__name__, "message": str(error)}
-    return {"file": str(path), "matches": [match.model_dump() for match in matches]}
+    return {"file": str(path), "voices" if separate else "matches": [one.model_dump() for one in found]}
 
 
 def verify(

@@ -59,7 +59,7 @@ def separate(recording: Recording, embed: Partials) -> tuple[Voice, ...]:
     return tuple(
         Voice(
             _turns(starts_s, np.flatnonzero(labels == voice)),
-            float(np.count_nonzero(labels == voice) * _PLACE_S),
+            int(np.count_nonzero(labels == voice)) * vad.WINDOW / RATE,
             recording if count == 1 else _alone(recording, places, labels, voice),
         )
         for voice in range(count)

@@ -1,0 +1,146 @@
+"""Several voices in one recording: noticed, told apart, and named each by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from voices import Voices
+
+from voiceprint import (
+    InvalidArgumentError,
+    MemoryStorage,
+    OpusAgentVoiceRecognizer,
+    SeparatedVoice,
+    SeveralVoicesError,
+    Voiceprint,
+)
+from voiceprint.audio import Recording
+from voiceprint.diarization import separate
+from voiceprint.encoder import OnnxEncoder
+
+RATE = 16_000
+PAUSE = np.zeros(RATE // 4, np.float32)
+NAMES = ("amara", "bruno", "carlo", "elena")
+Audio = NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def recognizer(voices: Voices) -> OpusAgentVoiceRecognizer:
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage())
+    for name in NAMES:
+        recognizer.enroll_caller(name, voices[name][0])
+    return recognizer
+
+
+@pytest.fixture(scope="module")
+def call(voices: Voices) -> Audio:
+    """Two turns of each of two voices, of what they are not enrolled with."""
+    turns = [turn for place in (1, 2) for name in ("amara", "bruno") for turn in (voices[name][place], PAUSE)]
+    return np.concatenate(turns)
+
+
+def _accepted(voice: SeparatedVoice) -> str | None:
+    return None if voice.accepted is None else voice.accepted.caller_id
+
+
+def test_both_voices_of_a_call_are_named(recognizer: OpusAgentVoiceRecognizer, call: Audio) -> None:
+    first, second = recognizer.identify(call, separate=True)
+    assert [first.matches[0].caller_id, second.matches[0].caller_id] == ["amara", "bruno"]
+
+
+def test_the_turns_of_each_voice_are_where_it_speaks(
+    recognizer: OpusAgentVoiceRecognizer, call: Audio, voices: Voices
+) -> None:
+    first, second = recognizer.identify(call, separate=True)
+    border = len(voices["amara"][1]) / RATE
+    assert first.turns[0].start_s < 0.5
+    assert first.turns[0].stop_s <= border + 0.6
+    assert second.turns[0].start_s == pytest.approx(border + 0.25, abs=0.6)
+    spoken = sorted((turn.start_s, turn.stop_s) for voice in (first, second) for turn in voice.turns)
+    assert all(one[1] <= other[0] for one, other in zip(spoken, spoken[1:], strict=False))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_voice_is_one_whatever_its_pauses_and_its_loudness(voices: Voices, name: str) -> None:
+    one, two, three = voices[name][:3]
+    silence = np.zeros(3 * RATE, np.float32)
+    audio = np.concatenate([one, silence, np.float32(0.3) * two, silence, three])
+    (voice,) = separate(Recording.from_buffer(audio), OnnxEncoder(threads=1).embed_partials)
+    assert voice.turns[0].start_s < 1.0
+    assert voice.turns[-1].stop_s > len(audio) / RATE - 1.0
+
+
+def test_one_voice_alone_has_one_answer_the_plain_one(
+    recognizer: OpusAgentVoiceRecognizer, voices: Voices
+) -> None:
+    (voice,) = recognizer.identify(voices["carlo"][1], separate=True)
+    assert list(voice.matches) == recognizer.identify(voices["carlo"][1])
+
+
+def test_an_ignored_caller_is_reported_and_no_candidate(
+    recognizer: OpusAgentVoiceRecognizer, call: Audio, voices: Voices
+) -> None:
+    agent, caller = recognizer.identify(call, separate=True, ignore=["amara"], threshold=0.5)
+    assert (agent.ignored, agent.matches) == ("amara", ())
+    assert (caller.ignored, _accepted(caller)) == (None, "bruno")
+    for matches in (
+        recognizer.identify(voices["amara"][1], ignore=["amara"]),
+        recognizer.identify(voices["amara"][1], ignore=["amara"], candidates=["amara", "bruno"]),
+    ):
+        assert "amara" not in {match.caller_id for match in matches}
+    known = recognizer.match_caller(voices["amara"][1])
+    ignoring = recognizer.match_caller(voices["amara"][1], ignore=["amara"])
+    assert known is not None
+    assert known[0] == "amara"
+    assert ignoring is None or ignoring[0] != "amara"
+
+
+def test_a_single_id_is_no_list_to_ignore(recognizer: OpusAgentVoiceRecognizer, call: Audio) -> None:
+    with pytest.raises(InvalidArgumentError, match="ignore is one str"):
+        recognizer.identify(call, ignore="amara")
+
+
+def test_a_plain_match_says_that_several_voices_speak(
+    recognizer: OpusAgentVoiceRecognizer, call: Audio, caplog: pytest.LogCaptureFixture
+) -> None:
+    recording = Recording.from_buffer(call)
+    with caplog.at_level(logging.WARNING):
+        matches = recognizer.identify(recording)
+    assert matches
+    assert "several_voices" in recording.quality.feedback
+    assert len(recording.quality.voices) == 2
+    assert any("2 voices speak" in sentence for sentence in recording.quality.advice)
+    assert "several voices" in caplog.text
+
+
+def test_several_voices_are_not_enrolled(call: Audio) -> None:
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage())
+    check = recognizer.check_enrollment(call)
+    assert not check.ready
+    assert len(check.quality.voices) == 2
+    with pytest.raises(SeveralVoicesError, match="2 voices speak") as caught:
+        recognizer.enroll_caller("amara", call)
+    assert len(caught.value.quality.voices) == 2
+    (result,) = recognizer.enroll_many([("amara", call, None)])
+    assert isinstance(result, SeveralVoicesError)
+    assert recognizer.get_caller("amara") is None
+
+
+def test_several_voices_are_enrolled_where_wanted(call: Audio, voices: Voices) -> None:
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage())
+    recognizer.enroll_caller("all", call, on_several_voices="store")
+    longer = np.concatenate([call, voices["bruno"][0]])
+    (largest,) = recognizer.enroll_many([("largest", longer, None)], on_several_voices="largest")
+    assert isinstance(largest, Voiceprint)
+    alone, together = recognizer.get_embedding(voices["bruno"][1]), recognizer.get_embedding(longer)
+    assert float(largest.embedding @ alone) > float(together @ alone)
+    with pytest.raises(InvalidArgumentError, match="on_several_voices is 'most'"):
+        recognizer.enroll_caller("x", call, on_several_voices="most")  # type: ignore[arg-type]
+
+
+def test_an_event_loop_gets_the_same_answers(recognizer: OpusAgentVoiceRecognizer, call: Audio) -> None:
+    assert asyncio.run(recognizer.aidentify(call, separate=True)) == recognizer.identify(call, separate=True)
