@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_the_turns_of_each_voice_are_where_it_speaks(
     assert first.turns[0].stop_s <= border + 0.6
     assert second.turns[0].start_s == pytest.approx(border + 0.25, abs=0.6)
     spoken = sorted((turn.start_s, turn.stop_s) for voice in (first, second) for turn in voice.turns)
-    assert all(one[1] <= other[0] for one, other in zip(spoken, spoken[1:], strict=False))
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(spoken))
 
 
 @pytest.mark.parametrize("name", NAMES)
