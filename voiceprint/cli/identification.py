@@ -103,17 +103,19 @@ def identify(
         found = voices if separate else answers
         print_json([_as_json(path, found.get(path), failures.get(path), separate) for path in files])
     elif separate and voices:
-        columns = ("File", "Voice", "Speech", "Caller", "Similarity", "LLR", "FPIR", "Verdict", "Voiceprint")
         rows = [row for path, heard in voices.items() for row in _voice_rows(path, heard)]
-        table(*columns, rows=rows, right=("Voice", "Speech", "Similarity", "LLR", "FPIR", "Voiceprint"))
+        table("File", "Voice", "Speech", "Caller", *_FIGURES, rows=rows, right=("Voice", "Speech", *_RIGHT))
     elif answers:
-        columns = ("File", "Caller", "Similarity", "LLR", "FPIR", "Verdict", "Voiceprint")
         rows = [row for path, matches in answers.items() for row in _rows(path, matches)]
-        table(*columns, rows=rows, right=("Similarity", "LLR", "FPIR", "Voiceprint"))
+        table("File", "Caller", *_FIGURES, rows=rows, right=_RIGHT)
     for path, failure in failures.items():
         complain(f"{path}: {type(failure).__name__}: {failure}")
     if not all(any(match.accepted for match in answers.get(path, ())) for path in files):
         raise typer.Exit(1)
+
+
+_FIGURES = ("Similarity", "LLR", "FPIR", "Verdict", "Voiceprint")
+_RIGHT = ("Similarity", "LLR", "FPIR", "Voiceprint")
 
 
 def _rows(path: Path, matches: list[Match]) -> list[tuple[object, ...]]:
