@@ -169,8 +169,8 @@ def measure(storage: SQLiteStorage, rounds: int, clock: Callable[[], float]) -> 
 def instrumented(storage: SQLiteStorage, clock: Callable[[], float]) -> Stages:
     """Stages around all that a match calls."""
     stages = Stages(clock)
-    stages.wrap(voiceprint.embedding, "audio", "assess", "to_mono")
-    stages.wrap(default_encoder(), "encoder", "embed")
+    stages.wrap(voiceprint.embedding.Embedder, "audio", "recording", "probe")
+    stages.wrap(default_encoder(), "encoder", "embed", "embed_speech")
     stages.wrap(storage, "sync", "identity", "revision", "changes", "scan")
     stages.wrap(voiceprint.index.VectorIndex, "search", "search", "vectors_of")
     stages.wrap(storage, "records", "callers_of", "get")

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 from results_file import keep
 
@@ -33,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import signals
 
+from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig
 from voiceprint.audio import load_audio, to_mono
 from voiceprint.audio.prompts import KnownPrompts, PromptFinder
 
@@ -112,6 +114,28 @@ def _common(stretches: tuple[tuple[int, int], ...], place: tuple[int, int]) -> i
     return sum(max(0, min(stop, place[1]) - max(start, place[0])) for start, stop in stretches)
 
 
+def _answers(recordings: list[Audio], prompt: Audio) -> dict[str, dict[str, int]]:
+    """Of 15 callers and 15 strangers whose recordings all begin with a prompt, how many get a name."""
+    long = [audio for audio in recordings if len(audio) >= 11 * RATE]
+    long = long[:: max(1, len(long) // 30)][:30]
+    counts = {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "prompt.flac"
+        soundfile.write(file, prompt, RATE)
+        for name, prompts in (("without VOICE_PROMPTS", None), ("with VOICE_PROMPTS", str(file))):
+            config = VoiceFingerprintConfig(prompts=prompts)
+            with OpusAgentVoiceRecognizer(MemoryStorage(), config=config) as recognizer:
+                for i, audio in enumerate(long[:15]):
+                    recognizer.enroll_caller(str(i), np.concatenate((prompt, audio[: 5 * RATE])))
+                own = [recognizer.match_caller(np.concatenate((prompt, a[5 * RATE :]))) for a in long[:15]]
+                others = [recognizer.match_caller(np.concatenate((prompt, a[: 5 * RATE]))) for a in long[15:]]
+            counts[name] = {
+                "own name, of 15": sum(m is not None and m[0] == str(i) for i, m in enumerate(own)),
+                f"strangers with a name, of {len(others)}": sum(m is not None for m in others),
+            }
+    return counts
+
+
 def main() -> None:
     """Measure, print and keep."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -162,6 +186,8 @@ def main() -> None:
             f"{seconds} s  {how:32} known {row['known']:.3f} (speech cut {row['speech_cut_s']:.2f} s)  "
             f"repeated {row['repeated']:.3f} ({row['repeated_speech_cut_s']:.2f} s)"
         )
+    answers = _answers(recordings, prompts[-1])
+    print(answers)
     known = KnownPrompts(prompts)
     false = sum(bool(known.stretches(recording)) for recording in recordings)
     finder = PromptFinder(callers=1)
@@ -185,6 +211,7 @@ def main() -> None:
         "prompts",
         {
             "rows": rows,
+            "answers": answers,
             "recordings": len(recordings),
             "hours": hours,
             "false_known": false,

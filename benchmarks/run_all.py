@@ -45,6 +45,8 @@ def main() -> int:
             ["candidates.py", data, "--prints", prints],
             ["streaming.py", data / "librispeech", "--hour"],
             ["quality.py", data / "librispeech", "--synthetic", HERE.parent / "examples/voices"],
+            ["speech.py", data],
+            ["speech_vads.py", data],
         ]
     runs.append(["index_table.py"])
     failed = []

@@ -59,6 +59,7 @@ def _music(rng: np.random.Generator, seconds: float) -> signals.Signal:
 # name: (seconds of speech, what is made of it)
 CONDITIONS: dict[str, tuple[float, Make]] = {
     "5 s": (5, lambda x, _: x),
+    "10 s": (10, lambda x, _: x),
     "1 s beep, 5 s": (5, lambda x, _: np.concatenate((signals.beep(1, 1000), x))),
     "1 s loud beep, 5 s": (5, lambda x, _: np.concatenate((signals.beep(1, 1400, amplitude=0.95), x))),
     "5 s, 1 s beep": (5, lambda x, _: np.concatenate((x, signals.beep(1, 1000)))),
@@ -102,7 +103,15 @@ CONDITIONS: dict[str, tuple[float, Make]] = {
     ),
     "a knock each 5 s, 10 s": (10, lambda x, r: _knocked(x, r)),
 }
-TELEPHONE = ("1 s beep, 5 s", "2 s ring-back, 5 s", "4 digits, 5 s", "music 10 s, 10 s", "hiss 180 s, 10 s")
+TELEPHONE = (
+    "5 s",
+    "10 s",
+    "1 s beep, 5 s",
+    "2 s ring-back, 5 s",
+    "4 digits, 5 s",
+    "music 10 s, 10 s",
+    "hiss 180 s, 10 s",
+)
 
 
 def _dbfs(x: signals.Signal) -> float:
@@ -148,7 +157,7 @@ def _embedding(
     begin = time.perf_counter()
     recording = Recording.from_buffer(np.clip(audio, -1, 1).astype(np.float32), rate)
     quality = recording.quality
-    vector = ENCODER.embed_speech(recording.trimmed) if len(recording.trimmed) else None
+    vector = ENCODER.embed_speech(recording.trimmed)[0] if len(recording.trimmed) else None
     return vector, quality.score, 1e3 * (time.perf_counter() - begin)
 
 

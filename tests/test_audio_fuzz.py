@@ -102,6 +102,8 @@ def test_hostile_buffers_give_a_typed_error_or_a_valid_answer(block: int) -> Non
             refusal = ""
         if refusal:
             assert len(refusal) < 300
+            if rate is None:  # which `assess` takes for the usual rate
+                continue
             with pytest.raises(InvalidAudioError):
                 assess(buffer, sample_rate=rate, **how)
             continue
@@ -117,7 +119,7 @@ def test_hostile_buffers_give_a_typed_error_or_a_valid_answer(block: int) -> Non
             assert not np.shares_memory(mono, buffer)
         quality = assess(buffer, sample_rate=rate, **how)
         assert isinstance(quality, AudioQuality)
-        measures = quality.model_dump(exclude={"feedback", "advice"})
+        measures = quality.model_dump(exclude={"feedback", "advice", "channel", "voices"})
         assert np.isfinite([*measures.values()]).all()
     assert accepted >= 10, (
         f"only {accepted} of 250 buffers were valid: the generator is too hostile to test much"

@@ -9,7 +9,7 @@ from types import ModuleType
 import voiceprint
 
 HEAVY = (
-    "alembic", "faiss", "librosa", "matplotlib", "numba", "redis", "resemblyzer", "scipy", "soundfile",
+    "alembic", "av", "faiss", "librosa", "matplotlib", "numba", "redis", "resemblyzer", "scipy", "soundfile",
     "soxr", "sqlalchemy", "torch", "webrtcvad",
 )  # fmt: skip
 

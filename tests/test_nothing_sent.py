@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import field_files
 import pytest
 from redis_server import fresh_database, shared_server
 from voices import SAMPLES
@@ -97,6 +98,22 @@ def test_the_demonstration_opens_no_socket_and_leaves_nothing(tmp_path: Path) ->
     assert (seen.home, seen.temporary, seen.complained) == (set(), set(), "")
     assert outside(seen, tmp_path / "temporary") == []
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_other_formats_are_read_without_a_socket_and_without_a_file_beside_them(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    made = {
+        "a.m4a": field_files.encoded("ipod", "aac", 16_000),
+        "a.webm": field_files.encoded("webm", "libopus", 48_000),
+        "a.amr": field_files.encoded("amr", "amr_nb"),
+    }
+    for name, data in made.items():
+        (tmp_path / name).write_bytes(data)
+    code = "import sys, voiceprint; [voiceprint.load_audio(path) for path in sys.argv[1:]]"
+    seen = watched(tmp_path / "seen", sys.executable, "-c", code, *(tmp_path / name for name in made))
+    assert seen.network == []
+    assert (seen.home, seen.temporary) == (set(), set())
+    assert outside(seen, tmp_path / "seen/temporary") == []
 
 
 def test_onnxruntime_imported_after_voiceprint_reports_and_writes_nothing(tmp_path: Path) -> None:

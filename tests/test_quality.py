@@ -182,7 +182,7 @@ def test_any_length_gives_finite_measures(count: int, rate: int) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             quality = assess(buffer, sample_rate=rate)
-        values = [*quality.model_dump(exclude={"feedback", "advice", "channel"}).values()]
+        values = [*quality.model_dump(exclude={"feedback", "advice", "channel", "voices"}).values()]
         assert np.isfinite(values).all()
         assert quality.duration_s == count / rate
 

@@ -12,7 +12,8 @@ from voices import RATE, SAMPLES, Voices
 
 from voiceprint import InvalidArgumentError
 from voiceprint.audio import vad
-from voiceprint.evaluation.recordings import Division, Place, cut, divide, find_speakers
+from voiceprint.evaluation import Skip
+from voiceprint.evaluation.recordings import Division, Place, cut, divide, find_calls, find_speakers
 
 
 def touch(path: Path) -> None:
@@ -157,3 +158,14 @@ def test_the_generator_decides_which_sessions_are_used() -> None:
 
 def test_the_sample_voices_are_found() -> None:
     assert [len(speaker.files) for speaker in find_speakers([SAMPLES])] == [4] * 9
+
+
+def test_what_is_left_out_of_a_folder_is_listed_but_for_what_is_hidden_or_about_it(tmp_path: Path) -> None:
+    for name in ("a/1.wav", "a/notes.txt", "a/._1.wav", "README.md", ".git/x.wav", "top.wav", "data.bin"):
+        touch(tmp_path / name)
+    skipped: list[Skip] = []
+    assert [speaker.name for speaker in find_speakers([tmp_path], skipped)] == ["a"]
+    assert [Path(skip.what).name for skip in skipped] == ["notes.txt", "top.wav"]
+    skipped.clear()
+    assert [Path(call.name).name for call in find_calls([tmp_path], skipped)] == ["1.wav", "top.wav"]
+    assert sorted(Path(skip.what).name for skip in skipped) == ["data.bin", "notes.txt"]

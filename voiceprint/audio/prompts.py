@@ -4,11 +4,13 @@ With "your call may be recorded" in the caller's channel, any stranger is like a
 the same prompt. `KnownPrompts` finds prompts whose recordings are at hand, `PromptFinder` what the recordings
 of several callers have in common. Both compare fingerprints (see `voiceprint.audio.fingerprints`).
 
-In recordings of 1,100 speakers and 20 s, prompts of 2, 4 and 8 s by synthesizers were put anywhere. Known
-ones were found in all of them, quieter, over a line of 300 to 3400 Hz with mu-law in 20 dB of noise, and
-talked over from the middle on; with 0.05 s of speech cut beside them. In 10 dB of noise 7 to 9 of 10 were.
-Of three calls with a prompt, each in noise of its own, the finder finds it in 94 to 100 % at 20 dB. In two
-hours of speech without, neither found anything (benchmarks/prompts.py).
+Of 15 strangers whose recordings began with the same eight seconds of a prompt as those of 15 enrolled
+callers, 15 got a name, and none with the prompt left out. Prompts of 2, 4 and 8 s by synthesizers were put
+anywhere into 20 s of many speakers. Known ones were found in all calls, quieter, over a line of 300 to 3400
+Hz with mu-law, in 20 dB of noise, and talked over from the middle on, with 0.05 s of speech cut beside
+them; in 10 dB of noise in 76 to 90 %. Of three calls with a prompt the finder finds it in all, and in 94 to
+100 % if each is in 20 dB of noise of its own. In two hours of speech without prompts neither found anything
+(benchmarks/prompts.py).
 """
 
 from __future__ import annotations

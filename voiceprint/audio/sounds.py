@@ -79,7 +79,8 @@ def _steadiness(likeness: Floats, power: Floats, tones: Flags) -> npt.NDArray[np
     lesser = np.minimum(power[:, 1:], power[:, :-1]) * ~(tones[:, 1:] | tones[:, :-1])
     counted = lesser > lesser.max(axis=1, keepdims=True) * np.float32(1e-3)
     # As if some rows of speech were there besides, or one vowel beside a tone would be music.
-    return ((likeness[:, 1:] > _STEADY) & counted).sum(axis=1) / (counted.sum(axis=1) + _PRIOR_ROWS)
+    steady = ((likeness[:, 1:] > _STEADY) & counted).sum(axis=1)
+    return np.asarray(steady / (counted.sum(axis=1) + _PRIOR_ROWS), dtype=np.float64)
 
 
 def _classify(frames: Floats, tones: Flags, steadiness: npt.NDArray[np.float64]) -> Codes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import typer
 
@@ -23,9 +23,6 @@ from voiceprint.cli.common import (
 )
 from voiceprint.errors import AudioQualityError, InvalidAudioError, VoiceprintError
 from voiceprint.models import Match, SeparatedVoice, Verification
-
-_COLUMNS: Final = ("Caller", "Similarity", "LLR", "FPIR", "Verdict", "Voiceprint")
-_NUMBERS: Final = ("Similarity", "LLR", "FPIR", "Voiceprint")
 
 
 class _Options(TypedDict):
@@ -107,14 +104,18 @@ def identify(
         print_json([_as_json(path, found.get(path), failures.get(path), separate) for path in files])
     elif separate and voices:
         rows = [row for path, heard in voices.items() for row in _voice_rows(path, heard)]
-        table("File", "Voice", "Speech", *_COLUMNS, rows=rows, right=("Voice", "Speech", *_NUMBERS))
+        table("File", "Voice", "Speech", "Caller", *_FIGURES, rows=rows, right=("Voice", "Speech", *_RIGHT))
     elif answers:
         rows = [row for path, matches in answers.items() for row in _rows(path, matches)]
-        table("File", *_COLUMNS, rows=rows, right=_NUMBERS)
+        table("File", "Caller", *_FIGURES, rows=rows, right=_RIGHT)
     for path, failure in failures.items():
         complain(f"{path}: {type(failure).__name__}: {failure}")
     if not all(any(match.accepted for match in answers.get(path, ())) for path in files):
         raise typer.Exit(1)
+
+
+_FIGURES = ("Similarity", "LLR", "FPIR", "Verdict", "Voiceprint")
+_RIGHT = ("Similarity", "LLR", "FPIR", "Voiceprint")
 
 
 def _rows(path: Path, matches: list[Match]) -> list[tuple[object, ...]]:

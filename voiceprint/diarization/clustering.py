@@ -139,8 +139,13 @@ def _moving_mean(embeddings: NDArray[np.float32]) -> Vectors:
 
 def _main_axis(centered: Vectors) -> Vectors:
     """The direction of the greatest variance, float[d], of float[n, d] around its mean."""
-    _, vectors = np.linalg.eigh(centered.T @ centered)
-    return np.asarray(vectors[:, -1])
+    count, dimension = centered.shape
+    if count >= dimension:
+        _, vectors = np.linalg.eigh(centered.T @ centered)
+        return np.asarray(vectors[:, -1])
+    # Of few windows, by the products of windows: 0.05 ms of six, where those of dimensions take 3 ms.
+    _, vectors = np.linalg.eigh(centered @ centered.T)
+    return np.asarray(centered.T @ vectors[:, -1])
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio import SAMPLE_RATE, vad
-from voiceprint.audio.io.folders import NOT_AUDIO, is_hidden, is_recording
+from voiceprint.audio.io.folders import NOT_AUDIO, describes_folder, is_hidden, is_recording
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation.report import Skip
 
@@ -102,7 +102,8 @@ def find_speakers(folders: Sequence[Path], skipped: list[Skip] | None = None) ->
 def find_calls(folders: Sequence[Path], skipped: list[Skip] | None = None) -> list[Speaker]:
     """The recordings of the folders, at any depth, each as if of a speaker of its own, named by its path.
 
-    Files that are no recordings are appended to `skipped`. Hidden files are passed over.
+    Files that are no recordings are appended to `skipped`. Hidden files are passed over, as are documents at
+    the top of a folder.
 
     Raises:
         InvalidArgumentError: a folder cannot be read, or none holds a recording.
@@ -114,7 +115,7 @@ def find_calls(folders: Sequence[Path], skipped: list[Skip] | None = None) -> li
             os.scandir(folder).close()
         except OSError as error:
             raise InvalidArgumentError(f"cannot read the folder {folder}: {error.strerror}") from error
-        found.update(dict.fromkeys(_recordings(folder, skipped)))
+        found.update(dict.fromkeys(_recordings(folder, skipped, folders)))
     if not found:
         raise InvalidArgumentError(
             f"No recording in {', '.join(map(str, folders))} (.wav, .flac, .ogg, .mp3 and the like), "
@@ -123,7 +124,8 @@ def find_calls(folders: Sequence[Path], skipped: list[Skip] | None = None) -> li
     return [Speaker(str(file), {file.name: (file,)}) for file in found]
 
 
-def _recordings(folder: Path, skipped: list[Skip]) -> Iterable[Path]:
+def _recordings(folder: Path, skipped: list[Skip], described: Sequence[Path] = ()) -> Iterable[Path]:
+    """The recordings in a folder, at any depth; documents in the folders `described` are passed over."""
     found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -137,7 +139,7 @@ def _recordings(folder: Path, skipped: list[Skip]) -> Iterable[Path]:
                 continue
             if is_recording(file):
                 found.append(file)
-            else:
+            elif file.parent not in described or not describes_folder(file):
                 skipped.append(Skip(str(file), f"{file} {NOT_AUDIO}"))
     return sorted(found)
 

@@ -20,12 +20,19 @@ is a recording if it begins like one."""
 NOT_AUDIO: Final = "is not an audio file: move it elsewhere, or convert it, such as by ffmpeg -i IN OUT.wav"
 """Why a file that is no recording is left out."""
 
+_DOCUMENTS: Final = frozenset({".md", ".rst", ".txt", ".csv", ".tsv", ".json", ".html", ".pdf"})
 _OF_SYSTEMS: Final = frozenset({"thumbs.db", "desktop.ini"})
 
 
 def is_hidden(path: Path) -> bool:
     """Whether a name is one that systems put beside the files of people, such as ._x.wav or .DS_Store."""
     return path.name.startswith(".") or path.name.lower() in _OF_SYSTEMS
+
+
+def describes_folder(path: Path) -> bool:
+    """Whether a file at the top of a folder is about it, such as README.md or speakers.tsv: no recording is
+    missing if it is passed over."""
+    return path.suffix.lower() in _DOCUMENTS or path.name.upper() in ("README", "LICENSE")
 
 
 def is_recording(path: Path) -> bool:

@@ -10,6 +10,7 @@ the Xing header as LAME's documentation describes it.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import BinaryIO, Final, NamedTuple
 
 from voiceprint.audio.io.parts import Part, read_at, size_of
@@ -31,7 +32,8 @@ _LONGEST: Final = 1730  # bytes of a frame: 384 kbit/s at 32 kHz, layer II
 _SEARCHED: Final = 1 << 16  # bytes in which the first or the next frame is looked for
 _WINDOW: Final = 1 << 20  # bytes that are read together
 _MOST_PASSED_OVER: Final = 1 << 18  # bytes: more is no stream that was cut, and takes seconds to look through
-_MOST_TAGS: Final = 20  # ID3 tags in a row
+_MOST_TAGS: Final = 20  # ID3 tags at the beginning
+_MOST_RUNS: Final = 1000  # joined files, and tags in all: each costs a decoder, or a step
 
 
 class Frame(NamedTuple):
@@ -61,16 +63,21 @@ def frame_at(data: bytes, at: int) -> Frame | None:
     """The frame whose header is at `at`, if it is one; free bit rates, which nobody uses, are none."""
     if len(data) - at < _HEAD or data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
         return None
-    version, layer = data[at + 1] >> 3 & 3, 4 - (data[at + 1] >> 1 & 3)
-    kbit, rate = data[at + 2] >> 4, data[at + 2] >> 2 & 3
+    return _frame(data[at + 1] & 0x1F, data[at + 2], data[at + 3] >> 6 == 3)
+
+
+@lru_cache(maxsize=1024)  # a file has a few different ones, and 140,000 frames an hour
+def _frame(second: int, third: int, is_mono: bool) -> Frame | None:
+    version, layer = second >> 3 & 3, 4 - (second >> 1 & 3)
+    kbit, rate = third >> 4, third >> 2 & 3
     if version == 1 or layer == 4 or kbit in (0, 15) or rate == 3:
         return None
     sample_rate = _RATES[version][rate]
     samples = 384 if layer == 1 else 576 if layer == 3 and version != 3 else 1152
     slot = 4 if layer == 1 else 1
     slots = samples // 8 // slot * 1000 * _KBITS[version == 3, layer][kbit] // sample_rate
-    length = (slots + (data[at + 2] >> 1 & 1)) * slot
-    return Frame(version, layer, sample_rate, 1 if data[at + 3] >> 6 == 3 else 2, length, samples)
+    length = (slots + (third >> 1 & 1)) * slot
+    return Frame(version, layer, sample_rate, 1 if is_mono else 2, length, samples)
 
 
 def after_id3(file: BinaryIO, at: int = 0) -> int:
@@ -179,6 +186,8 @@ class _Walker:
         self._runs: list[Run] = []
         self._passed_over = 0
         self._seconds = 0.0
+        self._frames = self._longest = 0  # of the run
+        self._tags = 0
 
     def walk(self, at: int) -> Walk:
         run: Run | None = None
@@ -202,9 +211,11 @@ class _Walker:
                 self._close(run, at)
                 audio = at + frame.length if header else at
                 claimed = header[0] if header else None
-                run = Run(frame, at, audio, audio, 0 if header else 1, frame.length, claimed)
+                run = Run(frame, at, audio, audio, 0, 0, claimed)
+                self._frames, self._longest = (0 if header else 1), frame.length
             else:
-                run = run._replace(frames=run.frames + 1, longest=max(run.longest, frame.length))
+                self._frames += 1
+                self._longest = max(self._longest, frame.length)
             self._seconds += frame.samples / frame.sample_rate
             if self._seconds > self._most_seconds + 1:
                 raise InvalidAudioError(
@@ -228,13 +239,18 @@ class _Walker:
         return self._base + len(data) >= self._stop
 
     def _close(self, run: Run | None, at: int) -> None:
-        if run is not None and (run.frames or run.claimed):
-            self._runs.append(run._replace(stop=at))
+        if run is not None and (self._frames or run.claimed):
+            if len(self._runs) >= _MOST_RUNS:
+                raise InvalidAudioError(f"holds more than {_MOST_RUNS} MP3 files: divide it")
+            self._runs.append(run._replace(stop=at, frames=self._frames, longest=self._longest))
 
     def _skip(self, data: bytes, offset: int, at: int) -> int:
         """The next byte to look at, after a tag or what is no frame."""
         tag = _tag_length(data, offset)
         if tag:
+            self._tags += 1
+            if self._tags > _MOST_RUNS:
+                raise InvalidAudioError(f"has more than {_MOST_RUNS} tags between its MP3 frames: convert it")
             return at + tag
         found = offset + 1
         while True:

@@ -17,6 +17,7 @@ _LONGEST: Final = _HEAD + 255 + 255 * 255
 _WINDOW: Final = 1 << 20
 _MOST_PAGES: Final = 500_000
 """An hour of live Opus with a page for each 20 ms has 180,000; more, empty ones, would take seconds."""
+_MOST_LINKS: Final = 1000  # each costs a decoder
 _FIRST, _LAST = 2, 4  # flags
 _REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -80,6 +81,8 @@ def walk(file: BinaryIO) -> Chain:
                 multiplexed = True  # a second first page beside the first
             elif serial >= 0:
                 links.append(Link(start, at, ended, lost))
+                if len(links) > _MOST_LINKS:
+                    raise InvalidAudioError(f"holds more than {_MOST_LINKS} OGG streams: divide it")
                 start = at
             serial, number, lost, ended = its_serial, its_number, 0, False
         elif its_serial == serial:

@@ -19,6 +19,8 @@ from voiceprint.errors import InvalidAudioError
 
 _SLACK_S: Final = 0.5  # by which the length in a header may differ: containers round it to a packet
 _MOST_SILENT_PACKETS: Final = 10_000  # at the beginning, until one gives audio
+_FAILURES: Final = (LookupError, OverflowError, RuntimeError, ValueError)
+"""What PyAV raises beside FFmpeg's errors, such as for a stream that appears within a damaged file."""
 _AMR_FRAMES: Final = {
     b"#!AMR\n": (12, 13, 15, 17, 19, 20, 26, 31, 5, 6, 5, 5, 0, 0, 0, 0),
     b"#!AMR-WB\n": (17, 23, 32, 36, 40, 46, 50, 58, 60, 5, 0, 0, 0, 0, 0, 0),
@@ -55,7 +57,7 @@ class AvDecoder:
         file.seek(0)
         try:
             self._container: Any = av.open(file, mode="r", format=demuxer, metadata_errors="ignore")
-        except (av.FFmpegError, ValueError, OverflowError) as error:
+        except (av.FFmpegError, *_FAILURES) as error:
             raise self._damaged(error) from error
         try:
             self._start()
@@ -106,27 +108,32 @@ class AvDecoder:
     def _decoded(self) -> Iterator[npt.NDArray[Any]]:
         import av
 
+        try:
+            yield from self._packets()
+        except InvalidAudioError:  # which is a ValueError
+            raise
+        except (av.FFmpegError, *_FAILURES) as error:
+            raise self._damaged(error) from error
+
+    def _packets(self) -> Iterator[npt.NDArray[Any]]:
         silent = 0
         shape: tuple[int, int, str] | None = None
-        try:
-            for packet in self._container.demux(self._stream):
-                silent += 1
-                if silent > _MOST_SILENT_PACKETS:
-                    raise InvalidAudioError(f"is {self._name} that is damaged: it gives no audio")
-                if packet.is_corrupt:
-                    raise InvalidAudioError(f"is truncated or damaged ({self._name}): copy it again")
-                for frame in self._frames(packet):
-                    its = frame.sample_rate, frame.layout.nb_channels, frame.format.name.rstrip("p")
-                    if shape is None:
-                        shape = its
-                        self.sample_rate, self.channels = its[:2]
-                        self.is_16_bit = its[2] in ("s16", "u8")
-                    elif its != shape:
-                        raise InvalidAudioError("changes its sample rate or channels: cut it there")
-                    silent = 0
-                    yield self._samples(frame)
-        except (av.FFmpegError, ValueError, OverflowError) as error:
-            raise self._damaged(error) from error
+        for packet in self._container.demux(self._stream):
+            silent += 1
+            if silent > _MOST_SILENT_PACKETS:
+                raise InvalidAudioError(f"is {self._name} that is damaged: it gives no audio")
+            if packet.is_corrupt:
+                raise InvalidAudioError(f"is truncated or damaged ({self._name}): copy it again")
+            for frame in self._frames(packet):
+                its = frame.sample_rate, frame.layout.nb_channels, frame.format.name.rstrip("p")
+                if shape is None:
+                    shape = its
+                    self.sample_rate, self.channels = its[:2]
+                    self.is_16_bit = its[2] in ("s16", "u8")
+                elif its != shape:
+                    raise InvalidAudioError("changes its sample rate or channels: cut it there")
+                silent = 0
+                yield self._samples(frame)
 
     def _frames(self, packet: Any) -> list[Any]:
         import av

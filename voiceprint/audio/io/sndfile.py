@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,7 @@ _SMALL_SAMPLES: Final = frozenset(
         "G721_32", "G723_24", "G723_40", "NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32", "ALAC_16",
     }
 )  # fmt: skip
+_BUFFER_BYTES: Final = 1 << 16
 _UNKNOWN_FRAMES: Final = 1 << 62  # libsndfile gives 2**63 - 1 where a stream does not say its length
 _LOSSY: Final = frozenset({"OPUS", "VORBIS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"})
 
@@ -30,14 +32,17 @@ class SndfileDecoder:
         InvalidAudioError: libsndfile does not read it; here, and in `read`.
     """
 
-    def __init__(self, file: Any, *, raw: tuple[int, str] | None = None, frames: int | None = None) -> None:
+    def __init__(
+        self, file: io.RawIOBase, *, raw: tuple[int, str] | None = None, frames: int | None = None
+    ) -> None:
         import soundfile
 
         how: dict[str, Any] = {}
         if raw is not None:
             how = {"samplerate": raw[0], "channels": 1, "subtype": raw[1], "format": "RAW"}
         try:
-            self._sound = soundfile.SoundFile(file, **how)
+            # Buffered, as libsndfile reads MP3 by the frame, and each read is a call into Python.
+            self._sound = soundfile.SoundFile(io.BufferedReader(file, _BUFFER_BYTES), **how)
         # TypeError: soundfile wants a rate where it takes a file to have no header.
         except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OverflowError) as error:
             raise _unreadable(error) from error

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from voiceprint.audio.quality.model import AudioQuality
     from voiceprint.audio.speech import Segment
 
+LEAST_NOISE_S: Final = 1.0
+"""Seconds of noise without speech that are worth a remark: less lies beside any tone."""
+
 _WORTH_SAYING: Final = 0.95  # a factor over it costs next to nothing
 _NARROWBAND_HZ: Final = 4000.0
 
@@ -89,7 +92,7 @@ def _left_out(quality: AudioQuality, segments: Sequence[Segment]) -> tuple[str, 
         )
     elif quality.music_s:
         sentences.append(f"Music ({quality.music_s:.1f} s) was left out.")
-    if quality.noise_s:
+    if quality.noise_s >= LEAST_NOISE_S:
         sentences.append(f"Noise without speech ({quality.noise_s:.1f} s) was left out.")
     if quality.prompts_s:
         sentences.append(f"A known prompt ({quality.prompts_s:.1f} s) was left out.")

@@ -52,15 +52,10 @@ def interleaved(samples: npt.NDArray[Any], sample_rate: int) -> int | None:
         1 for stereo samples, the length of a frame for frames of two parties; None for true mono, or
         where less than a second is there.
     """
-    audio = np.asarray(samples[: _LOOKED_AT_S * sample_rate], dtype=np.float32)
+    audio = samples[: _LOOKED_AT_S * sample_rate]
     if len(audio) < sample_rate:
         return None
     with np.errstate(all="ignore"):
-        audio = audio - audio.mean(dtype=np.float64).astype(np.float32)
-        peak = float(np.abs(audio).max())
-        if not 0 < peak < np.inf:  # silence; or no audio, which is refused elsewhere
-            return None
-        audio /= np.float32(peak)
         if _by_samples(audio):
             return 1
         for length in (sample_rate * ms // 1000 for ms in _FRAMES_MS):
@@ -77,13 +72,26 @@ def deinterleave(samples: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
     return channels
 
 
-def _by_samples(audio: Floats) -> bool:
-    steps = np.diff(audio)
-    one, other = (float(np.abs(part).mean()) for part in (steps[::2], steps[1::2]))
+def _by_samples(audio: npt.NDArray[Any]) -> bool:
+    one, other, over = _steps(audio)
     if max(one, other) > _TWICE * min(one, other):
         return True
-    over = float(np.abs(audio[2:] - audio[:-2]).mean())
-    return one + other > 2 * _NEIGHBORS * over and _concordance(audio) > _MIRRORED
+    return one + other > 2 * _NEIGHBORS * over and _concordance(_normalized(audio)) > _MIRRORED
+
+
+def _steps(audio: npt.NDArray[Any]) -> tuple[float, float, float]:
+    """The mean steps from even samples to the next, from odd samples to the next, and over two."""
+    even, odd = (audio[place::2][: len(audio) // 2].astype(np.float32) for place in range(2))
+    to_next, from_odd = np.abs(odd - even), np.abs(even[1:] - odd[:-1])
+    over = np.abs(even[1:] - even[:-1]).mean() + np.abs(odd[1:] - odd[:-1]).mean()
+    return float(to_next.mean()), float(from_odd.mean()), float(over) / 2.0
+
+
+def _normalized(audio: npt.NDArray[Any]) -> Floats:
+    """Without its mean, and with a peak of 1."""
+    floats = audio - audio.mean(dtype=np.float64)
+    floats /= max(float(np.abs(floats).max()), 1e-30)
+    return np.asarray(floats, dtype=np.float32)
 
 
 def _concordance(audio: Floats) -> float:
@@ -104,12 +112,14 @@ def _concordance(audio: Floats) -> float:
     return float(2.0 * shared / max(a.var() + b.var() + (a.mean() - b.mean()) ** 2, 1e-9))
 
 
-def _by_frames(audio: Floats, length: int) -> bool:
+def _by_frames(audio: npt.NDArray[Any], length: int) -> bool:
     def steps(offset: int) -> tuple[float, float]:
         """At a place of each frame, the mean step, and that from the frame before the last."""
         first = np.arange(2 * length + offset, len(audio), length)
-        near, far = audio[first] - audio[first - 1], audio[first] - audio[first - length - 1]
-        return float(np.abs(near).mean()), float(np.abs(far).mean())
+        here, before, frames_before = (
+            audio[places].astype(np.float32) for places in (first, first - 1, first - length - 1)
+        )
+        return float(np.abs(here - before).mean()), float(np.abs(here - frames_before).mean())
 
     jump, smooth = steps(0)
     if jump <= _JUMP * smooth:

@@ -13,7 +13,7 @@ from voiceprint.audio import vad
 from voiceprint.audio.io import buffers
 from voiceprint.audio.io.mono import Samples, Spliced, blocks
 from voiceprint.audio.quality import score_curves, spectrum
-from voiceprint.audio.quality.advice import advise
+from voiceprint.audio.quality.advice import LEAST_NOISE_S, advise
 from voiceprint.audio.quality.channels import ChannelReport
 from voiceprint.audio.quality.clipping import crowded_tops, flat_tops
 from voiceprint.audio.quality.model import AudioQuality, Feedback, Turn
@@ -103,7 +103,7 @@ def measure_quality(
         ("hum", filtered),
         ("tones", left_out["tone"] > 0.0),
         ("music", left_out["music"] > 0.0),
-        ("noise", left_out["noise"] > 0.0),
+        ("noise", left_out["noise"] >= LEAST_NOISE_S),
         ("prompt", left_out["prompt"] > 0.0),
     )
     quality = AudioQuality(

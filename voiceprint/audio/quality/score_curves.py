@@ -19,6 +19,7 @@ STEADINESS: Final[Points] = ((0.12, 1.0), (0.26, 0.0))
 NET_SPEECH_S: Final[Points] = ((0.3, 0.0), (1.0, 0.75), (3.0, 1.0))
 SNR_DB: Final[Points] = ((6.0, 0.0), (12.0, 0.6), (16.0, 1.0))
 CLIPPING: Final[Points] = ((0.005, 1.0), (0.025, 0.0))
+# In 16 bits the embedding at -66 dBFS has a cosine of 0.999 with that at -50; at -70, 0.996; at -74, 0.989.
 LEVEL_DBFS: Final[Points] = ((-72.0, 0.0), (-62.0, 1.0))
 BANDWIDTH_HZ: Final[Points] = ((1000.0, 0.3), (3000.0, 0.9), (7000.0, 1.0))
 
