@@ -26,6 +26,8 @@ from voiceprint import (
 from voiceprint.audio import Recording
 from voiceprint.diarization import separate
 from voiceprint.encoder import OnnxEncoder
+from voiceprint.evaluation.embedding import load_recordings
+from voiceprint.evaluation.recordings import find_speakers
 
 RATE = 16_000
 PAUSE = np.zeros(RATE // 4, np.float32)
@@ -199,3 +201,18 @@ def test_the_commands_separate_ignore_and_refuse(
     assert code == 1
     assert "SeveralVoicesError" in out
     assert run("enroll", "x", "call.wav", "--on-several-voices", "largest")[0] == 0
+
+
+def test_evaluation_takes_the_voice_that_speaks_most(voices: Voices, tmp_path: Path) -> None:
+    amara, bruno = voices["amara"], voices["bruno"]
+    folder = tmp_path / "bruno" / "1"
+    folder.mkdir(parents=True)
+    soundfile.write(folder / "call.wav", np.concatenate([bruno[0], PAUSE, amara[1], PAUSE, bruno[1]]), RATE)
+    (speaker,) = find_speakers([tmp_path])
+    (audio,) = load_recordings(speaker, None, [], separate=True)
+    encoder = OnnxEncoder(threads=1)
+    alone = encoder.embed(audio)
+    assert len(audio) < len(bruno[0]) + len(bruno[1]) + RATE
+    assert float(alone @ encoder.embed(bruno[2])) > float(alone @ encoder.embed(amara[2])) + 0.1
+    (whole,) = load_recordings(speaker, None, [])
+    assert len(whole) > len(audio) + RATE
