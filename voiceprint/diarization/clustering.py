@@ -3,6 +3,13 @@
 One voice is split in two by k-means for as long as the halves sound like two voices. Two voices of a
 recording differ by much less than two recordings of a voice may, as they share its room and line; so they
 are compared by a limit of their own, and only with each other.
+
+Of recordings of one voice of 5 to 40 s, also with pauses, steps of 10 dB, over a telephone line and in noise
+of 10 and 20 dB, 0 % (LibriSpeech train-clean-100 and test-clean), 0.4 % (test-other) and 1.0 % (speechocean762,
+half of them children: sentences recorded one by one) are taken for several. Of recordings of two voices with
+4 s each and more, several are found in 89 % as they are, in 65 % over a telephone line and in 66 % in noise
+of 10 dB; in turns of 5 s and more in 85 % of all of these, in turns of 2 s in 35 %. The two constants were
+chosen on train-clean-100 and speechocean762. See benchmarks/diarization.py.
 """
 
 from __future__ import annotations
@@ -20,7 +27,9 @@ Vectors = NDArray[np.floating]
 MIN_WINDOWS: Final = 6
 """Windows that a voice has at least: 2.4 s."""
 ONE_VOICE: Final = 0.87
-"""Cosine of the means of two halves of one voice, however these were chosen, if it speaks for long."""
+"""Cosine of the means of two halves of one voice, however these were chosen, if it speaks for long.
+
+0.89 finds 6 % more recordings of two voices, and takes 1.6 % of those of speechocean762 for several."""
 SAMPLING_S: Final = 0.32
 """Over the seconds of the shorter half, what that limit is lowered by: words differ, and few of them more."""
 SWITCH_COST: Final = 0.2
