@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from numpy.typing import NDArray
-from voices import Voices
+from voices import SAMPLES, Voices
 
 from voiceprint import (
     InvalidArgumentError,
@@ -22,11 +26,14 @@ from voiceprint import (
 from voiceprint.audio import Recording
 from voiceprint.diarization import separate
 from voiceprint.encoder import OnnxEncoder
+from voiceprint.evaluation.embedding import load_recordings
+from voiceprint.evaluation.recordings import find_speakers
 
 RATE = 16_000
 PAUSE = np.zeros(RATE // 4, np.float32)
 NAMES = ("amara", "bruno", "carlo", "elena")
 Audio = NDArray[np.float32]
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +152,67 @@ def test_several_voices_are_enrolled_where_wanted(call: Audio, voices: Voices) -
 
 def test_an_event_loop_gets_the_same_answers(recognizer: OpusAgentVoiceRecognizer, call: Audio) -> None:
     assert asyncio.run(recognizer.aidentify(call, separate=True)) == recognizer.identify(call, separate=True)
+
+
+@pytest.mark.parametrize("chunk", [320, 48_000])
+def test_a_stream_names_both_voices_at_its_end(
+    recognizer: OpusAgentVoiceRecognizer, call: Audio, chunk: int
+) -> None:
+    with recognizer.stream(separate=True, ignore=["amara"], threshold=0.5) as stream:
+        for start in range(0, len(call), chunk):
+            stream.feed(call[start : start + chunk])
+            assert not stream.result().decided
+        answer = stream.finish()
+    assert (answer.caller_id, answer.accepted) == ("bruno", True)
+    assert [voice.ignored for voice in answer.voices] == ["amara", None]
+    assert list(answer.voices) == recognizer.identify(call, 1, separate=True, ignore=["amara"], threshold=0.5)
+    assert "several_voices" in answer.feedback
+
+
+def test_a_plain_stream_says_at_its_end_that_several_voices_speak(
+    recognizer: OpusAgentVoiceRecognizer, call: Audio, voices: Voices
+) -> None:
+    for audio, expected in ((call, True), (voices["amara"][1], False)):
+        with recognizer.stream() as stream:
+            stream.feed(audio)
+            answer = stream.finish()
+        assert ("several_voices" in answer.feedback) is expected
+        assert answer.caller_id == recognizer.identify(audio)[0].caller_id
+
+
+def test_the_commands_separate_ignore_and_refuse(
+    run: Run, call: Audio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("call.wav", call, RATE)
+    for name in ("amara", "bruno"):
+        assert run("enroll", name, SAMPLES / name / "1.flac")[0] == 0
+    code, out, _ = run(
+        "identify", "call.wav", "--separate", "--ignore", "amara", "--threshold", "0.5", "--json"
+    )
+    (answer,) = json.loads(out)
+    assert code == 0
+    assert [voice["ignored"] for voice in answer["voices"]] == ["amara", None]
+    assert answer["voices"][1]["matches"][0]["caller_id"] == "bruno"
+    _, out, _ = run("identify", "call.wav", "--separate", "--ignore", "amara", "--threshold", "0.5")
+    assert "ignored" in out
+    assert "accepted" in out
+    code, out, _ = run("enroll", "x", "call.wav")
+    assert code == 1
+    assert "SeveralVoicesError" in out
+    assert run("enroll", "x", "call.wav", "--on-several-voices", "largest")[0] == 0
+
+
+def test_evaluation_takes_the_voice_that_speaks_most(voices: Voices, tmp_path: Path) -> None:
+    amara, bruno = voices["amara"], voices["bruno"]
+    folder = tmp_path / "bruno" / "1"
+    folder.mkdir(parents=True)
+    soundfile.write(folder / "call.wav", np.concatenate([bruno[0], PAUSE, amara[1], PAUSE, bruno[1]]), RATE)
+    (speaker,) = find_speakers([tmp_path])
+    (audio,) = load_recordings(speaker, None, [], separate=True)
+    encoder = OnnxEncoder(threads=1)
+    alone = encoder.embed(audio)
+    assert len(audio) < len(bruno[0]) + len(bruno[1]) + RATE
+    assert float(alone @ encoder.embed(bruno[2])) > float(alone @ encoder.embed(amara[2])) + 0.1
+    (whole,) = load_recordings(speaker, None, [])
+    assert len(whole) > len(audio) + RATE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -326,15 +326,7 @@ class OpusAgentVoiceRecognizer:
         if not separate:
             among = None if callers is None else matcher.enrolled(callers)
             return matcher.nearest(embedder.probe(recording), k, rule, among, ignored)
-        # A voice of a caller to ignore is looked for, whoever the candidates are.
-        among = None if callers is None else matcher.enrolled(dict.fromkeys([*callers, *ignored]))
-        return identify_voices(
-            embedder,
-            recording,
-            lambda probe, wanted, without: matcher.nearest(probe, wanted, rule, among, without),
-            k,
-            ignored,
-        )
+        return self._identify_voices(recording, k, rule, callers, ignored)
 
     def verify_caller(
         self,
@@ -375,6 +367,8 @@ class OpusAgentVoiceRecognizer:
         k: int = 1,
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
+        ignore: Iterable[str] = (),
+        separate: bool = False,
     ) -> CallStream:
         """A session that is fed the audio of one call as it comes, and has an answer at any time.
 
@@ -384,6 +378,7 @@ class OpusAgentVoiceRecognizer:
         from voiceprint.streaming import CallStream  # here, as it needs the network's modules
 
         count, ids = check_count(k), None if candidates is None else check_candidates(candidates)
+        ignored = check_candidates(ignore, "ignore")
         self._rule(threshold)
 
         def probe_of(total: NDArray[Any], cleaned: NDArray[np.float32] | None) -> Probe:
@@ -394,7 +389,10 @@ class OpusAgentVoiceRecognizer:
         def search(probe: Probe, wanted: int) -> list[Match]:
             matcher = self._matcher
             callers = None if ids is None else matcher.enrolled(ids)
-            return matcher.nearest(probe, wanted, self._rule(threshold), callers)
+            return matcher.nearest(probe, wanted, self._rule(threshold), callers, ignored)
+
+        def voices(recording: Recording) -> list[SeparatedVoice]:
+            return self._identify_voices(recording, count, self._rule(threshold), ids, ignored)
 
         return CallStream(
             sample_rate=sample_rate,
@@ -410,6 +408,8 @@ class OpusAgentVoiceRecognizer:
             search=search,
             touch=self._matcher.touch,
             adapt=self._adapt,
+            note_voices=self._embedder.note_voices,
+            voices=voices if separate else None,
         )
 
     # Callers
@@ -641,6 +641,18 @@ class OpusAgentVoiceRecognizer:
     @property
     def _matcher(self) -> Matcher:
         return Matcher(self.storage, self.encoder.name, self._current_gallery, self.config.calibration_path)
+
+    def _identify_voices(
+        self, recording: Recording, k: int, rule: Rule, callers: list[str] | None, ignored: list[str]
+    ) -> list[SeparatedVoice]:
+        matcher = self._matcher
+        # A voice of a caller to ignore is looked for, whoever the candidates are.
+        among = None if callers is None else matcher.enrolled(dict.fromkeys([*callers, *ignored]))
+
+        def search(probe: Probe, wanted: int, without: Collection[str]) -> list[Match]:
+            return matcher.nearest(probe, wanted, rule, among, without)
+
+        return identify_voices(self._embedder, recording, search, k, ignored)
 
     def _current_gallery(self) -> Gallery:
         # Asked for at each use, as after a fork it is another; kept, so that it lasts while this does.

@@ -106,6 +106,10 @@ def evaluate(
         ),
     ] = True,
     channel: ChannelOption = None,
+    separate: Annotated[
+        bool,
+        typer.Option("--separate", help="Of a recording of several voices, take the one that speaks most."),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Draws other pieces, callers and noise.")] = 0,
     output: Annotated[
         Path | None,
@@ -157,6 +161,7 @@ def evaluate(
         noise_reduction=noise_reduction,
         second_print=second_print and config.enroll_simulated_lines,
         channel=channel,
+        separate=separate,
         prompts=config.prompts,
         seed=seed,
     )

@@ -11,7 +11,8 @@ import numpy as np
 from voiceprint.audio import SAMPLE_RATE, Recording, load_audio, mixable, to_mono
 from voiceprint.audio.conditions import Condition
 from voiceprint.audio.prompts import KnownPrompts, PromptFinder, prompts_at
-from voiceprint.encoder import Encoder
+from voiceprint.diarization import separate as separated
+from voiceprint.encoder import Encoder, OnnxEncoder
 from voiceprint.errors import EncoderError, InvalidAudioError
 from voiceprint.evaluation.cache import EmbeddingCache
 from voiceprint.evaluation.recordings import Audio, Division, Place, Speaker, cut, divide
@@ -80,7 +81,9 @@ def embed_all(
     unreadable: list[Skip] = []
     for done, speaker in enumerate(speakers):
         progress("Embedding", done, len(speakers))
-        recordings = load_recordings(speaker, settings.channel, unreadable, prompts)
+        recordings = load_recordings(
+            speaker, settings.channel, unreadable, prompts, separate=settings.separate
+        )
         for recording in recordings:
             finder.add(speaker.name, recording)
         # One speaker's recordings at a time are in memory.
@@ -90,10 +93,15 @@ def embed_all(
 
 
 def load_recordings(
-    speaker: Speaker, channel: int | None, unreadable: list[Skip], prompts: KnownPrompts | None = None
+    speaker: Speaker,
+    channel: int | None,
+    unreadable: list[Skip],
+    prompts: KnownPrompts | None = None,
+    *,
+    separate: bool = False,
 ) -> list[Audio]:
     """The sessions of a speaker, float32[n] at 16 kHz each, without `prompts`; appends unreadable files to
-    `unreadable`."""
+    `unreadable`. separate: of a file of several voices, the one that speaks most alone."""
     sessions: list[Audio] = []
     for files in speaker.sessions.values():
         joined = [np.zeros(0, dtype=np.float32)]
@@ -102,11 +110,20 @@ def load_recordings(
                 samples, rate = load_audio(file)
                 samples, _ = mixable(samples, rate) if channel is None else (samples, None)
                 audio = to_mono(samples, rate, SAMPLE_RATE, channel=channel)
-                joined.append(audio if prompts is None else prompts.left_out_of(audio))
+                audio = audio if prompts is None else prompts.left_out_of(audio)
+                joined.append(_largest_voice(audio) if separate else audio)
             except InvalidAudioError as error:
                 unreadable.append(Skip(str(file), str(error)))
         sessions.append(np.concatenate(joined))
     return sessions
+
+
+def _largest_voice(audio: Audio) -> Audio:
+    """Of audio of several voices, the one that speaks most, as `on_several_voices="largest"` enrolls it."""
+    voices = separated(Recording.from_buffer(audio), OnnxEncoder().embed_partials)
+    if len(voices) < 2:
+        return audio
+    return max(voices, key=lambda voice: voice.net_speech_s).recording.mono[:]
 
 
 class _Pieces:

@@ -65,6 +65,7 @@ class Settings:
         enrolment under one condition.
     channel: of recordings with several, from 0; None mixes them.
     prompts: of `VoiceFingerprintConfig`, which are left out; None for none.
+    separate: whether of a recording of several voices only the one that speaks most counts.
     seed: the same one, with the same recordings, gives the same report.
 
     Raises `InvalidArgumentError` for a value that is not allowed.
@@ -88,6 +89,7 @@ class Settings:
     second_print: bool = True
     channel: int | None = None
     prompts: str | None = None
+    separate: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -57,8 +57,16 @@ Embedding = NDArray[np.float64]
 class OnlineEmbedder:
     """Embeds a call block by block. Memory does not grow after KEPT_S."""
 
-    def __init__(self, encoder: Encoder, rate: int, prompts: KnownPrompts | None = None) -> None:
-        """prompts: that are left out."""
+    def __init__(
+        self, encoder: Encoder, rate: int, prompts: KnownPrompts | None = None, *, keep_first: bool = False
+    ) -> None:
+        """prompts: that are left out. keep_first: keep the first KEPT_S of the call to its end."""
+        self._keep_first = keep_first
+        self.first: Recording | None = None
+        """The whole call or its first KEPT_S, at its end; of a longer call only with `keep_first`."""
+        self.partials: NDArray[np.float32] | None = None
+        """Of the whole call, once its embedding was asked for; None of an encoder without them, and of a
+        call that is longer than KEPT_S."""
         self._encoder = encoder
         self._rate = rate
         self._prompts = prompts
@@ -131,8 +139,12 @@ class OnlineEmbedder:
             if not isinstance(self._encoder, PartialEncoder):
                 return self._encoder.embed(recording.speech_at(self._encoder.sample_rate))
             if not self._run.is_of(recording):
-                return self._encoder.embed_speech(recording.trimmed).embedding
+                found = self._encoder.embed_speech(recording.trimmed)
+                self.partials = found.partials
+                return found.embedding
         self._finish_run()
+        if not self.is_settled and isinstance(self._run.voice, PartialsVoice):
+            self.partials = np.concatenate(self._run.voice.found)
         if self.is_settled and not self._levelled:
             self._run.voice.relevel(self._run.wanted_gain)
             self._levelled = True
@@ -196,11 +208,15 @@ class OnlineEmbedder:
             self._run.embed()
         self._chapters += 1
         self._native, self._chapter, self._recording = [], _Chapter(self._prompts), None
+        if not self._keep_first:
+            self.first = None
         self._run.begin_chapter()
 
     def _judge(self) -> None:
         """The quality of a long call is that of the chapter with the most speech."""
         self._recording = Recording(np.concatenate(self._native), self._rate).leave_out(self._prompts)
+        if not self.is_settled:
+            self.first = self._recording
         quality = self._recording.quality
         if self._best is None or quality.net_speech_s >= self._best.net_speech_s:
             self._best = quality

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import AudioBuffer, AudioQuality, Encoding
+from voiceprint.audio import AudioBuffer, AudioQuality, Encoding, Recording
 from voiceprint.embedding import MIN_PROBE_SPEECH_S
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.matching import Rule
-from voiceprint.models import Match, StreamResult
+from voiceprint.models import Match, SeparatedVoice, StreamResult
 from voiceprint.ranking import Probe
 from voiceprint.streaming.decision import Decision
 from voiceprint.streaming.intake import Intake
@@ -38,6 +38,12 @@ ToProbe = Callable[[NDArray[Any], NDArray[np.float32] | None], Probe]
 Search = Callable[[Probe, int], list[Match]]
 """The so many best callers for a probe."""
 
+ToVoices = Callable[[Recording], list[SeparatedVoice]]
+"""Who each voice of a recording is."""
+
+NoteVoices = Callable[[Recording, "NDArray[np.float32] | None"], None]
+"""Adds to the quality of a recording that several voices speak, by the embeddings of its partials."""
+
 
 class _Heard(NamedTuple):
     """What was heard up to a moment."""
@@ -59,7 +65,8 @@ class CallStream:
     of the whole call if they name the same caller, and keeps the decision if not. The `last_seen` of
     an accepted caller moves with the decision, or at the end; with `adapt` set, a confident answer at the end
     adds a voiceprint. Answers depend on the audio alone, and not on how it was cut, nor on how often they are
-    asked for, if that is at least every 12 s of speech. The audio is looked at in blocks of 0.48 s, so a
+    asked for, if that is at least every 12 s of speech. With `separate` the only answer is at the end, and
+    that is of the first two minutes: `StreamResult.voices`. The audio is looked at in blocks of 0.48 s, so a
     running answer is so much behind at most.
     """
 
@@ -79,7 +86,11 @@ class CallStream:
         search: Search,
         touch: Callable[[str], None],
         adapt: Callable[[str, Probe, AudioQuality], None],
+        note_voices: NoteVoices,
+        voices: ToVoices | None = None,
     ) -> None:
+        self._note_voices = note_voices
+        self._voices = voices
         self._k = k
         self._config = config
         self._rule = rule
@@ -89,7 +100,7 @@ class CallStream:
         self._adapt = adapt
         self._touched: str | None = None
         self._intake = Intake(sample_rate, encoding, channel, channels)
-        self._online = OnlineEmbedder(encoder, self._intake.rate, prompts)
+        self._online = OnlineEmbedder(encoder, self._intake.rate, prompts, keep_first=voices is not None)
         self._decision = Decision()
         self._pending: deque[_Heard] = deque(maxlen=_PENDING)
         self._good, self._assessed_s = False, 0.0
@@ -188,8 +199,8 @@ class CallStream:
         total = self._online.add(native, audio)
         self._heard_s += len(native) / self._intake.rate
         self._news = True
-        if total is None or self._answer.decided:
-            return
+        if total is None or self._answer.decided or self._voices is not None:
+            return  # voices are told apart at the end
         # What was good enough mostly stays so.
         due = self._assessed_s * (3.0 if self._good else 1.5)
         if self._heard_s >= min(due, self._assessed_s + _ASSESSED_EVERY_S):
@@ -244,9 +255,17 @@ class CallStream:
         self._take_quality(quality)
         good = self._good and quality.net_speech_s >= MIN_PROBE_SPEECH_S
         answer, probe = StreamResult(), None
-        if good:
+        if good and self._voices is not None:
+            assert self._online.first is not None  # noqa: S101
+            answer = _of_voices(self._voices(self._online.first))
+            self._take_quality(self._online.first.quality)
+        elif good:
             probe = self._probe(self._online.embedding(), self._online.cleaned())
             answer = self._answered(self._search(probe, self._k), good=True)
+            if self._online.first is not None:
+                self._note_voices(self._online.first, self._online.partials)
+                quality = self._online.first.quality
+                self._take_quality(quality)
         if self._answer.decided and _named(answer) != _named(self._answer):
             # A decision was acted upon: what came later, such as another voice, does not withdraw it.
             answer, probe = self._answer, None
@@ -263,6 +282,23 @@ class CallStream:
         if self._answer.accepted and caller is not None and caller != self._touched:
             self._touch(caller)
             self._touched = caller
+
+
+def _of_voices(voices: list[SeparatedVoice]) -> StreamResult:
+    """The answer of the voice that is accepted, of several that says most; else of the one that says most."""
+    candidates = [voice for voice in voices if voice.matches]
+    if not candidates:
+        return StreamResult(voices=tuple(voices))
+    voice = max(candidates, key=lambda one: (one.accepted is not None, one.net_speech_s))
+    best = voice.accepted or voice.matches[0]
+    return StreamResult(
+        caller_id=best.caller_id,
+        similarity=best.similarity,
+        metadata=best.metadata,
+        accepted=best.accepted,
+        matches=voice.matches,
+        voices=tuple(voices),
+    )
 
 
 def _named(answer: StreamResult) -> str | None:

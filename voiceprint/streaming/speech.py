@@ -103,6 +103,8 @@ class PartialsVoice:
         self._next = 0  # partial
         self._speech = np.zeros(FRAME // 2, dtype=np.float32)  # the first frame's centre is sample 0
         self._dropped = -(FRAME // 2)  # samples of speech before those
+        self.found: list[NDArray[np.float32]] = []
+        """The embeddings of the partials, 1 KB each."""
         self._samples: list[_Sample] = []  # each n-th partial
         self._every = 1
 
@@ -137,6 +139,7 @@ class PartialsVoice:
         partials = mels.transpose(0, 2, 1)
         embeddings = self._encoder.embed_partials(partials)
         self.total = self.total + embeddings.sum(axis=0, dtype=np.float64)
+        self.found.append(embeddings)
         if self._step == 1:
             for index, mel, embedding in zip(
                 range(self._next, self._next + count), partials, embeddings, strict=True
