@@ -201,6 +201,70 @@ def test_enrolled_caller_is_decided_long_before_the_end_and_stays(centre, voices
     assert answers[0].caller_id is None
 
 
+PIECES = st.one_of(
+    st.tuples(st.sampled_from([*CALLERS, "ivo"]), st.sampled_from([1.0, 2.5, 6.0])),
+    st.tuples(st.sampled_from(["tone", "ring-back", "silence", "hiss"]), st.sampled_from([0.3, 1.0, 4.0])),
+)
+
+
+def mixture(voices, pieces):
+    """Pieces of speech, tones, silence and hiss, one after the other."""
+    chance = np.random.default_rng(len(pieces))
+    parts = []
+    for place, (kind, seconds) in enumerate(pieces):
+        time = np.arange(round(seconds * RATE)) / RATE
+        if kind in voices:
+            audios = voices[kind]
+            part = np.resize(audios[place % len(audios)], len(time))
+        elif kind == "tone":
+            part = 0.3 * np.sin(2 * np.pi * 1000 * time)
+        elif kind == "ring-back":
+            part = 0.15 * (np.sin(2 * np.pi * 440 * time) + np.sin(2 * np.pi * 480 * time))
+        else:
+            part = (3e-4 if kind == "hiss" else 0.0) * chance.standard_normal(len(time))
+        parts.append(part.astype(np.float32))
+    return np.concatenate(parts)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pieces=st.lists(PIECES, min_size=1, max_size=7))
+def test_decision_is_never_withdrawn(centre, voices, pieces):
+    audio = mixture(voices, pieces)
+    session = centre.stream(sample_rate=RATE)
+    decided = None
+    for start in range(0, len(audio), 4000):
+        session.feed(audio[start : start + 4000])
+        answer = session.result()
+        if decided is not None:
+            assert answer.decided
+            assert (answer.caller_id, answer.accepted) == decided
+        elif answer.decided:
+            decided = answer.caller_id, answer.accepted
+    final = session.finish()
+    assert final.final
+    if decided is not None and decided[1]:
+        assert (final.caller_id, final.accepted) == decided
+    elif decided is not None:
+        assert not final.accepted
+
+
+def test_decision_stands_when_the_line_ends_in_tones_and_another_voice(centre, voices):
+    session = fed(centre.stream(sample_rate=RATE), voices["amara"][1], 320)
+    assert session.result().decided
+    rest = mixture(
+        voices, [("tone", 4.0), ("hakan", 6.0), ("hakan", 6.0), ("hakan", 6.0), ("ring-back", 4.0)]
+    )
+    final = fed(session, rest, 320).finish()
+    assert (final.caller_id, final.accepted) == ("amara", True)
+
+
+def test_tones_and_pauses_do_not_delay_what_the_speech_says(centre, voices):
+    audio = mixture(voices, [("ring-back", 4.0), ("tone", 1.0), ("silence", 4.0)])
+    final = fed(centre.stream(sample_rate=RATE), np.concatenate((audio, voices["gil"][1])), 320).finish()
+    assert (final.caller_id, final.accepted) == ("gil", True)
+    assert "tones" in final.feedback
+
+
 def test_stranger_is_decided_to_be_nobody_after_some_seconds(voices):
     recognizer = enrolled(voices, ["bruno", "carlo"])
     session = fed(recognizer.stream(), np.concatenate(voices["hakan"]), 320)

@@ -39,7 +39,7 @@ def measure_quality(
 
     The score is a product of factors in 0..1, each linear between the points given:
 
-        speech      the least of: variety 3.2..4.4 dB, spread 0.33..0.40, modulation 2.5..4.5 dB,
+        speech      the least of: variety 3.2..4.4 dB, spread 0.30..0.37, modulation 2.5..4.5 dB,
                     steadiness 0.26..0.12 (see `voiceprint.audio.quality.spectrum`)
         net speech  0 at 0.3 s, 0.75 at 1 s, 1 from 3 s
         SNR         0 at 6 dB, 0.6 at 12 dB, 1 from 16 dB

@@ -13,7 +13,7 @@ import numpy as np
 Points = tuple[tuple[float, float], ...]
 
 VARIETY_DB: Final[Points] = ((3.2, 0.0), (4.4, 1.0))
-SPREAD: Final[Points] = ((0.33, 0.0), (0.40, 1.0))
+SPREAD: Final[Points] = ((0.30, 0.0), (0.37, 1.0))
 MODULATION_DB: Final[Points] = ((2.5, 0.0), (4.5, 1.0))
 STEADINESS: Final[Points] = ((0.12, 1.0), (0.26, 0.0))
 NET_SPEECH_S: Final[Points] = ((0.3, 0.0), (1.0, 0.75), (3.0, 1.0))
