@@ -21,6 +21,7 @@ from voiceprint import (
     OpusAgentVoiceRecognizer,
     SeparatedVoice,
     SeveralVoicesError,
+    VoiceFingerprintConfig,
     Voiceprint,
 )
 from voiceprint.audio import Recording
@@ -167,6 +168,34 @@ def test_a_stream_names_both_voices_at_its_end(
     assert [voice.ignored for voice in answer.voices] == ["amara", None]
     assert list(answer.voices) == recognizer.identify(call, 1, separate=True, ignore=["amara"], threshold=0.5)
     assert "several_voices" in answer.feedback
+
+
+def test_voices_of_a_stream_that_begin_to_speak_after_minutes_are_named(
+    recognizer: OpusAgentVoiceRecognizer, call: Audio
+) -> None:
+    silence = np.zeros(125 * RATE, dtype=np.float32)
+    with recognizer.stream(separate=True) as stream:
+        stream.feed(silence)
+        stream.feed(call)
+        answer = stream.finish()
+    first, second = answer.voices
+    assert [one.accepted and one.accepted.caller_id for one in answer.voices] == ["amara", "bruno"]
+    assert first.turns[0].start_s == pytest.approx(125, abs=0.6)
+    assert second.turns[-1].stop_s == pytest.approx(125 + len(call) / RATE, abs=0.6)
+
+
+def test_a_stream_without_enough_speech_at_once_names_nobody(
+    recognizer: OpusAgentVoiceRecognizer, voices: Voices
+) -> None:
+    piece = np.concatenate((voices["amara"][1][RATE : RATE + 11_200], np.zeros(130 * RATE, dtype=np.float32)))
+    lenient = OpusAgentVoiceRecognizer(recognizer.storage, config=VoiceFingerprintConfig(min_audio_quality=0))
+    with lenient.stream(separate=True) as stream:
+        for _ in range(3):
+            stream.feed(piece)
+        answer = stream.finish()
+    assert answer.net_speech_s > 1.0
+    assert (answer.caller_id, answer.accepted, answer.voices) == (None, False, ())
+    assert "too_short" in answer.feedback
 
 
 def test_a_plain_stream_says_at_its_end_that_several_voices_speak(
