@@ -230,6 +230,9 @@ def test_the_commands_separate_ignore_and_refuse(
     assert code == 1
     assert "SeveralVoicesError" in out
     assert run("enroll", "x", "call.wav", "--on-several-voices", "largest")[0] == 0
+    assert "--on-several-voices largest" in run("enroll", "y", "call.wav")[1]
+    code, out, _ = run("quality", "call.wav")
+    assert (code, "several_voices" in out, "2 voices speak" in out) == (0, True, True)
 
 
 def test_evaluation_takes_the_voice_that_speaks_most(voices: Voices, tmp_path: Path) -> None:

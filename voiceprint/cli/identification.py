@@ -15,6 +15,7 @@ from voiceprint.cli.common import (
     StoreOption,
     complain,
     opened,
+    percent,
     print_json,
     ready,
     say,
@@ -127,7 +128,7 @@ def _rows(path: Path, matches: list[Match]) -> list[tuple[object, ...]]:
             match.caller_id,
             f"{match.similarity:.3f}",
             "-" if match.llr is None else f"{match.llr:.1f}",
-            "-" if match.fpir is None else f"{100 * match.fpir:.2g} %",
+            "-" if match.fpir is None else percent(match.fpir),
             match.verdict,
             match.voiceprint_id,
         )
@@ -205,4 +206,4 @@ def _sentence(verification: Verification) -> str:
         return f"{head}, which {sign} the threshold {verification.threshold:g}."
     if verification.fmr is None:
         return f"{head}. Too few callers are enrolled to say how many strangers reach that."
-    return f"{head}, which {100 * verification.fmr:.2g} % of strangers would reach."
+    return f"{head}, which {percent(verification.fmr)} of strangers would reach."

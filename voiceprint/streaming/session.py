@@ -66,8 +66,9 @@ class CallStream:
     an accepted caller moves with the decision, or at the end; with `adapt` set, a confident answer at the end
     adds a voiceprint. Answers depend on the audio alone, and not on how it was cut, nor on how often they are
     asked for, if that is at least every 12 s of speech. With `separate` the only answer is at the end, and
-    that is of the two minutes (of the first two, the next two...) with the most speech: `StreamResult.voices`.
-    The audio is looked at in blocks of 0.48 s, so a running answer is so much behind at most.
+    that is of the two minutes (of the first two, the next two...) with the most speech: see
+    `StreamResult.voices`. The audio is looked at in blocks of 0.48 s, so a running answer is so much behind
+    at most.
     """
 
     def __init__(
