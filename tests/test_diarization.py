@@ -226,6 +226,8 @@ def test_the_commands_separate_ignore_and_refuse(
     _, out, _ = run("identify", "call.wav", "--separate", "--ignore", "amara", "--threshold", "0.5")
     assert "ignored" in out
     assert "accepted" in out
+    out = run("identify", "call.wav", "--separate", "--candidate", "nobody")[1]
+    assert out.count("nobody to compare with") == 2
     code, out, _ = run("enroll", "x", "call.wav")
     assert code == 1
     assert "SeveralVoicesError" in out

@@ -338,6 +338,18 @@ def test_a_folder_without_prompts_says_so(run: Any, calls_folder: Path) -> None:
     assert out.startswith("No prompts: 9 recordings")
 
 
+def test_what_cannot_be_looked_through_is_said(run: Any, calls_folder: Path, tmp_path: Path) -> None:
+    code, _, err = run("prompts", calls_folder, "--callers", "4")
+    assert (code, "recordings of 4 callers" in err) == (2, True)
+    (calls_folder / "gil" / "cut.wav").write_bytes(b"RIFF")
+    code, out, err = run("prompts", calls_folder, "--callers", "3", "--write", tmp_path / "none")
+    assert (code, "9 recordings" in out, "cut.wav is not an audio file" in err) == (1, True, True)
+    (tmp_path / "file").write_text("x")
+    for place, why in ((tmp_path / "file", "exists"), (calls_folder, "give an empty folder")):
+        code, out, err = run("prompts", calls_folder, "--write", place)
+        assert (code, out, why in err) == (2, "", True)
+
+
 def test_a_whole_recording_under_several_callers_is_no_prompt(
     run: Any, tmp_path: Path, voices: Voices
 ) -> None:

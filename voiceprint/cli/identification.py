@@ -22,6 +22,7 @@ from voiceprint.cli.common import (
     table,
     tell_of_other_spaces,
 )
+from voiceprint.embedding import MIN_PROBE_SPEECH_S
 from voiceprint.errors import AudioQualityError, InvalidAudioError, VoiceprintError
 from voiceprint.models import Match, SeparatedVoice, Verification
 
@@ -83,6 +84,7 @@ def identify(
     voices: dict[Path, list[SeparatedVoice]] = {}
     failures: dict[Path, VoiceprintError] = {}
     with opened(store, create=create) as recognizer:
+        minimum = recognizer.config.min_audio_quality
         if not candidates:
             ready(recognizer)
             if not recognizer.index_status().vectors:
@@ -104,7 +106,7 @@ def identify(
         found = voices if separate else answers
         print_json([_as_json(path, found.get(path), failures.get(path), separate) for path in files])
     elif separate and voices:
-        rows = [row for path, heard in voices.items() for row in _voice_rows(path, heard)]
+        rows = [row for path, heard in voices.items() for row in _voice_rows(path, heard, minimum)]
         table("File", "Voice", "Speech", "Caller", *_FIGURES, rows=rows, right=("Voice", "Speech", *_RIGHT))
     elif answers:
         rows = [row for path, matches in answers.items() for row in _rows(path, matches)]
@@ -136,12 +138,14 @@ def _rows(path: Path, matches: list[Match]) -> list[tuple[object, ...]]:
     ]
 
 
-def _voice_rows(path: Path, voices: list[SeparatedVoice]) -> list[tuple[object, ...]]:
+def _voice_rows(path: Path, voices: list[SeparatedVoice], minimum: float) -> list[tuple[object, ...]]:
     rows = []
     for number, voice in enumerate(voices, 1):
         if voice.ignored is not None:
             answers: list[tuple[object, ...]] = [("", voice.ignored, "", "", "", "ignored", "")]
-        elif not voice.matches and voice.quality.feedback:
+        elif not voice.matches and (
+            voice.quality.score < minimum or voice.quality.net_speech_s < MIN_PROBE_SPEECH_S
+        ):
             answers = [("", f"nobody: {', '.join(voice.quality.feedback)}", "", "", "", "", "")]
         else:
             answers = _rows(path, [*voice.matches])
