@@ -249,6 +249,29 @@ def test_a_recording_may_be_told_of_prompts_later(voices: Voices, prompt: Audio)
     assert recording.leave_out(known).leave_out(None).quality is recording.quality
 
 
+def test_a_recording_is_the_same_for_recognizers_with_other_prompts(
+    voices: Voices, prompt: Audio, prompts_folder: Path
+) -> None:
+    recording = Recording.from_buffer(call(prompt, voices["amara"][0], 0))
+    with recognizer(None) as plain, recognizer(prompts_folder) as with_them:
+        before = plain.get_embedding(recording)
+        without = with_them.get_embedding(recording)
+        assert float(before @ without) < 0.995
+        assert (plain.get_embedding(recording) == before).all()
+        assert (with_them.get_embedding(recording) == without).all()
+        assert with_them.check_enrollment(recording).quality.prompts_s > 3
+        assert recording.quality.prompts_s == 0
+
+
+def test_a_folder_of_prompts_may_hold_any_recording(prompts_folder: Path, prompt: Audio) -> None:
+    (prompts_folder / "en" / "greeting.wav").rename(prompts_folder / "en" / "greeting.wave")
+    soundfile.write(prompts_folder / "no_suffix", prompt, RATE, format="FLAC")
+    assert len(KnownPrompts.load(prompts_folder)) == 2
+    (prompts_folder / "en" / "cut.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+    with pytest.raises(ConfigurationError, match=r"VOICE_PROMPTS: .*cut\.m4a"):
+        KnownPrompts.load(prompts_folder)
+
+
 def test_prompts_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"VOICE_PROMPTS.* holds no recordings"):
         KnownPrompts.load(tmp_path)

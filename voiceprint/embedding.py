@@ -76,7 +76,7 @@ class Embedder:
     ) -> Recording:
         """`Recording.from_buffer`, with known prompts left out."""
         recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel, channels)
-        return recording.leave_out(self.prompts)
+        return recording.leaving_out(self.prompts)
 
     def check_enabled(self) -> None:
         """Raises `DisabledError` when fingerprinting is off."""

@@ -34,6 +34,7 @@ from voiceprint.audio.fingerprints import (
     RunningFingerprint,
     fingerprint,
 )
+from voiceprint.audio.io import folders
 from voiceprint.audio.io.buffers import SAMPLE_RATE, to_mono
 from voiceprint.audio.io.files import load_audio
 from voiceprint.audio.io.mono import Samples
@@ -42,7 +43,6 @@ from voiceprint.errors import ConfigurationError, InvalidAudioError
 SHORTEST_S: Final = 1.3
 """Seconds of a prompt that can be found: a second of fingerprints."""
 
-_SUFFIXES: Final = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".ul", ".ulaw", ".al", ".alaw"})
 _TO_THE_END: Final = SECOND // 2  # fingerprints of a prompt that are cut with the rest of it
 _PLACES: Final = 256  # compared in one recording at most
 _INDEXED: Final = 1 << 22  # fingerprints of many recordings: 50 MB; of more, every nth
@@ -82,9 +82,13 @@ class KnownPrompts:
         place = Path(path)
         files = [place]
         if place.is_dir():
-            files = [file for file in sorted(place.rglob("*")) if file.suffix.lower() in _SUFFIXES]
             files = [
-                file for file in files if not any(p.startswith(".") for p in file.relative_to(place).parts)
+                file
+                for file in sorted(place.rglob("*"))
+                if not any(part.startswith(".") for part in file.relative_to(place).parts)
+                and not folders.is_hidden(file)
+                and file.is_file()
+                and folders.is_recording(file)
             ]
         if not files:
             raise ConfigurationError(f"VOICE_PROMPTS is {str(path)!r}: that folder holds no recordings")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Sequence
@@ -91,6 +92,16 @@ class Recording:
             for name in ("segments", "parts", "speech", "trimmed", "quality", "cleaned"):
                 self.__dict__.pop(name, None)
         return self
+
+    def leaving_out(self, prompts: KnownPrompts | None) -> Recording:
+        """The same audio, and what is computed of it, without these prompts; `self` where there are none.
+
+        `self` stays as it is: another recognizer that is given it leaves out other prompts, or none.
+        """
+        if prompts is None:
+            return self
+        _ = self._segmented  # once for both
+        return copy.copy(self).leave_out(prompts)
 
     @classmethod
     def open(
