@@ -36,7 +36,7 @@ def test_results_come_in_order_whatever_is_wrong_in_the_middle(
         ("", good, None),
         ("dario", good, {"a": {1}}),
         ("two", good),
-        ("four", good, None, None),
+        ("four", good, None, "16000"),
         ("five", good, None, 16_000, None),
         None,
         7,

@@ -40,9 +40,24 @@ class Recording:
     takes no more memory than what it came in. For use by one thread.
     """
 
-    def __init__(self, pcm: NDArray[Any], sample_rate: int, *, channels: ChannelReport | None = None) -> None:
-        """pcm: as from `as_pcm`. channels: what its channels were, if they are mixed already."""
+    def __init__(
+        self,
+        pcm: NDArray[Any],
+        sample_rate: int,
+        *,
+        channels: ChannelReport | None = None,
+        mono: NDArray[np.float32] | None = None,
+        segmenter: Segmenter | None = None,
+    ) -> None:
+        """pcm: as from `as_pcm`. channels: what its channels were, if they are mixed already.
+
+        mono, segmenter: the audio at 16 kHz, and a segmenter that was given all of it, where a stream has
+        them.
+        """
         self._given = pcm
+        self._segmenter = segmenter
+        if mono is not None:
+            self.mono = mono
         self._prompts: tuple[KnownPrompts, ...] = ()
         self._channels = channels
         self.sample_rate = sample_rate
@@ -216,6 +231,8 @@ class Recording:
 
     @cached_property
     def _segmented(self) -> tuple[Segmenter, tuple[Segment, ...]]:
+        if self._segmenter is not None:
+            return self._segmenter, self._segmenter.segments()
         segmenter = Segmenter(len(self.mono))
         for block in blocks(self.mono, BLOCK):
             segmenter.add(block)

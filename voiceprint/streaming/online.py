@@ -45,6 +45,8 @@ DRIFT_DB: Final = 1.5
 
 _SAME_DB: Final = 0.01
 _QUALITY_S: Final = 8.0  # the running quality is that of so many last seconds
+_RESTING_S: Final = 4.6  # of audio that is looked at together once nobody waits: six partials of speech
+_LOWS_EVERY_S: Final = 2.0  # how often an offset or hum is looked for
 _SETTLING_S: Final = 2.0  # after KEPT_S: audio so new may still turn out to be no speech, and waits
 
 _NOTHING: Final = np.zeros(0, dtype=np.float32)
@@ -97,16 +99,20 @@ class OnlineEmbedder:
         self._native.append(native)
         self._samples += len(audio)
         self._chapter.add(audio)
+        is_full = self._chapter.length >= KEPT_S * SAMPLE_RATE
+        if self._resting and self._chapter.waiting < _RESTING_S * SAMPLE_RATE and not is_full:
+            return None
+        self._chapter.analyze()
         known = self._run, self._run.voice.count
         self._advance()
-        if self._chapter.length >= KEPT_S * SAMPLE_RATE:
+        if is_full:
             self._let_go()
         new = self._run.voice.count and (self._run, self._run.voice.count) != known
         return self._run.voice.total if new else None
 
     def stop_interim(self) -> None:
         """Running answers are not needed any more: do only what the end needs."""
-        self._resting = True
+        self._resting = self._run.voice.resting = True
         self._run.voice.idle = not self._run.exact
 
     def quality(self) -> AudioQuality | None:
@@ -161,7 +167,7 @@ class OnlineEmbedder:
     def _advance(self) -> None:
         """Embed the speech that is new, or all of it again if it is not what it was taken for."""
         chapter, run = self._chapter, self._run
-        cutoff_hz = run.cutoff_hz if self.is_settled else chapter.lows.cutoff_hz
+        cutoff_hz = run.cutoff_hz if self.is_settled else chapter.cutoff_hz
         held = 0 if cutoff_hz is None else REACH
         if self.is_settled:
             held = max(held, round(_SETTLING_S * SAMPLE_RATE))
@@ -188,7 +194,7 @@ class OnlineEmbedder:
         run = _Run(self._encoder, np.float32(1.0), cutoff_hz=cutoff_hz, exact=exact)
         run.take(self._chapter, parts, stop)
         run.set_gain(run.wanted_gain)
-        run.voice.idle = self._resting and not exact
+        run.voice.resting, run.voice.idle = self._resting, self._resting and not exact
         run.embed(at_once=True)
         self._run = run
 
@@ -197,7 +203,7 @@ class OnlineEmbedder:
         self._judge()
         chapter = self._chapter
         if not self.is_settled:
-            parts, low = chapter.parts(), chapter.lows.cutoff_hz
+            parts, low = chapter.parts(), chapter.cutoff_hz
             run, length = self._run, _whole(chapter.length)
             fits = run.exact and run.cutoff_hz == low and run.parts == clipped(parts, 0, run.stop)
             run.take(chapter, parts, length)
@@ -216,7 +222,13 @@ class OnlineEmbedder:
 
     def _judge(self) -> None:
         """The quality of a long call is that of the chapter with the most speech."""
-        self._recording = Recording(np.concatenate(self._native), self._rate).leave_out(self._prompts)
+        self._chapter.analyze()
+        self._recording = Recording(
+            np.concatenate(self._native),
+            self._rate,
+            mono=self._chapter.mono,
+            segmenter=self._chapter.segmenter,
+        ).leave_out(self._prompts)
         quality = self._recording.quality
         if self._best is None or quality.net_speech_s >= self._best.net_speech_s:
             self._best = quality
@@ -237,10 +249,13 @@ class _Chapter:
     """The audio of at most KEPT_S, at 16 kHz, and what is in it."""
 
     def __init__(self, prompts: KnownPrompts | None) -> None:
-        self._segmenter = Segmenter()
+        self.segmenter = Segmenter()
         self._prompts = None if prompts is None else PromptFollower(prompts)
-        self.lows = SteadyLows()
+        self.cutoff_hz: float | None = None
         self.length = 0
+        self._lows = SteadyLows()
+        self._lows_due = 0
+        self._analyzed = 0
         self._audio = np.zeros(16 * SAMPLE_RATE, dtype=np.float32)
 
     def add(self, audio: Audio) -> None:
@@ -249,20 +264,38 @@ class _Chapter:
             self._audio = np.concatenate((self._audio, np.zeros(max(stop, self.length), dtype=np.float32)))
         self._audio[self.length : stop] = audio
         self.length = stop
-        self._segmenter.add(audio)
+
+    @property
+    def waiting(self) -> int:
+        """Samples that were not analyzed yet."""
+        return self.length - self._analyzed
+
+    @property
+    def mono(self) -> Audio:
+        """All of the audio."""
+        return self._audio[: self.length]
+
+    def analyze(self) -> None:
+        """Look for what is in the audio that came since."""
+        audio = self._audio[self._analyzed : self.length]
+        self._analyzed = self.length
+        self.segmenter.add(audio)
         if self._prompts is not None:
             self._prompts.add(audio)
-        self.lows.add(audio)
+        self._lows.add(audio)
+        if self.length >= self._lows_due:
+            self.cutoff_hz = self._lows.cutoff_hz
+            self._lows_due = self.length + round(_LOWS_EVERY_S * SAMPLE_RATE)
 
     def parts(self) -> Parts:
         """Those that hold speech so far."""
-        segments = self._segmenter.segments()
+        segments = self.segmenter.segments()
         if self._prompts is not None:
             segments = with_prompts(segments, self._prompts.stretches())
         return speech_parts(segments)
 
     def audio(self, *, cutoff_hz: float | None) -> Samples:
-        heard = self._audio[: self.length]
+        heard = self.mono
         return heard if cutoff_hz is None else HighPass(heard, cutoff_hz)
 
 

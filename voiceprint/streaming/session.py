@@ -148,13 +148,10 @@ class CallStream:
                 self._consider(self._pending[0])
                 self._pending.popleft()
             if self._news:
-                self._answer = self._answer.model_copy(
-                    update={
-                        "audio_s": self._heard_s,
-                        "net_speech_s": self._online.net_speech_s,
-                        "feedback": self._feedback,
-                    }
-                )
+                update: dict[str, Any] = {"audio_s": self._heard_s, "feedback": self._feedback}
+                if not self._answer.decided:
+                    update["net_speech_s"] = self._online.net_speech_s
+                self._answer = self._answer.model_copy(update=update)
                 self._news = False
             return self._answer
 
@@ -226,7 +223,8 @@ class CallStream:
         self._answer = self._answered(matches, good=heard.good)
         decided = heard.good and self._decision.made(matches, self._rule(), heard.net_speech_s)
         if decided:
-            self._answer = self._answer.model_copy(update={"decided": True})
+            update = {"decided": True, "net_speech_s": heard.net_speech_s}
+            self._answer = self._answer.model_copy(update=update)
             self._online.stop_interim()
             self._move_last_seen()
 

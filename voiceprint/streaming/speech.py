@@ -61,6 +61,8 @@ class Voice(Protocol):
     """What the speech was raised by that comes next."""
     idle: bool
     """Whether speech is only counted, and nothing embedded."""
+    resting: bool
+    """Whether nobody waits for running answers: pieces are embedded as is quickest."""
 
     def hear(self, speech: Samples, *, at_once: bool = False) -> None:
         """Embed the pieces that are complete with this; at_once: all of them, which is quickest."""
@@ -74,8 +76,9 @@ class Voice(Protocol):
 
 # Partials that are embedded together, by the index of the first: alone they cost nearly twice as much, but
 # give an answer soon, which counts in the beginning.
-_TOGETHER: Final = ((2, 1), (16, 2))
-_TOGETHER_LATER: Final = 4
+_TOGETHER: Final = ((2, 1), (4, 2), (16, 3))
+_TOGETHER_LATER: Final = 6
+_TOGETHER_AT_REST: Final = 6  # where nobody waits for an answer: a whole run of the network
 
 _SAMPLES: Final = 64  # partials that are remembered, 1.6 MB
 
@@ -96,7 +99,7 @@ class PartialsVoice:
     def __init__(self, encoder: PartialEncoder, step: int = 1) -> None:
         self.length = self.count = 0
         self.gain = np.float32(1.0)
-        self.idle = False
+        self.idle = self.resting = False
         self.total = np.zeros(encoder.dimension, dtype=np.float64)
         self._encoder = encoder
         self._step = step
@@ -118,6 +121,8 @@ class PartialsVoice:
         complete = (frames - FRAMES) // STEP + 1  # partials
         while self._next < complete:
             wanted = next((count for below, count in _TOGETHER if self._next < below), _TOGETHER_LATER)
+            if self.resting:
+                wanted = _TOGETHER_AT_REST
             ready = -(-(complete - self._next) // self._step)
             if ready < wanted:
                 break
@@ -178,7 +183,7 @@ class PiecesVoice:
     def __init__(self, encoder: Encoder) -> None:
         self.length = self.count = 0
         self.gain = np.float32(1.0)
-        self.idle = False
+        self.idle = self.resting = False
         self.total = np.zeros(encoder.dimension, dtype=np.float64)
         self._encoder = encoder
         self._speech = _NO_SAMPLES
