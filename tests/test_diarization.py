@@ -226,6 +226,7 @@ def test_the_commands_separate_ignore_and_refuse(
     _, out, _ = run("identify", "call.wav", "--separate", "--ignore", "amara", "--threshold", "0.5")
     assert "ignored" in out
     assert "accepted" in out
+    assert "--ignore amarra: not enrolled" in run("identify", "call.wav", "--ignore", "amarra")[2]
     out = run("identify", "call.wav", "--separate", "--candidate", "nobody")[1]
     assert out.count("nobody to compare with") == 2
     code, out, _ = run("enroll", "x", "call.wav")

@@ -85,6 +85,9 @@ def identify(
     failures: dict[Path, VoiceprintError] = {}
     with opened(store, create=create) as recognizer:
         minimum = recognizer.config.min_audio_quality
+        for caller_id in dict.fromkeys(ignore or ()):
+            if recognizer.get_caller(caller_id) is None:  # a slip would name an agent as the caller
+                complain(f"--ignore {caller_id}: not enrolled, so no voice is left out for it.")
         if not candidates:
             ready(recognizer)
             if not recognizer.index_status().vectors:
