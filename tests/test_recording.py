@@ -50,6 +50,15 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return calls
 
 
+def test_a_channel_of_a_recording_is_not_chosen_later(voices: Voices) -> None:
+    stereo = np.stack([voices["amara"][0][:80_000], voices["bruno"][0][:80_000]], axis=1)
+    recording = Recording.from_buffer(stereo, channel=0)
+    for later in ({"channel": 1}, {"channels": 2}):
+        with pytest.raises(InvalidAudioError, match="when you make it"):
+            Recording.from_buffer(recording, **later)  # type: ignore[arg-type]
+    assert Recording.from_buffer(recording, 8000) is recording
+
+
 def test_plain_match_resamples_once_and_searches_for_speech_once(
     voices: Voices, counted: Counter[str]
 ) -> None:

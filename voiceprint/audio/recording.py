@@ -27,6 +27,7 @@ from voiceprint.audio.quality.score import measure_quality, with_voices
 from voiceprint.audio.speech import Segment, Segmenter, speech_parts, with_prompts
 from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.audio.vad import BLOCK
+from voiceprint.errors import InvalidAudioError
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +75,17 @@ class Recording:
         channel: int | None = None,
         channels: int = 1,
     ) -> Recording:
-        """The recording in a buffer; arguments and errors are those of `to_mono`. A recording is itself.
+        """The recording in a buffer; arguments and errors are those of `to_mono`. A recording is itself, of
+        which no channel can be chosen any more.
 
+        audio_buffer: is not copied, and read when something is first computed: leave it as it is.
         sample_rate: Hz; None is 8000 of G.711 and 16000 of all else.
         """
         if isinstance(audio_buffer, Recording):
+            if channel is not None or channels != 1:  # the answer would be of another one
+                raise InvalidAudioError(
+                    "channel and channels are for buffers: choose those of a Recording when you make it"
+                )
             return audio_buffer
         rate = buffers.rate_of(sample_rate, encoding)
         pcm = buffers.as_pcm(audio_buffer, rate, encoding=encoding, channel=channel, channels=channels)
