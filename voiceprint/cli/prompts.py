@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from voiceprint.audio import SAMPLE_RATE, Recording
 from voiceprint.audio.io import folders
 from voiceprint.audio.prompts import SHORTEST_S, KnownPrompts, Prompt, PromptFinder
-from voiceprint.cli.audio import ChannelOption, EncodingOption, RateOption, opened_recording
+from voiceprint.cli.audio import ChannelOption, EncodingOption, RateOption, read
 from voiceprint.cli.common import JsonOption, counted, print_json, progress, say, table
 from voiceprint.errors import InvalidArgumentError, InvalidAudioError
 
@@ -54,10 +55,8 @@ def prompts(
         if folders.is_recording(path)
     ]
 
-    def read(path: Path) -> Recording:
-        return opened_recording(path, encoding, rate, channel)
-
-    found = find_prompts(files, read, callers)
+    opened = partial(read, encoding=encoding, rate=rate, channel=channel)
+    found = find_prompts(files, opened, callers)
     rows = [
         {"caller_id": path.parent.name, "file": str(path), **prompt._asdict()}
         for path, several in found.items()
@@ -71,7 +70,7 @@ def prompts(
     else:
         say(f"No prompts: {counted(len(files), 'recording')} of several callers have nothing in common.")
     if write is not None:
-        _write(distinct(found, read), write, quiet=as_json)
+        _write(distinct(found, opened), write, quiet=as_json)
 
 
 def find_prompts(files: list[File], read: Callable[[Path], Recording], callers: int = 2) -> Found:

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from voiceprint.audio import assess
 from voiceprint.cli.audio import ChannelOption, EncodingOption, Files, RateOption, read
 from voiceprint.cli.common import (
     CreateOption,
@@ -45,8 +44,7 @@ def quality(
     advice: list[tuple[object, ...]] = []
     for path in files:
         try:
-            audio, sample_rate = read(path, encoding, rate, channel)
-            measured = assess(audio, sample_rate=sample_rate)
+            measured = read(path, encoding, rate, channel).quality
         except InvalidAudioError as error:  # the result of this file; the others go on
             results.append({"file": str(path), "accepted": False, "message": str(error)})
             rows.append((path, *[""] * len(_FIGURES), "unusable", error))
