@@ -17,15 +17,15 @@ INTERRUPTED = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from voiceprint.cli import enrolment, main
-times, at, read = int(sys.argv[1]), int(sys.argv[2]), enrolment.mono
+times, at, read = int(sys.argv[1]), int(sys.argv[2]), enrolment.read
 count = 0
-def mono(*arguments):
+def read(*arguments):
     global count
     count += 1
     for _ in range(times if count == at else 0):
         os.kill(os.getpid(), signal.SIGINT)
     return read(*arguments)
-enrolment.mono = mono
+enrolment.read = read
 sys.argv = ["voiceprint", "enroll-dir", "in", *sys.argv[3:]]
 main()
 """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import MIXED, SAMPLE_RATE, AudioQuality, Recording
+from voiceprint.audio import SAMPLE_RATE, AudioQuality, Recording
 from voiceprint.audio.prompts import prompts_at
 from voiceprint.diarization import Voice, note_voices, separate
 from voiceprint.encoder import default_encoder
@@ -85,10 +85,10 @@ class Embedder:
                 "Voice fingerprinting is off: set VOICE_FINGERPRINTING_ENABLED=true to use it."
             )
 
-    def check_quality(self, quality: AudioQuality) -> None:
+    def check_quality(self, recording: Recording) -> None:
         """Refuse audio under `min_audio_quality`, and warn of channels that should not have been mixed."""
-        if "channels_differ" in quality.feedback:
-            logger.warning(MIXED)
+        quality = recording.quality
+        recording.warn_if_mixed()
         minimum = self._config.min_audio_quality
         if quality.score < minimum:
             why = f" ({', '.join(quality.feedback)})" if quality.feedback else ""
@@ -125,7 +125,7 @@ class Embedder:
                 f"{quality.net_speech_s:.2f} s: wait for the caller to say more.{why}",
                 quality,
             )
-        self.check_quality(quality)
+        self.check_quality(recording)
         plain, better = self.embed(recording, one_voice=one_voice), None
         if "several_voices" in recording.quality.feedback:
             logger.warning(SEVERAL_VOICES)

@@ -246,7 +246,7 @@ class Enrolment:
         check = self._check(recording)
         if check.more_audio_s:
             raise AudioQualityError(check.advice[0], check.quality)
-        self._embedder.check_quality(check.quality)
+        self._embedder.check_quality(recording)
 
     def _of_one_voice(self, sample: CheckedSample, embedding: Embedding) -> tuple[CheckedSample, Embedding]:
         """The sample and its embedding, or those of its largest voice if that is to be enrolled.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from voiceprint.audio.denoise import cleaned, may_be_cleaned
 from voiceprint.audio.io import buffers
-from voiceprint.audio.io.buffers import check_channel, mix
+from voiceprint.audio.io.buffers import mix
 from voiceprint.audio.io.encodings import AudioBuffer, Encoding
 from voiceprint.audio.io.files import read_all
 from voiceprint.audio.io.mono import LONG_S, Samples, Spliced, blocks, samples
-from voiceprint.audio.io.reader import AudioReader, named, open_audio
+from voiceprint.audio.io.reader import AudioReader, open_audio
 from voiceprint.audio.low_cut import HighPass, SteadyLows
 from voiceprint.audio.prompts import KnownPrompts
 from voiceprint.audio.quality.channels import MIXED, ChannelComparison, ChannelReport, mixable
@@ -63,8 +63,10 @@ class Recording:
         self._channels = channels
         self.sample_rate = sample_rate
         """Hz, of the audio as it came."""
+        self.name: str | None = None
+        """The file that it came from."""
         self.warnings: tuple[str, ...] = ()
-        """What is wrong with the file that it came from, and yet could be read."""
+        """What is wrong with the file, and yet could be read."""
 
     @classmethod
     def from_buffer(
@@ -124,43 +126,25 @@ class Recording:
         Channels are mixed while the file is read. Of two minutes and more with 16-bit samples the mix is
         rounded to 16 bits, so that an hour of 8 channels takes no more than an hour of one.
         """
-        with open_audio(path, encoding=encoding, sample_rate=sample_rate) as reader:
-            if channel is not None:
-                with named(reader.name):
-                    check_channel(channel, reader.channels)
-            return cls.read(reader, channel)._or_else(path, encoding, sample_rate)
+        return cls.read(partial(open_audio, path, encoding=encoding, sample_rate=sample_rate), channel)
 
     @classmethod
-    def read(cls, reader: AudioReader, channel: int | None = None) -> Recording:
-        """The recording that a reader gives, of one channel, or of all mixed; see `open`."""
-        if channel is not None or reader.channels == 1:
-            recording = cls(read_all(reader, channel=channel, compact=True), reader.sample_rate)
-        else:
-            comparison = ChannelComparison(reader.sample_rate)
-            mixed: list[NDArray[Any]] = []
-            count = 0
-            for block in reader.blocks():
-                comparison.add(block)
-                mono = mix(block)
-                count += len(mono)
-                mixed.append(mono)
-                if reader.is_16_bit and count >= LONG_S * reader.sample_rate:
-                    mixed = [_as_int16(part) for part in mixed]
-            pcm = np.concatenate(mixed)
-            recording = cls(pcm, reader.sample_rate, channels=comparison.report())
-        recording.warnings = reader.warnings
-        return recording
+    def read(cls, opened: Callable[[], AudioReader], channel: int | None = None) -> Recording:
+        """The recording that a reader gives, of one channel, or of all mixed; see `open`.
 
-    def _or_else(
-        self, path: str | os.PathLike[str], encoding: Encoding | None, sample_rate: int | None
-    ) -> Recording:
-        """The recording, or where its channels cancelled each other when mixed, that of the loudest one."""
-        if self._channels is None or self._channels.use is None:
-            return self
-        with open_audio(path, encoding=encoding, sample_rate=sample_rate) as reader:
-            pcm = read_all(reader, channel=self._channels.use, compact=True)
-            recording = Recording(pcm, reader.sample_rate, channels=self._channels)
-            recording.warnings = reader.warnings
+        opened: opens the reader; asked a second time where the channels turn out to cancel each other.
+        """
+        with opened() as reader:
+            report = None
+            if channel is not None or reader.channels == 1:
+                pcm = read_all(reader, channel=channel, compact=True)
+            else:
+                pcm, report = _mixed(reader)
+        if report is not None and report.use is not None:
+            with opened() as again:
+                pcm = read_all(again, channel=report.use, compact=True)
+        recording = cls(pcm, reader.sample_rate, channels=report)
+        recording.name, recording.warnings = reader.name, reader.warnings
         return recording
 
     def __repr__(self) -> str:
@@ -284,7 +268,7 @@ class Recording:
     def warn_if_mixed(self) -> None:
         """Log a warning where channels that differ were mixed."""
         if self.channels.differ:
-            logger.warning(MIXED)
+            logger.warning("%s%s", "" if self.name is None else f"{self.name}: ", MIXED)
 
     def speech_at(self, sample_rate: int) -> NDArray[np.float32]:
         """`speech` as a whole, at so many Hz."""
@@ -313,6 +297,21 @@ def assess(
         InvalidAudioError: the buffer, its sample rate, encoding or channel cannot be used.
     """
     return Recording.from_buffer(audio_buffer, sample_rate, encoding, channel, channels).quality
+
+
+def _mixed(reader: AudioReader) -> tuple[NDArray[Any], ChannelReport]:
+    """The mean of a reader's channels, and what they are to each other."""
+    comparison = ChannelComparison(reader.sample_rate)
+    blocks: list[NDArray[Any]] = []
+    count = 0
+    for block in reader.blocks():
+        comparison.add(block)
+        mono = mix(block)
+        count += len(mono)
+        blocks.append(mono)
+        if reader.is_16_bit and count >= LONG_S * reader.sample_rate:
+            blocks = [_as_int16(part) for part in blocks]
+    return np.concatenate(blocks), comparison.report()
 
 
 def _as_int16(audio: NDArray[Any]) -> NDArray[np.int16]:

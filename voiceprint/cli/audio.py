@@ -5,25 +5,19 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, cast, get_args
 
 import typer
-from numpy.typing import NDArray
 
 from voiceprint.audio import (
     MAX_SAMPLE_RATE,
     MIN_SAMPLE_RATE,
-    MIXED,
     Encoding,
     Recording,
-    load_audio,
-    mixable,
-    to_mono,
 )
 from voiceprint.audio.io.buffers import MAX_SECONDS
 from voiceprint.audio.io.encodings import check_encoding
-from voiceprint.audio.io.files import read_all
-from voiceprint.audio.io.reader import open_stream
+from voiceprint.audio.io.reader import AudioReader, open_stream
 from voiceprint.cli.common import complain
 from voiceprint.errors import InvalidAudioError
 
@@ -70,40 +64,28 @@ ChannelOption = Annotated[
 ]
 
 
-def read(
-    path: Path, encoding: str | None, rate: int | None, channel: int | None = None
-) -> tuple[NDArray[Any], int]:
-    """The samples of a file, of one channel or with all, and their rate in Hz."""
+def read(path: Path, encoding: str | None, rate: int | None, channel: int | None) -> Recording:
+    """The recording in a file, or in standard input ("-"), with the chosen channel, or all mixed.
+
+    What is odd about its channels is said to standard error, with the file's name.
+    """
     coding = cast(Encoding | None, encoding)
     if str(path) == "-":
-        return _standard_input(coding, rate, channel)
-    return load_audio(path, encoding=coding, sample_rate=rate, channel=channel, compact=True)
+        recording = _standard_input(coding, rate, channel)
+    else:
+        recording = Recording.open(path, encoding=coding, sample_rate=rate, channel=channel)
+    if recording.channels.cancels:
+        used = recording.channels.use
+        complain(f"{path}: the channels cancel each other when mixed: channel {used} was used.")
+    return recording
 
 
-def _standard_input(
-    encoding: Encoding | None, rate: int | None, channel: int | None
-) -> tuple[NDArray[Any], int]:
+def _standard_input(encoding: Encoding | None, rate: int | None, channel: int | None) -> Recording:
     data = sys.stdin.buffer.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
         raise InvalidAudioError(f"{_STANDARD_INPUT} is longer than {_MOST_BYTES:,} bytes: give a file")
-    with open_stream(io.BytesIO(data), _STANDARD_INPUT, encoding=encoding, sample_rate=rate) as reader:
-        return read_all(reader, channel=channel, compact=True), reader.sample_rate
 
+    def opened() -> AudioReader:
+        return open_stream(io.BytesIO(data), _STANDARD_INPUT, encoding=encoding, sample_rate=rate)
 
-def opened_recording(path: Path, encoding: str | None, rate: int | None, channel: int | None) -> Recording:
-    """The recording in a file."""
-    return Recording.open(path, encoding=cast(Encoding | None, encoding), sample_rate=rate, channel=channel)
-
-
-def mono(path: Path, encoding: str | None, rate: int | None, channel: int | None) -> tuple[NDArray[Any], int]:
-    """The chosen channel of a file, or all mixed, with a word to standard error where these differ."""
-    audio, sample_rate = read(path, encoding, rate, channel)
-    audio, report = mixable(audio, sample_rate)
-    if report.differ:
-        # Said here with the file's name; the library would say it without.
-        complain(f"{path}: {MIXED}")
-    if report.cancels:
-        complain(f"{path}: the channels cancel each other when mixed: channel {report.use} was used.")
-    if audio.ndim == 1:
-        return audio, sample_rate
-    return to_mono(audio, sample_rate, sample_rate), sample_rate
+    return Recording.read(opened, channel)

@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from numpy.typing import NDArray
 
 from voiceprint.audio import SAMPLE_RATE, Recording
 from voiceprint.audio.io import folders
 from voiceprint.audio.prompts import KnownPrompts
-from voiceprint.cli.audio import ChannelOption, EncodingOption, Files, RateOption, mono, opened_recording
+from voiceprint.cli.audio import ChannelOption, EncodingOption, Files, RateOption, read
 from voiceprint.cli.common import (
     JsonOption,
     StoreOption,
@@ -41,8 +41,7 @@ from voiceprint.new_prints import OnMismatch
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 
 SHOWN = 10  # copies that are listed one by one; of more, only the number
-_Reader = Callable[[Path], tuple[NDArray[Any], int]]
-_Opener = Callable[[Path], Recording]
+_Reader = Callable[[Path], Recording]
 
 
 @dataclass
@@ -103,7 +102,7 @@ def enroll(
     samples = [_Sample(caller_id, path, fields) for path in files]
     _enrol(
         samples,
-        lambda path: mono(path, encoding, rate, channel),
+        partial(read, encoding=encoding, rate=rate, channel=channel),
         store,
         as_json,
         on_mismatch,
@@ -143,14 +142,14 @@ def enroll_dir(
         complain(f"Skipped: {path} {why}.")
     _enrol(
         samples,
-        lambda path: mono(path, encoding, rate, channel),
+        partial(read, encoding=encoding, rate=rate, channel=channel),
         store,
         as_json,
         on_mismatch,
         on_several_voices,
         skip=not again,
         keep="best",
-        without_prompts=lambda path: opened_recording(path, encoding, rate, channel),
+        without_prompts=True,
     )
     if left_out:
         raise typer.Exit(1)
@@ -206,7 +205,7 @@ def _enrol(
     *,
     skip: bool = False,
     keep: Keep = "newest",
-    without_prompts: _Opener | None = None,
+    without_prompts: bool = False,
 ) -> None:
     with opened(store, create=True) as recognizer, _stopping() as stopped:
         limit = recognizer.config.max_voiceprints_per_caller
@@ -214,7 +213,7 @@ def _enrol(
         if skip:
             _skip_enrolled(samples, prints, limit)
         wanted = [sample for sample in samples if not sample.skipped]
-        shared = None if without_prompts is None else _shared_prompts(wanted, without_prompts)
+        shared = _shared_prompts(wanted, read) if without_prompts else None
         _enrol_all(recognizer, wanted, read, stopped, on_mismatch, on_several_voices, keep, shared)
     _mark_known(samples, prints)
     _report(samples, limit, as_json)
@@ -318,15 +317,15 @@ def _loaded(
             return
         previous = sample.caller_id
         try:
-            audio, sample_rate = read(sample.path)
+            recording = read(sample.path)
         except InvalidAudioError as error:  # the result of this file; the others go on
             sample.result = error
         else:
             taken.append(sample)
-            yield sample.caller_id, Recording(audio, sample_rate).leave_out(prompts), sample.metadata
+            yield sample.caller_id, recording.leave_out(prompts), sample.metadata
 
 
-def _shared_prompts(samples: list[_Sample], read: _Opener) -> KnownPrompts | None:
+def _shared_prompts(samples: list[_Sample], read: _Reader) -> KnownPrompts | None:
     """The prompts that recordings of several callers hold, which are named to standard error."""
     found = find_prompts([(sample.caller_id, sample.path) for sample in samples], read)
     if not found:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypedDict
 
 import typer
 
-from voiceprint.cli.audio import FILE_HELP, ChannelOption, EncodingOption, Files, RateOption, mono
+from voiceprint.cli.audio import FILE_HELP, ChannelOption, EncodingOption, Files, RateOption, read
 from voiceprint.cli.common import (
     CreateOption,
     JsonOption,
@@ -30,7 +30,6 @@ from voiceprint.models import Match, SeparatedVoice, Verification
 class _Options(TypedDict):
     """What `recognizer.identify` takes with and without `separate`."""
 
-    sample_rate: int
     threshold: float | None
     candidates: list[str] | None
     ignore: Iterable[str]
@@ -94,10 +93,8 @@ def identify(
                 tell_of_other_spaces(recognizer)
         for path in files:
             try:
-                audio, sample_rate = mono(path, encoding, rate, channel)
-                options = _Options(
-                    sample_rate=sample_rate, threshold=threshold, candidates=candidates, ignore=ignore or ()
-                )
+                audio = read(path, encoding, rate, channel)
+                options = _Options(threshold=threshold, candidates=candidates, ignore=ignore or ())
                 if separate:
                     voices[path] = recognizer.identify(audio, k, separate=True, **options)
                     answers[path] = [match for voice in voices[path] for match in voice.matches]
@@ -193,10 +190,8 @@ def verify(
     Exit code 0 accepted; 1 rejected, not enrolled, or too poor audio; 2 error.
     """
     with opened(store, create=create) as recognizer:
-        audio, sample_rate = mono(file, encoding, rate, channel)
-        verification = recognizer.verify_caller(
-            caller_id, audio, sample_rate=sample_rate, threshold=threshold
-        )
+        audio = read(file, encoding, rate, channel)
+        verification = recognizer.verify_caller(caller_id, audio, threshold=threshold)
     if as_json:
         print_json(verification.model_dump())
     else:

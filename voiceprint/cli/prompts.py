@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from voiceprint.audio import SAMPLE_RATE, Recording
 from voiceprint.audio.io import folders
 from voiceprint.audio.prompts import SHORTEST_S, KnownPrompts, Prompt, PromptFinder
-from voiceprint.cli.audio import ChannelOption, EncodingOption, RateOption, opened_recording
+from voiceprint.cli.audio import ChannelOption, EncodingOption, RateOption, read
 from voiceprint.cli.common import JsonOption, complain, counted, print_json, progress, say, table
 from voiceprint.errors import InvalidArgumentError, InvalidAudioError
 
@@ -56,9 +57,6 @@ def prompts(
         if folders.is_recording(path)
     ]
 
-    def read(path: Path) -> Recording:
-        return opened_recording(path, encoding, rate, channel)
-
     count = len({caller_id for caller_id, _ in files})
     if count <= callers:
         raise InvalidArgumentError(
@@ -67,8 +65,9 @@ def prompts(
         )
     if write is not None:
         _check_empty(write)
+    opened = partial(read, encoding=encoding, rate=rate, channel=channel)
     unreadable: list[InvalidAudioError] = []
-    found = find_prompts(files, read, callers, unreadable)
+    found = find_prompts(files, opened, callers, unreadable)
     rows = [
         {"caller_id": path.parent.name, "file": str(path), **prompt._asdict()}
         for path, several in found.items()
@@ -83,7 +82,7 @@ def prompts(
         compared = counted(len(files) - len(unreadable), "recording")
         say(f"No prompts: {compared} of several callers have nothing in common.")
     if write is not None and found:
-        _write(distinct(found, read), write, quiet=as_json)
+        _write(distinct(found, opened), write, quiet=as_json)
     for error in unreadable:
         complain(f"Left out: {error}")
     if unreadable:

@@ -48,8 +48,7 @@ def quality(
     advice: list[tuple[object, ...]] = []
     for path in files:
         try:
-            audio, sample_rate = read(path, encoding, rate, channel)
-            measured = recognizer.check_enrollment(audio, sample_rate=sample_rate).quality
+            measured = recognizer.check_enrollment(read(path, encoding, rate, channel)).quality
         except InvalidAudioError as error:  # the result of this file; the others go on
             results.append({"file": str(path), "accepted": False, "message": str(error)})
             rows.append((path, *[""] * len(_FIGURES), "unusable", error))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from voiceprint.audio import channels_differ, load_audio
+from voiceprint.audio import Recording
 from voiceprint.errors import InvalidAudioError
 from voiceprint.evaluation.embedding import Progress
 from voiceprint.evaluation.recordings import Speaker
@@ -35,8 +35,7 @@ def check_channels(
         if progress:
             progress("Checking channels", done, len(files))
         with suppress(InvalidAudioError):
-            audio, sample_rate = load_audio(file, compact=True)
-            if audio.ndim > 1 and channels_differ(audio, sample_rate):
+            if Recording.open(file).channels.differ:
                 mixed.append(file)
     if progress:
         progress("Checking channels", len(files), len(files))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from voiceprint.audio import SAMPLE_RATE, Recording, load_audio, mixable, to_mono
+from voiceprint.audio import SAMPLE_RATE, Recording
 from voiceprint.audio.conditions import Condition
 from voiceprint.audio.prompts import KnownPrompts, PromptFinder, prompts_at
 from voiceprint.diarization import separate as separated
@@ -107,9 +107,7 @@ def load_recordings(
         joined = [np.zeros(0, dtype=np.float32)]
         for file in files:
             try:
-                samples, rate = load_audio(file)
-                samples, _ = mixable(samples, rate) if channel is None else (samples, None)
-                audio = to_mono(samples, rate, SAMPLE_RATE, channel=channel)
+                audio = Recording.open(file, channel=channel).mono[:]
                 audio = audio if prompts is None else prompts.left_out_of(audio)
                 joined.append(_largest_voice(audio) if separate else audio)
             except InvalidAudioError as error:
