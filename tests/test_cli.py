@@ -15,6 +15,7 @@ import soundfile
 
 import voiceprint
 from voiceprint import JSONStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig, load_audio
+from voiceprint.cli.common import percent
 from voiceprint.storage.transfer import digest
 
 VOICES = Path(__file__).resolve().parents[1] / "examples/voices"
@@ -286,6 +287,21 @@ def test_quality_measures_each_file_and_exits_with_1_when_one_is_poor(run):
     assert "1.flac" not in advice
     code, out, _ = run("quality", good, silence("s.wav"), not_audio("n.wav"), "--json")
     assert [row["accepted"] for row in json.loads(out)] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [
+        (0.0, "0 %"),
+        (4.56e-5, "0.0046 %"),
+        (0.702, "70 %"),
+        (0.994, "99 %"),
+        (0.9962, "100 %"),
+        (1.0, "100 %"),
+    ],
+)
+def test_a_share_is_shown_in_percent(share, shown):
+    assert percent(share) == shown
 
 
 @pytest.mark.usefixtures("enrolled")

@@ -21,6 +21,7 @@ from voiceprint import (
     OpusAgentVoiceRecognizer,
     SeparatedVoice,
     SeveralVoicesError,
+    VoiceFingerprintConfig,
     Voiceprint,
 )
 from voiceprint.audio import Recording
@@ -169,6 +170,34 @@ def test_a_stream_names_both_voices_at_its_end(
     assert "several_voices" in answer.feedback
 
 
+def test_voices_of_a_stream_that_begin_to_speak_after_minutes_are_named(
+    recognizer: OpusAgentVoiceRecognizer, call: Audio
+) -> None:
+    silence = np.zeros(125 * RATE, dtype=np.float32)
+    with recognizer.stream(separate=True) as stream:
+        stream.feed(silence)
+        stream.feed(call)
+        answer = stream.finish()
+    first, second = answer.voices
+    assert [one.accepted and one.accepted.caller_id for one in answer.voices] == ["amara", "bruno"]
+    assert first.turns[0].start_s == pytest.approx(125, abs=0.6)
+    assert second.turns[-1].stop_s == pytest.approx(125 + len(call) / RATE, abs=0.6)
+
+
+def test_a_stream_without_enough_speech_at_once_names_nobody(
+    recognizer: OpusAgentVoiceRecognizer, voices: Voices
+) -> None:
+    piece = np.concatenate((voices["amara"][1][RATE : RATE + 11_200], np.zeros(130 * RATE, dtype=np.float32)))
+    lenient = OpusAgentVoiceRecognizer(recognizer.storage, config=VoiceFingerprintConfig(min_audio_quality=0))
+    with lenient.stream(separate=True) as stream:
+        for _ in range(3):
+            stream.feed(piece)
+        answer = stream.finish()
+    assert answer.net_speech_s > 1.0
+    assert (answer.caller_id, answer.accepted, answer.voices) == (None, False, ())
+    assert "too_short" in answer.feedback
+
+
 def test_a_plain_stream_says_at_its_end_that_several_voices_speak(
     recognizer: OpusAgentVoiceRecognizer, call: Audio, voices: Voices
 ) -> None:
@@ -197,10 +226,16 @@ def test_the_commands_separate_ignore_and_refuse(
     _, out, _ = run("identify", "call.wav", "--separate", "--ignore", "amara", "--threshold", "0.5")
     assert "ignored" in out
     assert "accepted" in out
+    assert "--ignore amarra: not enrolled" in run("identify", "call.wav", "--ignore", "amarra")[2]
+    out = run("identify", "call.wav", "--separate", "--candidate", "nobody")[1]
+    assert out.count("nobody to compare with") == 2
     code, out, _ = run("enroll", "x", "call.wav")
     assert code == 1
     assert "SeveralVoicesError" in out
     assert run("enroll", "x", "call.wav", "--on-several-voices", "largest")[0] == 0
+    assert "--on-several-voices largest" in run("enroll", "y", "call.wav")[1]
+    code, out, _ = run("quality", "call.wav")
+    assert (code, "several_voices" in out, "2 voices speak" in out) == (0, True, True)
 
 
 def test_evaluation_takes_the_voice_that_speaks_most(voices: Voices, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from voices import BandEncoder, Voices, real_speech
 
 from voiceprint import (
+    AudioQualityError,
     ConfigurationError,
     JSONStorage,
     MemoryStorage,
@@ -337,6 +338,18 @@ def test_a_folder_without_prompts_says_so(run: Any, calls_folder: Path) -> None:
     assert out.startswith("No prompts: 9 recordings")
 
 
+def test_what_cannot_be_looked_through_is_said(run: Any, calls_folder: Path, tmp_path: Path) -> None:
+    code, _, err = run("prompts", calls_folder, "--callers", "4")
+    assert (code, "recordings of 4 callers" in err) == (2, True)
+    (calls_folder / "gil" / "cut.wav").write_bytes(b"RIFF")
+    code, out, err = run("prompts", calls_folder, "--callers", "3", "--write", tmp_path / "none")
+    assert (code, "9 recordings" in out, "cut.wav is not an audio file" in err) == (1, True, True)
+    (tmp_path / "file").write_text("x")
+    for place, why in ((tmp_path / "file", "exists"), (calls_folder, "give an empty folder")):
+        code, out, err = run("prompts", calls_folder, "--write", place)
+        assert (code, out, why in err) == (2, "", True)
+
+
 def test_a_whole_recording_under_several_callers_is_no_prompt(
     run: Any, tmp_path: Path, voices: Voices
 ) -> None:
@@ -345,6 +358,20 @@ def test_a_whole_recording_under_several_callers_is_no_prompt(
         soundfile.write(tmp_path / "in" / name / "1.wav", voices["amara"][0], RATE)
     code, out, _ = run("prompts", tmp_path / "in", "--json")
     assert (code, json.loads(out)) == (0, [])
+
+
+def test_quality_leaves_prompts_out_and_a_match_of_nothing_else_says_so(
+    run: Any, calls_folder: Path, prompt: Audio, prompts_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "A known prompt" not in run("quality", calls_folder / "amara" / "1.wav")[1]
+    monkeypatch.setenv("VOICE_PROMPTS", str(prompts_folder))
+    code, out, _ = run("quality", calls_folder / "amara" / "1.wav")
+    assert (code, "A known prompt (4." in out) == (0, True)
+    with (
+        recognizer(prompts_folder) as them,
+        pytest.raises(AudioQualityError, match="most of this is known prompts"),
+    ):
+        them.identify(prompt)
 
 
 def test_enroll_dir_leaves_prompts_out(

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 SEVERAL_VOICES: Final = (
     "The recording holds several voices, and the answer is for all of them together: `identify` with "
-    "separate=True answers for each."
+    "separate=True (--separate) answers for each."
 )
 
 # Net speech that a probe needs, in seconds: below it the embedding says little about the speaker.
@@ -119,9 +119,10 @@ class Embedder:
         """
         quality = recording.quality
         if quality.net_speech_s < MIN_PROBE_SPEECH_S:
+            why = f" {quality.advice[0]}" if "no_speech" in quality.feedback and quality.advice else ""
             raise AudioQualityError(
                 f"Matching needs {MIN_PROBE_SPEECH_S:g} s of speech, and this audio holds "
-                f"{quality.net_speech_s:.1f} s: wait for the caller to say more.",
+                f"{quality.net_speech_s:.2f} s: wait for the caller to say more.{why}",
                 quality,
             )
         self.check_quality(recording)

@@ -258,7 +258,8 @@ class Enrolment:
             return sample, embedding
         if self._on_several_voices == "refuse":
             raise SeveralVoicesError(
-                f"{several_voices(quality)} Or enroll the largest: on_several_voices='largest'.",
+                f"{several_voices(quality)} Or enroll the one that speaks most: on_several_voices='largest' "
+                "(--on-several-voices largest).",
                 quality,
             )
         largest = max(self._embedder.voices(sample.recording), key=lambda voice: voice.net_speech_s).recording

@@ -234,3 +234,8 @@ def test_mobile_phones_with_children_are_calibrated(tmp_path: Path) -> None:
     assert found.after.at_target[1].fpir <= 0.15
     assert found.calibration.stranger_shift == pytest.approx(0.0, abs=0.6)
     assert found.calibration.stranger_spread == pytest.approx(1.0, abs=0.3)
+
+
+def test_prompts_are_left_out_of_recordings_of_known_speakers() -> None:
+    with pytest.raises(InvalidArgumentError, match="amara: "):
+        calibrate(SAMPLES, encoder=OnnxEncoder(1), duration_s=1.0, most_pieces=2, prompts=str(SAMPLES))

@@ -224,3 +224,16 @@ def test_calls_of_mobile_phones_are_told_apart(tmp_path: Path, cache: EmbeddingC
     for one in found.values():
         assert abs(one.calibration.stranger_shift) < 0.6
         assert 0.7 < one.calibration.stranger_spread < 1.3
+
+
+def test_prompts_are_left_out_of_calls(
+    recognizer: OpusAgentVoiceRecognizer,
+    tmp_path: Path,
+    cache: EmbeddingCache,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(30):
+        (tmp_path / f"{number}.flac").symlink_to(SAMPLES / "amara/1.flac")
+    monkeypatch.setattr(recognizer, "config", CONFIG.model_copy(update={"prompts": str(SAMPLES / "amara")}))
+    with pytest.raises(InvalidArgumentError, match="there are 0 of 30 recordings"):
+        calibrate_by_calls(tmp_path, recognizer, cache=cache)

@@ -134,6 +134,7 @@ def _by_speakers(
             duration_s=duration,
             most_pieces=most_pieces,
             channel=channel,
+            prompts=config.prompts,
             cache=cache,
             progress=progress,
         )

@@ -135,6 +135,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def percent(share: float) -> str:
+    """A share as "0.0046 %" or "70 %", of two digits; from 99.5 % on "100 %", and not "1e+02 %"."""
+    return "100 %" if share >= 0.995 else f"{100 * share:.2g} %"
+
+
 def table(*columns: str, rows: Iterable[Iterable[object]], right: Iterable[str] = ()) -> None:
     """Print a table; the columns named in `right` hold figures, and are set to the right."""
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from voiceprint.audio import load_audio
-from voiceprint.cli.common import JsonOption, complain, print_json, say, table, working
+from voiceprint.cli.common import JsonOption, complain, percent, print_json, say, table, working
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
@@ -149,7 +149,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
                 row["answer"] or "nobody we know",
                 row["nearest"],
                 f"{row['similarity']:.3f}",
-                "-" if row["fpir"] is None else f"{100 * row['fpir']:.2g} %",
+                "-" if row["fpir"] is None else percent(row["fpir"]),
                 f"{1000 * row['seconds']:.0f} ms",
                 Text("right", "green") if row["right"] else Text("WRONG", "bold red"),
             )

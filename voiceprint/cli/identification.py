@@ -15,12 +15,14 @@ from voiceprint.cli.common import (
     StoreOption,
     complain,
     opened,
+    percent,
     print_json,
     ready,
     say,
     table,
     tell_of_other_spaces,
 )
+from voiceprint.embedding import MIN_PROBE_SPEECH_S
 from voiceprint.errors import AudioQualityError, InvalidAudioError, VoiceprintError
 from voiceprint.models import Match, SeparatedVoice, Verification
 
@@ -81,6 +83,10 @@ def identify(
     voices: dict[Path, list[SeparatedVoice]] = {}
     failures: dict[Path, VoiceprintError] = {}
     with opened(store, create=create) as recognizer:
+        minimum = recognizer.config.min_audio_quality
+        for caller_id in dict.fromkeys(ignore or ()):
+            if recognizer.get_caller(caller_id) is None:  # a slip would name an agent as the caller
+                complain(f"--ignore {caller_id}: not enrolled, so no voice is left out for it.")
         if not candidates:
             ready(recognizer)
             if not recognizer.index_status().vectors:
@@ -100,7 +106,7 @@ def identify(
         found = voices if separate else answers
         print_json([_as_json(path, found.get(path), failures.get(path), separate) for path in files])
     elif separate and voices:
-        rows = [row for path, heard in voices.items() for row in _voice_rows(path, heard)]
+        rows = [row for path, heard in voices.items() for row in _voice_rows(path, heard, minimum)]
         table("File", "Voice", "Speech", "Caller", *_FIGURES, rows=rows, right=("Voice", "Speech", *_RIGHT))
     elif answers:
         rows = [row for path, matches in answers.items() for row in _rows(path, matches)]
@@ -124,7 +130,7 @@ def _rows(path: Path, matches: list[Match]) -> list[tuple[object, ...]]:
             match.caller_id,
             f"{match.similarity:.3f}",
             "-" if match.llr is None else f"{match.llr:.1f}",
-            "-" if match.fpir is None else f"{100 * match.fpir:.2g} %",
+            "-" if match.fpir is None else percent(match.fpir),
             match.verdict,
             match.voiceprint_id,
         )
@@ -132,12 +138,14 @@ def _rows(path: Path, matches: list[Match]) -> list[tuple[object, ...]]:
     ]
 
 
-def _voice_rows(path: Path, voices: list[SeparatedVoice]) -> list[tuple[object, ...]]:
+def _voice_rows(path: Path, voices: list[SeparatedVoice], minimum: float) -> list[tuple[object, ...]]:
     rows = []
     for number, voice in enumerate(voices, 1):
         if voice.ignored is not None:
             answers: list[tuple[object, ...]] = [("", voice.ignored, "", "", "", "ignored", "")]
-        elif not voice.matches and voice.quality.feedback:
+        elif not voice.matches and (
+            voice.quality.score < minimum or voice.quality.net_speech_s < MIN_PROBE_SPEECH_S
+        ):
             answers = [("", f"nobody: {', '.join(voice.quality.feedback)}", "", "", "", "", "")]
         else:
             answers = _rows(path, [*voice.matches])
@@ -200,4 +208,4 @@ def _sentence(verification: Verification) -> str:
         return f"{head}, which {sign} the threshold {verification.threshold:g}."
     if verification.fmr is None:
         return f"{head}. Too few callers are enrolled to say how many strangers reach that."
-    return f"{head}, which {100 * verification.fmr:.2g} % of strangers would reach."
+    return f"{head}, which {percent(verification.fmr)} of strangers would reach."

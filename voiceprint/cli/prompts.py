@@ -15,7 +15,7 @@ from voiceprint.audio import SAMPLE_RATE, Recording
 from voiceprint.audio.io import folders
 from voiceprint.audio.prompts import SHORTEST_S, KnownPrompts, Prompt, PromptFinder
 from voiceprint.cli.audio import ChannelOption, EncodingOption, RateOption, read
-from voiceprint.cli.common import JsonOption, counted, print_json, progress, say, table
+from voiceprint.cli.common import JsonOption, complain, counted, print_json, progress, say, table
 from voiceprint.errors import InvalidArgumentError, InvalidAudioError
 
 File = tuple[str, Path]
@@ -44,6 +44,8 @@ def prompts(
 
     A stretch counts that at least two other callers' recordings hold too, at any level and over any line.
     What only recordings of one caller have in common is none, nor is a whole recording, which is a copy.
+
+    Exit code 1 when a recording could not be read.
     """
     if not folder.is_dir():
         raise InvalidArgumentError(f"{str(folder)!r} is not a folder.")
@@ -56,7 +58,16 @@ def prompts(
     ]
 
     opened = partial(read, encoding=encoding, rate=rate, channel=channel)
-    found = find_prompts(files, opened, callers)
+    count = len({caller_id for caller_id, _ in files})
+    if count <= callers:
+        raise InvalidArgumentError(
+            f"{str(folder)!r} holds recordings of {counted(count, 'caller')}: a prompt is in those of "
+            f"{callers + 1} and more (--callers {callers})."
+        )
+    if write is not None:
+        _check_empty(write)
+    unreadable: list[InvalidAudioError] = []
+    found = find_prompts(files, opened, callers, unreadable)
     rows = [
         {"caller_id": path.parent.name, "file": str(path), **prompt._asdict()}
         for path, several in found.items()
@@ -68,20 +79,32 @@ def prompts(
         shown = [(r["file"], f"{r['start_s']:.1f} s", f"{r['stop_s']:.1f} s", r["callers"]) for r in rows]
         table("File", "From", "To", "Other callers", rows=shown, right=("From", "To", "Other callers"))
     else:
-        say(f"No prompts: {counted(len(files), 'recording')} of several callers have nothing in common.")
-    if write is not None:
+        compared = counted(len(files) - len(unreadable), "recording")
+        say(f"No prompts: {compared} of several callers have nothing in common.")
+    if write is not None and found:
         _write(distinct(found, opened), write, quiet=as_json)
+    for error in unreadable:
+        complain(f"Left out: {error}")
+    if unreadable:
+        raise typer.Exit(1)
 
 
-def find_prompts(files: list[File], read: Callable[[Path], Recording], callers: int = 2) -> Found:
-    """The prompts in each file that holds some; files that cannot be read are passed over."""
+def find_prompts(
+    files: list[File],
+    read: Callable[[Path], Recording],
+    callers: int = 2,
+    unreadable: list[InvalidAudioError] | None = None,
+) -> Found:
+    """The prompts in each file that holds some; why files cannot be read is added to `unreadable`."""
     finder, lengths = PromptFinder(callers), {}
     if len({caller_id for caller_id, _ in files}) <= callers:
         return {}
     for caller_id, path in progress("Looking for prompts", files):
         try:
             audio = read(path).mono
-        except InvalidAudioError:  # it is reported where it is used
+        except InvalidAudioError as error:  # of enroll-dir, it is the result of this file
+            if unreadable is not None:
+                unreadable.append(error)
             continue
         finder.add(caller_id, audio)
         lengths[path] = len(audio) / SAMPLE_RATE
@@ -106,14 +129,23 @@ def _left_s(length_s: float, several: Iterable[Prompt]) -> float:
     return length_s - sum(prompt.stop_s - prompt.start_s for prompt in several)
 
 
+def _check_empty(folder: Path) -> None:
+    """Make the folder, before the work. `InvalidArgumentError` where that fails, or it holds files."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_empty = not any(folder.iterdir())
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"--write {str(folder)!r}: {error.strerror}: give another folder."
+        ) from error
+    if not is_empty:  # VOICE_PROMPTS names all that the folder holds
+        raise InvalidArgumentError(f"--write {str(folder)!r}: it holds files already: give an empty folder.")
+
+
 def _write(audios: list[NDArray[np.float32]], folder: Path, *, quiet: bool) -> None:
     import soundfile
 
-    folder.mkdir(parents=True, exist_ok=True)
     for number, audio in enumerate(audios, 1):
-        path = folder / f"prompt-{number}.flac"
-        if path.exists():
-            raise InvalidArgumentError(f"{path} is there already: give an empty folder.")
-        soundfile.write(path, audio, SAMPLE_RATE)
+        soundfile.write(folder / f"prompt-{number}.flac", audio, SAMPLE_RATE)
     if not quiet:
         say(f"{counted(len(audios), 'prompt')} written to {folder}: set VOICE_PROMPTS={folder}.")

@@ -23,6 +23,8 @@ from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.erasure import remains_of
 from voiceprint.errors import InvalidAudioError
 from voiceprint.models import ErasureCheck, Finding
+from voiceprint.recognizer import OpusAgentVoiceRecognizer
+from voiceprint.storage import MemoryStorage
 
 _FIGURES = ("Score", "Length", "Speech", "SNR", "Clipped", "Level", "Band")
 
@@ -38,18 +40,20 @@ def quality(
 
     Exit code 1 when one is below the minimum (VOICE_MIN_AUDIO_QUALITY) or cannot be read.
     """
-    minimum = VoiceFingerprintConfig().min_audio_quality
+    config = VoiceFingerprintConfig()
+    # It leaves known prompts out, and looks for several voices, which `assess` does not.
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), config=config)
     results: list[dict[str, Any]] = []
     rows: list[tuple[object, ...]] = []
     advice: list[tuple[object, ...]] = []
     for path in files:
         try:
-            measured = read(path, encoding, rate, channel).quality
+            measured = recognizer.check_enrollment(read(path, encoding, rate, channel)).quality
         except InvalidAudioError as error:  # the result of this file; the others go on
             results.append({"file": str(path), "accepted": False, "message": str(error)})
             rows.append((path, *[""] * len(_FIGURES), "unusable", error))
             continue
-        accepted = measured.score >= minimum
+        accepted = measured.score >= config.min_audio_quality
         results.append({"file": str(path), "accepted": accepted, **measured.model_dump()})
         figures = (
             f"{measured.score:.2f}",

@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 
 from voiceprint.audio import Recording
+from voiceprint.audio.prompts import prompts_at
 from voiceprint.encoder import Encoder, default_encoder
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation.cache import EmbeddingCache
@@ -69,6 +70,7 @@ def calibrate(
     duration_s: float = 5.0,
     most_pieces: int = 10,
     channel: int | None = None,
+    prompts: str | None = None,
     cache: EmbeddingCache | None = None,
     progress: Progress | None = None,
 ) -> Calibrated:
@@ -80,6 +82,7 @@ def calibrate(
         duration_s: of speech in each piece, above 0, up to 60; about what a call gives.
         most_pieces: of a speaker, 2 or more, spread over the sessions.
         channel: of recordings with several, from 0; None mixes them.
+        prompts: of `VoiceFingerprintConfig`, which are left out; None for none.
         cache: of embeddings; None computes them all.
         progress: told what is being done, how many of it are done, and how many there are.
 
@@ -95,6 +98,7 @@ def calibrate(
             f"not {duration_s} and {most_pieces}"
         )
     encoder = encoder or default_encoder()
+    known = None if prompts is None else prompts_at(prompts)
     several = [folders] if isinstance(folders, (str, os.PathLike)) else folders
     unreadable: list[Skip] = []
     speakers = find_speakers([Path(folder) for folder in several], unreadable)
@@ -104,7 +108,7 @@ def calibrate(
     for number, speaker in enumerate(speakers):
         if progress:
             progress("Embedding", number, len(speakers))
-        intake.take(speaker, load_recordings(speaker, channel, unreadable))
+        intake.take(speaker, load_recordings(speaker, channel, unreadable, known))
     if progress:
         progress("Embedding", len(speakers), len(speakers))
     calls = intake.calls()

@@ -119,7 +119,8 @@ def _silent(what: str, done: int, total: int) -> None:
 
 def _too_little(materials: dict[Run, Material], unreadable: list[Skip]) -> str:
     run, material = max(materials.items(), key=lambda item: len(item[1].names))
-    reasons = [f"{skip.what}: {skip.why}" for skip in (*material.dropped, *unreadable)]
+    # Why a file cannot be read begins with its path.
+    reasons = [skip.why for skip in unreadable] + [f"{skip.what}: {skip.why}" for skip in material.dropped]
     more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
     return (
         f"{len(material.names)} of the speakers can be measured ({run}), and it takes 2. "

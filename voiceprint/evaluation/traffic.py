@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio import Recording
+from voiceprint.audio.prompts import prompts_at
 from voiceprint.embedding import MIN_PROBE_SPEECH_S
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation.cache import EmbeddingCache
@@ -119,6 +120,8 @@ def calibrate_by_calls(
     """
     if not 0.0 < duration_s <= 60.0:
         raise InvalidArgumentError(f"duration_s must be above 0, up to 60, not {duration_s}")
+    prompts = recognizer.config.prompts
+    known = None if prompts is None else prompts_at(prompts)
     matcher = _StoreMatcher(recognizer)
     several = [folders] if isinstance(folders, (str, os.PathLike)) else folders
     unreadable: list[Skip] = []
@@ -132,7 +135,7 @@ def calibrate_by_calls(
         if progress:
             progress("Searching", number, len(calls))
         failed = len(unreadable)
-        (audio,) = load_recordings(call, channel, unreadable)
+        (audio,) = load_recordings(call, channel, unreadable, known)
         if len(unreadable) > failed:
             continue
         found = _embedding(audio, recognizer, duration_s, cache)

@@ -60,12 +60,14 @@ class OnlineEmbedder:
     """Embeds a call block by block. Memory does not grow after KEPT_S."""
 
     def __init__(
-        self, encoder: Encoder, rate: int, prompts: KnownPrompts | None = None, *, keep_first: bool = False
+        self, encoder: Encoder, rate: int, prompts: KnownPrompts | None = None, *, keep: bool = False
     ) -> None:
-        """prompts: that are left out. keep_first: keep the first KEPT_S of the call to its end."""
-        self._keep_first = keep_first
-        self.first: Recording | None = None
-        """The whole call or its first KEPT_S, at its end; of a longer call only with `keep_first`."""
+        """prompts: that are left out. keep: of a call over KEPT_S, keep the chapter with the most speech."""
+        self._keep = keep
+        self.kept: Recording | None = None
+        """The whole call, at its end; of one over KEPT_S, with `keep`, the chapter with the most speech."""
+        self.kept_at_s = 0.0
+        """Where in the call that begins."""
         self.partials: NDArray[np.float32] | None = None
         """Of the whole call, once its embedding was asked for; None of an encoder without them, and of a
         call that is longer than KEPT_S."""
@@ -214,8 +216,8 @@ class OnlineEmbedder:
             self._run.embed()
         self._chapters += 1
         self._native, self._chapter, self._recording = [], _Chapter(self._prompts), None
-        if not self._keep_first:
-            self.first = None
+        if not self._keep:
+            self.kept = None
         self._run.begin_chapter()
 
     def _judge(self) -> None:
@@ -227,11 +229,12 @@ class OnlineEmbedder:
             mono=self._chapter.mono,
             segmenter=self._chapter.segmenter,
         ).leave_out(self._prompts)
-        if not self.is_settled:
-            self.first = self._recording
         quality = self._recording.quality
         if self._best is None or quality.net_speech_s >= self._best.net_speech_s:
             self._best = quality
+            if self._keep or not self.is_settled:
+                self.kept = self._recording
+                self.kept_at_s = (self._samples - self._chapter.length) / SAMPLE_RATE
 
     def _finish_run(self) -> None:
         if not self._run.ended:

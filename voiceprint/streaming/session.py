@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import AudioBuffer, AudioQuality, Encoding, Recording
+from voiceprint.audio import AudioBuffer, AudioQuality, Encoding, Recording, Turn
 from voiceprint.embedding import MIN_PROBE_SPEECH_S
-from voiceprint.errors import InvalidArgumentError
+from voiceprint.errors import AudioQualityError, InvalidArgumentError
 from voiceprint.matching import Rule
 from voiceprint.models import Match, SeparatedVoice, StreamResult
 from voiceprint.ranking import Probe
@@ -66,8 +66,9 @@ class CallStream:
     an accepted caller moves with the decision, or at the end; with `adapt` set, a confident answer at the end
     adds a voiceprint. Answers depend on the audio alone, and not on how it was cut, nor on how often they are
     asked for, if that is at least every 12 s of speech. With `separate` the only answer is at the end, and
-    that is of the first two minutes: `StreamResult.voices`. The audio is looked at in blocks of 0.48 s, so a
-    running answer is so much behind at most.
+    that is of the two minutes (of the first two, the next two...) with the most speech: see
+    `StreamResult.voices`. The audio is looked at in blocks of 0.48 s, so a running answer is so much behind
+    at most.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class CallStream:
         self._adapt = adapt
         self._touched: str | None = None
         self._intake = Intake(sample_rate, encoding, channel, channels)
-        self._online = OnlineEmbedder(encoder, self._intake.rate, prompts, keep_first=voices is not None)
+        self._online = OnlineEmbedder(encoder, self._intake.rate, prompts, keep=voices is not None)
         self._decision = Decision()
         self._pending: deque[_Heard] = deque(maxlen=_PENDING)
         self._good, self._assessed_s = False, 0.0
@@ -254,15 +255,20 @@ class CallStream:
         good = self._good and quality.net_speech_s >= MIN_PROBE_SPEECH_S
         answer, probe = StreamResult(), None
         if good and self._voices is not None:
-            assert self._online.first is not None  # noqa: S101
-            answer = _of_voices(self._voices(self._online.first))
-            self._take_quality(self._online.first.quality)
+            assert self._online.kept is not None  # noqa: S101
+            try:
+                answer = _of_voices(self._voices(self._online.kept), self._online.kept_at_s)
+            except (
+                AudioQualityError
+            ):  # no two minutes hold enough speech: nobody is named, the feedback says why
+                answer = StreamResult()
+            self._take_quality(self._online.kept.quality)
         elif good:
             probe = self._probe(self._online.embedding(), self._online.cleaned())
             answer = self._answered(self._search(probe, self._k), good=True)
-            if self._online.first is not None:
-                self._note_voices(self._online.first, self._online.partials)
-                quality = self._online.first.quality
+            if self._online.kept is not None:
+                self._note_voices(self._online.kept, self._online.partials)
+                quality = self._online.kept.quality
                 self._take_quality(quality)
         if self._answer.decided and _named(answer) != _named(self._answer):
             # A decision was acted upon: what came later, such as another voice, does not withdraw it.
@@ -282,8 +288,12 @@ class CallStream:
             self._touched = caller
 
 
-def _of_voices(voices: list[SeparatedVoice]) -> StreamResult:
-    """The answer of the voice that is accepted, of several that says most; else of the one that says most."""
+def _of_voices(found: list[SeparatedVoice], at_s: float) -> StreamResult:
+    """The answer of the voice that is accepted, of several that says most; else of the one that says most.
+
+    at_s: where in the call the recording begins whose voices were found.
+    """
+    voices = [voice.model_copy(update={"turns": _later(voice.turns, at_s)}) for voice in found]
     candidates = [voice for voice in voices if voice.matches]
     if not candidates:
         return StreamResult(voices=tuple(voices))
@@ -297,6 +307,10 @@ def _of_voices(voices: list[SeparatedVoice]) -> StreamResult:
         matches=voice.matches,
         voices=tuple(voices),
     )
+
+
+def _later(turns: tuple[Turn, ...], by_s: float) -> tuple[Turn, ...]:
+    return tuple(Turn(start_s=turn.start_s + by_s, stop_s=turn.stop_s + by_s) for turn in turns)
 
 
 def _named(answer: StreamResult) -> str | None:
