@@ -57,6 +57,7 @@ def prompts(
         if folders.is_recording(path)
     ]
 
+    opened = partial(read, encoding=encoding, rate=rate, channel=channel)
     count = len({caller_id for caller_id, _ in files})
     if count <= callers:
         raise InvalidArgumentError(
@@ -65,7 +66,6 @@ def prompts(
         )
     if write is not None:
         _check_empty(write)
-    opened = partial(read, encoding=encoding, rate=rate, channel=channel)
     unreadable: list[InvalidAudioError] = []
     found = find_prompts(files, opened, callers, unreadable)
     rows = [
