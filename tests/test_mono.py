@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 
 import numpy as np
@@ -13,7 +12,6 @@ from voiceprint import InvalidAudioError
 from voiceprint.audio import as_pcm, assess, to_mono, vad
 from voiceprint.audio.io import g711, mono
 from voiceprint.audio.io.mono import Mono
-from voiceprint.audio.quality import clipping
 from voiceprint.audio.trimming import TrimmedSpeech
 from voiceprint.encoder import OnnxEncoder
 
@@ -138,20 +136,3 @@ def test_speech_far_apart_is_read_without_what_lies_between(voices: Voices) -> N
     assert max(asked) <= 16 * RATE
     whole = to_mono(pcm, RATE)
     np.testing.assert_array_equal(everything, vad.raise_volume(whole)[vad.speech_mask(whole)])
-
-
-@pytest.mark.parametrize("block", [vad.WINDOW, 5 * vad.WINDOW])
-def test_the_nth_size_is_exact_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(clipping, "BLOCK", block)
-    monkeypatch.setattr(vad, "BLOCK", block)
-    chance = np.random.default_rng(5)
-    for values in (
-        chance.standard_normal(4_800).astype(np.float32),
-        np.zeros(960, np.float32),
-        chance.choice(np.array([-0.5, 0.5, 0.25, 1e-30], np.float32), 4_800),
-    ):
-        pcm = np.clip(values, -1, 1)
-        speech = vad.KeptSpeech(Mono(pcm, RATE), np.ones(len(pcm) // vad.WINDOW, dtype=np.bool_))
-        ordered = np.sort(np.abs(pcm))
-        for n in itertools.chain(range(0, len(pcm), 97), [len(pcm) - 1]):
-            assert clipping._nth_size(speech, n) == ordered[n]
