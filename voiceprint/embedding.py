@@ -128,7 +128,7 @@ class Embedder:
         self.check_quality(recording)
         plain, better = self.embed(recording, one_voice=one_voice), None
         if "several_voices" in recording.quality.feedback:
-            logger.warning(SEVERAL_VOICES)
+            recording.warn(SEVERAL_VOICES)
         if self._encoder.sample_rate == SAMPLE_RATE and recording.cleaned is not None:
             better = self.embed_cleaned(recording.cleaned)
         return Probe(plain, better)

@@ -268,7 +268,11 @@ class Recording:
     def warn_if_mixed(self) -> None:
         """Log a warning where channels that differ were mixed."""
         if self.channels.differ:
-            logger.warning("%s%s", "" if self.name is None else f"{self.name}: ", MIXED)
+            self.warn(MIXED)
+
+    def warn(self, message: str) -> None:
+        """Log a warning, with the name of the file if the recording came from one."""
+        logger.warning("%s%s", "" if self.name is None else f"{self.name}: ", message)
 
     def speech_at(self, sample_rate: int) -> NDArray[np.float32]:
         """`speech` as a whole, at so many Hz."""
