@@ -50,7 +50,7 @@ def _coded(audio: Audio) -> Audio:
 
 
 def _cases(audio: Audio, before: Audio, rate: int) -> Iterator[tuple[str, int | None, Audio]]:
-    """What it is, the right answer, and the samples."""
+    """The name of each signal, the right answer, and the samples."""
     whole = min(len(audio), len(before))
     audio, before = audio[:whole], before[:whole]
     turn = np.arange(whole) // (2 * rate) % 2 == 0

@@ -1,4 +1,4 @@
-"""What do a DC offset and mains hum do to the answers, and what does cutting them out change?
+"""The effect of a DC offset and of mains hum on the answers, with and without the filter.
 
 Speakers of each set are enrolled from 5 s as they are recorded, and probed with another 5 s: as they are,
 with a DC offset, with a hum of 50 Hz. Each probe is embedded as it is, as the product does (filtered where a

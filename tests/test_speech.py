@@ -163,7 +163,7 @@ def test_noisy_speech_is_not_cut(voices: Voices, spoil: str) -> None:
 
 
 def test_a_stream_seldom_changes_its_mind_about_the_past(voices: Voices) -> None:
-    """What is older than three seconds, by which a pause is told from an end."""
+    """The segments older than three seconds, by which a pause differs from an end."""
     changed = looked = 0
     for seed in range(12):
         audio = _mixture(seed)

@@ -25,18 +25,18 @@ _OF_SYSTEMS: Final = frozenset({"thumbs.db", "desktop.ini"})
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a name is one that systems put beside the files of people, such as ._x.wav or .DS_Store."""
+    """True for names that operating systems create, such as ._x.wav or .DS_Store."""
     return path.name.startswith(".") or path.name.lower() in _OF_SYSTEMS
 
 
 def describes_folder(path: Path) -> bool:
-    """Whether a file at the top of a folder is about it, such as README.md or speakers.tsv: no recording is
+    """True for a document at the top of a folder, such as README.md or speakers.tsv: no recording is
     missing if it is passed over."""
     return path.suffix.lower() in _DOCUMENTS or path.name.upper() in ("README", "LICENSE")
 
 
 def is_recording(path: Path) -> bool:
-    """Whether a file is a recording by its suffix, or by how it begins."""
+    """True for a file with the suffix of a recording, or that begins like one."""
     if path.suffix.lower() in SUFFIXES:
         return True
     try:

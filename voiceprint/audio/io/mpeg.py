@@ -48,7 +48,7 @@ class Frame(NamedTuple):
 
     @property
     def stream(self) -> tuple[int, int, int, int]:
-        """What the frames of one stream have in common."""
+        """The header fields that all frames of one stream share."""
         return self.version, self.layer, self.sample_rate, self.channels
 
     @property

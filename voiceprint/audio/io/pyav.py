@@ -20,7 +20,7 @@ from voiceprint.errors import InvalidAudioError
 _SLACK_S: Final = 0.5  # by which the length in a header may differ: containers round it to a packet
 _MOST_SILENT_PACKETS: Final = 10_000  # at the beginning, until one gives audio
 _FAILURES: Final = (LookupError, OverflowError, RuntimeError, ValueError)
-"""What PyAV raises beside FFmpeg's errors, such as for a stream that appears within a damaged file."""
+"""Errors of PyAV beside FFmpeg's, such as for a stream that appears within a damaged file."""
 _AMR_FRAMES: Final = {
     b"#!AMR\n": (12, 13, 15, 17, 19, 20, 26, 31, 5, 6, 5, 5, 0, 0, 0, 0),
     b"#!AMR-WB\n": (17, 23, 32, 36, 40, 46, 50, 58, 60, 5, 0, 0, 0, 0, 0, 0),

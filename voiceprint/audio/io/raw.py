@@ -10,7 +10,7 @@ TELEPHONE_RATE: Final = 8000  # Hz: that of G.711
 
 
 class Raw(NamedTuple):
-    """What is in a file without a header.
+    """Encoding and sample rate of a file without a header.
 
     encoding: of `Encoding`, or "" for a codec that only files have.
     sample_rate: Hz; None where it has to be given.

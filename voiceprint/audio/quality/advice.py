@@ -1,4 +1,4 @@
-"""What to do about audio that is not as good as it could be, in words for whoever records it."""
+"""Sentences for the person who records: the faults of the audio, and their remedies."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _no_speech(quality: AudioQuality, segments: Sequence[Segment]) -> str:
 
 
 def _left_out(quality: AudioQuality, segments: Sequence[Segment]) -> tuple[str, ...]:
-    """What was found beside the speech."""
+    """The kinds of sound beside the speech, with their seconds."""
     sentences = []
     if quality.tones_s:
         tones = _tones(segments)

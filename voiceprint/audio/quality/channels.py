@@ -1,4 +1,4 @@
-"""What the channels of a recording hold: one voice or two, and whether mixing them loses the voice.
+"""Comparison of channels: one voice or two, and voices that cancel each other in the mix.
 
 Mixed, agent and caller give an embedding that is neither's. Channels that hold one voice must not be told
 apart: copies at another level or polarity, through a codec or a telephone line, or two microphones. And

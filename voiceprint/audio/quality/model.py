@@ -36,7 +36,7 @@ class Turn(BaseModel):
 
 
 class AudioQuality(BaseModel):
-    """What `assess` measured. All numbers are finite.
+    """The measures of `assess`. All numbers are finite.
 
     All but `duration_s` is that of the parts that hold speech: tones, music, and stretches of noise or
     silence of two seconds and more were found first, and left out. Where no part holds speech, it is that of

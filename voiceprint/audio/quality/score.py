@@ -1,4 +1,4 @@
-"""How good is this audio for telling who speaks: one score, and what it was made of."""
+"""The quality score of audio for speaker recognition, and the measures behind it."""
 
 from __future__ import annotations
 
