@@ -11,7 +11,7 @@ T ?=
 
 .PHONY: help install demo test lint wheel slim bench docs clean
 help:
-	@echo "make demo    enrol and recognise the sample voices"
+	@echo "make demo    enroll and recognize the sample voices"
 	@echo "make test    run the tests"
 	@echo "make lint    formatter, linter and strict types"
 	@echo "make wheel   build the wheel, and use it alone, outside the checkout"

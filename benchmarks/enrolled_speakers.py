@@ -1,4 +1,4 @@
-"""Which recordings of a speaker are enrolled, and which are probes: for the benchmarks of a recogniser."""
+"""Which recordings of a speaker are enrolled, and which are probes: for the benchmarks of a recognizer."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def speakers_in(folder: Path) -> dict[str, list[Path]]:
     return dict(speakers)
 
 
-def probes_after_enrolment(
+def probes_after_enrollment(
     recognizer: OpusAgentVoiceRecognizer, name: str, files: list[Path]
 ) -> Iterator[Path]:
-    """Enrol from the first files that are good for it; gives the others."""
+    """Enroll from the first files that are good for it; gives the others."""
     prints = 0
     for file in files:
         audio, sample_rate = load_audio(file)
         if prints < PRINTS:
             try:
                 recognizer.enroll_caller(name, audio, sample_rate=sample_rate)
-            except AudioQualityError:  # too short to enrol: a probe, then
+            except AudioQualityError:  # too short to enroll: a probe, then
                 yield file
             else:
                 prints += 1

@@ -60,11 +60,11 @@ def transforms(sample: Vectors, model: GalleryModel) -> dict[str, Transform]:
     values, axes = np.linalg.eigh(model.within @ model.within.T)
     whitening = (axes / np.sqrt(np.maximum(values, 0) + _RIDGE * values.mean())) @ axes.T
     whitened = (sample - mean) @ whitening
-    # Not with a random rotation only, but centred first: its codes are the signs of the coordinates.
+    # Not with a random rotation only, but centerd first: its codes are the signs of the coordinates.
     rotation = np.linalg.qr(np.random.default_rng(_SEED).standard_normal((dimension, dimension)))[0]
     made = [
         Transform("none", dimension),
-        Transform("centred", dimension, mean, unit=True),
+        Transform("centerd", dimension, mean, unit=True),
         Transform("rotated", dimension, mean, rotation.astype(np.float32), unit=True),
         Transform("whitened-64", 64, mean, (whitening @ _directions(whitened, 64)).astype(np.float32)),
     ]
@@ -90,17 +90,17 @@ class Material:
         chosen = np.random.default_rng(_SEED).choice(len(vectors), sample_size(len(vectors)), replace=False)
         self.sample = np.array(vectors[np.sort(chosen)])
         self.transforms = transforms(self.sample, model)
-        self._centres: dict[str, tuple[Vectors, float]] = {}
+        self._centers: dict[str, tuple[Vectors, float]] = {}
 
-    def centres(self, transform: Transform) -> tuple[Vectors, float]:
-        """The centres of the cells after a transform, and the seconds that finding them took."""
-        if transform.name not in self._centres:
+    def centers(self, transform: Transform) -> tuple[Vectors, float]:
+        """The centers of the cells after a transform, and the seconds that finding them took."""
+        if transform.name not in self._centers:
             clustering = faiss.Kmeans(
                 transform.dimension, self.cells, niter=_ITERATIONS, seed=_SEED, min_points_per_centroid=1
             )
             seconds = timed(lambda: clustering.train(transform(self.sample)))
-            self._centres[transform.name] = clustering.centroids, seconds
-        return self._centres[transform.name]
+            self._centers[transform.name] = clustering.centroids, seconds
+        return self._centers[transform.name]
 
 
 class Structure(ABC):
@@ -176,9 +176,9 @@ class InvertedLists(Transformed):
     def __init__(
         self, material: Material, transform: Transform, make: Callable[..., Any], *, holds_vectors: bool
     ) -> None:
-        centres, seconds = material.centres(transform)
+        centers, seconds = material.centers(transform)
         quantizer = faiss.IndexFlatL2(transform.dimension)
-        quantizer.add(centres)
+        quantizer.add(centers)
         index = make(quantizer, transform.dimension, material.cells, transform.metric)
         quantizer.this.disown()
         index.own_fields = True
@@ -268,7 +268,7 @@ def _graph(transform: str) -> Callable[[Material], Structure]:
     return lambda material: Graph(material, material.transforms[transform])
 
 
-_EVERY = ("none", "centred", "pca-64", "whitened-64")
+_EVERY = ("none", "centerd", "pca-64", "whitened-64")
 _KINDS = faiss.ScalarQuantizer
 STRUCTURES: dict[str, Callable[[Material], Structure]] = {
     "flat": Flat,

@@ -3,7 +3,7 @@
     python benchmarks/fit_gallery_model.py FOLDER      FOLDER/**/SPEAKER/*.flac or .wav
 
 Every recording is cut into pieces of 5 s, which the product's encoder embeds. The model's figures are
-such that the mean, and the covariances between and within speakers, are after cutting and normalising
+such that the mean, and the covariances between and within speakers, are after cutting and normalizing
 what they are in the embeddings: found by stochastic approximation, as the way back through the cut is
 not known in closed form. The spread is the one whose quantiles of scores come nearest.
 """

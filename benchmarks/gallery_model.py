@@ -76,7 +76,7 @@ class GalleryModel:
                     np.lib.format.write_array(member, np.asanyarray(array))
 
     def voices(self, count: int, chance: np.random.Generator) -> Vectors:
-        """So many speakers, float32[count, d]: points before cutting and normalising."""
+        """So many speakers, float32[count, d]: points before cutting and normalizing."""
         latent = chance.standard_normal((count, self.between.shape[1]), dtype=np.float32)
         return self.mean + latent @ self.between.T
 

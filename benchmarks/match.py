@@ -4,7 +4,7 @@
 
 The sample voices are enrolled among generated callers in a SQLite store, and `match_caller` is asked for
 other recordings of them, once the index is trained. The stages are timed from outside, by wrapping what the
-recogniser calls; a stage inside another counts for itself alone, and what no stage took is the decision.
+recognizer calls; a stage inside another counts for itself alone, and what no stage took is the decision.
 Beside it, in the same run, what the search would take without an index: comparing the embedding with all in
 memory, one after the other and as one matrix product. Written to results/match-PRINTS.json, or with
 --processor-time to match-PRINTS-processor.json.
@@ -118,7 +118,7 @@ def main() -> int:
 
 
 def measure(storage: SQLiteStorage, rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
-    """Enrol, match, and gather the times."""
+    """Enroll, match, and gather the times."""
     recognizer = OpusAgentVoiceRecognizer(storage)
     probes = []
     for folder in sorted(path for path in VOICES.iterdir() if path.is_dir()):

@@ -4,7 +4,7 @@
 
 Each opening is in a process of its own: without a snapshot, with one, and with one that is 1,000 changes
 old; then the first match after 1,000 changes that another process made meanwhile. The time is that from
-making the recogniser to the answer, without the encoder's (its embedding is given). Each first answer is
+making the recognizer to the answer, without the encoder's (its embedding is given). Each first answer is
 checked: it is a print that is stored, after changes the last that was added. Written to
 results/opening-PRINTS.json.
 """

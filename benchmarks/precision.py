@@ -1,8 +1,8 @@
-"""What do 8 bits cost? The encoder "onnx-int8" beside Resemblyzer: how near, who is recognised, how quick.
+"""What do 8 bits cost? The encoder "onnx-int8" beside Resemblyzer: how near, who is recognized, how quick.
 
     python benchmarks/precision.py [--voices FOLDER ...]      FOLDER/**/SPEAKER/*.flac
 
-Near: the cosine of both embeddings, of every recording and every piece of 5 s of it. Recognised: of each
+Near: the cosine of both embeddings, of every recording and every piece of 5 s of it. Recognized: of each
 speaker one piece of 5 s is enrolled, and every other piece is compared with all speakers; for prints of
 Resemblyzer, of 8 bits, and with 8 bits against prints of Resemblyzer that are already enrolled. Quick: the
 processor time of a partial on one thread, by how many a run takes, which other work disturbs little.
@@ -55,8 +55,8 @@ def main() -> int:
     }
     figures["one_minus_cosine_alone_and_in_a_batch"] = grouping(pieces[:: len(pieces) // 100 + 1])
     pairs = [(name, name) for name in KINDS] + [("resemblyzer", "onnx-int8")]
-    figures["recognised"] = {
-        f"{enrolled} enrolled, {asked} asked": recognised(piece[enrolled], piece[asked], speakers)
+    figures["recognized"] = {
+        f"{enrolled} enrolled, {asked} asked": recognized(piece[enrolled], piece[asked], speakers)
         for enrolled, asked in pairs
     }
     for name, rows in figures.items():
@@ -100,7 +100,7 @@ def spread(some: Vectors, others: Vectors) -> dict[str, float]:
     return {"max": float(apart.max()), "mean": float(apart.mean())}
 
 
-def recognised(enrolled: Vectors, asked: Vectors, speakers: list[str]) -> dict[str, float]:
+def recognized(enrolled: Vectors, asked: Vectors, speakers: list[str]) -> dict[str, float]:
     """Rank-1 and equal error rate of all pieces but each speaker's first, which is enrolled."""
     names = np.array(speakers)
     first = np.array(sorted({name: place for place, name in reversed([*enumerate(speakers)])}.values()))

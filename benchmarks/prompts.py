@@ -3,7 +3,7 @@
     python benchmarks/prompts.py FOLDER [--every N]
 
 FOLDER holds recordings, one folder a speaker at any depth (FLAC or WAV). Prompts of 2, 4 and 8 s are
-synthesised by espeak-ng and flite where these are installed, and cut from the sample voices. Each is put,
+synthesized by espeak-ng and flite where these are installed, and cut from the sample voices. Each is put,
 not in the grid of the fingerprints, into recordings of several speakers: as it is, 10 dB quieter, through a
 telephone line, in 20 and 10 dB of noise, and with the speaker talking over its second half. A prompt is
 found where at least 80 % of it (of its first half, if talked over) is; what is cut of speech, in seconds,
@@ -53,7 +53,7 @@ VOICES = (
 LENGTHS_S = (2, 4, 8)
 
 
-def _synthesised() -> Iterator[Audio]:
+def _synthesized() -> Iterator[Audio]:
     for command, text in itertools.product(VOICES, TEXTS):
         if shutil.which(command[0]):
             with tempfile.TemporaryDirectory() as folder:
@@ -144,7 +144,7 @@ def main() -> None:
     options = parser.parse_args()
     files = sorted(f for f in options.folder.rglob("*") if f.suffix in {".flac", ".wav"})[:: options.every]
     recordings = [to_mono(*load_audio(file)) for file in files]
-    sources = [*_synthesised(), *_sampled()]
+    sources = [*_synthesized(), *_sampled()]
     prompts = [source[: seconds * RATE] for seconds in LENGTHS_S for source in sources]
     prompts = [prompt / max(1e-9, float(np.std(prompt))) * 0.05 for prompt in prompts]
     prompts = [np.clip(prompt, -1, 1).astype(np.float32) for prompt in prompts]

@@ -39,7 +39,7 @@ def main() -> int:
         runs += [
             ["encoder.py", "--voices", data / "librispeech"],
             ["precision.py", "--voices", HERE.parent / "examples/voices", data / "librispeech"],
-            ["enrolment.py", "--voices", data / "librispeech"],
+            ["enrollment.py", "--voices", data / "librispeech"],
             ["fit_gallery_model.py", data / "librispeech", "--check"],
             ["accuracy.py", data],
             ["candidates.py", data, "--prints", prints],

@@ -121,7 +121,7 @@ def _dbfs(x: signals.Signal) -> float:
 def _knocked(x: signals.Signal, rng: np.random.Generator) -> signals.Signal:
     """20 s of silence with a knock each 5 s, then the speech."""
     before = 1e-4 * rng.standard_normal(20 * RATE)
-    knock = signals.coloured_noise(rng, 1.5, 0.08) * np.exp(-np.arange(round(0.08 * RATE)) / 200)
+    knock = signals.colored_noise(rng, 1.5, 0.08) * np.exp(-np.arange(round(0.08 * RATE)) / 200)
     for place in range(2 * RATE, len(before), 5 * RATE):
         before[place : place + len(knock)] += knock
     return np.concatenate((before, x))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from enrolled_speakers import PRINTS, probes_after_enrolment, speakers_in
+from enrolled_speakers import PRINTS, probes_after_enrollment, speakers_in
 from measuring import resident_bytes, spread
 from numpy.typing import NDArray
 from results_file import keep
@@ -52,7 +52,7 @@ def main() -> int:
         sys.exit(f"No speaker has {PRINTS + 1} utterances or more.")
     # One thread on both sides, so that times are work.
     recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=OnnxEncoder(threads=1))
-    probes = {name: list(probes_after_enrolment(recognizer, name, files)) for name, files in enrolled.items()}
+    probes = {name: list(probes_after_enrollment(recognizer, name, files)) for name, files in enrolled.items()}
     strangers = {name: files for name, files in speakers.items() if name not in enrolled}
     rows = [
         row | {"kind": kind, "speaker": name, "file": file.name}

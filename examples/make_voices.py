@@ -1,8 +1,8 @@
-"""Make the sample voices: nine synthesised callers, four utterances each.
+"""Make the sample voices: nine synthesized callers, four utterances each.
 
     python examples/make_voices.py [--out DIR]
 
-Each caller is one voice of a free speech synthesiser. In Debian these are the packages flite,
+Each caller is one voice of a free speech synthesizer. In Debian these are the packages flite,
 espeak-ng, festival and festvox-kdlpc16k. The result is `DIR/CALLER/1.flac` to `4.flac`, 16 kHz
 mono, 16 bit. The engines are deterministic, noise of the whispered voice included: the same
 versions of the packages give the same samples again. The committed files were made with flite 2.2,
@@ -30,7 +30,7 @@ PEAK = 10 ** (-3 / 20)
 """Every utterance is scaled to this peak, -3 dBFS: the peaks of the engines lie up to 8 dB apart."""
 
 MAX_JUMP = 1.2
-"""Between neighbouring samples as an engine gives them, full scale 1. Clean speech stays below 0.9."""
+"""Between neighboring samples as an engine gives them, full scale 1. Clean speech stays below 0.9."""
 
 PROGRAMS = {
     "flite": "flite",
@@ -46,7 +46,7 @@ class MakeVoicesError(Exception):
 
 
 class MissingPackagesError(MakeVoicesError):
-    """Synthesisers are not installed; `packages` names them as Debian does."""
+    """Synthesizers are not installed; `packages` names them as Debian does."""
 
     def __init__(self, packages: list[str]) -> None:
         self.packages = packages
@@ -100,7 +100,7 @@ CALLERS = {
         "rms",
         (
             "I want to ask whether the spare part for my old bicycle has arrived at your shop yet.",
-            "I am still missing the second half of my order, the four grey chairs for the dining table.",
+            "I am still missing the second half of my order, the four gray chairs for the dining table.",
             "We are moving to another town next month, so our telephone line has to move as well.",
             "My new glasses are ready, I was told, but may my son pick them up for me instead?",
         ),
@@ -204,7 +204,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def synthesise(caller: Caller, text: str, scratch: Path) -> NDArray[np.float64]:
+def synthesize(caller: Caller, text: str, scratch: Path) -> NDArray[np.float64]:
     """Let `caller` say `text`: float64 samples at 16 kHz, mono, peak at -3 dBFS."""
     wav = scratch / "speech.wav"
     wav.unlink(missing_ok=True)
@@ -240,7 +240,7 @@ def make_voices(out: Path) -> None:
             folder = out / name
             folder.mkdir(parents=True, exist_ok=True)
             for number, text in enumerate(caller.texts, start=1):
-                samples = synthesise(caller, text, Path(scratch))
+                samples = synthesize(caller, text, Path(scratch))
                 path = folder / f"{number}.flac"
                 soundfile.write(path, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
                 print(f"{path}  {len(samples) / SAMPLE_RATE:.1f} s")
@@ -248,7 +248,7 @@ def make_voices(out: Path) -> None:
 
 def main() -> int:
     """Read the command line and make the voices; the exit code."""
-    parser = argparse.ArgumentParser(description="Make the sample voices of nine synthesised callers.")
+    parser = argparse.ArgumentParser(description="Make the sample voices of nine synthesized callers.")
     parser.add_argument(
         "--out",
         type=Path,

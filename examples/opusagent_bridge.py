@@ -88,7 +88,7 @@ class PhoneCall:
 
 
 async def main() -> None:
-    """Enrol three callers, then answer a call of one of them and one of a stranger."""
+    """Enroll three callers, then answer a call of one of them and one of a stranger."""
     recognizer = OpusAgentVoiceRecognizer(MemoryStorage())
     recognizer.warm_up()
     for name in ("amara", "bruno", "carlo"):

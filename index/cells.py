@@ -1,4 +1,4 @@
-"""Cells: proposes the likely neighbours of a query without looking at most vectors.
+"""Cells: proposes the likely neighbors of a query without looking at most vectors.
 
 Four approximations, each of which only chooses candidates; their scores are computed from the vectors:
 
@@ -7,7 +7,7 @@ Four approximations, each of which only chooses candidates; their scores are com
    that are to be kept).
 2. K-means splits the projected vectors into cells; a query looks into the nearest ones (IVF: Sivic and
    Zisserman, "Video Google", ICCV 2003; Jégou et al., "Product quantization", TPAMI 2011).
-3. A vector is in two cells: the nearest, and one whose centre lies in another direction from it, which
+3. A vector is in two cells: the nearest, and one whose center lies in another direction from it, which
    a query finds that misses the first (Sun et al., "SOAR", NeurIPS 2023).
 4. In a cell, 4 bits a dimension are compared, 32 vectors at a time in registers (André et al., "Cache
    locality is not enough", VLDB 2015), by faiss's `IndexIVFPQFastScan`.
@@ -47,7 +47,7 @@ _COPIES = 2  # cells that a vector is in
 _CONSIDERED = 10  # of the cells next to the nearest, for the second
 _AT_ONCE = 512  # vectors whose second cell is chosen in one go
 _NOWHERE = -1
-_FARTHEST = 1e15  # of a centre's coordinates: their squares are summed in float32
+_FARTHEST = 1e15  # of a center's coordinates: their squares are summed in float32
 _LARGEST_SHARE = 8  # times the size of what is read, for one array of it
 _LIMITED: Final = threading.Lock()  # the limit is of the process
 
@@ -80,8 +80,8 @@ class Cells:
         self._ivf = ivf
         self._copies = copies
         self._lists = Lists(ivf)
-        self._centres: NDArray[np.float32] = ivf.quantizer.reconstruct_n(0, ivf.nlist)
-        self._halves = (self._centres**2).sum(axis=1) / 2  # of the squared lengths of the centres
+        self._centers: NDArray[np.float32] = ivf.quantizer.reconstruct_n(0, ivf.nlist)
+        self._halves = (self._centers**2).sum(axis=1) / 2  # of the squared lengths of the centers
         self._homes = np.full((0, copies), _NOWHERE, dtype=np.int32)  # the cells of each row
 
     @classmethod
@@ -158,9 +158,9 @@ class Cells:
         for start in range(0, len(projected), _AT_ONCE):
             some = slice(start, start + _AT_ONCE)
             vectors, others = projected[some], nearest[some, 1:]
-            away = vectors - self._centres[nearest[some, 0]]
+            away = vectors - self._centers[nearest[some, 0]]
             away /= np.sqrt((away**2).sum(axis=1, keepdims=True)) + np.float32(1e-12)
-            second = vectors[:, None] - self._centres[others]
+            second = vectors[:, None] - self._centers[others]
             # The loss of SOAR: the squared distance, with the part along the first residual counted twice.
             loss = (second**2).sum(axis=2) + np.matmul(second, away[:, :, None])[:, :, 0] ** 2
             chosen[some, 1] = others[np.arange(len(others)), loss.argmin(axis=1)]
@@ -216,7 +216,7 @@ class Cells:
     def _near(self, query: NDArray[np.float32], probes: int, reach: float) -> NDArray[np.int64]:
         """The cells to look into for a projected query float32[p], the nearest first."""
         # Half the squared distances: many times as fast as faiss's search for some hundred cells of these.
-        distances = self._halves - self._centres @ query + query @ query / 2
+        distances = self._halves - self._centers @ query + query @ query / 2
         ordered = np.sort(distances)
         count = probes
         if reach < math.inf:

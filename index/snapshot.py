@@ -10,7 +10,7 @@ went on writing; then the rows that changed meanwhile, to be put over those of t
 So writing a snapshot stops nobody, and it is still of one moment: its end.
 
 It is read into memory, not mapped. Mapping a gigabyte and checking it takes half the time of reading it (1.1
-against 2.4 s), but a mapped matrix cannot grow: the first enrolment would copy it while searches wait. And a
+against 2.4 s), but a mapped matrix cannot grow: the first enrollment would copy it while searches wait. And a
 file that somebody truncates would end the process instead of raising an error.
 """
 

@@ -23,7 +23,7 @@ _SHARE = 5  # a fifth of the cells that are looked into at most
 # Seconds, measured at 256 dimensions on one core; only their proportions matter here.
 _COST_COMPARED = 3e-9  # a code of a cell
 _COST_PROBE = 7e-7  # a cell that is looked into
-_COST_CELL = 2e-8  # a cell whose centre is compared
+_COST_CELL = 2e-8  # a cell whose center is compared
 _COST_SCORED = 6e-7  # a candidate whose exact score is computed
 _COST_EXACT = 4e-8  # a vector, when all are compared exactly
 
@@ -45,7 +45,7 @@ class Tuning:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Queries with known answers: vectors of the index, each with its nearest neighbour but itself.
+    """Queries with known answers: vectors of the index, each with its nearest neighbor but itself.
 
     rows: int64[q]; queries: float32[q, d]; nearest: int64[q], rows.
     """
@@ -61,7 +61,7 @@ class HeldOut:
         queries: NDArray[np.float32],
         blocks: Iterable[NDArray[np.float32]],
     ) -> HeldOut:
-        """Find the nearest neighbours among all vectors, which come in blocks of rows."""
+        """Find the nearest neighbors among all vectors, which come in blocks of rows."""
         best = np.full(len(rows), -np.inf, dtype=np.float32)
         nearest = np.full(len(rows), -1, dtype=np.int64)
         start = 0
@@ -77,7 +77,7 @@ class HeldOut:
         return cls(rows, queries, nearest)
 
     def recall(self, candidates: NDArray[np.int64]) -> float:
-        """The share of the queries whose nearest neighbour is among their candidates, int64[q, depth]."""
+        """The share of the queries whose nearest neighbor is among their candidates, int64[q, depth]."""
         return float((candidates == self.nearest[:, None]).any(axis=1).mean())
 
 

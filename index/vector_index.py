@@ -73,7 +73,7 @@ class VectorIndex:
 
     dimension: length of the vectors, 1 to 65536.
     recall: the share of queries that are to find their very nearest vector, above 0, up to 1; 1 compares
-        with all. The index measures itself, on vectors of its own that look for their nearest neighbour.
+        with all. The index measures itself, on vectors of its own that look for their nearest neighbor.
         Queries that resemble a stored vector more than the stored ones resemble each other do better.
     threads: that a search, or a training, may use, at least 1. One search of one query uses one anyway.
     exact_up_to: vectors up to which none is passed over.

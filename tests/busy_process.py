@@ -1,4 +1,4 @@
-"""One of several processes that enrol, delete, touch and match on one store at once.
+"""One of several processes that enroll, delete, touch and match on one store at once.
 
     python tests/busy_process.py URL NUMBER PROCESSES ROUNDS
 
@@ -25,7 +25,7 @@ SHARED = ("shared 0", "shared 1")
 def main(url: str, me: int, processes: int, rounds: int) -> None:
     chance = random.Random(me)
     storage, gallery = open_storage(url), Gallery(RESEMBLYZER_SPACE, 256)
-    gallery.synchronised(storage)  # so that what follows has to be caught up with
+    gallery.synchronized(storage)  # so that what follows has to be caught up with
     storage.save(voiceprint(f"hello {me}", me))
     wait()
     for other in range(processes):

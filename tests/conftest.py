@@ -83,14 +83,14 @@ def run(
 
 @pytest.fixture
 def recognizer() -> Iterator[OpusAgentVoiceRecognizer]:
-    """A recogniser with Resemblyzer's encoder over an empty store in memory."""
+    """A recognizer with Resemblyzer's encoder over an empty store in memory."""
     with MemoryStorage() as storage:
         yield OpusAgentVoiceRecognizer(storage)
 
 
 @pytest.fixture
 def quick() -> OpusAgentVoiceRecognizer:
-    """A recogniser with the quick encoder of the tests, over an empty store in memory."""
+    """A recognizer with the quick encoder of the tests, over an empty store in memory."""
     return OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder())
 
 

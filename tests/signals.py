@@ -1,4 +1,4 @@
-"""Synthesised signals for tests and benchmarks: what is not speech, and what damages speech.
+"""Synthesized signals for tests and benchmarks: what is not speech, and what damages speech.
 
 All are float64[n] in [-1, 1] at `RATE`, 5 s unless told otherwise, and depend on the generator alone.
 """
@@ -19,31 +19,31 @@ def _time(seconds: float = 5.0) -> Signal:
     return np.arange(round(seconds * RATE)) / RATE
 
 
-def _normalised(x: Signal, peak: float = 0.9) -> Signal:
+def _normalized(x: Signal, peak: float = 0.9) -> Signal:
     return x * (peak / max(float(np.abs(x).max()), 1e-12))
 
 
 # Noises
 
 
-def coloured_noise(rng: Generator, exponent: float, seconds: float = 5.0) -> Signal:
+def colored_noise(rng: Generator, exponent: float, seconds: float = 5.0) -> Signal:
     """Noise whose power falls with frequency as f**-exponent: 0 white, 1 pink, 2 brown, -1 blue."""
     n = round(seconds * RATE)
     spectrum = np.fft.rfft(rng.standard_normal(n))
     frequency = np.maximum(np.fft.rfftfreq(n, 1 / RATE), 20.0)
-    return _normalised(np.fft.irfft(spectrum * frequency ** (-exponent / 2), n))
+    return _normalized(np.fft.irfft(spectrum * frequency ** (-exponent / 2), n))
 
 
 def white(rng: Generator) -> Signal:
-    return coloured_noise(rng, 0)
+    return colored_noise(rng, 0)
 
 
 def pink(rng: Generator) -> Signal:
-    return coloured_noise(rng, 1)
+    return colored_noise(rng, 1)
 
 
 def brown(rng: Generator) -> Signal:
-    return coloured_noise(rng, 2)
+    return colored_noise(rng, 2)
 
 
 def band_noise(rng: Generator) -> Signal:
@@ -52,7 +52,7 @@ def band_noise(rng: Generator) -> Signal:
     frequency = np.fft.rfftfreq(n, 1 / RATE)
     low = rng.uniform(80, 2500)
     spectrum[(frequency < low) | (frequency > low * rng.uniform(1.3, 5))] = 0
-    return _normalised(np.fft.irfft(spectrum, n))
+    return _normalized(np.fft.irfft(spectrum, n))
 
 
 def modulated_noise(rng: Generator) -> Signal:
@@ -60,14 +60,14 @@ def modulated_noise(rng: Generator) -> Signal:
     t = _time()
     depth = rng.uniform(0.5, 1.0)
     envelope = 1 - depth * (0.5 + 0.5 * np.sin(2 * np.pi * rng.uniform(1.5, 8) * t + rng.uniform(0, 6)))
-    return _normalised(coloured_noise(rng, rng.uniform(0, 2)) * envelope)
+    return _normalized(colored_noise(rng, rng.uniform(0, 2)) * envelope)
 
 
 def gated_noise(rng: Generator) -> Signal:
     t = _time()
     rate = rng.uniform(1, 6)
-    return _normalised(
-        coloured_noise(rng, rng.uniform(0, 2)) * ((t * rate + rng.uniform()) % 1 < rng.uniform(0.2, 0.8))
+    return _normalized(
+        colored_noise(rng, rng.uniform(0, 2)) * ((t * rate + rng.uniform()) % 1 < rng.uniform(0.2, 0.8))
     )
 
 
@@ -87,27 +87,27 @@ def dtmf(rng: Generator) -> Signal:
         on = (t >= start) & (t < start + length)
         low, high = rng.choice([697, 770, 852, 941]), rng.choice([1209, 1336, 1477, 1633])
         out[on] = np.sin(2 * np.pi * low * t[on]) + np.sin(2 * np.pi * high * t[on])
-    return _normalised(out)
+    return _normalized(out)
 
 
 def am_tone(rng: Generator) -> Signal:
     t = _time()
     rate = rng.choice([rng.uniform(1, 10), rng.uniform(10, 100)])
     carrier = np.sin(2 * np.pi * rng.uniform(150, 3000) * t)
-    return _normalised(carrier * (1 + rng.uniform(0.3, 1) * np.sin(2 * np.pi * rate * t)))
+    return _normalized(carrier * (1 + rng.uniform(0.3, 1) * np.sin(2 * np.pi * rate * t)))
 
 
 def fm_tone(rng: Generator) -> Signal:
     t = _time()
-    rate, centre = rng.uniform(0.5, 12), rng.uniform(300, 2500)
-    index = centre * rng.uniform(0.02, 0.9) / rate
-    return np.sin(2 * np.pi * centre * t + index * np.sin(2 * np.pi * rate * t))
+    rate, center = rng.uniform(0.5, 12), rng.uniform(300, 2500)
+    index = center * rng.uniform(0.02, 0.9) / rate
+    return np.sin(2 * np.pi * center * t + index * np.sin(2 * np.pi * rate * t))
 
 
 def fast_fm_tone(rng: Generator) -> Signal:
     t = _time()
-    rate, centre = rng.uniform(12, 200), rng.uniform(300, 2500)
-    return np.sin(2 * np.pi * centre * t + rng.uniform(1, 20) * np.sin(2 * np.pi * rate * t))
+    rate, center = rng.uniform(12, 200), rng.uniform(300, 2500)
+    return np.sin(2 * np.pi * center * t + rng.uniform(1, 20) * np.sin(2 * np.pi * rate * t))
 
 
 def sweep(rng: Generator) -> Signal:
@@ -132,8 +132,8 @@ def sawtooth(rng: Generator) -> Signal:
 def siren(rng: Generator) -> Signal:
     """A sawtooth with many harmonics whose pitch goes up and down."""
     t = _time()
-    centre = rng.uniform(150, 700)
-    frequency = centre * 2 ** (rng.uniform(0.1, 1) * np.sin(2 * np.pi * rng.uniform(0.2, 3) * t))
+    center = rng.uniform(150, 700)
+    frequency = center * 2 ** (rng.uniform(0.1, 1) * np.sin(2 * np.pi * rng.uniform(0.2, 3) * t))
     return 2 * ((np.cumsum(frequency) / RATE) % 1) - 1
 
 
@@ -145,7 +145,7 @@ def clicks(rng: Generator) -> Signal:
     else:
         out[rng.integers(0, len(t), rng.integers(5, 500))] = rng.choice([-1.0, 1.0])
     kernel = np.exp(-np.arange(64) / rng.uniform(1, 20)) * np.cos(np.arange(64) * rng.uniform(0.1, 2.5))
-    return _normalised(np.convolve(out, kernel)[: len(t)])
+    return _normalized(np.convolve(out, kernel)[: len(t)])
 
 
 def hum(rng: Generator) -> Signal:
@@ -154,14 +154,14 @@ def hum(rng: Generator) -> Signal:
     out = sum(
         rng.uniform(0, 1) / k * np.sin(2 * np.pi * base * k * t + rng.uniform(0, 6)) for k in range(1, 20)
     )
-    return _normalised(np.asarray(out) + 10 ** rng.uniform(-4, -1.5) * rng.standard_normal(len(t)))
+    return _normalized(np.asarray(out) + 10 ** rng.uniform(-4, -1.5) * rng.standard_normal(len(t)))
 
 
 def busy_signal(rng: Generator) -> Signal:
     t = _time()
     pair = [(480, 620), (440, 480), (350, 440), (425, 425)][rng.integers(4)]
     on = (t % rng.choice([0.5, 1.0])) < rng.choice([0.2, 0.25, 0.5])
-    return _normalised((np.sin(2 * np.pi * pair[0] * t) + np.sin(2 * np.pi * pair[1] * t)) * on)
+    return _normalized((np.sin(2 * np.pi * pair[0] * t) + np.sin(2 * np.pi * pair[1] * t)) * on)
 
 
 # Music
@@ -206,7 +206,7 @@ def music(
             ]
             out[position : position + len(note)] += note
         position += round(seconds * RATE)
-    return _normalised(out + 10 ** rng.uniform(-5, -2) * rng.standard_normal(total))
+    return _normalized(out + 10 ** rng.uniform(-5, -2) * rng.standard_normal(total))
 
 
 def chords(rng: Generator) -> Signal:
@@ -245,9 +245,9 @@ NOT_SPEECH: dict[str, Callable[[Generator], Signal]] = {
 
 def with_noise(speech: Signal, rng: Generator, snr_db: float, exponent: float = 0.0) -> Signal:
     """Add noise of f**-exponent at a ratio of mean powers over the whole signal; overshoot is scaled down."""
-    noise = coloured_noise(rng, exponent, len(speech) / RATE)[: len(speech)]
+    noise = colored_noise(rng, exponent, len(speech) / RATE)[: len(speech)]
     noise *= np.sqrt(np.mean(speech**2) / np.mean(noise**2)) * 10 ** (-snr_db / 20)
-    return _normalised(speech + noise, min(0.99, float(np.abs(speech + noise).max())))
+    return _normalized(speech + noise, min(0.99, float(np.abs(speech + noise).max())))
 
 
 def mu_law(x: Signal) -> Signal:
@@ -271,8 +271,8 @@ def telephone(speech: Signal, *, narrow: bool = True) -> Signal:
 
 
 def hard_clipped(speech: Signal, gain: float) -> Signal:
-    """Speech normalised to full scale, amplified and cut off at full scale."""
-    return np.clip(_normalised(speech, 1.0) * gain, -1, 1)
+    """Speech normalized to full scale, amplified and cut off at full scale."""
+    return np.clip(_normalized(speech, 1.0) * gain, -1, 1)
 
 
 # What is beside the speech in a call

@@ -47,7 +47,7 @@ def fed(session: CallStream, audio: Any, chunks: Iterable[int] | int) -> CallStr
 
 
 def enrolled(voices: Voices, callers: Iterable[str]) -> OpusAgentVoiceRecognizer:
-    """A recogniser that knows these callers by their first utterance."""
+    """A recognizer that knows these callers by their first utterance."""
     recognizer = OpusAgentVoiceRecognizer(MemoryStorage())
     for caller in callers:
         recognizer.enroll_caller(caller, voices[caller][0], {"name": caller.title()})

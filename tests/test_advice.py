@@ -108,7 +108,7 @@ def _variants(speech: Audio) -> dict[str, Audio]:
     }
 
 
-def test_the_check_of_an_enrolment_agrees_with_enrolling(speech: Audio) -> None:
+def test_the_check_of_an_enrollment_agrees_with_enrolling(speech: Audio) -> None:
     recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder())
     answers = []
     for name, audio in _variants(speech).items():
@@ -133,7 +133,7 @@ def test_the_check_says_how_many_seconds_are_missing(speech: Audio) -> None:
     assert not check.ready
     assert check.more_audio_s == pytest.approx(5.5)
     assert check.more_speech_s == pytest.approx(3.0 - check.quality.net_speech_s)
-    assert check.advice[0].startswith("Enrolment needs 8 s of audio, and this is 2.50 s: record 5.5 s more")
+    assert check.advice[0].startswith("Enrollment needs 8 s of audio, and this is 2.50 s: record 5.5 s more")
     enough = recognizer.check_enrollment(speech[: 8 * RATE])
     assert enough.ready
     assert (enough.more_audio_s, enough.more_speech_s) == (0.0, 0.0)

@@ -34,7 +34,7 @@ def test_every_sample_format_gives_the_same_sound(
     np.testing.assert_allclose(mono, TONE, atol=tolerance * 2)
 
 
-def test_unsigned_bytes_are_centred_on_128() -> None:
+def test_unsigned_bytes_are_centerd_on_128() -> None:
     np.testing.assert_array_equal(to_mono(np.array([0, 128, 192], dtype=np.uint8), 16000), [-1.0, 0.0, 0.5])
 
 

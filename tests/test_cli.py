@@ -90,7 +90,7 @@ def test_metadata_that_is_not_key_value_is_an_error_and_nothing_is_enrolled(run,
     assert not Path("voiceprints.json").exists()
 
 
-def test_enrolment_of_a_missing_file_names_it_and_exits_with_1(run):
+def test_enrollment_of_a_missing_file_names_it_and_exits_with_1(run):
     code, out, _ = run("enroll", "amara", "nowhere.wav")
     assert code == 1
     assert "nowhere.wav" in out

@@ -16,8 +16,8 @@ VOICES = Path(__file__).resolve().parents[1] / "examples/voices"
 INTERRUPTED = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from voiceprint.cli import enrolment, main
-times, at, original = int(sys.argv[1]), int(sys.argv[2]), enrolment.read
+from voiceprint.cli import enrollment, main
+times, at, original = int(sys.argv[1]), int(sys.argv[2]), enrollment.read
 count = 0
 def read(*arguments, **options):
     global count
@@ -25,7 +25,7 @@ def read(*arguments, **options):
     for _ in range(times if count == at else 0):
         os.kill(os.getpid(), signal.SIGINT)
     return original(*arguments, **options)
-enrolment.read = read
+enrollment.read = read
 sys.argv = ["voiceprint", "enroll-dir", "in", *sys.argv[3:]]
 main()
 """

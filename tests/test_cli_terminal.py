@@ -211,7 +211,7 @@ def test_a_copy_from_a_store_that_is_not_there_is_an_error_and_one_to_it_makes_i
     assert (code, err) == (2, "Error: nowhere does not exist: `voiceprint db upgrade` creates it.\n")
 
 
-def test_an_import_and_an_enrolment_create_the_store(run):
+def test_an_import_and_an_enrollment_create_the_store(run):
     assert run("export", "x.jsonl")[0] == 0
     assert run("import", "x.jsonl", "--store", "json:a/new.json")[0] == 0
     assert Path("a/new.json").exists()

@@ -166,7 +166,7 @@ def test_of_a_large_gallery_a_sample_says_how_often_strangers_get_a_name() -> No
     alike(storage, 900, 0.3)
     recognizer = over(storage)
     gallery, count = recognizer._current_gallery(), 900
-    gallery.synchronised(storage)
+    gallery.synchronized(storage)
     vectors = np.stack([one.embedding for one in storage.get_all()])
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -1.0)

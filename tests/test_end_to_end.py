@@ -1,4 +1,4 @@
-"""The main job: callers enrolled from audio are recognised in other audio, and strangers are not."""
+"""The main job: callers enrolled from audio are recognized in other audio, and strangers are not."""
 
 from __future__ import annotations
 

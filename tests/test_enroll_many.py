@@ -22,7 +22,7 @@ from voiceprint import (
     Voiceprint,
 )
 from voiceprint.audio.io.buffers import resample
-from voiceprint.enrolment import ENROLMENT_BATCH
+from voiceprint.enrollment import ENROLMENT_BATCH
 
 
 def test_results_come_in_order_whatever_is_wrong_in_the_middle(
@@ -128,7 +128,7 @@ def test_a_list_that_fails_midway_keeps_what_it_gave_before(
     assert [caller.caller_id for caller in quick.callers()] == ["amara", "bruno"]
 
 
-def test_a_list_may_ask_the_recogniser_that_enrols_it(
+def test_a_list_may_ask_the_recognizer_that_enrolls_it(
     quick: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
     def samples() -> Iterator[tuple[str, Any, None]]:

@@ -46,7 +46,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
 def _indexed(storage: Storage, setting: str | None = None) -> Path:
     """A snapshot of an index over the store, as a recognizer leaves it."""
     gallery = Gallery("resemblyzer", 256, IndexSettings(setting))
-    gallery.synchronised(storage)
+    gallery.synchronized(storage)
     gallery.write_snapshot(storage)
     path = gallery.snapshot_path(storage)
     assert path is not None
@@ -156,11 +156,11 @@ def test_a_snapshot_that_another_process_knows_of_goes_with_its_next_search(
     place = tmp_path / "apart.index"
     storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2)])
     gallery = Gallery("resemblyzer", 256, IndexSettings(str(place)))
-    gallery.synchronised(storage)
+    gallery.synchronized(storage)
     gallery.write_snapshot(storage)
     storage.delete("alice")  # by a process that does not know where the snapshot lies
     assert place.exists()
-    gallery.synchronised(storage)
+    gallery.synchronized(storage)
     assert not place.exists()
     gallery.close(storage)  # which writes another
     assert place.exists()
@@ -172,13 +172,13 @@ def test_a_snapshot_that_is_being_written_during_a_removal_is_not_left(
 ) -> None:
     storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2)])
     gallery = Gallery("resemblyzer", 256, IndexSettings(None))
-    gallery.synchronised(storage)
+    gallery.synchronized(storage)
     save = VectorIndex.save
 
     def slow_save(self: VectorIndex, *given: object, **options: object) -> None:
         save(self, *given, **options)
         storage.delete("alice")
-        gallery.synchronised(storage)
+        gallery.synchronized(storage)
 
     monkeypatch.setattr(VectorIndex, "save", slow_save)
     gallery.write_snapshot(storage)

@@ -60,7 +60,7 @@ def test_an_empty_store_gives_nobody(gallery: Gallery) -> None:
     assert gallery.best(MemoryStorage(), unit(0), 5) == []
 
 
-def test_what_one_handle_enrols_the_next_search_through_another_finds(gallery: Gallery, path: Path) -> None:
+def test_what_one_handle_enrolls_the_next_search_through_another_finds(gallery: Gallery, path: Path) -> None:
     one, two = JSONStorage(path), JSONStorage(path)
     assert first(gallery, two, 1) is None
     one.save(voiceprint("alice", 1))
@@ -69,7 +69,7 @@ def test_what_one_handle_enrols_the_next_search_through_another_finds(gallery: G
     assert first(gallery, two, 1) is None
 
 
-def test_what_another_process_enrols_the_next_search_finds(gallery: Gallery, path: Path) -> None:
+def test_what_another_process_enrolls_the_next_search_finds(gallery: Gallery, path: Path) -> None:
     storage = JSONStorage(path)
     storage.save(voiceprint("bob", 2))
     assert first(gallery, storage, 1) is None
@@ -86,11 +86,11 @@ def test_a_gallery_too_far_behind_is_built_anew_and_says_so(
     storage = JSONStorage(path)
     storage.save_many([voiceprint(f"c{n}", n) for n in range(6)])
     assert first(gallery, storage, 5) == "c5"
-    old = gallery.synchronised(storage)
+    old = gallery.synchronized(storage)
     for n in range(4):
         storage.delete(f"c{n}")
     assert [first(gallery, storage, n) for n in range(6)] == [None] * 4 + ["c4", "c5"]
-    assert gallery.synchronised(storage) is not old
+    assert gallery.synchronized(storage) is not old
     assert "anew" in caplog.text
     assert gallery.check(storage) == []
 
@@ -201,7 +201,7 @@ def test_check_tells_of_what_only_one_side_has(gallery: Gallery) -> None:
     storage = MemoryStorage()
     ids = [print_.id for print_ in storage.save_many([voiceprint(f"c{n}", n) for n in range(3)])]
     assert gallery.check(storage) == []
-    index = gallery.synchronised(storage)
+    index = gallery.synchronized(storage)
     index.remove([ids[1]])
     index.add([999], [unit(5)])
     findings = gallery.check(storage)
@@ -235,7 +235,7 @@ def test_a_gallery_in_use_is_never_forgotten() -> None:
     assert [Gallery.shared(storage, "resemblyzer", 256) for storage in stores] == galleries
 
 
-def test_a_recogniser_keeps_the_index_of_its_store_however_many_there_are() -> None:
+def test_a_recognizer_keeps_the_index_of_its_store_however_many_there_are() -> None:
     recognizers = [
         OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder()) for _ in range(3 * KEPT_GALLERIES)
     ]

@@ -16,7 +16,7 @@ import pytest
 from voices import BandEncoder, Voices, saved
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig
-from voiceprint.enrolment import EMBEDDED_TOGETHER
+from voiceprint.enrollment import EMBEDDED_TOGETHER
 from voiceprint.grouped import Grouped
 
 

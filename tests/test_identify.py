@@ -38,7 +38,7 @@ def gallery(voices: Voices) -> MemoryStorage:
 
 @pytest.fixture
 def line(gallery: MemoryStorage) -> OpusAgentVoiceRecognizer:
-    """A recogniser over the four callers, as one is built for a call."""
+    """A recognizer over the four callers, as one is built for a call."""
     return OpusAgentVoiceRecognizer(gallery)
 
 

@@ -38,7 +38,7 @@ def test_what_measures_loads_nothing_that_is_slow() -> None:
     assert python(code) == "[]\n"
 
 
-def test_making_a_recogniser_and_a_store_loads_nothing_that_is_slow() -> None:
+def test_making_a_recognizer_and_a_store_loads_nothing_that_is_slow() -> None:
     code = (
         "import sys, voiceprint as v; r = v.OpusAgentVoiceRecognizer(v.MemoryStorage());"
         "r.get_caller('a'); r.encoder.dimension;"

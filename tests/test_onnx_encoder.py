@@ -121,7 +121,7 @@ def test_the_network_is_loaded_once_whoever_asks() -> None:
     assert len(loads) == 1
 
 
-def test_the_settings_choose_the_encoder_which_recognisers_share() -> None:
+def test_the_settings_choose_the_encoder_which_recognizers_share() -> None:
     def encoder(**settings: object) -> object:
         config = VoiceFingerprintConfig(**settings)
         return OpusAgentVoiceRecognizer(MemoryStorage(), config=config).encoder

@@ -186,15 +186,15 @@ def test_an_index_that_is_written_to_meanwhile_always_proposes(scorer: GallerySc
 def test_nothing_of_a_removed_caller_is_kept_in_the_scorer(storage: Counting) -> None:
     crowd(storage, 400)
     gallery = Gallery(SPACE, 256)
-    gallery.synchronised(storage)
+    gallery.synchronized(storage)
     first = gallery.scorer(storage)
     storage.save(Voiceprint("one more", embeddings(1, seed=9)[0]))
-    gallery.synchronised(storage)
+    gallery.synchronized(storage)
     assert gallery.scorer(storage) is first  # one of many changes little
     sampled = next(iter(gallery._cohort))
     (caller,) = storage.callers_of([sampled])
     storage.delete(caller.caller_id)
-    gallery.synchronised(storage)
+    gallery.synchronized(storage)
     assert gallery.scorer(storage) is not first
     assert sampled not in gallery._cohort
 
@@ -206,14 +206,14 @@ def test_nothing_is_kept_of_a_caller_who_is_removed_while_the_scorer_is_made() -
             if self.leaves is not None:
                 leaves, self.leaves = self.leaves, None
                 self.delete(leaves)
-                gallery.synchronised(self)  # as another thread would
+                gallery.synchronized(self)  # as another thread would
             return found
 
     with Meanwhile() as storage:
         storage.leaves = None
         crowd(storage, 30)
         gallery = Gallery(SPACE, 256)
-        gallery.synchronised(storage)
+        gallery.synchronized(storage)
         caller = next(iter(storage.iter_callers()))
         storage.leaves = caller.caller_id
         gallery.scorer(storage)
@@ -268,4 +268,4 @@ def test_callers_of_another_space_are_no_rivals(storage: Counting) -> None:
     beside = matcher(storage).nearest(probe, 3, RULE, None)
     assert [(one.caller_id, one.llr) for one in beside] == [(one.caller_id, one.llr) for one in alone]
     gallery = Gallery(SPACE, 256)
-    assert gallery.callers(storage) <= len(gallery.synchronised(storage)) < 40
+    assert gallery.callers(storage) <= len(gallery.synchronized(storage)) < 40

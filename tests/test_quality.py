@@ -31,7 +31,7 @@ def _speechlike(seed: int = 0, seconds: float = 5.0) -> signals.Signal:
             b, a = scipy.signal.iirpeak(formant, formant / width, fs=signals.RATE)
             voice += scipy.signal.lfilter(b, a, source)
         parts.append(voice / np.abs(voice).max() * np.hanning(length))
-        hiss = signals.coloured_noise(rng, -2, rng.uniform(0.05, 0.12))
+        hiss = signals.colored_noise(rng, -2, rng.uniform(0.05, 0.12))
         parts.append(0.15 * hiss * np.hanning(len(hiss)))
         parts.append(np.zeros(int(signals.RATE * rng.choice([0.02, 0.02, 0.2]))))
     speech = np.concatenate(parts)[: round(seconds * signals.RATE)]

@@ -1,4 +1,4 @@
-"""Embeddings, enrolment and the callers: what gets into the store, and what is kept out."""
+"""Embeddings, enrollment and the callers: what gets into the store, and what is kept out."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_audio_without_speech_has_no_embedding(recognizer: OpusAgentVoiceRecogni
     assert "no_speech" in caught.value.quality.feedback
 
 
-def test_enrolment_gives_the_voiceprint_as_it_is_stored(
+def test_enrollment_gives_the_voiceprint_as_it_is_stored(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
     audio = voices["amara"][0]
@@ -95,14 +95,14 @@ def test_enrolment_gives_the_voiceprint_as_it_is_stored(
     assert caller.voiceprints == (voiceprint,)
 
 
-def test_the_fourth_enrolment_replaces_the_oldest(quick: OpusAgentVoiceRecognizer, voices: Voices) -> None:
+def test_the_fourth_enrollment_replaces_the_oldest(quick: OpusAgentVoiceRecognizer, voices: Voices) -> None:
     prints = [quick.enroll_caller("amara", audio) for audio in voices["amara"]]
     caller = quick.get_caller("amara")
     assert caller is not None
     assert [print_.id for print_ in caller.voiceprints] == [print_.id for print_ in prints[1:]]
 
 
-def test_the_configured_number_of_voiceprints_counts_from_the_next_enrolment_on(
+def test_the_configured_number_of_voiceprints_counts_from_the_next_enrollment_on(
     quick: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
     for audio in voices["amara"][:3]:
@@ -130,7 +130,7 @@ def test_metadata_is_merged_and_none_leaves_it(quick: OpusAgentVoiceRecognizer, 
 
 
 @pytest.mark.parametrize(("rate", "samples"), [(16_000, 80_000), (8_000, 40_000), (44_100, 220_500)])
-def test_enrolment_takes_exactly_the_configured_seconds_and_not_one_sample_less(
+def test_enrollment_takes_exactly_the_configured_seconds_and_not_one_sample_less(
     quick: OpusAgentVoiceRecognizer, voices: Voices, rate: int, samples: int
 ) -> None:
     audio = voices["carlo"][0]
@@ -241,7 +241,7 @@ def test_without_a_store_the_configuration_chooses_it(
         {"encoder": "resemblyzer"},
     ],
 )
-def test_a_part_of_the_wrong_kind_is_refused_when_the_recogniser_is_made(arguments: dict[str, Any]) -> None:
+def test_a_part_of_the_wrong_kind_is_refused_when_the_recognizer_is_made(arguments: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError, match=rf"^{next(iter(arguments))} is .*: give an? [A-Z]"):
         OpusAgentVoiceRecognizer(**arguments)
 

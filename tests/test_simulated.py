@@ -1,4 +1,4 @@
-"""Enrolment on simulated lines: who gets the print for them, what is in it, and that it helps."""
+"""Enrollment on simulated lines: who gets the print for them, what is in it, and that it helps."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_caller_enrolled_on_a_clear_line_is_nearer_to_the_telephone_by_it(
         assert min(gains) > -0.01
 
 
-def test_enrolment_one_by_one_and_of_many_give_the_same(
+def test_enrollment_one_by_one_and_of_many_give_the_same(
     voices: Voices, enrolled: dict[str, Voiceprint]
 ) -> None:
     with MemoryStorage() as storage:

@@ -89,7 +89,7 @@ print("found")
 def closed_gallery(storage: Storage) -> None:
     """Build the index and leave its snapshot."""
     gallery = new_gallery()
-    gallery.synchronised(storage)
+    gallery.synchronized(storage)
     gallery.close(storage)
 
 
@@ -111,7 +111,7 @@ def test_a_closed_gallery_leaves_a_snapshot_that_the_next_one_starts_from(
     no_scan(filled)
     gallery = new_gallery()
     assert named(gallery, filled, 0, 7, COUNT) == ["c0", "c7", None]
-    assert len(gallery.synchronised(filled)) == COUNT
+    assert len(gallery.synchronized(filled)) == COUNT
 
 
 def test_what_changed_since_the_snapshot_is_caught_up_with(
@@ -187,7 +187,7 @@ def test_each_embedding_space_has_a_snapshot_of_its_own(
     for _ in range(2):
         for encoder in ("resemblyzer", "other"):
             gallery = new_gallery(path, encoder)
-            gallery.synchronised(filled)
+            gallery.synchronized(filled)
             gallery.close(filled)
         no_scan(filled)  # from here on
     found = {file.name for file in tmp_path.glob("*.index")}
@@ -202,12 +202,12 @@ def test_the_snapshot_of_another_space_that_earlier_versions_left_in_the_usual_p
     filled: Storage, snapshot: Path
 ) -> None:
     gallery = new_gallery(encoder="other")
-    index = gallery.synchronised(filled)
+    index = gallery.synchronized(filled)
     index.save(snapshot, stamp=gallery._stamped()[1].as_text())
-    new_gallery(encoder="other").synchronised(filled)
+    new_gallery(encoder="other").synchronized(filled)
     assert not snapshot.exists()
     closed_gallery(filled)
-    new_gallery(encoder="other").synchronised(filled)
+    new_gallery(encoder="other").synchronized(filled)
     assert snapshot.exists()
 
 
@@ -327,11 +327,11 @@ def test_closing_writes_only_when_enough_has_changed(filled: Storage, snapshot: 
     written = snapshot.stat().st_mtime_ns
     gallery = new_gallery()
     filled.save(voiceprint("one more", 1000))
-    gallery.synchronised(filled)
+    gallery.synchronized(filled)
     gallery.close(filled)
     assert snapshot.stat().st_mtime_ns == written
     filled.save_many([voiceprint(f"more {n}", 2000 + n) for n in range(3)])
-    gallery.synchronised(filled)
+    gallery.synchronized(filled)
     gallery.close(filled)
     assert snapshot.stat().st_mtime_ns > written
 
@@ -340,7 +340,7 @@ def test_much_change_is_written_in_the_background(
     filled: Storage, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshots, "_BACKGROUND", 10)
-    new_gallery().synchronised(filled)
+    new_gallery().synchronized(filled)
     for thread in threading.enumerate():
         if thread.name == "voiceprint-snapshot":
             thread.join()
@@ -386,7 +386,7 @@ def test_the_snapshot_of_a_redis_store_lies_in_the_cache_of_the_user(
 
 def test_check_finds_where_index_and_store_differ(filled: Storage) -> None:
     gallery = new_gallery(OFF)
-    index = gallery.synchronised(filled)
+    index = gallery.synchronized(filled)
     ids = [filled.get(f"c{n}").voiceprints[0].id for n in range(2)]  # type: ignore[union-attr]
     index.remove(ids[:1])
     index.add(ids[1:], unit(5000)[None])

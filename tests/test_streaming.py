@@ -20,8 +20,8 @@ CALLERS = ("amara", "bruno", "carlo", "dario", "elena", "farid", "gil", "hakan")
 
 
 @pytest.fixture(scope="module")
-def centre(voices):
-    """A recogniser that knows all callers but ivo."""
+def center(voices):
+    """A recognizer that knows all callers but ivo."""
     return enrolled(voices, CALLERS)
 
 
@@ -34,22 +34,22 @@ def centre(voices):
     [lambda audio: audio, lambda audio: at_level(audio, -50.0), with_pauses, lambda audio: audio[: 2 * RATE]],
     ids=["as is", "quiet", "with pauses", "two seconds"],
 )
-def test_stream_ends_with_the_answer_of_identify(centre, voices, caller, change):
+def test_stream_ends_with_the_answer_of_identify(center, voices, caller, change):
     audio = change(voices[caller][2])
-    assert_ends_alike(centre, audio, {"sample_rate": RATE}, 320)
+    assert_ends_alike(center, audio, {"sample_rate": RATE}, 320)
 
 
 @pytest.mark.parametrize("caller", ["amara", "bruno", "ivo"])
-def test_stream_of_a_telephone_line_ends_with_the_answer_of_identify(centre, voices, caller):
-    assert_ends_alike(centre, as_mulaw(voices[caller][3]), MULAW, 160)
+def test_stream_of_a_telephone_line_ends_with_the_answer_of_identify(center, voices, caller):
+    assert_ends_alike(center, as_mulaw(voices[caller][3]), MULAW, 160)
 
 
-def test_stream_at_any_rate_ends_with_the_answer_of_identify(centre, voices):
+def test_stream_at_any_rate_ends_with_the_answer_of_identify(center, voices):
     for rate in (11025, 44100, 47999):
         audio = np.interp(
             np.arange(5 * rate) / rate, np.arange(5 * RATE) / RATE, voices["elena"][1][: 5 * RATE]
         )
-        assert_ends_alike(centre, audio, {"sample_rate": rate}, 1000)
+        assert_ends_alike(center, audio, {"sample_rate": rate}, 1000)
 
 
 def test_stream_of_another_encoder_ends_with_the_answer_of_identify(quick, voices):
@@ -73,14 +73,14 @@ def assert_ends_alike(recognizer, audio, how, chunk):
     assert final.final
 
 
-def test_end_of_a_long_call_is_near_to_that_of_identify(centre, voices, monkeypatch):
+def test_end_of_a_long_call_is_near_to_that_of_identify(center, voices, monkeypatch):
     monkeypatch.setattr(online, "KEPT_S", 20.0)
     audio = at_level(np.concatenate([with_pauses(each) for each in voices["bruno"]] * 2), -32.0)
     audio *= np.linspace(
         1.0, 0.3, len(audio), dtype=np.float32
     )  # the level of the whole is not that of the start
-    expected = centre.identify(audio, k=1)[0]
-    final = fed(centre.stream(), audio, 4000).finish()
+    expected = center.identify(audio, k=1)[0]
+    final = fed(center.stream(), audio, 4000).finish()
     assert final.caller_id == expected.caller_id
     assert final.similarity == pytest.approx(expected.similarity, abs=0.005)
     assert final.audio_s == pytest.approx(len(audio) / RATE)
@@ -110,72 +110,72 @@ def test_memory_does_not_grow_with_the_length_of_the_call(quick, voices, monkeyp
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=st.lists(st.integers(1, 9000), min_size=1, max_size=8))
 @pytest.mark.parametrize(("encoding", "level"), [("mulaw", -20.0), ("pcm_s24le", -38.0)])
-def test_any_split_gives_exactly_the_same_end(centre, voices, encoding, level, sizes):
+def test_any_split_gives_exactly_the_same_end(center, voices, encoding, level, sizes):
     audio = raw(at_level(voices["farid"][1][: 4 * RATE : 2], level), encoding)
     how = {"sample_rate": 8000, "encoding": encoding, "k": 8}
-    whole = fed(centre.stream(**how), audio, len(audio)).finish()
+    whole = fed(center.stream(**how), audio, len(audio)).finish()
     assert len(whole.matches) == 8
     # 8 similarities, bit by bit: only the same embedding gives them.
-    assert fed(centre.stream(**how), audio, sizes).finish() == whole
+    assert fed(center.stream(**how), audio, sizes).finish() == whole
 
 
-def test_chunks_of_one_byte_are_enough(centre, voices):
+def test_chunks_of_one_byte_are_enough(center, voices):
     audio = raw(voices["farid"][1][: 2 * RATE], "pcm_s32le", RATE)
     how = {"encoding": "pcm_s32le", "k": 8}
-    assert fed(centre.stream(**how), audio, 1).finish() == fed(centre.stream(**how), audio, 10**9).finish()
+    assert fed(center.stream(**how), audio, 1).finish() == fed(center.stream(**how), audio, 10**9).finish()
 
 
-def test_bytes_and_arrays_of_the_same_samples_are_the_same(centre, voices):
+def test_bytes_and_arrays_of_the_same_samples_are_the_same(center, voices):
     samples = (voices["gil"][1] * 32767).astype(np.int16)
-    as_bytes = fed(centre.stream(k=8), samples.tobytes(), 333).finish()
-    assert fed(centre.stream(k=8), samples, 333).finish() == as_bytes
-    assert fed(centre.stream(k=8), memoryview(samples), 333).finish() == as_bytes
-    assert fed(centre.stream(k=8), samples.astype(np.float64) / 32768, 333).finish() == as_bytes
+    as_bytes = fed(center.stream(k=8), samples.tobytes(), 333).finish()
+    assert fed(center.stream(k=8), samples, 333).finish() == as_bytes
+    assert fed(center.stream(k=8), memoryview(samples), 333).finish() == as_bytes
+    assert fed(center.stream(k=8), samples.astype(np.float64) / 32768, 333).finish() == as_bytes
 
 
-def test_running_answers_do_not_depend_on_the_cuts(centre, voices):
+def test_running_answers_do_not_depend_on_the_cuts(center, voices):
     audio, second = with_pauses(voices["dario"][1]), RATE
 
     def answers(chunk: int) -> list[StreamResult]:
-        session = centre.stream()
+        session = center.stream()
         return [fed(session, audio[i : i + second], chunk).result() for i in range(0, len(audio), second)]
 
     assert answers(second) == answers(37 * 9)
 
 
-def test_channels_of_a_chunk_stand_in_its_columns(centre, voices):
+def test_channels_of_a_chunk_stand_in_its_columns(center, voices):
     caller, agent = voices["gil"][1], np.resize(voices["elena"][1], len(voices["gil"][1]))
     call = np.stack([agent, caller], axis=1)
-    alone = fed(centre.stream(k=8), caller, 333).finish()
+    alone = fed(center.stream(k=8), caller, 333).finish()
     for sizes in (333, [1, 2, 500]):
-        assert fed(centre.stream(channel=1, k=8), call, sizes).finish() == alone
+        assert fed(center.stream(channel=1, k=8), call, sizes).finish() == alone
 
 
-def test_mixed_channels_that_differ_are_told(centre, voices, caplog):
+def test_mixed_channels_that_differ_are_told(center, voices, caplog):
     caller, agent = voices["gil"][1], np.resize(voices["elena"][1], len(voices["gil"][1]))
-    session = fed(centre.stream(), np.stack([agent, caller], axis=1), 800)
+    session = fed(center.stream(), np.stack([agent, caller], axis=1), 800)
     with caplog.at_level(logging.WARNING):
         assert session.finish().feedback[0] == "channels_differ"
     assert (
-        "channels_differ" not in fed(centre.stream(), np.stack([caller] * 2, axis=1), 800).finish().feedback
+        "channels_differ" not in fed(center.stream(), np.stack([caller] * 2, axis=1), 800).finish().feedback
     )
 
 
-def test_of_channels_that_cancel_the_loudest_is_heard(centre, voices):
+def test_of_channels_that_cancel_the_loudest_is_heard(center, voices):
     caller = voices["gil"][1]
-    alone = fed(centre.stream(), caller, 333).finish()
+    alone = fed(center.stream(), caller, 333).finish()
     for copy in (-caller, -0.8 * caller):
         for sizes in (333, [1, 2, 50_000]):
-            result = fed(centre.stream(), np.stack([caller, copy], axis=1), sizes).finish()
+            result = fed(center.stream(), np.stack([caller, copy], axis=1), sizes).finish()
             assert result.feedback[0] == "channels_cancel"
             assert result.caller_id == "gil"
             assert result.similarity == pytest.approx(alone.similarity, abs=1e-3)
 
 
-def test_a_call_may_change_its_channels(centre, voices):
+def test_a_call_may_change_its_channels(center, voices):
     caller = voices["gil"][1]
     half = len(caller) // 2
-    session = fed(centre.stream(), np.stack([caller[:half], -caller[:half]], axis=1), 800)
+    session = fed(center.stream(), np.stack([caller[:half], -caller[:half]], axis=1), 800)
     fed(session, caller[half:], 800)
     assert session.finish().caller_id == "gil"
 
@@ -183,9 +183,9 @@ def test_a_call_may_change_its_channels(centre, voices):
 # Decisions
 
 
-def test_enrolled_caller_is_decided_long_before_the_end_and_stays(centre, voices):
+def test_enrolled_caller_is_decided_long_before_the_end_and_stays(center, voices):
     audio = np.concatenate(voices["amara"][1:])
-    session = centre.stream()
+    session = center.stream()
     answers = []
     for first in range(0, len(audio), 320):
         session.feed(audio[first : first + 320])
@@ -228,9 +228,9 @@ def mixture(voices, pieces):
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=st.lists(PIECES, min_size=1, max_size=7))
-def test_decision_is_never_withdrawn(centre, voices, pieces):
+def test_decision_is_never_withdrawn(center, voices, pieces):
     audio = mixture(voices, pieces)
-    session = centre.stream(sample_rate=RATE)
+    session = center.stream(sample_rate=RATE)
     decided = None
     for start in range(0, len(audio), 4000):
         session.feed(audio[start : start + 4000])
@@ -248,8 +248,8 @@ def test_decision_is_never_withdrawn(centre, voices, pieces):
         assert not final.accepted
 
 
-def test_decision_stands_when_the_line_ends_in_tones_and_another_voice(centre, voices):
-    session = fed(centre.stream(sample_rate=RATE), voices["amara"][1], 320)
+def test_decision_stands_when_the_line_ends_in_tones_and_another_voice(center, voices):
+    session = fed(center.stream(sample_rate=RATE), voices["amara"][1], 320)
     assert session.result().decided
     rest = mixture(
         voices, [("tone", 4.0), ("hakan", 6.0), ("hakan", 6.0), ("hakan", 6.0), ("ring-back", 4.0)]
@@ -258,9 +258,9 @@ def test_decision_stands_when_the_line_ends_in_tones_and_another_voice(centre, v
     assert (final.caller_id, final.accepted) == ("amara", True)
 
 
-def test_tones_and_pauses_do_not_delay_what_the_speech_says(centre, voices):
+def test_tones_and_pauses_do_not_delay_what_the_speech_says(center, voices):
     audio = mixture(voices, [("ring-back", 4.0), ("tone", 1.0), ("silence", 4.0)])
-    final = fed(centre.stream(sample_rate=RATE), np.concatenate((audio, voices["gil"][1])), 320).finish()
+    final = fed(center.stream(sample_rate=RATE), np.concatenate((audio, voices["gil"][1])), 320).finish()
     assert (final.caller_id, final.accepted) == ("gil", True)
     assert "tones" in final.feedback
 
@@ -274,13 +274,13 @@ def test_stranger_is_decided_to_be_nobody_after_some_seconds(voices):
     assert answer.net_speech_s >= 6.0
 
 
-def test_decision_does_not_depend_on_how_often_one_asks(centre, voices):
+def test_decision_does_not_depend_on_how_often_one_asks(center, voices):
     audio = np.concatenate(voices["amara"][1:3])
-    often = centre.stream()
+    often = center.stream()
     for first in range(0, len(audio), 320):
         often.feed(audio[first : first + 320])
         often.result()
-    assert fed(centre.stream(), audio, 320).result() == often.result()
+    assert fed(center.stream(), audio, 320).result() == often.result()
 
 
 def test_last_seen_moves_once_when_the_decision_is_made(voices):
@@ -301,10 +301,10 @@ def test_last_seen_of_a_caller_who_is_not_accepted_stays(voices):
     assert [caller.last_seen for caller in recognizer.callers()] == before
 
 
-def test_only_the_candidates_are_looked_at_and_the_threshold_counts(centre, voices):
-    among = fed(centre.stream(candidates=["bruno", "nobody"]), voices["amara"][1], 999).finish()
+def test_only_the_candidates_are_looked_at_and_the_threshold_counts(center, voices):
+    among = fed(center.stream(candidates=["bruno", "nobody"]), voices["amara"][1], 999).finish()
     assert among.caller_id == "bruno"
-    strict = fed(centre.stream(threshold=1.0), voices["amara"][1], 999).finish()
+    strict = fed(center.stream(threshold=1.0), voices["amara"][1], 999).finish()
     assert (strict.caller_id, strict.accepted) == ("amara", False)
 
 

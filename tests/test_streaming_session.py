@@ -24,7 +24,7 @@ from voiceprint.storage.base import Position
 
 @pytest.fixture
 def known(quick, voices):
-    """The quick recogniser with two callers."""
+    """The quick recognizer with two callers."""
     for caller in ("amara", "bruno"):
         quick.enroll_caller(caller, voices[caller][0])
     return quick

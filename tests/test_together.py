@@ -1,4 +1,4 @@
-"""Many threads, many recognisers, many processes and an event loop, at once."""
+"""Many threads, many recognizers, many processes and an event loop, at once."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def together(*tasks: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["memory", "json"])
-def test_threads_enrol_and_match_at_once(tmp_path: Path, voices: Voices, kind: str) -> None:
+def test_threads_enroll_and_match_at_once(tmp_path: Path, voices: Voices, kind: str) -> None:
     storage: Storage = MemoryStorage() if kind == "memory" else JSONStorage(tmp_path / "callers.json")
     names = list(voices)[:THREADS]
     OpusAgentVoiceRecognizer(storage, encoder=BandEncoder()).enroll_caller("ivo", voices["ivo"][0])
 
     def call(name: str) -> Callable[[], object]:
         def task() -> None:
-            # As OpusAgent does: a recogniser for each call.
+            # As OpusAgent does: a recognizer for each call.
             recognizer = OpusAgentVoiceRecognizer(storage, encoder=BandEncoder())
             for audio in voices[name][:2]:
                 recognizer.enroll_caller(name, audio, {"name": name})
@@ -96,7 +96,7 @@ def test_the_network_gives_the_same_embedding_in_every_thread(voices: Voices) ->
     together(*(embed(name) for name in list(voices)[:THREADS]))
 
 
-def test_recognisers_share_the_encoder_and_the_index_over_one_store(
+def test_recognizers_share_the_encoder_and_the_index_over_one_store(
     tmp_path: Path, voices: Voices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "callers.json"

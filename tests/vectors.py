@@ -83,7 +83,7 @@ def assert_in_step(index: VectorIndex) -> None:
     assert len(cells) == len(index)
     held = sorted(cells.rows().tolist())
     assert held == sorted(list(range(len(index))) * cells._copies)
-    centres = cells._ivf.quantizer.reconstruct_n(0, cells.count)
+    centers = cells._ivf.quantizer.reconstruct_n(0, cells.count)
     levels = faiss.vector_to_array(cells._ivf.pq.centroids).reshape(own.shape[1], 16)
     nearest = np.zeros(len(index), dtype=bool)
     for cell in range(cells.count):
@@ -93,7 +93,7 @@ def assert_in_step(index: VectorIndex) -> None:
         assert len(set(rows.tolist())) == len(rows)
         assert (cells._homes[rows] == cell).any(axis=1).all()
         vectors_here = own[rows]
-        distances = ((vectors_here[:, None] - centres[None]) ** 2).sum(axis=2)
+        distances = ((vectors_here[:, None] - centers[None]) ** 2).sum(axis=2)
         nearest[rows] |= distances[:, cell] <= distances.min(axis=1) + 1e-5
         blocks = cells._lists._blocks(cell)
         codes = np.stack([cells._lists._code(blocks, place) for place in range(len(rows))])

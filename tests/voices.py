@@ -37,7 +37,7 @@ def real_speech() -> Path:
 
 
 def saved(result: Voiceprint | VoiceprintError) -> Voiceprint:
-    """An enrolment that is expected to have succeeded."""
+    """An enrollment that is expected to have succeeded."""
     assert isinstance(result, Voiceprint), result
     return result
 

@@ -1,4 +1,4 @@
-"""Speaker identification for call centres and voice agents: enrol callers, and know who is calling.
+"""Speaker identification for call centers and voice agents: enroll callers, and know who is calling.
 
     from voiceprint import OpusAgentVoiceRecognizer
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 from voiceprint.audio import AudioQuality, Recording, Turn, assess, load_audio
 from voiceprint.config import Config, VoiceFingerprintConfig
 from voiceprint.encoder import Encoder
-from voiceprint.enrolment import EnrollmentCheck
+from voiceprint.enrollment import EnrollmentCheck
 from voiceprint.errors import (
     AudioQualityError,
     CallerNotFoundError,

@@ -52,7 +52,7 @@ class VoiceFingerprintConfig(BaseSettings):
     """All settings. Each is read from `VOICE_` and its name in capitals; keyword arguments win.
 
     fingerprinting_enabled (True): when False a match gives None without touching the audio, and
-        enrolment raises `DisabledError`. `enabled` is another name for it.
+        enrollment raises `DisabledError`. `enabled` is another name for it.
     similarity_threshold (0.75): cosine from which a match is accepted, 0 to 1.
     target_fpir (None): share of the calls of strangers that may get somebody's name. When it is set, a match
         is accepted by its expected false-positive identification rate (`Match.fpir`), which depends on how
@@ -62,12 +62,12 @@ class VoiceFingerprintConfig(BaseSettings):
     calibrated_similarity (False): when True the `similarity` of every answer, and what the threshold is held
         against, is not the cosine but `Match.probability`.
     calibration_path (None): file of `voiceprint calibrate`; None is the calibration of the package.
-    enrollment_duration (5.0): seconds of audio that enrolment needs, above 0.
+    enrollment_duration (5.0): seconds of audio that enrollment needs, above 0.
     storage_backend ("json"): "json", "postgresql", "redis" or "sqlite".
     storage_path: file of the store; "voiceprints.json", or "voiceprints.db" for SQLite.
-    min_audio_quality (0.6): least quality score for enrolment and matching, 0 to 1.
+    min_audio_quality (0.6): least quality score for enrollment and matching, 0 to 1.
     max_voiceprints_per_caller (3): one print more replaces the oldest; at least 1.
-    enroll_simulated_lines (True): enrolment of wide-band audio keeps, beside the embedding, one for simulated
+    enroll_simulated_lines (True): enrollment of wide-band audio keeps, beside the embedding, one for simulated
         telephone lines (`Voiceprint.simulated`), by which a caller is found on a telephone too.
     adapt (False): when True, the audio of a match, a verification or a finished stream that was accepted with
         confidence becomes one more voiceprint of the caller, where a slot is free. It never replaces one;
@@ -77,7 +77,7 @@ class VoiceFingerprintConfig(BaseSettings):
     encoder ("onnx"): "onnx"; "onnx-int8", which takes half the time and gives nearly the same (a cosine of
         0.999); or "resemblyzer" for that package itself, which is slower and gives the same.
     encoder_threads (0): threads that the encoder works with; 0 for one a core. These two count when a
-        recogniser is made.
+        recognizer is made.
     index_path (None): file of the index's snapshot, or "off"; None is beside the store's file, or in the
         user's cache for a store on a server.
     index_recall (0.99): share of the searches of a large index that find the most similar voiceprint of

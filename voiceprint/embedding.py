@@ -99,7 +99,7 @@ class Embedder:
             )
 
     def versions(self, quality: AudioQuality) -> Versions:
-        """What else than the plain embedding an enrolment of this quality is to be known by."""
+        """What else than the plain embedding an enrollment of this quality is to be known by."""
         if not self._config.enroll_simulated_lines:
             return Versions(lines=False, cleaned=False)
         return versions(self._encoder, quality)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Galleries that stay in memory when no recogniser uses them, so that one built per call finds its
+# Galleries that stay in memory when no recognizer uses them, so that one built per call finds its
 # index ready. Each holds about 1 KB a voiceprint.
 KEPT_GALLERIES = 4
 
@@ -47,11 +47,11 @@ State = tuple["VectorIndex", str, Position]
 
 
 class Gallery:
-    """Searches the voiceprints of a store. Shared by all recognisers over that store, see `shared`.
+    """Searches the voiceprints of a store. Shared by all recognizers over that store, see `shared`.
 
     encoder: name of the embedding space; dimension: length of its embeddings; settings: of the index, and
     where its snapshot is kept. The store is passed to
-    each call rather than kept, because the handle of one recogniser may be closed before another's.
+    each call rather than kept, because the handle of one recognizer may be closed before another's.
     """
 
     _shared: ClassVar[Shared[tuple[str, str, IndexSettings], Gallery]] = Shared(kept=KEPT_GALLERIES)
@@ -67,7 +67,7 @@ class Gallery:
 
     @classmethod
     def forget_all(cls) -> None:
-        """Drop every shared gallery; the next recogniser builds its index anew."""
+        """Drop every shared gallery; the next recognizer builds its index anew."""
         cls._shared.forget_all()
 
     def __init__(self, encoder: str, dimension: int, settings: IndexSettings = NO_SNAPSHOT) -> None:
@@ -95,7 +95,7 @@ class Gallery:
 
         probe: float32[dimension], of length 1. Fewer come back only where there are fewer callers.
         """
-        self.synchronised(storage)
+        self.synchronized(storage)
         view = by_cosine(probe, callers * storage.max_voiceprints_per_caller)
         return rank(Probe(probe), self.proposed(storage, [view], callers))[:callers]
 
@@ -104,7 +104,7 @@ class Gallery:
     ) -> list[Voiceprint]:
         """All voiceprints of those who may be among the `callers` best in one of the views, as stored.
 
-        The index is searched as it stands: call `synchronised` before.
+        The index is searched as it stands: call `synchronized` before.
 
         prints: so many at least are found by the query of each view, and weighed by the scores of all. Read
         from the store are the callers of the best. Fewer callers come back only where there are fewer.
@@ -245,9 +245,9 @@ class Gallery:
     def _at_hand(self, storage: Storage) -> VectorIndex:
         """The index as it stands, without a look at the store, for what need not be of this moment."""
         state = self._state
-        return self.synchronised(storage) if state is None else state[0]
+        return self.synchronized(storage) if state is None else state[0]
 
-    def synchronised(self, storage: Storage, progress: Progress | None = None) -> VectorIndex:
+    def synchronized(self, storage: Storage, progress: Progress | None = None) -> VectorIndex:
         """The index, holding every change that was committed before this call.
 
         progress: told how many voiceprints are in, when the index has to be built from the store.
@@ -325,14 +325,14 @@ class Gallery:
         """Build the index anew from the store, train it, and write the snapshot."""
         with self._sync_lock:
             self._state = self._built(storage, storage.identity(), progress)
-        index = self.synchronised(storage)
+        index = self.synchronized(storage)
         index.wait()
         self.write_snapshot(storage)
         return index
 
     def tune(self, storage: Storage, recall: float | None) -> VectorIndex:
         """Measure anew how much of the index a search has to look at, and write the snapshot."""
-        index = self.synchronised(storage)
+        index = self.synchronized(storage)
         try:
             index.tune(recall)
         except ValueError as error:
@@ -383,7 +383,7 @@ class Gallery:
 
     def check(self, storage: Storage) -> list[Finding]:
         """Compare the index with the store, both ways."""
-        index = self.synchronised(storage)
+        index = self.synchronized(storage)
         found: dict[int, tuple[str, str]] = {}
         unseen = set(index.ids().tolist())
         for ids, embeddings in storage.scan(encoder=self.encoder):

@@ -87,7 +87,7 @@ class Matcher:
         ignored: caller ids who are no candidates.
         """
         gallery = self._gallery()
-        gallery.synchronised(self._storage)
+        gallery.synchronized(self._storage)
         scorer = self._scorer(gallery, probe)
         # One more, for the margin of the last.
         if callers is not None:
@@ -144,7 +144,7 @@ class Matcher:
     def verified(self, probe: Probe, prints: list[Voiceprint], rule: Rule) -> Verification:
         """Whether the probe is of the caller of these voiceprints, by the threshold of the rule."""
         gallery = self._gallery()
-        gallery.synchronised(self._storage)
+        gallery.synchronized(self._storage)
         scorer = self._scorer(gallery, probe)
         (scored,) = rank(probe, prints, scorer)
         rate = probability = None
@@ -165,7 +165,7 @@ class Matcher:
     def advice(self, threshold: float) -> str | None:
         """A sentence where more than `MOST_STRANGERS` would get a name at a similarity threshold."""
         gallery = self._gallery()
-        gallery.synchronised(self._storage)
+        gallery.synchronized(self._storage)
         rate = gallery.strangers_over(self._storage, threshold)
         if rate is None or rate <= MOST_STRANGERS:
             return None

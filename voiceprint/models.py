@@ -103,7 +103,7 @@ class Voiceprint(_Serialized):
     simulated: the same voice over simulated telephone lines, see `voiceprint.simulated`: a vector like
         `embedding`, or None. It is scored with; similarity and the index know `embedding` alone.
     metadata: JSON object of the caller.
-    created_at: when this print was made; last_seen: when the caller was last enrolled or recognised.
+    created_at: when this print was made; last_seen: when the caller was last enrolled or recognized.
         ISO 8601 UTC with a `Z`; a datetime is taken too, and a time without a zone is taken as UTC.
     id, revision: given by the store; None before the print is saved.
     encoder: name of the embedding space; prints of different spaces are never compared.
@@ -253,7 +253,7 @@ class _Answer(BaseModel):
 class Caller(_Serialized, _Answer):
     """A caller with all voiceprints, the oldest first.
 
-    `last_seen` moves with every enrolment and every accepted match. Serialized as `Voiceprint` is: without
+    `last_seen` moves with every enrollment and every accepted match. Serialized as `Voiceprint` is: without
     embeddings, unless `include_embeddings`.
     """
 

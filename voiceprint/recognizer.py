@@ -1,4 +1,4 @@
-"""`OpusAgentVoiceRecognizer`: enrol callers by voice, and say who is calling."""
+"""`OpusAgentVoiceRecognizer`: enroll callers by voice, and say who is calling."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from voiceprint.audio import (
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.embedding import Embedder
 from voiceprint.encoder import Encoder, default_encoder
-from voiceprint.enrolment import EnrollmentCheck, Enrolment, Keep, OnSeveralVoices, Sample
+from voiceprint.enrollment import EnrollmentCheck, Enrollment, Keep, OnSeveralVoices, Sample
 from voiceprint.errors import InvalidArgumentError, VoiceprintError
 from voiceprint.gallery import Gallery
 from voiceprint.matching import Matcher, Rule, check_candidates, check_count, check_threshold
@@ -51,7 +51,7 @@ __all__ = ["OpusAgentVoiceRecognizer"]
 
 
 class OpusAgentVoiceRecognizer:
-    """Enrols callers by voice and identifies them. Cheap to make, and safe to use from many threads.
+    """Enrolls callers by voice and identifies them. Cheap to make, and safe to use from many threads.
 
     storage_backend: a `Storage`; None opens the one that the configuration chooses.
     config: settings; None reads them from the environment. They are read at every call, so a change
@@ -124,12 +124,12 @@ class OpusAgentVoiceRecognizer:
         progress: told how many voiceprints are in, when the index has to be built from the store.
         """
         self.encoder.warm_up()
-        self._current_gallery().synchronised(self.storage, progress)
+        self._current_gallery().synchronized(self.storage, progress)
 
     def close(self) -> None:
         """Write the index's snapshot if much has changed, and close the store. May be called twice.
 
-        Other recognisers over the same store, with handles of their own, go on.
+        Other recognizers over the same store, with handles of their own, go on.
         """
         if self._gallery is not None:
             gallery, self._gallery = self._gallery, None
@@ -142,7 +142,7 @@ class OpusAgentVoiceRecognizer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # Enrolment
+    # Enrollment
 
     def enroll_caller(
         self,
@@ -176,8 +176,8 @@ class OpusAgentVoiceRecognizer:
         Raises `DisabledError`, `InvalidArgumentError` for a caller id or metadata that cannot be stored.
         """
         sample = (caller_id, audio_buffer, metadata)
-        enrolment = self._enrolment(sample_rate, encoding, channel, channels, on_several_voices)
-        stored = enrolment.enroll(sample, on_mismatch)
+        enrollment = self._enrollment(sample_rate, encoding, channel, channels, on_several_voices)
+        stored = enrollment.enroll(sample, on_mismatch)
         assert stored is not None  # noqa: S101  nobody forbids it
         return stored
 
@@ -193,7 +193,7 @@ class OpusAgentVoiceRecognizer:
         on_several_voices: OnSeveralVoices = "refuse",
         keep: Keep = "newest",
     ) -> list[Voiceprint | VoiceprintError]:
-        """Enrol (caller_id, audio, metadata) samples; gives for each, in order, the print or the error.
+        """Enroll (caller_id, audio, metadata) samples; gives for each, in order, the print or the error.
 
         A sample may have its own sample rate as a fourth item.
 
@@ -207,8 +207,8 @@ class OpusAgentVoiceRecognizer:
         (`voiceprint.agreement.best_agreeing`); the others get a `RecordingNotUsedError`. Their metadata is
         not stored. "newest" enrolls all, of which the last remain.
         """
-        enrolment = self._enrolment(sample_rate, encoding, channel, channels, on_several_voices)
-        return enrolment.enroll_many(samples, on_mismatch, keep)
+        enrollment = self._enrollment(sample_rate, encoding, channel, channels, on_several_voices)
+        return enrollment.enroll_many(samples, on_mismatch, keep)
 
     def check_enrollment(
         self,
@@ -221,7 +221,7 @@ class OpusAgentVoiceRecognizer:
     ) -> EnrollmentCheck:
         """Whether `enroll_caller` would take this audio, and what to do next: how much is missing, what is
         poor, whether several voices speak. Nothing is stored."""
-        return self._enrolment(sample_rate, encoding, channel, channels).check(audio_buffer)
+        return self._enrollment(sample_rate, encoding, channel, channels).check(audio_buffer)
 
     # Identification
 
@@ -468,7 +468,7 @@ class OpusAgentVoiceRecognizer:
 
     def index_status(self, *, progress: Progress | None = None) -> IndexStatus:
         """How the voiceprints are searched at this moment."""
-        return self._current_gallery().synchronised(self.storage, progress).status()
+        return self._current_gallery().synchronized(self.storage, progress).status()
 
     def rebuild_index(self, *, progress: Progress | None = None) -> IndexStatus:
         """Build the index anew from the store, train it, and write its snapshot.
@@ -511,10 +511,10 @@ class OpusAgentVoiceRecognizer:
         """
         # Taken by the thread to store, or before it by the cancellation to prevent that.
         turn = threading.Lock()
-        enrolment = self._enrolment(sample_rate, encoding, channel, channels, on_several_voices)
+        enrollment = self._enrollment(sample_rate, encoding, channel, channels, on_several_voices)
         sample = (caller_id, audio_buffer, metadata)
         work = asyncio.ensure_future(
-            asyncio.to_thread(enrolment.enroll, sample, on_mismatch, lambda: turn.acquire(blocking=False))
+            asyncio.to_thread(enrollment.enroll, sample, on_mismatch, lambda: turn.acquire(blocking=False))
         )
         try:
             stored = await asyncio.shield(work)
@@ -619,15 +619,15 @@ class OpusAgentVoiceRecognizer:
     def _embedder(self) -> Embedder:
         return Embedder(self.encoder, self.config)
 
-    def _enrolment(
+    def _enrollment(
         self,
         sample_rate: int | None,
         encoding: Encoding,
         channel: int | None,
         channels: int,
         on_several_voices: OnSeveralVoices = "refuse",
-    ) -> Enrolment:
-        return Enrolment(
+    ) -> Enrollment:
+        return Enrollment(
             self.storage,
             self._embedder,
             self.config,

@@ -16,7 +16,7 @@ class Shared(Generic[K, V]):
     """Gives the one object of a key, for as long as anyone uses it, and some that nobody uses.
 
     kept: so many of the last used stay without being in use, because the next user may come soon: a
-    recogniser that is built per call finds its index ready.
+    recognizer that is built per call finds its index ready.
     """
 
     def __init__(self, kept: int) -> None:

@@ -1,9 +1,9 @@
-"""A second print of an enrolment: how it sounds on simulated telephone lines, and without its noise.
+"""A second print of an enrollment: how it sounds on simulated telephone lines, and without its noise.
 
 A caller who was enrolled on a clear line calls by telephone. So the same audio, as two simulated lines carry
 it, is embedded too, and averaged with the plain embedding. Of noisy audio it is what is left when the noise
 is reduced; of a line that took the lows, it is with these raised again. A probe is compared with both prints
-and the better score counts: of the enrolments under several conditions that were compared
+and the better score counts: of the enrollments under several conditions that were compared
 (benchmarks/robust_scoring.py, in the history of the repository), this finds the most callers.
 """
 
@@ -46,7 +46,7 @@ Embedding = NDArray[np.float32]
 
 
 class Versions(NamedTuple):
-    """What the second print of an enrolment is made of: simulated lines, the audio without noise, or both.
+    """What the second print of an enrollment is made of: simulated lines, the audio without noise, or both.
 
     lows: on a telephone line as well, where it took the lows.
     """
@@ -67,7 +67,7 @@ def versions(encoder: Encoder, quality: AudioQuality) -> Versions:
 
 
 class Enrolled(NamedTuple):
-    """An enrolment: its recording and embedding, and what is to be made of it."""
+    """An enrollment: its recording and embedding, and what is to be made of it."""
 
     recording: Recording
     plain: Embedding

@@ -20,7 +20,7 @@ def test_delete_removes_a_caller_with_all_voiceprints(harness: Harness) -> None:
         assert storage.delete("alice") == 0
 
 
-def test_a_deleted_caller_who_enrols_again_is_a_new_one(harness: Harness) -> None:
+def test_a_deleted_caller_who_enrolls_again_is_a_new_one(harness: Harness) -> None:
     old = harness.storage.save(voiceprint(metadata={"a": 1}, created_at="2000-01-01T00:00:00Z"))
     harness.storage.delete("alice")
     new = harness.storage.save(voiceprint())

@@ -82,15 +82,15 @@ def test_hostile_callers_are_changed_and_deleted_one_at_a_time(harness: Harness)
     assert harness.reopen().count_callers() == 0
 
 
-class Colour(str, Enum):
+class Color(str, Enum):
     RED = "red"
 
 
 def test_a_caller_id_of_a_str_subclass_is_its_plain_value(harness: Harness) -> None:
-    harness.storage.save(Voiceprint(Colour.RED, unit(0), {"colour": Colour.RED}))
+    harness.storage.save(Voiceprint(Color.RED, unit(0), {"color": Color.RED}))
     caller = harness.reopen().get("red")
     assert type(caller.caller_id) is str
-    assert exact(caller.metadata) == "{'colour': 'red'}"
+    assert exact(caller.metadata) == "{'color': 'red'}"
 
 
 KEPT: list[Any] = [

@@ -70,7 +70,7 @@ def test_a_limit_given_to_save_holds_for_that_call(harness: Harness) -> None:
     assert harness.reopen().get("alice").voiceprints == (last,)
 
 
-def test_a_caller_with_more_than_the_limit_keeps_them_until_the_next_enrolment(harness: Harness) -> None:
+def test_a_caller_with_more_than_the_limit_keeps_them_until_the_next_enrollment(harness: Harness) -> None:
     saved = harness.storage.save_many([voiceprint(seed=seed) for seed in range(5)], max_voiceprints=5)
     harness.storage.touch("alice")
     harness.storage.update_metadata("alice", {"a": 1})

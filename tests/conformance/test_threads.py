@@ -32,7 +32,7 @@ def test_no_save_of_any_thread_is_lost(harness: Harness) -> None:
         assert storage.revision() - before >= 60
 
 
-def test_threads_that_enrol_one_caller_never_exceed_the_limit(harness: Harness) -> None:
+def test_threads_that_enroll_one_caller_never_exceed_the_limit(harness: Harness) -> None:
     seen: list[int] = []
     done = Event()
 

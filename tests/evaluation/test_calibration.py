@@ -150,7 +150,7 @@ def test_the_same_recordings_give_the_same_file(cache: Path, tmp_path: Path) -> 
 
 
 def test_json_has_both_sides_and_the_file(run: Run, cache: Path, tmp_path: Path) -> None:
-    options = ("--labelled", SAMPLES, "--output", tmp_path / "c.json", "--cache", cache, "--json")
+    options = ("--labeled", SAMPLES, "--output", tmp_path / "c.json", "--cache", cache, "--json")
     code, out, _ = run("calibrate", *options, *BRIEF)
     shown = json.loads(out)
     assert code == 0
@@ -216,7 +216,7 @@ def test_a_place_that_is_not_for_it_is_refused_before_the_work(
         assert (tmp_path / "c.json").read_bytes() == content
 
 
-def test_a_store_is_no_gallery_of_labelled_recordings(run: Run, tmp_path: Path) -> None:
+def test_a_store_is_no_gallery_of_labeled_recordings(run: Run, tmp_path: Path) -> None:
     code, _, err = run("calibrate", SAMPLES, "--store", f"json:{tmp_path / 's.json'}")
     assert code == 2
     assert "--store goes with --calls" in err

@@ -15,7 +15,7 @@ from voices import RATE, SAMPLES, BandEncoder, Voices, real_speech
 from voiceprint import EncoderError, InvalidArgumentError
 from voiceprint.audio.conditions import AS_IS, Condition
 from voiceprint.encoder import OnnxEncoder
-from voiceprint.evaluation import EmbeddingCache, Report, Settings, evaluate, parse_enrolment
+from voiceprint.evaluation import EmbeddingCache, Report, Settings, evaluate, parse_enrollment
 from voiceprint.evaluation.page import as_json
 
 QUICK = Settings(durations_s=(1.0,), splits=3, resamples=20)
@@ -43,7 +43,7 @@ def quick(folder: Path = SAMPLES, settings: Settings = QUICK, **given: object) -
 def sample_report() -> Report:
     """The sample voices: as they are, and over a telephone with and without such prints."""
     settings = Settings(
-        enroll=((AS_IS,), parse_enrolment("as-is+telephone")),
+        enroll=((AS_IS,), parse_enrollment("as-is+telephone")),
         probe=(AS_IS, Condition("telephone")),
         durations_s=(2.0,),
         splits=5,
@@ -66,7 +66,7 @@ def test_the_sample_voices_are_told_apart(sample_report: Report) -> None:
     assert clean.closed_set[-1].rank_one.value >= 0.95
 
 
-def test_a_telephone_makes_it_harder_and_enrolment_under_one_easier_again(sample_report: Report) -> None:
+def test_a_telephone_makes_it_harder_and_enrollment_under_one_easier_again(sample_report: Report) -> None:
     errors = {
         (run.enroll, run.probe): run.verification.eer.value for run in sample_report.runs if run.verification
     }
@@ -189,7 +189,7 @@ def test_each_piece_is_embedded_once_under_each_condition(tmp_path: Path) -> Non
     evaluate(SAMPLES, once, encoder=encoder)
     assert encoder.count == 9 * (1 + 2)
     conditions = Settings(
-        enroll=((AS_IS,), parse_enrolment("as-is+noise:snr=20")),
+        enroll=((AS_IS,), parse_enrollment("as-is+noise:snr=20")),
         durations_s=(1.0,), splits=1, resamples=0, most_probes=2, more_prints=None,
     )  # fmt: skip
     encoder.count = 0

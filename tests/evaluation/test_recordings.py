@@ -128,12 +128,12 @@ def test_no_speaker_with_several_sessions_is_enrolled_and_probed_from_one(
     assert (division is not None) == (sum(held) - left >= prints)
     if division is None:
         return
-    enrolment, probes = set(division.enrolment), set(division.probes)
-    assert len(enrolment) == prints == len(division.enrolment)
+    enrollment, probes = set(division.enrollment), set(division.probes)
+    assert len(enrollment) == prints == len(division.enrollment)
     assert 1 <= len(probes) == len(division.probes) <= most
-    assert not enrolment & probes
-    assert all(place.piece < pieces[place.session] for place in enrolment | probes)
-    enrolled = {place.session for place in enrolment}
+    assert not enrollment & probes
+    assert all(place.piece < pieces[place.session] for place in enrollment | probes)
+    enrolled = {place.session for place in enrollment}
     assert division.same_session == (len(held) == 1)
     assert division.same_session or not enrolled & {place.session for place in probes}
     if len(held) > prints:
@@ -143,7 +143,7 @@ def test_no_speaker_with_several_sessions_is_enrolled_and_probed_from_one(
 def test_one_session_is_enrolled_from_its_beginning_and_probed_after() -> None:
     division = divide([4], 2, 9, np.random.default_rng(0))
     assert division is not None
-    assert division.enrolment == (Place(0, 0), Place(0, 1))
+    assert division.enrollment == (Place(0, 0), Place(0, 1))
     assert division.probes == (Place(0, 2), Place(0, 3))
     assert division.same_session
 

@@ -17,7 +17,7 @@ from voiceprint.evaluation import (
     Settings,
     TargetScorer,
     metrics,
-    parse_enrolment,
+    parse_enrollment,
 )
 from voiceprint.evaluation.embedding import Material
 from voiceprint.evaluation.identification import Searcher
@@ -36,13 +36,13 @@ def unit(values: np.ndarray) -> np.ndarray:
 def material() -> Material:
     """30 speakers, 2 prints each under 2 conditions, 1 to 3 probes."""
     rng = np.random.default_rng(8)
-    centres = rng.normal(size=(30, DIMENSION))
+    centers = rng.normal(size=(30, DIMENSION))
     made = Material()
-    for speaker, centre in enumerate(centres):
+    for speaker, center in enumerate(centers):
         made.names.append(f"s{speaker:02d}")
-        made.prints.append(unit(centre + 0.5 * rng.normal(size=(2, 2, DIMENSION))))
+        made.prints.append(unit(center + 0.5 * rng.normal(size=(2, 2, DIMENSION))))
         for _ in range(1 + speaker % 3):
-            made.probes.append(unit(centre + 0.5 * rng.normal(size=DIMENSION)))
+            made.probes.append(unit(center + 0.5 * rng.normal(size=DIMENSION)))
             made.owners.append(speaker)
     return made
 
@@ -202,7 +202,7 @@ def test_a_scorer_sees_each_gallery_as_it_is(material: Material) -> None:
 
 def test_runs_are_all_combinations() -> None:
     settings = Settings(
-        enroll=(parse_enrolment("as-is"), parse_enrolment("as-is+telephone:snr=20")),
+        enroll=(parse_enrollment("as-is"), parse_enrollment("as-is+telephone:snr=20")),
         probe=(AS_IS, Condition("telephone")),
         durations_s=(3.0, 5.0),
         prints=(1, 2),
@@ -246,7 +246,7 @@ def test_settings_that_cannot_be_measured_are_refused(wrong: dict[str, object]) 
 
 def test_a_condition_is_enrolled_once() -> None:
     with pytest.raises(InvalidArgumentError, match="twice"):
-        parse_enrolment("as-is+as-is")
+        parse_enrollment("as-is+as-is")
 
 
 # The calibrated scorer

@@ -208,7 +208,7 @@ def _nan_in_the_projection(_: dict[str, Any], raw: dict[str, Any]) -> None:
     np.frombuffer(raw["projection"], dtype="<f4")[0] = np.nan
 
 
-def _far_away_centre(_: dict[str, Any], raw: dict[str, Any]) -> None:
+def _far_away_center(_: dict[str, Any], raw: dict[str, Any]) -> None:
     cells = raw["cells"]
     place = bytes(cells).index(struct.pack("<Q", 0xD0)) + 8
     cells[place : place + 4] = struct.pack("<f", 1e30)
@@ -216,13 +216,13 @@ def _far_away_centre(_: dict[str, Any], raw: dict[str, Any]) -> None:
 
 def _huge_array_of_faiss(_: dict[str, Any], raw: dict[str, Any]) -> None:
     cells = raw["cells"]
-    place = bytes(cells).index(struct.pack("<Q", 0xD0))  # the size of the first array: 26 centres of 8 values
+    place = bytes(cells).index(struct.pack("<Q", 0xD0))  # the size of the first array: 26 centers of 8 values
     cells[place : place + 8] = struct.pack("<Q", 2**38)
 
 
 HOSTILE = [
     _overlapping, _many_candidates, _no_reach, _text_for_probes, _a_large_table, _nan_among_the_vectors,
-    _infinity_among_the_vectors, _nan_in_the_projection, _far_away_centre,
+    _infinity_among_the_vectors, _nan_in_the_projection, _far_away_center,
 ]  # fmt: skip
 
 

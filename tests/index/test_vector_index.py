@@ -39,7 +39,7 @@ def test_many_queries_at_once_are_answered_as_one_by_one(make: Any) -> None:
         assert np.array_equal(single_ids[0], ids[row])
 
 
-def test_scores_of_cells_are_exact_also_where_not_every_neighbour_is_found() -> None:
+def test_scores_of_cells_are_exact_also_where_not_every_neighbor_is_found() -> None:
     index, model = made_of_cells(3_000, probes=2, depth=16)
     queries = vectors(3, 100)
     scores, ids = index.search(queries, 4)

@@ -1,4 +1,4 @@
-"""Eight processes enrol, delete, touch and match on one store at once, of every kind that is shared."""
+"""Eight processes enroll, delete, touch and match on one store at once, of every kind that is shared."""
 
 from __future__ import annotations
 

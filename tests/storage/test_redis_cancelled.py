@@ -19,7 +19,7 @@ METADATA = {"name": "Amara", "tags": ["vip", None]}
 
 @pytest.mark.parametrize("step", ["_prepare", "_send"])
 @pytest.mark.parametrize("in_time", [True, False])
-def test_a_cancelled_enrolment_is_whole_or_not_there(
+def test_a_cancelled_enrollment_is_whole_or_not_there(
     server: RedisServer, voices: Voices, monkeypatch: pytest.MonkeyPatch, step: str, in_time: bool
 ) -> None:
     """Cancelled while the paused server has the first or the last of its commands; `in_time`: the server
@@ -39,12 +39,12 @@ def test_a_cancelled_enrolment_is_whole_or_not_there(
         return work(*arguments)
 
     async def cancelled() -> None:
-        enrolment = asyncio.ensure_future(recognizer.aenroll_caller("amara", voices["amara"][0], METADATA))
+        enrollment = asyncio.ensure_future(recognizer.aenroll_caller("amara", voices["amara"][0], METADATA))
         while not paused.is_set():
             await asyncio.sleep(0.001)
         with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(enrolment, 0.05)
-        assert enrolment.cancelled()
+            await asyncio.wait_for(enrollment, 0.05)
+        assert enrollment.cancelled()
 
     with monkeypatch.context() as patched:
         patched.setattr(storage._committer, step, pausing)

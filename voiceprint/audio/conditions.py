@@ -35,7 +35,7 @@ LINE_RATE: Final = 8000
 """The sample rate of a telephone line, Hz."""
 
 NARROW_HZ: Final = (300.0, 3400.0)
-"""Where the band of an analogue line lies 3 dB down (ITU-T G.120 and before)."""
+"""Where the band of an analog line lies 3 dB down (ITU-T G.120 and before)."""
 
 _FILTER_ORDER: Final = 4
 _LEAST_SNR_DB, _MOST_SNR_DB = -20.0, 80.0

@@ -1,6 +1,6 @@
 """The lows that a telephone line takes, given back in part before the encoder hears the voice.
 
-An analogue line carries 300 to 3400 Hz. Below, the voice is not gone but fainter, by 10 to 30 dB, and the
+An analog line carries 300 to 3400 Hz. Below, the voice is not gone but fainter, by 10 to 30 dB, and the
 encoder, which sees power and not its logarithm, no longer sees its pitch. So where the lows are much fainter
 than in any usual voice, they are raised by as much as noise allows. On speakers that nothing was fitted to
 this took the missed callers on such a line from 19 to 12 %; making lows anew, of the rectified voice, lost.

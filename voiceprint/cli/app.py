@@ -13,7 +13,7 @@ from voiceprint.cli import (
     callers,
     db,
     demo,
-    enrolment,
+    enrollment,
     evaluation,
     identification,
     index,
@@ -23,7 +23,7 @@ from voiceprint.cli import (
 )
 
 app = typer.Typer(
-    help="Enrol callers by voice, and say who is calling.",
+    help="Enroll callers by voice, and say who is calling.",
     no_args_is_help=True,
     # Typer's own error page would print local variables: audio and embeddings among them.
     pretty_exceptions_enable=False,
@@ -43,11 +43,11 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Enrol callers by voice, and say who is calling."""
+    """Enroll callers by voice, and say who is calling."""
 
 
-app.command("enroll")(enrolment.enroll)
-app.command("enroll-dir")(enrolment.enroll_dir)
+app.command("enroll")(enrollment.enroll)
+app.command("enroll-dir")(enrollment.enroll_dir)
 app.command("identify")(identification.identify)
 app.command("verify")(identification.verify)
 app.add_typer(callers.app, name="callers")

@@ -48,7 +48,7 @@ def calibrate(
     labeled: Annotated[
         bool,
         typer.Option(
-            "--labelled/--calls",
+            "--labeled/--calls",
             "--labeled",
             help="Whether the folders say who speaks. --calls: nobody knows, and the callers of the store "
             "are the gallery.",

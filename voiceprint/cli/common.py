@@ -1,4 +1,4 @@
-"""What the commands share: their options, the recogniser, and how results are shown."""
+"""What the commands share: their options, the recognizer, and how results are shown."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _shortest(path: str) -> str:
 
 
 def ready(recognizer: OpusAgentVoiceRecognizer) -> OpusAgentVoiceRecognizer:
-    """The recogniser once its index is there, with a bar on a terminal while it is built."""
+    """The recognizer once its index is there, with a bar on a terminal while it is built."""
     with counting("Building the index") as progress:
         recognizer.warm_up(progress=progress)
     return recognizer

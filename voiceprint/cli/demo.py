@@ -30,7 +30,7 @@ def demo(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Enrol sample callers, recognise them in other recordings, and refuse strangers.
+    """Enroll sample callers, recognize them in other recordings, and refuse strangers.
 
     Nothing is kept. Exit code 1 when an answer is wrong.
     """
@@ -113,7 +113,7 @@ def _defaults() -> VoiceFingerprintConfig:
 def _identify(
     recognizer: OpusAgentVoiceRecognizer, file: Path, speaker: str, *, enrolled: bool
 ) -> dict[str, Any]:
-    """What the recogniser says of one recording, and whether that is right."""
+    """What the recognizer says of one recording, and whether that is right."""
     audio, sample_rate = load_audio(file)
     started = time.perf_counter()
     best = recognizer.identify(audio, k=1, sample_rate=sample_rate)[0]
@@ -180,5 +180,5 @@ def _summary(rows: list[dict[str, Any]], threshold: float) -> tuple[str, str]:
         f"were named right, {sum(row['right'] for row in strangers)} of {len(strangers)} of strangers "
         f"were refused (similarity under {threshold:g}).",
         f"An answer took {1000 * median(row['seconds'] for row in rows):.0f} ms (median). "
-        "The voices are synthesised: real callers are harder to tell apart.",
+        "The voices are synthesized: real callers are harder to tell apart.",
     )

@@ -40,7 +40,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help=f"Condition of enrolment: {CONDITIONS}; joined by + where several go into a print. "
+            help=f"Condition of enrollment: {CONDITIONS}; joined by + where several go into a print. "
             "May be repeated. Default: as-is.",
         ),
     ] = None,
@@ -102,7 +102,7 @@ def evaluate(
         bool,
         typer.Option(
             "--simulated-lines/--no-simulated-lines",
-            help="Compute llr of an enrolment on simulated lines too, as enrolment keeps it.",
+            help="Compute llr of an enrollment on simulated lines too, as enrollment keeps it.",
         ),
     ] = True,
     channel: ChannelOption = None,
@@ -138,7 +138,7 @@ def evaluate(
         Condition,
         CosineScorer,
         Settings,
-        parse_enrolment,
+        parse_enrollment,
     )
     from voiceprint.evaluation import evaluate as measure
     from voiceprint.evaluation.page import prepare_folder
@@ -146,7 +146,7 @@ def evaluate(
     kept = chosen_cache(cache, no_cache=no_cache)
     config = VoiceFingerprintConfig()
     settings = Settings(
-        enroll=tuple(parse_enrolment(name) for name in enroll or ["as-is"]),
+        enroll=tuple(parse_enrollment(name) for name in enroll or ["as-is"]),
         probe=tuple(Condition.parse(name) for name in probe or ["as-is"]),
         durations_s=_numbers("--duration", duration, float),
         prints=_numbers("--prints", prints, int),

@@ -53,7 +53,7 @@ def tune(
     recall: Annotated[
         float | None,
         typer.Option(
-            min=0.01, max=1, help="Recall to aim at; VOICE_INDEX_RECALL is what recognisers aim at."
+            min=0.01, max=1, help="Recall to aim at; VOICE_INDEX_RECALL is what recognizers aim at."
         ),
     ] = None,
     store: StoreOption = None,

@@ -93,8 +93,8 @@ def halves(embeddings: NDArray[np.float32], least: int = MIN_WINDOWS) -> NDArray
     for _ in range(_ROUNDS):
         if min(second.sum(), (~second).sum()) < least:
             return None
-        towards = _unit(smooth[second].mean(axis=0)) - _unit(smooth[~second].mean(axis=0))
-        before, second = second, smooth @ towards > 0.0
+        toward = _unit(smooth[second].mean(axis=0)) - _unit(smooth[~second].mean(axis=0))
+        before, second = second, smooth @ toward > 0.0
         if np.array_equal(before, second):
             break
     return second if min(second.sum(), (~second).sum()) >= least else None

@@ -32,7 +32,7 @@ _KINDS: Final[dict[str, Callable[[int], Encoder]]] = {
 
 
 def default_encoder(kind: Kind = "onnx", threads: int = 0) -> Encoder:
-    """The encoder of all recognisers of this process that were given none; it loads at its first use.
+    """The encoder of all recognizers of this process that were given none; it loads at its first use.
 
     threads: 0 lets the encoder choose.
     """

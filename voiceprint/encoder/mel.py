@@ -1,7 +1,7 @@
 """The mel spectrogram that the network was trained on: power, not its logarithm.
 
 It equals librosa's `feature.melspectrogram` with the settings of Resemblyzer: frames of 25 ms every 10 ms
-under a periodic Hann window, centred, with zeros beyond both ends, and 40 bands from 0 to 8 kHz on Slaney's
+under a periodic Hann window, centerd, with zeros beyond both ends, and 40 bands from 0 to 8 kHz on Slaney's
 scale (Slaney, Auditory Toolbox, 1998), each of unit area.
 """
 
@@ -32,7 +32,7 @@ _LOG_STEP: Final = np.log(6.4) / 27.0
 def mel_frames(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mel power of every frame that fits in, float32[(n - 400) // 160 + 1, 40].
 
-    samples: float32[n] at 16 kHz, n >= 400. Frame i is centred at sample 160 i + 200.
+    samples: float32[n] at 16 kHz, n >= 400. Frame i is centerd at sample 160 i + 200.
     """
     frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::HOP]
     # Under a window that is even around its middle, sample 200 + i and 200 - i share a cosine, and but for
@@ -73,14 +73,14 @@ def _transform() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def _filters() -> NDArray[np.float32]:
-    """float32[201, 40]: triangles from the centre of the band below to that of the band above."""
+    """float32[201, 40]: triangles from the center of the band below to that of the band above."""
     highest = _BREAK_HZ / _HZ_PER_MEL + np.log(RATE / 2 / _BREAK_HZ) / _LOG_STEP
     mels = np.linspace(0.0, highest, BANDS + 2)
     linear = mels * _HZ_PER_MEL
     edges = np.where(
         linear < _BREAK_HZ, linear, _BREAK_HZ * np.exp(_LOG_STEP * (mels - _BREAK_HZ / _HZ_PER_MEL))
     )
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    low, center, high = edges[:-2], edges[1:-1], edges[2:]
     frequency = np.fft.rfftfreq(FRAME, 1.0 / RATE)[:, None]
-    triangles = np.minimum((frequency - low) / (centre - low), (high - frequency) / (high - centre))
+    triangles = np.minimum((frequency - low) / (center - low), (high - frequency) / (high - center))
     return np.asarray(np.maximum(triangles, 0.0) * 2.0 / (high - low), dtype=np.float32)

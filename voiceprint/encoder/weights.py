@@ -148,7 +148,7 @@ def _view(name: str, tensor: Any) -> tuple[_Storage, int]:
 def _read_storages(
     file: BinaryIO, names: list[Any], wanted: set[_Storage]
 ) -> dict[_Storage, NDArray[np.float32]]:
-    """The values of the wanted storages; the others, an optimiser's state, are passed over."""
+    """The values of the wanted storages; the others, an optimizer's state, are passed over."""
     by_name = {storage.name: storage for storage in wanted}
     if len(by_name) != len(wanted) or any(not isinstance(name, str) for name in names):
         raise _WrongFileError("its storages have no clear names")

@@ -1,4 +1,4 @@
-"""Measuring how well callers are recognised, on recordings of known speakers.
+"""Measuring how well callers are recognized, on recordings of known speakers.
 
     from voiceprint.evaluation import Settings, evaluate
 
@@ -15,7 +15,7 @@ from voiceprint.evaluation.calibration import Calibrated, calibrate
 from voiceprint.evaluation.evaluate import evaluate
 from voiceprint.evaluation.report import Estimate, Report, RunResult, Skip
 from voiceprint.evaluation.scoring import CalibratedScorer, CosineScorer, Scorer, TargetScorer
-from voiceprint.evaluation.settings import Run, Settings, parse_enrolment
+from voiceprint.evaluation.settings import Run, Settings, parse_enrollment
 from voiceprint.evaluation.traffic import Accepted, CalibratedByCalls, calibrate_by_calls
 
 __all__ = [
@@ -39,5 +39,5 @@ __all__ = [
     "calibrate",
     "calibrate_by_calls",
     "evaluate",
-    "parse_enrolment",
+    "parse_enrollment",
 ]

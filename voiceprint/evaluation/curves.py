@@ -25,7 +25,7 @@ def thinned(xs: Floats, ys: Floats) -> tuple[tuple[float, float], ...]:
     """The points of a curve of shares that can be told apart on probit axes, ends included."""
     if not len(xs):
         return ()
-    # What is equal to both neighbours in one coordinate lies on a straight line between corners.
+    # What is equal to both neighbors in one coordinate lies on a straight line between corners.
     inner = ((xs[1:-1] == xs[:-2]) & (xs[1:-1] == xs[2:])) | ((ys[1:-1] == ys[:-2]) & (ys[1:-1] == ys[2:]))
     corners = np.concatenate([[True], ~inner, [True]])[: len(xs)]
     xs, ys = xs[corners], ys[corners]

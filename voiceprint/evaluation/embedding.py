@@ -1,4 +1,4 @@
-"""From recordings to embeddings: the enrolment pieces and probes of every speaker, for every run."""
+"""From recordings to embeddings: the enrollment pieces and probes of every speaker, for every run."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class _Pieces:
                 continue
             prints = [
                 [self._embedding(run.duration_s, place, condition) for condition in run.enroll]
-                for place in division.enrolment
+                for place in division.enrollment
             ]
             probes = [self._embedding(run.duration_s, place, run.probe) for place in division.probes]
             heard = [probe for probe in probes if probe is not None]
@@ -170,7 +170,7 @@ class _Pieces:
             material.failed_probes += len(probes) - len(heard)
             failed = any(one is None for row in prints for one in row)
             if failed or not heard:
-                where = "an enrolment piece" if failed else "every probe"
+                where = "an enrollment piece" if failed else "every probe"
                 material.dropped.append(Skip(self._name, f"the encoder found no speech in {where}"))
                 continue
             material.owners += [len(material.names)] * len(heard)
@@ -181,7 +181,7 @@ class _Pieces:
             second = None
             if self._ratios and len(run.enroll) == 1 and self._settings.second_print:
                 second = np.stack(
-                    [self._second(run.duration_s, place, run.enroll[0]) for place in division.enrolment]
+                    [self._second(run.duration_s, place, run.enroll[0]) for place in division.enrollment]
                 )
             material.seconds.append(second)
             if division.same_session:
@@ -249,7 +249,7 @@ def without_noise(recording: Recording) -> Audio:
 def second_print(
     recording: Recording, plain: Embeddings, wanted: Versions, encoder: Encoder, cache: EmbeddingCache | None
 ) -> Embeddings:
-    """What enrolment keeps beside the plain embedding, kept or computed; that itself where nothing."""
+    """What enrollment keeps beside the plain embedding, kept or computed; that itself where nothing."""
     if not wanted:
         return plain
     name = f"{encoder.name}; {wanted}; {RECIPE}"

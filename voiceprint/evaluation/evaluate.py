@@ -227,7 +227,7 @@ def _open(
         return [], [], None
     most = searcher.speakers - searcher.held_out
     if most < 2:
-        why = f"{most} of {searcher.speakers} speakers are left to enrol, and it takes 2"
+        why = f"{most} of {searcher.speakers} speakers are left to enroll, and it takes 2"
         skipped.append(Skip("open-set search", why))
         return [], [], None
     found = []

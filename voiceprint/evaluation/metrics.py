@@ -78,7 +78,7 @@ class Trials:
         """Least detection cost over all thresholds, 0..1; 1 is what deciding without listening costs.
 
         min over t of (C_miss P FNMR(t) + C_fa (1 - P) FMR(t)) / min(C_miss P, C_fa (1 - P)).
-        Source: NIST Speaker Recognition Evaluation plans (2016 and after), "normalised" cost.
+        Source: NIST Speaker Recognition Evaluation plans (2016 and after), "normalized" cost.
         p_target: P, prior probability of a target, in 0..1 without the ends. Costs: above 0.
         """
         if not (0.0 < p_target < 1.0 and cost_miss > 0.0 and cost_false_alarm > 0.0):
@@ -307,7 +307,7 @@ def _below(shares: Floats) -> Floats:
 
 def _pooled(own: Floats, other: Floats) -> list[list[float]]:
     """Blocks (target share, impostor share) whose ratios rise, by pooling adjacent violators."""
-    # Neighbours of one kind only are pooled together or not at all: that leaves few to walk through.
+    # Neighbors of one kind only are pooled together or not at all: that leaves few to walk through.
     kind = np.where(other == 0.0, 1, np.where(own == 0.0, 0, 2))
     used = (own > 0.0) | (other > 0.0)
     own, other, kind = own[used], other[used], kind[used]

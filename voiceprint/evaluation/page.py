@@ -88,8 +88,8 @@ def as_page(report: Report, drawn: dict[str, bytes]) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>How well callers are recognised</title><style>{_STYLE}</style></head>\n"
-        f"<body>\n<h1>How well callers are recognised</h1>\n{body}\n</body>\n</html>\n"
+        f"<title>How well callers are recognized</title><style>{_STYLE}</style></head>\n"
+        f"<body>\n<h1>How well callers are recognized</h1>\n{body}\n</body>\n</html>\n"
     )
 
 

@@ -103,7 +103,7 @@ def _identification(figure: Any, runs: _Runs) -> None:
     for number, fpir, fnir in dots:
         # What lies outside, such as no error at all, is drawn on the edge.
         x, y = probit([max(fpir, least)]), probit([min(max(fnir, 0.002), 0.99)])
-        axes.plot(x, y, "o", color=_colour(number, len(runs)), markersize=6, clip_on=False, zorder=5)
+        axes.plot(x, y, "o", color=_color(number, len(runs)), markersize=6, clip_on=False, zorder=5)
     axes.set(
         title="Open-set identification" + (", dot: the threshold of now" if _limit(runs) else ""),
         xlabel="unknown callers who get a name (FPIR)",
@@ -118,30 +118,30 @@ def _fpir(figure: Any, runs: _Runs) -> None:
     axes = figure.subplots()
     sizes: set[int] = set()
     for number, run in runs:
-        colour, galleries = _colour(number, len(runs)), [one.gallery for one in run.open_set]
+        color, galleries = _color(number, len(runs)), [one.gallery for one in run.open_set]
         sizes.update(galleries)
         own = [one.at_threshold.fpir for one in run.open_set if one.at_threshold]
         if own:
             limit = _limit([(number, run)])
             axes.plot(
-                galleries, [rate.value for rate in own], "o-", color=colour, markersize=4,
+                galleries, [rate.value for rate in own], "o-", color=color, markersize=4,
                 label=f"{_label(number, run)}: {THRESHOLD}={limit:g}",
             )  # fmt: skip
             if len(runs) <= _FEW and all(rate.low is not None for rate in own):
                 low, high = [rate.low for rate in own], [rate.high for rate in own]
-                axes.fill_between(galleries, low, high, color=colour, alpha=0.15, linewidth=0)
+                axes.fill_between(galleries, low, high, color=color, alpha=0.15, linewidth=0)
         targets = [one.target for one in run.open_set[-1].at_target]
         for place, target in enumerate(targets):
             axes.plot(
                 galleries, [one.at_target[place].fpir.value for one in run.open_set],
-                ("--", ":", "-.")[place % 3], marker=".", color=colour, linewidth=1.2,
+                ("--", ":", "-.")[place % 3], marker=".", color=color, linewidth=1.2,
                 label=f"{_label(number, run)}: {TARGET}={target:g}",
             )  # fmt: skip
         if not targets and (len(runs) <= _FEW or not own):
             for place, threshold in enumerate(run.thresholds):
                 axes.plot(
                     galleries, [one.fpir_by_threshold[place].value for one in run.open_set],
-                    ("--", ":", "-.")[place % 3], marker=".", color=colour, linewidth=1.2,
+                    ("--", ":", "-.")[place % 3], marker=".", color=color, linewidth=1.2,
                     label=f"{_label(number, run)}: at {threshold:.3f}",
                 )  # fmt: skip
     axes.set_xscale("log")
@@ -220,7 +220,7 @@ def _score_panel(axes: Any, number: int, run: RunResult) -> None:
 
 
 def _step(axes: Any, number: int, runs: int, x: Any, y: Any, label: str) -> None:
-    axes.plot(probit(x), probit(y), color=_colour(number, runs), linewidth=1.6, label=label)
+    axes.plot(probit(x), probit(y), color=_color(number, runs), linewidth=1.6, label=label)
 
 
 def _probit_axes(
@@ -247,7 +247,7 @@ def _legend(figure: Any, axes: Any, lines: int) -> None:
         figure.legend(loc="outside lower center", frameon=False, fontsize="small")
 
 
-def _colour(number: int, runs: int) -> Any:
+def _color(number: int, runs: int) -> Any:
     from matplotlib import colormaps
 
     if runs <= 10:

@@ -54,7 +54,7 @@ class Division(NamedTuple):
         easier to recognize than another call.
     """
 
-    enrolment: tuple[Place, ...]
+    enrollment: tuple[Place, ...]
     probes: tuple[Place, ...]
     same_session: bool
 
@@ -187,10 +187,10 @@ def divide(pieces: Sequence[int], prints: int, most_probes: int, rng: np.random.
     # No more sessions than are needed go into the enrollment; the longest, where those drawn do not do.
     for ranked in (order, sorted(order, key=lambda session: -pieces[session])):
         for count in range(max(1, min(prints, len(ranked) - 1)), len(ranked)):
-            enrolment = in_turns(ranked[:count], pieces)[:prints]
-            if len(enrolment) == prints:
+            enrollment = in_turns(ranked[:count], pieces)[:prints]
+            if len(enrollment) == prints:
                 return Division(
-                    tuple(enrolment), tuple(in_turns(ranked[count:], pieces)[:most_probes]), False
+                    tuple(enrollment), tuple(in_turns(ranked[count:], pieces)[:most_probes]), False
                 )
     return None
 

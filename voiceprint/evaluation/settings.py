@@ -9,11 +9,11 @@ from itertools import product
 from voiceprint.audio.conditions import AS_IS, Condition
 from voiceprint.errors import InvalidArgumentError
 
-Enrolment = tuple[Condition, ...]
+Enrollment = tuple[Condition, ...]
 """The conditions that go into a print, one embedding each."""
 
 
-def parse_enrolment(text: str) -> Enrolment:
+def parse_enrollment(text: str) -> Enrollment:
     """The conditions of a name such as "as-is" or "as-is+telephone:snr=20". Raises `InvalidArgumentError`."""
     conditions = tuple(Condition.parse(part) for part in text.split("+"))
     if len(set(conditions)) < len(conditions):
@@ -25,14 +25,14 @@ def parse_enrolment(text: str) -> Enrolment:
 class Run:
     """One setting of what is compared: how callers are enrolled, and what their probes are like."""
 
-    enroll: Enrolment
+    enroll: Enrollment
     probe: Condition
     duration_s: float
     prints: int
 
     @property
     def enroll_name(self) -> str:
-        """The conditions of enrolment, as `parse_enrolment` reads them."""
+        """The conditions of enrollment, as `parse_enrollment` reads them."""
         return "+".join(map(str, self.enroll))
 
     def __str__(self) -> str:
@@ -44,10 +44,10 @@ class Run:
 class Settings:
     """What `evaluate` measures: every combination of the first four, each a run of its own.
 
-    enroll: conditions of enrolment; of each, those that go into every print.
+    enroll: conditions of enrollment; of each, those that go into every print.
     probe: conditions of the probes.
     durations_s: of each piece, above 0, up to 60; `net` of speech, else by the clock.
-    prints: enrolment pieces of a caller, 1 to 10.
+    prints: enrollment pieces of a caller, 1 to 10.
     gallery: sizes of the galleries that are searched, 2 or more; None for 10, 20, 50, 100, ... and the
         largest there is; of 10 callers or fewer, from 2.
     unknown_share: of the speakers who are held out, not enrolled, in open-set searches; 0 for none, to
@@ -62,7 +62,7 @@ class Settings:
     resamples: draws of the bootstrap for the intervals, of confidence 95 %; 0 for no intervals.
     noise_reduction: whether log-likelihood ratios are of noisy audio without its noise, as in the product.
     second_print: whether they are also of a print for simulated lines, as the product keeps it beside an
-        enrolment under one condition.
+        enrollment under one condition.
     channel: of recordings with several, from 0; None mixes them.
     prompts: of `VoiceFingerprintConfig`, which are left out; None for none.
     separate: whether of a recording of several voices only the one that speaks most counts.
@@ -71,7 +71,7 @@ class Settings:
     Raises `InvalidArgumentError` for a value that is not allowed.
     """
 
-    enroll: tuple[Enrolment, ...] = ((AS_IS,),)
+    enroll: tuple[Enrollment, ...] = ((AS_IS,),)
     probe: tuple[Condition, ...] = (AS_IS,)
     durations_s: tuple[float, ...] = (5.0,)
     prints: tuple[int, ...] = (1,)

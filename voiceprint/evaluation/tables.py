@@ -141,7 +141,7 @@ def _runs(runs: _Numbered, *, net: bool) -> Table:
     return Table(
         "Runs",
         f"A piece holds so many seconds of {'speech, pauses not counted' if net else 'audio, with pauses'}.",
-        ("Run", "Enrolment", "Probe", "Piece", "Prints", "Scores", "Speakers", "Probes"),
+        ("Run", "Enrollment", "Probe", "Piece", "Prints", "Scores", "Speakers", "Probes"),
         tuple(rows),
     )
 

@@ -174,7 +174,7 @@ class _StoreMatcher:
         storage, encoder, config = recognizer.storage, recognizer.encoder, recognizer.config
         settings = IndexSettings(config.index_path, config.index_recall, config.index_threads)
         gallery = Gallery.shared(storage, encoder.name, encoder.dimension, settings)
-        gallery.synchronised(storage)
+        gallery.synchronized(storage)
         self._scorer = gallery.scorer(storage)
         found = self._scorer.statistics
         callers = 0 if found is None else found.callers

@@ -158,7 +158,7 @@ class Storage(ABC):
 
         Each takes the place of the caller of the same id, with all voiceprints; one that is there
         already just so changes nothing. Gives how many callers were changed. For copies between
-        stores and backups: `save` is for enrolment. A note that the caller was deleted since `created_at` is
+        stores and backups: `save` is for enrollment. A note that the caller was deleted since `created_at` is
         dropped. Raises `InvalidArgumentError` for a voiceprint without an id, with one that is not from 1 to
         10**15 - 1, or with one that another print of these callers, or another caller in this store, has.
         """

@@ -41,7 +41,7 @@ TOUCH_TIMEOUT_S = 5.0
 _Fingerprint = tuple[int, int, int, int]
 _NO_FILE: _Fingerprint = (0, 0, 0, 0)
 
-# Files whose content stays in memory when no handle is open, so that a recogniser built per call
+# Files whose content stays in memory when no handle is open, so that a recognizer built per call
 # does not read the file anew.
 KEPT_FILES = 4
 

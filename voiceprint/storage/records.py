@@ -66,7 +66,7 @@ class PrintRecord:
 
 @dataclass(frozen=True)
 class CallerRecord:
-    """A caller as stored; `prints` in the order of their enrolment, the oldest first."""
+    """A caller as stored; `prints` in the order of their enrollment, the oldest first."""
 
     caller_id: str
     metadata: dict[str, Any] = field(repr=False)
@@ -177,7 +177,7 @@ class Records:
                 code="too_many_voiceprints",
                 place=f"caller {caller.caller_id!r}",
                 message=f"{len(caller.prints)} voiceprints, and {limit} are the limit: "
-                "the next enrolment removes the oldest.",
+                "the next enrollment removes the oldest.",
             )
             for caller in self.callers.values()
             if len(caller.prints) > limit

@@ -81,7 +81,7 @@ class OnlineEmbedder:
         self._samples = 0  # at 16 kHz
         self._chapters = 0  # that were let go
         self._restarted_at = 0  # pieces that were embedded then
-        self._resting = self._levelled = False
+        self._resting = self._leveled = False
         self._run = _Run(encoder, np.float32(1.0), cutoff_hz=None, exact=True)
 
     @property
@@ -153,9 +153,9 @@ class OnlineEmbedder:
         self._finish_run()
         if not self.is_settled and isinstance(self._run.voice, PartialsVoice):
             self.partials = np.concatenate(self._run.voice.found)
-        if self.is_settled and not self._levelled:
+        if self.is_settled and not self._leveled:
             self._run.voice.relevel(self._run.wanted_gain)
-            self._levelled = True
+            self._leveled = True
         return self._run.voice.total
 
     def cleaned(self) -> Audio | None:

@@ -104,7 +104,7 @@ class PartialsVoice:
         self._encoder = encoder
         self._step = step
         self._next = 0  # partial
-        self._speech = np.zeros(FRAME // 2, dtype=np.float32)  # the first frame's centre is sample 0
+        self._speech = np.zeros(FRAME // 2, dtype=np.float32)  # the first frame's center is sample 0
         self._dropped = -(FRAME // 2)  # samples of speech before those
         self.found: list[NDArray[np.float32]] = []
         """The embeddings of the partials, 1 KB each."""

@@ -8,7 +8,7 @@ every second one (A-law). The recommendation's values have 14 bits with their si
 
 Encoding cuts the magnitude to the recommendation's precision and takes the interval that it falls
 in, as libsndfile does, the same for both signs. (sox rounds first, which moves 383 and 1147 of the
-65536 samples, all at the border of two intervals, to the neighbouring code.)
+65536 samples, all at the border of two intervals, to the neighboring code.)
 """
 
 from __future__ import annotations

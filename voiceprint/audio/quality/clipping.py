@@ -11,7 +11,7 @@ from voiceprint.audio.io.mono import Samples, blocks
 from voiceprint.audio.quality.score_curves import interpolate
 from voiceprint.audio.vad import BLOCK, KeptSpeech
 
-_FLAT: Final = 0.985  # samples over this share of the extreme belong to a flat top, if their neighbours do
+_FLAT: Final = 0.985  # samples over this share of the extreme belong to a flat top, if their neighbors do
 _NEAR_TOP: Final = 0.7
 _LOOKED_AT: Final = 32_000  # samples, two seconds: as many say how the others are
 _CROWDING: Final = ((0.38, 0.0), (0.58, 1.0))
@@ -27,7 +27,7 @@ def flat_tops(audio: Samples, rate: int) -> float:
     lowest, highest = min(low for low, _ in extremes), max(high for _, high in extremes)
     flat = 0
     for start in range(0, len(audio), BLOCK):
-        # With neighbours: a run may lie over the border of two blocks.
+        # With neighbors: a run may lie over the border of two blocks.
         before = min(start, width - 1)
         block = audio[start - before : start + BLOCK + width - 1]
         for at_top, is_there in (

@@ -9,7 +9,7 @@ Each measure is blind to some sounds that are not speech, and each of these is s
     steadiness   low      low            low              high          low     high
 
 All work between 100 and 3800 Hz, so a telephone changes them little, and none uses voicing or
-pitch, so a whisper is speech. What stays unseen: drums of changing colour, and harmonics that glide
+pitch, so a whisper is speech. What stays unseen: drums of changing color, and harmonics that glide
 as far as a voice does (a vibrato of 1.5 % and more with a swelling level).
 
 The idea that speech is modulated at the rate of its syllables is from Houtgast and Steeneken, "A
@@ -204,7 +204,7 @@ def _power(frames: Floats, peak: np.float32) -> Floats:
 
 
 def _moving_average(values: Floats, width: int) -> Floats:
-    """Average `width` neighbours of the first axis: [t, f] to [t - width + 1, f]; `values` if shorter."""
+    """Average `width` neighbors of the first axis: [t, f] to [t - width + 1, f]; `values` if shorter."""
     if len(values) < width:
         return values
     # Differences of a running sum would be quicker, and leave rounding errors as big as quiet frames.

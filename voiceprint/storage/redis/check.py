@@ -182,7 +182,7 @@ class Checkup:
                 "too_many_voiceprints",
                 f"caller {name!r}",
                 f"{len(record.prints)} voiceprints, and {self.limit} are the limit: "
-                "the next enrolment removes the oldest.",
+                "the next enrollment removes the oldest.",
             )
 
     def _compare(self, shard: Shard, seen: _Seen) -> None:
@@ -256,5 +256,5 @@ def _duplicate(id_: int, one: str, other: str) -> Finding:
     return Finding(
         code="duplicate_id",
         place=f"voiceprint {id_}",
-        message=f"The callers {one!r} and {other!r} both have it: delete one of them and enrol anew.",
+        message=f"The callers {one!r} and {other!r} both have it: delete one of them and enroll anew.",
     )

@@ -32,7 +32,7 @@ class Server:
         if isinstance(client, redis.asyncio.Redis | redis.asyncio.RedisCluster):
             raise InvalidArgumentError(
                 "redis_client is an asyncio client: give a redis.Redis or redis.cluster.RedisCluster. "
-                "The recogniser's own async methods run it beside the event loop."
+                "The recognizer's own async methods run it beside the event loop."
             )
         if not isinstance(client, redis.Redis | RedisCluster):
             raise InvalidArgumentError(

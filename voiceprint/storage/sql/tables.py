@@ -60,7 +60,7 @@ callers = Table(
 )
 
 # slot: a place of the caller, of which there are as many as the limit allows; unique, so that two
-# writers cannot both take the last. position: the order of enrolment, which slots do not keep.
+# writers cannot both take the last. position: the order of enrollment, which slots do not keep.
 voiceprints = Table(
     "voiceprints",
     metadata,

@@ -1,4 +1,4 @@
-"""Enrolment: samples of callers' voices become voiceprints in the store, one by one or a long list."""
+"""Enrollment: samples of callers' voices become voiceprints in the store, one by one or a long list."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from voiceprint.simulated import Versions
     from voiceprint.storage import Storage
 
-# Enrolments of a long list that are stored in one change: a crash loses at most these, and a store that
+# Enrollments of a long list that are stored in one change: a crash loses at most these, and a store that
 # writes all it holds with every change is not slowed down by a long list.
 ENROLMENT_BATCH = 64
 
@@ -93,7 +93,7 @@ class NewPrint(NamedTuple):
     score: float
 
 
-class Enrolment:
+class Enrollment:
     """Checks samples, embeds them, and stores their voiceprints.
 
     sample_rate, encoding, channel, channels: of the audio of every sample, see `Recording.from_buffer`; a
@@ -273,7 +273,7 @@ class Enrolment:
         needed = self._config.enrollment_duration
         missing = max(needed - quality.duration_s, 0.0)
         short = (
-            f"Enrolment needs {needed:g} s of audio, and this is {quality.duration_s:.2f} s: record "
+            f"Enrollment needs {needed:g} s of audio, and this is {quality.duration_s:.2f} s: record "
             f"{max(missing, 0.1):.1f} s more, or set VOICE_ENROLLMENT_DURATION."
         )
         return EnrollmentCheck(

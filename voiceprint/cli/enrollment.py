@@ -29,7 +29,7 @@ from voiceprint.cli.common import (
     table,
 )
 from voiceprint.cli.prompts import distinct, find_prompts
-from voiceprint.enrolment import Keep, OnSeveralVoices
+from voiceprint.enrollment import Keep, OnSeveralVoices
 from voiceprint.errors import (
     InvalidArgumentError,
     InvalidAudioError,
@@ -46,7 +46,7 @@ _Reader = Callable[[Path], Recording]
 
 @dataclass
 class _Sample:
-    """A file to enrol, and what became of it."""
+    """A file to enroll, and what became of it."""
 
     caller_id: str
     path: Path
@@ -100,7 +100,7 @@ def enroll(
     """
     fields = _parse_metadata(metadata or [])
     samples = [_Sample(caller_id, path, fields) for path in files]
-    _enrol(
+    _enroll(
         samples,
         partial(read, encoding=encoding, rate=rate, channel=channel),
         store,
@@ -140,7 +140,7 @@ def enroll_dir(
     samples, left_out = _audio_files(folder)
     for path, why in left_out:
         complain(f"Skipped: {path} {why}.")
-    _enrol(
+    _enroll(
         samples,
         partial(read, encoding=encoding, rate=rate, channel=channel),
         store,
@@ -195,7 +195,7 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not folders.is_hidden(path))
 
 
-def _enrol(
+def _enroll(
     samples: list[_Sample],
     read: _Reader,
     store: str | None,
@@ -214,7 +214,7 @@ def _enrol(
             _skip_enrolled(samples, prints, limit)
         wanted = [sample for sample in samples if not sample.skipped]
         shared = _shared_prompts(wanted, read) if without_prompts else None
-        _enrol_all(recognizer, wanted, read, stopped, on_mismatch, on_several_voices, keep, shared)
+        _enroll_all(recognizer, wanted, read, stopped, on_mismatch, on_several_voices, keep, shared)
     _mark_known(samples, prints)
     _report(samples, limit, as_json)
     if stopped():
@@ -282,7 +282,7 @@ def _skip_enrolled(samples: list[_Sample], prints: dict[str, set[int | None]], l
         complain(f"Of these, with fewer voiceprints than files: {shown}.")
 
 
-def _enrol_all(
+def _enroll_all(
     recognizer: OpusAgentVoiceRecognizer,
     samples: list[_Sample],
     read: _Reader,

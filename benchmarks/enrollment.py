@@ -1,6 +1,6 @@
 """How quickly are many callers enrolled, with how much memory, and are both cores at work?
 
-    python benchmarks/enrolment.py [--voices FOLDER] [--clips 200]      FOLDER/**/*.flac
+    python benchmarks/enrollment.py [--voices FOLDER] [--clips 200]      FOLDER/**/*.flac
 
 Each way in a fresh process over a new SQLite store: `enroll_caller` in a loop, `enroll_many` of a list with
 one thread and with two, of a generator of as many clips again and again (does the memory grow?), and
@@ -61,7 +61,7 @@ def main() -> int:
     }
     figures["load_after"] = os.getloadavg()[0]
     print(f"times the loop        {json.dumps(figures['times_the_loop'])}")
-    print(f"\nRaw figures: benchmarks/results/{keep('enrolment', figures).name}")
+    print(f"\nRaw figures: benchmarks/results/{keep('enrollment', figures).name}")
     return 0
 
 
@@ -80,7 +80,7 @@ def prepare(folder: Path, voices: Path, count: int) -> None:
 
 def loop(clips: Clips, store: Path) -> int:
     """One call of `enroll_caller` after the other."""
-    with recogniser(store, 0) as recognizer:
+    with recognizer(store, 0) as recognizer:
         for place, clip in enumerate(clips):
             recognizer.enroll_caller(f"caller-{place // 2}", clip)
     return len(clips)
@@ -94,7 +94,7 @@ def many(clips: Clips, store: Path, threads: int, times: int = 1) -> int:
             for place, clip in enumerate(clips):
                 yield f"caller-{round_}-{place // 2}", np.array(clip), None
 
-    with recogniser(store, threads) as recognizer:
+    with recognizer(store, threads) as recognizer:
         results = recognizer.enroll_many(samples())
     failed = [result for result in results if isinstance(result, Exception)]
     if failed:
@@ -115,8 +115,8 @@ def directory(clips: Clips, store: Path) -> int:
     return len(clips)
 
 
-def recogniser(store: Path, threads: int) -> Any:
-    """A recogniser that takes whatever is said, over a new store."""
+def recognizer(store: Path, threads: int) -> Any:
+    """A recognizer that takes whatever is said, over a new store."""
     from voiceprint import OpusAgentVoiceRecognizer, SQLiteStorage, VoiceFingerprintConfig
 
     config = VoiceFingerprintConfig(encoder_threads=threads, min_audio_quality=0.0)
