@@ -52,7 +52,9 @@ def main() -> int:
         sys.exit(f"No speaker has {PRINTS + 1} utterances or more.")
     # One thread on both sides, so that times are work.
     recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=OnnxEncoder(threads=1))
-    probes = {name: list(probes_after_enrollment(recognizer, name, files)) for name, files in enrolled.items()}
+    probes = {
+        name: list(probes_after_enrollment(recognizer, name, files)) for name, files in enrolled.items()
+    }
     strangers = {name: files for name, files in speakers.items() if name not in enrolled}
     rows = [
         row | {"kind": kind, "speaker": name, "file": file.name}
