@@ -17,10 +17,10 @@ from agreement import LINES, Piece, every_piece
 from results_file import keep
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig
-from voiceprint.adaptation import confident
-from voiceprint.agreement import sounds_alike
-from voiceprint.matching import Rule
-from voiceprint.ranking import Probe
+from voiceprint.enrollment.adaptation import confident
+from voiceprint.enrollment.agreement import sounds_alike
+from voiceprint.identification.pipeline import AcceptanceRule
+from voiceprint.identification.ranking import Probe
 
 DRAWS = 3
 RULES = {"FPIR 5 %": 0.05, "FPIR 1 %": 0.01}
@@ -49,7 +49,7 @@ def draw(pieces: list[Piece], seed: int) -> dict[str, list[tuple[bool, bool, boo
                 continue
             probe = Probe(piece.voiceprint.embedding)
             for name, target in RULES.items():
-                matches = matcher.nearest(probe, 1, Rule(0.75, target), None)
+                matches = matcher.nearest(probe, 1, AcceptanceRule(0.75, target), None)
                 best = enrolled[matches[0].caller_id].voiceprint
                 sure = confident(matches, target)
                 right = matches[0].caller_id == piece.speaker

@@ -30,9 +30,9 @@ from voiceprint import (
     Voiceprint,
     preprocess_audio,
 )
-from voiceprint.agreement import ALIKE, SAME_RECORDING, agreement
-from voiceprint.audio.conditions import Condition
 from voiceprint.audio.io import g711
+from voiceprint.audio.simulate import Condition
+from voiceprint.enrollment.agreement import ALIKE, SAME_RECORDING, agreement
 from voiceprint.errors import VoiceprintError
 
 RATE = 16_000
@@ -138,7 +138,7 @@ def _start(piece: Piece) -> str:
 
 def _agreement(piece: Piece, enrolled: list[Voiceprint]) -> float:
     one = piece.voiceprint
-    return agreement(np.stack([v for v in (one.embedding, one.simulated) if v is not None]), enrolled)
+    return agreement(np.stack([v for v in (one.embedding, one.augmented) if v is not None]), enrolled)
 
 
 def copies(data: Path) -> dict[str, list[float]]:

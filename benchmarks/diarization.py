@@ -30,7 +30,7 @@ from populations import sessions
 from results_file import keep
 
 from voiceprint.audio import Recording, load_audio, to_mono
-from voiceprint.audio.conditions import Condition
+from voiceprint.audio.simulate import Condition
 from voiceprint.diarization import separate
 from voiceprint.encoder import OnnxEncoder
 

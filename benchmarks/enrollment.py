@@ -80,7 +80,7 @@ def prepare(folder: Path, voices: Path, count: int) -> None:
 
 def loop(clips: Clips, store: Path) -> int:
     """One call of `enroll_caller` after the other."""
-    with recognizer(store, 0) as recognizer:
+    with open_recognizer(store, 0) as recognizer:
         for place, clip in enumerate(clips):
             recognizer.enroll_caller(f"caller-{place // 2}", clip)
     return len(clips)
@@ -94,7 +94,7 @@ def many(clips: Clips, store: Path, threads: int, times: int = 1) -> int:
             for place, clip in enumerate(clips):
                 yield f"caller-{round_}-{place // 2}", np.array(clip), None
 
-    with recognizer(store, threads) as recognizer:
+    with open_recognizer(store, threads) as recognizer:
         results = recognizer.enroll_many(samples())
     failed = [result for result in results if isinstance(result, Exception)]
     if failed:
@@ -115,7 +115,7 @@ def directory(clips: Clips, store: Path) -> int:
     return len(clips)
 
 
-def recognizer(store: Path, threads: int) -> Any:
+def open_recognizer(store: Path, threads: int) -> Any:
     """A recognizer that takes whatever is said, over a new store."""
     from voiceprint import OpusAgentVoiceRecognizer, SQLiteStorage, VoiceFingerprintConfig
 

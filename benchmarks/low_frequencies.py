@@ -21,7 +21,7 @@ from results_file import keep
 
 from voiceprint import load_audio
 from voiceprint.audio import Recording
-from voiceprint.audio.low_cut import HUM_CUTOFF_HZ, HUM_SHARE, HighPass
+from voiceprint.audio.enhance.high_pass import HUM_CUTOFF_HZ, HUM_SHARE, HighPass
 from voiceprint.encoder import OnnxEncoder
 
 RATE = 16_000

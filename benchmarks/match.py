@@ -30,10 +30,10 @@ from results_file import RESULTS, keep
 from rich.console import Console
 from rich.table import Table
 
-import voiceprint.embedding
-import voiceprint.gallery
+import voiceprint.embedder
+import voiceprint.identification.gallery
+import voiceprint.identification.pipeline
 import voiceprint.index
-import voiceprint.matching
 import voiceprint.scoring
 from voiceprint import OpusAgentVoiceRecognizer, SQLiteStorage, load_audio
 from voiceprint.encoder import default_encoder
@@ -174,9 +174,9 @@ def instrumented(storage: SQLiteStorage, clock: Callable[[], float]) -> Stages:
     stages.wrap(storage, "sync", "identity", "revision", "changes", "scan")
     stages.wrap(voiceprint.index.VectorIndex, "search", "search", "vectors_of")
     stages.wrap(storage, "records", "callers_of", "get")
-    stages.wrap(voiceprint.matching, "scores", "rank")
+    stages.wrap(voiceprint.identification.pipeline, "scores", "rank")
     stages.wrap(voiceprint.scoring.GalleryScorer, "scores", "query", "rough_scores", "fpir")
-    stages.wrap(voiceprint.gallery.Gallery, "scores", "scorer")
+    stages.wrap(voiceprint.identification.gallery.Gallery, "scores", "scorer")
     stages.wrap(storage, "touch", "touch")
     return stages
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from results_file import keep
 
 from voiceprint import load_audio
-from voiceprint.audio.trimming import TrimmedSpeech
+from voiceprint.audio.speech.trimming import TrimmedSpeech
 from voiceprint.encoder import OnnxEncoder, OnnxInt8Encoder, ResemblyzerEncoder
 from voiceprint.encoder.network import Network
 from voiceprint.encoder.partials import partials

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import signals
 
 from voiceprint.audio import Recording, load_audio, to_mono
-from voiceprint.audio.speech import segment
+from voiceprint.audio.speech.segmenter import segment
 from voiceprint.encoder import OnnxEncoder
 
 RATE = signals.RATE

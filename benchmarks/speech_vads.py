@@ -32,9 +32,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import signals
 
-from voiceprint.audio import load_audio, vad
+from voiceprint.audio import load_audio
 from voiceprint.audio.io.buffers import to_mono
-from voiceprint.audio.speech import segment
+from voiceprint.audio.speech import vad
+from voiceprint.audio.speech.segmenter import segment
 
 RATE = 16_000
 Audio = npt.NDArray[np.float32]

@@ -65,7 +65,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         figures = {"sqlite": sqlite(Path(folder), arguments.rows)}
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        figures["sqlite_simulated"] = sqlite(Path(folder), arguments.rows, simulated=True)
+        figures["sqlite_simulated"] = sqlite(Path(folder), arguments.rows, augmented=True)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         figures["json"] = json_file(Path(folder))
     for store, rows in figures.items():
@@ -124,7 +124,7 @@ def prints(start: int, count: int, simulated: bool = False) -> list[Voiceprint]:
     first = vectors(count, start)
     second = vectors(count, 2**32 + start) if simulated else [None] * count
     return [
-        Voiceprint(f"caller {start + n:08}", vector, simulated=second[n]) for n, vector in enumerate(first)
+        Voiceprint(f"caller {start + n:08}", vector, augmented=second[n]) for n, vector in enumerate(first)
     ]
 
 
@@ -154,7 +154,7 @@ def inserter(path: Path, given: list[Voiceprint]) -> Callable[[int], object]:
     )
     statement = "INSERT INTO t (caller, e, s, m, c, l) VALUES (?, ?, ?, ?, ?, ?)"
     rows = [
-        (print_.caller_id, _bytes(print_.embedding), _bytes(print_.simulated), "{}", TIME, TIME)
+        (print_.caller_id, _bytes(print_.embedding), _bytes(print_.augmented), "{}", TIME, TIME)
         for print_ in given
     ]
     return lambda n: connection.execute(statement, rows[n])
