@@ -14,8 +14,8 @@ from typing import Any
 
 import faiss
 import numpy as np
-from gallery_model import GalleryModel
-from measuring import timed
+from tools.gallery_model import GalleryModel
+from benchmarks.measure import timed
 from numpy.typing import NDArray
 
 from voiceprint.index.cells import Cells, cell_count, sample_size

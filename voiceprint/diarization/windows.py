@@ -2,7 +2,7 @@
 
 A partial of `OnnxEncoder.embed` differs in two ways. It comes every 0.77 s, which is too coarse for turns of
 a few seconds; and it keeps its level, which the network hears: where a voice becomes 10 dB quieter, the
-cosine of its two halves falls from 0.96 to 0.88, as between two voices (benchmarks/diarization.py).
+cosine of its two halves falls from 0.96 to 0.88, as between two voices (research/several-voices.md).
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class OnnxInt8Encoder(OnnxEncoder):
     """The same with products of 8 bits where the network bears them: 0.6 of the time, nearly the same prints.
 
     1 - cosine with Resemblyzer's embedding is 0.0002 in the mean and at most 0.0007, of 633 recordings and
-    pieces of them (benchmarks/precision.py), and callers are told apart as well; so the space is the same,
+    pieces of them (research/precision.md), and callers are told apart as well; so the space is the same,
     and prints of both compare. The scale of 8 bits is that of what is embedded together: alone and in a
     batch, an audio has embeddings that differ by up to 0.0002 of cosine. Quicker on processors alone that
     multiply 8 bits faster (AVX-512 VNNI, AVX-VNNI, ARM's dot products).

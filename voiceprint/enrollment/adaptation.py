@@ -16,7 +16,7 @@ takes an identity over:
 
 A stranger who once meets all of this holds a slot until enrollment replaces the print. Of strangers' calls
 of 5 s, 0.5 to 3.5 % do by a target FPIR of 0.01, and 2 to 8 % by 0.05; of callers' own calls, 26 to 73 % and
-41 to 96 % (`benchmarks/adaptation.py`: 10 or 62 callers with one print, three draws).
+41 to 96 % (`research/adaptation.md`: 10 or 62 callers with one print, three draws).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How voiceprints of one caller agree: copies of a recording, another person's voice, the best of many.
 
-The limits are measured by `benchmarks/agreement.py`, with the embeddings of Resemblyzer.
+research/agreement.md has the figures behind both limits, which hold for the embeddings of Resemblyzer.
 """
 
 from __future__ import annotations

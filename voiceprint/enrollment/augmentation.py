@@ -4,7 +4,7 @@ A caller who was enrolled on a clear line calls by telephone. So the same audio,
 it, is embedded too, and averaged with the plain embedding. Of noisy audio it is what is left when the noise
 is reduced; of a line that took the lows, it is with these raised again. A probe is compared with both prints
 and the better score counts: of the enrollments under several conditions that were compared
-(benchmarks/robust_scoring.py, in the history of the repository), this finds the most callers.
+(research/telephone-lines.md), this finds the most callers.
 """
 
 from __future__ import annotations

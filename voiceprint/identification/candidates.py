@@ -5,7 +5,7 @@ by the index's own vectors first, which are the plain embeddings, and only the b
 anew from the records: the index proposes, and no score is taken from it.
 
 What it cannot know are the second prints (`Voiceprint.augmented`) and which prints are of one caller.
-benchmarks/candidates.py measures how many are missed for that.
+benchmarks/shortlist.py measures the callers that are missed for that reason.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
 No voice is below 60 Hz, but the encoder sees these frequencies, and the level of the audio, by which quiet
 audio is raised, counts them too. An offset of 0.05 or 0.2 of full scale, or a hum of 50 Hz at 0.1, takes
 callers' cosine with their own print from 0.81-0.89 to 0.67-0.78, 0.59-0.66 and 0.64-0.71; cut out, an offset
-changes it by 0.002, the hum by up to 0.02 (`benchmarks/low_frequencies.py`, three sets of speakers).
+changes it by 0.002, the hum by up to 0.02 (`research/low-frequencies.md`, three sets of speakers).
 
 Only audio in which an offset holds over a fiftieth of the power, or a line at 50 or 60 Hz over a sixteenth,
 is filtered. Rumble is not: up to a quarter of clean recordings have as much of it, cutting it from print and
-probe changes nothing (the same benchmark), and the embedding of a clean recording stays Resemblyzer's to the
+probe changes nothing (the same page), and the embedding of a clean recording stays Resemblyzer's to the
 bit. Of clean recordings 0 to 5 % have such a component.
 """
 

@@ -4,8 +4,7 @@ An analog line carries 300 to 3400 Hz. Below, the voice is not gone but fainter,
 encoder, which sees power and not its logarithm, no longer sees its pitch. So where the lows are much fainter
 than in any usual voice, they are raised by as much as noise allows. On speakers that nothing was fitted to
 this took the missed callers on such a line from 19 to 12 %; making lows anew, of the rectified voice, lost.
-The limit, amount and slope are of few that were measured and much alike (benchmarks/refinements.py, in the
-history of the repository).
+The limit, amount and slope are of few that were measured and much alike (research/telephone-lines.md).
 
 The average of the levels in decibels, and not the power, is looked at: a high voice has its pitch alone
 down there, and much power in it, a line's slope is in all bands.

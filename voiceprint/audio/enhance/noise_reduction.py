@@ -3,8 +3,7 @@
 The encoder sees the power of the mel bands, not its logarithm, and has heard little noise: white noise
 20 dB under the speech moves an embedding further than the whole of a telephone line does. Taken off
 gently, clean speech keeps its embedding (cosine 0.99) and noisy speech comes nearer to it. Harder
-subtraction, and equalizing the long-term spectrum, were measured and lost (benchmarks/robust_scoring.py, in
-the history of the repository).
+subtraction, and equalizing the long-term spectrum, were measured and lost (research/telephone-lines.md).
 Raising what a line took of the lows alone wins: `voiceprint.audio.enhance.low_frequencies`.
 
 Source: Berouti, Schwartz and Makhoul, "Enhancement of speech corrupted by acoustic noise", ICASSP 1979

@@ -5,7 +5,7 @@ ring-back or minutes of hiss say nothing about the level of the speech beside th
 when the rest was recognized; pauses up to two seconds belong to it, so that an ordinary recording is one
 segment: all but one of 1,162 in three sets are, and 708 of 709 pieces of 5 s.
 
-Why no network. Of VADs with the same after-treatment (benchmarks/speech_vads.py), Silero's rejects all that
+Why no network. Of VADs with the same after-treatment (research/speech.md), Silero's rejects all that
 is not speech, and misses of speech as much as WebRTC's, but takes 32 ms of CPU for a second of audio, 60
 times as much as what is here together with WebRTC's; TEN's takes 4 ms, takes music and sirens for speech,
 and its license forbids products that compete with its maker's. What is here misses no more than WebRTC's
