@@ -67,11 +67,11 @@ class VoiceFingerprintConfig(BaseSettings):
     storage_backend ("json"): "json", "postgresql", "redis" or "sqlite".
     storage_path: file of the store; "voiceprints.json", or "voiceprints.db" for SQLite.
     min_audio_quality (0.6): least quality score for enrollment and matching, 0 to 1.
-    on_poor_audio ("raise"): "raise" makes `match_caller` raise `AudioQualityError` for audio that is silent, too
-        short or too poor; "none" makes it give None, for callers that have no `try`.
+    on_poor_audio ("raise"): "raise" makes `match_caller` raise `AudioQualityError` for audio that is silent,
+        too short or too poor; "none" makes it give None, for callers that have no `try`.
     max_voiceprints_per_caller (3): one print more replaces the oldest; at least 1.
-    enroll_simulated_lines (True): enrollment of wide-band audio keeps, beside the embedding, one for simulated
-        telephone lines (`Voiceprint.simulated`), by which a caller is found on a telephone too.
+    enroll_simulated_lines (True): enrollment of wide-band audio keeps, beside the embedding, one for
+        simulated telephone lines (`Voiceprint.simulated`), by which a caller is found on a telephone too.
     adapt (False): when True, the audio of a match, a verification or a finished stream that was accepted with
         confidence becomes one more voiceprint of the caller, where a slot is free. It never replaces one;
         `voiceprint.adaptation` has the conditions.

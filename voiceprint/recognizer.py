@@ -23,7 +23,7 @@ from voiceprint.audio import (
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.embedding import Embedder
 from voiceprint.encoder import Encoder, default_encoder
-from voiceprint.enrollment import EnrollmentCheck, Enrollment, Keep, OnSeveralVoices, Sample
+from voiceprint.enrollment import Enrollment, EnrollmentCheck, Keep, OnSeveralVoices, Sample
 from voiceprint.errors import AudioQualityError, InvalidArgumentError, VoiceprintError
 from voiceprint.gallery import Gallery
 from voiceprint.matching import Matcher, Rule, check_candidates, check_count, check_threshold

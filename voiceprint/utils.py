@@ -27,8 +27,8 @@ def preprocess_audio(
 ) -> NDArray[np.float32]:
     """Audio of any accepted kind as the encoder takes it: float32[n], mono, 16 kHz, in [-1, 1].
 
-    `audio_buffer`: int16, int32, uint8 or float array, 1-D or 2-D; bytes; or the path of a file, see `load_audio`.
-    `sample_rate`: 8000 to 48000 Hz; None is 8000 of G.711 and 16000 of all else, and for a file the rate of
+    `audio_buffer`: int16, int32, uint8 or float array, 1-D or 2-D; bytes; or the path of a file, as
+    `load_audio` takes it. `sample_rate`: 8000 to 48000 Hz; None is 8000 of G.711 and 16000 of all else, and for a file the rate of
     its header. `encoding` of bytes, and of a file without a header, "pcm" being 16-bit little-endian; "mulaw"
     and "alaw" also of uint8 arrays. `channel`: index; None mixes, and logs a warning where the channels
     differ; where they cancel each other, it takes the loudest. `channels`: how many are interleaved in bytes.
@@ -48,7 +48,7 @@ def preprocess_audio(
 
 
 def normalize_embedding(embedding: ArrayLike) -> NDArray[Any]:
-    """The embedding divided by its Euclidean length: [n] of length 1, float64 of a float64 array, else float32.
+    """The embedding divided by its Euclidean length: [n], float64 of a float64 array, else float32.
 
     `embedding`: n numbers, finite and not all zero. Raises `InvalidArgumentError`.
     """
