@@ -28,10 +28,11 @@ def preprocess_audio(
     """Audio of any accepted kind as the encoder takes it: float32[n], mono, 16 kHz, in [-1, 1].
 
     `audio_buffer`: int16, int32, uint8 or float array, 1-D or 2-D; bytes; or the path of a file, as
-    `load_audio` takes it. `sample_rate`: 8000 to 48000 Hz; None is 8000 of G.711 and 16000 of all else, and for a file the rate of
-    its header. `encoding` of bytes, and of a file without a header, "pcm" being 16-bit little-endian; "mulaw"
-    and "alaw" also of uint8 arrays. `channel`: index; None mixes, and logs a warning where the channels
-    differ; where they cancel each other, it takes the loudest. `channels`: how many are interleaved in bytes.
+    `load_audio` takes it. `sample_rate`: 8000 to 48000 Hz; None is 8000 of G.711 and 16000 of all else, and
+    for a file the rate in its header. `encoding` of bytes, and of a file without a header, "pcm" being 16-bit
+    little-endian; "mulaw" and "alaw" also of uint8 arrays. `channel`: index; None mixes, and logs a warning
+    where the channels differ; where they cancel each other, it takes the loudest. `channels`: how many are
+    interleaved in bytes.
     Raises `InvalidAudioError`.
     """
     if isinstance(audio_buffer, str | os.PathLike):
