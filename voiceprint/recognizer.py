@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from functools import partial
@@ -24,7 +25,7 @@ from voiceprint.encoder import Encoder, default_encoder
 from voiceprint.enrollment.adaptation import Adaptation
 from voiceprint.enrollment.enroller import Enroller, EnrollmentCheck, Keep, OnSeveralVoices, Sample
 from voiceprint.enrollment.writer import OnMismatch
-from voiceprint.errors import InvalidArgumentError, VoiceprintError
+from voiceprint.errors import AudioQualityError, InvalidArgumentError, VoiceprintError
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.pipeline import (
     AcceptanceRule,
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from voiceprint.streaming import CallStream
 
 __all__ = ["OpusAgentVoiceRecognizer"]
+
+logger = logging.getLogger(__name__)
 
 
 class OpusAgentVoiceRecognizer:
@@ -247,7 +250,8 @@ class OpusAgentVoiceRecognizer:
         With `calibrated_similarity` set it is not the cosine but the probability that it is this caller. Of
         several who are accepted it is the most likely. A match moves the caller's `last_seen`; with `adapt`
         set, a confident one adds a voiceprint. The audio needs 1 s of speech and `min_audio_quality`. None,
-        without a look at the audio, when fingerprinting is disabled.
+        without a look at the audio, when fingerprinting is disabled; None too for audio that is silent, too
+        short or too poor, if `on_poor_audio` is "none".
 
         ignore: caller ids who are no candidates, such as agents. Where several voices speak, the answer is
         for all of them together; a warning is logged, and the quality of a `Recording` says so.
@@ -256,7 +260,13 @@ class OpusAgentVoiceRecognizer:
             return None
         ignored = check_candidates(ignore, "ignore")
         recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
-        probe = self._embedder.probe(recording)
+        try:
+            probe = self._embedder.probe(recording)
+        except AudioQualityError as error:  # with on_poor_audio="none", for callers that have no `try`
+            if self.config.on_poor_audio == "raise":
+                raise
+            logger.info("No match for poor audio: %s", error)
+            return None
         matches = self._matcher.nearest(probe, 5, self._rule(None), None, ignored)
         best = next((match for match in matches if match.accepted), None)
         if best is None:
