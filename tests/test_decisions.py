@@ -165,15 +165,15 @@ def test_of_a_large_gallery_a_sample_says_how_often_strangers_get_a_name() -> No
     storage = MemoryStorage()
     alike(storage, 900, 0.3)
     recognizer = over(storage)
-    gallery, count = recognizer._current_gallery(), 900
-    gallery.synchronized(storage)
+    gallery, count = recognizer._built.gallery, 900
+    gallery.refresh()
     vectors = np.stack([one.embedding for one in storage.get_all()])
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -1.0)
     for threshold in np.quantile(cosines.max(axis=1), [0.5, 0.9]):
         expected = float((cosines.max(axis=1) >= threshold).mean())
-        assert gallery.strangers_over(storage, float(threshold)) == pytest.approx(expected, rel=0.5)
-    statistics = gallery.scorer(storage).statistics
+        assert gallery.expected_fpir(float(threshold)) == pytest.approx(expected, rel=0.5)
+    statistics = gallery.scorer().statistics
     assert statistics is not None
     assert (statistics.callers, statistics.others) == (300, count - 1)
 
