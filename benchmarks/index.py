@@ -21,15 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
+
 from benchmarks.contenders import CONTENDERS
-from tools.gallery_model import Gallery, GalleryModel
 from benchmarks.index_table import milliseconds, table
 from benchmarks.index_worker import Job
 from benchmarks.measure import exact
-from benchmarks.report import RESULTS, draw, write
 from benchmarks.plots import PLOTS
-from rich.console import Console
-from rich.table import Table
+from benchmarks.report import RESULTS, draw, write
+from tools.gallery_model import Gallery, GalleryModel
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 NOT_RUN = "not run"

@@ -19,9 +19,10 @@ from typing import Any
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.contenders import CONTENDERS, Contender, Indexed, Loop, Settings, Writable, status, wait
 from benchmarks.measure import resident_bytes, spread, timed
-from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
 Ids = NDArray[np.int64]

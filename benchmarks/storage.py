@@ -3,8 +3,8 @@
     python -m benchmarks.storage [--rows 100000] [--folder FOLDER] [--store URL ...]
 
 Each store gets `--rows` random voiceprints (JSON at most 10,000): a bulk import, a scan with its peak memory,
-look-ups at 1,000 voiceprints and in the full store, durable single saves, the other operations of a call, and a
-check. Baselines in the same run: for SQLite a bare durable insert of the same bytes, for JSON json.load and
+look-ups at 1,000 voiceprints and in the full store, durable single saves, the other operations of a call, and
+a check. Baselines in the same run: for SQLite a bare durable insert of the same bytes, for JSON json.load and
 json.dump of the whole file. Without --store: JSON, SQLite, and Redis where redis-server is installed (started
 on a private socket, without persistence). A store given by --store must be empty, and keeps the voiceprints.
 """

@@ -22,13 +22,14 @@ from typing import Any
 
 import faiss
 import numpy as np
+from rich.console import Console
+from rich.table import Table
+
 from benchmarks.families import STRUCTURES, Ids, Material, Structure, Vectors
-from tools.gallery_model import GalleryModel
 from benchmarks.index_table import milliseconds
 from benchmarks.measure import exact, spread, timed
 from benchmarks.report import RESULTS, write
-from rich.console import Console
-from rich.table import Table
+from tools.gallery_model import GalleryModel
 
 K = 5
 DEPTHS = (16, 32, 64, 128, 256, 512)
