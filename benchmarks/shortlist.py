@@ -6,7 +6,7 @@ Speakers of train-clean-100 (populations.py; one session each, which flatters), 
 fitted, are enrolled one at a time among generated voiceprints, with one or two prints of 5 s and their
 augmented prints, and probed over several lines. Counted, as the gallery grows: for how many no generated
 caller has a greater llr; and of strangers, who are generated too, how many get a name at a wanted FPIR. In
-the whole gallery, of those who come first: how many are not on the shortlist of `voiceprint.proposals`; and
+the whole gallery, of those who come first: how many are not shortlisted; and
 how many if the plain embedding alone were searched for, or twice as many prints were read. Generated callers
 have no augmented prints.
 Written to results/candidates.json.
@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from populations import Population, Vectors, arguments, but, populations
 from results_file import keep
 
+from voiceprint.identification.candidates import CANDIDATES_PER_QUERY, propose, views_for
+from voiceprint.identification.ranking import Probe
 from voiceprint.index import VectorIndex
-from voiceprint.proposals import FOUND, propose, views_for
-from voiceprint.ranking import Probe
 from voiceprint.scoring import COHORT, CallerPrints, GalleryScorer, Projection
 
 POPULATION: Final = "train"
@@ -76,7 +76,7 @@ def main() -> int:
     for callers in gallery.grow():
         rows.append({"callers": callers} | first(gallery, trials[1]) | {"fpir": gallery.strangers_named()})
         print(rows[-1], flush=True)
-    figures: dict[str, Any] = {"generated": options.prints, "found": FOUND, "galleries": rows}
+    figures: dict[str, Any] = {"generated": options.prints, "found": CANDIDATES_PER_QUERY, "galleries": rows}
     figures["index"] = gallery.index.status().structure
     figures["prints_a_caller"] = {}
     start = 0
@@ -206,10 +206,14 @@ def missed(gallery: Generated, trials: list[Trial], best: NDArray[np.float64]) -
         index.add([*ids], own)
         views = views_for(one.probe, gallery.scorer, CALLERS, PRINTS_EACH)
         counts["first"] += 1
-        counts["missed"] += ids.isdisjoint(propose(index, views, FOUND).ids)
+        counts["missed"] += ids.isdisjoint(propose(index, views, CANDIDATES_PER_QUERY).ids)
         plain = [view._replace(query=one.probe.plain, confined=False) for view in views]
-        counts["missed by plain search alone"] += ids.isdisjoint(propose(index, plain, FOUND).ids)
-        counts["missed if twice were read"] += ids.isdisjoint(propose(index, views, FOUND, 2).ids)
+        counts["missed by plain search alone"] += ids.isdisjoint(
+            propose(index, plain, CANDIDATES_PER_QUERY).ids
+        )
+        counts["missed if twice were read"] += ids.isdisjoint(
+            propose(index, views, CANDIDATES_PER_QUERY, 2).ids
+        )
         index.remove([*ids])
     return {name: round(count / len(trials), 4) for name, count in counts.items()} | {"probes": len(trials)}
 

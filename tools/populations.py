@@ -160,8 +160,8 @@ def embed_piece(audio: NDArray[np.float32], line: str) -> Vectors:
     """
     from voiceprint import VoiceFingerprintConfig, VoiceprintError
     from voiceprint.audio import Recording
-    from voiceprint.audio.conditions import Condition
-    from voiceprint.embedding import Embedder
+    from voiceprint.audio.simulate import Condition
+    from voiceprint.embedder import Embedder
     from voiceprint.encoder import default_encoder
 
     # A benchmark judges scores, not the gates before them.

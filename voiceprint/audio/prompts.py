@@ -37,7 +37,7 @@ from voiceprint.audio.fingerprints import (
 from voiceprint.audio.io import folders
 from voiceprint.audio.io.buffers import SAMPLE_RATE, to_mono
 from voiceprint.audio.io.files import load_audio
-from voiceprint.audio.io.mono import Samples
+from voiceprint.audio.io.lazy_audio import Samples
 from voiceprint.errors import ConfigurationError, InvalidAudioError
 
 SHORTEST_S: Final = 1.3

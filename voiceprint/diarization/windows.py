@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import vad
-from voiceprint.audio.trimming import TrimmedSpeech
+from voiceprint.audio.speech import vad
+from voiceprint.audio.speech.trimming import TrimmedSpeech
 from voiceprint.encoder.mel import FRAME, HOP, mel_frames
 from voiceprint.encoder.partials import FRAMES
 
