@@ -3,7 +3,7 @@
     python -m benchmarks.index_table        draws the tables of README and docs from their results
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`, and is drawn from
-benchmarks/results/NAME.json; those of accuracy.json have several names, see accuracy_table.py.
+benchmarks/results/NAME.json; those of accuracy.json have several names, see accuracy_report.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy_table
+from benchmarks import accuracy_report
 from benchmarks.contenders import CONTENDERS
 from benchmarks.report import RESULTS
 
@@ -37,7 +37,7 @@ def with_tables(page: str) -> str:
 
 
 def _drawn(name: str) -> str:
-    return accuracy_table.drawn(name) if name in accuracy_table.TABLES else markdown(_result(name))
+    return accuracy_report.drawn(name) if name in accuracy_report.TABLES else markdown(_result(name))
 
 
 def _result(name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The tables of accuracy.py for the documentation, drawn by index_table.py: see there."""
+"""Tables and plots of accuracy.py and shortlist.py for the documentation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from results_file import RESULTS
+from benchmarks.report import RESULTS, markdown
 
 POPULATIONS = {
     "train": "LibriSpeech, one session",
@@ -20,6 +20,8 @@ LINES = {
     "narrow": "300-3400 Hz",
     "noise": "noise at 10 dB",
 }
+SCORES = ("cosine", "half-centered cosine", "llr")
+ABOUT = ("Speakers", "Callers", "Enrolled", "On a line", "Called on")
 
 Figures = dict[str, Any]
 
@@ -39,44 +41,41 @@ def largest(figures: Figures) -> list[Figures]:
 
 
 def expected(figures: Figures) -> str:
-    """What to expect: the two populations of more than one recording, on three pairs of lines."""
+    """The two populations of more than one recording, on three pairs of lines."""
     pairs = (("clean", "clean"), ("narrow", "narrow"), ("clean", "narrow"))
     rows = [
-        [*about(row), *(interval(row[f"{rate} at {target}"]) for target in (0.05, 0.01)
-                        for rate in ("fnir", "fpir"))]
+        about(row)
+        + [interval(row[f"{rate} at {target}"]) for target in (0.05, 0.01) for rate in ("fnir", "fpir")]
         for row in largest(figures)
         if row["population"] in ("chapters", "mobile") and (row["enrolled"], row["probe"]) in pairs
-    ]  # fmt: skip
+    ]
     return markdown((*ABOUT, "FNIR, 5 % wanted", "FPIR got", "FNIR, 1 % wanted", "FPIR got"), rows, 5)
 
 
 def scores(figures: Figures) -> str:
     """Every pair of lines, by each score."""
     rows = [
-        [*about(row), *(interval(row[f"{score} {rate}"]) for rate in ("rank_1", "fnir")
-                        for score in ("cosine", "half-centered cosine", "llr"))]
+        about(row) + [interval(row[f"{score} {rate}"]) for rate in ("rank_1", "fnir") for score in SCORES]
         for row in largest(figures)
-    ]  # fmt: skip
-    heads = [f"{rate}, {score}" for rate in ("Right one first", "FNIR at FPIR 5 %")
-             for score in ("cosine", "half-centered cosine", "llr")]  # fmt: skip
+    ]
+    heads = [f"{rate}, {score}" for rate in ("Right one first", "FNIR at FPIR 5 %") for score in SCORES]
     return markdown((*ABOUT, *heads), rows, 5)
 
 
 def targets(figures: Figures) -> str:
-    """What a wanted FPIR gives, for every size of gallery."""
+    """FPIR and FNIR for a wanted FPIR, for every size of gallery."""
+    rates = ("fpir", "fnir", "exact fnir")
     rows = [
-        [*about(row), *(percent(row[f"{rate} at {target}"][0]) for target in (0.01, 0.05)
-                        for rate in ("fpir", "fnir", "exact fnir"))]
+        about(row) + [percent(row[f"{rate} at {target}"][0]) for target in (0.01, 0.05) for rate in rates]
         for row in figures["rows"]
-    ]  # fmt: skip
-    heads = [
-        f"{wanted}: {rate}" for wanted in ("1 %", "5 %") for rate in ("FPIR", "FNIR", "FNIR of the exact")
     ]
+    names = ("FPIR", "FNIR", "FNIR of the exact")
+    heads = [f"{wanted}: {name}" for wanted in ("1 %", "5 %") for name in names]
     return markdown((*ABOUT, *heads), rows, 5)
 
 
 def probability(figures: Figures) -> str:
-    """What `Match.probability` says, and how many of these answers are right."""
+    """`Match.probability`, and the share of these answers that is right."""
     rows = [
         [POPULATIONS[name], percent(row["said"]), percent(row["right"]), percent(row["answers"])]
         for name, some in figures["reliability"].items()
@@ -86,7 +85,7 @@ def probability(figures: Figures) -> str:
 
 
 def galleries(figures: Figures) -> str:
-    """The right caller among generated ones, first or not; and generated strangers who get a name."""
+    """The right caller among generated ones, ranked first or not; and generated strangers who get a name."""
     lines = [name for name in figures["galleries"][0] if name in LINES]
     rows = [
         [
@@ -105,15 +104,16 @@ TABLES: dict[str, tuple[Callable[[Figures], str], str]] = {
     "accuracy-scores": (scores, "accuracy"),
     "accuracy-targets": (targets, "accuracy"),
     "accuracy-probability": (probability, "accuracy"),
-    "accuracy-galleries": (galleries, "candidates"),
+    "accuracy-galleries": (galleries, "shortlist"),
 }
-ABOUT = ("Speakers", "Callers", "Enrolled", "On a line", "Called on")
 
 
 def about(row: Figures) -> list[str]:
     """The first cells of a row."""
-    return [POPULATIONS[row["population"]], str(row["size"]), f"{row['prints']} x {row['seconds']} s",
-            LINES[row["enrolled"]], LINES[row["probe"]]]  # fmt: skip
+    enrolled = f"{row['prints']} x {row['seconds']} s"
+    return [
+        POPULATIONS[row["population"]], str(row["size"]), enrolled, LINES[row["enrolled"]], LINES[row["probe"]]
+    ]  # fmt: skip
 
 
 def interval(rate: list[float]) -> str:
@@ -127,7 +127,26 @@ def percent(rate: float, digits: int = 1) -> str:
     return f"{100 * rate:.{digits}f} %"
 
 
-def markdown(head: tuple[str, ...], rows: list[list[str]], texts: int) -> str:
-    """A table whose first `texts` columns are texts, the others numbers."""
-    marks = ["---"] * texts + ["--:"] * (len(head) - texts)
-    return "".join(f"| {' | '.join(row)} |\n" for row in ([*head], marks, *rows))
+def _fpir(figure: Any, figures: Figures) -> None:
+    axes = figure.subplots()
+    wanted = figures["wanted"]
+    axes.loglog(wanted, wanted, "k:", label="as wanted")
+    shaded = ([0.4 * rate for rate in wanted], [2 * rate for rate in wanted])
+    axes.fill_between(wanted, *shaded, color="k", alpha=0.08)
+    for name, got in figures["got"].items():
+        axes.loglog(wanted, [max(rate, 1e-3) for rate in got], "o-", markersize=4, label=name)
+    axes.set_title("Strangers named, by a fit to other populations; shaded: 0.4 to 2 times")
+    axes.set(xlabel="FPIR wanted", ylabel="FPIR got")
+
+
+def _reliability(figure: Any, figures: Figures) -> None:
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], "k:", label="as predicted")
+    for name, rows in figures["reliability"].items():
+        probable, right = [row["said"] for row in rows], [row["right"] for row in rows]
+        axes.plot(probable, right, "o-", markersize=4, label=name)
+    axes.set_title("Answers that are right, half of the calls being of strangers")
+    axes.set(xlabel="Match.probability", ylabel="share that is right")
+
+
+PLOTS = {"fpir": _fpir, "reliability": _reliability}
