@@ -110,10 +110,13 @@ TABLES: dict[str, tuple[Callable[[Figures], str], str]] = {
 
 def about(row: Figures) -> list[str]:
     """The first cells of a row."""
-    enrolled = f"{row['prints']} x {row['seconds']} s"
     return [
-        POPULATIONS[row["population"]], str(row["size"]), enrolled, LINES[row["enrolled"]], LINES[row["probe"]]
-    ]  # fmt: skip
+        POPULATIONS[row["population"]],
+        str(row["size"]),
+        f"{row['prints']} x {row['seconds']} s",
+        LINES[row["enrolled"]],
+        LINES[row["probe"]],
+    ]
 
 
 def interval(rate: list[float]) -> str:

@@ -191,7 +191,7 @@ def search(
 
 
 def cosines(probes: Vectors, callers: list[CallerPrints]) -> tuple[Floats, Floats]:
-    """The best cosine with the prints of each caller, and the half-centered cosine with their mean, [m, n]."""
+    """The best cosine with the prints of each caller, and the half-centered cosine with their mean."""
     prints = np.concatenate([one.plain for one in callers]).astype(np.float64)
     counts = np.array([len(one.plain) for one in callers])
     starts = np.cumsum(counts) - counts

@@ -30,16 +30,16 @@ Matrix = NDArray[np.float64]
 TARGET = Path(__file__).parents[1] / "voiceprint" / "scoring" / "projection.npz"
 
 WITHIN_SHRINKAGE: Final = 0.8
-"""Share of the multiple of the identity in the covariance within speakers, 0 to 1. Flat: with 0.6 the FNIR of
-benchmarks/accuracy.py --ablations is 13.9 and 21.1 %, small and large galleries, with 0.8 14.2 and 21.8, with 0.9 14.2
-and 23.1."""
+"""Share of the multiple of the identity in the covariance within speakers, 0 to 1. The FNIR of
+`benchmarks.accuracy --ablations` in small and large galleries is 13.9 and 21.1 % with 0.6, 14.2 and 21.8 %
+with 0.8, 14.2 and 23.1 % with 0.9."""
 
 BETWEEN_SHRINKAGE: Final = 0.4
-"""The same of the covariance between speakers, who are about as many as it has dimensions. With 0.2 the FNIR
-is 15.0 and 22.8 %, with 0.4 14.2 and 21.8, with 0.8 14.1 and 22.0."""
+"""The same for the covariance between speakers, who are about as many as it has dimensions. The FNIR is 15.0
+and 22.8 % with 0.2, 14.2 and 21.8 % with 0.4, 14.1 and 22.0 % with 0.8."""
 
 PAIR_CALLERS: Final = 50
-"""Speakers of a population whose scores with each other make the prior, at most. Twice as many: the same."""
+"""Most speakers of a population whose scores with each other enter the prior. Twice as many give the same."""
 
 PAIR_LINES: Final = ("clean", "full", "narrow")
 
@@ -62,7 +62,7 @@ def fit(
     within_shrinkage: float = WITHIN_SHRINKAGE,
     between_shrinkage: float = BETWEEN_SHRINKAGE,
 ) -> Projection:
-    """The projection of several populations, with the statistics of pairs of different speakers in its prior."""
+    """The projection of several populations, with the statistics of speaker pairs in its prior."""
     shrinkage = (within_shrinkage, between_shrinkage)
     # The scores of speakers in the fit are further apart than others': each population by a fit to the rest.
     pairs = []
@@ -111,7 +111,7 @@ def short(one: Population) -> Population:
 
 
 def training_rows(found: Sequence[Population]) -> tuple[Matrix, NDArray[np.int64]]:
-    """Embeddings, float64[n, d], and the speaker of each, int64[n]; with cleaned ones where audio was cleaned."""
+    """Embeddings, float64[n, d], and the speaker of each, int64[n]; except for clean audio, cleaned too."""
     numbers: dict[tuple[str, str], int] = {}
     rows: list[Matrix] = []
     owners: list[NDArray[np.int64]] = []
@@ -127,7 +127,7 @@ def training_rows(found: Sequence[Population]) -> tuple[Matrix, NDArray[np.int64
 
 
 def prior(found: Iterable[Population]) -> Prior:
-    """Means of clean prints, and the direction from the plain to the augmented print; no pair statistics yet."""
+    """Means of clean prints, and the direction from plain to augmented print; no pair statistics."""
     populations_ = [short(one) for one in found]
 
     def both(line: str) -> tuple[Matrix, Matrix]:

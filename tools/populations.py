@@ -60,8 +60,8 @@ class Piece(NamedTuple):
 class Population:
     """The pieces of several speakers.
 
-    vectors: of each line, float32[pieces, 3, d]: plain embedding, embedding of the cleaned audio, and augmented
-        print (`KINDS`); NaN where absent.
+    vectors: of each line, float32[pieces, 3, d]: plain embedding, embedding of the cleaned audio, and
+        augmented print (`KINDS`); NaN where absent.
     """
 
     name: str
