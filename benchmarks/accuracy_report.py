@@ -26,10 +26,10 @@ ABOUT = ("Speakers", "Callers", "Enrolled", "On a line", "Called on")
 Figures = dict[str, Any]
 
 
-def drawn(name: str) -> str:
-    """The table of a name of `TABLES`, as Markdown."""
-    table, result = TABLES[name]
-    return table(json.loads((RESULTS / f"{result}.json").read_text()))
+def table(name: str) -> str:
+    """The table with a name of `TABLES`, as Markdown."""
+    function, result = TABLES[name]
+    return function(json.loads((RESULTS / f"{result}.json").read_text()))
 
 
 def largest(figures: Figures) -> list[Figures]:

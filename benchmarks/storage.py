@@ -183,10 +183,10 @@ def whole_file(storage: Storage, folder: Path, rows: int) -> dict[str, Any]:
 
 
 def ratio(times: dict[str, list[float]]) -> dict[str, Any]:
-    """Both spreads, and the medians' ratio."""
+    """Both spreads, and the ratio of the medians."""
     save, other = (float(np.median(taken)) for taken in times.values())
     return {name: spread_ms(taken) for name, taken in times.items()} | {
-        "save's share": round(save / other, 3)
+        "save in times the baseline": round(save / other, 3)
     }
 
 

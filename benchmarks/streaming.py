@@ -153,7 +153,7 @@ def compare(recognizer: OpusAgentVoiceRecognizer, file: Path, caller: str | None
             identified = whole.caller_id if whole is not None and whole.accepted else None
             call |= {"speech_s": decided.net_speech_s, "other": named != identified, "false": named != caller}
         if whole is not None:
-            call["cost"] = (end - middle) / (middle - start)
+            call |= {"identify_s": middle - start, "stream_s": end - middle}
             call["difference"] = abs(whole.similarity - (final.similarity or 0.0))
         yield call
 
@@ -176,7 +176,8 @@ def summary(calls: list[dict[str, Any]]) -> dict[str, Any]:
     """Counts, seconds of speech until the decision, and the cost in times of `identify`."""
     decided = [call for call in calls if call["decided"]]
     speech = [call["speech_s"] for call in decided] or [float("nan")]
-    costs = [call["cost"] for call in calls if not call["refused"]] or [float("nan")]
+    both = [call for call in calls if not call["refused"]]
+    costs = [call["stream_s"] / call["identify_s"] for call in both] or [float("nan")]
     return {
         "count": len(calls),
         "refused": sum(call["refused"] for call in calls),
@@ -185,8 +186,8 @@ def summary(calls: list[dict[str, Any]]) -> dict[str, Any]:
         "speech_s_p90": float(np.percentile(speech, 90)),
         "other_than_identify": sum(call["other"] for call in decided),
         "decided_falsely": sum(call["false"] for call in decided),
-        "largest_difference": max((call["difference"] for call in calls if not call["refused"]), default=0.0),
-        "cost_p50": float(np.percentile(costs, 50)),
+        "largest_difference": max((call["difference"] for call in both), default=0.0),
+        "cost": sum(call["stream_s"] for call in both) / max(sum(call["identify_s"] for call in both), 1e-9),
         "cost_p90": float(np.percentile(costs, 90)),
     }
 
