@@ -38,7 +38,6 @@ from voiceprint.encoder.partials import partials
 
 RATE = 16_000
 CLIP = 5 * RATE
-COLD_ROUNDS, WARM_ROUNDS, PROCESSES, STAGE_ROUNDS = 4, 40, 3, 40
 PAUSE_S = 0.1
 GFLOP = 2e-9 * 160 * 1024 * (40 + 256 + 4 * 256)  # of a partial: 0.43
 
@@ -80,11 +79,13 @@ def main() -> int:
     made = parser(__doc__)
     made.add_argument("--voices", type=Path, default=VOICES, help="recordings; default: the sample voices")
     made.add_argument("--clips", type=int, default=200)
+    made.add_argument("--processes", type=int, default=3, help="of each kind that are measured")
+    made.add_argument("--rounds", type=int, default=40, help="of one embedding, and of each stage")
     made.add_argument("--work", choices=KINDS, help=argparse.SUPPRESS)
     made.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     arguments = made.parse_args()
     if arguments.work:
-        print(json.dumps(work(KINDS[arguments.work](), [*np.load(arguments.file)])))
+        print(json.dumps(work(KINDS[arguments.work](), [*np.load(arguments.file)], arguments.rounds)))
         return 0
     clips = list_clips(arguments.voices, arguments.clips)
     figures: dict[str, Any] = {
@@ -95,9 +96,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "clip.npy", clips[0])
         np.save(Path(folder) / "clips.npy", np.stack(clips))
-        figures["cold"] = cold(Path(folder) / "clip.npy")
-        figures |= warm_and_throughput(Path(folder) / "clips.npy", len(clips))
-    figures["stages"] = stages(clips[0], next(arguments.voices.rglob("*.flac")))
+        figures["cold"] = cold(Path(folder) / "clip.npy", arguments.processes)
+        figures |= warm_and_throughput(Path(folder) / "clips.npy", len(clips), arguments)
+    figures["stages"] = stages(clips[0], next(arguments.voices.rglob("*.flac")), arguments.rounds)
     figures["lowest_cosine"] = lowest_cosines(clips)
     for name, rows in figures.items():
         print(f"{name:20}{json.dumps(rows)}")
@@ -117,7 +118,7 @@ def list_clips(folder: Path, count: int) -> list[Audio]:
     return [found[n % len(found)] for n in range(count)]
 
 
-def cold(path: Path) -> dict[str, Any]:
+def cold(path: Path, processes: int) -> dict[str, Any]:
     """Median seconds and most MB of fresh processes, in turns; a first round fills the disk cache."""
     peaks: dict[str, list[int]] = {"onnx": [], "resemblyzer": []}
 
@@ -126,7 +127,7 @@ def cold(path: Path) -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
         peaks[kind].append(int(done.stdout))
 
-    times = in_turns({kind: partial(start, kind) for kind in peaks}, COLD_ROUNDS - 1)
+    times = in_turns({kind: partial(start, kind) for kind in peaks}, processes)
     medians = {kind: float(np.median(taken)) for kind, taken in times.items()}
     return {
         "median_s": {kind: round(seconds, 3) for kind, seconds in medians.items()},
@@ -135,12 +136,13 @@ def cold(path: Path) -> dict[str, Any]:
     }
 
 
-def warm_and_throughput(path: Path, count: int) -> dict[str, Any]:
+def warm_and_throughput(path: Path, count: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds of one embedding; clips a second, as a batch by ours, in a loop by Resemblyzer."""
     times: dict[str, dict[str, list[float]]] = {kind: {"warm": [], "all": []} for kind in KINDS}
-    for _ in range(PROCESSES):
+    for _ in range(arguments.processes):
         for kind, taken in times.items():
             command = [sys.executable, "-m", "benchmarks.encoder", "--work", kind, "--file", path]
+            command += ["--rounds", str(arguments.rounds)]
             done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
             for name, seconds in json.loads(done.stdout).items():
                 taken[name] += seconds
@@ -155,15 +157,15 @@ def warm_and_throughput(path: Path, count: int) -> dict[str, Any]:
     }
 
 
-def work(encoder: Encoder, clips: list[Audio]) -> dict[str, list[float]]:
+def work(encoder: Encoder, clips: list[Audio], rounds: int) -> dict[str, list[float]]:
     """Seconds of single embeddings, and of all clips, in this process."""
     for clip in clips[:3]:
         encoder.embed(clip)
-    warm = in_turns({"warm": lambda: encoder.embed(clips[0])}, WARM_ROUNDS, PAUSE_S)
+    warm = in_turns({"warm": lambda: encoder.embed(clips[0])}, rounds, PAUSE_S)
     return warm | {"all": [timed(lambda: encoder.embed_batch(clips))]}
 
 
-def stages(clip: Audio, file: Path) -> dict[str, Any]:
+def stages(clip: Audio, file: Path, rounds: int) -> dict[str, Any]:
     """Milliseconds of each stage of one clip, on one core; `decode` reads the whole file."""
     network, int8, speech = Network.load(), Network.load(int8=True), TrimmedSpeech(clip)
     samples = speech.read(-FRAME // 2, len(speech) + FRAME // 2)
@@ -182,7 +184,7 @@ def stages(clip: Audio, file: Path) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=one_thread)
     speed = float(done.stdout)
     return {
-        "ms": {name: spread_ms(times) for name, times in in_turns(works, STAGE_ROUNDS).items()},
+        "ms": {name: spread_ms(times) for name, times in in_turns(works, rounds).items()},
         "partials": len(mels),
         "float32_product_gflop_per_s": round(speed, 1),
         "network_limit_ms": round(1e3 * GFLOP * len(mels) / speed, 2),

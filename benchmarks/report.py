@@ -87,7 +87,7 @@ def layout(value: Any, indent: int = 1) -> str:
     if not isinstance(value, dict | list) or len(line) <= 110:
         return line
     if isinstance(value, dict):
-        parts = [f"{json.dumps(name)}: {layout(part, indent + 1)}" for name, part in value.items()]
+        parts = [f"{json.dumps(str(name))}: {layout(part, indent + 1)}" for name, part in value.items()]
     else:
         parts = [json.dumps(part) for part in value]
     inner = ",\n".join(" " * indent + part for part in parts)
