@@ -10,8 +10,8 @@ Three things of the gallery count, none of which is a constant of the package:
   probe's lead is taken off (`LEVEL_WEIGHT`).
 
 `python -m benchmarks.accuracy DATA --ablations` measures the effect of each constant, leaving one population
-out. FNIR is at a true FPIR of 5 %, the geometric mean over lines and populations; as it ships, 14.2 % in galleries
-of 10 callers or fewer and 21.8 % in those of 50.
+out. FNIR is at a true FPIR of 5 %, the geometric mean over lines and populations; as it ships, 14.2 % in
+galleries of 10 callers or fewer and 21.8 % in those of 50.
 """
 
 from __future__ import annotations
