@@ -115,7 +115,7 @@ def test_nothing_new_gives_the_very_same_answer(known, voices):
 
 
 @pytest.mark.parametrize(
-    ("audio", "told"),
+    ("audio", "shown"),
     [(np.zeros(0, dtype=np.float32), "no_speech"), (np.zeros(5 * RATE, dtype=np.float32), "no_speech")],
     ids=["nothing", "silence"],
 )
