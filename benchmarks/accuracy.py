@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks.accuracy_report import PLOTS
 from benchmarks.accuracy_trials import SCORES, SIZES, Cell, Flags, Floats, Outcome, cells_of, run, sizes_of
-from benchmarks.report import draw, parser, write
+from benchmarks.report import command_line, draw, write
 from tools.fit_scoring import BETWEEN_SHRINKAGE, WITHIN_SHRINKAGE, fit
 from tools.populations import WORKERS, Population, add_recordings, but, populations
 from voiceprint.evaluation import metrics
@@ -48,10 +48,10 @@ IMPOSTORS_KEPT: Final = 20  # a worker returns every 20th false claim, of millio
 
 def main() -> int:
     """Measure, print, write the figures."""
-    made = parser(__doc__)
-    add_recordings(made)
-    made.add_argument("--ablations", action="store_true", help="change each constant instead")
-    options = made.parse_args()
+    parser = command_line(__doc__)
+    add_recordings(parser)
+    parser.add_argument("--ablations", action="store_true", help="change each constant instead")
+    options = parser.parse_args()
     # One thread each: two processes that share two cores wait for each other otherwise.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     found = populations(options.data, options.cache)
@@ -186,7 +186,9 @@ def reliability(outcomes: list[Outcome]) -> list[dict[str, float]]:
     place = np.clip(np.digitize(probable, BINS) - 1, 0, len(BINS) - 2)
     return [
         {
-            "said": round(float(np.average(probable[place == number], weights=weight[place == number])), 4),
+            "predicted": round(
+                float(np.average(probable[place == number], weights=weight[place == number])), 4
+            ),
             "right": round(float(np.average(right[place == number], weights=weight[place == number])), 4),
             "answers": round(float(weight[place == number].sum() / weight.sum()), 4),
         }

@@ -77,7 +77,7 @@ def targets(figures: Figures) -> str:
 def probability(figures: Figures) -> str:
     """`Match.probability`, and the share of these answers that is right."""
     rows = [
-        [POPULATIONS[name], percent(row["said"]), percent(row["right"]), percent(row["answers"])]
+        [POPULATIONS[name], percent(row["predicted"]), percent(row["right"]), percent(row["answers"])]
         for name, some in figures["reliability"].items()
         for row in some
     ]
@@ -146,7 +146,7 @@ def _reliability(figure: Any, figures: Figures) -> None:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], "k:", label="as predicted")
     for name, rows in figures["reliability"].items():
-        probable, right = [row["said"] for row in rows], [row["right"] for row in rows]
+        probable, right = [row["predicted"] for row in rows], [row["right"] for row in rows]
         axes.plot(probable, right, "o-", markersize=4, label=name)
     axes.set_title("Answers that are right, half of the calls being of strangers")
     axes.set(xlabel="Match.probability", ylabel="share that is right")

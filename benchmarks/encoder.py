@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measure import in_turns, spread_ms, timed
-from benchmarks.report import ROOT, VOICES, parser, write
+from benchmarks.report import ROOT, VOICES, command_line, write
 from voiceprint import load_audio
 from voiceprint.audio.io import buffers
 from voiceprint.audio.speech import vad
@@ -76,14 +76,14 @@ KINDS: dict[str, Callable[[], Encoder]] = {
 
 def main() -> int:
     """Measure, print, write the raw figures; or be one of the processes that are measured."""
-    made = parser(__doc__)
-    made.add_argument("--voices", type=Path, default=VOICES, help="recordings; default: the sample voices")
-    made.add_argument("--clips", type=int, default=200)
-    made.add_argument("--processes", type=int, default=3, help="of each kind that are measured")
-    made.add_argument("--rounds", type=int, default=40, help="of one embedding, and of each stage")
-    made.add_argument("--work", choices=KINDS, help=argparse.SUPPRESS)
-    made.add_argument("--file", type=Path, help=argparse.SUPPRESS)
-    arguments = made.parse_args()
+    parser = command_line(__doc__)
+    parser.add_argument("--voices", type=Path, default=VOICES, help="recordings; default: the sample voices")
+    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--processes", type=int, default=3, help="of each kind that are measured")
+    parser.add_argument("--rounds", type=int, default=40, help="of one embedding, and of each stage")
+    parser.add_argument("--work", choices=KINDS, help=argparse.SUPPRESS)
+    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
     if arguments.work:
         print(json.dumps(work(KINDS[arguments.work](), [*np.load(arguments.file)], arguments.rounds)))
         return 0

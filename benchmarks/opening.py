@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from benchmarks.filled_store import caller_id, fill_file
 from benchmarks.measure import resident_bytes, spread_ms, timed
-from benchmarks.report import ROOT, VOICES, parser, write
+from benchmarks.report import ROOT, VOICES, command_line, write
 from tools.gallery_model import GalleryModel
 from voiceprint import (
     MemoryStorage,
@@ -94,15 +94,15 @@ class Changes:
 
 def main() -> int:
     """Measure, print, write the raw figures; or be one of the processes that are measured."""
-    made = parser(__doc__)
-    made.add_argument("--prints", type=int, default=1_000_000, help="voiceprints of the store")
-    made.add_argument("--folder", type=Path, help="folder for the store; default: temporary files")
-    made.add_argument("--cold", action="store_true", help="drop the files from the page cache first")
-    made.add_argument("--changes", type=int, default=1_000)
-    made.add_argument("--turn", type=int, default=0, help=argparse.SUPPRESS)
-    made.add_argument("--ask", type=Path, help=argparse.SUPPRESS)
-    made.add_argument("--change", type=Path, help=argparse.SUPPRESS)
-    arguments = made.parse_args()
+    parser = command_line(__doc__)
+    parser.add_argument("--prints", type=int, default=1_000_000, help="voiceprints of the store")
+    parser.add_argument("--folder", type=Path, help="folder for the store; default: temporary files")
+    parser.add_argument("--cold", action="store_true", help="drop the files from the page cache first")
+    parser.add_argument("--changes", type=int, default=1_000)
+    parser.add_argument("--turn", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--ask", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--change", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
     changes = Changes(arguments.turn, arguments.changes)
     if arguments.ask is not None:
         print(json.dumps(ask(arguments.ask, arguments.prints, changes)))

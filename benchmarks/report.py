@@ -49,13 +49,13 @@ def _table(name: str) -> str:
     return index_table.markdown(json.loads((RESULTS / f"{name}.json").read_text()))
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+def command_line(description: str | None) -> argparse.ArgumentParser:
     """A command line with the module's docstring as its help, and `--results`."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--results", type=Path, default=RESULTS, help="folder for the raw figures")
-    return made
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the raw figures")
+    return parser
 
 
 def write(name: str, figures: dict[str, Any], folder: Path, *, packages: Sequence[str] = ()) -> Path:

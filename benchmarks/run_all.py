@@ -9,17 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.report import ROOT, parser
+from benchmarks.report import ROOT, command_line
 
 
 def main() -> int:
     """Run them; exit with 1 if one fails."""
-    made = parser(__doc__)
-    made.add_argument(
+    parser = command_line(__doc__)
+    parser.add_argument(
         "--data", type=Path, help="recordings; without them, accuracy and streaming are left out"
     )
-    made.add_argument("--large", action="store_true", help="to a million voiceprints, which takes hours")
-    options = made.parse_args()
+    parser.add_argument("--large", action="store_true", help="to a million voiceprints, which takes hours")
+    options = parser.parse_args()
     data = options.data
     prints = "1000000" if options.large else "100000"
     runs: list[list[str | Path]] = [

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy_trials import PAIRS, Cell, trial
-from benchmarks.report import parser, write
+from benchmarks.report import command_line, write
 from tools.fit_scoring import caller_prints, fit
 from tools.gallery_model import GalleryModel
 from tools.populations import Population, Vectors, add_recordings, but, populations
@@ -52,10 +52,10 @@ class Trial(NamedTuple):
 
 def main() -> int:
     """Measure, print, write the figures."""
-    made = parser(__doc__)
-    add_recordings(made)
-    made.add_argument("--prints", type=int, default=1_000_000, help="generated voiceprints")
-    options = made.parse_args()
+    parser = command_line(__doc__)
+    add_recordings(parser)
+    parser.add_argument("--prints", type=int, default=1_000_000, help="generated voiceprints")
+    options = parser.parse_args()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "2")
     found = populations(options.data, options.cache)
     trials = {count: [*trials_of(found[POPULATION], count)] for count in (1, 2)}

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import in_turns, spread_ms, timed
-from benchmarks.report import parser, write
+from benchmarks.report import command_line, write
 from voiceprint import Storage, Voiceprint
 from voiceprint.storage import open_storage
 
@@ -43,15 +43,15 @@ TIME = "2025-01-01T00:00:00.000000Z"
 
 def main() -> int:
     """Measure, print a table, write the raw figures."""
-    made = parser(__doc__)
-    made.add_argument("--rows", type=int, default=100_000, help="voiceprints in each store")
-    made.add_argument(
+    parser = command_line(__doc__)
+    parser.add_argument("--rows", type=int, default=100_000, help="voiceprints in each store")
+    parser.add_argument(
         "--folder", type=Path, help="folder for the stores; default: the one for temporary files"
     )
-    made.add_argument(
+    parser.add_argument(
         "--store", nargs="+", default=[], metavar="URL", help="as `voiceprint --store` takes it"
     )
-    arguments = made.parse_args()
+    arguments = parser.parse_args()
     figures: dict[str, Any] = {"rows": arguments.rows}
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder, redis_server() as redis_url:
         urls = arguments.store or [

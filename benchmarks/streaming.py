@@ -22,7 +22,7 @@ import soxr
 from numpy.typing import NDArray
 
 from benchmarks.measure import resident_bytes, spread_ms, timed
-from benchmarks.report import parser, write
+from benchmarks.report import command_line, write
 from voiceprint import (
     AudioQualityError,
     MemoryStorage,
@@ -41,10 +41,10 @@ Audio = NDArray[np.float32]
 
 def main() -> int:
     """Measure, print a table, write the raw figures."""
-    made = parser(__doc__)
-    made.add_argument("folder", type=Path, help="recordings, a folder for each speaker")
-    made.add_argument("--hour", action="store_true", help="also a call of an hour, mu-law")
-    options = made.parse_args()
+    parser = command_line(__doc__)
+    parser.add_argument("folder", type=Path, help="recordings, a folder for each speaker")
+    parser.add_argument("--hour", action="store_true", help="also a call of an hour, mu-law")
+    options = parser.parse_args()
     speakers = utterances(options.folder)
     if all(len(files) <= PRINTS for files in speakers.values()):
         sys.exit(f"No speaker has {PRINTS + 1} utterances or more.")
