@@ -34,12 +34,12 @@ def main(url: str, me: int, processes: int, rounds: int) -> None:
         (found,) = best(Gallery(storage, shared), unit(other), 1)
         assert found.caller_id == f"hello {other}"
     own: dict[str, int] = {}
-    told: dict[str, int] = {}
+    shown: dict[str, int] = {}
     for n in range(rounds):
         seed = 10_000 * (me + 1) + n
         name = chance.choice(SHARED)
         storage.save(voiceprint(name, seed, metadata={f"process {me}": n}))
-        told[name] = n
+        shown[name] = n
         assert len(storage.get(name).voiceprints) <= 3
         storage.save(voiceprint(f"{me}/{n}", seed + 5_000))
         own[f"{me}/{n}"] = seed + 5_000
@@ -51,7 +51,7 @@ def main(url: str, me: int, processes: int, rounds: int) -> None:
             gone = chance.choice(sorted(own))
             assert storage.delete(gone) == 1
             assert best(Gallery(storage, shared), unit(own.pop(gone)), 1)[0].caller_id != gone
-    print(json.dumps({"own": own, "told": told}), flush=True)
+    print(json.dumps({"own": own, "told": shown}), flush=True)
 
 
 def wait() -> None:

@@ -59,7 +59,7 @@ def test_matches_are_ranked_by_likelihood_and_margins_are_their_differences(
             assert match.margin == pytest.approx(ratio - ratios[0])
 
 
-def test_the_likelihood_favours_the_caller_and_not_a_stranger(gallery: MemoryStorage, voices: Voices) -> None:
+def test_the_likelihood_favors_the_caller_and_not_a_stranger(gallery: MemoryStorage, voices: Voices) -> None:
     stranger = over(gallery).identify(voices[STRANGER][0])[0]
     for name in ENROLLED:
         best, next_ = over(gallery).identify(voices[name][2], k=2)
@@ -136,9 +136,9 @@ def test_a_threshold_that_gives_strangers_a_name_is_warned_of_once(
     for _ in range(2):
         recognizer.identify(voices["amara"][0])
         over(storage).match_caller(voices["amara"][0])
-    told = [record.message for record in caplog.records if "VOICE_TARGET_FPIR" in record.message]
-    assert len(told) == 1
-    assert advice in told[0]
+    shown = [record.message for record in caplog.records if "VOICE_TARGET_FPIR" in record.message]
+    assert len(shown) == 1
+    assert advice in shown[0]
 
 
 @pytest.mark.parametrize("settings", [{"target_fpir": 0.01}, {"calibrated_similarity": True}])

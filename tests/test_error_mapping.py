@@ -154,9 +154,6 @@ def test_every_error_of_sqlite_arrives_as_one_of_ours(
         assert storage.count() == 1
 
 
-SQLALCHEMY = [kind for kind in classes(sqlalchemy.exc) if issubclass(kind, sqlalchemy.exc.SQLAlchemyError)]
-
-
 @pytest.mark.parametrize("kind", classes(sqlalchemy.exc))
 def test_every_error_of_sqlalchemy_arrives_as_one_of_ours(
     tmp_path: Path, failing: Failing, kind: type[Exception]

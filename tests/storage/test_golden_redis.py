@@ -48,9 +48,7 @@ def test_keys_of_format_2_open_as_they_were_written(
         assert storage.check() == []
 
 
-def test_keys_of_format_3_open_with_their_prints_for_simulated_lines(
-    client: redis.Redis, golden: Path
-) -> None:
+def test_keys_of_format_3_open_with_their_augmented_prints(client: redis.Redis, golden: Path) -> None:
     entries = json.loads((golden / "redis-3.json").read_text())
     load(client, entries)
     with RedisStorage(client) as storage:

@@ -80,4 +80,4 @@ def test_eight_busy_processes_lose_nothing_and_find_each_other(
             for me, report in enumerate(reports):
                 assert caller.metadata.get(f"process {me}") == report["told"].get(name), "a lost update"
         assert reopened.check() == []
-        assert SharedIndex("resemblyzer", 256).check(reopened) == []
+        assert Gallery(reopened, SharedIndex("resemblyzer", 256)).check() == []

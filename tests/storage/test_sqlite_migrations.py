@@ -104,9 +104,7 @@ def test_a_database_of_revision_0002_opens_as_it_was_written(golden: Path, path:
 
 
 @pytest.mark.parametrize("revision", ["0003", "0004"])
-def test_a_database_with_prints_for_simulated_lines_opens_with_them(
-    golden: Path, path: Path, revision: str
-) -> None:
+def test_a_database_with_augmented_prints_opens_with_them(golden: Path, path: Path, revision: str) -> None:
     shutil.copy(golden / f"schema-{revision}.db", path)
     with SQLiteStorage(path) as storage:
         assert storage.check() == []
@@ -125,7 +123,7 @@ def test_an_upgraded_database_has_the_schema_of_a_new_one(
     assert _schema(path) == _schema(new)
 
 
-def test_many_prints_for_simulated_lines_are_all_moved_to_their_table(golden: Path, path: Path) -> None:
+def test_many_augmented_prints_are_all_moved_to_their_table(golden: Path, path: Path) -> None:
     shutil.copy(golden / "schema-0002.db", path)
     with SQLiteStorage(path) as storage:
         storage.save_many(
@@ -138,9 +136,7 @@ def test_many_prints_for_simulated_lines_are_all_moved_to_their_table(golden: Pa
         assert storage.check() == []
 
 
-def test_a_damaged_print_for_simulated_lines_is_moved_and_told_and_hinders_nothing(
-    golden: Path, path: Path
-) -> None:
+def test_a_damaged_augmented_print_is_moved_and_told_and_hinders_nothing(golden: Path, path: Path) -> None:
     shutil.copy(golden / "schema-0003.db", path)
     sql(path, "UPDATE voiceprints SET simulated = 'text' WHERE id = 2")
     with SQLiteStorage(path) as storage:
