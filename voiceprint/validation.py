@@ -10,7 +10,7 @@ import math
 import re
 from datetime import datetime, timedelta, timezone
 from numbers import Number
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -58,6 +58,11 @@ def hide_passwords(url: str) -> str:
 def _is_huge(number: Number) -> bool:
     # Python refuses to write an int of thousands of digits.
     return isinstance(number, int) and number.bit_length() > 128
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether the value is an int, also one of numpy, and not a bool."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def check_caller_id(caller_id: object) -> str:
@@ -154,6 +159,15 @@ def _plain_json(value: object, depth: int, budget: _Budget) -> Any:
     )
 
 
+def nesting_depth(value: Any) -> int:
+    """The number of lists and objects nested in each other in a JSON value."""
+    deepest, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        deepest += 1
+        level = [item for outer in level for item in (outer.values() if isinstance(outer, dict) else outer)]
+    return deepest
+
+
 def _plain_text(value: str, budget: _Budget) -> str:
     text = str.__str__(value)
     if not _is_unicode(text):
@@ -228,13 +242,13 @@ def check_embedding(embedding: object, encoder: str) -> NDArray[np.float32]:
     return unit
 
 
-def check_simulated(
-    simulated: object, encoder: str, embedding: NDArray[np.float32] | None
+def check_augmented(
+    augmented: object, encoder: str, embedding: NDArray[np.float32] | None
 ) -> NDArray[np.float32] | None:
     """What goes with `embedding` for simulated lines, checked like it and of its length; or None."""
-    if simulated is None:
+    if augmented is None:
         return None
-    unit = check_embedding(simulated, encoder)
+    unit = check_embedding(augmented, encoder)
     if embedding is not None and unit.size != embedding.size:
         raise InvalidArgumentError(
             f"The embedding for simulated lines has {unit.size} values; the plain one has {embedding.size}."
