@@ -18,14 +18,23 @@ if TYPE_CHECKING:
 __all__ = ["HEAD", "Revision", "current", "history", "upgrade"]
 
 # The newest revision of versions/. Written out, so that a database at head opens without loading Alembic.
-HEAD = "0005"
+HEAD = "0006"
 
 # What OpusAgent made before there were revisions: this table, and no alembic_version.
 _FIRST = "0001"
 _VERSION_TABLE = "alembic_version"
 _OLD_TABLE = "voiceprints"
 _OLD_COLUMNS = {"caller_id", "embedding", "metadata", "created_at", "last_seen"}
-_TABLES = {"store", "callers", "voiceprints", "simulated_voiceprints", "tombstones", "commits", "deletions"}
+_TABLES = {
+    "store",
+    "callers",
+    "voiceprints",
+    "augmented_voiceprints",
+    "simulated_voiceprints",
+    "tombstones",
+    "commits",
+    "deletions",
+}
 
 
 class Revision(NamedTuple):

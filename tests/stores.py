@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from voiceprint import Caller, Storage, Voiceprint
 from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage.base import START, Position
-from voiceprint.storage.json import _JSONFile
+from voiceprint.storage.json.file import JSONFile
 
 DIMENSION = 256
 # A stored embedding is float32; its own unit length is kept to about 1e-7.
@@ -193,4 +193,4 @@ def ids_of(voiceprints: Iterable[Voiceprint]) -> list[int | None]:
 
 def forget_json_files() -> None:
     """Make this process know no more of the JSON files than a new one would."""
-    _JSONFile.forget_all()
+    JSONFile.forget_all()

@@ -82,7 +82,7 @@ def test_what_another_process_enrolls_the_next_search_finds(gallery: Gallery, pa
 def test_a_gallery_too_far_behind_is_built_anew_and_says_so(
     gallery: Gallery, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("voiceprint.storage.records.MAX_TOMBSTONES", 2)
+    monkeypatch.setattr("voiceprint.storage.state.MAX_TOMBSTONES", 2)
     storage = JSONStorage(path)
     storage.save_many([voiceprint(f"c{n}", n) for n in range(6)])
     assert first(gallery, storage, 5) == "c5"

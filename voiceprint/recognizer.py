@@ -87,9 +87,8 @@ class OpusAgentVoiceRecognizer:
         config: VoiceFingerprintConfig | None = None,
         encoder: Encoder | None = None,
     ) -> None:
-        # Told here and not at the first call. A store of one's own need not be a subclass.
-        backend = storage_backend
-        if backend is not None and (isinstance(backend, type) or not hasattr(backend, "save")):
+        # Here and not at the first call.
+        if storage_backend is not None and not isinstance(storage_backend, Storage):
             raise InvalidArgumentError(f"storage_backend is {shown(storage_backend)}: give a Storage.")
         if config is not None and not isinstance(config, VoiceFingerprintConfig):
             raise InvalidArgumentError(f"config is {shown(config)}: give a VoiceFingerprintConfig.")

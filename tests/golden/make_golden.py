@@ -74,7 +74,7 @@ def stores() -> None:
 
     for storage in (JSONStorage(FOLDER / "format-4.json"), SQLiteStorage(FOLDER / "schema-0005.db")):
         fill(storage)
-        Path(f"{storage.path}.lock").unlink()
+        Path(f"{storage.files()[0]}.lock").unlink()
     server = RedisServer()
     try:
         with server.client() as client:
@@ -90,7 +90,7 @@ def stores_with_simulated_lines() -> None:
 
     for storage in (JSONStorage(FOLDER / "format-3.json"), SQLiteStorage(FOLDER / "schema-0004.db")):
         fill_simulated(storage)
-        Path(f"{storage.path}.lock").unlink()
+        Path(f"{storage.files()[0]}.lock").unlink()
     server = RedisServer()
     try:
         with server.client() as client:

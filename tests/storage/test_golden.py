@@ -23,7 +23,7 @@ from stores import (
 
 from voiceprint import JSONStorage
 from voiceprint.storage.base import START, Position
-from voiceprint.storage.records import deletion_digest
+from voiceprint.storage.deletions import deletion_digest
 
 OLD_TIMES = {
     "alice": ("2024-01-15T10:30:00.000000Z", "2024-02-15T10:30:00.123456Z"),

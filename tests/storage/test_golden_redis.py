@@ -13,7 +13,7 @@ from stores import Follower, assert_embedding, assert_simulated, ids_of, state, 
 
 from voiceprint import JSONStorage, RedisStorage
 from voiceprint.storage.base import START
-from voiceprint.storage.records import deletion_digest
+from voiceprint.storage.deletions import deletion_digest
 
 
 @pytest.mark.parametrize(("name", "shards"), [("redis-2.json", 1), ("redis-2-sharded.json", 3)])

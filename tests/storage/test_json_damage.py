@@ -13,7 +13,7 @@ from stores import forget_json_files, state, unit, voiceprint
 
 from voiceprint import JSONStorage, StorageCorruptError, Voiceprint
 from voiceprint.storage.base import START
-from voiceprint.storage.json_format import parse_file
+from voiceprint.storage.json.format import parse_file
 
 SECRET = "born in 1970"
 
@@ -40,7 +40,7 @@ def valid(tmp_path: Path) -> dict[str, Any]:
                 Voiceprint(name, unit(n, 8), {"secret": SECRET}, encoder="tiny", augmented=simulated)
             )
         storage.delete("gone")
-        content: dict[str, Any] = json.loads(storage.path.read_bytes())
+        content: dict[str, Any] = json.loads(storage.file_path.read_bytes())
         return content
 
 
@@ -49,7 +49,7 @@ def test_a_file_cut_off_at_any_byte_is_refused(tmp_path: Path) -> None:
     path.parent.mkdir()
     with JSONStorage(tmp_path / "whole.json") as storage:
         storage.save(Voiceprint("alice", unit(1, 4), {"a": "é"}, encoder="tiny"))
-        whole = storage.path.read_bytes()
+        whole = storage.file_path.read_bytes()
         expected = state(storage)
     for length in range(len(whole.rstrip())):
         with pytest.raises(StorageCorruptError):

@@ -203,7 +203,7 @@ def test_check_tells_of_a_caller_over_the_limit(path: Path) -> None:
 
 
 def test_the_feed_forgets_old_deletions_and_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voiceprint.storage.records.MAX_TOMBSTONES", 3)
+    monkeypatch.setattr("voiceprint.storage.state.MAX_TOMBSTONES", 3)
     storage = JSONStorage(path)
     storage.save_many([voiceprint(f"c{n}", n) for n in range(6)])
     positions = [storage.position()]

@@ -73,7 +73,7 @@ def test_every_name_of_one_file_gives_the_same_location(tmp_path: Path, path: Pa
 def test_a_name_with_signs_that_mean_something_to_sqlite_is_a_name(tmp_path: Path, name: str) -> None:
     with SQLiteStorage(tmp_path / name) as storage:
         storage.save(voiceprint())
-        assert storage.path == tmp_path / name
+        assert storage.db_path == tmp_path / name
     assert (tmp_path / name).stat().st_size > 0
     with open_storage(f"sqlite:{tmp_path / name}") as storage:
         assert storage.count() == 1
@@ -284,7 +284,7 @@ def test_a_disk_that_takes_no_more_is_told_and_leaves_the_old_state(filled: Path
 
 
 def test_a_writer_that_never_ends_is_told(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voiceprint.storage.sql.dialects.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("voiceprint.storage.sql.sqlite.BUSY_TIMEOUT_S", 0.05)
     monkeypatch.setattr("voiceprint.storage.sql.database.BUSY_TIMEOUT_S", 0.05)
     other = sqlite3.connect(filled, isolation_level=None)
     with SQLiteStorage(filled) as storage:
@@ -400,7 +400,7 @@ def test_a_counter_that_no_store_reaches_is_damage(filled: Path, counter: str) -
 
 
 def test_the_feed_forgets_old_deletions_and_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voiceprint.storage.records.MAX_TOMBSTONES", 3)
+    monkeypatch.setattr("voiceprint.storage.state.MAX_TOMBSTONES", 3)
     with SQLiteStorage(path) as storage:
         storage.save_many([voiceprint(f"c{n}", n) for n in range(6)])
         positions = [storage.position()]
@@ -414,7 +414,7 @@ def test_the_feed_forgets_old_deletions_and_says_so(path: Path, monkeypatch: pyt
 
 
 def test_the_feed_comes_in_pages(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voiceprint.storage.sql.queries.FEED_PAGE", 4)
+    monkeypatch.setattr("voiceprint.storage.sql.reader.FEED_PAGE", 4)
     with SQLiteStorage(path) as storage:
         follower = Follower()
         follower.assert_in_step(storage)

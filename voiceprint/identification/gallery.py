@@ -26,7 +26,6 @@ from voiceprint.identification.snapshots import (
     IndexSettings,
     SnapshotKeeper,
     Stamp,
-    files_of,
     snapshot_path,
 )
 from voiceprint.models import Finding, Voiceprint
@@ -355,7 +354,7 @@ class Gallery:
         """
         path = self.snapshot_path(storage)
         if path is not None:
-            self._snapshots.write(path, *self._stamped(), files_of(storage), asked=True)
+            self._snapshots.write(path, *self._stamped(), storage.files(), asked=True)
 
     def snapshot_path(self, storage: Storage) -> Path | None:
         """Where the snapshot lies; None where none is kept."""

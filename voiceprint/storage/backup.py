@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from voiceprint._files import RefusedFileError, check_apart, open_regular, replacement
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, StorageError
 from voiceprint.models import Caller
-from voiceprint.storage.base import Deletion, ConsistentView, Progress, Storage
+from voiceprint.storage.base import ConsistentView, Deletion, Progress, Storage
+from voiceprint.storage.codec import caller_entry, decode_caller, vector_fields
 from voiceprint.storage.deletions import DeletionList
 from voiceprint.storage.transfer import CallerCopy
 from voiceprint.validation import now
@@ -92,7 +93,9 @@ def back_up(storage: Storage, path: Path, *, progress: Progress | None = None) -
             if stream.readable():  # a pipe or a device is not
                 stream.flush()
                 if _verified(stream, path) != report:
-                    raise StorageError(f"{path} reads otherwise than it was written: the disk may be failing.")
+                    raise StorageError(
+                        f"{path} reads otherwise than it was written: the disk may be failing."
+                    )
                 stream.seek(0, 2)
             return report
 
@@ -201,7 +204,9 @@ def _write(view: ConsistentView, stream: BinaryIO, progress: Progress | None) ->
         if progress is not None:
             progress(callers)
     for at in range(0, len(view.deletions), _DELETIONS_PER_LINE):
-        write(_json_line({"deletions": [[*entry] for entry in view.deletions[at : at + _DELETIONS_PER_LINE]]}))
+        write(
+            _json_line({"deletions": [[*entry] for entry in view.deletions[at : at + _DELETIONS_PER_LINE]]})
+        )
     report = BackupReport(
         created_at,
         view.identity,

@@ -101,6 +101,9 @@ class Storage(ABC):
     damaged, `StorageError` after `close`.
     """
 
+    is_persistent: ClassVar[bool] = True
+    """Whether the records outlive the process, so that a snapshot of their index is of use."""
+
     rewrites_server_files: ClassVar[bool] = False
     """Whether `server_remains(rewrite=True)` has the server rewrite its files."""
 
@@ -327,7 +330,7 @@ class Storage(ABC):
 
     @contextmanager
     def open_for_search(self, path: Path) -> Iterator[int]:
-        """File descriptor of one of the `record_files`, for `os.pread`. Raises OSError."""
+        """File descriptor of one of the `record_files` or another file, for `os.pread`. Raises OSError."""
         with open_regular(path) as stream:
             yield stream.fileno()
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from heapq import nsmallest
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,6 +182,8 @@ class MemoryStorage(InMemoryStateStorage):
 
     For tests and trials, and the model that the other stores are tested against.
     """
+
+    is_persistent: ClassVar[bool] = False
 
     def __init__(self, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
         super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller)

@@ -115,9 +115,7 @@ class StoreState:
         """All voiceprints of one embedding space."""
         return [p for caller in self.callers.values() for p in caller.voiceprints if p.encoder == encoder]
 
-    def history_after(
-        self, transaction: Transaction
-    ) -> tuple[list[Position], list[tuple[int, int]], int]:
+    def history_after(self, transaction: Transaction) -> tuple[list[Position], list[tuple[int, int]], int]:
         """Commits, tombstones and feed floor once `transaction` is applied."""
         floor = self.feed_floor
         if not transaction.changes_voiceprints:

@@ -245,9 +245,7 @@ class Transaction:
         self.changes_voiceprints = True
         return len(caller.voiceprints)
 
-    def update_metadata(
-        self, caller_id: str, metadata: dict[str, Any], *, replace_all: bool
-    ) -> CallerRecord:
+    def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace_all: bool) -> CallerRecord:
         """As `Storage.update_metadata`."""
         caller = self.find(check_caller_id(caller_id))
         if caller is None:
@@ -270,9 +268,7 @@ class Transaction:
             self.callers[caller.caller_id] = replace(caller, last_seen=seen)
         return True
 
-    def note_deletions(
-        self, deletions: Iterable[Deletion], stored: Mapping[tuple[str, str], str]
-    ) -> int:
+    def note_deletions(self, deletions: Iterable[Deletion], stored: Mapping[tuple[str, str], str]) -> int:
         """As `Storage.note_deletions`; stored: the times of those that the store has noted already."""
         before = len(self.deletions)
         for deletion in deletions:

@@ -89,9 +89,7 @@ class JSONStorage(InMemoryStateStorage):
             return self._file.exists and not self._file.is_empty
 
     @contextmanager
-    def _writing(
-        self, *, timeout_s: float | None = None, creates: bool = True
-    ) -> Iterator[Transaction]:
+    def _writing(self, *, timeout_s: float | None = None, creates: bool = True) -> Iterator[Transaction]:
         # First, so that a change of nothing makes neither a lock file nor folders.
         if not self.exists() and not creates:
             yield Transaction(StoreState())

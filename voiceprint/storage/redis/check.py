@@ -124,7 +124,9 @@ class StoreChecker:
             self._add_record(shard, name, value, report, counts)
         self._compare(shard, report)
         if not report.damaged and {k: v for k, v in self._spaces(shard).items() if v != "0"} != report.spaces:
-            report.add_repairable("wrong_count", f"key {shard.spaces!r}", "The counts of embedding spaces are wrong.")
+            report.add_repairable(
+                "wrong_count", f"key {shard.spaces!r}", "The counts of embedding spaces are wrong."
+            )
             stored_spaces = self._spaces(shard)
             report.repairs += [["HDEL", _SPACES, name] for name in stored_spaces if name not in report.spaces]
             report.repairs += [["HSET", _SPACES, name, value] for name, value in report.spaces.items()]
@@ -160,7 +162,9 @@ class StoreChecker:
                         report.add_repairable("not_listed", place, message, "ZADD", _NAMES, "0", name)
                     yield name, value
 
-    def _add_record(self, shard: Shard, name: str, value: bytes, report: _ShardReport, counts: dict[str, int]) -> None:
+    def _add_record(
+        self, shard: Shard, name: str, value: bytes, report: _ShardReport, counts: dict[str, int]
+    ) -> None:
         try:
             record = decode_record(value, name, shard.caller(name))
         except StorageCorruptError as error:
@@ -214,7 +218,9 @@ class StoreChecker:
         if shard.number == 0 and report.owners:
             next_id = int(self.connection.call("HGET", shard.meta, "next_id") or 1)
             if next_id <= report.top_id:
-                report.add_repairable("next_id_behind", place, "The next voiceprint would get an id that is in use.")
+                report.add_repairable(
+                    "next_id_behind", place, "The next voiceprint would get an id that is in use."
+                )
 
     def _spaces(self, shard: Shard) -> dict[str, str]:
         return {name.decode(): value.decode() for name, value in self._hash(shard.spaces)}
@@ -243,9 +249,7 @@ class StoreChecker:
             "identity": uuid.uuid4().hex if lost else "",
             "shards": str(len(self.shards)),
             "token": new_token(),
-            "commands": [
-                [command, key, *map(str, arguments)] for command, key, *arguments in report.repairs
-            ],
+            "commands": [[command, key, *map(str, arguments)] for command, key, *arguments in report.repairs],
         }
         answer = self.connection.run(REPAIR, shard.fixed, request)
         return bool(answer[0] == b"ok")

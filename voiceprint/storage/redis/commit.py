@@ -57,7 +57,7 @@ class PartialTransaction(Transaction):
         for print_ in record.voiceprints:
             self._check_dimension(print_.encoder, print_.embedding.size)
             prints.append(replace(print_, id=self.new_id(record.caller_id)))
-        self.callers[record.caller_id] = replace(record, prints=tuple(prints))
+        self.callers[record.caller_id] = replace(record, voiceprints=tuple(prints))
         self.changes_voiceprints = True
 
     def _has_prints(self, encoder: str) -> bool:

@@ -223,7 +223,9 @@ def explained(error: Exception) -> tuple[type[StorageError], str]:
             "read it again before repeating it.",
         ),
     ]
-    problem = next((text for applies, text in kinds if applies), f"the server refused ({type(error).__name__}).")
+    problem = next(
+        (text for applies, text in kinds if applies), f"the server refused ({type(error).__name__})."
+    )
     return StorageUnavailableError, problem
 
 

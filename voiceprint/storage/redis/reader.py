@@ -139,9 +139,7 @@ class Reader:
             position = reached
         return None
 
-    def _catch_up(
-        self, callers: dict[str, CallerRecord], positions: list[Position]
-    ) -> list[Position] | None:
+    def _catch_up(self, callers: dict[str, CallerRecord], positions: list[Position]) -> list[Position] | None:
         """Read the callers again whose voiceprints have changed; returns the new positions of the shards."""
         owner = {print_.id: name for name, record in callers.items() for print_ in record.voiceprints}
         # The feed has no changes of callers without voiceprints.

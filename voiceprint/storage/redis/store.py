@@ -241,7 +241,9 @@ class RedisStorage(Storage):
     def _forget_deletions(self, restored: list[Caller]) -> None:
         """Drop the noted deletions of restored callers. After the commit: one that remains does no harm."""
         for shard in self._shards:
-            keys = (self._connection.call("HGET", shard.meta, "deletion_keys") or b"").decode(errors="replace")
+            keys = (self._connection.call("HGET", shard.meta, "deletion_keys") or b"").decode(
+                errors="replace"
+            )
             deletions = [
                 {"name": f"{key}:{deletion_digest(key, caller.caller_id)}", "since": caller.created_at or ""}
                 for key in keys.split()
@@ -390,13 +392,17 @@ class RedisStorage(Storage):
     def _position(self, shard: Shard) -> Position:
         fields = self._connection.call("HMGET", shard.meta, "rev", "at", "token", "identity")
         revision, at, token, identity = fields
-        if shard.number == 0 and self._identity:  # here, as each match asks for the position: no more round trips
+        if (
+            shard.number == 0 and self._identity
+        ):  # here, as each match asks for the position: no more round trips
             if identity is None:
                 self._check_present()
             else:
                 self._presence.confirm(identity.decode(errors="replace"))
         # Without `at`: no commit of a voiceprint since commits have tokens.
-        return Position(_counter(shard, revision if at is None else at), (token or b"").decode(errors="replace"))
+        return Position(
+            _counter(shard, revision if at is None else at), (token or b"").decode(errors="replace")
+        )
 
     def changes(self, since: Position, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
         check_position(since)

@@ -33,9 +33,7 @@ def client_of(url: str, timeout_s: float) -> tuple[Any, str]:
         finally:
             connection.close()
     except (ValueError, TypeError) as error:  # an unknown option is a TypeError at the first connection
-        raise ConfigurationError(
-            f"{hide_passwords(url)!r} is no Redis URL that the client takes."
-        ) from error
+        raise ConfigurationError(f"{hide_passwords(url)!r} is no Redis URL that the client takes.") from error
     return client, prefix
 
 

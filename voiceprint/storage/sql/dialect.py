@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
+from voiceprint._files import open_regular
 from voiceprint.errors import ConfigurationError, StorageError, StorageUnavailableError
 from voiceprint.models import ErasedPlace, Finding
 from voiceprint.storage.base import cached_snapshot_path
@@ -76,9 +76,11 @@ class Dialect:
         """As `Storage.default_snapshot_path`."""
         return cached_snapshot_path(self.location)
 
-    def open_for_search(self, path: Path) -> AbstractContextManager[int]:
+    @contextmanager
+    def open_for_search(self, path: Path) -> Iterator[int]:
         """As `Storage.open_for_search`."""
-        raise FileNotFoundError(errno.ENOENT, "the database has no file", str(path))
+        with open_regular(path) as stream:
+            yield stream.fileno()
 
     def server_remains(self) -> list[ErasedPlace]:
         """As `Storage.server_remains`."""

@@ -152,7 +152,9 @@ class Reader:
         if since == START:
             is_remembered = self.header()["feed_floor"] == 0
         else:
-            is_remembered = self.connection.execute(sql.COMMIT_AT, {"at": since.revision}).scalar() == since.token
+            is_remembered = (
+                self.connection.execute(sql.COMMIT_AT, {"at": since.revision}).scalar() == since.token
+            )
         if not is_remembered:
             return None
         given: Row = {"space": space, "since": since.revision}
@@ -187,7 +189,9 @@ class Reader:
             (row["key"], row["digest"]): row["deleted_at"]
             for key, given_digests in digests.items()
             for chunk in chunks(given_digests, CHUNK)
-            for row in self.connection.execute(sql.DELETIONS_BY_DIGEST, {"of_key": key, "digests": chunk}).mappings()
+            for row in self.connection.execute(
+                sql.DELETIONS_BY_DIGEST, {"of_key": key, "digests": chunk}
+            ).mappings()
         }
 
     def has_prints(self, space: str, besides: int) -> bool:

@@ -133,7 +133,9 @@ class RowDecoder:
 
     def corrupt(self, place: str, problem: str) -> NoReturn:
         """Raise `StorageCorruptError` for a place in the database."""
-        raise StorageCorruptError(f"{self.name}: {place} {problem.rstrip('.')}. Nothing was changed.") from None
+        raise StorageCorruptError(
+            f"{self.name}: {place} {problem.rstrip('.')}. Nothing was changed."
+        ) from None
 
 
 def as_blob(vector: NDArray[np.float32]) -> bytes:

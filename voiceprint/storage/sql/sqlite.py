@@ -27,7 +27,6 @@ from voiceprint._files import (
     guard_locks,
     is_mounted_alone,
     kind_of,
-    open_regular,
     remove_leftovers,
     sync_folder,
 )
@@ -99,8 +98,8 @@ class SQLite(Dialect):
         if path == self.path:
             yield pinned(path)
             return
-        with open_regular(path) as stream:
-            yield stream.fileno()
+        with super().open_for_search(path) as file:
+            yield file
 
     def prepare(self, *, create: bool) -> None:
         """As `Dialect.prepare`; a new database appears as a whole, or not at all."""

@@ -115,7 +115,9 @@ class SQLStorage(Storage):
         names = dict.fromkeys(voiceprint.caller_id for voiceprint in sound)
         return self._change(
             names,
-            lambda transaction: [transaction.save(voiceprint, limit) for voiceprint in with_progress(prints, progress)],
+            lambda transaction: [
+                transaction.save(voiceprint, limit) for voiceprint in with_progress(prints, progress)
+            ],
             spaces={voiceprint.encoder for voiceprint in sound},
             creates=bool(prints),
         )
@@ -133,12 +135,16 @@ class SQLStorage(Storage):
 
     def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
         name = check_caller_id(caller_id)
-        return self._change([name], lambda transaction: transaction.delete(name, unless_seen_since), creates=False)
+        return self._change(
+            [name], lambda transaction: transaction.delete(name, unless_seen_since), creates=False
+        )
 
     def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
         name = check_caller_id(caller_id)
         return self._change(
-            [name], lambda transaction: transaction.update_metadata(name, metadata, replace_all=replace), creates=False
+            [name],
+            lambda transaction: transaction.update_metadata(name, metadata, replace_all=replace),
+            creates=False,
         ).caller()
 
     def touch(self, caller_id: str, when: str | None = None) -> bool:

@@ -93,7 +93,9 @@ class Writer(Reader):
     def touch(self, caller_id: str, seen: str) -> bool:
         """Move the caller's `last_seen` to `seen`, never back; False for an unknown caller."""
         moved = self.connection.execute(sql.TOUCH, {"caller": caller_id, "seen": seen}).rowcount
-        return moved > 0 or self.connection.execute(sql.CALLER_EXISTS, {"caller": caller_id}).first() is not None
+        return (
+            moved > 0 or self.connection.execute(sql.CALLER_EXISTS, {"caller": caller_id}).first() is not None
+        )
 
     def write(self, transaction: Transaction) -> None:
         """Write the changes to the tables. The removals come first, as ids and slots may be used again."""
@@ -102,7 +104,9 @@ class Writer(Reader):
         written = [record for record in transaction.callers.values() if record is not None]
         remaining = {print_.id for record in written for print_ in record.voiceprints}
         replaced = [before[name] for name in transaction.callers if name in before]
-        self._delete_prints([p.id for record in replaced for p in record.voiceprints if p.id not in remaining])
+        self._delete_prints(
+            [p.id for record in replaced for p in record.voiceprints if p.id not in remaining]
+        )
         self._delete_moved_prints(written, before)
         self._delete_callers([caller_id for caller_id in removed if caller_id in before])
         self._write_callers(written, before)
@@ -224,9 +228,12 @@ class Writer(Reader):
         removed = sorted({id_ for id_ in transaction.removed if id_ in transaction.base.owner})
         if removed:
             self._execute(
-                sql.NEW_TOMBSTONE, [{"revision": transaction.revision, "voiceprint_id": id_} for id_ in removed]
+                sql.NEW_TOMBSTONE,
+                [{"revision": transaction.revision, "voiceprint_id": id_} for id_ in removed],
             )
-            beyond = self.connection.execute(sql.NEWEST_SURPLUS_TOMBSTONE, {"size": limits.MAX_TOMBSTONES}).scalar()
+            beyond = self.connection.execute(
+                sql.NEWEST_SURPLUS_TOMBSTONE, {"size": limits.MAX_TOMBSTONES}
+            ).scalar()
             floor = max(floor, beyond or 0)
         if floor > before:
             self.connection.execute(delete(tombstones).where(tombstones.c.revision <= floor))
