@@ -62,7 +62,7 @@ def current(connection: Connection) -> str | None:
     if tables & _TABLES:
         taken = ", ".join(sorted(tables & _TABLES))
         raise StorageError(
-            f"{_name(connection)} is the database of something else: it has tables of its own with the "
+            f"{_name(connection)} is the database of another program: it has tables of its own with the "
             f"names {taken}. Use another database. Nothing was changed."
         )
     return None

@@ -98,8 +98,8 @@ def assert_embedding(one: NDArray[np.float32], other: NDArray[Any]) -> None:
     assert np.allclose(one, wanted / np.linalg.norm(wanted), rtol=0, atol=TOLERANCE)
 
 
-def assert_simulated(storage: Storage) -> None:
-    """A golden store of `make_golden.fill_simulated` holds what was put in, and can be written to."""
+def assert_augmented(storage: Storage) -> None:
+    """A golden store of `make_golden.fill_augmented` is complete, and can be written to."""
     rng = np.random.default_rng(20250101)
     wanted: list[NDArray[Any] | None] = []
     for n in range(4):

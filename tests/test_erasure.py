@@ -377,7 +377,7 @@ def test_a_snapshot_that_may_not_be_read_is_told_of_and_named_in_the_receipt(
             raise PermissionError(13, "Permission denied")
         return open_regular(name)
 
-    for module in ("voiceprint.storage.snapshot_files", "voiceprint.privacy.erasure"):
+    for module in ("voiceprint.storage.snapshot_files", "voiceprint._files"):
         monkeypatch.setattr(f"{module}.open_regular", refuse)
     receipt = delete_with_receipt(storage, "alice")
     assert path.exists()

@@ -101,7 +101,7 @@ def test_a_file_put_in_place_of_another_is_followed(gallery: Gallery, path: Path
     storage = JSONStorage(path)
     storage.save(voiceprint("alice", 1))
     assert first(gallery, storage, 1) == "alice"
-    path.write_bytes(other.path.read_bytes())
+    path.write_bytes(other.file_path.read_bytes())
     storage = JSONStorage(path)
     assert (first(gallery, storage, 1), first(gallery, storage, 9)) == (None, "mallory")
 
@@ -115,7 +115,7 @@ def test_another_store_at_the_same_place_and_revision_is_never_taken_for_the_old
     storage.close()
     other = JSONStorage(tmp_path / "other.json")
     other.save_many([voiceprint(f"new {n}", 100 + n) for n in range(20)])
-    path.write_bytes(other.path.read_bytes())
+    path.write_bytes(other.file_path.read_bytes())
     forget_json_files()  # as when this process has opened many other files since
     storage = JSONStorage(path)
     gallery = Gallery.shared(storage, "resemblyzer", 256)

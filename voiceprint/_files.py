@@ -225,6 +225,13 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+@contextmanager
+def reading_descriptor(path: Path) -> Iterator[int]:
+    """The descriptor of `open_regular`, for `os.pread`."""
+    with open_regular(path) as stream:
+        yield stream.fileno()
+
+
 def replace_file(path: Path, content: bytes, *, durable: bool = True) -> int:
     """Put `content`, flushed to the disk if `durable`, in the place of `path`; gives the new file, open.
 

@@ -9,11 +9,8 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    """Rename the table. Its rows are not touched, so that a large database is upgraded at once."""
+    """Rename the table alone, so that a large database is upgraded at once: rows are not touched.
+
+    SQLite could rename the constraint only by copying all rows, so it keeps its name.
+    """
     op.rename_table("simulated_voiceprints", "augmented_voiceprints")
-    if (
-        op.get_bind().dialect.name == "postgresql"
-    ):  # SQLite cannot rename a constraint, and uses no name of one
-        for name in ("simulated_voiceprints_pkey", "fk_simulated_voiceprints_voiceprint_id"):
-            new_name = name.replace("simulated", "augmented")
-            op.execute(f"ALTER TABLE augmented_voiceprints RENAME CONSTRAINT {name} TO {new_name}")

@@ -40,7 +40,8 @@ def _set(harness: Harness, name: str, value: int) -> None:
         statement = text(f"UPDATE store SET {name} = :value")
         storage._database.write(lambda queries: queries.connection.execute(statement, {"value": value}))
     elif isinstance(storage, RedisStorage):
-        storage._connection.call("HSET", storage._shards[0].meta, {"revision": "rev"}.get(name, name), str(value))
+        field = {"revision": "rev"}.get(name, name)
+        storage._connection.call("HSET", storage._shards[0].meta, field, str(value))
     else:
         assert isinstance(storage, MemoryStorage)
         setattr(storage._state, name, value)

@@ -191,7 +191,7 @@ def test_a_removal_that_a_reader_holds_up_is_told_of_and_made_good(
         reader.execute("SELECT count(*) FROM callers").fetchall()
         storage.delete("c3")
         reader.execute("COMMIT")
-        while storage._database.eraser._remains:  # a later operation does it
+        while storage._database.eraser._pending:  # a later operation does it
             storage.count()
         assert not Search(path.parent).finds(unit(3).tobytes())
         reader.close()

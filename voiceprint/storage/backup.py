@@ -47,8 +47,8 @@ _DELETIONS_PER_LINE = 10_000  # some 1 MB
 
 @dataclass(frozen=True)
 class BackupReport:
-    """Content of a backup. created_at: when it was begun; store: identity of the store; revision: of the store
-    at that moment; sha256: of the content."""
+    """Content of a backup. created_at: when it was begun; store, revision: the store's identity and revision;
+    sha256: of the content."""
 
     created_at: str
     store: str
@@ -61,9 +61,9 @@ class BackupReport:
 
 @dataclass(frozen=True)
 class RestoreReport:
-    """callers, voiceprints: in the store now as in the backup; changed: callers that were written, as the others
-    were equal already; left_out: callers of the backup who were deleted after it was made; kept: callers of
-    the store who are not in the backup."""
+    """callers, voiceprints: in the store now as in the backup; changed: callers that were written, as the
+    others were equal already; left_out: callers of the backup who were deleted after it was made; kept:
+    callers of the store who are not in the backup."""
 
     callers: int
     voiceprints: int
@@ -321,7 +321,8 @@ def _check_head(entry: Any, line: bytes, path: Path) -> None:
         )
     if entry["voiceprint_backup"] not in _READABLE:
         raise InvalidArgumentError(
-            f"{path} is a backup of another format, and this version reads up to {FORMAT}: update the library."
+            f"{path} is a backup of another format, and this version reads up to {FORMAT}: update the "
+            "library."
         )
     kinds = {"created_at": str, "store": str, "revision": int, "token": str}
     if not all(isinstance(entry.get(name), kind) for name, kind in kinds.items()):

@@ -6,7 +6,7 @@ import hashlib
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint._files import cache_folder, open_regular
+from voiceprint._files import cache_folder, reading_descriptor
 from voiceprint.errors import InvalidArgumentError, StorageError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
 from voiceprint.validation import check_caller_id, is_integer
@@ -283,7 +283,7 @@ class Storage(ABC):
 
     @abstractmethod
     def revision(self) -> int:
-        """A number that grows with every committed change of any process, but not with every `touch`. Cheap."""
+        """A number that grows with every committed change of any process, but not with every `touch`."""
 
     @abstractmethod
     def position(self) -> Position:
@@ -328,11 +328,9 @@ class Storage(ABC):
         """The `files` that may hold content of records, for a search for remains."""
         return self.files()
 
-    @contextmanager
-    def open_for_search(self, path: Path) -> Iterator[int]:
+    def open_for_search(self, path: Path) -> AbstractContextManager[int]:
         """File descriptor of one of the `record_files` or another file, for `os.pread`. Raises OSError."""
-        with open_regular(path) as stream:
-            yield stream.fileno()
+        return reading_descriptor(path)
 
     def server_remains(
         self,
@@ -411,7 +409,7 @@ def check_position(since: Position) -> Position:
     """A position to read the change feed from."""
     if not isinstance(since, Position):
         raise InvalidArgumentError(
-            f"The position in the feed is a {type(since).__name__}: give the result of `position()`, or START."
+            f"The position in the feed is a {type(since).__name__}: give a result of `position()`, or START."
         )
     return since
 

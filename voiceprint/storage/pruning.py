@@ -17,7 +17,7 @@ _UNITS = {"d": timedelta(days=1), "w": timedelta(weeks=1), "m": timedelta(days=3
 
 @dataclass(frozen=True)
 class PruneReport:
-    """The callers who were pruned, or would be. not_seen_since: the time that `last_seen` was compared with."""
+    """The callers who were pruned, or would be. not_seen_since: the limit for `last_seen`."""
 
     not_seen_since: str
     caller_ids: tuple[str, ...]

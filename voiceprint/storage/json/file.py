@@ -183,7 +183,7 @@ class JSONFile:
             raise
 
     def commit(self, transaction: Transaction) -> None:
-        """Write the state after `transaction` to the disk, then make it the one in memory. In `exclusive()`."""
+        """Write the state after `transaction` to the disk, then to the memory. Within `exclusive()`."""
         lines = self._encode(transaction)
         content = encode_file(transaction, [line for _, line in lines.values()])
         try:

@@ -1,10 +1,10 @@
 """Adopts the callers of OpusAgent: one string key each, PREFIX + caller id.
 
 Some hundreds of callers move at a time. The script that writes the new records removes the old keys if their
-values are unchanged, all or nothing. So adoption may be interrupted, repeated, and run by several processes at
-once. In a cluster the two keys of a caller are in different slots, and the old ones are removed right after
-the commit; after an interruption in between, the next opening finds the same embedding in the new record, and
-only removes the key.
+values are unchanged, all or nothing. So adoption may be interrupted, repeated, and run by several processes
+at once. In a cluster the two keys of a caller are in different slots, and the old ones are removed right
+after the commit; after an interruption in between, the next opening finds the same embedding in the new
+record, and only removes the key.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ _CONNECTION_SETTINGS = ("username", "password", "credential_provider", "client_n
 class RedisConnection:
     """Runs commands and scripts on the server or cluster of a user's client.
 
-    The client itself may decode answers and wait for ever. So new connections are made from its settings, with
-    `timeout_s` for each answer, and without retries: a command sent twice may be done twice.
+    The client itself may decode answers and wait for ever. So new connections are made from its settings,
+    with `timeout_s` for each answer, and without retries: a command sent twice may be done twice.
     """
 
     def __init__(self, client: Any, timeout_s: float) -> None:
@@ -166,7 +166,7 @@ def _client_errors(is_cluster: bool) -> tuple[type[Exception], ...]:
 
 
 def explained(error: Exception) -> tuple[type[StorageError], str]:
-    """Our class for an error of the client, and the problem; without the error's text, which may quote data."""
+    """Our class for an error of the client, and the problem, without its text, which may quote data."""
     from redis import exceptions as redis_errors
 
     text = str(error)
@@ -219,8 +219,8 @@ def explained(error: Exception) -> tuple[type[StorageError], str]:
         ),
         (
             isinstance(error, redis_errors.ConnectionError | OSError),
-            "the server cannot be reached, or closed the connection. It may have made a change that was sent: "
-            "read it again before repeating it.",
+            "the server cannot be reached, or closed the connection. It may have made a change that was "
+            "sent: read it again before repeating it.",
         ),
     ]
     problem = next(

@@ -1,11 +1,11 @@
 """The keys of a Redis store, its shards, and the position that joins those of all shards.
 
-All keys of a shard begin with a hash tag, `{voiceprint:00}`, so that a Redis Cluster keeps them in one slot: a
-script changes only keys of one slot. The brace also tells them from the keys of OpusAgent, which begin with
+All keys of a shard begin with a hash tag, `{voiceprint:00}`, so that a Redis Cluster keeps them in one slot:
+a script changes only keys of one slot. The brace also tells them from the keys of OpusAgent, which begin with
 the prefix itself, whatever the caller ids.
 
-    {voiceprint:00}:meta     hash: format, identity, shards, adopted, rev, floor, next_id; at and token: revision
-                             and token of the last commit that changed a voiceprint
+    {voiceprint:00}:meta     hash: format, identity, shards, adopted, rev, floor, next_id; at and token:
+                             revision and token of the last commit that changed a voiceprint
     {voiceprint:00}:names    sorted set of caller ids, all of score 0: in the order of their UTF-8 bytes
     {voiceprint:00}:owners   hash: voiceprint id to caller id
     {voiceprint:00}:feed     sorted set of voiceprint ids by the revision that wrote them

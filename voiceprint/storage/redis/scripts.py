@@ -76,9 +76,10 @@ return {'ok', redis.call('TIME'), text(rev), text(floor), text(next_id), meta.sh
 # KEYS: the changed callers, then OpusAgent's keys. ARGV: the request; for each caller the new record without
 # its first line ("" to remove it); for each of OpusAgent's keys its value.
 # request: until_us, the server's time after which it is too late; identity, shards, adopted; next_id;
-# spaces: of {encoder, growth, size ("" if unchanged)}; removed: ids for the feed; ownerless: those of them
-# that no caller has now; token: of the commit, "" if it changes no voiceprint; tombstones, commits: numbers to
-# keep; callers: of {id, version (that the change is based on), new (ids of new voiceprints), format};
+# spaces: of {encoder, growth, size ("" if unchanged)};
+# removed: ids for the feed; ownerless: those of them that no caller has now;
+# token: of the commit, "" if it changes no voiceprint; tombstones, commits: numbers to keep;
+# callers: of {id, version (that the change is based on), new (ids of new voiceprints), format};
 # deletions: of {key, digest, time}.
 COMMIT = (
     _HEAD

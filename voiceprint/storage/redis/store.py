@@ -1,7 +1,7 @@
 """The Redis store: callers on a Redis server or cluster, shared by processes and machines.
 
-keys.py lists the keys, format.py the records, scripts.py the scripts that run on the server. commit.py writes,
-reader.py reads.
+keys.py lists the keys, format.py the records, scripts.py the scripts that run on the server. commit.py
+writes, reader.py reads.
 """
 
 from __future__ import annotations

@@ -122,8 +122,8 @@ def _stale(reader: Reader) -> list[Finding]:
         Finding(
             code="stale",
             place=f"voiceprint {id_}",
-            message="Its augmented voiceprint was stored with another revision of it and is not used. An older "
-            "version of the library leaves one so: remove it with `check --fix`.",
+            message="Its augmented voiceprint was stored with another revision of it and is not used. An "
+            "older version of the library leaves one so: remove it with `check --fix`.",
         )
         for id_ in reader.connection.execute(_STALE.order_by(augmented.c.voiceprint_id)).scalars()
     ]

@@ -115,7 +115,7 @@ class Database:
         return None if identity is None else engine
 
     def read(self, work: Callable[[Reader], T], empty: S) -> T | S:
-        """The result of `work` in a transaction that reads one committed state; `empty` without a database."""
+        """The result of `work` in a transaction on one committed state; `empty` without a database."""
         with fork_gate.entered(), translated(self.dialect):
             engine = self._connect()
             if engine is None:
@@ -165,7 +165,7 @@ class Database:
             time.sleep(random.uniform(0.001, 0.02))  # noqa: S311  not for secrets
 
     def _upgraded(self, engine: Engine, create: bool) -> str | None:
-        """Bring the schema up to date; returns the store's identity, None if there is none and none is created."""
+        """Upgrade the schema; returns the store's identity, None without a store."""
         current = self._transact(engine, migrations.current, writes=False)
         self._transact(engine, self.dialect.check_ours, writes=False)
         if current is None and not create:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from voiceprint._files import open_regular
+from voiceprint._files import reading_descriptor
 from voiceprint.errors import ConfigurationError, StorageError, StorageUnavailableError
 from voiceprint.models import ErasedPlace, Finding
 from voiceprint.storage.base import cached_snapshot_path
@@ -76,11 +76,9 @@ class Dialect:
         """As `Storage.default_snapshot_path`."""
         return cached_snapshot_path(self.location)
 
-    @contextmanager
-    def open_for_search(self, path: Path) -> Iterator[int]:
+    def open_for_search(self, path: Path) -> AbstractContextManager[int]:
         """As `Storage.open_for_search`."""
-        with open_regular(path) as stream:
-            yield stream.fileno()
+        return reading_descriptor(path)
 
     def server_remains(self) -> list[ErasedPlace]:
         """As `Storage.server_remains`."""

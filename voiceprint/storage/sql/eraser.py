@@ -61,8 +61,8 @@ class Eraser:
             return
         elif self._thread is None or not self._thread.is_alive():
             log.info(
-                "%s: removed data is being erased from the disk in the background, which takes some seconds in a "
-                "large database. flush_removals waits for it.",
+                "%s: removed data is being erased from the disk in the background, which takes some seconds "
+                "in a large database. flush_removals waits for it.",
                 self._dialect.name,
             )
             self._thread = threading.Thread(
@@ -90,8 +90,8 @@ class Eraser:
                 self._pending = True
                 self._retry_at = self._not_before
                 log.warning(
-                    "%s: removed data cannot be erased from the disk yet (%s). It is gone from the store; the next "
-                    "operations try again, and flush_removals waits for it.",
+                    "%s: removed data cannot be erased from the disk yet (%s). It is gone from the store; "
+                    "the next operations try again, and flush_removals waits for it.",
                     self._dialect.name,
                     why,
                 )

@@ -21,13 +21,13 @@ from voiceprint.validation import hide_passwords, is_postgresql_url
 
 __all__ = ["PostgreSQL"]
 
-# Connections of a process that stay open, and temporary ones beside them. A server takes 100 by default, of all
-# processes together; a thread that finds none free waits.
+# Connections of a process that stay open, and temporary ones beside them. A server takes 100 by default, of
+# all processes together; a thread that finds none free waits.
 _POOL_SIZE = 5
 _MAX_OVERFLOW = 5
 
-# Defaults below the URL and libpq's own variables. Without them a process waits a quarter of an hour and longer
-# for a server whose machine has failed.
+# Defaults below the URL and libpq's own variables. Without them a process waits a quarter of an hour and
+# longer for a server whose machine has failed.
 _CONNECTION_SETTINGS = {
     "connect_timeout": "10",  # s
     "keepalives_idle": "10",  # s
@@ -158,16 +158,16 @@ class PostgreSQL(Dialect):
             ErasedPlace(
                 place=f"tables and write-ahead log of {self.location}",
                 state="kept_by_server",
-                detail="Removed data stays in the tables' files until VACUUM and later writes reuse its place, and "
-                "in the write-ahead log and its archives for as long as the server keeps these.",
+                detail="Removed data stays in the tables' files until VACUUM and later writes reuse its "
+                "place, and in the write-ahead log and its archives for as long as the server keeps these.",
             )
         ]
 
     def begin(self, connection: Connection, *, writes: bool, exclusive: bool = True) -> None:
         driver = connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)  # noqa: S101  for the types
-        # psycopg sends these settings with the first statement. A reader reads one state throughout; a writer,
-        # once it has the lock, the commits of all writers before it.
+        # psycopg sends these settings with the first statement. A reader reads one state throughout; a
+        # writer, once it has the lock, the commits of all writers before it.
         levels = psycopg.IsolationLevel
         level = levels.READ_COMMITTED if writes else levels.REPEATABLE_READ
         if driver.isolation_level != level:

@@ -126,8 +126,8 @@ class Reader:
         return self.connection.execute(select(func.count()).select_from(callers)).scalar_one()
 
     def scan(self, space: str, after: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
-        """Ids int64[n] and embeddings float32[n, dimension] of at most `size` voiceprints after the id `after`,
-        or None at the end."""
+        """Ids int64[n] and embeddings float32[n, dimension] of at most `size` voiceprints after the id
+        `after`, or None at the end."""
         given = {"space": space, "after": after, "size": min(size, _MAX_ID)}
         rows = self.connection.execute(sql.SCAN, given).all()
         return self.rows.arrays(rows, space) if rows else None

@@ -1,4 +1,4 @@
-"""From the rows of an SQL store to records. Every value is checked, as a database may be damaged or edited."""
+"""From the rows of an SQL store to records. Checks every value: a database may be damaged or edited."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -75,8 +75,8 @@ class SQLite(Dialect):
         self.name = str(self.path)
         self.location = f"sqlite:{self.path}"
         self._warned = False
-        # Of opening: "rw"; "ro" if the file cannot be written; "ro&immutable=1" if the index of the log cannot
-        # be created either.
+        # Of opening: "rw"; "ro" if the file cannot be written; "ro&immutable=1" if the index of the log
+        # cannot be created either.
         self._mode = "rw"
 
     def exists(self) -> bool:
@@ -93,13 +93,9 @@ class SQLite(Dialect):
     def default_snapshot_path(self) -> Path:
         return snapshot_path_beside(self.path)
 
-    @contextmanager
-    def open_for_search(self, path: Path) -> Iterator[int]:
-        if path == self.path:
-            yield pinned(path)
-            return
-        with super().open_for_search(path) as file:
-            yield file
+    def open_for_search(self, path: Path) -> AbstractContextManager[int]:
+        # The database by a descriptor that stays open: closing one would release SQLite's locks.
+        return nullcontext(pinned(path)) if path == self.path else super().open_for_search(path)
 
     def prepare(self, *, create: bool) -> None:
         """As `Dialect.prepare`; a new database appears as a whole, or not at all."""
@@ -166,8 +162,8 @@ class SQLite(Dialect):
     def _warn_of_mount(self) -> None:
         if not self._warned and is_mounted_alone(self.path):
             log.warning(
-                "%s is a mount point, and its write-ahead log lies beside it, outside of the mount: stored callers "
-                "may be lost with the container. %s.",
+                "%s is a mount point, and its write-ahead log lies beside it, outside of the mount: stored "
+                "callers may be lost with the container. %s.",
                 self.path,
                 MOUNT_THE_FOLDER.capitalize(),
             )
@@ -266,7 +262,8 @@ class SQLite(Dialect):
     # Not by a listener to the event "begin": with any listener, SQLAlchemy searches for others around each
     # statement, an eighth of the processor time of a save.
     def begin(self, connection: Connection, *, writes: bool, exclusive: bool = True) -> None:  # noqa: ARG002
-        # A writer takes the lock at once: SQLite refuses one that has read before if another has written since.
+        # A writer takes the lock at once: SQLite refuses one that has read first if another has written
+        # since.
         driver = connection.connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)  # noqa: S101  for the types
         driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,7 +1,7 @@
 """Erases removed records from the files of an SQLite database.
 
-`secure_delete` overwrites freed space, but two places need more. The write-ahead log holds former pages: it is
-written back and truncated. And when SQLite splits or joins pages, the unallocated gap of a page may keep a
+`secure_delete` overwrites freed space, but two places need more. The write-ahead log holds former pages: it
+is written back and truncated. And when SQLite splits or joins pages, the unallocated gap of a page may keep a
 copy of a record that has moved to another page, where a removal does not overwrite it (18 of 8,864 removals
 left such a copy). These gaps are filled with zeros in the file itself, while no other connection can write
 and the log is empty, so that none can write back either. A last commit then makes all connections read the
@@ -25,15 +25,15 @@ OLD, CLEAN, PENDING = 0, 1, 2
 
 # Pages read at once.
 _PAGES = 256
-# The first byte of a b-tree page, and the length of its header. Any other page begins with a page number, whose
-# first byte is 0 or 1 in a database of less than 2**25 pages.
+# The first byte of a b-tree page, and the length of its header. Any other page begins with a page number,
+# whose first byte is 0 or 1 in a database of less than 2**25 pages.
 _HEADERS = {2: 12, 5: 12, 10: 8, 13: 8}
 _MOST_PAGES = 2**25
 # How long each attempt blocks other writers while it waits for readers of the log.
 _TURN_MS = 100
 
-# Descriptors of databases opened past SQLite, by device and inode. Never closed: closing one would release all
-# locks that SQLite has on the file in this process.
+# Descriptors of databases opened past SQLite, by device and inode. Never closed: closing one would release
+# all locks that SQLite has on the file in this process.
 _pinned: dict[tuple[int, int], int] = {}
 
 
@@ -113,7 +113,7 @@ def pinned(path: Path) -> int:
 
 
 def _unclean(file: int) -> Iterator[tuple[int, int]]:
-    """(offset, size) of the pages whose gap is not all zeros. The first page is skipped: it has no records."""
+    """(offset, size) of the pages whose gap is not all zeros, without the first, which has no records."""
     size = int.from_bytes(os.pread(file, 2, 16), "big")
     size = 65536 if size == 1 else size
     if os.fstat(file).st_size > size * _MOST_PAGES:

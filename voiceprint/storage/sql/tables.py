@@ -22,7 +22,7 @@ __all__ = ["augmented", "callers", "commits", "deletions", "metadata", "store", 
 
 
 class _Blob(LargeBinary):
-    """Bytes as the driver returns them. The converter of LargeBinary fails on other types, as in a damaged row."""
+    """Bytes as the driver returns them. LargeBinary fails on another type, as in a damaged row."""
 
     cache_ok = True
 
@@ -97,7 +97,8 @@ augmented = Table(
     Column(
         "voiceprint_id",
         _Number,
-        ForeignKey("voiceprints.id", name="fk_augmented_voiceprints_voiceprint_id", ondelete="CASCADE"),
+        # Its name is that of revision 0004: SQLite cannot rename a constraint.
+        ForeignKey("voiceprints.id", name="fk_simulated_voiceprints_voiceprint_id", ondelete="CASCADE"),
         primary_key=True,
         autoincrement=False,
     ),

@@ -218,7 +218,7 @@ class Writer(Reader):
             )
 
     def _write_tombstones(self, transaction: Transaction) -> int:
-        """Write the commit and the ids that it removed for the transaction feed; returns the floor of the feed."""
+        """Write the commit and its removed ids for the change feed; returns the floor of the feed."""
         before: int = transaction.base.feed_floor
         if not transaction.changes_voiceprints:
             return before
