@@ -32,6 +32,9 @@ REWRITE_S = 600.0
 # Called with the number of finished items.
 Progress = Callable[[int], None]
 
+# Ids int64[n] and embeddings float32[n, dimension] of voiceprints.
+Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
+
 T = TypeVar("T")
 
 
@@ -225,18 +228,18 @@ class Storage(ABC):
     def get(self, caller_id: str) -> Caller | None:
         """The caller with all voiceprints, oldest first, or None."""
 
-    @abstractmethod
     def get_many(self, ids: Iterable[int]) -> dict[int, Voiceprint]:
-        """Voiceprints by their ids; unknown ids are left out."""
+        """Voiceprints by their ids, in the order of `ids`; unknown ids are left out."""
+        wanted = check_ids(ids)
+        found = {print_.id: print_ for caller in self.callers_of(wanted) for print_ in caller.voiceprints}
+        return {id_: found[id_] for id_ in wanted if id_ in found}
 
+    @abstractmethod
     def callers_of(self, ids: Iterable[int]) -> list[Caller]:
         """The callers who have these voiceprints, each once and with all voiceprints, in the order of `ids`.
 
-        Unknown ids are skipped. The built-in stores read many callers at once.
+        Unknown ids are skipped.
         """
-        owners = dict.fromkeys(voiceprint.caller_id for voiceprint in self.get_many(ids).values())
-        found = (self.get(caller_id) for caller_id in owners)
-        return [caller for caller in found if caller is not None]
 
     @abstractmethod
     def callers(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[Caller]:
@@ -303,7 +306,7 @@ class Storage(ABC):
     @abstractmethod
     def scan(
         self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    ) -> Iterator[Batch]:
         """All voiceprints of one embedding space in batches of ids int64[n], float32[n, dimension]."""
 
     # Erasure

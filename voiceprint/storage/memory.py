@@ -11,14 +11,12 @@ from contextlib import AbstractContextManager, contextmanager
 from heapq import nsmallest
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, Finding, Voiceprint
 from voiceprint.storage.base import (
     DEFAULT_BATCH,
     DEFAULT_MAX_VOICEPRINTS,
     DEFAULT_PAGE,
+    Batch,
     Changes,
     ConsistentView,
     Deletion,
@@ -104,17 +102,6 @@ class InMemoryStateStorage(Storage):
             record = state.callers.get(caller_id)
         return None if record is None else record.caller()
 
-    def get_many(self, ids: Iterable[int]) -> dict[int, Voiceprint]:
-        wanted = check_ids(ids)
-        found = {}
-        with self._reading() as state:
-            for id_ in wanted:
-                owner = state.owner.get(id_)
-                if owner is not None:
-                    caller = state.callers[owner]
-                    found[id_] = (caller, next(p for p in caller.voiceprints if p.id == id_))
-        return {id_: caller.voiceprint(print_) for id_, (caller, print_) in found.items()}
-
     def callers_of(self, ids: Iterable[int]) -> list[Caller]:
         wanted = check_ids(ids)
         with self._reading() as state:
@@ -163,7 +150,7 @@ class InMemoryStateStorage(Storage):
 
     def scan(
         self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    ) -> Iterator[Batch]:
         size = check_page(batch_size)
         with self._reading() as state:
             prints = state.prints(encoder)

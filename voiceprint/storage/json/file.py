@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from filelock import FileLock, Timeout
 
+from voiceprint import _fork
 from voiceprint._files import (
     MOUNT_THE_FOLDER,
     is_mounted_alone,
@@ -51,7 +52,7 @@ class JSONFile:
     until its file is in place; readers go on meanwhile.
     """
 
-    _shared: ClassVar[KeyedCache[Path, JSONFile]] = KeyedCache(kept=CACHED_FILES)
+    _shared: ClassVar[KeyedCache[Path, JSONFile]] = KeyedCache(idle=CACHED_FILES)
 
     @classmethod
     def shared(cls, path: Path) -> JSONFile:
@@ -227,4 +228,4 @@ def _fingerprint(status: os.stat_result) -> _Fingerprint:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-os.register_at_fork(after_in_child=JSONFile.renew_after_fork)
+_fork.register(_fork.Step.STORE, in_child=JSONFile.renew_after_fork)

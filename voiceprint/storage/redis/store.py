@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from voiceprint.errors import InvalidArgumentError, StorageUnavailableError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
 from voiceprint.storage.base import (
@@ -20,6 +17,7 @@ from voiceprint.storage.base import (
     DEFAULT_MAX_VOICEPRINTS,
     DEFAULT_PAGE,
     REWRITE_S,
+    Batch,
     Changes,
     ConsistentView,
     Deletion,
@@ -323,12 +321,6 @@ class RedisStorage(Storage):
         record = self._reader.caller(name)
         return None if record is None else record.caller()
 
-    def get_many(self, ids: Iterable[int]) -> dict[int, Voiceprint]:
-        wanted = check_ids(ids)
-        self._check_present()
-        found = {p.id: (record, p) for record in self._reader.owners(wanted) for p in record.voiceprints}
-        return {id_: found[id_][0].voiceprint(found[id_][1]) for id_ in wanted if id_ in found}
-
     def callers_of(self, ids: Iterable[int]) -> list[Caller]:
         wanted = check_ids(ids)
         self._check_present()
@@ -411,12 +403,12 @@ class RedisStorage(Storage):
 
     def scan(
         self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    ) -> Iterator[Batch]:
         size = check_page(batch_size)
         self._check_present()
         return self._scan(encoder, size)
 
-    def _scan(self, encoder: str, batch_size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    def _scan(self, encoder: str, batch_size: int) -> Iterator[Batch]:
         batch: list[PrintRecord] = []
         for record in self._reader.all_callers():
             batch += [print_ for print_ in record.voiceprints if print_.encoder == encoder]

@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from sqlalchemy import select
 
-from voiceprint import migrations
+from voiceprint import _fork, migrations
 from voiceprint.errors import StorageCorruptError, StorageUnavailableError
 from voiceprint.storage.presence import StorePresence
 from voiceprint.storage.sql.dialect import BUSY_TIMEOUT_S, Dialect, translated
@@ -49,29 +49,20 @@ class Database:
         self._inherited: list[Engine] = []
         Database._opened.add(self)
         with fork_gate.entered(), translated(self.dialect):
-            self._connect()
+            self._current_engine(create=False)
 
     def exists(self) -> bool:
         """Whether the database exists and has a schema."""
         with fork_gate.entered(), translated(self.dialect):
-            return self._connect() is not None
+            return self._current_engine(create=False) is not None
 
     def create(self) -> None:
         """Create the database and its schema if missing."""
         with fork_gate.entered(), translated(self.dialect):
-            self._create()
-
-    def _connect(self) -> Engine | None:
-        """The engine on the present database; None if it does not exist yet."""
-        return self._current_engine(create=False)
-
-    def _create(self) -> Engine:
-        """The engine on the present database, which is created if missing."""
-        engine = self._current_engine(create=True)
-        assert engine is not None  # noqa: S101  for the types
-        return engine
+            self._current_engine(create=True)
 
     def _current_engine(self, *, create: bool) -> Engine | None:
+        """The engine on the present database; None if it does not exist and is not to be created."""
         state = self.dialect.state()
         engine = self._engine
         if engine is not None and state == self._state and self._identity is not None:
@@ -117,7 +108,7 @@ class Database:
     def read(self, work: Callable[[Reader], T], empty: S) -> T | S:
         """The result of `work` in a transaction on one committed state; `empty` without a database."""
         with fork_gate.entered(), translated(self.dialect):
-            engine = self._connect()
+            engine = self._current_engine(create=False)
             if engine is None:
                 return empty
             result = self._transact(
@@ -132,7 +123,8 @@ class Database:
         exclusive: as in `Dialect.begin`.
         """
         with fork_gate.entered(), translated(self.dialect):
-            engine = self._create()
+            engine = self._current_engine(create=True)
+            assert engine is not None  # noqa: S101  it was created
             self.dialect.check_writable()
             return self._transact(
                 engine,
@@ -191,7 +183,7 @@ class Database:
     def identity(self) -> str:
         """The identity of the store, read once for each database at this place; "" for none."""
         with fork_gate.entered(), translated(self.dialect):
-            self._connect()
+            self._current_engine(create=False)
             return self._identity or ""
 
     def release(self) -> None:
@@ -243,5 +235,5 @@ def schema_revision(dialect: Dialect) -> str | None:
         engine.dispose()
 
 
-fork_gate.before.append(Database.release_all)
-fork_gate.in_child += [Database.forget_all, Eraser.forget_all]
+# After the gate's own, which wait for the statements of other threads and reset it in the child.
+_fork.register(_fork.Step.STORE, before=Database.release_all, in_child=Database.forget_all)

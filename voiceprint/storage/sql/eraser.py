@@ -8,6 +8,7 @@ import threading
 import time
 from typing import ClassVar
 
+from voiceprint import _fork
 from voiceprint.errors import StorageError
 from voiceprint.storage.sql.dialect import Dialect, translated
 from voiceprint.storage.sql.fork_gate import fork_gate
@@ -118,4 +119,5 @@ class Eraser:
             eraser.__init__(eraser._dialect)  # type: ignore[misc]
 
 
+_fork.register(_fork.Step.STORE, in_child=Eraser.forget_all)
 atexit.register(Eraser._finish)

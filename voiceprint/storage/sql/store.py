@@ -12,9 +12,6 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
 from voiceprint.storage.base import (
@@ -24,6 +21,7 @@ from voiceprint.storage.base import (
     FLUSH_S,
     REWRITE_S,
     START,
+    Batch,
     Changes,
     ConsistentView,
     Deletion,
@@ -246,21 +244,6 @@ class SQLStorage(Storage):
         record = self._read(lambda reader: reader.caller(name), None)
         return None if record is None else record.caller()
 
-    def get_many(self, ids: Iterable[int]) -> dict[int, Voiceprint]:
-        wanted = check_ids(ids)
-
-        def find(reader: Reader) -> dict[int, Voiceprint]:
-            owners = reader.owners(wanted)
-            records = reader.callers(dict.fromkeys(owners.values()))
-            prints = {p.id: (record, p) for record in records.values() for p in record.voiceprints}
-            return {
-                id_: prints[id_][0].voiceprint(prints[id_][1])
-                for id_ in dict.fromkeys(wanted)
-                if id_ in prints
-            }
-
-        return self._read(find, {})
-
     def callers_of(self, ids: Iterable[int]) -> list[Caller]:
         wanted = check_ids(ids)
         return [record.caller() for record in self._read(lambda reader: reader.callers_of(wanted), [])]
@@ -302,14 +285,14 @@ class SQLStorage(Storage):
 
     def scan(
         self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    ) -> Iterator[Batch]:
         size = check_page(batch_size)
         self._check_open()
         return self._batches(encoder, size)
 
     def _batches(
         self, encoder: str, batch_size: int
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    ) -> Iterator[Batch]:
         # A transaction for each batch: SQLite's log grows as long as one is open.
         batch = self._batch_after(encoder, 0, batch_size)
         while batch is not None:
@@ -319,7 +302,7 @@ class SQLStorage(Storage):
 
     def _batch_after(
         self, encoder: str, after: int, size: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+    ) -> Batch | None:
         return self._read(lambda reader: reader.scan(encoder, after, size), None)
 
     def _read(self, work: Callable[[Reader], T], empty: S) -> T | S:
