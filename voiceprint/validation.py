@@ -10,13 +10,15 @@ import math
 import re
 from datetime import datetime, timedelta, timezone
 from numbers import Number
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from voiceprint.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    from typing import TypeGuard
+
     from numpy.typing import NDArray
 
 MAX_CALLER_ID_LENGTH = 512
@@ -58,11 +60,6 @@ def hide_passwords(url: str) -> str:
 def _is_huge(number: Number) -> bool:
     # Python refuses to write an int of thousands of digits.
     return isinstance(number, int) and number.bit_length() > 128
-
-
-def is_integer(value: object) -> TypeGuard[int]:
-    """Whether the value is an int, also one of numpy, and not a bool."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def check_caller_id(caller_id: object) -> str:
@@ -254,6 +251,16 @@ def check_augmented(
             f"The embedding for simulated lines has {unit.size} values; the plain one has {embedding.size}."
         )
     return unit
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether a value is an int, or one of numpy; bool is none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a real number, or one of numpy; bool is none."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool | np.complexfloating)
 
 
 def unit_vector(embedding: object) -> NDArray[np.float32]:

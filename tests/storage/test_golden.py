@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from stores import (
     Follower,
-    assert_embedding,
     assert_augmented,
+    assert_embedding,
     forget_json_files,
     ids_of,
     state,

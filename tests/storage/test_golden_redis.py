@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import redis
 from redis_keys import dump, load
-from stores import Follower, assert_embedding, assert_augmented, ids_of, state, unit, voiceprint
+from stores import Follower, assert_augmented, assert_embedding, ids_of, state, unit, voiceprint
 
 from voiceprint import JSONStorage, RedisStorage
 from voiceprint.storage.base import START

@@ -17,7 +17,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from databases import dump, old_database, old_row, sql
 from sqlalchemy import create_engine
-from stores import Follower, assert_embedding, assert_augmented, ids_of, state, unit, voiceprint
+from stores import Follower, assert_augmented, assert_embedding, ids_of, state, unit, voiceprint
 
 from voiceprint import SQLiteStorage, StorageCorruptError, StorageError, Voiceprint, migrations
 from voiceprint.storage.base import START

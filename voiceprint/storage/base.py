@@ -304,9 +304,7 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def scan(
-        self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH
-    ) -> Iterator[Batch]:
+    def scan(self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH) -> Iterator[Batch]:
         """All voiceprints of one embedding space in batches of ids int64[n], float32[n, dimension]."""
 
     # Erasure

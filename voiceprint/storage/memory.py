@@ -148,9 +148,7 @@ class InMemoryStateStorage(Storage):
         with self._reading() as state:
             return state.changes(since, encoder)
 
-    def scan(
-        self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH
-    ) -> Iterator[Batch]:
+    def scan(self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH) -> Iterator[Batch]:
         size = check_page(batch_size)
         with self._reading() as state:
             prints = state.prints(encoder)

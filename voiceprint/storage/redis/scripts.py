@@ -54,7 +54,9 @@ end
 """
 
 # KEYS: the callers to load. request: fresh, the number of new ids to reserve; ids, whose owners are wanted.
-LOAD = _HEAD + """
+LOAD = (
+    _HEAD
+    + """
 local values, owners = {}, {}
 for i = 9, #KEYS do
   local value, bad = record(KEYS[i])
@@ -69,6 +71,7 @@ end
 return {'ok', redis.call('TIME'), text(rev), text(floor), text(next_id), meta.shards, meta.identity, spaces,
   owners, values, redis.call('EXISTS', DELETED)}
 """
+)
 
 # KEYS: the changed callers, then OpusAgent's keys. ARGV: the request; for each caller the new record without
 # its first line ("" to remove it); for each of OpusAgent's keys its value.
@@ -78,7 +81,9 @@ return {'ok', redis.call('TIME'), text(rev), text(floor), text(next_id), meta.sh
 # token: of the commit, "" if it changes no voiceprint; tombstones, commits: numbers to keep;
 # callers: of {id, version (that the change is based on), new (ids of new voiceprints), format};
 # deletions: of {key, digest, time}.
-COMMIT = _HEAD + """
+COMMIT = (
+    _HEAD
+    + """
 local now = redis.call('TIME')
 if tonumber(now[1]) * 1000000 + tonumber(now[2]) > request.until_us then return {'late'} end
 if meta.shards and meta.shards ~= request.shards then return {'shards', meta.shards} end
@@ -173,9 +178,12 @@ end
 for i = 9 + #callers, #KEYS do redis.call('DEL', KEYS[i]) end
 return {'ok', text(rev)}
 """
+)
 
 # request: after, a caller id ("" for the first page); size; base, the start of callers' keys.
-PAGE = _HEAD + """
+PAGE = (
+    _HEAD
+    + """
 local after = '-'
 if request.after ~= '' then after = '(' .. request.after end
 local found = redis.call('ZRANGEBYLEX', NAMES, after, '+', 'LIMIT', 0, request.size)
@@ -187,9 +195,12 @@ for i, name in ipairs(found) do
 end
 return {'ok', found, values}
 """
+)
 
 # request: base, the start of callers' keys; ids of voiceprints. Returns the callers who have them.
-OWNERS = _HEAD + """
+OWNERS = (
+    _HEAD
+    + """
 local found, values, seen = {}, {}, {}
 for _, id in ipairs(request.ids) do
   local name = redis.call('HGET', OWNERS, id)
@@ -203,10 +214,13 @@ for _, id in ipairs(request.ids) do
 end
 return {'ok', found, values}
 """
+)
 
 # request: since, a revision, and its token ("" for revision 0, and for commits without one); limit of
 # voiceprints, exceeded only by those of one revision.
-CHANGES = _HEAD + """
+CHANGES = (
+    _HEAD
+    + """
 local since = tonumber(request.since)
 if since < floor or since > rev then return {'none'} end
 if request.token ~= '' then
@@ -226,36 +240,49 @@ end
 local token = redis.call('ZRANGEBYSCORE', COMMITS, upto, upto)[1] or ''
 return {'ok', upto, last, redis.call('ZRANGEBYSCORE', TOMBSTONES, start, upto), ids, token}
 """
+)
 
 # request: identity and shards, stored unless the store has its own. Returns the stored ones.
-INIT_STORE = _HEAD + """
+INIT_STORE = (
+    _HEAD
+    + """
 if not meta.identity then
   redis.call('HSET', META, 'identity', request.identity, 'format', '3', 'shards', request.shards)
   return {'ok', request.identity, request.shards}
 end
 return {'ok', meta.identity, meta.shards}
 """
+)
 
 # request: next_id, the least one from now on.
-BUMP_NEXT_ID = _HEAD + """
+BUMP_NEXT_ID = (
+    _HEAD
+    + """
 if tonumber(request.next_id) > next_id then redis.call('HSET', META, 'next_id', request.next_id) end
 return {'ok'}
 """
+)
 
 # Notes that the keys of OpusAgent were adopted.
-MARK_ADOPTED = _HEAD + """
+MARK_ADOPTED = (
+    _HEAD
+    + """
 redis.call('HSET', META, 'adopted', '1')
 return {'ok'}
 """
+)
 
 # request: deletions, of {name, since}; each is dropped if its time is `since` or later.
-FORGET_DELETIONS = _HEAD + """
+FORGET_DELETIONS = (
+    _HEAD
+    + """
 for _, deletion in ipairs(request.deletions) do
   local time = redis.call('HGET', DELETED, deletion.name)
   if time and time >= deletion.since then redis.call('HDEL', DELETED, deletion.name) end
 end
 return {'ok'}
 """
+)
 
 # request: before, the revision that the repair is based on ("" if lost); revision, token, next_id, shards;
 # identity, a new one if it was lost; commands: of {command, number of its key, argument, ...}.

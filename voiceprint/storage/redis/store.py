@@ -48,7 +48,7 @@ from voiceprint.storage.redis.urls import DEFAULT_PREFIX, client_of
 from voiceprint.storage.snapshot_files import erase_snapshots
 from voiceprint.storage.state import StoreState
 from voiceprint.storage.transaction import check_incoming
-from voiceprint.validation import EMBEDDING_DIMENSIONS, check_caller_id
+from voiceprint.validation import EMBEDDING_DIMENSIONS, check_caller_id, is_number
 
 __all__ = ["RedisStorage"]
 
@@ -93,7 +93,7 @@ class RedisStorage(Storage):
     ) -> None:
         super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller)
         self._prefix = check_prefix(prefix)
-        if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 < timeout_s <= 3600:
+        if not is_number(timeout_s) or not 0 < timeout_s <= 3600:
             raise InvalidArgumentError(f"timeout_s is {timeout_s!r}: seconds above 0, to 3600, are allowed.")
         self._new_shards = check_shards(shards) if shards is not None else None
         self._identity = ""  # of the store, once it was found
@@ -401,9 +401,7 @@ class RedisStorage(Storage):
         self._check_present()
         return self._reader.changes(since, encoder)
 
-    def scan(
-        self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH
-    ) -> Iterator[Batch]:
+    def scan(self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH) -> Iterator[Batch]:
         size = check_page(batch_size)
         self._check_present()
         return self._scan(encoder, size)

@@ -13,7 +13,7 @@ __all__ = ["fork_gate"]
 
 
 class _ForkGate:
-    """A fork waits until no other thread is inside: the locks of the library would stay locked in the child."""
+    """A fork waits until no other thread is inside: the library's locks would stay locked in the child."""
 
     TIMEOUT_S = 10.0
 

@@ -283,16 +283,12 @@ class SQLStorage(Storage):
         check_position(since)
         return self._read(lambda reader: reader.changes(since, encoder), StoreState().changes(since, encoder))
 
-    def scan(
-        self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH
-    ) -> Iterator[Batch]:
+    def scan(self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH) -> Iterator[Batch]:
         size = check_page(batch_size)
         self._check_open()
         return self._batches(encoder, size)
 
-    def _batches(
-        self, encoder: str, batch_size: int
-    ) -> Iterator[Batch]:
+    def _batches(self, encoder: str, batch_size: int) -> Iterator[Batch]:
         # A transaction for each batch: SQLite's log grows as long as one is open.
         batch = self._batch_after(encoder, 0, batch_size)
         while batch is not None:
@@ -300,9 +296,7 @@ class SQLStorage(Storage):
             ids = batch[0]
             batch = self._batch_after(encoder, int(ids[-1]), batch_size) if len(ids) == batch_size else None
 
-    def _batch_after(
-        self, encoder: str, after: int, size: int
-    ) -> Batch | None:
+    def _batch_after(self, encoder: str, after: int, size: int) -> Batch | None:
         return self._read(lambda reader: reader.scan(encoder, after, size), None)
 
     def _read(self, work: Callable[[Reader], T], empty: S) -> T | S:
