@@ -33,7 +33,7 @@ from voiceprint.index import VectorIndex
 from voiceprint.privacy.erasure import delete_with_receipt, remains_of
 from voiceprint.storage import prune_callers
 from voiceprint.storage.backup import back_up, restore
-from voiceprint.storage.removals import SNAPSHOT_MAGIC, snapshots_at
+from voiceprint.storage.snapshot_files import SNAPSHOT_MAGIC, snapshots_at
 
 KINDS = {"json": JSONStorage, "sqlite": SQLiteStorage}
 
@@ -230,7 +230,7 @@ def test_a_receipt_tells_what_it_finds(storage: Storage, tmp_path: Path, monkeyp
     storage.save(voiceprint("alice", 1))
     storage.save(voiceprint("bob", 2))
     path = _indexed(storage)
-    monkeypatch.setattr("voiceprint.storage.json.erase_snapshots", lambda _: True)
+    monkeypatch.setattr("voiceprint.storage.json.store.erase_snapshots", lambda _: True)
     monkeypatch.setattr("voiceprint.storage.sql.store.erase_snapshots", lambda _: True)
     receipt = delete_with_receipt(storage, "alice")
     assert not receipt.complete
@@ -378,7 +378,7 @@ def test_a_snapshot_that_may_not_be_read_is_told_of_and_named_in_the_receipt(
             raise PermissionError(13, "Permission denied")
         return open_regular(name)
 
-    for module in ("voiceprint.storage.removals", "voiceprint.privacy.erasure"):
+    for module in ("voiceprint.storage.snapshot_files", "voiceprint._files"):
         monkeypatch.setattr(f"{module}.open_regular", refuse)
     receipt = delete_with_receipt(storage, "alice")
     assert path.exists()

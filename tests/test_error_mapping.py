@@ -145,7 +145,7 @@ def test_every_error_of_sqlite_arrives_as_one_of_ours(
         with pytest.raises(StorageError, match="some reason") as caught:
             storage.get("alice")
         assert caught.value.__cause__.orig is failing.error
-        reopened = storage.path
+        reopened = storage.db_path
         storage.close()
         assert_arrives(lambda: SQLiteStorage(reopened), StorageError, sqlalchemy.exc.DBAPIError)
         failing.error = None

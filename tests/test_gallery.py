@@ -86,7 +86,7 @@ def test_what_another_process_enrolls_the_next_search_finds(shared: SharedIndex,
 def test_a_gallery_too_far_behind_is_built_anew_and_says_so(
     shared: SharedIndex, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("voiceprint.storage.records.MAX_TOMBSTONES", 2)
+    monkeypatch.setattr("voiceprint.storage.state.MAX_TOMBSTONES", 2)
     storage = JSONStorage(path)
     storage.save_many([voiceprint(f"c{n}", n) for n in range(6)])
     assert first(shared, storage, 5) == "c5"
@@ -119,7 +119,7 @@ def test_another_store_at_the_same_place_and_revision_is_never_taken_for_the_old
     storage.close()
     other = JSONStorage(tmp_path / "other.json")
     other.save_many([voiceprint(f"new {n}", 100 + n) for n in range(20)])
-    path.write_bytes(other.path.read_bytes())
+    path.write_bytes(other.file_path.read_bytes())
     forget_json_files()  # as when this process has opened many other files since
     storage = JSONStorage(path)
     shared = SharedIndex.of_process(storage.location, "resemblyzer", 256)

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from voiceprint import (
     JSONStorage,
     MemoryStorage,
     OpusAgentVoiceRecognizer,
+    RedisStorage,
     SQLiteStorage,
     Storage,
     VoiceFingerprintConfig,
@@ -378,13 +378,16 @@ def test_the_snapshot_of_a_redis_store_lies_in_the_cache_of_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    one: Any = SimpleNamespace(location="redis://localhost:6379/0")
-    other: Any = SimpleNamespace(location="redis://localhost:6379/1")
-    path = snapshot_path(one, None)
-    assert path is not None
-    assert tmp_path in path.parents
-    assert path != snapshot_path(other, None)
-    assert "localhost" not in path.name
+    server = shared_server()
+    paths = []
+    for database in (fresh_database(), fresh_database()):
+        with server.client(db=database) as client, RedisStorage(client) as storage:
+            path = snapshot_path(storage, None)
+            assert path is not None
+            assert tmp_path in path.parents
+            assert path.name.removesuffix(".index").isalnum()
+            paths.append(path)
+    assert paths[0] != paths[1]
 
 
 def test_check_finds_where_index_and_store_differ(filled: Storage) -> None:

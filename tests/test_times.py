@@ -69,7 +69,7 @@ def test_a_time_that_is_none_in_a_json_file_is_not_quoted(tmp_path: Path, field:
 def test_a_time_that_is_none_in_a_database_is_not_quoted(tmp_path: Path) -> None:
     with SQLiteStorage(tmp_path / "store.db") as storage:
         storage.save(voiceprint("alice"))
-        with sqlite3.connect(storage.path) as connection:
+        with sqlite3.connect(storage.db_path) as connection:
             connection.execute("UPDATE callers SET last_seen = ?", [SECRET])
         connection.close()
         with pytest.raises(StorageCorruptError, match="alice") as caught:

@@ -16,6 +16,7 @@ from redis_server import fresh_database, shared_server
 from stores import Follower, forget_json_files, state
 
 from voiceprint import Storage, open_storage
+from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.shared_index import SharedIndex
 
 PROCESSES = 8

@@ -1,11 +1,11 @@
 """Erases removed records from the files of an SQLite database.
 
-`secure_delete` overwrites what is freed, but two places keep more. The write-ahead log holds the pages as
-they were before and after: it is written back and cut to nothing. And where SQLite divides or joins pages,
-the unallocated gap of a page may keep a copy of a record that has moved to another page, and that nothing
-overwrites when the record is removed there (of 8,864 removals 18 left something so): these gaps are filled
-with zeros in the file itself, while no other connection can write, and while the log is empty, so that none
-can write back either. A last commit then has all connections read the pages anew.
+`secure_delete` overwrites freed space, but two places need more. The write-ahead log holds former pages: it
+is written back and truncated. And when SQLite splits or joins pages, the unallocated gap of a page may keep a
+copy of a record that has moved to another page, where a removal does not overwrite it (18 of 8,864 removals
+left such a copy). These gaps are filled with zeros in the file itself, while no other connection can write
+and the log is empty, so that none can write back either. A last commit then makes all connections read the
+pages anew.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from pathlib import Path
 
 __all__ = ["CLEAN", "OLD", "PENDING", "erase_remains", "pinned"]
 
-# The states of a database, as its `user_version`: of before there was `secure_delete`; with nothing left to
-# erase; and since a commit that removed something, so that whoever opens it after a crash makes it good.
+# States of a database, in its `user_version`: created without `secure_delete`; nothing left to erase; and a
+# commit has removed data, so that the next opening after a crash erases it.
 OLD, CLEAN, PENDING = 0, 1, 2
 
-# Pages that are read at once.
+# Pages read at once.
 _PAGES = 256
-# The first byte of a page of a b-tree, and the length of its header. Any other page begins with the number
-# of a page, whose first byte is 0 or 1 in a database of less than 2**25 pages.
+# The first byte of a b-tree page, and the length of its header. Any other page begins with a page number,
+# whose first byte is 0 or 1 in a database of less than 2**25 pages.
 _HEADERS = {2: 12, 5: 12, 10: 8, 13: 8}
 _MOST_PAGES = 2**25
-# How long to keep others from writing, at a time, while readers of the log are waited for.
+# How long each attempt blocks other writers while it waits for readers of the log.
 _TURN_MS = 100
 
-# Files of databases that were opened past SQLite, by device and inode. Never closed: with it, the system
-# would take back all locks that SQLite has on the file in this process.
+# Descriptors of databases opened past SQLite, by device and inode. Never closed: closing one would release
+# all locks that SQLite has on the file in this process.
 _pinned: dict[tuple[int, int], int] = {}
 
 
 def erase_remains(path: Path, connect: Callable[[], sqlite3.Connection], timeout_s: float) -> bool:
-    """Remove from the log and the file what was removed from the database; False if others kept it up.
+    """Erase removed records from the log and the file; False if other connections held it up for `timeout_s`.
 
-    connect: gives a new connection, which has no page in memory yet. Databases of before there was
-    `secure_delete` are written anew first, once (`user_version` 0).
+    connect: makes a new connection, without pages in memory. A database created without `secure_delete` is
+    first rewritten, once.
     """
     deadline = time.monotonic() + timeout_s
     before = path.stat()
@@ -91,7 +91,7 @@ def _fill_gaps(connection: sqlite3.Connection, path: Path, opened: os.stat_resul
             if gap is not None:
                 os.pwrite(file, bytes(gap[1] - gap[0]), start + gap[0])
         os.fsync(file)
-        # Also if it is so already: by this commit all others know that the pages in their memory are old.
+        # Always: this commit makes all others discard the pages in their memory.
         connection.execute(f"PRAGMA user_version={CLEAN}")
         connection.execute("COMMIT")
         return True
@@ -101,7 +101,7 @@ def _fill_gaps(connection: sqlite3.Connection, path: Path, opened: os.stat_resul
 
 
 def pinned(path: Path) -> int:
-    """A file descriptor of a database, to be read by `os.pread` and never closed."""
+    """A file descriptor of a database for `os.pread`, never to be closed."""
     status = path.stat()
     place = status.st_dev, status.st_ino
     if place not in _pinned:
@@ -113,7 +113,7 @@ def pinned(path: Path) -> int:
 
 
 def _unclean(file: int) -> Iterator[tuple[int, int]]:
-    """Where the pages are whose gap is not all zeros, but for the first page, which has no records."""
+    """(offset, size) of the pages whose gap is not all zeros, without the first, which has no records."""
     size = int.from_bytes(os.pread(file, 2, 16), "big")
     size = 65536 if size == 1 else size
     if os.fstat(file).st_size > size * _MOST_PAGES:
@@ -129,7 +129,7 @@ def _unclean(file: int) -> Iterator[tuple[int, int]]:
 
 
 def _gap(page: bytes) -> tuple[int, int] | None:
-    """From where to where a page of a b-tree is unallocated; None if that is all zeros, or not sure."""
+    """Start and end of the unallocated gap of a b-tree page; None if it is all zeros, or uncertain."""
     if page[0] not in _HEADERS:
         return None
     cells = int.from_bytes(page[3:5], "big")

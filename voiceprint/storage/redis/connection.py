@@ -1,27 +1,27 @@
-"""A Redis server or cluster as the store uses it: with a time limit, in bytes, and with our errors."""
+"""The connection to a Redis server or cluster: with a time limit, in bytes, and with our errors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import quote
+
+import orjson
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, StorageError, StorageUnavailableError
 from voiceprint.storage.redis.format import corrupt
-from voiceprint.storage.redis.scripts import Script
 
-# What of a cluster client's settings its connections are made of.
+# The settings of a cluster client that its connections take.
 _CONNECTION_SETTINGS = ("username", "password", "credential_provider", "client_name", "protocol")
 
 
-class Server:
-    """Runs commands and scripts on what the caller's client is connected to.
+class RedisConnection:
+    """Runs commands and scripts on the server or cluster of a user's client.
 
-    The caller's client is not used itself: it may decode answers, and wait for ever. Connections are
-    made anew from its settings, with `timeout_s` for each answer, and without trying again: a command
-    that is sent twice may be done twice.
+    The client itself may decode answers and wait for ever. So new connections are made from its settings,
+    with `timeout_s` for each answer, and without retries: a command sent twice may be done twice.
     """
 
     def __init__(self, client: Any, timeout_s: float) -> None:
@@ -42,15 +42,15 @@ class Server:
         self._source: Any = client
         self.timeout_s = timeout_s
         self.is_cluster = isinstance(client, RedisCluster)
-        self._where = _cluster_location(client) if self.is_cluster else _location(client)
+        self._location = _cluster_location(client) if self.is_cluster else _location(client)
         with self.translated():
             self._client: Any = self._derived(timeout_s)
 
     def location(self, prefix: str) -> str:
-        """Where the server is, as a URL without secrets; the prefix, where it is not the usual one."""
+        """URL of a store, without secrets, and with its prefix unless it is the default."""
         if prefix == "voiceprint:":
-            return self._where
-        return f"{self._where}{'&' if '?' in self._where else '?'}prefix={quote(prefix)}"
+            return self._location
+        return f"{self._location}{'&' if '?' in self._location else '?'}prefix={quote(prefix)}"
 
     def _derived(self, timeout_s: float) -> Any:
         from redis.backoff import NoBackoff
@@ -79,52 +79,50 @@ class Server:
         return redis.Redis(connection_pool=redis.ConnectionPool(**settings))
 
     def call(self, *command: Any) -> Any:
-        """What the server answers to one command."""
+        """The answer to one command."""
         with self.translated():
             return self._client.execute_command(*command)
 
     def run(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[Any] = (), *, extra_s: float = 0.0
+        self,
+        script: str,
+        keys: Sequence[str],
+        request: dict[str, Any] | None = None,
+        values: Sequence[bytes] = (),
+        *,
+        extra_s: float = 0.0,
     ) -> list[Any]:
-        """What a script answers; extra_s: how much longer than usual it may take."""
+        """The answer of a script, see scripts.py; extra_s: added to the time limit."""
         client = self._derived(self.timeout_s + extra_s) if extra_s else self._client
         try:
             with self.translated():
-                answer = self._evaluate(client, script, keys, arguments)
+                registered = self._client.register_script(script)
+                answer = registered(keys=keys, args=[orjson.dumps(request or {}), *values], client=client)
         finally:
             if extra_s:
                 client.close()
         if answer[0] == b"corrupt":
-            corrupt(_shown(answer[1]), _shown(answer[2]))
+            corrupt(_text(answer[1]), _text(answer[2]))
         return list(answer)
 
-    @staticmethod
-    def _evaluate(client: Any, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        from redis.exceptions import NoScriptError
-
-        try:
-            return client.evalsha(script.digest, len(keys), *keys, *arguments)
-        except NoScriptError:  # the server was restarted, or is another: it learns the script by this
-            return client.eval(script.source, len(keys), *keys, *arguments)
-
     def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """What string keys hold, in one round trip to each node; None for what is gone or of another type."""
+        """Values of string keys, in one round trip to each node; None for a missing key or another type."""
         with self.translated():
             found = self._client.mget_nonatomic(keys) if self.is_cluster else self._client.mget(keys)
         return list(found)
 
-    def run_each(self, script: Script, pairs: Iterable[tuple[str, bytes]]) -> None:
+    def run_each(self, script: str, pairs: Iterable[tuple[str, bytes]]) -> None:
         """Run a script for each key and its one argument, in one round trip to each node."""
         with self.translated(), self._client.pipeline(transaction=False) as pipeline:
             for key, argument in pairs:
-                # With its source, as a node may not know it yet.
-                pipeline.execute_command("EVAL", script.source, 1, key, argument)
+                # With its source, as a node may not have it yet.
+                pipeline.execute_command("EVAL", script, 1, key, argument)
             pipeline.execute()
 
     def nodes(self) -> list[tuple[str, Any]]:
-        """The primary nodes, each with the name that messages call it by."""
+        """The primary nodes, each with a name for messages."""
         if not self.is_cluster:
-            return [(self._where, self._client)]
+            return [(self._location, self._client)]
         with self.translated():
             return [
                 (f"{node.host}:{node.port}", self._client.get_redis_connection(node))
@@ -132,7 +130,7 @@ class Server:
             ]
 
     def scan(self, pattern: bytes) -> Iterator[list[bytes]]:
-        """The keys that match, a batch at a time; some may come twice."""
+        """The matching keys in batches; a key may come twice."""
         for _, node in self.nodes():
             cursor: int | None = None
             while cursor != 0:
@@ -141,7 +139,7 @@ class Server:
                 yield keys
 
     def close(self) -> None:
-        """Give back the connections. The caller's client stays open."""
+        """Close the connections. The user's client stays open."""
         self._client.close()
         if not self.is_cluster:
             self._client.connection_pool.disconnect()
@@ -152,26 +150,23 @@ class Server:
         try:
             yield
         except _client_errors(self.is_cluster) as error:
-            self._raise_ours(error)
-
-    def _raise_ours(self, error: Exception) -> NoReturn:
-        ours, what = explained(error)
-        raise ours(f"{self._where}: {what}") from error
+            kind, problem = explained(error)
+            raise kind(f"{self._location}: {problem}") from error
 
 
 @lru_cache(maxsize=2)
 def _client_errors(is_cluster: bool) -> tuple[type[Exception], ...]:
-    """All that the client raises. Its own errors have no one root: some are a RedisError and others not."""
+    """All errors of the client, which have no common root."""
     from redis import exceptions
 
     found = [thing for thing in vars(exceptions).values() if isinstance(thing, type)]
-    # The cluster client stumbles so when it is sent to a node that it does not know, or too often.
+    # AttributeError: a fault of the cluster client, redirected to an unknown node or too often.
     others = (OSError, AttributeError) if is_cluster else (OSError,)
     return (*others, *(kind for kind in found if issubclass(kind, Exception)))
 
 
 def explained(error: Exception) -> tuple[type[StorageError], str]:
-    """Which of our errors an error of the client is, and what to say. Its text is not: it may quote data."""
+    """Our class for an error of the client, and the problem, without its text, which may quote data."""
     from redis import exceptions as redis_errors
 
     text = str(error)
@@ -181,7 +176,7 @@ def explained(error: Exception) -> tuple[type[StorageError], str]:
     kinds: list[tuple[bool, str]] = [
         (
             isinstance(error, redis_errors.TimeoutError),
-            "the server did not answer in time. Whether a change that was sent was made is not known: "
+            "the server did not answer in time. It may have made a change that was sent: "
             "read it again before repeating it.",
         ),
         (
@@ -224,12 +219,14 @@ def explained(error: Exception) -> tuple[type[StorageError], str]:
         ),
         (
             isinstance(error, redis_errors.ConnectionError | OSError),
-            "the server cannot be reached, or closed the connection. Whether a change that was sent was "
-            "made is not known: read it again before repeating it.",
+            "the server cannot be reached, or closed the connection. It may have made a change that was "
+            "sent: read it again before repeating it.",
         ),
     ]
-    said = next((what for holds, what in kinds if holds), f"the server refused ({type(error).__name__}).")
-    return StorageUnavailableError, said
+    problem = next(
+        (text for applies, text in kinds if applies), f"the server refused ({type(error).__name__})."
+    )
+    return StorageUnavailableError, problem
 
 
 def _derived_cluster(source: Any, settings: dict[str, Any]) -> Any:
@@ -238,7 +235,7 @@ def _derived_cluster(source: Any, settings: dict[str, Any]) -> Any:
     from redis.retry import Retry
 
     given = source.nodes_manager.connection_kwargs
-    kept = {
+    settings_given = {
         name: value
         for name, value in given.items()
         if value is not None
@@ -246,8 +243,8 @@ def _derived_cluster(source: Any, settings: dict[str, Any]) -> Any:
     }
     node_at: Any = ClusterNode
     nodes = [node_at(node.host, node.port) for node in source.get_nodes()]
-    # None is tried again but what a node sends elsewhere, which it has not done.
-    return RedisCluster(startup_nodes=nodes, retry=Retry(NoBackoff(), 0), **{**kept, **settings})
+    # No retries, except of commands that a node redirects without running them.
+    return RedisCluster(startup_nodes=nodes, retry=Retry(NoBackoff(), 0), **{**settings_given, **settings})
 
 
 def _location(client: Any) -> str:
@@ -268,5 +265,5 @@ def _cluster_location(client: Any) -> str:
     return f"redis://{host}:{port}/0?cluster=true"
 
 
-def _shown(value: bytes) -> str:
+def _text(value: bytes) -> str:
     return value.decode(errors="replace")

@@ -1,30 +1,25 @@
-"""What a JSON store's file holds.
+"""The file format of the JSON store.
 
-It is one JSON object. Each caller is a line, keyed by the caller id:
+The file is one JSON object. Each caller is a line, keyed by the caller id, in the layout of codec.py, with
+"revision", "embedding" and, where there is one, "augmented" beside the other fields of a voiceprint.
 
-    "alice": {"caller_id": "alice", "metadata": {...}, "created_at": "...Z", "last_seen": "...Z",
-              "voiceprints": [{"id": 1, "revision": 1, "encoder": "resemblyzer", "created_at": "...Z",
-                               "embedding": [...], "simulated": [...]}]}
+The empty key, which no caller can have, holds the data of the change feed:
 
-"simulated" stands there only where a print has it.
-
-The empty key, which no caller can have, holds what the change feed needs:
-
-    "": {"format": 4, "identity": "...", "revision": 7, "next_id": 4, "feed_floor": 0,
+    "": {"format": 5, "identity": "...", "revision": 7, "next_id": 4, "feed_floor": 0,
          "commits": [[5, "..."], [6, "..."]], "tombstones": [[6, 2]], "deletions": {"...": {"...": "...Z"}}}
 
-Formats 2 and 3 have neither "commits" nor "deletions". "deletions" holds, under the identity of a store and
-the digest of a caller id, when that store deleted that caller, see `base.Deletion`.
+"deletions" holds noted deletions (`base.Deletion`): key, digest and time. Formats 2 to 4 call "augmented"
+"simulated"; formats 2 and 3 have neither "commits" nor "deletions".
 
-Files of OpusAgent (no empty key; one `embedding` per caller) are read as they are, and take this form
-with the first change.
+Files of OpusAgent (no empty key; one `embedding` per caller) are read as they are, and take this form with
+the first change.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import orjson
@@ -32,83 +27,64 @@ import orjson
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage.base import Deletion, Position
-from voiceprint.storage.records import (
-    COUNTER_END,
-    LAST_COUNTED_ID,
-    MAX_ID,
-    CallerRecord,
-    Change,
-    PrintRecord,
-    Records,
-    check_deletion,
-)
+from voiceprint.storage.codec import augmented_field, caller_entry, vector_fields
+from voiceprint.storage.deletions import check_deletion
+from voiceprint.storage.records import COUNTER_END, LAST_COUNTED_ID, MAX_ID, CallerRecord, PrintRecord
+from voiceprint.storage.state import StoreState
+from voiceprint.storage.transaction import Transaction
 from voiceprint.validation import (
     MAX_METADATA_DEPTH,
     check_augmented,
     check_caller_id,
     check_embedding,
     check_time,
+    nesting_depth,
 )
 
-FORMAT = 4
-_READ = (2, 3, 4)
+FORMAT = 5
+_READABLE = (2, 3, 4, 5)
+_WITH_COMMITS = 4
 _HEADER = ""
 
 
-def encode_file(change: Change, callers: Sequence[tuple[CallerRecord, bytes]]) -> bytes:
-    """The file after `change`: the header, and the lines of all callers, which are given with them."""
-    commits, tombstones, feed_floor = change.history()
+def encode_file(transaction: Transaction, lines: Iterable[bytes]) -> bytes:
+    """The file after `transaction`; lines: of all callers, from `encode_caller`."""
+    commits, tombstones, feed_floor = transaction.base.history_after(transaction)
     deletions: dict[str, dict[str, str]] = {}
-    for (key, digest), time in change.all_deletions().items():
+    for (key, digest), time in transaction.all_deletions().items():
         deletions.setdefault(key, {})[digest] = time
     header = {
         "format": FORMAT,
-        "identity": change.identity,
-        "revision": change.revision,
-        "next_id": change.next_id,
+        "identity": transaction.identity,
+        "revision": transaction.revision,
+        "next_id": transaction.next_id,
         "feed_floor": feed_floor,
         "commits": [[*commit] for commit in commits],
         "tombstones": tombstones,
         "deletions": deletions,
     }
-    return b"{\n" + b",\n".join([_entry(_HEADER, header), *(line for _, line in callers)]) + b"\n}\n"
+    return b"{\n" + b",\n".join([_entry(_HEADER, header), *lines]) + b"\n}\n"
 
 
 def encode_caller(caller: CallerRecord) -> bytes:
     """The line of one caller."""
-    return _entry(
-        caller.caller_id,
-        {
-            "caller_id": caller.caller_id,
-            "metadata": caller.metadata,
-            "created_at": caller.created_at,
-            "last_seen": caller.last_seen,
-            "voiceprints": [
-                {
-                    "id": print_.id,
-                    "revision": print_.revision,
-                    "encoder": print_.encoder,
-                    "created_at": print_.created_at,
-                    "embedding": print_.embedding,
-                    **({} if print_.augmented is None else {"simulated": print_.augmented}),
-                }
-                for print_ in caller.prints
-            ],
-        },
+    entry = caller_entry(
+        caller, lambda print_: {"revision": print_.revision, **vector_fields(print_, lambda vector: vector)}
     )
+    return _entry(caller.caller_id, entry)
 
 
 def _entry(key: str, value: dict[str, Any]) -> bytes:
-    # float32 is written in the fewest digits that give the same float32 again.
+    # orjson writes float32 with the fewest digits that read back as the same float32.
     return orjson.dumps(key) + b": " + orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def parse_file(content: bytes, path: str) -> Records:
-    """The state that a file's content holds. Raises `StorageCorruptError`, naming the file and place."""
+def parse_file(content: bytes, path: str) -> StoreState:
+    """The state in the content of a file. Raises `StorageCorruptError`, naming the file and place."""
     try:
         entries = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        # Not the error's own text: it may quote the content.
+        # Without the text of the error: it may quote the content.
         _corrupt(
             path, f"is not JSON from line {error.lineno}, column {error.colno} on: it is damaged or cut off"
         )
@@ -117,15 +93,15 @@ def parse_file(content: bytes, path: str) -> Records:
     if not isinstance(entries, dict):
         _corrupt(path, "does not hold a JSON object keyed by caller id")
     try:
-        twice = _named_twice(content, len(entries))
+        duplicate = _duplicate_key(content, len(entries))
     except RecursionError:
         _corrupt(path, "is nested too deep to be a store")
-    if twice is not None:  # one of the two would be lost with the next change
-        _corrupt(path, "stands in the file twice", f"caller {twice[:40]!r}")
+    if duplicate is not None:  # the next change would lose one of the two
+        _corrupt(path, "is in the file twice", f"caller {duplicate[:40]!r}")
     header = entries.pop(_HEADER, None)
     if header is None:
         parser = _Parser(path, revision=1, next_id=1)
-        return Records(
+        return StoreState(
             parser.callers(entries),
             revision=1,
             next_id=parser.next_id,
@@ -135,11 +111,11 @@ def parse_file(content: bytes, path: str) -> Records:
     return _parse_with_header(header, entries, path, _token_of(content))
 
 
-def _named_twice(content: bytes, entries: int) -> str | None:
-    """A key of the outer object that is there more than once; a parser keeps only the last of them."""
-    if content.count(b"\n") == entries + 2:  # a line each, as `encode_file` writes it
+def _duplicate_key(content: bytes, entries: int) -> str | None:
+    """A key that the outer object has more than once; the parser drops all but the last."""
+    if content.count(b"\n") == entries + 2:  # a line each, as `encode_file` writes them
         return None
-    # Numbers are of no interest here; as text they also have no limit of digits.
+    # Numbers as text: Python limits the digits of an int.
     pairs: list[tuple[str, Any]] = json.loads(content, object_pairs_hook=list, parse_int=str, parse_float=str)
     seen: set[str] = set()
     for key, _ in pairs:
@@ -150,15 +126,15 @@ def _named_twice(content: bytes, entries: int) -> str | None:
 
 
 def _token_of(content: bytes) -> str:
-    """The token of a file that has no commits: the same for all who read it, and of no other file."""
+    """The token of a file without commits: a digest of its content, so that every process has the same."""
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
-def _parse_with_header(header: Any, entries: dict[str, Any], path: str, token: str) -> Records:
+def _parse_with_header(header: Any, entries: dict[str, Any], path: str, token: str) -> StoreState:
     if not isinstance(header, dict):
         _corrupt(path, 'has something other than an object under its "" key')
     form = header.get("format")
-    if type(form) is not int or form not in _READ:
+    if type(form) is not int or form not in _READABLE:
         _corrupt(
             path,
             f"has the format {str(form)[:20]!r}, and this version reads up to {FORMAT}: "
@@ -173,7 +149,7 @@ def _parse_with_header(header: Any, entries: dict[str, Any], path: str, token: s
         _corrupt(path, 'has no identity under its "" key')
     if not isinstance(tombstones, list) or not all(_is_tombstone(pair, parser) for pair in tombstones):
         _corrupt(path, 'has damaged tombstones under its "" key')
-    if form < FORMAT:
+    if form < _WITH_COMMITS:
         commits, deletions = [Position(parser.revision, token)], []
     else:
         commits = _commits(header.get("commits"), feed_floor, parser.revision, path)
@@ -181,7 +157,7 @@ def _parse_with_header(header: Any, entries: dict[str, Any], path: str, token: s
     callers = parser.callers(entries)
     if parser.newest > (commits[-1].revision if commits else 0):
         _corrupt(path, "has a voiceprint of a commit that is not among its commits")
-    return Records(
+    return StoreState(
         callers,
         identity=identity,
         revision=parser.revision,
@@ -228,20 +204,20 @@ def _is_tombstone(pair: Any, parser: _Parser) -> bool:
 
 
 class _Parser:
-    """Checks and takes in the callers of one file, giving ids to prints that have none yet."""
+    """Checks the callers of one file, and gives ids to voiceprints that have none yet."""
 
     def __init__(self, path: str, revision: int, next_id: int) -> None:
         self.path = path
         self.revision = revision
         self.next_id = next_id
-        self._given = next_id  # ids below were given out by a store, and stand in the file
+        self._ids_end = next_id  # ids below are in the file
         self._ids: set[int] = set()
-        self.newest = 0  # revision of a voiceprint
+        self.newest = 0  # highest revision of a voiceprint
         self._dimensions: dict[str, int] = {}
 
     def was_given(self, id_: int) -> bool:
-        """Whether a store can have given this id, or taken it from another."""
-        return 0 < id_ < self._given or LAST_COUNTED_ID < id_ <= MAX_ID
+        """Whether a store can have given this id, or imported it."""
+        return 0 < id_ < self._ids_end or LAST_COUNTED_ID < id_ <= MAX_ID
 
     def callers(self, entries: dict[str, Any]) -> list[CallerRecord]:
         return [self._caller(key, entry) for key, entry in entries.items()]
@@ -255,10 +231,10 @@ class _Parser:
         metadata = entry.get("metadata")
         if not isinstance(metadata, dict | None):
             _corrupt(self.path, "has metadata that is not an object", place)
-        if metadata and depth(metadata) > MAX_METADATA_DEPTH:
+        if metadata and nesting_depth(metadata) > MAX_METADATA_DEPTH:
             _corrupt(self.path, f"has metadata nested more than {MAX_METADATA_DEPTH} levels deep", place)
         prints = entry.get("voiceprints")
-        if prints is None and "embedding" in entry:  # as OpusAgent writes it: one print, without an id
+        if prints is None and "embedding" in entry:  # as OpusAgent writes it: one voiceprint, without an id
             prints = [{"embedding": entry["embedding"], "created_at": entry.get("created_at")}]
         if not isinstance(prints, list):
             _corrupt(self.path, "has no voiceprints", place)
@@ -297,18 +273,9 @@ class _Parser:
             _corrupt(self.path, f"has the voiceprint id {id_}, which another print has too", place)
         self._ids.add(id_)
         self.newest = max(self.newest, revision)
-        augmented = check_augmented(entry.get("simulated"), encoder, embedding)
+        augmented = check_augmented(augmented_field(entry), encoder, embedding)
         created_at = check_time(entry.get("created_at"))
         return PrintRecord(id_, revision, encoder, created_at, embedding, augmented)
-
-
-def depth(value: Any) -> int:
-    """How many lists and objects stand inside each other in `value`."""
-    deepest, level = 0, [value]
-    while level := [item for item in level if isinstance(item, dict | list)]:
-        deepest += 1
-        level = [item for held in level for item in (held.values() if isinstance(held, dict) else held)]
-    return deepest
 
 
 def _whole(entry: dict[str, Any], name: str, path: str) -> int:
