@@ -70,11 +70,11 @@ class VoiceFingerprintConfig(BaseSettings):
     on_poor_audio ("raise"): "raise" makes `match_caller` raise `AudioQualityError` for audio that is silent,
         too short or too poor; "none" makes it give None, for callers that have no `try`.
     max_voiceprints_per_caller (3): one print more replaces the oldest; at least 1.
-    enroll_simulated_lines (True): enrollment of wide-band audio keeps, beside the embedding, one for
-        simulated telephone lines (`Voiceprint.simulated`), by which a caller is found on a telephone too.
+    enroll_simulated_lines (True): enrollment of wide-band audio stores beside the embedding one of simulated
+        telephone lines (`Voiceprint.augmented`), so that the caller is found on a telephone too.
     adapt (False): when True, the audio of a match, a verification or a finished stream that was accepted with
         confidence becomes one more voiceprint of the caller, where a slot is free. It never replaces one;
-        `voiceprint.adaptation` has the conditions.
+        `voiceprint.enrollment.adaptation` has the conditions.
     prompts (None): recording of an announcement that callers' recordings hold too, or a folder of them: where
         one is found, at any level and over any line, it is left out (`voiceprint.audio.prompts`).
     encoder ("onnx"): "onnx"; "onnx-int8", which takes half the time and gives nearly the same (a cosine of
