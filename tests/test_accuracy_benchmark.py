@@ -23,6 +23,8 @@ from populations import LINES, Piece, Population, embed_session, of_rows, sessio
 
 from voiceprint.scoring import scorer as scorer_module  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 FIGURES = json.loads((ROOT / "benchmarks/results/accuracy.json").read_text())
 VOICES = ROOT / "examples/voices"
 CELL = accuracy_trials.Cell("train", 1, 5, "clean", "narrow", 4)

@@ -20,6 +20,8 @@ from match import Stages
 
 from voiceprint import MemoryStorage
 
+pytestmark = pytest.mark.slow
+
 OPENING = Path(__file__).resolve().parents[1] / "benchmarks" / "opening.py"
 MATCH = OPENING.with_name("match.py")
 

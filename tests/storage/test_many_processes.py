@@ -18,6 +18,8 @@ from stores import Follower, forget_json_files, state
 from voiceprint import Storage, open_storage
 from voiceprint.identification.gallery import Gallery
 
+pytestmark = pytest.mark.slow
+
 PROCESSES = 8
 SCRIPT = Path(__file__).parent.parent / "busy_process.py"
 

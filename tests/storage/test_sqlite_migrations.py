@@ -125,6 +125,7 @@ def test_an_upgraded_database_has_the_schema_of_a_new_one(
     assert _schema(path) == _schema(new)
 
 
+@pytest.mark.slow
 def test_many_prints_for_simulated_lines_are_all_moved_to_their_table(golden: Path, path: Path) -> None:
     shutil.copy(golden / "schema-0002.db", path)
     with SQLiteStorage(path) as storage:
@@ -150,6 +151,7 @@ def test_a_damaged_print_for_simulated_lines_is_moved_and_told_and_hinders_nothi
             storage.get("caller 1")
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_moves_them_leaves_the_old_database_or_the_new_one(
     tmp_path: Path, path: Path
 ) -> None:
@@ -299,6 +301,7 @@ with SQLiteStorage(sys.argv[1]) as storage:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["old", "new"])
 def test_ten_processes_that_open_a_database_at_once_upgrade_it_once(path: Path, kind: str) -> None:
     if kind == "old":
