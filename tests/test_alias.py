@@ -14,7 +14,7 @@ import pytest
 import voiceprint
 
 SUBMODULES = (
-    "audio", "audio.io.buffers", "config", "encoder", "encoder.base", "errors", "gallery", "index",
+    "audio", "audio.io.buffers", "config", "encoder", "encoder.base", "errors", "identification.gallery", "index",
     "migrations", "models", "recognizer", "storage", "storage.base", "storage.json", "storage.sql",
     "storage.sqlite", "utils", "validation",
 )  # fmt: skip
