@@ -22,6 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+IMAGES = ROOT / "docs" / "images"  # the plots of committed results, which the pages show
 VOICES = ROOT / "examples" / "voices"
 _PACKAGES = ("numpy", "scipy", "torch", "resemblyzer", "faiss-cpu", "onnxruntime", "soxr", "orjson")
 
@@ -101,7 +102,10 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> 
 
 
 def draw(result: Path, plots: Plots) -> None:
-    """Write RESULT-NAME.png for each plot, a function of a matplotlib figure and the figures of `result`."""
+    """Write RESULT-NAME.png for each plot, a function of a matplotlib figure and the figures of `result`.
+
+    The plots lie beside the result, and those of RESULTS in IMAGES.
+    """
     if importlib.util.find_spec("matplotlib") is None:
         print("No plots: matplotlib is not installed (pip install opusagent-voiceprint[plots]).")
         return
@@ -116,7 +120,8 @@ def draw(result: Path, plots: Plots) -> None:
         for axes in figure.axes:
             axes.grid(alpha=0.3)
             axes.legend(frameon=False, fontsize="small")
-        path = result.with_name(f"{result.stem}-{name}.png")
+        folder = IMAGES if result.parent == RESULTS else result.parent
+        path = folder / f"{result.stem}-{name}.png"
         figure.savefig(path, dpi=120, metadata={"Software": None})
         print(f"Plot: {path}")
 

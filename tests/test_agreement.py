@@ -130,6 +130,8 @@ def test_the_recordings_that_agree_best_are_kept(
     assert best_agreeing(_vectors(*angles), qualities, count) == kept
 
 
+@pytest.mark.slow
+@pytest.mark.speech
 def test_real_speakers_of_another_day_are_mostly_found_alike_and_others_mostly_not(
     recognizer: OpusAgentVoiceRecognizer,
 ) -> None:

@@ -294,6 +294,7 @@ def test_verdicts(accepted: bool, fpir: float | None, verdict: str) -> None:
     assert match.model_dump()["verdict"] == verdict
 
 
+@pytest.mark.slow
 def test_a_caller_enrolled_on_a_clear_line_is_found_by_telephone(voices: Voices) -> None:
     storage = MemoryStorage()
     recognizer = over(storage)

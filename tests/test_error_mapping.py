@@ -244,6 +244,7 @@ def test_every_error_of_redis_arrives_as_one_of_ours(reading: Failing, kind: typ
         assert storage.check() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REDIS)
 def test_every_error_of_a_cluster_arrives_as_one_of_ours(
     node: RedisServer, reading: Failing, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]

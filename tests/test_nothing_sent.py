@@ -13,6 +13,8 @@ from redis_server import fresh_database, shared_server
 from voices import SAMPLES
 from watched import Watched, watched
 
+pytestmark = pytest.mark.slow
+
 VOICEPRINT = Path(sys.executable).with_name("voiceprint")
 # Enrolls, matches and streams, and leaves a snapshot of the index.
 USE = """

@@ -190,6 +190,7 @@ loader.join()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "resemblyzer"])
 @pytest.mark.parametrize("delay", [0.0, 0.05])
 def test_a_fork_while_another_thread_loads_the_encoder_does_not_hang(kind: str, delay: float) -> None:
@@ -239,6 +240,7 @@ print(peak() - idle, float(short @ long), np.linalg.norm(long))
 """
 
 
+@pytest.mark.slow
 def test_an_hour_takes_little_memory_and_is_embedded_as_a_whole() -> None:
     growth, likeness, norm = map(float, python(LONG).split())
     assert growth < 200

@@ -114,6 +114,7 @@ def _named(shared: SharedIndex, storage: Storage, seed: int) -> str | None:
     return found[0].caller_id if found and found[0].similarity > 0.9 else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_open", [True, False], ids=["open", "closed"])
 def test_who_is_enrolled_after_a_rewind_is_found_and_who_was_lost_is_not(
     store: Rewinding, tmp_path: Path, is_open: bool

@@ -199,6 +199,7 @@ def _unit(seed: int | None) -> NDArray[np.float32] | None:
     return None if seed is None else unit(seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(HARNESSES))
 def test_any_run_of_operations_leaves_the_store_like_a_dict(kind: str, tmp_path: Path) -> None:
     counter = itertools.count()

@@ -19,6 +19,8 @@ from voiceprint import Storage, open_storage
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.shared_index import SharedIndex
 
+pytestmark = pytest.mark.slow
+
 PROCESSES = 8
 SCRIPT = Path(__file__).parent.parent / "busy_process.py"
 
