@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from results_file import keep
 
 from voiceprint import load_audio
-from voiceprint.audio import vad
 from voiceprint.audio.io import buffers
-from voiceprint.audio.trimming import TrimmedSpeech
+from voiceprint.audio.speech import vad
+from voiceprint.audio.speech.trimming import TrimmedSpeech
 from voiceprint.encoder import Encoder, OnnxEncoder, OnnxInt8Encoder, ResemblyzerEncoder
 from voiceprint.encoder.mel import FRAME, mel_frames
 from voiceprint.encoder.network import Network

@@ -14,10 +14,10 @@ from typing import Any
 
 import faiss
 import numpy as np
-from gallery_model import GalleryModel
-from measuring import timed
 from numpy.typing import NDArray
 
+from benchmarks.measure import timed
+from tools.gallery_model import GalleryModel
 from voiceprint.index.cells import Cells, cell_count, sample_size
 
 Vectors = NDArray[np.float32]

@@ -1,35 +1,32 @@
-"""A SQLite store of generated callers, for the benchmarks of what stands over the index."""
+"""A SQLite store of generated callers, for match.py and opening.py."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from gallery_model import Gallery, GalleryModel
-from measuring import timed
-
+from benchmarks.measure import timed
+from tools.gallery_model import Gallery, GalleryModel
 from voiceprint import SQLiteStorage, Storage, Voiceprint
 
 
-def filled(path: Path, prints: int, seed: int = 1) -> Gallery:
-    """Fill the store at `path` with so many prints, or leave it if it holds any; says which."""
-    gallery = GalleryModel.load().gallery(prints, seed)
+def fill_file(path: Path, prints: int) -> None:
+    """Fill the store at `path` with `prints` voiceprints, unless it holds any."""
     with SQLiteStorage(path) as storage:
-        there = storage.count()
-        if there:
-            print(f"{path}: used with the {there:,} voiceprints that it holds", flush=True)
+        count = storage.count()
+        if count:
+            print(f"{path} holds {count:,} voiceprints and is used as it is", flush=True)
         else:
-            seconds = timed(lambda: fill(storage, gallery))
-            print(f"{prints:,} voiceprints made and stored in {seconds:.0f} s", flush=True)
-    return gallery
+            seconds = timed(lambda: fill(storage, GalleryModel.load().gallery(prints)))
+            print(f"{prints:,} voiceprints generated and stored in {seconds:.0f} s", flush=True)
 
 
 def fill(storage: Storage, gallery: Gallery) -> None:
-    """Save the gallery, a block in one change."""
+    """Save the gallery, a block in one transaction."""
     for block in gallery.blocks():
         pairs = zip(block.callers.tolist(), block.vectors, strict=True)
-        storage.save_many(Voiceprint(name(caller), vector) for caller, vector in pairs)
+        storage.save_many(Voiceprint(caller_id(caller), vector) for caller, vector in pairs)
 
 
-def name(caller: int) -> str:
-    """The id of the caller of this number."""
-    return f"caller {caller:08}"
+def caller_id(number: int) -> str:
+    """The id of a generated caller."""
+    return f"caller {number:08}"

@@ -1,6 +1,6 @@
 """How fast and how right is the index, against a linear search and other libraries, as the gallery grows?
 
-    python benchmarks/index.py [--sizes 1000 10000 100000 1000000] [--threads 1] [--only index flat]
+    python -m benchmarks.index [--sizes 1000 10000 100000 1000000] [--threads 1] [--only index flat]
 
 Galleries of gallery_model.py; probes are new recordings of callers who are in them. Searches are made one
 after the other. Recall is the share of the exact answer (of the same gallery) that was found. Graphs, whose
@@ -21,18 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from contenders import CONTENDERS
-from gallery_model import Gallery, GalleryModel
-from index_table import milliseconds, table
-from index_worker import Job
-from measuring import exact
-from plot_files import draw
-from plots import PLOTS
-from results_file import RESULTS, keep
 from rich.console import Console
 from rich.table import Table
 
-WORKER = Path(__file__).with_name("index_worker.py")
+from benchmarks.contenders import CONTENDERS
+from benchmarks.index_table import milliseconds, table
+from benchmarks.index_worker import Job
+from benchmarks.measure import exact
+from benchmarks.plots import PLOTS
+from benchmarks.report import RESULTS, draw, write
+from tools.gallery_model import Gallery, GalleryModel
+
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 NOT_RUN = "not run"
 NOT_INSTALLED = "not installed"
@@ -67,8 +66,7 @@ def main() -> int:
         "growth": growth,
     }
     show(figures)
-    path = keep(f"index-{sizes[-1]}", figures, packages=("hnswlib", "usearch"), folder=arguments.results)
-    print(f"\nRaw figures: {path.name} in {arguments.results}")
+    path = write(f"index-{sizes[-1]}", figures, arguments.results, packages=("hnswlib", "usearch"))
     if arguments.plots:
         draw(path, PLOTS)
     return 1 if any(row["state"].startswith("failed") for row in rows + growth) else 0
@@ -144,7 +142,7 @@ def run(
     environment = os.environ | {"OMP_NUM_THREADS": str(arguments.build_threads)}
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, WORKER, Path(folder) / "job.json"],
+        [sys.executable, "-m", "benchmarks.index_worker", Path(folder) / "job.json"],
         stdout=subprocess.PIPE, text=True, check=False, env=environment,
     )  # fmt: skip
     print(f"{size:>9,}  {name:12}{task:8}{time.perf_counter() - start:7.1f} s", flush=True)

@@ -1,6 +1,6 @@
 """The result table of index.py, and its place in the documentation.
 
-    python benchmarks/index_table.py        draws the tables of README and docs from their results
+    python -m benchmarks.index_table        draws the tables of README and docs from their results
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`, and is drawn from
 benchmarks/results/NAME.json; those of accuracy.json have several names, see accuracy_table.py.
@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import accuracy_table
-from contenders import CONTENDERS
-from results_file import RESULTS
+from benchmarks import accuracy_table
+from benchmarks.contenders import CONTENDERS
+from benchmarks.report import RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs/accuracy.md")

@@ -1,6 +1,6 @@
 """Measures one structure at one size, in a process of its own, so that its memory is its own: see index.py.
 
-python benchmarks/index_worker.py JOB.json      prints the figures as JSON
+python -m benchmarks.index_worker JOB.json      prints the figures as JSON
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import Any
 
 import faiss
 import numpy as np
-from contenders import CONTENDERS, Contender, Indexed, Loop, Settings, Writable, status, wait
-from measuring import resident_bytes, spread, timed
 from numpy.typing import NDArray
+
+from benchmarks.contenders import CONTENDERS, Contender, Indexed, Loop, Settings, Writable, status, wait
+from benchmarks.measure import resident_bytes, spread, timed
 
 Vectors = NDArray[np.float32]
 Ids = NDArray[np.int64]

@@ -1,16 +1,11 @@
-"""Draw the plots of a result of index.py beside it: latency against size, and recall against latency.
-
-python benchmarks/plots.py benchmarks/results/index-1000000.json
-"""
+"""Plots of a result of index.py: latency against size, and recall against latency."""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-from contenders import CONTENDERS
-from index_table import shown_search
-from plot_files import main
+from benchmarks.contenders import CONTENDERS
+from benchmarks.index_table import shown_search
 
 
 def _latency(figure: Any, figures: dict[str, Any]) -> None:
@@ -48,6 +43,3 @@ def _by_contender(figures: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 PLOTS = {"latency": _latency, "recall": _recall}
-
-if __name__ == "__main__":
-    sys.exit(main(__doc__, PLOTS))

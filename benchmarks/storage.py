@@ -1,210 +1,217 @@
-"""How fast are the record stores? Ratios to a baseline of the same run, on the disk of this folder.
+"""How fast are the record stores, on the disk of a folder or on a server?
 
-    python benchmarks/storage.py [--rows 100000] [--folder FOLDER]
+    python -m benchmarks.storage [--rows 100000] [--folder FOLDER] [--store URL ...]
 
-SQLite: a bulk import, a scan with its memory, single durable saves against a bare insert of the same
-bytes, and a look-up in a large store against one in a small store; all of it again where each voiceprint
-has a print for simulated lines. JSON: a save against json.load and json.dump of the whole.
+Each store gets `--rows` random voiceprints (JSON at most 10,000): a bulk import, a scan with its peak memory,
+look-ups at 1,000 voiceprints and in the full store, durable single saves, the other operations of a call, and a
+check. Baselines in the same run: for SQLite a bare durable insert of the same bytes, for JSON json.load and
+json.dump of the whole file. Without --store: JSON, SQLite, and Redis where redis-server is installed (started
+on a private socket, without persistence). A store given by --store must be empty, and keeps the voiceprints.
 """
 
 from __future__ import annotations
 
-import argparse
-import gc
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import spread, timed
-from numpy.typing import NDArray
-from results_file import keep
+from rich.console import Console
+from rich.table import Table
 
-from voiceprint import JSONStorage, SQLiteStorage, Storage, Voiceprint
+from benchmarks.measure import in_turns, spread_ms, timed
+from benchmarks.report import parser, write
+from voiceprint import Storage, Voiceprint
+from voiceprint.storage import open_storage
 
-SEED = 1
 SMALL = 1_000
-SINGLE = 200
+MOST_IN_JSON = 10_000
+CALLS = 200  # calls of each operation
+NAMES = {"json": "json", "sqlite": "sqlite", "redis": "redis", "rediss": "redis", "unix": "redis"}
 TIME = "2025-01-01T00:00:00.000000Z"
-JSON_PRINTS = 10_000
-
-# The memory of a scan, in a process of its own.
-SCAN = """
-import re, sys
-from pathlib import Path
-from voiceprint import SQLiteStorage
-
-def peak():  # not that of getrusage, which a process takes over from its parent
-    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-
-with SQLiteStorage(sys.argv[1]) as storage:
-    count = 0
-    for n, (ids, _) in enumerate(storage.scan(batch_size=int(sys.argv[2]) // 10)):
-        count += len(ids)
-        before = peak() if n == 2 else before if n > 2 else 0  # three batches in, buffers have their size
-    print(count, (peak() - before) / 1024)
-"""
 
 
 def main() -> int:
-    """Measure, print, and keep the raw figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    """Measure, print a table, write the raw figures."""
+    made = parser(__doc__)
+    made.add_argument("--rows", type=int, default=100_000, help="voiceprints in each store")
+    made.add_argument(
+        "--folder", type=Path, help="folder for the stores; default: the one for temporary files"
     )
-    parser.add_argument("--rows", type=int, default=100_000, help="voiceprints of the large SQLite store")
-    parser.add_argument(
-        "--folder", type=Path, help="where to put the stores; default: the one for temporary files"
+    made.add_argument(
+        "--store", nargs="+", default=[], metavar="URL", help="as `voiceprint --store` takes it"
     )
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        figures = {"sqlite": sqlite(Path(folder), arguments.rows)}
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        figures["sqlite_simulated"] = sqlite(Path(folder), arguments.rows, simulated=True)
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        figures["json"] = json_file(Path(folder))
-    for store, rows in figures.items():
-        print(f"\n{store}")
-        for name, value in rows.items():
-            print(f"  {name:32}{json.dumps(value)}")
-    print(f"\nRaw figures: benchmarks/results/{keep('storage', figures).name}")
+    arguments = made.parse_args()
+    figures: dict[str, Any] = {"rows": arguments.rows}
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder, redis_server() as redis_url:
+        urls = arguments.store or [
+            f"json:{folder}/voiceprints.json",
+            f"sqlite:{folder}/voiceprints.db",
+            *([redis_url] if redis_url else []),
+        ]
+        for url in urls:
+            kind = NAMES.get(url.partition(":")[0], "postgresql")
+            rows = min(arguments.rows, MOST_IN_JSON) if kind == "json" else arguments.rows
+            with open_storage(url) as storage:
+                if storage.count():
+                    sys.exit(f"The store {kind} holds voiceprints: give an empty one.")
+                figures[kind] = measure(storage, rows)
+                if kind in BASELINES:
+                    figures[kind]["baseline"] = BASELINES[kind](storage, Path(folder), rows)
+    show(figures)
+    write("storage", figures, arguments.results)
     return 0
 
 
-def sqlite(folder: Path, rows: int, *, simulated: bool = False) -> dict[str, Any]:
-    """The figures of SQLite; simulated: with a print for simulated lines beside each."""
-    figures: dict[str, Any] = {"rows": rows}
-    small, large = folder / "small.db", folder / "large.db"
-    with SQLiteStorage(small) as storage:
-        fill(storage, SMALL, simulated)
-    with SQLiteStorage(large) as storage:
-        seconds = fill(storage, rows, simulated)
-        figures["save_many_per_s"] = round(rows / seconds)
-        list(storage.scan())
-        seconds = timed(lambda: sum(len(ids) for ids, _ in storage.scan()))
-        figures["scan_per_s"] = round(rows / seconds)
-    figures["bytes_each"] = round(large.stat().st_size / rows)  # closed, so that all is in this file
-    count, growth = scan_memory(large, rows)
-    figures["scan_growth_mb"] = {"voiceprints": count, "from_30_to_100_percent": growth}
-    with SQLiteStorage(small) as one, SQLiteStorage(large) as other:
-        # In turn, so that what else the machine does falls on both.
-        times = interleaved(
-            [
-                getter(one, SMALL, np.random.default_rng(SEED)),
-                getter(other, rows, np.random.default_rng(SEED)),
-            ],
-            2_000,
-        )
-    figures["get_us"] = {str(SMALL): spread(times[0]), str(rows): spread(times[1])}
-    figures["get_ratio"] = round(float(np.median(times[1]) / np.median(times[0])), 2)
-    with SQLiteStorage(folder / "saves.db") as storage:
-        given = prints(0, SINGLE, simulated)
-        times = interleaved([saver(storage, given), inserter(folder / "bare.db", given)], SINGLE)
-    figures["save_us"], figures["bare_insert_us"] = spread(times[0]), spread(times[1])
-    figures["save_ratio"] = round(float(np.median(times[0]) / np.median(times[1])), 2)
+@contextmanager
+def redis_server() -> Iterator[str | None]:
+    """The URL of a Redis server on a private socket, without persistence; None where none is installed."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="vp-redis-") as folder:
+        socket = Path(folder) / "redis.sock"
+        arguments = ["--port", "0", "--unixsocket", socket, "--dir", folder, "--save", ""]
+        with subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL) as server:
+            try:
+                while not socket.exists():
+                    time.sleep(0.01)
+                yield f"unix://{socket}"
+            finally:
+                server.kill()
+
+
+def measure(storage: Storage, rows: int) -> dict[str, Any]:
+    """The figures of a store that is empty at first; times in milliseconds."""
+    chance = np.random.default_rng(1)
+    callers = [caller_id(number) for number in chance.integers(SMALL, size=CALLS)]
+    storage.save_many(voiceprints(0, SMALL))
+    figures: dict[str, Any] = {"rows": rows, f"get at {SMALL}": spread_calls(storage.get, callers)}
+    seconds = sum(
+        timed(lambda batch=batch: storage.save_many(batch))
+        for batch in (voiceprints(n, min(20_000, rows - n)) for n in range(SMALL, rows, 20_000))
+    )
+    figures["save_many per s"] = round((rows - SMALL) / seconds) if seconds else None
+    figures["scan per s"] = round(rows / timed(lambda: sum(len(ids) for ids, _ in storage.scan())))
+    figures["scan peak mb"] = scan_peak_mb(storage)
+    figures["get"] = spread_calls(storage.get, callers)
+    ids = ids_of(storage)
+    ten = [chance.choice(ids, 10).tolist() for _ in range(CALLS)]
+    figures["get_many of 10"] = spread_calls(storage.get_many, ten)
+    figures["touch"] = spread_calls(storage.touch, callers)
+    figures["revision"] = spread_calls(lambda _: storage.revision(), callers)
+    figures["save"] = spread_calls(storage.save, voiceprints(rows, CALLS))
+    findings: list[Any] = []
+    figures["check s"] = round(timed(lambda: findings.extend(storage.check())), 2)
+    if findings:
+        sys.exit(f"The store has damage: {findings[:3]}")
     return figures
 
 
-def fill(storage: Storage, rows: int, simulated: bool) -> float:
-    """Save so many voiceprints of as many callers, 20,000 a batch; gives the seconds that saving took."""
-    seconds = 0.0
-    for start in range(0, rows, 20_000):
-        batch = prints(start, min(20_000, rows - start), simulated)
-        seconds += timed(lambda batch=batch: storage.save_many(batch))
-    return seconds
+def ids_of(storage: Storage) -> list[int]:
+    """The ids of all voiceprints."""
+    return [int(number) for ids, _ in storage.scan() for number in ids]
 
 
-def prints(start: int, count: int, simulated: bool = False) -> list[Voiceprint]:
-    """Made-up voiceprints of the callers `start` and on."""
-    first = vectors(count, start)
-    second = vectors(count, 2**32 + start) if simulated else [None] * count
-    return [
-        Voiceprint(f"caller {start + n:08}", vector, simulated=second[n]) for n, vector in enumerate(first)
-    ]
+def voiceprints(start: int, count: int) -> list[Voiceprint]:
+    """Random unit embeddings of the callers `start` and after."""
+    vectors = np.random.default_rng(start).standard_normal((count, 256)).astype(np.float32)
+    return [Voiceprint(caller_id(start + n), vector) for n, vector in enumerate(vectors)]
 
 
-def vectors(count: int, seed: int = SEED) -> NDArray[np.float32]:
-    """Random unit vectors, float32[count, 256]."""
-    made = np.random.default_rng(seed).standard_normal((count, 256))
-    return (made / np.linalg.norm(made, axis=1)[:, None]).astype(np.float32)
+def caller_id(number: int) -> str:
+    """The id of a generated caller."""
+    return f"caller {number:08}"
 
 
-def getter(storage: Storage, rows: int, chance: np.random.Generator) -> Callable[[int], object]:
-    """Reads a random caller."""
-    return lambda _: storage.get(f"caller {chance.integers(rows):08}")
+def spread_calls(operation: Callable[[Any], object], arguments: list[Any]) -> dict[str, float]:
+    """Milliseconds of one call for each argument."""
+    return spread_ms([timed(lambda argument=argument: operation(argument)) for argument in arguments])
 
 
-def saver(storage: Storage, given: list[Voiceprint]) -> Callable[[int], object]:
-    """Saves a new caller."""
-    return lambda n: storage.save(given[n])
+def scan_peak_mb(storage: Storage) -> float:
+    """Peak of the memory that Python allocates during a scan."""
+    tracemalloc.start()
+    for _ in storage.scan(batch_size=1_000):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return round(peak / 1e6, 1)
 
 
-def inserter(path: Path, given: list[Voiceprint]) -> Callable[[int], object]:
-    """Inserts the same bytes into a table of one database, as durably."""
-    connection = sqlite3.connect(path, isolation_level=None)
+def bare_insert(storage: Storage, folder: Path, rows: int) -> dict[str, Any]:
+    """A save beside an insert of the same bytes, as durable, into a table of its own."""
+    connection = sqlite3.connect(folder / "bare.db", isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
-    connection.execute(
-        "CREATE TABLE t (id INTEGER PRIMARY KEY, caller TEXT, e BLOB, s BLOB, m TEXT, c TEXT, l TEXT)"
-    )
-    statement = "INSERT INTO t (caller, e, s, m, c, l) VALUES (?, ?, ?, ?, ?, ?)"
-    rows = [
-        (print_.caller_id, _bytes(print_.embedding), _bytes(print_.simulated), "{}", TIME, TIME)
-        for print_ in given
-    ]
-    return lambda n: connection.execute(statement, rows[n])
+    connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, caller TEXT, e BLOB, m TEXT, c TEXT, l TEXT)")
+    saved, inserted = iter(voiceprints(rows + CALLS, CALLS + 1)), iter(voiceprints(0, CALLS + 1))
+
+    def insert() -> None:
+        one = next(inserted)
+        row = (one.caller_id, one.embedding.tobytes(), "{}", TIME, TIME)
+        connection.execute("INSERT INTO t (caller, e, m, c, l) VALUES (?, ?, ?, ?, ?)", row)
+
+    times = in_turns({"save": lambda: storage.save(next(saved)), "bare insert": insert}, CALLS)
+    connection.close()
+    return ratio(times)
 
 
-def _bytes(vector: NDArray[np.float32] | None) -> bytes | None:
-    return None if vector is None else vector.tobytes()
+def whole_file(storage: Storage, folder: Path, rows: int) -> dict[str, Any]:
+    """A save beside reading and writing the whole file by the standard library."""
+    saved = iter(voiceprints(rows + CALLS, 6))
+
+    def rewrite() -> None:
+        content = json.loads((folder / "voiceprints.json").read_text())
+        with (folder / "copy.json").open("w") as stream:
+            json.dump(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    return ratio(in_turns({"save": lambda: storage.save(next(saved)), "load and dump": rewrite}, 5))
 
 
-def scan_memory(path: Path, rows: int) -> tuple[int, float]:
-    """How many voiceprints a scan gives, and the MB that its last seven tenths add to the peak."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCAN, str(path), str(rows)], capture_output=True, text=True, check=True
-    )
-    count, mb = done.stdout.split()
-    return int(count), round(float(mb), 1)
-
-
-def json_file(folder: Path) -> dict[str, Any]:
-    """The figures of JSON."""
-    path = folder / "store.json"
-    with JSONStorage(path) as storage:
-        storage.save_many(prints(0, JSON_PRINTS))
-        more = prints(JSON_PRINTS, 10)
-
-        def rewrite(_: int) -> None:
-            content = json.loads(path.read_text())
-            with (folder / "copy.json").open("w") as stream:
-                json.dump(content, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-
-        times = interleaved([lambda n: storage.save(more[n]), rewrite], 5)
-    ratio = float(np.median(times[1]) / np.median(times[0]))
-    return {
-        "voiceprints": JSON_PRINTS,
-        "save_ms": round(1e3 * float(np.median(times[0])), 1),
-        "load_and_dump_ms": round(1e3 * float(np.median(times[1])), 1),
-        "times_as_fast": round(ratio, 1),
+def ratio(times: dict[str, list[float]]) -> dict[str, Any]:
+    """Both spreads, and the medians' ratio."""
+    save, other = (float(np.median(taken)) for taken in times.values())
+    return {name: spread_ms(taken) for name, taken in times.items()} | {
+        "save's share": round(save / other, 3)
     }
 
 
-def interleaved(works: list[Callable[[int], object]], rounds: int) -> list[list[float]]:
-    """The seconds of each round of each work, taken in turns."""
-    gc.collect()
-    times: list[list[float]] = [[] for _ in works]
-    for n in range(rounds):
-        for work, taken in zip(works, times, strict=True):
-            taken.append(timed(lambda work=work, n=n: work(n)))
-    return times
+BASELINES: dict[str, Callable[[Storage, Path, int], dict[str, Any]]] = {
+    "json": whole_file,
+    "sqlite": bare_insert,
+}
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Print a row for each figure, a column for each store."""
+    kinds = [name for name in figures if name != "rows"]
+    table = Table("ms: p50 / p99", *kinds)
+    for name in figures[kinds[0]]:
+        values = [figures[kind].get(name, "-") for kind in kinds]
+        table.add_row(name, *(_cell(value) for value in values))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, dict):
+        return f"{value:,}" if isinstance(value, int | float) else str(value)
+    if "p50" in value:
+        return f"{value['p50']:.2f} / {value['p99']:.2f}"
+    return ", ".join(f"{name} {_cell(part)}" for name, part in value.items())
 
 
 if __name__ == "__main__":

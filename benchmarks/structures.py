@@ -1,6 +1,6 @@
 """Which structure finds the nearest of so many voiceprints at the least cost, at equal recall?
 
-    python benchmarks/structures.py [--prints 100000] [--only "cells pca-48" ...]      1000000: by option
+    python -m benchmarks.structures [--prints 100000] [--only "cells pca-48" ...]      1000000: by option
 
 Each structure of families.py, over a gallery of gallery_model.py, answers probes that are new recordings of
 callers in it: candidates are proposed, and their scores computed from the vectors. On a ladder of efforts and
@@ -22,13 +22,14 @@ from typing import Any
 
 import faiss
 import numpy as np
-from families import STRUCTURES, Ids, Material, Structure, Vectors
-from gallery_model import GalleryModel
-from index_table import milliseconds
-from measuring import exact, spread, timed
-from results_file import RESULTS, keep
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.families import STRUCTURES, Ids, Material, Structure, Vectors
+from benchmarks.index_table import milliseconds
+from benchmarks.measure import exact, spread, timed
+from benchmarks.report import RESULTS, write
+from tools.gallery_model import GalleryModel
 
 K = 5
 DEPTHS = (16, 32, 64, 128, 256, 512)
@@ -138,7 +139,7 @@ def main() -> int:
         "rows": rows,
     }
     show(figures)
-    path = keep(f"structures-{len(vectors)}", figures, folder=arguments.results)
+    path = write(f"structures-{len(vectors)}", figures, arguments.results)
     print(f"\nRaw figures: {path.name} in {arguments.results}")
     if len(vectors) < 1_000_000:
         print("A million: --prints 1000000")

@@ -15,7 +15,7 @@ from contextlib import suppress
 from stores import unit, voiceprint
 
 from voiceprint.errors import StorageUnavailableError
-from voiceprint.gallery import Gallery
+from voiceprint.identification.gallery import Gallery
 from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage import open_storage
 

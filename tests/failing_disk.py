@@ -29,7 +29,7 @@ def main(library: str, scheme: str, folder: str, code: int) -> None:
         faults.fault_arm(failed + 1, code)
         error: Exception | None = None
         try:
-            bob = voiceprint("bob", 2, simulated=unit(5))
+            bob = voiceprint("bob", 2, augmented=unit(5))
             storage.save_many([bob, voiceprint("alice", 3)])
         except StorageError as raised:
             error = raised
@@ -46,7 +46,7 @@ def main(library: str, scheme: str, folder: str, code: int) -> None:
                 assert changed, "an acknowledged save is lost"
             if changed:
                 assert len(after["alice"]["voiceprints"]) == 2, "half a change"
-                assert storage.get("bob").voiceprints[0].simulated is not None, "half a change"
+                assert storage.get("bob").voiceprints[0].augmented is not None, "half a change"
             else:
                 assert after == before, "half a change"
         kept += error is not None and changed

@@ -34,7 +34,7 @@ while True:
     if n % 2:
         storage.save(voiceprint(f"c{n}", n))
     else:
-        many = [voiceprint(name, n, simulated=unit(n + 1)) for name in (f"c{n}", f"d{n}", "shared")]
+        many = [voiceprint(name, n, augmented=unit(n + 1)) for name in (f"c{n}", f"d{n}", "shared")]
         storage.save_many(many)
     print(n, flush=True)
     n += 1
@@ -151,9 +151,9 @@ def kill_writers(new_store: Callable[[], str], crashes: int) -> None:
                 if print_.caller_id != "shared":
                     number = int(print_.caller_id[1:])
                     assert_embedding(print_.embedding, unit(number))
-                    assert (print_.simulated is None) == bool(number % 2)
-                    if print_.simulated is not None:
-                        assert_embedding(print_.simulated, unit(number + 1))
+                    assert (print_.augmented is None) == bool(number % 2)
+                    if print_.augmented is not None:
+                        assert_embedding(print_.augmented, unit(number + 1))
             storage.save(voiceprint("after"))
 
 

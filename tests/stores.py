@@ -73,7 +73,7 @@ def _plain(caller: Caller) -> dict[str, Any]:
                 print_.encoder,
                 print_.created_at,
                 print_.embedding.tobytes(),
-                None if print_.simulated is None else print_.simulated.tobytes(),
+                None if print_.augmented is None else print_.augmented.tobytes(),
             )
             for print_ in caller.voiceprints
         ],
@@ -107,14 +107,14 @@ def assert_simulated(storage: Storage) -> None:
         found = storage.get_many([n + 1])[n + 1]
         assert_embedding(found.embedding, rng.standard_normal(8))
         if wanted[n] is None:
-            assert found.simulated is None
+            assert found.augmented is None
         else:
-            assert_embedding(found.simulated, wanted[n])
+            assert_embedding(found.augmented, wanted[n])
     before = state(storage)
     assert list(before) == ["caller 0", "caller 1", "caller 2"]
     Follower("tiny").assert_in_step(storage)
-    storage.save(voiceprint("new", simulated=unit(1)))
-    assert np.array_equal(storage.get("new").voiceprints[0].simulated, unit(1))
+    storage.save(voiceprint("new", augmented=unit(1)))
+    assert np.array_equal(storage.get("new").voiceprints[0].augmented, unit(1))
     storage.delete("new")
     assert state(storage) == before
 

@@ -17,7 +17,7 @@ from voiceprint import (
     VoiceFingerprintConfig,
     Voiceprint,
 )
-from voiceprint.agreement import ALIKE, agreement
+from voiceprint.enrollment.agreement import ALIKE, agreement
 
 
 def adapting(storage: Any = None, **settings: Any) -> OpusAgentVoiceRecognizer:
@@ -57,7 +57,7 @@ def test_confident_matches_fill_the_free_slots_and_replace_nothing(
     recognizer = adapting(JSONStorage(tmp_path / "callers.json"), **settings)
     enrolled(recognizer, voices, "amara", "gil", "hakan")
     (original,) = prints(recognizer)
-    with caplog.at_level(logging.INFO, "voiceprint.adaptation"):
+    with caplog.at_level(logging.INFO, "voiceprint.enrollment.adaptation"):
         assert recognizer.match_caller(voices["amara"][1]) is not None
     assert caplog.messages == ["The caller 'amara' was recognized with confidence: one voiceprint added."]
     first, second = prints(recognizer)

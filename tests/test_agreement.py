@@ -11,9 +11,9 @@ import soundfile
 from voices import RATE, Voices, real_speech
 
 from voiceprint import OpusAgentVoiceRecognizer, VoiceMismatchError, Voiceprint, load_audio
-from voiceprint.agreement import agreement, best_agreeing, same_recording, sounds_alike
 from voiceprint.audio.io import g711
 from voiceprint.audio.io.buffers import resample
+from voiceprint.enrollment.agreement import agreement, best_agreeing, same_recording, sounds_alike
 
 
 def _line(audio: np.ndarray, law: g711.Law) -> np.ndarray:
@@ -55,7 +55,7 @@ def test_a_copy_is_logged_with_the_caller_and_nothing_else(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices, caplog: pytest.LogCaptureFixture
 ) -> None:
     recognizer.enroll_caller("amara", voices["amara"][0])
-    with caplog.at_level(logging.INFO, "voiceprint.new_prints"):
+    with caplog.at_level(logging.INFO, "voiceprint.enrollment.writer"):
         recognizer.enroll_caller("amara", voices["amara"][0], {"name": "Hunter"})
     assert caplog.messages == ["The caller 'amara' is already enrolled with this recording."]
 
@@ -67,7 +67,7 @@ def test_the_print_for_simulated_lines_comes_with_the_same_recording_later(
     first = recognizer.enroll_caller("amara", voices["amara"][0])
     recognizer.config.enroll_simulated_lines = True
     again = recognizer.enroll_caller("amara", voices["amara"][0])
-    assert (first.simulated is None, again.simulated is None) == (True, False)
+    assert (first.augmented is None, again.augmented is None) == (True, False)
     assert again.id == first.id
 
 
@@ -150,4 +150,4 @@ def test_real_speakers_of_another_day_are_mostly_found_alike_and_others_mostly_n
 
 
 def _alike(new: Voiceprint, other: Voiceprint) -> bool:
-    return sounds_alike(np.stack([v for v in (new.embedding, new.simulated) if v is not None]), [other])
+    return sounds_alike(np.stack([v for v in (new.embedding, new.augmented) if v is not None]), [other])

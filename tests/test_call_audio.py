@@ -46,17 +46,17 @@ CONDITIONS: dict[str, Make] = {
 }
 
 
-def _heard(audio: signals.Signal, rate: int = RATE) -> tuple[np.ndarray, float]:
+def _augmented_audio(audio: signals.Signal, rate: int = RATE) -> tuple[np.ndarray, float]:
     recording = Recording.from_buffer(np.clip(audio, -1, 1).astype(np.float32), rate)
     return ENCODER.embed_speech(recording.trimmed)[0], recording.quality.score
 
 
 def _right(speakers: list[tuple[signals.Signal, signals.Signal]], make: Make) -> int:
     """How many of (enrolled, probe) pass the quality and are nearest to themselves."""
-    prints = np.stack([_heard(enrolled)[0] for enrolled, _ in speakers])
+    prints = np.stack([_augmented_audio(enrolled)[0] for enrolled, _ in speakers])
     right = 0
     for place, (_, probe) in enumerate(speakers):
-        vector, score = _heard(make(probe, np.random.default_rng((14, place))))
+        vector, score = _augmented_audio(make(probe, np.random.default_rng((14, place))))
         right += score >= ACCEPTED and int((prints @ vector).argmax()) == place
     return right
 

@@ -36,7 +36,7 @@ def url(request):
 
 def fill(storage: Storage) -> None:
     storage.save(voiceprint("amara", 1, metadata={"plan": "gold"}))
-    storage.save(voiceprint("bruno", 2, simulated=voiceprint("x", 3).embedding))
+    storage.save(voiceprint("bruno", 2, augmented=voiceprint("x", 3).embedding))
 
 
 def content() -> dict[str, bytes]:

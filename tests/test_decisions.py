@@ -16,9 +16,9 @@ from voiceprint import (
     VoiceFingerprintConfig,
     Voiceprint,
 )
-from voiceprint.audio.conditions import Condition
+from voiceprint.audio.simulate import Condition
+from voiceprint.identification.ranking import prints_of
 from voiceprint.models import Match
-from voiceprint.ranking import prints_of
 from voiceprint.scoring import Calibration, GalleryScorer, probabilities, projection_for
 
 ENROLLED = ("amara", "bruno", "carlo", "dario", "elena")

@@ -22,7 +22,7 @@ from voiceprint import (
     Voiceprint,
 )
 from voiceprint.audio.io.buffers import resample
-from voiceprint.enrollment import ENROLMENT_BATCH
+from voiceprint.enrollment.enroller import ENROLMENT_BATCH
 
 
 def test_results_come_in_order_whatever_is_wrong_in_the_middle(

@@ -26,10 +26,10 @@ from voiceprint import (
     VoiceFingerprintConfig,
 )
 from voiceprint._files import open_regular
-from voiceprint.erasure import delete_with_receipt, remains_of
-from voiceprint.gallery import Gallery
+from voiceprint.identification.gallery import Gallery
+from voiceprint.identification.snapshots import IndexSettings
 from voiceprint.index import VectorIndex
-from voiceprint.snapshots import IndexSettings
+from voiceprint.privacy.erasure import delete_with_receipt, remains_of
 from voiceprint.storage import prune_callers
 from voiceprint.storage.backup import back_up, restore
 from voiceprint.storage.removals import SNAPSHOT_MAGIC, snapshots_at
@@ -377,7 +377,7 @@ def test_a_snapshot_that_may_not_be_read_is_told_of_and_named_in_the_receipt(
             raise PermissionError(13, "Permission denied")
         return open_regular(name)
 
-    for module in ("voiceprint.storage.removals", "voiceprint.erasure"):
+    for module in ("voiceprint.storage.removals", "voiceprint.privacy.erasure"):
         monkeypatch.setattr(f"{module}.open_regular", refuse)
     receipt = delete_with_receipt(storage, "alice")
     assert path.exists()

@@ -39,7 +39,7 @@ from voiceprint import (
     VoiceprintError,
 )
 from voiceprint.audio import load_audio
-from voiceprint.gallery import Gallery
+from voiceprint.identification.gallery import Gallery
 from voiceprint.storage import SQLStorage
 
 SECRET = "born in 1970"

@@ -22,7 +22,7 @@ from voiceprint import (
     StorageCorruptError,
     Voiceprint,
 )
-from voiceprint.gallery import KEPT_GALLERIES, Gallery
+from voiceprint.identification.gallery import KEPT_GALLERIES, Gallery
 
 TESTS = str(Path(__file__).parent)
 SAVE = f"""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import logging
 import math
 import os
 from pathlib import Path
@@ -16,6 +18,7 @@ from voiceprint import (
     AudioQualityError,
     CallerNotFoundError,
     InvalidArgumentError,
+    InvalidAudioError,
     JSONStorage,
     MemoryStorage,
     OpusAgentVoiceRecognizer,
@@ -208,6 +211,27 @@ def test_a_probe_needs_a_second_of_speech_and_the_quality(
                 use(probe)
             assert caught.value.quality.duration_s == len(probe) / 16_000
     assert line.match_caller(speech[:48_000]) is not None  # three seconds will do
+
+
+def test_poor_audio_is_nobody_where_callers_have_no_try(
+    line: OpusAgentVoiceRecognizer, voices: Voices, caplog: pytest.LogCaptureFixture
+) -> None:
+    line.config.on_poor_audio = "none"
+    speech = voices["amara"][1]
+    noisy = (speech + np.random.default_rng(1).normal(0, speech.std(), speech.size)).clip(-1, 1)
+    for poor in (np.zeros(80_000, np.float32), speech[8_000:16_000], noisy):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "voiceprint.recognizer"):
+            assert line.match_caller(poor) is None
+        assert "No match for poor audio: " in caplog.text
+        assert asyncio.run(line.amatch_caller(poor)) is None
+        with pytest.raises(AudioQualityError):  # their answers have no None: an empty list would say nobody
+            line.identify(poor)
+    match = line.match_caller(speech)
+    assert match is not None
+    assert match[0] == "amara"
+    with pytest.raises(InvalidAudioError):
+        line.match_caller(np.zeros(0))
 
 
 def test_last_seen_moves_with_an_accepted_match_and_verification_only(

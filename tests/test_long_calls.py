@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from voices import SAMPLES, Voices
 
-from voiceprint.audio import assess, to_mono, vad
+from voiceprint.audio import assess, to_mono
 from voiceprint.audio.io import buffers
 from voiceprint.audio.quality import clipping
+from voiceprint.audio.speech import vad
 
 MOST_MB = 200
 

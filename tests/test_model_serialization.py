@@ -17,7 +17,7 @@ from pydantic_core import to_json, to_jsonable_python
 from voiceprint import Caller, Match, MemoryStorage, StreamResult, Voiceprint
 
 VOICEPRINT = Voiceprint(
-    "a", np.arange(1.0, 257.0), {"plan": "gold"}, "2026-01-01", id=1, revision=2, simulated=np.ones(256)
+    "a", np.arange(1.0, 257.0), {"plan": "gold"}, "2026-01-01", id=1, revision=2, augmented=np.ones(256)
 )
 CALLER = Caller(caller_id="a", metadata={"plan": "gold"}, voiceprints=(VOICEPRINT,))
 ASKING = {"include_embeddings": True}
@@ -67,12 +67,12 @@ WAYS: dict[str, Callable[..., Any]] = {
 def test_embeddings_are_serialized_only_on_request(way: str) -> None:
     told = str(WAYS[way]())
     assert "created_at" in told
-    for name in ("embedding", "simulated"):
+    for name in ("embedding", "augmented"):
         assert name not in told
     assert f"{VOICEPRINT.embedding[200]:.4f}" not in told
     asked = str(WAYS[way](context=ASKING))
     assert f"{VOICEPRINT.embedding[200]:.4f}" in asked
-    assert "simulated" in asked
+    assert "augmented" in asked
 
 
 def test_the_methods_take_the_request_as_an_argument_beside_a_context_of_the_users() -> None:
@@ -82,7 +82,7 @@ def test_the_methods_take_the_request_as_an_argument_beside_a_context_of_the_use
     )
     twin = Caller.model_validate_json(CALLER.model_dump_json(include_embeddings=True))
     assert twin == CALLER
-    assert twin.voiceprints[0].simulated.tobytes() == VOICEPRINT.simulated.tobytes()
+    assert twin.voiceprints[0].augmented.tobytes() == VOICEPRINT.augmented.tobytes()
 
 
 @pytest.mark.parametrize("context", [None, {}, {"include_embeddings": 1}, "include_embeddings", 7])
@@ -107,7 +107,7 @@ def test_pickle_and_copies_keep_embeddings() -> None:
     ):
         assert twin == CALLER
         assert twin.voiceprints[0].embedding.tobytes() == VOICEPRINT.embedding.tobytes()
-        assert twin.voiceprints[0].simulated.tobytes() == VOICEPRINT.simulated.tobytes()
+        assert twin.voiceprints[0].augmented.tobytes() == VOICEPRINT.augmented.tobytes()
 
 
 def test_callers_that_a_store_gives_are_serialized_alike() -> None:
@@ -131,5 +131,5 @@ def test_the_json_schema_of_the_models_is_what_is_taken_and_what_is_given(model:
     of_print = [one.get("Voiceprint", one[""])["properties"] for one in schemas]
     assert of_print[0]["embedding"]["items"] == {"type": "number"}
     assert {"caller_id", "id", "created_at", "encoder", "metadata"} <= of_print[1].keys()
-    assert not {"embedding", "simulated"} & of_print[1].keys()
+    assert not {"embedding", "augmented"} & of_print[1].keys()
     assert "embedding" not in str(schemas[1].get("Voiceprint", schemas[1][""])["required"])

@@ -90,26 +90,26 @@ def test_the_embedding_of_a_copy_is_read_only_too(duplicate: Any) -> None:
 
 
 def test_the_print_for_simulated_lines_is_kept_as_the_embedding_is() -> None:
-    voiceprint = Voiceprint("a", DIRECTION, simulated=list(MARKED))
-    assert voiceprint.simulated is not None
-    np.testing.assert_allclose(voiceprint.simulated, MARKED / np.linalg.norm(MARKED), atol=1e-6)
-    assert voiceprint.simulated.dtype == np.float32
-    assert not voiceprint.simulated.flags.writeable
-    assert "simulated" not in repr(voiceprint)
+    voiceprint = Voiceprint("a", DIRECTION, augmented=list(MARKED))
+    assert voiceprint.augmented is not None
+    np.testing.assert_allclose(voiceprint.augmented, MARKED / np.linalg.norm(MARKED), atol=1e-6)
+    assert voiceprint.augmented.dtype == np.float32
+    assert not voiceprint.augmented.flags.writeable
+    assert "augmented" not in repr(voiceprint)
     for twin in (
         copy.deepcopy(voiceprint),
         pickle.loads(pickle.dumps(voiceprint)),
         Voiceprint.model_validate_json(voiceprint.model_dump_json(include_embeddings=True)),
     ):
         assert twin == voiceprint
-        assert not twin.simulated.flags.writeable
+        assert not twin.augmented.flags.writeable
     assert voiceprint != Voiceprint("a", DIRECTION)
     assert Voiceprint("a", DIRECTION) != voiceprint
-    assert voiceprint != Voiceprint("a", DIRECTION, simulated=DIRECTION)
-    voiceprint.simulated = None
+    assert voiceprint != Voiceprint("a", DIRECTION, augmented=DIRECTION)
+    voiceprint.augmented = None
     assert voiceprint == Voiceprint("a", DIRECTION)
     with pytest.raises(InvalidArgumentError, match="8 values; the plain one has 9"):
-        Voiceprint("a", DIRECTION[:9], encoder="other", simulated=DIRECTION[:8])
+        Voiceprint("a", DIRECTION[:9], encoder="other", augmented=DIRECTION[:8])
 
 
 BAD: list[tuple[str, Any]] = [
@@ -134,11 +134,11 @@ BAD: list[tuple[str, Any]] = [
     ("embedding", np.zeros(256)),
     ("embedding", np.full(256, np.nan)),
     ("embedding", np.r_[np.ones(255), np.inf]),
-    ("simulated", []),
-    ("simulated", "text"),
-    ("simulated", [1.0] * 255),
-    ("simulated", np.zeros(256)),
-    ("simulated", np.full(256, np.nan)),
+    ("augmented", []),
+    ("augmented", "text"),
+    ("augmented", [1.0] * 255),
+    ("augmented", np.zeros(256)),
+    ("augmented", np.full(256, np.nan)),
     ("metadata", [("a", 1)]),
     ("metadata", "a"),
     ("metadata", {1: "a"}),

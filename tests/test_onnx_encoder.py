@@ -16,9 +16,9 @@ from processes import in_child
 from voices import RATE, SAMPLES, Voices
 
 from voiceprint import EncoderError, MemoryStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig
+from voiceprint._lazy import Lazy
 from voiceprint.encoder import OnnxEncoder, ResemblyzerEncoder, default_encoder
 from voiceprint.encoder.workers import Workers, cores
-from voiceprint.loading import Loaded
 
 HEAVY = ("alembic", "librosa", "numba", "resemblyzer", "scipy", "sqlalchemy", "torch")
 
@@ -115,7 +115,7 @@ def test_the_network_is_loaded_once_whoever_asks() -> None:
         time.sleep(0.05)
         return "network"
 
-    loaded = Loaded(load, inherited=False)
+    loaded = Lazy(load, inherited=False)
     with ThreadPoolExecutor(8) as pool:
         assert {pool.submit(loaded.get).result() for _ in range(16)} == {"network"}
     assert len(loads) == 1
@@ -281,7 +281,7 @@ print(sorted(name for name in set(sys.modules) - before if "." not in name))
 
 def test_without_onnx_runtime_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr(OnnxEncoder, "_network", Loaded(OnnxEncoder._network._load, inherited=False))
+    monkeypatch.setattr(OnnxEncoder, "_network", Lazy(OnnxEncoder._network._load, inherited=False))
     with pytest.raises(EncoderError, match=r"pip install onnxruntime.*VOICE_ENCODER=resemblyzer"):
         OnnxEncoder().warm_up()
     monkeypatch.undo()

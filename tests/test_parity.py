@@ -16,8 +16,8 @@ from resemblyzer.audio import wav_to_mel_spectrogram
 from voices import RATE, SAMPLES, Audio, Voices, real_speech
 
 from voiceprint import load_audio
-from voiceprint.audio import vad
-from voiceprint.audio.trimming import TrimmedSpeech
+from voiceprint.audio.speech import vad
+from voiceprint.audio.speech.trimming import TrimmedSpeech
 from voiceprint.encoder import OnnxEncoder, ResemblyzerEncoder
 from voiceprint.encoder.mel import FRAME, mel_frames
 from voiceprint.encoder.partials import STEP, count_partials

@@ -29,7 +29,7 @@ from voiceprint import (
 from voiceprint.audio import Recording
 from voiceprint.audio.fingerprints import SPAN, STEP, fingerprint
 from voiceprint.audio.prompts import KnownPrompts, PromptFinder, PromptFollower, find_repeated
-from voiceprint.audio.speech import Segment, with_prompts
+from voiceprint.audio.speech.segmenter import Segment, with_prompts
 from voiceprint.evaluation import Settings, evaluate
 from voiceprint.evaluation.tables import remarks
 

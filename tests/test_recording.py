@@ -23,11 +23,11 @@ from voiceprint import (
     preprocess_audio,
 )
 from voiceprint.audio import Recording, to_mono
+from voiceprint.audio.enhance.high_pass import HighPass, LowFrequencyMeter
 from voiceprint.audio.io import buffers
 from voiceprint.audio.io.buffers import resample
-from voiceprint.audio.io.mono import LONG_S
-from voiceprint.audio.low_cut import HighPass, SteadyLows
-from voiceprint.audio.vad import Detector
+from voiceprint.audio.io.lazy_audio import LONG_S
+from voiceprint.audio.speech.vad import Detector
 from voiceprint.encoder import default_encoder
 
 ROOT = Path(__file__).parent.parent
@@ -246,7 +246,7 @@ def test_high_pass_read_in_parts_is_that_of_the_whole(voices: Voices) -> None:
 
 def test_steady_lows_do_not_depend_on_the_cuts(voices: Voices) -> None:
     audio = voices["bruno"][0] + hum(len(voices["bruno"][0]), 50.0, 0.05)
-    whole, pieces = SteadyLows(), SteadyLows()
+    whole, pieces = LowFrequencyMeter(), LowFrequencyMeter()
     whole.add(audio)
     for start in range(0, len(audio), 777):
         pieces.add(audio[start : start + 777])

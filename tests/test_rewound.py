@@ -16,8 +16,8 @@ from redis_server import RedisServer, free_port
 from stores import forget_json_files, unit, voiceprint
 
 from voiceprint import JSONStorage, RedisStorage, SQLiteStorage, Storage
-from voiceprint.gallery import Gallery
-from voiceprint.snapshots import IndexSettings
+from voiceprint.identification.gallery import Gallery
+from voiceprint.identification.snapshots import IndexSettings
 
 
 class Rewinding:

@@ -12,10 +12,10 @@ import pytest
 from voices import ROOT, SAMPLES, Voices
 
 from voiceprint import EncoderError, MemoryStorage, OpusAgentVoiceRecognizer, VoiceprintError
-from voiceprint.audio import vad
+from voiceprint._lazy import Lazy
+from voiceprint.audio.speech import vad
 from voiceprint.encoder import OnnxEncoder, ResemblyzerEncoder
 from voiceprint.encoder.weights import weights_file
-from voiceprint.loading import Loaded
 
 GOLDEN = Path(__file__).parent / "golden/sample-voices.npz"
 # Installed without its dependencies, and those of them that no code of ours needs in this form.
@@ -94,7 +94,7 @@ def test_without_a_vad_every_way_to_use_audio_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, voices: Voices
 ) -> None:
     monkeypatch.setitem(sys.modules, "webrtcvad", None)
-    monkeypatch.setattr(vad, "_WEBRTCVAD", Loaded(vad._WEBRTCVAD._load, inherited=True))
+    monkeypatch.setattr(vad, "_WEBRTCVAD", Lazy(vad._WEBRTCVAD._load, inherited=True))
     audio = voices["amara"][0]
     recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=OnnxEncoder(1))
     for use in (

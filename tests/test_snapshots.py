@@ -26,11 +26,11 @@ from voiceprint import (
     Storage,
     VoiceFingerprintConfig,
     Voiceprint,
-    snapshots,
 )
-from voiceprint.gallery import Gallery
+from voiceprint.identification import snapshots
+from voiceprint.identification.gallery import Gallery
+from voiceprint.identification.snapshots import OFF, IndexSettings, snapshot_path
 from voiceprint.index import VectorIndex
-from voiceprint.snapshots import OFF, IndexSettings, snapshot_path
 
 COUNT = 300
 Opened = Callable[[], Storage]

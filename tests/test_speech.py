@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from voices import SAMPLES, Audio, Voices, real_speech
 
-from voiceprint.audio import load_audio, to_mono, vad
-from voiceprint.audio.speech import Segment, Segmenter, segment
+from voiceprint.audio import load_audio, to_mono
+from voiceprint.audio.speech import vad
+from voiceprint.audio.speech.segmenter import Segment, Segmenter, segment
 
 RATE = 16_000
 

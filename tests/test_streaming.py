@@ -14,7 +14,7 @@ from streams import MULAW, as_mulaw, at_level, enrolled, fed, with_pauses
 from voices import RATE
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer, StreamResult
-from voiceprint.streaming import online
+from voiceprint.streaming import online_embedder as online
 
 CALLERS = ("amara", "bruno", "carlo", "dario", "elena", "farid", "gil", "hakan")
 

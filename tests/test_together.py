@@ -24,7 +24,7 @@ from voiceprint import (
     OpusAgentVoiceRecognizer,
     Storage,
 )
-from voiceprint.gallery import Gallery
+from voiceprint.identification.gallery import Gallery
 
 THREADS = 8
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import signals
 
-from voiceprint.audio import vad
+from voiceprint.audio.speech import vad
 
 
 def _babble(seed: int, seconds: float = 4.0) -> np.ndarray:

@@ -32,6 +32,7 @@ _ALLOWED = {
     "storage_backend": "json, postgresql, redis or sqlite",
     "storage_path": "the path of a file",
     "min_audio_quality": "a number from 0 to 1",
+    "on_poor_audio": "raise or none",
     "max_voiceprints_per_caller": "a whole number from 1",
     "enroll_simulated_lines": "true or false",
     "adapt": "true or false",
@@ -66,12 +67,14 @@ class VoiceFingerprintConfig(BaseSettings):
     storage_backend ("json"): "json", "postgresql", "redis" or "sqlite".
     storage_path: file of the store; "voiceprints.json", or "voiceprints.db" for SQLite.
     min_audio_quality (0.6): least quality score for enrollment and matching, 0 to 1.
+    on_poor_audio ("raise"): "raise" makes `match_caller` raise `AudioQualityError` for audio that is silent,
+        too short or too poor; "none" makes it give None, for callers that have no `try`.
     max_voiceprints_per_caller (3): one print more replaces the oldest; at least 1.
-    enroll_simulated_lines (True): enrollment of wide-band audio keeps, beside the embedding, one for simulated
-        telephone lines (`Voiceprint.simulated`), by which a caller is found on a telephone too.
+    enroll_simulated_lines (True): enrollment of wide-band audio stores beside the embedding one of simulated
+        telephone lines (`Voiceprint.augmented`), so that the caller is found on a telephone too.
     adapt (False): when True, the audio of a match, a verification or a finished stream that was accepted with
         confidence becomes one more voiceprint of the caller, where a slot is free. It never replaces one;
-        `voiceprint.adaptation` has the conditions.
+        `voiceprint.enrollment.adaptation` has the conditions.
     prompts (None): recording of an announcement that callers' recordings hold too, or a folder of them: where
         one is found, at any level and over any line, it is left out (`voiceprint.audio.prompts`).
     encoder ("onnx"): "onnx"; "onnx-int8", which takes half the time and gives nearly the same (a cosine of
@@ -105,6 +108,7 @@ class VoiceFingerprintConfig(BaseSettings):
     storage_backend: Literal["json", "postgresql", "redis", "sqlite"] = "json"
     storage_path: str = Field(default="voiceprints.json", min_length=1)
     min_audio_quality: float = Field(default=0.6, ge=0.0, le=1.0, allow_inf_nan=False)
+    on_poor_audio: Literal["raise", "none"] = "raise"
     max_voiceprints_per_caller: int = Field(default=3, ge=1)
     enroll_simulated_lines: bool = True
     adapt: bool = False
@@ -156,7 +160,7 @@ class VoiceFingerprintConfig(BaseSettings):
         """Another name for `fingerprinting_enabled`."""
         return self.fingerprinting_enabled
 
-    @field_validator("storage_backend", "encoder", mode="before")
+    @field_validator("storage_backend", "encoder", "on_poor_audio", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value

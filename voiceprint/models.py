@@ -33,10 +33,10 @@ from voiceprint.audio.quality.model import AudioQuality, Turn
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.validation import (
+    check_augmented,
     check_caller_id,
     check_embedding,
     check_metadata,
-    check_simulated,
     check_time,
 )
 
@@ -61,7 +61,7 @@ __all__ = [
 RESEMBLYZER_SPACE = "resemblyzer"
 
 _INCLUDE = "include_embeddings"
-_VECTORS = ("embedding", "simulated")
+_VECTORS = ("embedding", "augmented")
 _Vector = Annotated[NDArray[np.float32], WithJsonSchema({"type": "array", "items": {"type": "number"}})]
 
 
@@ -100,8 +100,8 @@ class Voiceprint(_Serialized):
     caller_id: 1 to 512 characters.
     embedding: given as an array or list of numbers, kept as a read-only float32 unit vector
         (256 values in the space "resemblyzer"). Only its direction matters: similarity is cosine.
-    simulated: the same voice over simulated telephone lines, see `voiceprint.simulated`: a vector like
-        `embedding`, or None. It is scored with; similarity and the index know `embedding` alone.
+    augmented: the same voice over simulated telephone lines (`voiceprint.enrollment.augmentation`), a vector
+        like `embedding`, or None. Scores use both; similarity and the index use `embedding` alone.
     metadata: JSON object of the caller.
     created_at: when this print was made; last_seen: when the caller was last enrolled or recognized.
         ISO 8601 UTC with a `Z`; a datetime is taken too, and a time without a zone is taken as UTC.
@@ -109,7 +109,7 @@ class Voiceprint(_Serialized):
     encoder: name of the embedding space; prints of different spaces are never compared.
 
     Raises `InvalidArgumentError`, also when an attribute is set later. `model_dump` and all other
-    serialization of pydantic leave `embedding` and `simulated` out, unless `include_embeddings`.
+    serialization of pydantic leave `embedding` and `augmented` out, unless `include_embeddings`.
     """
 
     model_config = ConfigDict(
@@ -119,7 +119,7 @@ class Voiceprint(_Serialized):
     caller_id: str
     encoder: str = Field(default=RESEMBLYZER_SPACE, min_length=1, max_length=100)
     embedding: _Vector = Field(repr=False)
-    simulated: _Vector | None = Field(default=None, repr=False)
+    augmented: _Vector | None = Field(default=None, repr=False)
     metadata: dict[str, Any] = Field(default_factory=dict, repr=False)
     created_at: str | None = None
     last_seen: str | None = None
@@ -174,10 +174,10 @@ class Voiceprint(_Serialized):
         # `encoder` is declared first, so that it is known here: the right length depends on it.
         return check_embedding(value, info.data.get("encoder", RESEMBLYZER_SPACE))
 
-    @field_validator("simulated", mode="before")
+    @field_validator("augmented", mode="before")
     @classmethod
-    def _check_simulated(cls, value: object, info: ValidationInfo) -> NDArray[np.float32] | None:
-        return check_simulated(value, info.data.get("encoder", RESEMBLYZER_SPACE), info.data.get("embedding"))
+    def _check_augmented(cls, value: object, info: ValidationInfo) -> NDArray[np.float32] | None:
+        return check_augmented(value, info.data.get("encoder", RESEMBLYZER_SPACE), info.data.get("embedding"))
 
     @field_serializer(*_VECTORS)
     def _vector_as_list(
@@ -219,7 +219,7 @@ class Voiceprint(_Serialized):
         return twin
 
     def _protect(self) -> None:
-        for vector in (self.embedding, self.simulated):
+        for vector in (self.embedding, self.augmented):
             if vector is not None:
                 vector.flags.writeable = False
 
@@ -427,7 +427,7 @@ class Finding(_Answer):
 
 
 class ErasureCheck(_Answer):
-    """A search for remains of a deleted caller, see `voiceprint.erasure.remains_of`.
+    """A search for remains of a deleted caller, see `voiceprint.privacy.erasure.remains_of`.
 
     deleted_at: when the store noted the deletion; None where it noted none. checked_at: when this was looked
     for. searched: the store and the files that were read.

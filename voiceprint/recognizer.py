@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from functools import partial
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.adaptation import Adaptation
 from voiceprint.audio import (
     AudioBuffer,
     AudioQuality,
@@ -20,12 +20,23 @@ from voiceprint.audio import (
     Recording,
 )
 from voiceprint.config import VoiceFingerprintConfig
-from voiceprint.embedding import Embedder
+from voiceprint.embedder import Embedder
 from voiceprint.encoder import Encoder, default_encoder
-from voiceprint.enrollment import EnrollmentCheck, Enrollment, Keep, OnSeveralVoices, Sample
-from voiceprint.errors import InvalidArgumentError, VoiceprintError
-from voiceprint.gallery import Gallery
-from voiceprint.matching import Matcher, Rule, check_candidates, check_count, check_threshold
+from voiceprint.enrollment.adaptation import Adaptation
+from voiceprint.enrollment.enroller import Enroller, EnrollmentCheck, Keep, OnSeveralVoices, Sample
+from voiceprint.enrollment.writer import OnMismatch
+from voiceprint.errors import AudioQualityError, InvalidArgumentError, VoiceprintError
+from voiceprint.identification.gallery import Gallery
+from voiceprint.identification.pipeline import (
+    AcceptanceRule,
+    Identifier,
+    check_candidates,
+    check_count,
+    check_threshold,
+)
+from voiceprint.identification.ranking import Probe
+from voiceprint.identification.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
+from voiceprint.identification.voices import identify_voices
 from voiceprint.models import (
     Caller,
     DeletionReceipt,
@@ -35,10 +46,6 @@ from voiceprint.models import (
     Verification,
     Voiceprint,
 )
-from voiceprint.new_prints import OnMismatch
-from voiceprint.ranking import Probe
-from voiceprint.separation import identify_voices
-from voiceprint.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
 from voiceprint.storage import Storage, configured_storage
 from voiceprint.storage.base import Progress
 from voiceprint.validation import shown
@@ -48,6 +55,8 @@ if TYPE_CHECKING:
     from voiceprint.streaming import CallStream
 
 __all__ = ["OpusAgentVoiceRecognizer"]
+
+logger = logging.getLogger(__name__)
 
 
 class OpusAgentVoiceRecognizer:
@@ -204,8 +213,8 @@ class OpusAgentVoiceRecognizer:
 
         keep: "best" enrolls, of more than `max_voiceprints_per_caller` samples of a caller that follow each
         other, those that agree best with each other, and then of the best quality
-        (`voiceprint.agreement.best_agreeing`); the others get a `RecordingNotUsedError`. Their metadata is
-        not stored. "newest" enrolls all, of which the last remain.
+        (`voiceprint.enrollment.agreement.best_agreeing`); the others get a `RecordingNotUsedError`, and
+        their metadata is not stored. "newest" enrolls all, of which the last remain.
         """
         enrollment = self._enrollment(sample_rate, encoding, channel, channels, on_several_voices)
         return enrollment.enroll_many(samples, on_mismatch, keep)
@@ -241,7 +250,8 @@ class OpusAgentVoiceRecognizer:
         With `calibrated_similarity` set it is not the cosine but the probability that it is this caller. Of
         several who are accepted it is the most likely. A match moves the caller's `last_seen`; with `adapt`
         set, a confident one adds a voiceprint. The audio needs 1 s of speech and `min_audio_quality`. None,
-        without a look at the audio, when fingerprinting is disabled.
+        without a look at the audio, when fingerprinting is disabled; None too for audio that is silent, too
+        short or too poor, if `on_poor_audio` is "none".
 
         ignore: caller ids who are no candidates, such as agents. Where several voices speak, the answer is
         for all of them together; a warning is logged, and the quality of a `Recording` says so.
@@ -250,7 +260,13 @@ class OpusAgentVoiceRecognizer:
             return None
         ignored = check_candidates(ignore, "ignore")
         recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
-        probe = self._embedder.probe(recording)
+        try:
+            probe = self._embedder.probe(recording)
+        except AudioQualityError as error:  # with on_poor_audio="none", for callers that have no `try`
+            if self.config.on_poor_audio == "raise":
+                raise
+            logger.info("No match for poor audio: %s", error)
+            return None
         matches = self._matcher.nearest(probe, 5, self._rule(None), None, ignored)
         best = next((match for match in matches if match.accepted), None)
         if best is None:
@@ -436,7 +452,7 @@ class OpusAgentVoiceRecognizer:
         """
         if not receipt:
             return self.storage.delete(caller_id)
-        from voiceprint.erasure import delete_with_receipt
+        from voiceprint.privacy.erasure import delete_with_receipt
 
         return delete_with_receipt(self.storage, caller_id)
 
@@ -626,8 +642,8 @@ class OpusAgentVoiceRecognizer:
         channel: int | None,
         channels: int,
         on_several_voices: OnSeveralVoices = "refuse",
-    ) -> Enrollment:
-        return Enrollment(
+    ) -> Enroller:
+        return Enroller(
             self.storage,
             self._embedder,
             self.config,
@@ -639,11 +655,18 @@ class OpusAgentVoiceRecognizer:
         )
 
     @property
-    def _matcher(self) -> Matcher:
-        return Matcher(self.storage, self.encoder.name, self._current_gallery, self.config.calibration_path)
+    def _matcher(self) -> Identifier:
+        return Identifier(
+            self.storage, self.encoder.name, self._current_gallery, self.config.calibration_path
+        )
 
     def _identify_voices(
-        self, recording: Recording, k: int, rule: Rule, callers: list[str] | None, ignored: list[str]
+        self,
+        recording: Recording,
+        k: int,
+        rule: AcceptanceRule,
+        callers: list[str] | None,
+        ignored: list[str],
     ) -> list[SeparatedVoice]:
         matcher = self._matcher
         # A voice of a caller to ignore is looked for, whoever the candidates are.
@@ -667,16 +690,18 @@ class OpusAgentVoiceRecognizer:
             adaptation = Adaptation(self.storage, self._matcher, self._rule(None), self.config)
             adaptation.add(caller_id, probe, quality, self.encoder.name)
 
-    def _rule(self, threshold: float | None) -> Rule:
+    def _rule(self, threshold: float | None) -> AcceptanceRule:
         calibrated = self.config.calibrated_similarity
         if threshold is not None:
-            return Rule(check_threshold(threshold), calibrated=calibrated, given=True)
-        return Rule(self.config.similarity_threshold, self.config.target_fpir, calibrated)
+            return AcceptanceRule(check_threshold(threshold), calibrated=calibrated, given=True)
+        return AcceptanceRule(self.config.similarity_threshold, self.config.target_fpir, calibrated)
 
-    def _verification_rule(self, threshold: float | None) -> Rule:
+    def _verification_rule(self, threshold: float | None) -> AcceptanceRule:
         """The rule of `verify_caller`; a target FPIR is the false-match rate with nobody else enrolled."""
         config = self.config
         if threshold is not None:
-            return Rule(check_threshold(threshold), calibrated=config.calibrated_similarity, given=True)
+            return AcceptanceRule(
+                check_threshold(threshold), calibrated=config.calibrated_similarity, given=True
+            )
         target = config.target_fmr if config.target_fmr is not None else config.target_fpir
-        return Rule(config.similarity_threshold, target, config.calibrated_similarity)
+        return AcceptanceRule(config.similarity_threshold, target, config.calibrated_similarity)

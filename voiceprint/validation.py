@@ -228,13 +228,13 @@ def check_embedding(embedding: object, encoder: str) -> NDArray[np.float32]:
     return unit
 
 
-def check_simulated(
-    simulated: object, encoder: str, embedding: NDArray[np.float32] | None
+def check_augmented(
+    augmented: object, encoder: str, embedding: NDArray[np.float32] | None
 ) -> NDArray[np.float32] | None:
     """What goes with `embedding` for simulated lines, checked like it and of its length; or None."""
-    if simulated is None:
+    if augmented is None:
         return None
-    unit = check_embedding(simulated, encoder)
+    unit = check_embedding(augmented, encoder)
     if embedding is not None and unit.size != embedding.size:
         raise InvalidArgumentError(
             f"The embedding for simulated lines has {unit.size} values; the plain one has {embedding.size}."

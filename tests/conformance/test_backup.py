@@ -24,7 +24,7 @@ def file(tmp_path: Path) -> Path:
 
 def _fill(storage: Storage) -> None:
     storage.save_many([voiceprint(f"c{n % 7}", n, metadata={"n": n, "täg": ["x", None]}) for n in range(15)])
-    storage.save(voiceprint("Zoë\n", 30, simulated=unit(31)))
+    storage.save(voiceprint("Zoë\n", 30, augmented=unit(31)))
     storage.save(Voiceprint("other", [1.0, 2.0, 3.0], encoder="tiny"))
     storage.save(voiceprint("gone", 40))
     storage.delete("gone")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stores import Follower, exact, state, unit
 
 from voiceprint import Voiceprint
-from voiceprint.gallery import Gallery
+from voiceprint.identification.gallery import Gallery
 
 LIMIT = 3
 NAMES = st.sampled_from(["alice", "bob", "Böb", "0", ":*[]", "a\0b"])
@@ -47,7 +47,7 @@ class StorageMachine(RuleBasedStateMachine):
         self,
         name: str,
         seed: int,
-        simulated: int | None,
+        augmented: int | None,
         metadata: dict[str, Any],
         day: str,
         id_: int | None,
@@ -59,16 +59,16 @@ class StorageMachine(RuleBasedStateMachine):
         ids = [print_[0] for print_ in caller["prints"]]
         if id_ in ids:
             assert new == id_
-            caller["prints"][ids.index(id_)] = (new, seed, simulated)
+            caller["prints"][ids.index(id_)] = (new, seed, augmented)
         else:
             assert new not in self.used
             self.used.add(new)
-            caller["prints"] = [*caller["prints"], (new, seed, simulated)][-LIMIT:]
+            caller["prints"] = [*caller["prints"], (new, seed, augmented)][-LIMIT:]
 
     @rule(
         name=NAMES,
         seed=SEEDS,
-        simulated=SIMULATED,
+        augmented=SIMULATED,
         metadata=METADATA,
         day=DAYS,
         again=st.none() | st.integers(0, 2),
@@ -77,7 +77,7 @@ class StorageMachine(RuleBasedStateMachine):
         self,
         name: str,
         seed: int,
-        simulated: int | None,
+        augmented: int | None,
         metadata: dict[str, Any],
         day: str,
         again: int | None,
@@ -85,32 +85,32 @@ class StorageMachine(RuleBasedStateMachine):
         mine = self.model.get(name, {}).get("prints", [])
         id_ = mine[again][0] if again is not None and again < len(mine) else None
         saved = self.harness.storage.save(
-            Voiceprint(name, unit(seed), metadata, day, day, id=id_, simulated=_unit(simulated))
+            Voiceprint(name, unit(seed), metadata, day, day, id=id_, augmented=_unit(augmented))
         )
-        self._save(name, seed, simulated, metadata, day, id_, saved.id)
+        self._save(name, seed, augmented, metadata, day, id_, saved.id)
         self._changed(True)
 
     @rule(batch=st.lists(st.tuples(NAMES, SEEDS, SIMULATED, METADATA, DAYS), max_size=6))
     def save_many(self, batch: list[tuple[str, int, int | None, dict[str, Any], str]]) -> None:
         prints = [
-            Voiceprint(name, unit(seed), meta, day, day, simulated=_unit(simulated))
-            for name, seed, simulated, meta, day in batch
+            Voiceprint(name, unit(seed), meta, day, day, augmented=_unit(augmented))
+            for name, seed, augmented, meta, day in batch
         ]
         for given, saved in zip(batch, self.harness.storage.save_many(prints), strict=True):
             self._save(*given, None, saved.id)
         self._changed(bool(batch))
 
-    @rule(name=NAMES, simulated=SIMULATED)
-    def restore(self, name: str, simulated: int | None) -> None:
+    @rule(name=NAMES, augmented=SIMULATED)
+    def restore(self, name: str, augmented: int | None) -> None:
         """The caller as it is, but for the newest print's part for simulated lines."""
         if name in self.model:
             caller = self.harness.storage.get(name)
             *others, last = caller.voiceprints
-            prints = (*others, last.model_copy(update={"simulated": _unit(simulated)}))
+            prints = (*others, last.model_copy(update={"augmented": _unit(augmented)}))
             before = self.model[name]["prints"][-1]
             changed = self.harness.storage.restore_many([caller.model_copy(update={"voiceprints": prints})])
-            assert changed == (before[2] != simulated)
-            self.model[name]["prints"][-1] = (*before[:2], simulated)
+            assert changed == (before[2] != augmented)
+            self.model[name]["prints"][-1] = (*before[:2], augmented)
             self._changed(bool(changed))
 
     @rule(name=NAMES)
@@ -180,7 +180,7 @@ class StorageMachine(RuleBasedStateMachine):
 
     @staticmethod
     def _embeddings(prints: list[tuple[int, int, int | None]]) -> list[tuple[int, bytes, bytes | None]]:
-        return [(id_, _bytes(unit(seed)), _bytes(_unit(simulated))) for id_, seed, simulated in prints]
+        return [(id_, _bytes(unit(seed)), _bytes(_unit(augmented))) for id_, seed, augmented in prints]
 
     def teardown(self) -> None:
         if hasattr(self, "harness"):

@@ -11,7 +11,7 @@ from harness import Harness
 from stores import state, unit, voiceprint
 
 from voiceprint import VoiceMismatchError, Voiceprint
-from voiceprint.new_prints import NewPrints
+from voiceprint.enrollment.writer import VoiceprintWriter
 
 
 def near(seed: int, cosine: float, **fields: Any) -> Voiceprint:
@@ -22,8 +22,8 @@ def near(seed: int, cosine: float, **fields: Any) -> Voiceprint:
     return Voiceprint("alice", cosine * one + np.sqrt(1 - cosine**2) * other, **fields)
 
 
-def new_prints(harness: Harness, limit: int = 3) -> NewPrints:
-    return NewPrints(harness.storage, limit, "store")
+def new_prints(harness: Harness, limit: int = 3) -> VoiceprintWriter:
+    return VoiceprintWriter(harness.storage, limit, "store")
 
 
 def ids(harness: Harness, caller_id: str = "alice") -> list[int | None]:
@@ -35,7 +35,7 @@ def test_a_copy_gives_the_existing_print_back_with_its_metadata_merged(harness: 
     storage = harness.storage
     first, second = storage.save_many(
         [
-            voiceprint(seed=1, created_at="2024-01-01T00:00:00Z", simulated=unit(5)),
+            voiceprint(seed=1, created_at="2024-01-01T00:00:00Z", augmented=unit(5)),
             voiceprint(seed=2, metadata={"name": "Alice", "plan": 1}),
         ]
     )  # fmt: skip
@@ -47,7 +47,7 @@ def test_a_copy_gives_the_existing_print_back_with_its_metadata_merged(harness: 
         {"name": "Alice", "plan": 2},
     )
     np.testing.assert_array_equal(again.embedding, first.embedding)
-    np.testing.assert_array_equal(again.simulated, first.simulated)
+    np.testing.assert_array_equal(again.augmented, first.augmented)
     assert again.last_seen >= second.last_seen
     harness.reopen()
     caller = harness.storage.get("alice")
@@ -97,7 +97,7 @@ def test_another_voice_is_stored_with_a_warning_or_refused(
     with caplog.at_level(logging.WARNING, "voiceprint"):
         results = new_prints(harness).store([mine, near(1, 0.9)])
         assert caplog.text == ""
-        stranger = NewPrints(harness.storage, 3, "refuse").store([other])[0]
+        stranger = VoiceprintWriter(harness.storage, 3, "refuse").store([other])[0]
         assert isinstance(stranger, VoiceMismatchError)
         assert "'alice'" in str(stranger)
         assert ids(harness) == [result.id for result in results]
@@ -110,6 +110,6 @@ def test_another_voice_is_stored_with_a_warning_or_refused(
 
 def test_a_refused_print_does_not_take_the_others_of_its_batch_along(harness: Harness) -> None:
     batch = [voiceprint(seed=1), voiceprint(seed=2), near(1, 0.9), voiceprint("bob", 2)]
-    results = NewPrints(harness.storage, 3, "refuse").store(batch)
+    results = VoiceprintWriter(harness.storage, 3, "refuse").store(batch)
     assert [type(result) for result in results] == [Voiceprint, VoiceMismatchError, Voiceprint, Voiceprint]
     assert ids(harness) == [results[0].id, results[2].id]

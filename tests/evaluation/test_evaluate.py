@@ -13,7 +13,7 @@ import soundfile
 from voices import RATE, SAMPLES, BandEncoder, Voices, real_speech
 
 from voiceprint import EncoderError, InvalidArgumentError
-from voiceprint.audio.conditions import AS_IS, Condition
+from voiceprint.audio.simulate import AS_IS, Condition
 from voiceprint.encoder import OnnxEncoder
 from voiceprint.evaluation import EmbeddingCache, Report, Settings, evaluate, parse_enrollment
 from voiceprint.evaluation.page import as_json

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from voices import RATE, SAMPLES, BandEncoder, Voices
 
-from voiceprint.audio.conditions import AS_IS, Condition
+from voiceprint.audio.simulate import AS_IS, Condition
 from voiceprint.encoder import OnnxEncoder
 from voiceprint.evaluation import CalibratedScorer, CosineScorer, Report, Settings, evaluate
 from voiceprint.evaluation.recommendation import Recommender

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from voices import RATE, SAMPLES, Voices
 
 from voiceprint import InvalidArgumentError
-from voiceprint.audio import vad
+from voiceprint.audio.speech import vad
 from voiceprint.evaluation import Skip
 from voiceprint.evaluation.recordings import Division, Place, cut, divide, find_calls, find_speakers
 

@@ -14,7 +14,7 @@ import pytest
 from voices import SAMPLES, BandEncoder
 
 from voiceprint import InvalidArgumentError
-from voiceprint.audio.conditions import AS_IS, Condition
+from voiceprint.audio.simulate import AS_IS, Condition
 from voiceprint.evaluation import Estimate, Report, Settings, evaluate, page, plots
 from voiceprint.evaluation.curves import histogram, probit, thinned
 from voiceprint.evaluation.tables import cost, rate, remarks, tables

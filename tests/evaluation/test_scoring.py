@@ -9,7 +9,7 @@ from gaussian_voices import voices
 from scipy.stats import norm
 
 from voiceprint import InvalidArgumentError
-from voiceprint.audio.conditions import AS_IS, Condition
+from voiceprint.audio.simulate import AS_IS, Condition
 from voiceprint.evaluation import (
     CalibratedScorer,
     CosineScorer,

@@ -141,7 +141,7 @@ def fill_simulated(storage: Storage) -> None:
             simulated = rng.standard_normal(8) if n < 2 else None
             vector = rng.standard_normal(8)
             name = f"caller {n % 3}"
-            storage.save(Voiceprint(name, vector, {"n": n}, encoder="tiny", simulated=simulated, **TIMES))
+            storage.save(Voiceprint(name, vector, {"n": n}, encoder="tiny", augmented=simulated, **TIMES))
 
 
 def fill(storage: Storage, name: str = "Zoë") -> None:

@@ -148,7 +148,7 @@ def test_a_file_of_format_3_opens_with_its_prints_for_simulated_lines(golden: Pa
     assert storage.check() == []
     assert_simulated(storage)
     kept = content["caller 1"]["voiceprints"][0]["simulated"]
-    assert storage.get("caller 1").voiceprints[0].simulated.tobytes() == np.float32(kept).tobytes()
+    assert storage.get("caller 1").voiceprints[0].augmented.tobytes() == np.float32(kept).tobytes()
 
 
 def test_a_file_of_format_4_opens_with_its_commits_and_deletions(golden: Path, path: Path) -> None:

@@ -66,10 +66,10 @@ def test_a_record_is_of_format_3_only_where_an_older_library_would_lose_somethin
         return tuple(client.get(f"{{voiceprint:00}}:c:{name}")[:2] for name in ("alice", "bob"))
 
     with RedisStorage(client) as storage:
-        storage.save_many([voiceprint("alice"), voiceprint("bob", 1, simulated=unit(2))])
+        storage.save_many([voiceprint("alice"), voiceprint("bob", 1, augmented=unit(2))])
         assert written() == (b"2 ", b"3 ")
         storage.touch("bob")
-        storage.save(voiceprint("alice", 3, simulated=unit(4)))
+        storage.save(voiceprint("alice", 3, augmented=unit(4)))
         assert written() == (b"3 ", b"3 ")
         (only,) = storage.get("bob").voiceprints
         storage.save(voiceprint("bob", 1, id=only.id))

@@ -37,7 +37,7 @@ def valid(tmp_path: Path) -> dict[str, Any]:
         for n, name in enumerate(("alice", "bob", "alice", "gone")):
             simulated = unit(n + 10, 8) if n == 0 else None
             storage.save(
-                Voiceprint(name, unit(n, 8), {"secret": SECRET}, encoder="tiny", simulated=simulated)
+                Voiceprint(name, unit(n, 8), {"secret": SECRET}, encoder="tiny", augmented=simulated)
             )
         storage.delete("gone")
         content: dict[str, Any] = json.loads(storage.path.read_bytes())

@@ -16,7 +16,7 @@ from redis_server import fresh_database, shared_server
 from stores import Follower, forget_json_files, state
 
 from voiceprint import Storage, open_storage
-from voiceprint.gallery import Gallery
+from voiceprint.identification.gallery import Gallery
 
 PROCESSES = 8
 SCRIPT = Path(__file__).parent.parent / "busy_process.py"

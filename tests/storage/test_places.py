@@ -90,13 +90,13 @@ def test_a_trigger_that_drops_changes_is_told_of_and_nothing_is_stored(
     path: Path, table: str, event: str
 ) -> None:
     with SQLiteStorage(path) as storage:
-        storage.save_many([voiceprint("alice", n, simulated=voiceprint(seed=9).embedding) for n in range(3)])
+        storage.save_many([voiceprint("alice", n, augmented=voiceprint(seed=9).embedding) for n in range(3)])
         before = state(storage)
     sql(path, f"CREATE TRIGGER quiet BEFORE {event} ON {table} BEGIN SELECT RAISE(IGNORE); END")
     told = 0
     with SQLiteStorage(path) as storage:
         for change in (
-            lambda: storage.save(voiceprint("bob", 5, simulated=voiceprint(seed=9).embedding)),
+            lambda: storage.save(voiceprint("bob", 5, augmented=voiceprint(seed=9).embedding)),
             lambda: storage.save(voiceprint("alice", 6, id=1)),
             lambda: storage.update_metadata("alice", {"a": 1}),
             lambda: storage.delete("alice"),

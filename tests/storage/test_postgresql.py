@@ -22,7 +22,7 @@ from voiceprint import (
     VoiceFingerprintConfig,
     open_storage,
 )
-from voiceprint.snapshots import snapshot_path
+from voiceprint.identification.snapshots import snapshot_path
 from voiceprint.storage import SQLStorage, copy_callers
 from voiceprint.storage.sql.dialects import dialect_of
 from voiceprint.storage.sql.postgresql import PostgreSQL

@@ -25,7 +25,7 @@ def storage(client: redis.Redis) -> RedisStorage:
     storage = RedisStorage(client)
     simulated = [unit(9, 8), None, None, None]
     storage.save_many(
-        Voiceprint(name, unit(n, 8), {"s": SECRET}, encoder="tiny", simulated=simulated[n])
+        Voiceprint(name, unit(n, 8), {"s": SECRET}, encoder="tiny", augmented=simulated[n])
         for n, name in enumerate(("alice", "bob", "alice", "gone"))
     )
     storage.delete("gone")

@@ -85,7 +85,7 @@ class Life:
         known = self.storage.get(name)
         before = {} if known is None else {print_.id: print_ for print_ in known.voiceprints}
         extra = unit(self.last + 10**6) if self.chance.random() < 0.5 else None
-        self.storage.save(voiceprint(name, self.last, simulated=extra, **fields))
+        self.storage.save(voiceprint(name, self.last, augmented=extra, **fields))
         after = {print_.id for print_ in self.storage.get(name).voiceprints}
         for id_, print_ in before.items():
             if id_ not in after:
@@ -97,7 +97,7 @@ class Life:
         caller = self.storage.get(name)
         self.removed += [text.encode() for text in caller.metadata.values()]
         for print_ in caller.voiceprints:
-            self.removed += [v.tobytes() for v in (print_.embedding, print_.simulated) if v is not None]
+            self.removed += [v.tobytes() for v in (print_.embedding, print_.augmented) if v is not None]
         if names:
             self.removed.append(name.encode())
 

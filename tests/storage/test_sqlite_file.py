@@ -338,8 +338,8 @@ def test_prints_for_simulated_lines_go_with_their_voiceprints(path: Path) -> Non
 
     with SQLiteStorage(path, max_voiceprints_per_caller=2) as storage:
         for n in range(3):  # the first gives way to the third
-            storage.save(voiceprint("alice", n, simulated=unit(n + 50)))
-        bob = storage.save(voiceprint("bob", 7, simulated=unit(8)))
+            storage.save(voiceprint("alice", n, augmented=unit(n + 50)))
+        bob = storage.save(voiceprint("bob", 7, augmented=unit(8)))
         assert kept() == [2, 3, 4]
         storage.delete("alice")
         assert kept() == [4]
@@ -353,21 +353,21 @@ def test_a_print_for_simulated_lines_of_another_revision_is_not_used(filled: Pat
     insert = "INSERT INTO simulated_voiceprints VALUES (3, ?, ?)"
     sql(filled, insert, revision, unit(9).tobytes())
     with SQLiteStorage(filled) as storage:
-        assert [print_.simulated for print_ in storage.get("alice").voiceprints] == [None, None]
+        assert [print_.augmented for print_ in storage.get("alice").voiceprints] == [None, None]
         finding = storage.check()[0]
         assert (finding.code, finding.place) == ("stale", "voiceprint 3")
         # One that is older is what an older version of the library leaves; any other is damage.
         assert [finding.code for finding in storage.check(fix=True)] == (
             [] if revision in (1, 2) else ["stale"]
         )
-        storage.save(voiceprint("alice", 5, id=3, simulated=unit(6)))
-        assert np.array_equal(storage.get("alice").voiceprints[1].simulated, unit(6))
+        storage.save(voiceprint("alice", 5, id=3, augmented=unit(6)))
+        assert np.array_equal(storage.get("alice").voiceprints[1].augmented, unit(6))
         assert storage.check() == []
 
 
 def test_check_does_not_remove_the_print_for_simulated_lines_of_a_damaged_voiceprint(filled: Path) -> None:
     with SQLiteStorage(filled) as storage:
-        storage.save(voiceprint("bob", 2, id=2, simulated=unit(9)))
+        storage.save(voiceprint("bob", 2, id=2, augmented=unit(9)))
     sql(filled, "UPDATE voiceprints SET revision = 'text' WHERE id = 2")
     with SQLiteStorage(filled) as storage:
         assert {finding.code for finding in storage.check(fix=True)} == {"corrupt", "stale"}
@@ -383,7 +383,7 @@ def test_a_print_for_simulated_lines_without_a_voiceprint_is_a_finding(filled: P
 
 def test_scans_and_followers_do_not_read_the_prints_for_simulated_lines(filled: Path) -> None:
     with SQLiteStorage(filled) as storage:
-        storage.save(voiceprint("carol", 8, simulated=unit(9)))
+        storage.save(voiceprint("carol", 8, augmented=unit(9)))
     sql(filled, "ALTER TABLE simulated_voiceprints RENAME COLUMN embedding TO gone")
     with SQLiteStorage(filled) as storage:
         assert next(storage.scan())[0].tolist() == storage.changes(START).ids.tolist() == [1, 2, 3, 4]

@@ -99,7 +99,7 @@ def test_a_database_of_revision_0002_opens_as_it_was_written(golden: Path, path:
         assert storage.changes(START) is None  # the feed begins anew
         Follower().assert_in_step(storage)
         assert [sql(path, look) for look in looks] == before
-        assert [print_.simulated for print_ in storage.get_all()] == [None] * 5
+        assert [print_.augmented for print_ in storage.get_all()] == [None] * 5
         assert storage.save(voiceprint("new")).id == 8
 
 
@@ -129,7 +129,7 @@ def test_many_prints_for_simulated_lines_are_all_moved_to_their_table(golden: Pa
     shutil.copy(golden / "schema-0002.db", path)
     with SQLiteStorage(path) as storage:
         storage.save_many(
-            voiceprint(f"c{n:04}", n, simulated=unit(n + 5000) if n % 3 else None) for n in range(3000)
+            voiceprint(f"c{n:04}", n, augmented=unit(n + 5000) if n % 3 else None) for n in range(3000)
         )
         before = state(storage)
     _as_revision_0003(path)
@@ -154,7 +154,7 @@ def test_a_process_killed_while_it_moves_them_leaves_the_old_database_or_the_new
     tmp_path: Path, path: Path
 ) -> None:
     with SQLiteStorage(path) as storage:
-        storage.save_many(voiceprint(f"c{n}", n, simulated=unit(n + 9000)) for n in range(1000))
+        storage.save_many(voiceprint(f"c{n}", n, augmented=unit(n + 9000)) for n in range(1000))
         before = digest(storage)
     _as_revision_0003(path)
     found = set()
@@ -189,31 +189,31 @@ def _as_revision_0003(path: Path) -> None:
 
 def test_a_voiceprint_replaced_by_an_older_version_loses_the_print_of_its_predecessor(path: Path) -> None:
     with SQLiteStorage(path) as storage:
-        saved = storage.save(voiceprint("alice", 1, simulated=unit(2)))
-        storage.save(voiceprint("alice", 3, simulated=unit(4)))
+        saved = storage.save(voiceprint("alice", 1, augmented=unit(2)))
+        storage.save(voiceprint("alice", 3, augmented=unit(4)))
         # As the code of revision 0002 does, in a process that had the database open during the upgrade.
         sql(path, "UPDATE voiceprints SET embedding = ?, revision = 3 WHERE id = 1", unit(5).tobytes())
         sql(path, "UPDATE store SET revision = 3")
         first, second = storage.get("alice").voiceprints
         assert np.array_equal(first.embedding, unit(5))
-        assert first.simulated is None
-        assert np.array_equal(second.simulated, unit(4))
+        assert first.augmented is None
+        assert np.array_equal(second.augmented, unit(4))
         assert [(finding.code, finding.place) for finding in storage.check()] == [
             ("counter", "table store"),
             ("stale", "voiceprint 1"),
         ]
         assert storage.check(fix=True) == []
         assert sql(path, "SELECT voiceprint_id FROM simulated_voiceprints") == [(2,)]
-        storage.save(voiceprint("alice", 6, id=saved.id, simulated=unit(7)))
-        assert np.array_equal(storage.get("alice").voiceprints[0].simulated, unit(7))
+        storage.save(voiceprint("alice", 6, id=saved.id, augmented=unit(7)))
+        assert np.array_equal(storage.get("alice").voiceprints[0].augmented, unit(7))
 
 
 def test_prints_of_an_upgraded_database_may_have_one_for_simulated_lines(golden: Path, path: Path) -> None:
     shutil.copy(golden / "schema-0002.db", path)
     with SQLiteStorage(path) as storage:
-        storage.save(voiceprint("new", 1, simulated=unit(2)))
+        storage.save(voiceprint("new", 1, augmented=unit(2)))
     with SQLiteStorage(path) as storage:
-        assert np.array_equal(storage.get("new").voiceprints[0].simulated, unit(2))
+        assert np.array_equal(storage.get("new").voiceprints[0].augmented, unit(2))
         assert storage.check() == []
 
 

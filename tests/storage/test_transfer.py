@@ -19,7 +19,7 @@ def source():
         storage.save(voiceprint("gone"))
         for seed, name in enumerate(["alice", "bob", "alice", "Ünïcode \n\0 🎙", "alice"]):
             storage.save(voiceprint(name, seed, metadata={"z": seed, "a": [None, {"b": -0.0}], "ü": "\n"}))
-        storage.save(voiceprint("bob", 3, encoder="other", created_at="2020-02-02", simulated=unit(4, 8)))
+        storage.save(voiceprint("bob", 3, encoder="other", created_at="2020-02-02", augmented=unit(4, 8)))
         storage.delete("gone")
         yield storage
 

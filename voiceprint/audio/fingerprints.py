@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from voiceprint.audio.io.mono import Samples
+from voiceprint.audio.io.lazy_audio import Samples
 
 Bits = npt.NDArray[np.uint32]
 Flags = npt.NDArray[np.bool_]

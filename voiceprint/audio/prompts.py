@@ -10,7 +10,7 @@ anywhere into 20 s of many speakers. Known ones were found in all calls, quieter
 Hz with mu-law, in 20 dB of noise, and talked over from the middle on, with 0.05 s of speech cut beside
 them; in 10 dB of noise in 76 to 90 %. Of three calls with a prompt the finder finds it in all, and in 94 to
 100 % if each is in 20 dB of noise of its own. In two hours of speech without prompts neither found anything
-(benchmarks/prompts.py).
+(research/prompts.md).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from voiceprint.audio.fingerprints import (
 from voiceprint.audio.io import folders
 from voiceprint.audio.io.buffers import SAMPLE_RATE, to_mono
 from voiceprint.audio.io.files import load_audio
-from voiceprint.audio.io.mono import Samples
+from voiceprint.audio.io.lazy_audio import Samples
 from voiceprint.errors import ConfigurationError, InvalidAudioError
 
 SHORTEST_S: Final = 1.3

@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio.denoise import cleaned, may_be_cleaned
+from voiceprint.audio.enhance.high_pass import HighPass, LowFrequencyMeter
+from voiceprint.audio.enhance.noise_reduction import cleaned, may_be_cleaned
 from voiceprint.audio.io import buffers
 from voiceprint.audio.io.buffers import mix
 from voiceprint.audio.io.encodings import AudioBuffer, Encoding
 from voiceprint.audio.io.files import read_all
-from voiceprint.audio.io.mono import LONG_S, Samples, Spliced, blocks, samples
+from voiceprint.audio.io.lazy_audio import LONG_S, Samples, Spliced, blocks, samples
 from voiceprint.audio.io.reader import AudioReader, open_audio
-from voiceprint.audio.low_cut import HighPass, SteadyLows
 from voiceprint.audio.prompts import KnownPrompts
 from voiceprint.audio.quality.channels import MIXED, ChannelComparison, ChannelReport, mixable
 from voiceprint.audio.quality.model import AudioQuality, Turn
 from voiceprint.audio.quality.score import measure_quality, with_voices
-from voiceprint.audio.speech import Segment, Segmenter, speech_parts, with_prompts
-from voiceprint.audio.trimming import TrimmedSpeech
-from voiceprint.audio.vad import BLOCK
+from voiceprint.audio.speech.segmenter import Segment, Segmenter, speech_parts, with_prompts
+from voiceprint.audio.speech.trimming import TrimmedSpeech
+from voiceprint.audio.speech.vad import BLOCK
 from voiceprint.errors import InvalidAudioError
 
 logger = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ class Recording:
     @cached_property
     def cutoff_hz(self) -> float | None:
         """The frequency under which a DC offset or a hum is cut out, if one is; see `audio.low_cut`."""
-        lows = SteadyLows()
+        lows = LowFrequencyMeter()
         for block in blocks(self.mono, BLOCK):
             lows.add(block)
         return lows.cutoff_hz

@@ -19,9 +19,9 @@ from voiceprint.cli.common import (
     table,
 )
 from voiceprint.cli.terminal import escaped
-from voiceprint.erasure import delete_with_receipt
 from voiceprint.errors import CallerNotFoundError, InvalidArgumentError
 from voiceprint.models import Caller, DeletionReceipt
+from voiceprint.privacy.erasure import delete_with_receipt
 from voiceprint.storage import RedisStorage
 
 app = typer.Typer(help="List, show and delete enrolled callers.", no_args_is_help=True)

@@ -26,7 +26,7 @@ from rich.text import Text
 from voiceprint.cli.terminal import escaped, json_text
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import StorageUnavailableError
-from voiceprint.gallery import other_spaces
+from voiceprint.identification.gallery import other_spaces
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import Storage, open_storage
 

@@ -29,7 +29,8 @@ from voiceprint.cli.common import (
     table,
 )
 from voiceprint.cli.prompts import distinct, find_prompts
-from voiceprint.enrollment import Keep, OnSeveralVoices
+from voiceprint.enrollment.enroller import Keep, OnSeveralVoices
+from voiceprint.enrollment.writer import OnMismatch
 from voiceprint.errors import (
     InvalidArgumentError,
     InvalidAudioError,
@@ -37,7 +38,6 @@ from voiceprint.errors import (
     VoiceprintError,
 )
 from voiceprint.models import Voiceprint
-from voiceprint.new_prints import OnMismatch
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 
 SHOWN = 10  # copies that are listed one by one; of more, only the number

@@ -22,7 +22,7 @@ from voiceprint.cli.common import (
     table,
     tell_of_other_spaces,
 )
-from voiceprint.embedding import MIN_PROBE_SPEECH_S
+from voiceprint.embedder import MIN_PROBE_SPEECH_S
 from voiceprint.errors import AudioQualityError, InvalidAudioError, VoiceprintError
 from voiceprint.models import Match, SeparatedVoice, Verification
 

@@ -20,9 +20,9 @@ from voiceprint.cli.common import (
     tell_of_other_spaces,
 )
 from voiceprint.config import VoiceFingerprintConfig
-from voiceprint.erasure import remains_of
 from voiceprint.errors import InvalidAudioError
 from voiceprint.models import ErasureCheck, Finding
+from voiceprint.privacy.erasure import remains_of
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import MemoryStorage
 

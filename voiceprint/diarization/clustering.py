@@ -10,7 +10,7 @@ of 10 and 20 dB, 0 % (LibriSpeech train-clean-100 and test-clean), 0.4 % (test-o
 of two voices with 4 s each and more, several are found in 89 % as they are, in 65 % over a telephone line and
 in 66 % in noise of 10 dB; in turns of 5 s and more in 85 % of all of these, in turns of 2 s in 35 %. The form
 of the limit was chosen with all of these in sight, its two constants on train-clean-100 and speechocean762.
-See benchmarks/diarization.py.
+See research/several-voices.md.
 
 One voice whose line or noise changes for good within the recording is taken for two: with noise of 15 dB from
 the middle on, 8 of 18 are.

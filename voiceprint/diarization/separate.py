@@ -8,9 +8,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import Recording, Turn, vad
-from voiceprint.audio.io.mono import Spliced
-from voiceprint.audio.trimming import TrimmedSpeech
+from voiceprint.audio import Recording, Turn
+from voiceprint.audio.io.lazy_audio import Spliced
+from voiceprint.audio.speech import vad
+from voiceprint.audio.speech.trimming import TrimmedSpeech
 from voiceprint.diarization.clustering import Labels, cluster
 from voiceprint.diarization.windows import RATE, Partials, embed_windows
 

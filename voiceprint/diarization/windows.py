@@ -2,7 +2,7 @@
 
 A partial of `OnnxEncoder.embed` differs in two ways. It comes every 0.77 s, which is too coarse for turns of
 a few seconds; and it keeps its level, which the network hears: where a voice becomes 10 dB quieter, the
-cosine of its two halves falls from 0.96 to 0.88, as between two voices (benchmarks/diarization.py).
+cosine of its two halves falls from 0.96 to 0.88, as between two voices (research/several-voices.md).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import vad
-from voiceprint.audio.trimming import TrimmedSpeech
+from voiceprint.audio.speech import vad
+from voiceprint.audio.speech.trimming import TrimmedSpeech
 from voiceprint.encoder.mel import FRAME, HOP, mel_frames
 from voiceprint.encoder.partials import FRAMES
 

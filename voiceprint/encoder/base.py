@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio.trimming import TrimmedSpeech
+from voiceprint.audio.speech.trimming import TrimmedSpeech
 
 
 @runtime_checkable

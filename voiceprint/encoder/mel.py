@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._lazy import Lazy
 from voiceprint.encoder.onnx_format import model, node
 from voiceprint.encoder.runtime import Session
-from voiceprint.loading import Loaded
 
 RATE: Final = 16_000
 FRAME: Final = 400
@@ -60,7 +60,7 @@ def _load() -> Session:
     return Session(model(nodes, constants, inputs, {"mel": ["n", BANDS]}, {"": 14}))
 
 
-_SESSION: Final = Loaded(_load, inherited=False)
+_SESSION: Final = Lazy(_load, inherited=False)
 
 
 def _transform() -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -10,9 +10,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio.io.mono import Samples
-from voiceprint.audio.trimming import TrimmedSpeech
-from voiceprint.audio.vad import WINDOW
+from voiceprint._lazy import Lazy
+from voiceprint.audio.io.lazy_audio import Samples
+from voiceprint.audio.speech.trimming import TrimmedSpeech
+from voiceprint.audio.speech.vad import WINDOW
 from voiceprint.encoder.base import SpeechEmbedding
 from voiceprint.encoder.mel import FRAME, HOP, mel_frames
 from voiceprint.encoder.network import Network
@@ -20,7 +21,6 @@ from voiceprint.encoder.partials import FRAMES, count_partials, partials, spectr
 from voiceprint.encoder.weights import HIDDEN, MELS
 from voiceprint.encoder.workers import Workers
 from voiceprint.errors import EncoderError
-from voiceprint.loading import Loaded
 from voiceprint.models import RESEMBLYZER_SPACE
 
 # Partials that a run of the network takes at most: see `Network.embed`.
@@ -40,7 +40,7 @@ class OnnxEncoder:
     dimension = HIDDEN
     sample_rate = 16_000
 
-    _network: ClassVar[Loaded[Network]] = Loaded(Network.load, inherited=False)
+    _network: ClassVar[Lazy[Network]] = Lazy(Network.load, inherited=False)
 
     def __init__(self, threads: int = 0) -> None:
         self._workers = Workers(threads)
@@ -51,7 +51,7 @@ class OnnxEncoder:
         self._network.get().embed(mel_frames(np.zeros(FRAME + (FRAMES - 1) * HOP, dtype=np.float32))[None])
 
     def embed(self, audio: Samples) -> NDArray[np.float32]:
-        """As `Encoder.embed`; the audio may also be a `Mono`, which is converted while it is read."""
+        """As `Encoder.embed`; the audio may also be a `LazyAudio`, which is converted while it is read."""
         return self.embed_speech(TrimmedSpeech(audio)).embedding
 
     def embed_speech(self, speech: TrimmedSpeech) -> SpeechEmbedding:
@@ -98,13 +98,13 @@ class OnnxInt8Encoder(OnnxEncoder):
     """The same with products of 8 bits where the network bears them: 0.6 of the time, nearly the same prints.
 
     1 - cosine with Resemblyzer's embedding is 0.0002 in the mean and at most 0.0007, of 633 recordings and
-    pieces of them (benchmarks/precision.py), and callers are told apart as well; so the space is the same,
+    pieces of them (research/precision.md), and callers are told apart as well; so the space is the same,
     and prints of both compare. The scale of 8 bits is that of what is embedded together: alone and in a
     batch, an audio has embeddings that differ by up to 0.0002 of cosine. Quicker on processors alone that
     multiply 8 bits faster (AVX-512 VNNI, AVX-VNNI, ARM's dot products).
     """
 
-    _network: ClassVar[Loaded[Network]] = Loaded(partial(Network.load, int8=True), inherited=False)
+    _network: ClassVar[Lazy[Network]] = Lazy(partial(Network.load, int8=True), inherited=False)
 
 
 def _embed_stretch(network: Network, samples: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio.trimming import TrimmedSpeech
+from voiceprint.audio.speech.trimming import TrimmedSpeech
 from voiceprint.encoder.mel import FRAME, HOP, mel_frames
 
 FRAMES: Final = 160

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio.vad import LEAST_POWER
+from voiceprint._lazy import Lazy
+from voiceprint.audio.speech.vad import LEAST_POWER
 from voiceprint.errors import EncoderError
-from voiceprint.loading import Loaded
 from voiceprint.models import RESEMBLYZER_SPACE
 
 
@@ -30,7 +30,7 @@ class ResemblyzerEncoder:
     sample_rate = 16_000
 
     def __init__(self, threads: int = 0) -> None:
-        self._loaded: Loaded[Any] = Loaded(partial(_load, threads), inherited=True)
+        self._loaded: Lazy[Any] = Lazy(partial(_load, threads), inherited=True)
 
     def warm_up(self) -> None:
         """As `Encoder.warm_up`."""

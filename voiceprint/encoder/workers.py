@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from voiceprint.loading import Loaded
+from voiceprint._lazy import Lazy
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class Workers:
     def __init__(self, threads: int = 0) -> None:
         self.threads = threads or cores()
         # A forked process has none of its parent's threads, and starts its own.
-        self._pool = Loaded(self._start, inherited=False)
+        self._pool = Lazy(self._start, inherited=False)
 
     def _start(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.threads - 1, thread_name_prefix="voiceprint-encoder")

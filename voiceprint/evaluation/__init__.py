@@ -8,7 +8,7 @@
 `voiceprint evaluate` is the same on the command line. What is slow to import is loaded where it is used.
 """
 
-from voiceprint.audio.conditions import Condition
+from voiceprint.audio.simulate import Condition
 from voiceprint.evaluation.cache import EmbeddingCache
 from voiceprint.evaluation.calibrating import Measured, TargetRates
 from voiceprint.evaluation.calibration import Calibrated, calibrate

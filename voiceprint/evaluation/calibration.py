@@ -21,6 +21,7 @@ import numpy as np
 from voiceprint.audio import Recording
 from voiceprint.audio.prompts import prompts_at
 from voiceprint.encoder import Encoder, default_encoder
+from voiceprint.enrollment.augmentation import augmentation_plan
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation.cache import EmbeddingCache
 from voiceprint.evaluation.calibrating import Calls, Enrollment, Measured, fit, measure, search
@@ -30,7 +31,6 @@ from voiceprint.evaluation.recordings import Speaker, cut, find_speakers, in_tur
 from voiceprint.evaluation.report import Skip
 from voiceprint.evaluation.scoring import Embeddings
 from voiceprint.scoring import Calibration, CallerPrints, projection_for
-from voiceprint.simulated import versions
 
 LEAST_SPEAKERS: Final = 8
 """With two pieces each: galleries of two callers and two strangers in either half."""
@@ -176,7 +176,7 @@ class _Intake:
     def _prints(self, piece: Recording, probe: Embeddings) -> CallerPrints:
         plain = embed(piece.speech[:], self._encoder, self._cache)
         plain = probe if plain is None else plain
-        wanted = versions(self._encoder, piece.quality)
+        wanted = augmentation_plan(self._encoder, piece.quality)
         if not wanted:
             return CallerPrints(plain[None], plain[None][:0])
         return CallerPrints(plain[None], second_print(piece, plain, wanted, self._encoder, self._cache)[None])

@@ -9,17 +9,23 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from voiceprint.audio import SAMPLE_RATE, Recording
-from voiceprint.audio.conditions import Condition
 from voiceprint.audio.prompts import KnownPrompts, PromptFinder, prompts_at
+from voiceprint.audio.simulate import Condition
 from voiceprint.diarization import separate as separated
 from voiceprint.encoder import Encoder, OnnxEncoder
+from voiceprint.enrollment.augmentation import (
+    RECIPE,
+    AugmentationPlan,
+    Enrolled,
+    augmentation_plan,
+    augmented_embeddings,
+)
 from voiceprint.errors import EncoderError, InvalidAudioError
 from voiceprint.evaluation.cache import EmbeddingCache
 from voiceprint.evaluation.recordings import Audio, Division, Place, Speaker, cut, divide
 from voiceprint.evaluation.report import Skip
 from voiceprint.evaluation.scoring import Embeddings
 from voiceprint.evaluation.settings import Run, Settings
-from voiceprint.simulated import RECIPE, Enrolled, Versions, simulated_embeddings, versions
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many of it are done, and how many there are."""
@@ -226,7 +232,7 @@ class _Pieces:
         assert plain is not None  # noqa: S101 - the caller looked
         if key not in self._seconds:
             piece = self._piece(*key)
-            wanted = versions(self._encoder, piece.quality)
+            wanted = augmentation_plan(self._encoder, piece.quality)
             if not self._settings.noise_reduction:
                 wanted = wanted._replace(cleaned=False)
             self._seconds[key] = second_print(piece, plain, wanted, self._encoder, self._cache)
@@ -247,7 +253,11 @@ def without_noise(recording: Recording) -> Audio:
 
 
 def second_print(
-    recording: Recording, plain: Embeddings, wanted: Versions, encoder: Encoder, cache: EmbeddingCache | None
+    recording: Recording,
+    plain: Embeddings,
+    wanted: AugmentationPlan,
+    encoder: Encoder,
+    cache: EmbeddingCache | None,
 ) -> Embeddings:
     """What enrollment keeps beside the plain embedding, kept or computed; that itself where nothing."""
     if not wanted:
@@ -256,7 +266,7 @@ def second_print(
     kept = None if cache is None else cache.get(name, encoder.dimension, recording.speech[:])
     if kept is not None:
         return kept
-    made = simulated_embeddings(encoder, [Enrolled(recording, plain, wanted)])[0]
+    made = augmented_embeddings(encoder, [Enrolled(recording, plain, wanted)])[0]
     second = plain if made is None else made
     if cache is not None:
         cache.put(name, recording.speech[:], second)

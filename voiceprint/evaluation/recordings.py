@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import SAMPLE_RATE, vad
+from voiceprint.audio import SAMPLE_RATE
 from voiceprint.audio.io.folders import NOT_AUDIO, describes_folder, is_hidden, is_recording
+from voiceprint.audio.speech import vad
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation.report import Skip
 

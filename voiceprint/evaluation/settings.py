@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from itertools import product
 
-from voiceprint.audio.conditions import AS_IS, Condition
+from voiceprint.audio.simulate import AS_IS, Condition
 from voiceprint.errors import InvalidArgumentError
 
 Enrollment = tuple[Condition, ...]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from voiceprint.audio import Recording
 from voiceprint.audio.prompts import prompts_at
-from voiceprint.embedding import MIN_PROBE_SPEECH_S
+from voiceprint.embedder import MIN_PROBE_SPEECH_S
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation.cache import EmbeddingCache
 from voiceprint.evaluation.calibrating import TARGETS, deviates
@@ -31,12 +31,12 @@ from voiceprint.evaluation.embedding import Progress, embed, load_recordings, wi
 from voiceprint.evaluation.mixture import Mixture, fit_mixture
 from voiceprint.evaluation.recordings import cut, find_calls
 from voiceprint.evaluation.report import Skip
-from voiceprint.gallery import Gallery
-from voiceprint.matching import Matcher, Rule
-from voiceprint.ranking import Probe
+from voiceprint.identification.gallery import Gallery
+from voiceprint.identification.pipeline import AcceptanceRule, Identifier
+from voiceprint.identification.ranking import Probe
+from voiceprint.identification.snapshots import IndexSettings
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.scoring import Calibration, ImpostorStatistics
-from voiceprint.snapshots import IndexSettings
 
 LEAST_CALLS: Final = 30
 """Calls from which the estimate is better than none: fewer strangers weigh less than the prior."""
@@ -185,11 +185,11 @@ class _StoreMatcher:
             )
         self.statistics: ImpostorStatistics = found
         self.gallery_size = gallery.callers(storage)
-        self._matcher = Matcher(storage, encoder.name, lambda: gallery)
+        self._matcher = Identifier(storage, encoder.name, lambda: gallery)
 
     def best(self, embedding: NDArray[np.float32]) -> float:
         """The best score of an embedding, float32[d], with a caller."""
-        (match,) = self._matcher.nearest(Probe(embedding), 1, Rule(0.0, given=True), None)
+        (match,) = self._matcher.nearest(Probe(embedding), 1, AcceptanceRule(0.0, given=True), None)
         assert match.llr is not None  # noqa: S101  with so many callers there is one
         package = self._scorer.calibration
         deviations = match.llr / package.scale + package.offset

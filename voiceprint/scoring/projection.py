@@ -1,6 +1,6 @@
 """The coordinates in which voices are compared: those of an embedding space in which speakers differ most.
 
-Fitted once, to speech of known speakers over several telephone lines (benchmarks/fit_scoring.py), and used on
+Fitted once, to speech of known speakers over several telephone lines (tools/fit_scoring.py), and used on
 galleries of other speakers, microphones and lines. A space that nothing was fitted to gets the identity: the
 score is then the cosine of centered embeddings.
 

@@ -355,11 +355,11 @@ def _decode_print(caller_id: str, entry: dict[str, Any]) -> Voiceprint:
         for name in ("embedding", "simulated")
         if name in entry
     }
-    embedding = vectors.pop("embedding")
+    embedding, augmented = vectors.pop("embedding"), vectors.get("simulated")
     if type(entry["id"]) is not int:
         raise InvalidArgumentError("a voiceprint has no id.")
     fields = {"id": entry["id"], "encoder": entry["encoder"], "created_at": entry.get("created_at")}
-    return Voiceprint(caller_id, embedding, **fields, **vectors)
+    return Voiceprint(caller_id, embedding, augmented=augmented, **fields)
 
 
 def _decode_deletions(entry: dict[str, Any], number: int, path: Path) -> list[Deletion]:

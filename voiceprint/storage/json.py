@@ -19,9 +19,9 @@ from typing import ClassVar
 from filelock import FileLock, Timeout
 
 from voiceprint._files import open_regular, remove_leftovers, replace_file, sync_folder
+from voiceprint._keyed_cache import KeyedCache
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, StorageUnavailableError
 from voiceprint.models import Finding
-from voiceprint.shared import Shared
 from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS
 from voiceprint.storage.json_format import encode_caller, encode_file, parse_file
 from voiceprint.storage.mounts import MOUNT_THE_FOLDER, is_mounted_alone
@@ -148,7 +148,7 @@ class _JSONFile:
     it reads until its file is in place, and meanwhile readers go on.
     """
 
-    _shared: ClassVar[Shared[Path, _JSONFile]] = Shared(kept=KEPT_FILES)
+    _shared: ClassVar[KeyedCache[Path, _JSONFile]] = KeyedCache(kept=KEPT_FILES)
 
     @classmethod
     def shared(cls, path: Path) -> _JSONFile:

@@ -44,9 +44,9 @@ from voiceprint.storage.records import (
 )
 from voiceprint.validation import (
     MAX_METADATA_DEPTH,
+    check_augmented,
     check_caller_id,
     check_embedding,
-    check_simulated,
     check_time,
 )
 
@@ -90,7 +90,7 @@ def encode_caller(caller: CallerRecord) -> bytes:
                     "encoder": print_.encoder,
                     "created_at": print_.created_at,
                     "embedding": print_.embedding,
-                    **({} if print_.simulated is None else {"simulated": print_.simulated}),
+                    **({} if print_.augmented is None else {"simulated": print_.augmented}),
                 }
                 for print_ in caller.prints
             ],
@@ -297,9 +297,9 @@ class _Parser:
             _corrupt(self.path, f"has the voiceprint id {id_}, which another print has too", place)
         self._ids.add(id_)
         self.newest = max(self.newest, revision)
-        simulated = check_simulated(entry.get("simulated"), encoder, embedding)
+        augmented = check_augmented(entry.get("simulated"), encoder, embedding)
         created_at = check_time(entry.get("created_at"))
-        return PrintRecord(id_, revision, encoder, created_at, embedding, simulated)
+        return PrintRecord(id_, revision, encoder, created_at, embedding, augmented)
 
 
 def depth(value: Any) -> int:

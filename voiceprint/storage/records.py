@@ -24,10 +24,10 @@ from voiceprint.errors import CallerNotFoundError, InvalidArgumentError, Storage
 from voiceprint.models import Caller, Finding, Voiceprint
 from voiceprint.storage.base import START, Changes, Deletion, Position
 from voiceprint.validation import (
+    check_augmented,
     check_caller_id,
     check_embedding,
     check_metadata,
-    check_simulated,
     check_time,
     just_after,
     now,
@@ -61,7 +61,7 @@ class PrintRecord:
     encoder: str
     created_at: str | None
     embedding: NDArray[np.float32] = field(repr=False)
-    simulated: NDArray[np.float32] | None = field(default=None, repr=False)
+    augmented: NDArray[np.float32] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class CallerRecord:
             caller_id=self.caller_id,
             encoder=print_.encoder,
             embedding=print_.embedding,
-            simulated=print_.simulated,
+            augmented=print_.augmented,
             metadata=_copy_json(self.metadata),
             created_at=print_.created_at,
             last_seen=self.last_seen,
@@ -310,8 +310,8 @@ class Change:
                 self.removed.append(id_)
         else:
             id_ = self.new_id(caller_id)
-        simulated = check_simulated(voiceprint.simulated, voiceprint.encoder, embedding)
-        record = PrintRecord(id_, self.revision, voiceprint.encoder, created_at, embedding, simulated)
+        augmented = check_augmented(voiceprint.augmented, voiceprint.encoder, embedding)
+        record = PrintRecord(id_, self.revision, voiceprint.encoder, created_at, embedding, augmented)
         if replaced is not None:
             prints = [record if print_ is replaced else print_ for print_ in caller.prints]
         else:
@@ -401,8 +401,8 @@ class Change:
         self.next_id = next_id_after(id_, self.next_id)
         self.owners[id_] = caller_id
         created_at = check_time(voiceprint.created_at)
-        simulated = check_simulated(voiceprint.simulated, voiceprint.encoder, embedding)
-        record = PrintRecord(id_, self.revision, voiceprint.encoder, created_at, embedding, simulated)
+        augmented = check_augmented(voiceprint.augmented, voiceprint.encoder, embedding)
+        record = PrintRecord(id_, self.revision, voiceprint.encoder, created_at, embedding, augmented)
         for print_ in known.prints if known is not None else ():
             if _same_print(record, print_):
                 return print_  # keeps its revision: no follower need take it in again
@@ -495,7 +495,7 @@ def _same_print(one: PrintRecord, other: PrintRecord) -> bool:
     return (
         (one.id, one.encoder, one.created_at) == (other.id, other.encoder, other.created_at)
         and one.embedding.tobytes() == other.embedding.tobytes()
-        and _bytes(one.simulated) == _bytes(other.simulated)
+        and _bytes(one.augmented) == _bytes(other.augmented)
     )
 
 

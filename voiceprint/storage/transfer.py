@@ -202,7 +202,7 @@ def caller_entry(caller: Caller, vector: Callable[[NDArray[np.float32]], Any]) -
                 "created_at": print_.created_at,
                 "embedding": vector(print_.embedding),
                 # Absent where there is none: as older versions wrote it, so that digests of then hold.
-                **({} if print_.simulated is None else {"simulated": vector(print_.simulated)}),
+                **({} if print_.augmented is None else {"simulated": vector(print_.augmented)}),
             }
             for print_ in caller.voiceprints
         ],
@@ -247,5 +247,5 @@ def _decode(line: bytes, number: int) -> Caller:
 def _print(caller_id: str, entry: Any) -> Voiceprint:
     if not isinstance(entry, dict) or type(entry.get("id")) is not int:
         raise InvalidArgumentError("a voiceprint has no id.")
-    fields = {name: entry[name] for name in ("id", "encoder", "created_at", "simulated") if name in entry}
-    return Voiceprint(caller_id, entry.get("embedding"), **fields)
+    fields = {name: entry[name] for name in ("id", "encoder", "created_at") if name in entry}
+    return Voiceprint(caller_id, entry.get("embedding"), augmented=entry.get("simulated"), **fields)

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from voiceprint.matching import Rule
+from voiceprint.identification.pipeline import AcceptanceRule
 from voiceprint.models import Match
 
 ACCEPT_MARGIN: Final = 0.02  # cosine over the threshold
@@ -45,7 +45,7 @@ class Decision:
         self._caller: str | None = None
         self._accepted = self._rejected = 0  # times in a row
 
-    def made(self, matches: list[Match], rule: Rule, net_speech_s: float) -> bool:
+    def made(self, matches: list[Match], rule: AcceptanceRule, net_speech_s: float) -> bool:
         """Whether it is made with this answer.
 
         matches: the two best callers, of as many as there are; rule: what is accepted.
@@ -56,12 +56,12 @@ class Decision:
             self._caller = best.caller_id
         else:
             self._accepted = 0
-        below = net_speech_s >= REJECT_SPEECH_S and (best is None or self._hopeless(best, rule))
+        below = net_speech_s >= REJECT_SPEECH_S and (best is None or self._can_reject(best, rule))
         self._rejected = self._rejected + 1 if below else 0
         return self._accepted >= ACCEPT_TIMES or self._rejected >= REJECT_TIMES
 
     @staticmethod
-    def _safe(best: Match, others: list[Match], rule: Rule) -> bool:
+    def _safe(best: Match, others: list[Match], rule: AcceptanceRule) -> bool:
         if rule.target is not None:
             sure = best.fpir is not None and best.fpir <= rule.target * ACCEPT_SHARE
             return sure and (best.margin is None or best.margin >= ACCEPT_RATIO)
@@ -72,7 +72,7 @@ class Decision:
         return best.similarity >= rule.threshold + ACCEPT_MARGIN and gap >= ACCEPT_GAP
 
     @staticmethod
-    def _hopeless(best: Match, rule: Rule) -> bool:
+    def _can_reject(best: Match, rule: AcceptanceRule) -> bool:
         if rule.target is not None or rule.calibrated:
             return best.verdict == "rejected"
         return best.similarity < rule.threshold - REJECT_MARGIN

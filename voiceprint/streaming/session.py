@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio import AudioBuffer, AudioQuality, Encoding, Recording, Turn
-from voiceprint.embedding import MIN_PROBE_SPEECH_S
+from voiceprint.embedder import MIN_PROBE_SPEECH_S
 from voiceprint.errors import AudioQualityError, InvalidArgumentError
-from voiceprint.matching import Rule
+from voiceprint.identification.pipeline import AcceptanceRule
+from voiceprint.identification.ranking import Probe
 from voiceprint.models import Match, SeparatedVoice, StreamResult
-from voiceprint.ranking import Probe
 from voiceprint.streaming.decision import Decision
-from voiceprint.streaming.intake import Intake
-from voiceprint.streaming.online import OnlineEmbedder
+from voiceprint.streaming.framer import Framer
+from voiceprint.streaming.online_embedder import OnlineEmbedder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -82,7 +82,7 @@ class CallStream:
         encoder: Encoder,
         prompts: KnownPrompts | None,
         config: VoiceFingerprintConfig,
-        rule: Callable[[], Rule],
+        rule: Callable[[], AcceptanceRule],
         probe: ToProbe,
         search: Search,
         touch: Callable[[str], None],
@@ -100,7 +100,7 @@ class CallStream:
         self._touch = touch
         self._adapt = adapt
         self._touched: str | None = None
-        self._intake = Intake(sample_rate, encoding, channel, channels)
+        self._intake = Framer(sample_rate, encoding, channel, channels)
         self._online = OnlineEmbedder(encoder, self._intake.rate, prompts, keep=voices is not None)
         self._decision = Decision()
         self._pending: deque[_Heard] = deque(maxlen=_PENDING)

@@ -7,7 +7,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import SAMPLE_RATE, to_mono, vad
+from voiceprint.audio import SAMPLE_RATE, to_mono
+from voiceprint.audio.speech import vad
 from voiceprint.encoder.base import Encoder, PartialEncoder
 from voiceprint.encoder.mel import FRAME, HOP, mel_frames
 from voiceprint.encoder.partials import FRAMES, STEP, count_partials
@@ -33,7 +34,7 @@ class RunningSpeech:
         self._before = 0  # how many before
         self._waiting = _NO_SAMPLES
 
-    def hear(self, audio: Samples, *, last: bool = False) -> Samples:
+    def add(self, audio: Samples, *, last: bool = False) -> Samples:
         """Speech that is sure to count as such, float32[480 n], after the next whole windows of audio."""
         self._flags = np.concatenate((self._flags, self._detector.flags(audio, self.gain)))
         self._waiting = np.concatenate((self._waiting, audio * self.gain))
@@ -48,7 +49,7 @@ class RunningSpeech:
         return windows[counts].reshape(-1)
 
 
-class Voice(Protocol):
+class EmbeddingAccumulator(Protocol):
     """What speech sounds like: embeddings of pieces of it, summed up."""
 
     length: int
@@ -64,13 +65,13 @@ class Voice(Protocol):
     resting: bool
     """Whether nobody waits for running answers: pieces are embedded as is quickest."""
 
-    def hear(self, speech: Samples, *, at_once: bool = False) -> None:
+    def add(self, speech: Samples, *, at_once: bool = False) -> None:
         """Embed the pieces that are complete with this; at_once: all of them, which is quickest."""
 
     def end(self) -> None:
         """Embed the rest, as there will be no more."""
 
-    def relevel(self, gain: np.float32) -> None:
+    def correct_gain(self, gain: np.float32) -> None:
         """Change the sum to what it would be, had all speech been raised by `gain`; about so."""
 
 
@@ -90,7 +91,7 @@ class _Sample(NamedTuple):
     embedding: NDArray[np.float32]
 
 
-class PartialsVoice:
+class PartialAccumulator:
     """Resemblyzer's partials, each of which is embedded as soon as it is complete, or some together.
 
     step: 2 leaves every second one out: half of the work, for an answer that will be computed anew.
@@ -111,8 +112,8 @@ class PartialsVoice:
         self._samples: list[_Sample] = []  # each n-th partial
         self._every = 1
 
-    def hear(self, speech: Samples, *, at_once: bool = False) -> None:
-        """As `Voice.hear`."""
+    def add(self, speech: Samples, *, at_once: bool = False) -> None:
+        """As `EmbeddingAccumulator.add`."""
         self.length += len(speech)
         if self.idle:
             return
@@ -129,7 +130,7 @@ class PartialsVoice:
             self._embed(ready if at_once else wanted)
 
     def end(self) -> None:
-        """As `Voice.end`."""
+        """As `EmbeddingAccumulator.end`."""
         if not self.length:
             return
         self._speech = np.concatenate((self._speech, np.zeros(FRAMES * HOP + FRAME, dtype=np.float32)))
@@ -163,8 +164,8 @@ class PartialsVoice:
             self._every *= 2
             self._samples = [sample for sample in self._samples if not sample.place % self._every]
 
-    def relevel(self, gain: np.float32) -> None:
-        """As `Voice.relevel`: what the level changes is measured on partials spread over all of the call."""
+    def correct_gain(self, gain: np.float32) -> None:
+        """As `EmbeddingAccumulator.correct_gain`, measured on partials spread over the whole call."""
         ratios = np.array([float(gain) / float(sample.gain) for sample in self._samples])
         if not len(ratios) or np.abs(20.0 * np.log10(ratios)).max() < _SAME_LEVEL_DB:
             return
@@ -175,7 +176,7 @@ class PartialsVoice:
         self.total = self.total + self.count * change.mean(axis=0, dtype=np.float64)
 
 
-class PiecesVoice:
+class ClipAccumulator:
     """Of an encoder of which nothing more is known: pieces of speech, embedded each by itself."""
 
     PIECE_S: Final = 2.4
@@ -188,8 +189,8 @@ class PiecesVoice:
         self._encoder = encoder
         self._speech = _NO_SAMPLES
 
-    def hear(self, speech: Samples, *, at_once: bool = False) -> None:  # noqa: ARG002 - of the protocol
-        """As `Voice.hear`."""
+    def add(self, speech: Samples, *, at_once: bool = False) -> None:  # noqa: ARG002 - of the protocol
+        """As `EmbeddingAccumulator.add`."""
         self.length += len(speech)
         if self.idle:
             return
@@ -200,12 +201,12 @@ class PiecesVoice:
             self._speech = self._speech[piece:]
 
     def end(self) -> None:
-        """As `Voice.end`: a short rest is left out, unless it is all."""
+        """As `EmbeddingAccumulator.end`: a short rest is left out, unless it is all."""
         if len(self._speech) and not self.count:
             self._embed(self._speech)
 
-    def relevel(self, gain: np.float32) -> None:
-        """As `Voice.relevel`: the encoder's own preprocessing sees to it."""
+    def correct_gain(self, gain: np.float32) -> None:
+        """As `EmbeddingAccumulator.correct_gain`: the encoder's own preprocessing sees to it."""
 
     def _embed(self, speech: Samples) -> None:
         audio = to_mono(np.clip(speech, -1.0, 1.0), SAMPLE_RATE, self._encoder.sample_rate)

@@ -10,7 +10,7 @@ from voiceprint.audio.quality.score_curves import interpolate, saturation
 
 if TYPE_CHECKING:
     from voiceprint.audio.quality.model import AudioQuality
-    from voiceprint.audio.speech import Segment
+    from voiceprint.audio.speech.segmenter import Segment
 
 LEAST_NOISE_S: Final = 1.0
 """Seconds of noise without speech that are worth a remark: less lies beside any tone."""

@@ -7,9 +7,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from voiceprint.audio.io.mono import Samples, blocks
+from voiceprint.audio.io.lazy_audio import Samples, blocks
 from voiceprint.audio.quality.score_curves import interpolate
-from voiceprint.audio.vad import BLOCK, KeptSpeech
+from voiceprint.audio.speech.vad import BLOCK, SpeechBlocks
 
 _FLAT: Final = 0.985  # samples over this share of the extreme belong to a flat top, if their neighbors do
 _NEAR_TOP: Final = 0.7
@@ -51,7 +51,7 @@ def _in_runs(flags: npt.NDArray[np.bool_], width: int) -> npt.NDArray[np.bool_]:
     return inside[width : width + len(flags)]
 
 
-def crowded_tops(speech: KeptSpeech) -> float:
+def crowded_tops(speech: SpeechBlocks) -> float:
     """The share of samples near the extreme, as far as they crowd there as in no natural voice, 0..1.
 
     Filters and resampling after clipping make the flat tops wavy, but leave the samples crowded

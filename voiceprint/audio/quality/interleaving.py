@@ -15,8 +15,8 @@ a quarter of the sample rate, in each frame, as the images of both channels lie 
 concordance correlation coefficient to evaluate reproducibility", 1989) of the dB of bands and frames over
 0.8. Two voices give 0.96 and more, one voice 0.54 at most. What is missed are copies at another level, which
 are no harm but to the speed. Differences are not squared, as some loud clicks would outweigh all else; sparse
-clicks of one sample without any speech are what is still taken for channels. Measured by
-benchmarks/interleaving.py.
+clicks of one sample without any speech are what is still taken for channels. See
+research/interleaving.md.
 """
 
 from __future__ import annotations

@@ -9,17 +9,17 @@ from typing import Final, get_args
 import numpy as np
 import numpy.typing as npt
 
-from voiceprint.audio import vad
 from voiceprint.audio.io import buffers
-from voiceprint.audio.io.mono import Samples, Spliced, blocks
+from voiceprint.audio.io.lazy_audio import Samples, Spliced, blocks
 from voiceprint.audio.quality import score_curves, spectrum
 from voiceprint.audio.quality.advice import LEAST_NOISE_S, advise
 from voiceprint.audio.quality.channels import ChannelReport
 from voiceprint.audio.quality.clipping import crowded_tops, flat_tops
 from voiceprint.audio.quality.model import AudioQuality, Feedback, Turn
 from voiceprint.audio.quality.score_curves import interpolate
-from voiceprint.audio.spectrogram import ROW, Rows
-from voiceprint.audio.speech import Segment, speech_parts
+from voiceprint.audio.speech import vad
+from voiceprint.audio.speech.segmenter import Segment, speech_parts
+from voiceprint.audio.speech.spectrogram import ROW, Rows
 
 _QUIETEST_DBFS: Final = -120.0  # what digital silence reports: JSON has no infinity
 
@@ -68,7 +68,7 @@ def measure_quality(
     measures = spectrum.measure(rows)
     bandwidth_hz = min(measures.bandwidth_hz, sample_rate / 2)
     net_speech_s = float(windows.sum()) * vad.WINDOW / buffers.SAMPLE_RATE if parts else 0.0
-    kept = vad.KeptSpeech(speech, windows)
+    kept = vad.SpeechBlocks(speech, windows)
     level_dbfs = _level(kept)
     share = len(spoken) / sample_rate / (len(kept) / buffers.SAMPLE_RATE)
     clipping = min(max(flat_tops(spoken, sample_rate) * share, crowded_tops(kept)), 1.0)
@@ -144,13 +144,13 @@ def _of_parts(rows: Rows, parts: Sequence[tuple[int, int]]) -> Rows:
     return Rows(*(each[inside] for each in rows))
 
 
-def _small_parts(speech: vad.KeptSpeech) -> Iterator[npt.NDArray[np.float32]]:
+def _small_parts(speech: vad.SpeechBlocks) -> Iterator[npt.NDArray[np.float32]]:
     """The samples, so many at a time that their copies stay in the processor's cache."""
     for block in speech.blocks():
         yield from blocks(block, 8192)
 
 
-def _level(speech: vad.KeptSpeech) -> float:
+def _level(speech: vad.SpeechBlocks) -> float:
     """RMS around the mean (a constant offset is not sound), dBFS."""
     mean = sum(float(block.sum(dtype=np.float64)) for block in speech.blocks()) / len(speech)
     power = sum(vad.energy_of(part - np.float32(mean)) for part in _small_parts(speech))

@@ -1,7 +1,7 @@
 """What the quality score is made of: one factor in 0..1 for each thing that is measured.
 
 Each is given by points (measure, factor), linear between them and constant beyond. They were chosen with
-margin on both sides: see the table that benchmarks/quality.py prints.
+margin on both sides: see research/quality.md.
 """
 
 from __future__ import annotations

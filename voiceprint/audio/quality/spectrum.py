@@ -26,8 +26,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from voiceprint.audio.io.mono import Samples
-from voiceprint.audio.spectrogram import Rows
+from voiceprint.audio.io.lazy_audio import Samples
+from voiceprint.audio.speech.spectrogram import Rows
 
 Floats = npt.NDArray[np.float32]
 

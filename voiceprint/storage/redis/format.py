@@ -38,7 +38,7 @@ _HEAD_LENGTH = 19  # the token without the checksum
 
 def record_format(caller: CallerRecord) -> str:
     """The least version that reads the record of a caller without loss."""
-    return "3" if any(print_.simulated is not None for print_ in caller.prints) else "2"
+    return "3" if any(print_.augmented is not None for print_ in caller.prints) else "2"
 
 
 def encode_record(caller: CallerRecord, revision: int) -> bytes:
@@ -55,12 +55,12 @@ def encode_record(caller: CallerRecord, revision: int) -> bytes:
                 "encoder": print_.encoder,
                 "created_at": print_.created_at,
                 "size": print_.embedding.size,
-                **({} if print_.simulated is None else {"simulated": True}),
+                **({} if print_.augmented is None else {"simulated": True}),
             }
             for print_ in caller.prints
         ],
     }
-    vectors = [vector for print_ in caller.prints for vector in (print_.embedding, print_.simulated)]
+    vectors = [vector for print_ in caller.prints for vector in (print_.embedding, print_.augmented)]
     raw = [vector.astype("<f4", copy=False).tobytes() for vector in vectors if vector is not None]
     return b"".join([orjson.dumps(entry), b"\n", *raw])
 
@@ -89,13 +89,13 @@ def decode_record(value: bytes, caller_id: str, key: str) -> CallerRecord:
         stored = iter(np.split(vectors, np.cumsum(wanted)[:-1]))
         prints = []
         for print_, count in zip(entries, counts, strict=True):
-            embedding, simulated = next(stored), next(stored) if count == 2 else None
+            embedding, augmented = next(stored), next(stored) if count == 2 else None
             _check_stored(embedding, key)
-            if simulated is not None:
-                _check_stored(simulated, key)
+            if augmented is not None:
+                _check_stored(augmented, key)
             given = revision if print_["revision"] is None else int(print_["revision"])
             id_, encoder = int(print_["id"]), str(print_["encoder"])
-            prints.append(PrintRecord(id_, given, encoder, print_["created_at"], embedding, simulated))
+            prints.append(PrintRecord(id_, given, encoder, print_["created_at"], embedding, augmented))
         if not isinstance(entry["metadata"], dict):
             corrupt(key, "has metadata that is not an object")
         return CallerRecord(

@@ -545,8 +545,8 @@ class Queries:
             known = before.get(record.caller_id)
             for print_, row, is_new in self._print_rows(record, known.prints if known else ()):
                 (new if is_new else changed).append(row)
-                if print_.simulated is not None:
-                    blob = _as_blob(print_.simulated)
+                if print_.augmented is not None:
+                    blob = _as_blob(print_.augmented)
                     beside.append(
                         {"voiceprint_id": print_.id, "revision": print_.revision, "embedding": blob}
                     )

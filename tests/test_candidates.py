@@ -1,0 +1,271 @@
+"""Proposals: what is read for a probe is enough, and what is answered comes from the records."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from voiceprint import Caller, MemoryStorage, Voiceprint
+from voiceprint.identification.candidates import CANDIDATES_PER_QUERY, by_cosine, propose, views_for
+from voiceprint.identification.gallery import Gallery
+from voiceprint.identification.pipeline import AcceptanceRule, Identifier
+from voiceprint.identification.ranking import Probe, prints_of, rank
+from voiceprint.index import VectorIndex
+from voiceprint.scoring import Calibration, CallerPrints, GalleryScorer, projection_for
+
+SPACE = "resemblyzer"
+RULE = AcceptanceRule(0.75)
+Vectors = NDArray[np.float32]
+
+
+class Counting(MemoryStorage):
+    """Knows how many callers were read for a match."""
+
+    read = 0
+
+    def callers_of(self, ids):
+        found = super().callers_of(ids)
+        self.read += len(found)
+        return found
+
+
+@pytest.fixture
+def storage() -> Iterator[Counting]:
+    with Counting() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def scorer() -> GalleryScorer:
+    """Of some voices of the same kind."""
+    cohort = [CallerPrints(one[None], one[None][:0]) for one in embeddings(50, seed=2)]
+    return GalleryScorer(projection_for(SPACE, 256), cohort)
+
+
+def matcher(storage: MemoryStorage) -> Identifier:
+    gallery = Gallery(SPACE, 256)
+    return Identifier(storage, SPACE, lambda: gallery)
+
+
+def embeddings(count: int, seed: int = 1) -> Vectors:
+    """Unit vectors without negative values, as the encoder gives them, that have something in common."""
+    drawn = np.random.default_rng(seed).standard_normal((count, 256)) + 0.7
+    return unit(np.maximum(drawn, 0.0))
+
+
+def unit(vectors: Vectors) -> Vectors:
+    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def near(vector: Vectors, seed: int, noise: float = 0.03) -> Vectors:
+    drawn = vector + noise * np.random.default_rng(seed).standard_normal(256)
+    return unit(np.maximum(drawn, 0.0))
+
+
+def crowd(storage: MemoryStorage, callers: int) -> Vectors:
+    """Callers with one, two or three prints each; gives the voices."""
+    voices = embeddings(callers)
+    storage.save_many(
+        Voiceprint(f"c{n:04}", near(voice, 10 * n + m))
+        for n, voice in enumerate(voices)
+        for m in range(1 + n % 3)
+    )
+    return voices
+
+
+def test_matches_are_those_of_ranking_every_caller(storage: Counting) -> None:
+    voices, gallery = crowd(storage, 600), Gallery(SPACE, 256)
+    asked = Identifier(storage, SPACE, lambda: gallery)
+    everybody, scorer = storage.get_all(), gallery.scorer(storage)
+    for n in range(0, 600, 29):
+        probe = Probe(near(voices[n], 7_000 + n), near(voices[n], 8_000 + n))
+        wanted = rank(probe, everybody, scorer)[:2]
+        found = asked.nearest(probe, 2, RULE, None)
+        assert [match.caller_id for match in found] == [one.voiceprint.caller_id for one in wanted]
+        assert [match.llr for match in found] == pytest.approx([one.llr for one in wanted])
+        assert [match.similarity for match in found] == pytest.approx([one.similarity for one in wanted])
+        assert found[0].caller_id == f"c{n:04}"
+
+
+def test_few_records_are_read_for_a_match_and_as_many_callers_as_are_asked_for(storage: Counting) -> None:
+    voices, asked = crowd(storage, 600), matcher(storage)
+    asked.nearest(Probe(voices[5]), 5, RULE, None)  # the first reads the cohort
+    storage.read = 0
+    asked.nearest(Probe(voices[5]), 5, RULE, None)
+    assert 6 <= storage.read <= 30
+    for k in (50, 599, 600, 700):
+        found = asked.nearest(Probe(voices[5]), k, RULE, None)
+        assert len({match.caller_id for match in found}) == len(found) == min(k, 600)
+
+
+def test_a_score_counts_what_the_index_does_not_hold(storage: Counting) -> None:
+    voices, gallery = crowd(storage, 300), Gallery(SPACE, 256)
+    heard = near(voices[40], 9_000, 0.02)
+    plain = unit(0.6 * voices[40] + 0.4 * voices[41])
+    storage.save(Voiceprint("by telephone", plain, augmented=near(heard, 9_001, 0.005)))
+    best = Identifier(storage, SPACE, lambda: gallery).nearest(Probe(heard), 1, RULE, None)[0]
+    assert best.caller_id == "by telephone"
+    assert best.similarity == pytest.approx(float(plain @ heard))
+    assert best.llr == pytest.approx(
+        rank(Probe(heard), storage.get("by telephone").voiceprints, gallery.scorer(storage))[0].llr
+    )
+
+
+def test_a_caller_who_was_replaced_since_the_search_is_scored_by_the_record() -> None:
+    voices = embeddings(40)
+
+    class Quicker(MemoryStorage):
+        """Another process is, between the search of the index and the reading of the records."""
+
+        def callers_of(self, ids: object) -> list[Caller]:
+            self.delete("gone")
+            print_ = self.get("changed").voiceprints[0]
+            self.save(Voiceprint("changed", voices[1], id=print_.id))
+            return super().callers_of(ids)
+
+    with Quicker() as storage:
+        storage.save_many(Voiceprint(f"c{n}", voice) for n, voice in enumerate(voices) if n)
+        storage.save_many([Voiceprint(name, near(voices[0], 1, 0.001)) for name in ("changed", "gone")])
+        found = matcher(storage).nearest(Probe(voices[0]), 60, RULE, None)
+        similarities = {match.caller_id: match.similarity for match in found}
+        assert "gone" not in similarities
+        assert similarities["changed"] == pytest.approx(float(voices[0] @ voices[1]))
+
+
+def test_a_caller_is_found_by_one_of_the_views_alone(scorer: GalleryScorer) -> None:
+    index, vectors = VectorIndex(256), embeddings(3_000)
+    index.add(np.arange(3_000), vectors)
+    probe = Probe(vectors[3], vectors[8])  # two voices: views of a cleaned call can differ
+    ids = propose(index, views_for(probe, scorer, 2, 3), CANDIDATES_PER_QUERY).ids
+    assert {3, 8} <= set(ids)
+    assert set(ids) < set(range(3_000))
+
+
+def test_a_print_that_is_removed_between_search_and_look_up_is_left_out(scorer: GalleryScorer) -> None:
+    class Forgetful(VectorIndex):
+        def search(self, *given, **options):
+            found = super().search(*given, **options)
+            self.remove([3])
+            return found
+
+    index, vectors = Forgetful(256), embeddings(50)
+    index.add(np.arange(50), vectors)
+    proposal = propose(index, views_for(Probe(vectors[3]), scorer, 50, 1), CANDIDATES_PER_QUERY)
+    assert sorted(proposal.ids) == [n for n in range(50) if n != 3]
+    assert proposal.is_all
+
+
+def test_nothing_is_proposed_of_an_empty_index() -> None:
+    assert propose(VectorIndex(256), [by_cosine(embeddings(1)[0], 5)], 5) == ([], True)
+
+
+def test_an_index_that_is_written_to_meanwhile_always_proposes(scorer: GalleryScorer) -> None:
+    index, vectors, done = VectorIndex(256), embeddings(400), threading.Event()
+    index.add(np.arange(200), vectors[:200])
+
+    def write() -> None:
+        while not done.is_set():
+            index.add(np.arange(200, 400), vectors[200:])
+            index.remove(np.arange(200, 400))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for n in range(100):
+            assert n in propose(index, views_for(Probe(vectors[n]), scorer, 6, 3), CANDIDATES_PER_QUERY).ids
+    finally:
+        done.set()
+        writer.join()
+
+
+def test_nothing_of_a_removed_caller_is_kept_in_the_scorer(storage: Counting) -> None:
+    crowd(storage, 400)
+    gallery = Gallery(SPACE, 256)
+    gallery.synchronized(storage)
+    first = gallery.scorer(storage)
+    storage.save(Voiceprint("one more", embeddings(1, seed=9)[0]))
+    gallery.synchronized(storage)
+    assert gallery.scorer(storage) is first  # one of many changes little
+    sampled = next(iter(gallery._cohort))
+    (caller,) = storage.callers_of([sampled])
+    storage.delete(caller.caller_id)
+    gallery.synchronized(storage)
+    assert gallery.scorer(storage) is not first
+    assert sampled not in gallery._cohort
+
+
+def test_nothing_is_kept_of_a_caller_who_is_removed_while_the_scorer_is_made() -> None:
+    class Meanwhile(MemoryStorage):
+        def callers_of(self, ids):
+            found = super().callers_of(ids)
+            if self.leaves is not None:
+                leaves, self.leaves = self.leaves, None
+                self.delete(leaves)
+                gallery.synchronized(self)  # as another thread would
+            return found
+
+    with Meanwhile() as storage:
+        storage.leaves = None
+        crowd(storage, 30)
+        gallery = Gallery(SPACE, 256)
+        gallery.synchronized(storage)
+        caller = next(iter(storage.iter_callers()))
+        storage.leaves = caller.caller_id
+        gallery.scorer(storage)
+        assert storage.get(caller.caller_id) is None
+        scorer = gallery.scorer(storage)
+        assert scorer._size == 29
+        assert gallery.scorer(storage) is scorer
+
+
+def test_calibrations_share_one_scorer(storage: Counting, tmp_path: Path) -> None:
+    crowd(storage, 30)
+    gallery = Gallery(SPACE, 256)
+    path = tmp_path / "calibration.json"
+    Calibration(scale=2.0, offset=0.5).save(path)
+    plain = gallery.scorer(storage)
+    read = storage.read
+    other = gallery.scorer(storage, str(path))
+    assert gallery.scorer(storage) is plain
+    assert storage.read == read, "nothing is measured anew"
+    probe, callers = embeddings(1, seed=9)[0], [prints_of(one.voiceprints) for one in storage.iter_callers()]
+    deviations = plain.llrs(probe, callers) / plain.calibration.scale + plain.calibration.offset
+    assert np.allclose(other.llrs(probe, callers), 2.0 * (deviations - 0.5))
+    assert other.threshold(0.01, 30) != plain.threshold(0.01, 30)
+
+
+@pytest.mark.parametrize("callers", [1, 2, 8])
+def test_callers_may_have_more_prints_than_the_scorer_looks_at(storage: Counting, callers: int) -> None:
+    each = 320 // callers
+    shared = embeddings(callers, seed=3)
+    storage.save_many(
+        [
+            Voiceprint(f"caller {number}", unit(voice + 0.02 * noise))
+            for number, voice in enumerate(shared)
+            for noise in embeddings(each, seed=4 + number)
+        ],
+        max_voiceprints=each,
+    )
+    found = matcher(storage).nearest(Probe(unit(shared[0])), 3, RULE, None)
+    assert found[0].caller_id == "caller 0"
+    assert len(found) == min(callers, 3)
+    assert found[0].fpir is not None
+
+
+def test_callers_of_another_space_are_no_rivals(storage: Counting) -> None:
+    crowd(storage, 10)
+    probe = Probe(embeddings(1, seed=9)[0])
+    alone = matcher(storage).nearest(probe, 3, RULE, None)
+    storage.save_many(
+        [Voiceprint(f"other {n}", one, encoder="other") for n, one in enumerate(embeddings(500, seed=8))],
+        max_voiceprints=3,
+    )
+    beside = matcher(storage).nearest(probe, 3, RULE, None)
+    assert [(one.caller_id, one.llr) for one in beside] == [(one.caller_id, one.llr) for one in alone]
+    gallery = Gallery(SPACE, 256)
+    assert gallery.callers(storage) <= len(gallery.synchronized(storage)) < 40

@@ -1,0 +1,1 @@
+"""Scripts that build the files that ship, each run by `python -m tools.NAME` from the root of a checkout."""

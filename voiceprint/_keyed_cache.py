@@ -1,0 +1,50 @@
+"""Objects that a process has once for each key, such as a file's content or a store's index."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class KeyedCache(Generic[K, V]):
+    """Gives the one object of a key, for as long as anyone uses it, and some that nobody uses.
+
+    kept: so many of the last used stay without being in use, because the next user may come soon: a
+    recognizer that is built per call finds its index ready.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._kept_count = kept
+        self.forget_all()
+
+    def get(self, key: K, make: Callable[[], V]) -> V:
+        """The object of `key`, made by `make` if there is none. From any thread."""
+        with self._lock:
+            value = self._used.get(key)
+            if value is None:
+                value = make()
+            self._used[key] = self._kept[key] = value
+            self._kept.move_to_end(key)
+            while len(self._kept) > self._kept_count:
+                self._kept.popitem(last=False)
+            return value
+
+    def values(self) -> list[V]:
+        """All objects that there are."""
+        return list(self._used.values())
+
+    def forget_all(self) -> None:
+        """Give new objects from now on."""
+        self._used: WeakValueDictionary[K, V] = WeakValueDictionary()
+        self._kept: OrderedDict[K, V] = OrderedDict()
+        self.renew_lock()
+
+    def renew_lock(self) -> None:
+        """After a fork: another thread of the parent may have held the lock, and nobody would release it."""
+        self._lock = threading.Lock()

@@ -1,0 +1,1 @@
+"""Repairs of audio before it is embedded: noise reduction, low frequencies, offsets and hum."""

@@ -1,0 +1,1 @@
+"""Enrollment: recordings become voiceprints in the store."""

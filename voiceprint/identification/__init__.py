@@ -1,0 +1,1 @@
+"""Identification: who of the enrolled callers is speaking."""

@@ -1,0 +1,88 @@
+"""Ranking callers by how well a probe goes with their voiceprints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.models import Voiceprint
+
+if TYPE_CHECKING:
+    from voiceprint.scoring import CallerPrints, GalleryScorer
+
+
+class Probe(NamedTuple):
+    """What is compared with voiceprints: unit embeddings of the audio, and where it was noisy, of it cleaned.
+
+    Similarities are of `plain`, log-likelihood ratios of `cleaned` where there is one.
+    """
+
+    plain: NDArray[np.float32]
+    cleaned: NDArray[np.float32] | None = None
+
+    @property
+    def best(self) -> NDArray[np.float32]:
+        """The embedding that says most of the voice."""
+        return self.plain if self.cleaned is None else self.cleaned
+
+
+class Scored(NamedTuple):
+    """A caller: the cosine of the probe with the best of the voiceprints, which one that is, and the llr.
+
+    llr: natural log-likelihood ratio of all the caller's voiceprints; None where the gallery is too small.
+    """
+
+    similarity: float
+    voiceprint: Voiceprint
+    llr: float | None = None
+
+    @property
+    def score(self) -> float:
+        """The number that callers are ranked by."""
+        return self.similarity if self.llr is None else self.llr
+
+
+def rank(
+    probe: Probe, voiceprints: Iterable[Voiceprint], scorer: GalleryScorer | None = None
+) -> list[Scored]:
+    """Each caller, the best first: by log-likelihood ratio with a scorer, else by the best similarity.
+
+    Equal ones are in the order of similarity, then of caller ids. Both are computed from the records and
+    not taken from an index, so that whatever an index may hold, no caller gets the score of another.
+    """
+    callers = by_caller(voiceprints)
+    best = [_best(probe.plain, prints) for prints in callers]
+    if scorer is not None and callers:
+        llrs = scorer.llrs(probe.best, [prints_of(prints) for prints in callers])
+        best = [
+            one if math.isnan(llr) else one._replace(llr=float(llr))
+            for one, llr in zip(best, llrs, strict=True)
+        ]
+    return sorted(best, key=lambda scored: (-scored.score, -scored.similarity, scored.voiceprint.caller_id))
+
+
+def by_caller(voiceprints: Iterable[Voiceprint]) -> list[list[Voiceprint]]:
+    """The voiceprints of each caller."""
+    callers: dict[str, list[Voiceprint]] = {}
+    for voiceprint in voiceprints:
+        callers.setdefault(voiceprint.caller_id, []).append(voiceprint)
+    return [*callers.values()]
+
+
+def prints_of(voiceprints: Sequence[Voiceprint]) -> CallerPrints:
+    """The embeddings of one caller's voiceprints."""
+    from voiceprint.scoring import CallerPrints
+
+    plain = np.stack([one.embedding for one in voiceprints])
+    augmented = [one.augmented for one in voiceprints if one.augmented is not None]
+    return CallerPrints(plain, np.stack(augmented) if augmented else plain[:0])
+
+
+def _best(probe: NDArray[np.float32], prints: list[Voiceprint]) -> Scored:
+    similarities = [max(-1.0, min(1.0, float(np.dot(probe, one.embedding)))) for one in prints]
+    place = max(range(len(prints)), key=similarities.__getitem__)
+    return Scored(similarities[place], prints[place])

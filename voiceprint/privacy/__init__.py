@@ -1,0 +1,1 @@
+"""Privacy: proof that a deleted caller is gone."""

@@ -1,0 +1,273 @@
+"""Proof that a caller is gone: the deletion with a receipt, and the search for remains.
+
+The search is for the removed values: the first and last 32 bytes of each embedding, the text of its first
+numbers (as a JSON file holds them), and the metadata as JSON text. Files are read as they are, including what
+the store does not use any more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from voiceprint._files import RefusedFileError, leftovers, open_regular
+from voiceprint.errors import CallerNotFoundError
+from voiceprint.models import Caller, DeletionReceipt, ErasedPlace, ErasureCheck, Finding
+from voiceprint.storage.base import FLUSH_S, Storage
+from voiceprint.storage.deletions import DeletionList
+from voiceprint.storage.redis import RedisStorage
+from voiceprint.storage.removals import snapshots_at
+from voiceprint.storage.sql import SQLStorage
+from voiceprint.storage.sqlite import SQLiteStorage
+from voiceprint.validation import check_caller_id, now
+
+__all__ = ["delete_with_receipt", "remains_of"]
+
+_BLOCK = 8 << 20  # bytes that are read at once
+_PIECE = 32  # bytes: eight numbers of an embedding, which no other embedding shares
+_NUMBERS = 4  # of an embedding as text
+_SHORTEST = 8  # bytes of metadata that are looked for: fewer stand anywhere by chance
+
+
+def delete_with_receipt(
+    storage: Storage, caller_id: str, *, timeout_s: float = FLUSH_S, rewrite: bool = False
+) -> DeletionReceipt:
+    """Delete a caller, wait until the disk has followed, and look whether anything is left.
+
+    timeout_s: how long to wait for other connections that hold up the erasure. rewrite: have a Redis server
+    rewrite its files, which takes it as long as it takes to write all of them.
+
+    Raises `CallerNotFoundError`, and what the store raises.
+    """
+    name = check_caller_id(caller_id)
+    caller = storage.get(name)
+    if caller is None:
+        raise CallerNotFoundError(f"There is no caller {name!r} in the store: nothing was deleted.")
+    pieces = _pieces(caller)
+    ids = [voiceprint.id for voiceprint in caller.voiceprints if voiceprint.id is not None]
+    removed = storage.delete(name)
+    deleted_at = now()
+    flushed = storage.flush_removals(timeout_s)
+    gone = storage.get(name) is None and not storage.get_many(ids)
+    places = [
+        ErasedPlace(
+            place=storage.location,
+            state="erased" if gone else "there_again",
+            detail="Neither the caller nor a voiceprint is found by its id."
+            if gone
+            else "Another process has enrolled the caller anew since.",
+        )
+    ]
+    for path in _files(storage):
+        try:
+            found = _searched(storage, path, pieces)
+            size = path.stat().st_size if found is not None else 0
+        except FileNotFoundError:  # it was put in its place meanwhile, or removed
+            continue
+        except OSError as error:  # the caller is deleted all the same, and the receipt says what was not read
+            detail = f"It cannot be read ({error.strerror}): look for yourself."
+            places.append(ErasedPlace(place=str(path), state="not_searched", detail=detail))
+            continue
+        if found is None:
+            continue
+        detail = f"{size:,} bytes were searched."
+        if found:
+            detail = "The embedding or metadata is still in it" + (
+                ": another enrollment may hold the same values."
+                if flushed
+                else f": other connections held up its erasure for {timeout_s:g} s. The next change or "
+                "closing the store erases it."
+            )
+        places.append(ErasedPlace(place=str(path), state="remains" if found else "erased", detail=detail))
+    places += _kept_by_server(storage, rewrite=rewrite)
+    return DeletionReceipt(
+        caller_id=name,
+        voiceprints=removed,
+        deleted_at=deleted_at,
+        checked_at=now(),
+        places=tuple(places),
+    )
+
+
+def remains_of(storage: Storage, caller_id: str) -> ErasureCheck:
+    """Search the store and its files for remains of a deleted caller; without any, `findings` is empty.
+
+    The embeddings are not known any more. So this looks for the caller's id in every file of the store, and
+    for a snapshot of the index that is older than the last removal. What a server keeps in its own files
+    cannot be read from here, and is among the findings.
+    """
+    name = check_caller_id(caller_id)
+    noted = DeletionList(storage.deletions()).entries(name)
+    files = _files(storage)
+    if storage.get(name) is not None:
+        findings = [
+            Finding(code="enrolled", place=_of(name), message="The caller is enrolled: nothing was erased.")
+        ]
+    else:
+        findings = _found_remains(storage, name, files, is_noted=bool(noted))
+    return ErasureCheck(
+        caller_id=name,
+        deleted_at=noted[-1].deleted_at if noted else None,
+        checked_at=now(),
+        searched=(storage.location, *(str(path) for path in files if path.exists())),
+        findings=tuple(findings),
+    )
+
+
+def _found_remains(storage: Storage, name: str, files: list[Path], *, is_noted: bool) -> list[Finding]:
+    findings = []
+    if not is_noted:
+        findings.append(
+            Finding(
+                code="no_deletion",
+                place=_of(name),
+                message="No deletion of a caller of this id is noted: look for the right spelling.",
+            )
+        )
+    storage.flush_removals()
+    texts = {name.encode(), orjson.dumps(name)[1:-1]}
+    shared = None
+    for path in files:
+        try:
+            if not _searched(storage, path, texts):
+                continue
+        except OSError as error:  # the others are searched all the same
+            message = f"It cannot be read ({error.strerror}): look for yourself."
+            findings.append(Finding(code="not_searched", place=str(path), message=message))
+            continue
+        shared = _mentions(storage, name) if shared is None else shared
+        if not shared:
+            message = "The id of the caller is in the file."
+            findings.append(Finding(code="remains", place=str(path), message=message))
+    if shared:
+        findings.append(
+            Finding(
+                code="not_told",
+                place=_of(name),
+                message="Records of other callers hold the same text, so that a search cannot tell remains.",
+            )
+        )
+    findings += [_stale(path) for path in _stale_snapshots(storage)]
+    kept = _kept_by_server(storage, rewrite=False)
+    return findings + [Finding(code=one.state, place=one.place, message=one.detail) for one in kept]
+
+
+def _kept_by_server(storage: Storage, *, rewrite: bool) -> list[ErasedPlace]:
+    """The files of a server, which nothing here can read."""
+    if isinstance(storage, RedisStorage):
+        found = storage.persistence(rewrite=rewrite)
+        return [ErasedPlace(place=place, state=state, detail=detail) for place, state, detail in found]
+    if isinstance(storage, SQLStorage) and not isinstance(storage, SQLiteStorage):
+        return [
+            ErasedPlace(
+                place=f"tables and write-ahead log of {storage.location}",
+                state="kept_by_server",
+                detail="What was removed stays in the tables' files until VACUUM and later writes reuse its "
+                "place, and in the write-ahead log and its archives for as long as the server keeps these.",
+            )
+        ]
+    return []
+
+
+def _files(storage: Storage) -> list[Path]:
+    """Every file that may hold something of a record: of the store, being written, and of snapshots."""
+    # But for the index of SQLite's log: it holds numbers of pages alone, and SQLite's locks, which closing a
+    # second descriptor of it would release.
+    own = [path for path in storage.files() if not path.name.endswith("-shm")]
+    files = dict.fromkeys([*own, *snapshots_at(storage.snapshot_places)])
+    for path in [*storage.files()[:1], *storage.snapshot_places]:
+        files.update(dict.fromkeys(leftovers(path)))
+    return list(files)
+
+
+def _pieces(caller: Caller) -> set[bytes]:
+    pieces: set[bytes] = set()
+    for voiceprint in caller.voiceprints:
+        for vector in (voiceprint.embedding, voiceprint.augmented):
+            if vector is not None:
+                pieces.update(_pieces_of(vector))
+    text = orjson.dumps(caller.metadata)
+    if len(text) >= _SHORTEST:
+        pieces.add(text)
+    return pieces
+
+
+def _pieces_of(vector: NDArray[np.float32]) -> Iterator[bytes]:
+    raw = vector.astype("<f4").tobytes()
+    yield raw[:_PIECE]
+    yield raw[-_PIECE:]
+    numbers: Any = vector[:_NUMBERS]
+    yield orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+
+
+def _searched(storage: Storage, path: Path, pieces: Iterable[bytes]) -> bool | None:
+    """Whether any of the pieces is in the file; None where there is no such file."""
+    wanted = list(pieces)
+    overlap = max(map(len, wanted), default=1) - 1
+    try:
+        if isinstance(storage, SQLiteStorage) and path == storage.path:
+            from voiceprint.storage.sql.erasure import pinned
+
+            return _is_in(pinned(path), wanted, overlap)
+        with open_regular(path) as stream:
+            return _is_in(stream.fileno(), wanted, overlap)
+    except (FileNotFoundError, RefusedFileError):
+        return None
+
+
+def _is_in(file: int, wanted: list[bytes], overlap: int) -> bool:
+    start, tail = 0, b""
+    while block := os.pread(file, _BLOCK, start):
+        content = tail + block
+        if any(piece in content for piece in wanted):
+            return True
+        start += len(block)
+        tail = content[-overlap:] if overlap else b""
+    return False
+
+
+def _mentions(storage: Storage, name: str) -> bool:
+    """Whether a record of another caller holds the text, so that the files hold it too."""
+    text = orjson.dumps(name)[1:-1]
+    return any(
+        name in caller.caller_id or text in orjson.dumps(caller.metadata) for caller in storage.iter_callers()
+    )
+
+
+def _stale_snapshots(storage: Storage) -> Iterator[Path]:
+    from voiceprint.identification.snapshots import Stamp
+    from voiceprint.index import IndexCorruptError, read_stamp
+
+    for path in snapshots_at(storage.snapshot_places):
+        try:
+            stamp = Stamp.from_text(read_stamp(path))
+        except (
+            IndexCorruptError,
+            OSError,
+            KeyError,
+            ValueError,
+        ):  # one that cannot be read is not used either
+            yield path
+            continue
+        changes = storage.changes(stamp.position, encoder=stamp.encoder)
+        if stamp.store != storage.identity() or changes is None or len(changes.removed):
+            yield path
+
+
+def _stale(path: Path) -> Finding:
+    return Finding(
+        code="stale_snapshot",
+        place=str(path),
+        message="The snapshot of the index is older than a removal and may hold what was removed: "
+        "remove it, or write another with `voiceprint index rebuild`.",
+    )
+
+
+def _of(name: str) -> str:
+    return f"caller {name[:40]!r}"

@@ -1,0 +1,239 @@
+"""Chunks of a call, cut anywhere, as blocks of samples that do not depend on the cuts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.audio import MIXED, SAMPLE_RATE, Encoding, as_pcm, to_mono
+from voiceprint.audio.io import scale
+from voiceprint.audio.io.buffers import MAX_CHANNELS, check_channel, check_channels, rate_of
+from voiceprint.audio.io.encodings import FILE_HEAD, check_encoding, refuse_file, sample_bytes
+from voiceprint.audio.quality.channels import ChannelComparison
+from voiceprint.errors import InvalidAudioError
+from voiceprint.validation import shown
+
+logger = logging.getLogger(__name__)
+
+Samples = NDArray[np.float32]
+
+BLOCK_S: Final = 0.48  # 16 windows of the VAD: what is looked at together, and the delay of it
+
+# Seconds of a call with several channels after which they are asked to differ; later ones are not compared.
+_COMPARED_S: Final = (3.0, 10.0, 60.0)
+_NOTHING: Final = np.zeros(0, dtype=np.float32)
+
+
+class Framer:
+    """Takes chunks and gives blocks: float32[n] mono at the call's own rate, and the same at 16 kHz.
+
+    Everything behind it sees blocks of one length alone, so that any split gives the same numbers.
+    """
+
+    def __init__(
+        self, sample_rate: int | None, encoding: Encoding, channel: int | None, channels: int = 1
+    ) -> None:
+        self._encoding = check_encoding(encoding)
+        self.rate = rate_of(sample_rate, self._encoding)
+        self._interleaved = check_channels(channels)
+        if channel is not None and (
+            isinstance(channel, bool) or not isinstance(channel, int | np.integer) or channel < 0
+        ):
+            raise InvalidAudioError(
+                f"channel is {shown(channel)}: an index from 0, or None for all, is allowed"
+            )
+        self._channel = channel
+        self._frame_bytes = sample_bytes(self._encoding) * self._interleaved
+        self._bytes = bytearray()  # that are not decoded yet
+        self._waiting: list[Samples] = []  # [n], or [n, channels], which are mixed by the block
+        self._taken = 0  # samples that are decoded
+        self._block = round(self.rate * BLOCK_S)
+        self._block_bytes = 0 if encoding == "pcm_f32le" else self._block * self._frame_bytes
+        self._resampler = None if self.rate == SAMPLE_RATE else _resampler(self.rate)
+        self._channels = _Channels(self.rate)
+
+    @property
+    def channels_differ(self) -> bool:
+        """Whether channels were mixed that hold different sounds."""
+        return self._channels.differ
+
+    @property
+    def channels_cancel(self) -> bool:
+        """Whether one channel is taken, as they would cancel each other."""
+        return self._channels.use is not None
+
+    @property
+    def samples(self) -> int:
+        """Samples that were taken so far."""
+        return self._taken + len(self._bytes) // self._frame_bytes
+
+    def take(self, chunk: Any) -> None:
+        """Take a chunk, or refuse it by `InvalidAudioError` and be as before."""
+        if isinstance(chunk, memoryview) and chunk.ndim == 1 and chunk.format in ("B", "b", "c"):
+            chunk = chunk.tobytes()
+        if isinstance(chunk, bytes | bytearray):
+            if not self._taken and len(self._bytes) < FILE_HEAD:
+                refuse_file(bytes(self._bytes) + bytes(chunk[:FILE_HEAD]))
+            self._bytes += chunk
+            # Some frames together, as the checks of `to_mono` cost more than their 20 ms of audio; but for
+            # floats, of which any may be refused, and then it is the chunk.
+            if len(self._bytes) >= self._block_bytes:
+                try:
+                    self._decode()
+                except InvalidAudioError:
+                    del self._bytes[len(self._bytes) - len(chunk) :]
+                    raise
+            return
+        self._decode()
+        if self._bytes:
+            raise InvalidAudioError(
+                f"audio is an array, and {len(self._bytes)} bytes of a sample wait for the others: feed those"
+            )
+        self._add(self._quickly(chunk))
+
+    def _decode(self) -> None:
+        whole = len(self._bytes) - len(self._bytes) % self._frame_bytes
+        if whole:
+            self._add(self._floats(bytes(self._bytes[:whole])))
+            del self._bytes[:whole]
+
+    def _add(self, samples: Samples) -> None:
+        if not len(samples):
+            return
+        if self._waiting and self._waiting[0].shape[1:] != samples.shape[1:]:
+            # The channels of a call that change in number have no relation to those before.
+            self._waiting = [self._channels.mixed(part) for part in self._waiting]
+            self._channels.end()
+        if self._channels.ended:
+            samples = self._channels.mixed(samples)
+        self._waiting.append(samples)
+        self._taken += len(samples)
+
+    def _quickly(self, chunk: Any) -> Samples:
+        """As `_floats`, in a tenth of the time for the usual small arrays."""
+        plain = self._encoding == "pcm" and not self._channel and self._interleaved == 1
+        if plain and type(chunk) is np.ndarray and chunk.ndim == 1:
+            if chunk.dtype == np.int16:
+                return np.asarray(chunk.astype(np.float32) / np.float32(32768))
+            if chunk.dtype == np.float32 and len(chunk) and chunk.min() >= -1.0 and chunk.max() <= 1.0:
+                return np.array(chunk)  # a copy; a NaN fails the comparison
+        return self._floats(chunk)
+
+    def _floats(self, chunk: Any) -> Samples:
+        """A chunk as float32[n], or float32[n, channels] if several are to be mixed, at the call's rate."""
+        if self._encoding == "pcm_f32le" and not isinstance(chunk, np.ndarray) and len(chunk):
+            chunk = as_pcm(chunk, self.rate, encoding=self._encoding)
+        if isinstance(chunk, np.ndarray) and chunk.dtype.kind == "f" and chunk.size:
+            level = scale.level(chunk)
+            scale.gain(level)  # refuses what is no audio
+            # Not scaled down like a whole recording: the level of a call must not change with each chunk.
+            chunk = np.clip(chunk, -1.0, 1.0)
+        if (chunk.size if isinstance(chunk, np.ndarray) else chunk != b"") == 0:
+            return np.zeros(0, dtype=np.float32)
+        if not isinstance(chunk, np.ndarray) or chunk.ndim != 2:
+            if self._interleaved == 1 or self._channel is not None:
+                return to_mono(
+                    chunk, self.rate, self.rate, encoding=self._encoding, channel=self._channel,
+                    channels=self._interleaved,
+                )  # fmt: skip
+            rows = [
+                to_mono(
+                    chunk, self.rate, self.rate, encoding=self._encoding, channel=index,
+                    channels=self._interleaved,
+                )
+                for index in range(self._interleaved)
+            ]  # fmt: skip
+            return np.stack(rows, axis=1)
+        # [samples, channels], and not the shorter axis the channels: a chunk may be one sample long.
+        columns = chunk.shape[1]
+        if columns > MAX_CHANNELS:
+            raise InvalidAudioError(
+                f"audio of shape {chunk.shape} has {columns} channels: a stream takes [samples, channels], "
+                f"with at most {MAX_CHANNELS}"
+            )
+        if self._channel is not None:
+            chunk, columns = chunk[:, [check_channel(self._channel, columns)]], 1
+        each = [
+            to_mono(column, self.rate, self.rate, encoding=self._encoding)
+            for column in np.moveaxis(chunk, 1, 0)
+        ]
+        return each[0] if columns == 1 else np.stack(each, axis=1)
+
+    def blocks(self, *, last: bool = False) -> Iterator[tuple[Samples, Samples]]:
+        """The blocks that are complete, at the call's rate and at 16 kHz; with `last` also the rest."""
+        if last:
+            self._decode()
+        waiting = sum(map(len, self._waiting))
+        if waiting < self._block and not last:
+            return
+        samples = np.concatenate(self._waiting) if self._waiting else _NOTHING
+        while len(samples) >= self._block:
+            # A copy: a part would hold on to all of a long chunk.
+            block, samples = samples[: self._block].copy(), samples[self._block :]
+            self._waiting = [samples.copy() if len(samples) < self._block else samples]
+            mono = self._channels.take(block)
+            yield mono, self._resampled(mono, last=False)
+        if last:
+            self._waiting = []
+            mono = self._channels.take(samples)
+            self._channels.compare()
+            yield mono, self._resampled(mono, last=True)
+
+    def _resampled(self, block: Samples, *, last: bool) -> Samples:
+        if self._resampler is None:
+            return block
+        # What overshoots is clipped, as by `audio.buffers.resample`.
+        resampled: Samples = np.clip(self._resampler.resample_chunk(block, last=last), -1.0, 1.0)
+        return resampled
+
+
+def _resampler(rate: int) -> Any:
+    import soxr
+
+    return soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+
+
+class _Channels:
+    """Mixes the channels of a call, compares them in its first minute, and leaves a mix that cancels."""
+
+    def __init__(self, rate: int) -> None:
+        self.differ = self.ended = False
+        self.use: int | None = None
+        self._comparison = ChannelComparison(rate)
+        self._due = [round(seconds * rate) for seconds in _COMPARED_S]
+        self._samples = 0
+
+    def take(self, block: Samples) -> Samples:
+        """The next block, [n] or [n, channels], as float32[n]; the channel is chosen by all up to its end."""
+        if block.ndim > 1 and len(block) and not self.ended and self._samples < self._due[-1]:
+            self._comparison.add(block)
+            self._samples += len(block)
+            self.use = self._comparison.use
+            if any(self._samples - len(block) < due <= self._samples for due in self._due):
+                self.compare()
+        return self.mixed(block)
+
+    def mixed(self, samples: Samples) -> Samples:
+        if samples.ndim == 1:
+            return samples
+        if self.use is not None and self.use < samples.shape[1]:
+            return np.ascontiguousarray(samples[:, self.use])
+        mono = np.array(samples[:, 0])
+        for column in samples.T[1:]:  # several times as quick as `mean`
+            mono += column
+        mono /= np.float32(samples.shape[1])
+        return mono
+
+    def compare(self) -> None:
+        if not (self.differ or self.ended) and self._comparison.report().differ:
+            logger.warning(MIXED)
+            self.differ = True
+
+    def end(self) -> None:
+        """Compare no more."""
+        self.compare()
+        self.ended = True
