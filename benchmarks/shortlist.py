@@ -123,17 +123,16 @@ class Generated:
     def grow(self) -> Iterator[int]:
         """Add callers; gives their number at each of `SIZES`, and at the end."""
         due, seen = [*SIZES], 0
-        # As a gallery is filled from its store: trained once, at the end, and exact until then.
-        with self.index.held():
-            for part in self.parts:
-                self._add(part)
-                if due and self.callers >= due[0]:
-                    due.pop(0)
-                    seen = self.callers
-                    yield seen
-            if self.callers > seen:
-                yield self.callers
+        for part in self.parts:
+            self._add(part)
+            if due and self.callers >= due[0]:
+                due.pop(0)
+                seen = self.callers
+                self.index.wait()
+                yield seen
         self.index.wait()
+        if self.callers > seen:
+            yield self.callers
 
     def _add(self, part: Part) -> None:
         callers = [CallerPrints(vectors, vectors[:0]) for vectors in np.split(part.vectors, part.starts[1:])]
@@ -170,10 +169,7 @@ def parts_of(model: GalleryModel, prints: int) -> Iterator[Part]:
 
 def rival(index: VectorIndex, scorer: GalleryScorer, print_: Vectors, own: NDArray[np.int64]) -> float:
     """The greatest rough score of a print with that of another caller."""
-    found = [
-        index.search(query[None], RIVALS, confined=confined)[1][0]
-        for query, confined in ((print_, False), (scorer.query(print_), True))
-    ]
+    found = [index.search(query[None], RIVALS)[1][0] for query in (print_, scorer.query(print_))]
     ids = np.setdiff1d(np.concatenate(found), [-1, *own.tolist()])
     return float(scorer.rough_scores(print_, index.vectors_of(ids)[1]).max())
 
@@ -207,7 +203,7 @@ def missed(gallery: Generated, trials: list[Trial], best: NDArray[np.float64]) -
         views = views_for(one.probe, gallery.scorer, CALLERS, PRINTS_EACH)
         counts["first"] += 1
         counts["missed"] += ids.isdisjoint(propose(index, views, CANDIDATES_PER_QUERY).ids)
-        plain = [view._replace(query=one.probe.plain, confined=False) for view in views]
+        plain = [view._replace(query=one.probe.plain) for view in views]
         counts["missed by plain search alone"] += ids.isdisjoint(
             propose(index, plain, CANDIDATES_PER_QUERY).ids
         )

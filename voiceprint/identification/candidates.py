@@ -32,13 +32,11 @@ class CandidateQuery(NamedTuple):
 
     query: float32[dimension], what the index is searched with. score: of embeddings, float32[n, dimension];
     greater is better. read: the callers of so many of the best are read from the store.
-    confined: as in `VectorIndex.search`, for a query that is unlike embeddings.
     """
 
     query: NDArray[np.float32]
     score: Callable[[NDArray[np.float32]], NDArray[np.floating]]
     read: int
-    confined: bool = False
 
 
 class Proposal(NamedTuple):
@@ -55,9 +53,7 @@ def by_cosine(probe: NDArray[np.float32], read: int) -> CandidateQuery:
 
 def by_ratio(probe: NDArray[np.float32], read: int, scorer: GalleryScorer) -> CandidateQuery:
     """Whose prints have the greatest log-likelihood ratios."""
-    return CandidateQuery(
-        scorer.query(probe), lambda prints: scorer.rough_scores(probe, prints), read, confined=True
-    )
+    return CandidateQuery(scorer.query(probe), lambda prints: scorer.rough_scores(probe, prints), read)
 
 
 def views_for(probe: Probe, scorer: GalleryScorer, callers: int, prints_each: int) -> list[CandidateQuery]:
@@ -73,9 +69,7 @@ def views_for(probe: Probe, scorer: GalleryScorer, callers: int, prints_each: in
 
 def propose(index: VectorIndex, views: Sequence[CandidateQuery], found: int, wider: int = 1) -> Proposal:
     """Whom to read, of so many that each view finds; wider: so many times those that the views say."""
-    searched = [
-        index.search(view.query, max(1, min(found, len(index))), confined=view.confined)[1] for view in views
-    ]
+    searched = [index.search(view.query, max(1, min(found, len(index))))[1] for view in views]
     ids = np.array([*dict.fromkeys(np.concatenate(searched, axis=1)[0].tolist())], dtype=np.int64)
     ids = ids[ids >= 0]
     there, vectors = index.vectors_of(ids)

@@ -47,6 +47,8 @@ STALE_SHARE = 20
 
 _RIVALS = 20  # prints that the index finds for a caller of the cohort
 
+_ROUNDING = 5e-4  # of a value of a unit vector: the index holds float16
+
 _TOLD_EVERY = 100_000  # voiceprints, when an index is built: a line in the log
 
 # The index, the identity of the store that it is of, and the position that it stands at.
@@ -242,8 +244,8 @@ class Gallery:
         """
         probe, own = prints[0].embedding, [one.id for one in prints]
         found = [
-            index.search(query[None], max(1, min(len(own) + _RIVALS, len(index))), confined=confined)[1][0]
-            for query, confined in ((probe, False), (scorer.query(probe), True))
+            index.search(query[None], max(1, min(len(own) + _RIVALS, len(index))))[1][0]
+            for query in (probe, scorer.query(probe))
         ]
         ids = np.setdiff1d(np.concatenate(found), [-1, *(one for one in own if one is not None)])
         vectors = index.vectors_of(ids)[1]
@@ -298,17 +300,20 @@ class Gallery:
 
         position = storage.position()
         index = VectorIndex(self.dimension, recall=self.settings.recall, threads=self.settings.threads)
-        told = 0
-        with index.held():
+
+        def blocks() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+            logged = 0
             for ids, embeddings in storage.scan(encoder=self.encoder):
                 self._check(embeddings, storage)
-                with _told(storage):
-                    index.add(ids, embeddings)
+                yield ids, embeddings
                 if progress is not None:
                     progress(len(index))
-                if len(index) >= told + _TOLD_EVERY:
-                    told = len(index)
-                    logger.info("%s: %d voiceprints are in the index.", storage, told)
+                if len(index) >= logged + _TOLD_EVERY:
+                    logged = len(index)
+                    logger.info("%s: %d voiceprints are in the index.", storage, logged)
+
+        with _told(storage):
+            index.fill(blocks())
         self._snapshots.built(len(index))
         self._builds += 1  # before what a scorer that is being made would replace
         self._scorer = None
@@ -394,12 +399,11 @@ class Gallery:
         found: dict[int, tuple[str, str]] = {}
         unseen = set(index.ids().tolist())
         for ids, embeddings in storage.scan(encoder=self.encoder):
-            there = np.array([id_ in unseen for id_ in ids.tolist()], dtype=bool)
+            there, indexed = index.vectors_of(ids)
             unseen.difference_update(ids.tolist())
             for id_ in ids[~there].tolist():
                 found[id_] = "not_indexed", "It is in the store and not in the index: it cannot be found."
-            # Within the rounding of float32: a store may keep more digits.
-            other = np.abs(index.reconstruct(ids[there]) - embeddings[there]).max(axis=1, initial=0) > 1e-5
+            other = np.abs(indexed - embeddings[there]).max(axis=1, initial=0) > _ROUNDING
             for id_ in ids[there][other].tolist():
                 found[id_] = "indexed_otherwise", "The index holds another embedding than the store."
         for id_ in unseen:
