@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from voiceprint.index.ivf import IVFIndex, rerank_k
 from voiceprint.index.rows import Rows, Scored, empty, merged, nearest, to_single
 
-_EXACT_SHARE = 10  # where a tenth of all rows are candidates, comparing all rows takes no longer
+EXACT_SHARE = 10  # where a tenth of all rows are candidates, comparing all rows takes no longer
 
 Directory = tuple[NDArray[np.int64], NDArray[np.int32]]
 """Ids in order, and the row of each: 12 bytes an id, where a hash table takes 54 and a dict 106."""
@@ -72,7 +72,7 @@ class TrainedPart:
         if not k:
             return empty(len(queries), 0)
         count = rerank_k(k)
-        if exact or not self.nprobe or _EXACT_SHARE * count > self.rows.size:
+        if exact or not self.nprobe or EXACT_SHARE * count > self.rows.size:
             return self._nearest_of_all(queries, k)
         scores, ids = empty(len(queries), k)
         for place, rows in enumerate(self.ivf.candidates(queries, self.nprobe, count)):
