@@ -167,26 +167,22 @@ class Maintainer:
         with parts.lock.writing():
             parts.buffer.seal()
             chunks = dict([*parts.buffer.sealed().items()][:_MERGED])
-            stale, trained.stale = trained.stale, []
+            stale = [*trained.stale]
             ids, live = [trained.rows.ids.copy()], [trained.rows.live.copy()]
-        try:
-            ivf = trained.ivf.without(np.concatenate([np.empty(0, np.int64), *stale]))
-            added, first = [], trained.rows.size
-            for source in chunks.values():
-                rows = Rows(parts.dimension, np.float16)
-                at = self._copy(source, rows)
-                ivf.add(first + np.arange(rows.size), to_single(rows.vectors))
-                added.append((rows, first, source, at))
-                ids.append(rows.ids)
-                live.append(rows.live)
-                first += rows.size
-            directory = directory_of(np.concatenate(ids), np.concatenate(live))
-        except BaseException:
-            with parts.lock.writing():
-                trained.stale += stale
-            raise
+        ivf = trained.ivf.without(np.concatenate([np.empty(0, np.int64), *stale]))
+        added, first = [], trained.rows.size
+        for source in chunks.values():
+            rows = Rows(parts.dimension, np.float16)
+            at = self._copy(source, rows)
+            ivf.add(first + np.arange(rows.size), to_single(rows.vectors))
+            added.append((rows, first, source, at))
+            ids.append(rows.ids)
+            live.append(rows.live)
+            first += rows.size
+        directory = directory_of(np.concatenate(ids), np.concatenate(live))
         with parts.lock.writing():
             trained.extend([rows for rows, *_ in added], ivf, directory)
+            del trained.stale[: len(stale)]
             for _, first, source, at in added:
                 trained.remove(first + np.flatnonzero(~source.live[at]))
             parts.buffer.drop([*chunks])

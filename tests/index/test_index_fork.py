@@ -55,7 +55,7 @@ def test_a_fork_amid_everything_gets_a_whole_index_that_works(threads: int) -> N
         query = vectors(1, 2 * N, 32)[:200]
         scores, found = index.search(query, 1, allowed=range(N, N + 200))
         assert np.array_equal(found[:, 0], np.arange(N, N + 200))
-        assert np.allclose(scores, 1, atol=1e-5)
+        assert np.allclose(scores, 1, atol=1e-3)  # vectors of float16
         other = VectorIndex(32, threads=2)
         other.add(np.arange(2 * N), vectors(1, 2 * N, 32))
         assert np.array_equal(other.search(query, 1)[1][:, 0], np.arange(200))

@@ -41,6 +41,7 @@ def test_it_compares_with_all_again_when_it_has_shrunk() -> None:
     index.remove(gone[:199])
     assert index.status().structure == "ivf"
     index.remove(gone[199:])
+    assert index.wait(60)
     assert (index.status().structure, index.status().trained_on) == ("exact", 0)
     assert_like(index, {id_: vector for id_, vector in model.items() if id_ not in gone})
     index.add(gone, np.stack([model[id_] for id_ in gone]))

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from vectors import assert_like, made_trained
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tools.gallery_model import GalleryModel
 
 from voiceprint.index import VectorIndex
 
 N = 30_000
 
 
-def recordings(voices: NDArray[np.float32], chance: np.random.Generator) -> NDArray[np.float32]:
-    """One unit vector for each voice: in 100 of 256 directions, as embeddings are in few."""
-    noise = 0.25 * chance.standard_normal(voices.shape, dtype=np.float32)
-    mixed = (voices + noise) @ np.random.default_rng(9).standard_normal((100, 256), dtype=np.float32)
-    found = np.maximum(mixed + 5.0, 0)
-    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
-
-
 class Held:
     """A gallery in an index, and probes with their nearest prints."""
 
     def __init__(self) -> None:
-        chance = np.random.default_rng(1)
-        widths = np.linspace(2, 0.2, 100, dtype=np.float32)  # a few directions tell voices apart, many little
-        voices = chance.standard_normal((N // 2, 100), dtype=np.float32) * widths
-        matrix = recordings(np.repeat(voices, 2, axis=0), chance)
-        self.probes = recordings(voices[:500], chance)
+        gallery = GalleryModel.load().gallery(N)
+        matrix = gallery.matrix()
+        _, self.probes = gallery.probes(500)
         self.best = np.argsort(-(self.probes @ matrix.T), axis=1)[:, :5]
         self.index = VectorIndex(256, exact_up_to=N // 2)
         self.index.add(np.arange(N), matrix)
