@@ -105,7 +105,9 @@ class Buffer:
     def sealed(self) -> dict[int, Rows]:
         """The chunks that take no more vectors, by number, the oldest first."""
         return {
-            number: rows for number, rows in self._chunks.items() if rows is not self._open or rows.size >= CHUNK
+            number: rows
+            for number, rows in self._chunks.items()
+            if rows is not self._open or rows.size >= CHUNK
         }
 
     def drop(self, numbers: list[int]) -> None:

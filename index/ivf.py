@@ -147,9 +147,7 @@ class IVFIndex:
         """The rows of all lists, int64[n], list by list."""
         lists = self._ivf.invlists
         sizes = [lists.list_size(number) for number in range(self.nlist)]
-        parts = [
-            faiss.rev_swig_ptr(lists.get_ids(number), size) for number, size in enumerate(sizes) if size
-        ]
+        parts = [faiss.rev_swig_ptr(lists.get_ids(number), size) for number, size in enumerate(sizes) if size]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
     def to_bytes(self) -> NDArray[np.uint8]:

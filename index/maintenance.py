@@ -213,7 +213,9 @@ class Maintainer:
             return
         self._proceed()
         chosen = np.random.default_rng(_SEED).permutation(rows.size)[: sample_size(rows.size)]
-        ivf = IVFIndex.train(to_single(rows.vectors[np.sort(chosen)]), min(list_count(rows.size), len(chosen)))
+        ivf = IVFIndex.train(
+            to_single(rows.vectors[np.sort(chosen)]), min(list_count(rows.size), len(chosen))
+        )
         for some, vectors in rows.live_blocks():
             self._proceed()
             ivf.add(some, vectors)

@@ -123,7 +123,9 @@ def to_single(halves: NDArray[np.float16]) -> NDArray[np.float32]:
     return vectors
 
 
-def nearest(queries: NDArray[np.float32], ids: NDArray[np.int64], vectors: NDArray[np.float32], k: int) -> Scored:
+def nearest(
+    queries: NDArray[np.float32], ids: NDArray[np.int64], vectors: NDArray[np.float32], k: int
+) -> Scored:
     """The k vectors of the largest inner products, of [n, d] with ids int64[n]; fewer columns for fewer vectors.
 
     A vector of NaN is never found: no comparison holds for NaN.

@@ -43,7 +43,9 @@ MAX_DIMENSION = 65_536
 _DTYPES = {"|u1", "<i8", "<f4", "<f2"}
 _MAX_TABLE = 1 << 20  # bytes: a table has some hundred, and a stamp
 _BYTES = 16 << 20  # that are read or written, and hashed, at a time
-_UNIT = 2e-3  # by which the squared length of a unit vector may differ from 1: the rounding of float16 is 1e-3
+_UNIT = (
+    2e-3  # by which the squared length of a unit vector may differ from 1: the rounding of float16 is 1e-3
+)
 _MAX_LISTS = 2**31  # faiss counts the lists of a search in 32 bits
 
 Arrays = dict[str, NDArray[Any]]
@@ -246,7 +248,9 @@ def _vectors(
     return ids, vectors, live
 
 
-def _trained(reader: SnapshotReader, rows: Rows, on: Any, nprobe: Any, recall: Any, tuned_for: Any) -> TrainedPart:
+def _trained(
+    reader: SnapshotReader, rows: Rows, on: Any, nprobe: Any, recall: Any, tuned_for: Any
+) -> TrainedPart:
     if type(on) is not int or type(nprobe) is not int or not (0 <= nprobe <= _MAX_LISTS and on >= 0):
         raise ValueError("a training that never was")
     if not all(type(share) in (int, float) and 0.0 <= share <= 1.0 for share in (recall, tuned_for)):

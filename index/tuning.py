@@ -65,7 +65,9 @@ class GroundTruth:
         for some, vectors in rows.live_blocks():
             proceed()
             with COMPUTING.reading():
-                scores, places = faiss.knn(queries, vectors, min(2, len(some)), metric=faiss.METRIC_INNER_PRODUCT)
+                scores, places = faiss.knn(
+                    queries, vectors, min(2, len(some)), metric=faiss.METRIC_INNER_PRODUCT
+                )
             for column in range(scores.shape[1]):
                 found = some[places[:, column]]
                 better = (found != own) & (scores[:, column] > best)

@@ -305,7 +305,9 @@ class VectorIndex:
                 f"not {array.dtype} of shape {array.shape}."
             )
         if not (np.abs(array) <= LARGEST).all():  # not "any beyond": no comparison holds for NaN
-            raise ValueError(f"A vector holds NaN, infinite values, or values beyond {LARGEST:,.0f} (float16).")
+            raise ValueError(
+                f"A vector holds NaN, infinite values, or values beyond {LARGEST:,.0f} (float16)."
+            )
         return np.ascontiguousarray(array, dtype=np.float32)
 
 

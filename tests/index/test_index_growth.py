@@ -172,7 +172,10 @@ def test_random_vectors_are_all_compared_and_that_is_told_once(caplog: pytest.Lo
     assert (status.structure, status.trained_on) == ("exact", 1_000)
     assert "too little structure, as random ones have" in status.reason
     assert "a search takes time in proportion to the number of vectors" in status.reason
-    assert caplog.text.count("All 1000 vectors are compared: an inverted file does not give a recall of 0.99") == 1
+    assert (
+        caplog.text.count("All 1000 vectors are compared: an inverted file does not give a recall of 0.99")
+        == 1
+    )
 
 
 def test_searches_and_changes_go_on_during_trainings_and_none_is_lost() -> None:

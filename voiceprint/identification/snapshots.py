@@ -20,6 +20,7 @@ from voiceprint.storage.base import Position, Storage
 from voiceprint.storage.removals import erase_snapshots
 
 if TYPE_CHECKING:
+    from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.index import VectorIndex
 
 logger = logging.getLogger(__name__)
@@ -39,11 +40,16 @@ _SPARING = 20
 
 
 class IndexSettings(NamedTuple):
-    """What the configuration says of the index: `VOICE_INDEX_PATH`, `_RECALL` and `_THREADS`."""
+    """The settings of an index: `VOICE_INDEX_PATH`, `VOICE_INDEX_RECALL` and `VOICE_INDEX_THREADS`."""
 
     path: str | None = OFF
     recall: float = 0.99
     threads: int = 1
+
+    @classmethod
+    def of(cls, config: VoiceFingerprintConfig) -> IndexSettings:
+        """Those of a configuration."""
+        return cls(config.index_path, config.index_recall, config.index_threads)
 
 
 NO_SNAPSHOT = IndexSettings()

@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from filelock import FileLock, Timeout
 
+from voiceprint import _fork
 from voiceprint._files import open_regular, remove_leftovers, replace_file, sync_folder
 from voiceprint._keyed_cache import KeyedCache
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, StorageUnavailableError
@@ -148,7 +149,7 @@ class _JSONFile:
     it reads until its file is in place, and meanwhile readers go on.
     """
 
-    _shared: ClassVar[KeyedCache[Path, _JSONFile]] = KeyedCache(kept=KEPT_FILES)
+    _shared: ClassVar[KeyedCache[Path, _JSONFile]] = KeyedCache(idle=KEPT_FILES)
 
     @classmethod
     def shared(cls, path: Path) -> _JSONFile:
@@ -327,4 +328,4 @@ def _fingerprint(status: os.stat_result) -> _Fingerprint:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-os.register_at_fork(after_in_child=_JSONFile.renew_after_fork)
+_fork.register(_fork.Step.STORE, in_child=_JSONFile.renew_after_fork)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import ctypes
 import logging
-import os
 import random
 import threading
 import time
@@ -17,7 +16,7 @@ from weakref import WeakSet
 
 from sqlalchemy import select
 
-from voiceprint import migrations
+from voiceprint import _fork, migrations
 from voiceprint.errors import StorageCorruptError, StorageError, StorageUnavailableError
 from voiceprint.storage.sightings import Sighting
 from voiceprint.storage.sql.dialects import BUSY_TIMEOUT_S, Dialect
@@ -399,8 +398,9 @@ def schema_revision(dialect: Dialect) -> str | None:
 
 
 _gate = _Gate()
-os.register_at_fork(
+_fork.register(
+    _fork.Step.STORE,
     before=_gate.before_fork,
-    after_in_parent=_gate.after_in_parent,
-    after_in_child=_gate.after_in_child,
+    in_parent=_gate.after_in_parent,
+    in_child=_gate.after_in_child,
 )
