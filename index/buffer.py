@@ -14,8 +14,8 @@ CHUNK = 4_096
 class Buffer:
     """Ids and float32 vectors in chunks, the oldest first. Not locked.
 
-    New vectors go to the open chunk. A sealed chunk takes no more of them, so its rows can be copied bit by bit
-    while others write; only removals reach it. A removed vector is overwritten with NaN, which is never found.
+    New vectors go to the open chunk. A sealed chunk takes no more of them, so its rows can be copied bit by
+    bit while others write; only removals reach it. A removed vector becomes NaN, which is never found.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -89,7 +89,7 @@ class Buffer:
         return len(places)
 
     def compact(self) -> None:
-        """Move the live rows of the oldest chunks to the newest while more than half of the rows are removed."""
+        """Move the live rows of the oldest chunks to the newest, while half of all rows are removed ones."""
         while self._chunks and self.size > 2 * len(self) + CHUNK:
             number, rows = next(iter(self._chunks.items()))
             if rows is self._open:

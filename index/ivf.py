@@ -2,12 +2,12 @@
 
 Three approximations, each of which only chooses candidates; scores are computed from the stored vectors:
 
-1. Vectors are projected on their leading principal directions, the eigenvectors of the second moment. Not
+1. Vectors are projected on their leading principal directions, the eigenvectors of the second moment, not
    centered: the inner product is the quantity to preserve.
 2. K-means splits the projected vectors into lists; a query scans the `nprobe` nearest ones (Sivic and
    Zisserman, "Video Google", ICCV 2003; Jégou et al., "Product quantization", TPAMI 2011).
-3. In a list, 4 bits a dimension are compared, 32 vectors at a time in registers (André et al., "Cache locality
-   is not enough", VLDB 2015): faiss's `IndexIVFPQFastScan`.
+3. In a list, 4 bits a dimension are compared, 32 vectors at a time in registers (André et al., "Cache
+   locality is not enough", VLDB 2015): faiss's `IndexIVFPQFastScan`.
 
 research/index-structures.md has the figures of other structures.
 """
@@ -102,10 +102,12 @@ class IVFIndex:
 
     @property
     def nlist(self) -> int:
+        """Number of lists."""
         return int(self._ivf.nlist)
 
     @property
     def dimension(self) -> int:
+        """Length of the vectors."""
         return len(self.projection)
 
     def add(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:

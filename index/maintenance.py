@@ -1,4 +1,4 @@
-"""Maintenance in the background: vectors move from the buffer to the trained part, trained anew as it grows."""
+"""Maintenance in the background: vectors move to the trained part, which is trained anew as it grows."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def no_structure(recall: float) -> str:
     """The reason reported where an inverted file does not reach the recall."""
     return (
         f"an inverted file does not give a recall of {recall:g}: the vectors have too little structure, as "
-        "random ones have. Every answer is right; a search takes time in proportion to the number of vectors. "
-        "Ask for a lower recall, or see whether these are embeddings"
+        "random ones have. Every answer is right; a search takes time in proportion to the number of "
+        "vectors. Ask for a lower recall, or see whether these are embeddings"
     )
 
 
@@ -52,7 +52,7 @@ class _CancelledError(Exception):
 
 
 class Maintainer:
-    """The one owner of the trained part: one step at a time, in a thread of its own or in that of the caller.
+    """The one owner of the trained part: one step at a time, in its own thread or in that of the caller.
 
     A step copies what it needs, computes beside searches and changes, and exchanges the result in a short
     write. Nobody records changes for it: a row that was removed meanwhile is no longer live at its source.

@@ -30,10 +30,9 @@ Scored = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 class Rows:
-    """Ids, vectors, and whether each row is live. A removed row keeps its place.
+    """Ids, vectors, and whether each row is live. A removed row keeps its place. Not locked.
 
-    `ids` int64[n], `vectors` float16 or float32[n, d] and `live` bool[n] are views; `append` makes them
-    invalid. Not locked.
+    The arrays that the properties give are views, which `append` makes invalid.
     """
 
     def __init__(self, dimension: int, dtype: Any) -> None:
@@ -53,14 +52,17 @@ class Rows:
 
     @property
     def ids(self) -> NDArray[np.int64]:
+        """int64[n]."""
         return self._ids[: self.size]
 
     @property
     def vectors(self) -> NDArray[Any]:
+        """float16[n, d] or float32[n, d]."""
         return self._vectors[: self.size]
 
     @property
     def live(self) -> NDArray[np.bool_]:
+        """bool[n]."""
         return self._live[: self.size]
 
     def make_room(self, needed: int) -> None:
@@ -85,7 +87,7 @@ class Rows:
         self.size = end
 
     def live_blocks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """The live rows, int64[n], and their vectors, float32[n, d], `BLOCK` rows at a time; of float16 rows."""
+        """The live rows, int64[n], and their vectors, float32[n, d], some at a time; of float16 rows."""
         for start in range(0, self.size, BLOCK):
             some = start + np.flatnonzero(self.live[start : start + BLOCK])
             if len(some):
@@ -113,7 +115,8 @@ def to_half(vectors: NDArray[np.float32]) -> NDArray[np.float16]:
 def to_single(halves: NDArray[np.float16]) -> NDArray[np.float32]:
     """float32[n, d], the same finite values. numpy and faiss take six times as long, value by value.
 
-    Sign, exponent and fraction go to their places in a float32, whose exponents are 112 larger for the same value.
+    Sign, exponent and fraction go to their places in a float32, whose exponent is 112 larger for the same
+    value.
     """
     bits = halves.view(np.int16).astype(np.int32)  # with the sign in the upper 17 bits
     bits <<= 13
@@ -126,7 +129,7 @@ def to_single(halves: NDArray[np.float16]) -> NDArray[np.float32]:
 def nearest(
     queries: NDArray[np.float32], ids: NDArray[np.int64], vectors: NDArray[np.float32], k: int
 ) -> Scored:
-    """The k vectors of the largest inner products, of [n, d] with ids int64[n]; fewer columns for fewer vectors.
+    """The k vectors of the largest inner products, of [n, d] with ids int64[n]; fewer columns where n < k.
 
     A vector of NaN is never found: no comparison holds for NaN.
     """
@@ -148,6 +151,7 @@ def merged(one: Scored, other: Scored, k: int) -> Scored:
         return other[0][:, :k], other[1][:, :k]
     if not other[0].shape[1]:
         return one[0][:, :k], one[1][:, :k]
-    scores, ids = (np.concatenate(pair, axis=1) for pair in zip(one, other, strict=True))
+    scores = np.concatenate([one[0], other[0]], axis=1)
+    ids = np.concatenate([one[1], other[1]], axis=1)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, best, axis=1), np.take_along_axis(ids, best, axis=1)

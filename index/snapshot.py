@@ -2,16 +2,16 @@
 
 magic      8 bytes b"VPINDEX3"
 parts      one array after the other
-table      JSON: dimension, stamp, how the trained part was trained, and name, type, shape and checksum (SHA-256) of
-           each part
+table      JSON: dimension, stamp, how the trained part was trained, and name, type, shape and checksum
+           (SHA-256) of each part
 footer     size of the table uint64 (little-endian), 32 bytes SHA-256 of the table
 
-Parts: `buffer_ids` int64[n] and `buffer_vectors` float16[n, d]; of a trained index also `ids` and `vectors` of the
-trained part, where -1 is the id of a removed row, `projection` float32[d, p], and `ivf`, faiss's own bytes. Files of
-version 1 and 2 are refused: a snapshot is a cache, and the index is built anew.
+Parts: `buffer_ids` int64[n] and `buffer_vectors` float16[n, d]; of a trained index also `ids` and `vectors`
+of the trained part, where -1 is the id of a removed row, `projection` float32[d, p], and `ivf`, faiss's own
+bytes. Files of version 1 and 2 are refused: a snapshot is a cache, and the index is built anew.
 
-The file is read into memory, not mapped: a mapped matrix cannot grow, and a file that somebody truncates would end
-the process instead of raising an error.
+The file is read into memory, not mapped: a mapped matrix cannot grow, and a file that somebody truncates
+would end the process instead of raising an error.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def read_stamp(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _size(part: dict[str, Any]) -> int:
-    return math.prod(part["shape"]) * np.dtype(part["dtype"]).itemsize
+    return int(math.prod(part["shape"])) * np.dtype(part["dtype"]).itemsize
 
 
 def _is_table(table: dict[str, Any], end: int) -> bool:

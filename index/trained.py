@@ -19,7 +19,8 @@ class TrainedPart:
 
     Only the `Maintainer` adds rows, together with the inverted file that holds them (`extend`).
 
-    nprobe: lists that a query scans; 0 compares all rows. recall: measured with it. tuned_for: the recall asked for.
+    nprobe: lists that a query scans; 0 compares all rows. recall: measured with it. tuned_for: the recall
+        that was asked for.
     stale: rows that were removed, whose codes are still in the inverted file.
     keep_removed: vectors of removed rows stay in memory until `overwrite`, as a snapshot is being written.
     """

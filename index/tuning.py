@@ -22,7 +22,7 @@ _SEED = 4321
 
 
 def tune(ivf: IVFIndex, rows: Rows, recall: float, proceed: Callable[[], None]) -> tuple[int, float]:
-    """The fewest lists that reach a recall, and the recall@1 that they have; 0 and 1.0 where all lists do not.
+    """The fewest lists that reach a recall, and their recall@1; 0 and 1.0 where all lists together do not.
 
     Stored vectors are searched for their nearest neighbor but themselves. proceed: called now and then, may
     raise to stop.

@@ -13,7 +13,6 @@ from vectors import assert_like, made_trained
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tools.gallery_model import GalleryModel
-
 from voiceprint.index import VectorIndex
 
 N = 30_000

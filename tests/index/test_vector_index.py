@@ -229,8 +229,7 @@ def test_memory_that_runs_out_leaves_a_sound_index() -> None:
         _, most = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), most))
         with pytest.raises(MemoryError):
-            for start in range(10, 100_000, 512):
-                index.add(np.arange(start, start + 512), zeros)
+            index.fill((np.arange(start, start + 512), zeros) for start in range(10, 100_000, 512))
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         assert index.check() == []
         assert index.search(np.ones(4_096), 1)[1][0, 0] == 5
@@ -247,7 +246,8 @@ def test_a_dimension_that_no_vector_has_is_refused(dimension: Any) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"recall": 0}, {"recall": 1.1}, {"recall": True}, {"recall": "0.9"}, {"threads": 0}, {"exact_up_to": -1}, {"exact_up_to": 1.0}],
+    [{"recall": 0}, {"recall": 1.1}, {"recall": True}, {"recall": "0.9"}, {"threads": 0}, {"exact_up_to": -1},
+     {"exact_up_to": 1.0}],
     ids=str,
 )  # fmt: skip
 def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
