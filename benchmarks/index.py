@@ -6,7 +6,7 @@
 Without --vectors: galleries of tools/gallery_model.py, and new recordings of callers who are in them as
 queries. With it, the queries are vectors of the file, taken out of it at random, or those of --queries. Each
 size has a process of its own. Searches are made one after the other, by one thread. Recall is the share of
-the exact answer that was found. Then: searches beside the largest buffer, single writes while a thread searches,
+the exact answer that was found. Then: searches beside a filled buffer, single writes while a thread searches,
 and searches while the index grows to four times its size. Written to results/index-LARGEST.json.
 """
 
