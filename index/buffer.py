@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from voiceprint.index.rows import Rows, Scored, empty, merged, nearest
 
-CHUNK = 4_096
-"""Rows of a chunk. A search compares a chunk of 256 dimensions in 0.15 ms; see docs/index.md."""
+CHUNK = 16_384
+"""Rows of a chunk at most. Fewer make a search of many chunks give up Python's lock, and wait for it, more
+often; readers wait while a merge exchanges a chunk, 4 ms at 256 dimensions."""
 
 
 class Buffer:

@@ -74,16 +74,14 @@ class Rows:
             self._ids.resize(capacity, refcheck=False)
             self._live.resize(capacity, refcheck=False)
 
-    def append(
-        self, ids: NDArray[np.int64], vectors: NDArray[Any], live: NDArray[np.bool_] | None = None
-    ) -> None:
-        """Add rows at the end, int64[n] and [n, d]; `live` None: all of them are."""
+    def append(self, ids: NDArray[np.int64], vectors: NDArray[Any]) -> None:
+        """Add live rows at the end, int64[n] and [n, d]."""
         end = self.size + len(ids)
         self.make_room(end)
         self._ids[self.size : end] = ids
         self._vectors[self.size : end] = vectors
-        self._live[self.size : end] = True if live is None else live
-        self.live_count += len(ids) if live is None else int(live.sum())
+        self._live[self.size : end] = True
+        self.live_count += len(ids)
         self.size = end
 
     def live_blocks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:

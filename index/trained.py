@@ -36,10 +36,9 @@ class TrainedPart:
     def __len__(self) -> int:
         return self.rows.live_count
 
-    def extend(self, added: list[Rows], ivf: IVFIndex, directory: Directory) -> None:
-        """Add rows, which `ivf` holds under the next numbers, and replace the inverted file."""
-        for rows in added:
-            self.rows.append(rows.ids, rows.vectors, rows.live)
+    def extend(self, added: Rows, ivf: IVFIndex, directory: Directory) -> None:
+        """Add live rows, which `ivf` holds under the next numbers, and replace the inverted file."""
+        self.rows.append(added.ids, added.vectors)
         self.ivf, self._directory = ivf, directory
 
     def ids(self) -> NDArray[np.int64]:

@@ -22,8 +22,8 @@ def every_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks and blocks of few rows, so that a few hundred vectors are merged and copied in many steps."""
-    for module in ("buffer", "maintenance"):
-        monkeypatch.setattr(f"voiceprint.index.{module}.CHUNK", 16)
+    monkeypatch.setattr("voiceprint.index.buffer.CHUNK", 16)
+    monkeypatch.setattr("voiceprint.index.maintenance.MERGED_AT", 16)
     for module in ("rows", "maintenance", "snapshot"):
         monkeypatch.setattr(f"voiceprint.index.{module}.BLOCK", 8)
 
