@@ -34,7 +34,7 @@ from benchmarks.measure import exact, resident_bytes, spread_ms, timed
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 BLOCK = 8_192  # vectors added at a time, as a gallery is read from its store
-GROWTH = 1_000  # vectors added at a time while it grows
+GROWTH = 1_000  # vectors added every tenth of a second while it grows: as fast as the stores take them
 FLAT_SEARCHES = 100
 BUFFERED = 3_000  # vectors; with those of the writes, nearly the most before a merge
 WRITES = 500
@@ -68,13 +68,13 @@ def main() -> int:
                 print(line, flush=True)
     figures = {"k": options.k, "recall_asked_for": options.recall, "rows": rows, "growth": growth}
     name = f"index-{sizes[-1]}" if options.vectors is None else f"index-{options.vectors.stem}"
-    print("\n" + report.markdown(*table(figures), texts=2))
+    print("\n" + markdown(figures))
     report.write(name, figures, options.results)
     return 0
 
 
 def _options() -> argparse.Namespace:
-    parser = report.parser(__doc__)
+    parser = report.command_line(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=None, help="vectors of each index")
     parser.add_argument("--vectors", type=Path, help="a .npy file of vectors to use")
     parser.add_argument("--queries", type=Path, help="a .npy file of queries; default: some of --vectors")
@@ -108,9 +108,9 @@ def _prepare(folder: Path, options: argparse.Namespace) -> list[int]:
     return sizes
 
 
-def _loaded(job: Job) -> tuple[Vectors, Vectors]:
-    vectors = np.load(job.folder / "vectors.npy", mmap_mode="r")[: job.size]
-    return vectors, np.load(job.folder / "queries.npy")
+def _mapped(job: Job) -> Vectors:
+    vectors: Vectors = np.load(job.folder / "vectors.npy", mmap_mode="r")[: job.size]
+    return vectors
 
 
 def measure(job: Job) -> list[dict[str, Any]]:
@@ -119,23 +119,24 @@ def measure(job: Job) -> list[dict[str, Any]]:
 
     from voiceprint.index import VectorIndex
 
-    vectors, queries = _loaded(job)
-    index = VectorIndex(vectors.shape[1], recall=job.recall)
+    queries = np.load(job.folder / "queries.npy")
+    index = VectorIndex(queries.shape[1], recall=job.recall)
     gc.collect()
     before = resident_bytes()
-    build_s = timed(lambda: (index.fill(_blocks(vectors)), index.wait()))
+    build_s = timed(lambda: (index.fill(_blocks(job, job.size)), index.wait()))
     gc.collect()
     row: dict[str, Any] = {
         "size": job.size, "search": "VectorIndex", "build_s": round(build_s, 2),
         "bytes_per_vector": round((resident_bytes() - before) / job.size), "status": asdict(index.status()),
     }  # fmt: skip
+    vectors = _mapped(job)
     faiss.omp_set_num_threads(2)
     _, answers = exact(vectors, queries, job.k)
     faiss.omp_set_num_threads(1)
     row |= _searches(lambda query: index.search(query, job.k)[1][0], queries, answers - 1)
     row["writes_ms"] = _writes(index, queries, job)
     index.wait()
-    index.fill(_blocks(np.asarray(vectors[: min(BUFFERED, job.size)]), first=2 * job.size))
+    index.fill((2 * job.size + ids, block) for ids, block in _blocks(job, min(BUFFERED, job.size)))
     row["with_buffer_ms"] = _searches(lambda query: index.search(query, job.k)[1][0], queries, None)["ms"]
     row["buffered"] = index.status().buffered
     matrix = np.array(vectors)
@@ -156,10 +157,11 @@ def measure(job: Job) -> list[dict[str, Any]]:
     return [row, flat_row]
 
 
-def _blocks(vectors: Vectors, first: int = 0) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
-    for start in range(0, len(vectors), BLOCK):
-        block = np.array(vectors[start : start + BLOCK])
-        yield np.arange(first + start, first + start + len(block)), block
+def _blocks(job: Job, count: int) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
+    for start in range(0, count, BLOCK):
+        # Mapped anew each time, as the pages of the file would count as memory of the index.
+        block = np.array(_mapped(job)[start : min(count, start + BLOCK)])
+        yield np.arange(start, start + len(block)), block
 
 
 def _searches(
@@ -206,9 +208,9 @@ def grow(job: Job) -> list[dict[str, Any]]:
     """Add the last three quarters, `GROWTH` at a time, while a thread searches."""
     from voiceprint.index import VectorIndex
 
-    vectors, queries = _loaded(job)
+    vectors, queries = _mapped(job), np.load(job.folder / "queries.npy")
     index, quarter = VectorIndex(vectors.shape[1], recall=job.recall), job.size // 4
-    index.fill(_blocks(vectors[:quarter]))
+    index.fill(_blocks(job, quarter))
     index.wait()
     trainings = set()
     with _searching(index, queries, job.k) as searches:
@@ -216,6 +218,7 @@ def grow(job: Job) -> list[dict[str, Any]]:
         for first in range(quarter, job.size, GROWTH):
             block = np.array(vectors[first : first + GROWTH])
             index.add(np.arange(first, first + len(block)), block)
+            time.sleep(max(0.0, start + (first + GROWTH - quarter) / GROWTH * 0.1 - time.perf_counter()))
             trainings.add(index.status().trained_on)
         added_s = time.perf_counter() - start
         index.wait()
@@ -250,8 +253,8 @@ def _searching(index: Any, queries: Vectors, k: int) -> Iterator[list[float]]:
         thread.join()
 
 
-def table(figures: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The head and the rows of the result table."""
+def markdown(figures: dict[str, Any]) -> str:
+    """The table of the results."""
     head = [
         "Vectors",
         "Search",
@@ -269,7 +272,7 @@ def table(figures: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         times = [f"{row['ms'][name]:.3g} ms" for name in ("p50", "p99")]
         recalls = [f"{row[name]:.3f}" for name in ("recall_at_1", "recall_at_k")]
         rows.append([f"{row['size']:,}", row["search"], *times, *recalls, f"{row['build_s']:.1f} s", memory])
-    return head, rows
+    return report.markdown(head, rows, 2)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from voices import BandEncoder, Voices, load_voices
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer
 from voiceprint.cli import main
-from voiceprint.storage.sightings import Sighting
+from voiceprint.storage.presence import StorePresence
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,6 +30,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-speech", action="store_true", help="compare the encoders on all real speech, not on some of it"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests whose module, name or parameter names a server; the few others are marked one by one."""
+    for item in items:
+        for word, marker in (("redis", "redis"), ("postgres", "postgres"), ("psycopg", "postgres")):
+            if word in item.nodeid:
+                item.add_marker(marker)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -97,4 +105,4 @@ def quick() -> OpusAgentVoiceRecognizer:
 @pytest.fixture(autouse=True)
 def _new_process() -> None:
     """No test is told that a store of another one, at the same place, is gone."""
-    Sighting.forget_all()
+    StorePresence.forget_all()

@@ -156,6 +156,15 @@ def _plain_json(value: object, depth: int, budget: _Budget) -> Any:
     )
 
 
+def nesting_depth(value: Any) -> int:
+    """The number of lists and objects nested in each other in a JSON value."""
+    deepest, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        deepest += 1
+        level = [item for outer in level for item in (outer.values() if isinstance(outer, dict) else outer)]
+    return deepest
+
+
 def _plain_text(value: str, budget: _Budget) -> str:
     text = str.__str__(value)
     if not _is_unicode(text):

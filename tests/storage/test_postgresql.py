@@ -24,7 +24,7 @@ from voiceprint import (
 )
 from voiceprint.identification.snapshots import snapshot_path
 from voiceprint.storage import SQLStorage, copy_callers
-from voiceprint.storage.sql.dialects import dialect_of
+from voiceprint.storage.sql.dialect import dialect_of
 from voiceprint.storage.sql.postgresql import PostgreSQL
 
 PASSWORD = "hunter2"
@@ -234,6 +234,7 @@ def waiting_for_lock(url: str, lock: str = "advisory") -> None:
         pass
 
 
+@pytest.mark.slow
 def test_many_processes_that_open_a_new_database_make_its_schema_once(url: str) -> None:
     script = (
         "import sys\nfrom voiceprint import open_storage\nsys.stdin.readline()\n"

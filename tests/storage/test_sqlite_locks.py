@@ -21,7 +21,7 @@ from voiceprint import (
 from voiceprint.errors import VoiceprintError
 from voiceprint.scoring import Calibration
 from voiceprint.storage import back_up, restore
-from voiceprint.storage.removals import erase_snapshots, snapshots_at
+from voiceprint.storage.snapshot_files import erase_snapshots, snapshots_at
 
 READ = (
     "import sys\nfrom voiceprint import SQLiteStorage\n"
@@ -57,6 +57,7 @@ USES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", USES)
 def test_no_save_is_lost_when_the_file_of_an_open_database_is_taken_for_something_else(
     tmp_path: Path, use: str
