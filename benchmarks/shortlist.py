@@ -103,17 +103,16 @@ class Generated:
 
     def grow(self, prints: int) -> Iterator[int]:
         """Add voiceprints; yields the number of callers at each of `SIZES`, and at the end."""
-        # As the product fills an index from a store: trained once at the end, exact until then.
-        with self.index.held():
-            for block in self.model.gallery(prints).blocks():
-                starts = np.flatnonzero(np.diff(block.callers, prepend=-1))
-                for first in range(0, len(starts), CHUNK):
-                    stop = starts[first + CHUNK] if first + CHUNK < len(starts) else len(block.ids)
-                    rows = slice(starts[first], stop)
-                    cuts = starts[first + 1 : first + CHUNK] - starts[first]
-                    self._add(np.split(block.ids[rows], cuts), np.split(block.vectors[rows], cuts))
-                    if self.callers in SIZES:
-                        yield self.callers
+        for block in self.model.gallery(prints).blocks():
+            starts = np.flatnonzero(np.diff(block.callers, prepend=-1))
+            for first in range(0, len(starts), CHUNK):
+                stop = starts[first + CHUNK] if first + CHUNK < len(starts) else len(block.ids)
+                rows = slice(starts[first], stop)
+                cuts = starts[first + 1 : first + CHUNK] - starts[first]
+                self._add(np.split(block.ids[rows], cuts), np.split(block.vectors[rows], cuts))
+                if self.callers in SIZES:
+                    self.index.wait()
+                    yield self.callers
         self.index.wait()
         if self.callers not in SIZES:
             yield self.callers
@@ -141,10 +140,7 @@ class Generated:
 
 def rival(index: VectorIndex, scorer: GalleryScorer, print_: Vectors, own: NDArray[np.int64]) -> float:
     """The greatest rough score of a print with the print of another caller."""
-    found = [
-        index.search(print_[None], RIVALS)[1][0],
-        index.search(scorer.query(print_)[None], RIVALS, confined=True)[1][0],
-    ]
+    found = [index.search(query[None], RIVALS)[1][0] for query in (print_, scorer.query(print_))]
     ids = np.setdiff1d(np.concatenate(found), [-1, *own.tolist()])
     return float(scorer.rough_scores(print_, index.vectors_of(ids)[1]).max())
 

@@ -134,8 +134,8 @@ def _best_rival(index: VectorIndex, scorer: GalleryScorer, prints: list[Voicepri
     """
     probe, own = prints[0].embedding, _ids(prints)
     found = [
-        index.search(query[None], max(1, min(len(own) + _RIVALS, len(index))), confined=confined)[1][0]
-        for query, confined in ((probe, False), (scorer.query(probe), True))
+        index.search(query[None], max(1, min(len(own) + _RIVALS, len(index))))[1][0]
+        for query in (probe, scorer.query(probe))
     ]
     vectors = index.vectors_of(np.setdiff1d(np.concatenate(found), [-1, *own]))[1]
     return float(scorer.rough_scores(probe, vectors).max()) if len(vectors) else None
