@@ -188,8 +188,8 @@ class PostgreSQL(Dialect):
         state = _state(error)
         if committing and (not state or state.startswith(_OUTCOME_UNKNOWN)):
             return StorageUnavailableError(
-                f"{self.name}: the connection was lost while a change was committed. Whether it was made is "
-                "not known: read it again before repeating it."
+                f"{self.name}: the connection was lost while a change was committed. It may have been "
+                "made: read it again before repeating it."
             )
         cause = error.orig if isinstance(error, DBAPIError) else error
         if isinstance(error, NoFreeConnectionError):
