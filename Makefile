@@ -1,5 +1,5 @@
-# make demo | test | lint | bench | docs; the first of them builds its environment: in .venv-slim for the demo,
-# which needs no compiler and no torch, and in .venv for the rest.
+# The first target that is made builds its environment: in .venv-slim for the demo, which needs no compiler and no
+# torch, and in .venv for the rest.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -9,17 +9,19 @@ SLIM_INSTALLED := $(SLIM)/.installed
 # pytest arguments, such as T="-k json -x"
 T ?=
 
-.PHONY: help install demo test lint wheel slim bench docs clean
+.PHONY: help install demo test test-all coverage lint types wheel slim bench docs clean
 help:
-	@echo "make demo    enroll and recognize the sample voices"
-	@echo "make test    run the tests"
-	@echo "make lint    formatter, linter and strict types"
-	@echo "make wheel   build the wheel, and use it alone, outside the checkout"
-	@echo "make slim    build the slim environment, and check it"
-	@echo "make bench   run the benchmarks (DATA=folder of recordings, see benchmarks/populations.py;"
-	@echo "             LARGE=1 to a million voiceprints)"
-	@echo "make docs    write docs/cli.md from the commands' own help"
-	@echo "make clean   remove the environments and what was built"
+	@echo "make demo       enroll and recognize the sample voices"
+	@echo "make test       run the quick tests: at most 5 minutes on two cores"
+	@echo "make test-all   run all tests"
+	@echo "make coverage   run all tests, and fail where less is covered than pyproject.toml asks"
+	@echo "make lint       formatter, linter and strict types"
+	@echo "make wheel      build the wheel, and use it alone, outside the checkout"
+	@echo "make slim       build the slim environment, and check it"
+	@echo "make bench      run the benchmarks (DATA=folder of recordings, see tools/populations.py;"
+	@echo "                LARGE=1 to a million voiceprints)"
+	@echo "make docs       write docs/cli.md from the commands' own help, and build the pages in site/"
+	@echo "make clean      remove the environments and what was built"
 
 install: $(INSTALLED)
 
@@ -27,7 +29,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs]"
 	@touch $@
 
 $(SLIM_INSTALLED): pyproject.toml constraints.txt requirements-slim.txt
@@ -40,15 +42,21 @@ demo: $(SLIM_INSTALLED)
 	$(SLIM)/bin/voiceprint demo
 
 test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(T)
+
+test-all: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 $(T)
 
-# mypy does not see in a checkout that index/ is voiceprint.index, so it checks an installed copy.
+coverage: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered $(T)
+
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	rm -rf build/typed
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/typed .
-	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p voiceprint -p opusagent
+	$(MAKE) types
+
+types: $(INSTALLED)
+	$(BIN)/mypy -p voiceprint -p opusagent
 
 wheel: $(INSTALLED)
 	$(BIN)/python -m build --quiet --wheel --no-isolation --outdir dist .
@@ -58,10 +66,11 @@ slim: $(SLIM_INSTALLED)
 	$(SLIM)/bin/python tests/slim_install.py
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/run_all.py $(if $(DATA),--data $(DATA)) $(if $(LARGE),--large)
+	$(BIN)/python -m benchmarks.run_all $(if $(DATA),--data $(DATA)) $(if $(LARGE),--large)
 
 docs: $(INSTALLED)
 	$(BIN)/python -m typer voiceprint.cli.app utils docs --name voiceprint --output docs/cli.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean:
-	rm -rf $(VENV) $(SLIM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SLIM) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

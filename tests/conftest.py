@@ -32,6 +32,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests whose module, name or parameter names a server; the few others are marked one by one."""
+    for item in items:
+        for word, marker in (("redis", "redis"), ("postgres", "postgres"), ("psycopg", "postgres")):
+            if word in item.nodeid:
+                item.add_marker(marker)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _end_servers() -> Iterator[None]:
     """End the servers of this test process, if a test has started one."""

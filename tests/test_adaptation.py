@@ -138,6 +138,7 @@ def test_a_stranger_who_is_accepted_calls_again_and_again_and_gets_no_print(voic
     assert recognizer.storage.count() == before
 
 
+@pytest.mark.slow
 def test_a_voice_that_moves_away_step_by_step_does_not_take_its_prints_along(voices: Voices) -> None:
     # From amara's voice to hakan's, mixed louder and louder: each call is near the one before it.
     recognizer = adapting(similarity_threshold=0.0, max_voiceprints_per_caller=30)
@@ -161,6 +162,7 @@ def test_a_voice_that_moves_away_step_by_step_does_not_take_its_prints_along(voi
     assert len(prints(recognizer)) == count
 
 
+@pytest.mark.slow
 def test_a_look_alike_holds_free_slots_only_until_the_caller_is_enrolled_again(voices: Voices) -> None:
     # A stranger near enough to bruno to pass every guard: carlo, with some of bruno's voice mixed in.
     recognizer = adapting(target_fpir=0.6, min_audio_quality=0.4)

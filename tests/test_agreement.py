@@ -60,7 +60,7 @@ def test_a_copy_is_logged_with_the_caller_and_nothing_else(
     assert caplog.messages == ["The caller 'amara' is already enrolled with this recording."]
 
 
-def test_the_print_for_simulated_lines_comes_with_the_same_recording_later(
+def test_the_augmented_print_comes_with_the_same_recording_later(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
     recognizer.config.enroll_simulated_lines = False
@@ -130,6 +130,8 @@ def test_the_recordings_that_agree_best_are_kept(
     assert best_agreeing(_vectors(*angles), qualities, count) == kept
 
 
+@pytest.mark.slow
+@pytest.mark.speech
 def test_real_speakers_of_another_day_are_mostly_found_alike_and_others_mostly_not(
     recognizer: OpusAgentVoiceRecognizer,
 ) -> None:

@@ -185,6 +185,7 @@ def test_what_was_enrolled_before_an_unforeseen_error_is_stored_once(voices: Voi
     assert callers == {f"{n:03}": 1 for n in range(2 * EMBEDDED_TOGETHER)}
 
 
+@pytest.mark.slow
 def test_enrolling_a_long_list_keeps_only_some_of_its_audio(voices: Voices) -> None:
     threads, count = 2, 120
     config = VoiceFingerprintConfig(encoder_threads=threads)

@@ -61,6 +61,7 @@ def _right(speakers: list[tuple[signals.Signal, signals.Signal]], make: Make) ->
     return right
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_the_caller_is_found(voices: Voices, name: str) -> None:
     speakers = [
@@ -75,6 +76,8 @@ needs_speech = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
+@pytest.mark.speech
 @needs_speech
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_callers_on_mobile_phones_are_found(name: str) -> None:

@@ -263,6 +263,7 @@ INVERTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", INVERTED)
 def test_of_channels_that_cancel_the_loudest_is_used(voices: Voices, other: str) -> None:
     for name in voices:
@@ -396,6 +397,7 @@ def test_one_channel_is_left_as_it_is(voices: Voices, signal: str) -> None:
             assert report.interleaved is None
 
 
+@pytest.mark.speech
 def test_real_speech_is_not_taken_for_channels() -> None:
     if not (folder := real_speech()).is_dir():
         pytest.skip(f"{folder} with real speech is not there")

@@ -444,6 +444,7 @@ def test_no_progress_is_drawn_where_there_is_no_terminal():
 # demo
 
 
+@pytest.mark.slow
 def test_the_demo_names_every_caller_and_refuses_the_strangers(run):
     code, out, _ = run("demo")
     assert code == 0

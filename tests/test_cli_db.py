@@ -111,6 +111,7 @@ def test_a_newer_database_is_refused_with_both_versions_named(run: Run) -> None:
     assert "0006" in err
 
 
+@pytest.mark.postgres
 def test_a_database_on_a_server_is_made_and_checked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     url = fresh_url()
     assert run("current", "--store", url)[:2] == (1, "There is no schema yet; the newest is 0006\n")

@@ -20,6 +20,8 @@ from voices import SAMPLES
 from voiceprint.evaluation import EmbeddingCache
 from voiceprint.scoring import Calibration
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., tuple[int, str, str]]
 BRIEF = ("--duration", "2", "--splits", "3")
 

@@ -84,6 +84,7 @@ def test_a_format_of_the_extra_is_a_failure_that_says_so(run: Run, monkeypatch: 
     assert "is MP4/AAC: install opusagent-voiceprint[formats]" in json.loads(out)[0]["message"]
 
 
+@pytest.mark.slow
 def test_evaluate_reads_every_format_and_names_what_it_left_out(run: Run) -> None:
     for name in ("amara", "bruno", "carlo"):
         for number in (1, 2, 3):

@@ -137,6 +137,7 @@ def test_an_export_goes_through_a_named_pipe_which_stays(run, url):
         assert digest(copy) == digest(storage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
 def test_standard_output_gets_the_export_and_nothing_else(url, target):
     done = subprocess.run([*COMMAND, "export", target, "--store", url], capture_output=True, check=True)
@@ -171,6 +172,7 @@ def test_a_failed_export_leaves_the_old_file_and_nothing_else(run, url):
     assert sorted(content()) == names
 
 
+@pytest.mark.redis
 def test_a_store_on_a_server_has_no_files(run):
     server, database = shared_server(), fresh_database()
     with open_storage(server.url(database)) as storage:

@@ -52,6 +52,7 @@ def enrolled() -> dict[str, int]:
         return {caller.caller_id: len(caller.voiceprints) for caller in storage.iter_callers()}
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_the_caller_and_the_same_command_goes_on():
     done = enroll(times=1, at=3)
     assert done.returncode == 130
@@ -76,6 +77,7 @@ def test_a_second_ctrl_c_stops_at_once_and_what_is_stored_is_whole():
         assert storage.check() == []
 
 
+@pytest.mark.slow
 def test_again_enrolls_callers_anew_and_fewer_voiceprints_than_files_are_told_of():
     Path("in/amara/2.flac").rename("kept.flac")
     assert enroll().returncode == 0

@@ -124,6 +124,7 @@ def test_a_file_name_that_is_not_unicode_is_shown_and_told_as_json():
     assert json.loads(done.stdout)[0]["accepted"] is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment",
     [

@@ -30,6 +30,7 @@ def check_everybody(recognizer: OpusAgentVoiceRecognizer, voices: Voices, strang
                 assert recognizer.verify_caller(name, audio).accepted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stranger", ["hakan"])
 def test_the_sample_callers_are_named_from_one_utterance_and_the_stranger_is_refused(
     tmp_path: Path, voices: Voices, stranger: str
@@ -52,6 +53,8 @@ def test_the_sample_callers_are_named_from_one_utterance_and_the_stranger_is_ref
         assert answer[0] == stranger
 
 
+@pytest.mark.slow
+@pytest.mark.speech
 @needs_speech
 def test_ten_real_speakers_are_all_named_from_three_utterances_each() -> None:
     voices = load_voices(SPEECH / "test-other")

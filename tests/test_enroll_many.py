@@ -94,6 +94,7 @@ def test_an_empty_list_gives_no_result(quick: OpusAgentVoiceRecognizer) -> None:
     assert quick.storage.revision() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [STORED_TOGETHER - 1, STORED_TOGETHER, 2 * STORED_TOGETHER + 3])
 def test_a_long_list_is_stored_whole_in_few_changes(
     quick: OpusAgentVoiceRecognizer, voices: Voices, count: int

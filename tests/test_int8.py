@@ -16,6 +16,8 @@ from voices import SAMPLES, Audio, Voices, real_speech
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig
 from voiceprint.encoder import OnnxEncoder, OnnxInt8Encoder, default_encoder
 
+pytestmark = pytest.mark.slow
+
 LEAST = 0.999
 
 int8 = OnnxInt8Encoder()
@@ -30,6 +32,7 @@ def test_every_sample_voice_and_each_of_its_pieces() -> None:
     check_nearness([piece(*one) for one in pieces(SAMPLES)])
 
 
+@pytest.mark.speech
 def test_real_speech(request: pytest.FixtureRequest) -> None:
     speech = real_speech()
     if not speech.is_dir():

@@ -15,6 +15,8 @@ from voiceprint.audio.io import buffers
 from voiceprint.audio.quality import clipping
 from voiceprint.audio.speech import vad
 
+pytestmark = pytest.mark.slow
+
 MOST_MB = 200
 
 HOUR = f"""

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from processes import in_child
+from processes import in_child, python
 from voices import RATE, SAMPLES, Voices
 
 from voiceprint import EncoderError, MemoryStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig
@@ -21,16 +21,6 @@ from voiceprint.encoder import OnnxEncoder, ResemblyzerEncoder, default_encoder
 from voiceprint.encoder.workers import Workers, cores
 
 HEAVY = ("alembic", "librosa", "numba", "resemblyzer", "scipy", "sqlalchemy", "torch")
-
-
-def python(code: str, **environment: str) -> str:
-    """What a fresh interpreter prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        capture_output=True, text=True, check=False, env=os.environ | environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 # Batches
@@ -200,6 +190,7 @@ loader.join()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "resemblyzer"])
 @pytest.mark.parametrize("delay", [0.0, 0.05])
 def test_a_fork_while_another_thread_loads_the_encoder_does_not_hang(kind: str, delay: float) -> None:
@@ -249,6 +240,7 @@ print(peak() - idle, float(short @ long), np.linalg.norm(long))
 """
 
 
+@pytest.mark.slow
 def test_an_hour_takes_little_memory_and_is_embedded_as_a_whole() -> None:
     growth, likeness, norm = map(float, python(LONG).split())
     assert growth < 200

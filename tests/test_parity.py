@@ -22,6 +22,8 @@ from voiceprint.encoder import OnnxEncoder, ResemblyzerEncoder
 from voiceprint.encoder.mel import FRAME, mel_frames
 from voiceprint.encoder.partials import STEP, count_partials
 
+pytestmark = pytest.mark.slow
+
 PIECE = 5 * RATE
 SOME = 40
 LEAST = 0.9999
@@ -57,6 +59,7 @@ def test_every_sample_voice_and_each_of_its_pieces() -> None:
     check_parity([piece(*one) for one in found])
 
 
+@pytest.mark.speech
 def test_real_speech(request: pytest.FixtureRequest) -> None:
     speech = real_speech()
     if not speech.is_dir():

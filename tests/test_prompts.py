@@ -131,6 +131,7 @@ def test_audio_of_any_length_and_cut_gives_one_fingerprint(count: int, blocks: i
     assert follower.stretches() == known.stretches(audio)
 
 
+@pytest.mark.speech
 def test_real_speech_holds_no_prompts(voices: Voices) -> None:
     if not (folder := real_speech()).is_dir():
         pytest.skip(f"{folder} with real speech is not there")

@@ -71,6 +71,7 @@ def test_speech_passes_with_nothing_to_improve() -> None:
     assert quality.clipping < 0.002
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", signals.NOT_SPEECH)
 def test_what_is_not_speech_fails_at_any_level(name: str) -> None:
     for seed in range(12):
@@ -205,6 +206,7 @@ def test_the_same_buffer_gives_the_same_answer() -> None:
     assert assess(SPEECH) == assess(SPEECH.copy())
 
 
+@pytest.mark.speech
 @needs_recordings
 def test_recorded_speech_passes() -> None:
     scores = np.array([assess(piece).score for piece in _pieces()])
@@ -221,6 +223,7 @@ def test_short_utterances_pass() -> None:
     assert np.mean(np.array(scores) >= ACCEPTED) >= 0.95
 
 
+@pytest.mark.speech
 @needs_recordings
 def test_recorded_speech_passes_over_a_telephone_and_fails_in_noise_or_clipped() -> None:
     rng = np.random.default_rng(8)

@@ -169,6 +169,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
+@pytest.mark.slow
 def test_file_of_eight_channels_takes_no_more_memory_than_one(tmp_path: Path) -> None:
     file = tmp_path / "eight.flac"
     second = np.zeros((8000, 8), dtype=np.int16)
@@ -201,6 +202,7 @@ def hum(length: int, hertz: float, level: float) -> np.ndarray:
     return (level * np.sin(2 * np.pi * hertz * np.arange(length) / RATE)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["offset .05", "offset .2", "hum 50", "hum 60"])
 def test_offset_and_hum_are_cut_out_and_named(voices: Voices, change: str) -> None:
     recognizer = OpusAgentVoiceRecognizer(MemoryStorage())
@@ -244,7 +246,7 @@ def test_high_pass_read_in_parts_is_that_of_the_whole(voices: Voices) -> None:
     np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-5)
 
 
-def test_steady_lows_do_not_depend_on_the_cuts(voices: Voices) -> None:
+def test_steady_low_frequencies_do_not_depend_on_the_cuts(voices: Voices) -> None:
     audio = voices["bruno"][0] + hum(len(voices["bruno"][0]), 50.0, 0.05)
     whole, pieces = LowFrequencyMeter(), LowFrequencyMeter()
     whole.add(audio)

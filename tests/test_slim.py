@@ -50,8 +50,8 @@ def test_all_that_the_slim_install_asks_for_is_pinned() -> None:
     assert "--constraint constraints.txt" in (ROOT / "requirements-slim.txt").read_text()
 
 
-def test_the_readme_names_the_same_packages() -> None:
-    section = (ROOT / "README.md").read_text().split("### Slim")[1].split("\n## ")[0]
+def test_the_install_page_names_the_same_packages() -> None:
+    section = (ROOT / "docs/install.md").read_text().split("## Slim")[1].split("\n## ")[0]
     command = re.search(r"pip install (alembic[^`]*?)\n    pip", section)
     assert command is not None
     assert command[1].replace("\\\n", "").split() == required()

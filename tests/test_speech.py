@@ -187,6 +187,7 @@ needs_speech = pytest.mark.skipif(
 )
 
 
+@pytest.mark.speech
 @needs_speech
 def test_real_recordings_are_one_segment() -> None:
     files = sorted(real_speech().rglob("*.flac"))

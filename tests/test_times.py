@@ -25,8 +25,8 @@ SECRET = "born in 1970"
 
 
 def _assert_silent(error: BaseException) -> None:
-    told = "".join(traceback.format_exception(error))
-    assert SECRET not in told
+    shown = "".join(traceback.format_exception(error))
+    assert SECRET not in shown
     assert "ISO 8601" in str(error)
 
 

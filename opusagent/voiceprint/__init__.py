@@ -9,6 +9,10 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # type checkers do not run the finder below; the .pyi files do the same for the modules
+    from voiceprint import *
 
 _ALIAS = __name__
 _REAL = "voiceprint"

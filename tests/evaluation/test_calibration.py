@@ -111,6 +111,7 @@ def test_deviates_are_those_of_the_rate_at_the_size_of_the_gallery() -> None:
 # From recordings
 
 
+@pytest.mark.slow
 def test_the_sample_voices_are_calibrated_shown_and_written(
     run: Run, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +223,8 @@ def test_a_store_is_no_gallery_of_labeled_recordings(run: Run, tmp_path: Path) -
     assert "--store goes with --calls" in err
 
 
+@pytest.mark.slow
+@pytest.mark.speech
 def test_mobile_phones_with_children_are_calibrated(tmp_path: Path) -> None:
     speech = real_speech() / "speechocean762"
     if not speech.is_dir():

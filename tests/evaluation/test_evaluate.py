@@ -81,6 +81,7 @@ def test_what_so_few_voices_cannot_show_is_named(sample_report: Report) -> None:
     assert [at.fpir for at in sample_report.runs[0].open_set[0].at_fpir] == [0.05]
 
 
+@pytest.mark.speech
 @pytest.mark.skipif(not (real_speech() / "librispeech").is_dir(), reason="no real speech: see shared/data")
 def test_real_speakers_are_told_apart(tmp_path: Path) -> None:
     folder = real_speech() / "librispeech/test-other"
@@ -147,6 +148,7 @@ def test_json_begins_with_the_sessions() -> None:
 # The same in, the same out
 
 
+@pytest.mark.slow
 def test_the_report_is_the_same_to_the_byte_cached_or_not_and_wherever_the_folder_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,9 +200,9 @@ def test_each_piece_is_embedded_once_under_each_condition(tmp_path: Path) -> Non
 
 
 def test_progress_is_told_from_the_first_to_the_last() -> None:
-    told: list[tuple[str, int, int]] = []
-    quick(progress=lambda *step: told.append(step))
-    assert told == [
+    shown: list[tuple[str, int, int]] = []
+    quick(progress=lambda *step: shown.append(step))
+    assert shown == [
         *[("Checking channels", n, 36) for n in range(37)],
         *[("Embedding", n, 9) for n in range(10)],
         *[("Measuring", n, 1) for n in range(2)],

@@ -17,6 +17,8 @@ from voiceprint.evaluation.recommendation import Recommender
 from voiceprint.evaluation.report import Estimate, Outcome
 from voiceprint.evaluation.tables import rate, recommendations
 
+pytestmark = pytest.mark.slow
+
 QUICK = Settings(durations_s=(1.0,), splits=3, resamples=20)
 
 

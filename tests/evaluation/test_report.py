@@ -19,6 +19,8 @@ from voiceprint.evaluation import Estimate, Report, Settings, evaluate, page, pl
 from voiceprint.evaluation.curves import histogram, probit, thinned
 from voiceprint.evaluation.tables import cost, rate, remarks, tables
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["det.png", "fpir.png", "identification.png", "report.html", "report.json", "scores.png"]
 
 

@@ -100,6 +100,7 @@ def test_the_calibration_gives_strangers_the_wanted_rate() -> None:
 # From recordings
 
 
+@pytest.mark.slow
 def test_the_sample_voices_call_a_store_they_are_enrolled_in(
     run: Run, store: str, cache: EmbeddingCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +157,7 @@ def test_voices_that_nobody_enrolled_are_strangers(
     assert np.isfinite([found.calibration.stranger_shift, found.calibration.stranger_spread]).all()
 
 
+@pytest.mark.slow
 def test_too_few_calls_are_refused(
     recognizer: OpusAgentVoiceRecognizer, tmp_path: Path, cache: EmbeddingCache
 ) -> None:
@@ -197,6 +199,8 @@ def test_a_duration_out_of_range_is_refused(recognizer: OpusAgentVoiceRecognizer
             calibrate_by_calls(SAMPLES, recognizer, duration_s=duration)
 
 
+@pytest.mark.slow
+@pytest.mark.speech
 def test_calls_of_mobile_phones_are_told_apart(tmp_path: Path, cache: EmbeddingCache) -> None:
     speech = real_speech() / "speechocean762"
     if not speech.is_dir():

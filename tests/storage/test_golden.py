@@ -141,7 +141,7 @@ def test_a_file_of_format_2_opens_as_it_was_written(golden: Path, path: Path) ->
     assert storage.save(voiceprint("new")).id == 8
 
 
-def test_a_file_of_format_3_opens_with_its_prints_for_simulated_lines(golden: Path, path: Path) -> None:
+def test_a_file_of_format_3_opens_with_its_augmented_prints(golden: Path, path: Path) -> None:
     shutil.copy(golden / "format-3.json", path)
     content = json.loads(path.read_bytes())
     assert content[""]["format"] == 3

@@ -98,6 +98,7 @@ def test_what_killed_writers_left_is_removed_by_the_next_writer_and_no_more(path
     assert all(other.exists() for other in others)
 
 
+@pytest.mark.slow
 def test_a_lock_that_another_process_holds_too_long_is_told(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,8 @@ from stores import Follower, forget_json_files, state, voiceprint
 
 from voiceprint import JSONStorage
 
+pytestmark = pytest.mark.slow
+
 WRITER = """
 me = argument
 for n in range(25):

@@ -234,6 +234,7 @@ def waiting_for_lock(url: str, lock: str = "advisory") -> None:
         pass
 
 
+@pytest.mark.slow
 def test_many_processes_that_open_a_new_database_make_its_schema_once(url: str) -> None:
     script = (
         "import sys\nfrom voiceprint import open_storage\nsys.stdin.readline()\n"

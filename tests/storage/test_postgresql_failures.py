@@ -19,6 +19,8 @@ from stores import Follower, state, voiceprint
 from voiceprint import StorageUnavailableError, open_storage
 from voiceprint.storage import SQLStorage
 
+pytestmark = pytest.mark.slow
+
 # Saves callers of its own until it is told to end, and says each once its save has returned. Where the
 # server fails it goes on as the error says: it looks before it repeats what may have been done.
 WRITER = """

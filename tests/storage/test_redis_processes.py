@@ -11,6 +11,8 @@ from stores import Follower, state, voiceprint
 
 from voiceprint import RedisStorage
 
+pytestmark = pytest.mark.slow
+
 WORKER = """
 me = int(argument)
 follower = Follower()

@@ -115,6 +115,7 @@ def path(tmp_path: Path) -> Path:
 
 
 # Those of 0 to 15 after which most is left if the gaps of pages are not filled.
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [2, 3, 5, 14])
 @pytest.mark.parametrize("scheme", ["sqlite", "json"])
 def test_nothing_that_was_removed_is_left_in_the_files(path: Path, scheme: str, seed: int) -> None:
@@ -269,6 +270,7 @@ print(storage.flush_removals())
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_left_when_many_processes_remove(path: Path) -> None:
     with SQLiteStorage(path) as storage:
         storage.save(voiceprint("shared", 10**6))
@@ -331,6 +333,7 @@ def test_what_a_process_removed_before_it_was_killed_is_erased_by_the_next(path:
         assert storage.check() == []
 
 
+@pytest.mark.slow
 def test_a_database_with_auto_vacuum_is_not_damaged(path: Path) -> None:
     """Its pointer maps begin with the type of a page, as the pages of b-trees do."""
     with SQLiteStorage(path) as storage:

@@ -166,7 +166,7 @@ def test_a_damaged_embedding_is_told_wherever_it_is_read_and_left_alone(filled: 
 
 
 @pytest.mark.parametrize("blob", BLOBS.values(), ids=BLOBS)
-def test_a_damaged_print_for_simulated_lines_is_told_and_left_alone(filled: Path, blob: object) -> None:
+def test_a_damaged_augmented_print_is_told_and_left_alone(filled: Path, blob: object) -> None:
     sql(
         filled, "INSERT INTO augmented_voiceprints SELECT id, revision, ? FROM voiceprints WHERE id = 2", blob
     )
@@ -332,7 +332,7 @@ def test_check_finds_orphans_and_repairs_counters(filled: Path) -> None:
         assert [finding.code for finding in storage.check()] == ["orphan"]
 
 
-def test_prints_for_simulated_lines_go_with_their_voiceprints(path: Path) -> None:
+def test_augmented_prints_go_with_their_voiceprints(path: Path) -> None:
     def kept() -> list[int]:
         return [id_ for (id_,) in sql(path, "SELECT voiceprint_id FROM augmented_voiceprints ORDER BY 1")]
 
@@ -349,7 +349,7 @@ def test_prints_for_simulated_lines_go_with_their_voiceprints(path: Path) -> Non
 
 
 @pytest.mark.parametrize("revision", [1, 2, 4, 99, "text"])
-def test_a_print_for_simulated_lines_of_another_revision_is_not_used(filled: Path, revision: object) -> None:
+def test_an_augmented_print_of_another_revision_is_not_used(filled: Path, revision: object) -> None:
     insert = "INSERT INTO augmented_voiceprints VALUES (3, ?, ?)"
     sql(filled, insert, revision, unit(9).tobytes())
     with SQLiteStorage(filled) as storage:
@@ -365,7 +365,7 @@ def test_a_print_for_simulated_lines_of_another_revision_is_not_used(filled: Pat
         assert storage.check() == []
 
 
-def test_check_does_not_remove_the_print_for_simulated_lines_of_a_damaged_voiceprint(filled: Path) -> None:
+def test_check_does_not_remove_the_augmented_print_of_a_damaged_voiceprint(filled: Path) -> None:
     with SQLiteStorage(filled) as storage:
         storage.save(voiceprint("bob", 2, id=2, augmented=unit(9)))
     sql(filled, "UPDATE voiceprints SET revision = 'text' WHERE id = 2")
@@ -374,14 +374,14 @@ def test_check_does_not_remove_the_print_for_simulated_lines_of_a_damaged_voicep
     assert sql(filled, "SELECT voiceprint_id, revision FROM augmented_voiceprints") == [(2, 4)]
 
 
-def test_a_print_for_simulated_lines_without_a_voiceprint_is_a_finding(filled: Path) -> None:
+def test_an_augmented_print_without_a_voiceprint_is_a_finding(filled: Path) -> None:
     sql(filled, "INSERT INTO augmented_voiceprints VALUES (77, 1, ?)", unit(9).tobytes())
     with SQLiteStorage(filled) as storage:
         finding = storage.check()[0]
         assert (finding.code, finding.place) == ("orphan", "table augmented_voiceprints, row 77")
 
 
-def test_scans_and_followers_do_not_read_the_prints_for_simulated_lines(filled: Path) -> None:
+def test_scans_and_followers_do_not_read_the_augmented_prints(filled: Path) -> None:
     with SQLiteStorage(filled) as storage:
         storage.save(voiceprint("carol", 8, augmented=unit(9)))
     sql(filled, "ALTER TABLE augmented_voiceprints RENAME COLUMN embedding TO gone")

@@ -57,6 +57,7 @@ USES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", USES)
 def test_no_save_is_lost_when_the_file_of_an_open_database_is_taken_for_something_else(
     tmp_path: Path, use: str

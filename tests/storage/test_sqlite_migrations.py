@@ -106,9 +106,7 @@ def test_a_database_of_revision_0002_opens_as_it_was_written(golden: Path, path:
 
 
 @pytest.mark.parametrize("revision", ["0003", "0004", "0006"])
-def test_a_database_with_prints_for_simulated_lines_opens_with_them(
-    golden: Path, path: Path, revision: str
-) -> None:
+def test_a_database_with_augmented_prints_opens_with_them(golden: Path, path: Path, revision: str) -> None:
     shutil.copy(golden / f"schema-{revision}.db", path)
     with SQLiteStorage(path) as storage:
         assert storage.check() == []
@@ -127,7 +125,8 @@ def test_an_upgraded_database_has_the_schema_of_a_new_one(
     assert _schema(path) == _schema(new)
 
 
-def test_many_prints_for_simulated_lines_are_all_moved_to_their_table(golden: Path, path: Path) -> None:
+@pytest.mark.slow
+def test_many_prints_in_a_column_are_all_moved_to_their_table(golden: Path, path: Path) -> None:
     shutil.copy(golden / "schema-0002.db", path)
     with SQLiteStorage(path) as storage:
         storage.save_many(
@@ -140,9 +139,7 @@ def test_many_prints_for_simulated_lines_are_all_moved_to_their_table(golden: Pa
         assert storage.check() == []
 
 
-def test_a_damaged_print_for_simulated_lines_is_moved_and_told_and_hinders_nothing(
-    golden: Path, path: Path
-) -> None:
+def test_a_damaged_augmented_print_is_moved_and_told_and_hinders_nothing(golden: Path, path: Path) -> None:
     shutil.copy(golden / "schema-0003.db", path)
     sql(path, "UPDATE voiceprints SET simulated = 'text' WHERE id = 2")
     with SQLiteStorage(path) as storage:
@@ -152,6 +149,7 @@ def test_a_damaged_print_for_simulated_lines_is_moved_and_told_and_hinders_nothi
             storage.get("caller 1")
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_moves_them_leaves_the_old_database_or_the_new_one(
     tmp_path: Path, path: Path
 ) -> None:
@@ -301,6 +299,7 @@ with SQLiteStorage(sys.argv[1]) as storage:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["old", "new"])
 def test_ten_processes_that_open_a_database_at_once_upgrade_it_once(path: Path, kind: str) -> None:
     if kind == "old":

@@ -12,6 +12,8 @@ from stores import Follower, state, voiceprint
 
 from voiceprint import SQLiteStorage
 
+pytestmark = pytest.mark.slow
+
 PROCESSES = 8
 ROUNDS = 20
 # Prints how many changes it made.

@@ -108,6 +108,7 @@ def test_errors_of_an_import_show_no_metadata(source):
     assert "[" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_copy_that_was_broken_off_is_resumed(source):
     class BrokenOffError(Exception):
         pass

@@ -160,6 +160,7 @@ def test_an_empty_file_is_taken_for_a_new_store(
     assert len(messages(caplog)) == url.startswith("json:")
 
 
+@pytest.mark.slow
 def test_many_processes_take_an_empty_file_for_one_new_store(url: str, path: Path) -> None:
     path.touch()
     workers = [start(url, "storage.save(voiceprint(f'c{argument}', int(argument)))", n) for n in range(4)]

@@ -1,0 +1,1 @@
+from voiceprint.utils import *
