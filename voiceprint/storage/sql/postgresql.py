@@ -15,7 +15,6 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoFreeConnectionError
 
 from voiceprint.errors import ConfigurationError, StorageCorruptError, StorageError, StorageUnavailableError
-from voiceprint.models import ErasedPlace
 from voiceprint.storage.sql.dialect import BUSY_TIMEOUT_S, Dialect
 from voiceprint.validation import hide_passwords, is_postgresql_url
 
@@ -152,16 +151,6 @@ class PostgreSQL(Dialect):
         connection.adapters.register_dumper(str, _EscapingDumper)
         connection.adapters.register_loader("text", _EscapingLoader)
         return connection
-
-    def server_remains(self) -> list[ErasedPlace]:
-        return [
-            ErasedPlace(
-                place=f"tables and write-ahead log of {self.location}",
-                state="kept_by_server",
-                detail="Removed data stays in the tables' files until VACUUM and later writes reuse its "
-                "place, and in the write-ahead log and its archives for as long as the server keeps these.",
-            )
-        ]
 
     def begin(self, connection: Connection, *, writes: bool, exclusive: bool = True) -> None:
         driver = connection.connection.driver_connection
