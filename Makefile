@@ -18,7 +18,7 @@ help:
 	@echo "make lint       formatter, linter and strict types"
 	@echo "make wheel      build the wheel, and use it alone, outside the checkout"
 	@echo "make slim       build the slim environment, and check it"
-	@echo "make bench      run the benchmarks (DATA=folder of recordings, see benchmarks/populations.py;"
+	@echo "make bench      run the benchmarks (DATA=folder of recordings, see tools/populations.py;"
 	@echo "                LARGE=1 to a million voiceprints)"
 	@echo "make docs       write docs/cli.md from the commands' own help, and build the pages in site/"
 	@echo "make clean      remove the environments and what was built"
@@ -66,7 +66,7 @@ slim: $(SLIM_INSTALLED)
 	$(SLIM)/bin/python tests/slim_install.py
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/run_all.py $(if $(DATA),--data $(DATA)) $(if $(LARGE),--large)
+	$(BIN)/python -m benchmarks.run_all $(if $(DATA),--data $(DATA)) $(if $(LARGE),--large)
 
 docs: $(INSTALLED)
 	$(BIN)/python -m typer voiceprint.cli.app utils docs --name voiceprint --output docs/cli.md

@@ -1,57 +1,20 @@
-"""The result table of index.py, and its place in the documentation.
-
-    python -m benchmarks.index_table        draws the tables of README and docs from their results
-
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`, and is drawn from
-benchmarks/results/NAME.json; those of accuracy.json have several names, see accuracy_table.py.
-"""
+"""The result table of index.py."""
 
 from __future__ import annotations
 
-import json
-import re
-import sys
-from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy_table
+from benchmarks import report
 from benchmarks.contenders import CONTENDERS
-from benchmarks.report import RESULTS
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs/accuracy.md")
 README_COLUMNS = ("Voiceprints", "Search", "p50", "p99", "recall@1", "recall@5", "build", "bytes a print")
-_PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-
-def main() -> int:
-    """Draw them."""
-    for page in PAGES:
-        page.write_text(with_tables(page.read_text()))
-    return 0
-
-
-def with_tables(page: str) -> str:
-    """The page with its tables drawn anew."""
-    return _PLACE.sub(lambda place: f"{place[1]}\n{_drawn(place[2])}\n{place[3]}", page)
-
-
-def _drawn(name: str) -> str:
-    return accuracy_table.drawn(name) if name in accuracy_table.TABLES else markdown(_result(name))
-
-
-def _result(name: str) -> dict[str, Any]:
-    figures: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
-    return figures
 
 
 def markdown(figures: dict[str, Any], columns: tuple[str, ...] = README_COLUMNS) -> str:
     """Some columns of the table."""
     head, lines = table(figures)
     places = [head.index(column) for column in columns]
-    rows = [list(columns), ["---"] * 2 + ["--:"] * (len(columns) - 2)]
-    rows += [[line[place] for place in places] for line in lines]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return report.markdown(columns, [[line[place] for place in places] for line in lines], 2)
 
 
 def shown_search(figures: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
@@ -98,7 +61,3 @@ def table(figures: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def milliseconds(microseconds: float) -> str:
     """Three digits."""
     return f"{microseconds / 1e3:.3g} ms" if microseconds < 1e6 else f"{microseconds / 1e3:.0f} ms"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from benchmarks.filled_store import fill_file
 from benchmarks.measure import Clock, resident_bytes, spread_ms, timed
-from benchmarks.report import VOICES, parser, write
+from benchmarks.report import VOICES, command_line, write
 from voiceprint import OpusAgentVoiceRecognizer, SQLiteStorage, load_audio
 from voiceprint.audio import Recording
 from voiceprint.encoder import default_encoder
@@ -84,12 +84,14 @@ class Stages:
 
 def main() -> int:
     """Measure, print a table, write the raw figures."""
-    made = parser(__doc__)
-    made.add_argument("--prints", type=int, default=100_000, help="generated voiceprints in the store")
-    made.add_argument("--rounds", type=int, default=100, help="matches that are measured")
-    made.add_argument("--store", type=Path, help="keep the store in this file; a filled one is used as it is")
-    made.add_argument("--processor-time", action="store_true", help="time of this thread without waiting")
-    arguments = made.parse_args()
+    parser = command_line(__doc__)
+    parser.add_argument("--prints", type=int, default=100_000, help="generated voiceprints in the store")
+    parser.add_argument("--rounds", type=int, default=100, help="matches that are measured")
+    parser.add_argument(
+        "--store", type=Path, help="keep the store in this file; a filled one is used as it is"
+    )
+    parser.add_argument("--processor-time", action="store_true", help="time of this thread without waiting")
+    arguments = parser.parse_args()
     clock = time.thread_time if arguments.processor_time else time.perf_counter
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.store or Path(folder) / "voiceprints.db"

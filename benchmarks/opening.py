@@ -1,12 +1,11 @@
-"""How long is it from opening a large SQLite store to the first answer, and after others have changed it?
+"""How long from opening a large SQLite store to the first answer, and after other processes changed it?
 
-    python benchmarks/opening.py [--prints 1000000] [--folder FOLDER] [--cold]
+    python -m benchmarks.opening [--prints 1000000] [--folder FOLDER] [--cold]
 
-Each opening is in a process of its own: without a snapshot, with one, and with one that is 1,000 changes
-old; then the first match after 1,000 changes that another process made meanwhile. The time is that from
-making the recognizer to the answer, without the encoder's (its embedding is given). Each first answer is
-checked: it is a print that is stored, after changes the last that was added. Written to
-results/opening-PRINTS.json.
+Each opening has a process of its own: without a snapshot of the index, with one, and with one that is 1,000
+changes old; then the first match after 1,000 changes by another process. Times run from building the
+recognizer to the answer, without the encoder's (its embedding is given). Each first answer is checked: it
+must be a stored print, after changes the last that was added.
 """
 
 from __future__ import annotations
@@ -19,16 +18,17 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filled_store import filled, name
-from gallery_model import GalleryModel
-from measuring import resident_bytes, spread, timed
 from numpy.typing import NDArray
-from results_file import RESULTS, keep
 
+from benchmarks.filled_store import caller_id, fill_file
+from benchmarks.measure import resident_bytes, spread_ms, timed
+from benchmarks.report import ROOT, VOICES, command_line, write
+from tools.gallery_model import GalleryModel
 from voiceprint import (
     MemoryStorage,
     OpusAgentVoiceRecognizer,
@@ -39,202 +39,168 @@ from voiceprint import (
 )
 from voiceprint.encoder import default_encoder
 
-SAMPLE = Path(__file__).resolve().parents[1] / "examples" / "voices" / "amara" / "1.flac"
-ROUNDS = 50
+PROBES = 50
+Vector = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Turn:
-    """So many changes that another process makes: four tenths new callers, the rest replaced or deleted."""
-
-    number: int
-    changes: int
-
-    @property
-    def added(self) -> int:
-        """How many callers are new."""
-        return max(1, 4 * self.changes // 10)
-
-    @property
-    def replaced(self) -> int:
-        """How many callers get another print in place of the first."""
-        return 3 * self.changes // 10
-
-    @property
-    def deleted(self) -> int:
-        """How many callers go."""
-        return self.changes - self.added - self.replaced
-
-    def new(self) -> list[Voiceprint]:
-        """The voiceprints of the new callers."""
-        made = GalleryModel.load().gallery(self.added, seed=1_000 + self.number).matrix()
-        return [Voiceprint(f"new {self.number} {place:04}", vector) for place, vector in enumerate(made)]
-
-
-class Given:
-    """An encoder that gives the embedding that it was told to."""
+class FixedEncoder:
+    """An encoder whose embedding is set beforehand, whatever the audio."""
 
     name = default_encoder().name
     dimension = default_encoder().dimension
     sample_rate = default_encoder().sample_rate
+    embedding = np.empty(0, dtype=np.float32)
 
-    def __init__(self) -> None:
-        self.next = np.empty(0, dtype=np.float32)
+    def embed(self, audio: Vector) -> Vector:  # noqa: ARG002
+        """The embedding that was set."""
+        return self.embedding
 
-    def embed(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:  # noqa: ARG002
-        """Whatever the audio."""
-        return self.next
-
-    def embed_batch(self, audios: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """As `embed`, for each."""
-        return np.stack([self.next] * len(audios))
+    def embed_batch(self, audios: list[Vector]) -> Vector:
+        """The embedding that was set, once for each."""
+        return np.stack([self.embedding] * len(audios))
 
     def warm_up(self) -> None:
-        """There is nothing to load."""
+        """Nothing needs loading."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Changes by another process: 4 in 10 add callers, 3 replace prints, 3 delete callers. turn: a seed."""
+
+    turn: int
+    count: int
+
+    def added(self) -> list[Voiceprint]:
+        """The voiceprints of the new callers."""
+        vectors = GalleryModel.load().gallery(max(1, 4 * self.count // 10), seed=1_000 + self.turn).matrix()
+        return [Voiceprint(f"new {self.turn} {n:04}", vector) for n, vector in enumerate(vectors)]
+
+    def apply(self, path: Path, prints: int) -> None:
+        """Change the store of `prints` generated voiceprints, a caller at a time."""
+        model, added, part = GalleryModel.load(), self.added(), 3 * self.count // 10
+        callers = int(model.gallery(prints).callers()[-1])
+        others = 1 + np.random.default_rng(self.turn).choice(callers, self.count - len(added), replace=False)
+        vectors = model.gallery(part, seed=2_000 + self.turn).matrix()
+        with SQLiteStorage(path) as storage:
+            for voiceprint in added:
+                storage.save(voiceprint)
+            for number, vector in zip(others.tolist(), vectors, strict=False):
+                caller = storage.get(caller_id(number))
+                if caller is not None:  # an earlier turn may have deleted it
+                    storage.save(Voiceprint(caller.caller_id, vector, id=caller.voiceprints[0].id))
+            for number in others[part:].tolist():
+                storage.delete(caller_id(number))
 
 
 def main() -> int:
-    """Measure, print, and keep the raw figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Measure, print, write the raw figures; or be one of the processes that are measured."""
+    parser = command_line(__doc__)
     parser.add_argument("--prints", type=int, default=1_000_000, help="voiceprints of the store")
-    parser.add_argument("--folder", type=Path, help="where to put the store; default: temporary files")
-    parser.add_argument("--cold", action="store_true", help="let the system forget the files before each")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where to put the raw figures")
-    parser.add_argument("--ask", type=Path, help=argparse.SUPPRESS)  # in a process of its own
-    parser.add_argument("--change", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--turn", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help="folder for the store; default: temporary files")
+    parser.add_argument("--cold", action="store_true", help="drop the files from the page cache first")
     parser.add_argument("--changes", type=int, default=1_000)
+    parser.add_argument("--turn", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--ask", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--change", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    turn = Turn(arguments.turn, arguments.changes)
+    changes = Changes(arguments.turn, arguments.changes)
     if arguments.ask is not None:
-        print(json.dumps(ask(arguments.ask, arguments.prints, turn)))
+        print(json.dumps(ask(arguments.ask, arguments.prints, changes)))
         return 0
     if arguments.change is not None:
-        change(arguments.change, arguments.prints, turn)
+        changes.apply(arguments.change, arguments.prints)
         return 0
+    figures = {"prints": arguments.prints, "changes": arguments.changes}
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         path = Path(folder) / "voiceprints.db"
-        filled(path, arguments.prints)
-        figures = {"prints": arguments.prints, "changes": arguments.changes}
+        fill_file(path, arguments.prints)
         figures |= openings(path, arguments)
-    for key, value in figures.items():
-        print(f"  {key:32}{json.dumps(value)}")
-    kept = keep(f"opening-{arguments.prints}", figures, folder=arguments.results)
-    print(f"\nRaw figures: {kept.name} in {arguments.results}")
+    for name, value in figures.items():
+        print(f"  {name:32}{json.dumps(value)}")
+    write(f"opening-{arguments.prints}", figures, arguments.results)
     return 0
 
 
 def openings(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One after the other; the second leaves the snapshot behind, if closing writes one."""
+    """The openings in order; the second writes the snapshot when it closes."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VOICE_")}
 
-    def opened(task: str, turn: int, **settings: str) -> dict[str, Any]:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("VOICE_")}
+    def opened(task: str, turn: int = 0, **settings: str) -> dict[str, Any]:
         if arguments.cold:
-            forget(path.parent)
-        told = run(task, path, arguments.prints, Turn(turn, arguments.changes), environment | settings)
-        return json.loads(told) if told else {}
+            drop_from_page_cache(path.parent)
+        printed = run(task, path, arguments.prints, Changes(turn, arguments.changes), environment | settings)
+        return json.loads(printed) if printed else {}
 
-    without = opened("--ask", 0, VOICE_INDEX_PATH="off")
+    without = opened("--ask", VOICE_INDEX_PATH="off")
     before = set(path.parent.iterdir())
-    closing = opened("--ask", 0)
+    closing = opened("--ask")
     written = {
         item.name: item.stat().st_size
         for item in set(path.parent.iterdir()) - before
         if not item.name.endswith(("-wal", "-shm"))  # SQLite's own
     }
-    if not written:
-        print("No snapshot was written: what follows is without one.")
-    with_one = opened("--ask", 0)
-    opened("--change", 1)
-    changed = opened("--ask", 1)
-    return {
+    figures = {
         "without_snapshot": without,
         "writing_snapshot": {"close_s": closing["close_s"], "bytes": written},
-        "with_snapshot": with_one,
-        "with_old_snapshot": changed,
+        "with_snapshot": opened("--ask"),
     }
+    opened("--change", 1)
+    return figures | {"with_old_snapshot": opened("--ask", 1)}
 
 
-def run(task: str, path: Path, prints: int, turn: Turn, environment: dict[str, str]) -> str:
-    """This script in a process of its own; what it printed."""
-    command = [sys.executable, __file__, task, path, "--prints", str(prints)]
-    command += ["--turn", str(turn.number), "--changes", str(turn.changes)]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
+def run(task: str, path: Path, prints: int, changes: Changes, environment: dict[str, str]) -> str:
+    """This module in a process of its own; returns its output."""
+    command = [sys.executable, "-m", "benchmarks.opening", task, path, "--prints", str(prints)]
+    command += ["--turn", str(changes.turn), "--changes", str(changes.count)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment, cwd=ROOT)
+    return done.stdout
 
 
-def ask(path: Path, prints: int, turn: Turn) -> dict[str, Any]:
-    """Open the store after this turn of changes (0: none yet), and ask."""
-    audio, rate = load_audio(SAMPLE)
-    config = VoiceFingerprintConfig(storage_backend="sqlite", storage_path=path)
-    encoder = Given()
+def ask(path: Path, prints: int, changes: Changes) -> dict[str, Any]:
+    """Open the store after these changes (turn 0: before any), and match."""
+    audio, rate = load_audio(VOICES / "amara" / "1.flac")
+    encoder = FixedEncoder()
     gallery = GalleryModel.load().gallery(prints)
-    _, probes = gallery.probes(ROUNDS)
-    first = Voiceprint(name(0), next(gallery.blocks()).vectors[0])
-    warm_up(encoder, first)
+    probes = gallery.probes(PROBES)[1]
+    stored = Voiceprint(caller_id(0), next(gallery.blocks()).vectors[0])
+    with MemoryStorage() as other:  # loads the libraries, which is not the question
+        other.save(stored)
+        encoder.embedding = stored.embedding
+        OpusAgentVoiceRecognizer(other, encoder=encoder).identify(audio, sample_rate=rate)
     memory = resident_bytes()
 
-    def right(wanted: Voiceprint) -> bool:
-        """Whether the first answer is the caller of a print that is stored."""
-        encoder.next = wanted.embedding
+    def finds(wanted: Voiceprint) -> bool:
+        encoder.embedding = wanted.embedding
         found = recognizer.identify(audio, k=1, sample_rate=rate)
         return bool(found) and found[0].caller_id == wanted.caller_id
 
-    wanted = turn.new()[-1] if turn.number else first
-    start = time.perf_counter()
-    recognizer = OpusAgentVoiceRecognizer(config=config, encoder=encoder)
-    figures: dict[str, Any] = {"right": right(wanted)}
-    snapshot = path.with_name(f"{path.name}.index")
-    figures["first_answer_s"] = round(time.perf_counter() - start, 3)
-
-    def asked(probe: NDArray[np.float32]) -> None:
-        encoder.next = probe
+    def match(probe: Vector) -> None:
+        encoder.embedding = probe
         recognizer.identify(audio, k=1, sample_rate=rate)
 
-    times = [timed(lambda probe=probe: asked(probe)) for probe in probes]
-    figures["next_ms"] = spread(times, unit_s=1e-3, digits=3)
+    wanted = changes.added()[-1] if changes.turn else stored
+    start = time.perf_counter()
+    config = VoiceFingerprintConfig(storage_backend="sqlite", storage_path=path)
+    recognizer = OpusAgentVoiceRecognizer(config=config, encoder=encoder)
+    figures: dict[str, Any] = {"right": finds(wanted)}
+    figures["first_answer_s"] = round(time.perf_counter() - start, 3)
+    figures["next_ms"] = spread_ms([timed(partial(match, probe)) for probe in probes])
     figures["resident_mb"] = round((resident_bytes() - memory) / 1e6, 1)
-
-    if turn.number:
-        following = Turn(turn.number + 1, turn.changes)
+    if changes.turn:
+        following = Changes(changes.turn + 1, changes.count)
         run("--change", path, prints, following, dict(os.environ))
-        wanted = following.new()[-1]
+        wanted = following.added()[-1]
         start = time.perf_counter()
-        figures["after_changes_right"] = right(wanted)
+        figures["after_changes_right"] = finds(wanted)
         figures["after_changes_s"] = round(time.perf_counter() - start, 3)
+    snapshot = path.with_name(f"{path.name}.index")
     if os.environ.get("VOICE_INDEX_PATH") != "off" and not snapshot.exists():
         figures["rebuild_s"] = round(timed(recognizer.rebuild_index), 3)
     return figures | {"close_s": round(timed(recognizer.close), 3)}
 
 
-def warm_up(encoder: Given, print_: Voiceprint) -> None:
-    """Load what the first match loads, over another store; how long that takes is not the question."""
-    audio, rate = load_audio(SAMPLE)
-    with MemoryStorage() as storage:
-        storage.save(print_)
-        encoder.next = print_.embedding
-        OpusAgentVoiceRecognizer(storage, encoder=encoder).identify(audio, sample_rate=rate)
-
-
-def change(path: Path, prints: int, turn: Turn) -> None:
-    """Add, replace and delete, a caller at a time."""
-    callers = int(GalleryModel.load().gallery(prints).callers()[-1])
-    others = 1 + np.random.default_rng(turn.number).choice(callers, turn.replaced + turn.deleted, False)
-    replacing = GalleryModel.load().gallery(turn.replaced, seed=2_000 + turn.number).matrix()
-    with SQLiteStorage(path) as storage:
-        for voiceprint in turn.new():
-            storage.save(voiceprint)
-        for caller, vector in zip(others.tolist(), replacing, strict=False):
-            known = storage.get(name(caller))
-            if known is not None:  # it may have gone in the turn before
-                storage.save(Voiceprint(name(caller), vector, id=known.voiceprints[0].id))
-        for caller in others[turn.replaced :].tolist():
-            storage.delete(name(caller))
-
-
-def forget(folder: Path) -> None:
-    """Have the system drop what it keeps of the files in memory."""
+def drop_from_page_cache(folder: Path) -> None:
+    """Let the system drop the pages of these files, so that the next opening reads the disk."""
     for path in folder.iterdir():
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -24,10 +24,10 @@ def _recall(figure: Any, figures: dict[str, Any]) -> None:
     for contender, rows in _by_contender(figures).items():
         if contender.startswith("loop"):
             continue
-        points = [made for row in rows if row["size"] == size for made in row["searches"]]
+        points = [point for row in rows if row["size"] == size for point in row["searches"]]
         if points:
-            times = [made["us"]["p50"] / 1e3 for made in points]
-            recalls = [made[f"recall_at_{k}"] for made in points]
+            times = [point["us"]["p50"] / 1e3 for point in points]
+            recalls = [point[f"recall_at_{k}"] for point in points]
             axes.semilogx(times, recalls, marker="o", label=CONTENDERS[contender].title)
     axes.set(xlabel="median search, ms", ylabel=f"recall@{k}", title=f"{size:,} voiceprints")
 

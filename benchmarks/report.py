@@ -1,4 +1,9 @@
-"""How the benchmarks write their results: JSON with commit, CPU and versions, tables and plots."""
+"""How the benchmarks write their results: JSON with commit, CPU and versions, tables and plots.
+
+    python -m benchmarks.report      draws the tables of README and docs anew
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`, and is drawn from benchmarks/results.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,9 @@ import importlib.metadata
 import importlib.util
 import json
 import platform
+import re
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,15 +27,36 @@ VOICES = ROOT / "examples" / "voices"
 _PACKAGES = ("numpy", "scipy", "torch", "resemblyzer", "faiss-cpu", "onnxruntime", "soxr", "orjson")
 
 Plots = Mapping[str, Callable[[Any, dict[str, Any]], None]]
+_TABLE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+def main() -> int:
+    """Draw the tables."""
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        page.write_text(with_tables(page.read_text()))
+    return 0
+
+
+def with_tables(page: str) -> str:
+    """The page with its tables drawn anew."""
+    return _TABLE.sub(lambda place: f"{place[1]}\n{_table(place[2])}\n{place[3]}", page)
+
+
+def _table(name: str) -> str:
+    from benchmarks import accuracy_report, index_table  # which import this module
+
+    if name in accuracy_report.TABLES:
+        return accuracy_report.table(name)
+    return index_table.markdown(json.loads((RESULTS / f"{name}.json").read_text()))
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
     """A command line with the module's docstring as its help, and `--results`."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--results", type=Path, default=RESULTS, help="folder for the raw figures")
-    return made
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the raw figures")
+    return parser
 
 
 def write(name: str, figures: dict[str, Any], folder: Path, *, packages: Sequence[str] = ()) -> Path:
@@ -60,7 +88,7 @@ def layout(value: Any, indent: int = 1) -> str:
     if not isinstance(value, dict | list) or len(line) <= 110:
         return line
     if isinstance(value, dict):
-        parts = [f"{json.dumps(name)}: {layout(part, indent + 1)}" for name, part in value.items()]
+        parts = [f"{json.dumps(str(name))}: {layout(part, indent + 1)}" for name, part in value.items()]
     else:
         parts = [json.dumps(part) for part in value]
     inner = ",\n".join(" " * indent + part for part in parts)
@@ -113,3 +141,7 @@ def _cpu() -> str:
     return next(
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,8 +3,8 @@
     python -m benchmarks.storage [--rows 100000] [--folder FOLDER] [--store URL ...]
 
 Each store gets `--rows` random voiceprints (JSON at most 10,000): a bulk import, a scan with its peak memory,
-look-ups at 1,000 voiceprints and in the full store, durable single saves, the other operations of a call, and a
-check. Baselines in the same run: for SQLite a bare durable insert of the same bytes, for JSON json.load and
+look-ups at 1,000 voiceprints and in the full store, durable single saves, the other operations of a call, and
+a check. Baselines in the same run: for SQLite a bare durable insert of the same bytes, for JSON json.load and
 json.dump of the whole file. Without --store: JSON, SQLite, and Redis where redis-server is installed (started
 on a private socket, without persistence). A store given by --store must be empty, and keeps the voiceprints.
 """
@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import in_turns, spread_ms, timed
-from benchmarks.report import parser, write
+from benchmarks.report import command_line, write
 from voiceprint import Storage, Voiceprint
 from voiceprint.storage import open_storage
 
@@ -43,15 +43,15 @@ TIME = "2025-01-01T00:00:00.000000Z"
 
 def main() -> int:
     """Measure, print a table, write the raw figures."""
-    made = parser(__doc__)
-    made.add_argument("--rows", type=int, default=100_000, help="voiceprints in each store")
-    made.add_argument(
+    parser = command_line(__doc__)
+    parser.add_argument("--rows", type=int, default=100_000, help="voiceprints in each store")
+    parser.add_argument(
         "--folder", type=Path, help="folder for the stores; default: the one for temporary files"
     )
-    made.add_argument(
+    parser.add_argument(
         "--store", nargs="+", default=[], metavar="URL", help="as `voiceprint --store` takes it"
     )
-    arguments = made.parse_args()
+    arguments = parser.parse_args()
     figures: dict[str, Any] = {"rows": arguments.rows}
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder, redis_server() as redis_url:
         urls = arguments.store or [
@@ -183,10 +183,10 @@ def whole_file(storage: Storage, folder: Path, rows: int) -> dict[str, Any]:
 
 
 def ratio(times: dict[str, list[float]]) -> dict[str, Any]:
-    """Both spreads, and the medians' ratio."""
+    """Both spreads, and the ratio of the medians."""
     save, other = (float(np.median(taken)) for taken in times.values())
     return {name: spread_ms(taken) for name, taken in times.items()} | {
-        "save's share": round(save / other, 3)
+        "save in times the baseline": round(save / other, 3)
     }
 
 

@@ -18,14 +18,23 @@ if TYPE_CHECKING:
 __all__ = ["HEAD", "Revision", "current", "history", "upgrade"]
 
 # The newest revision of versions/. Written out, so that a database at head opens without loading Alembic.
-HEAD = "0005"
+HEAD = "0006"
 
 # What OpusAgent made before there were revisions: this table, and no alembic_version.
 _FIRST = "0001"
 _VERSION_TABLE = "alembic_version"
 _OLD_TABLE = "voiceprints"
 _OLD_COLUMNS = {"caller_id", "embedding", "metadata", "created_at", "last_seen"}
-_TABLES = {"store", "callers", "voiceprints", "simulated_voiceprints", "tombstones", "commits", "deletions"}
+_TABLES = {
+    "store",
+    "callers",
+    "voiceprints",
+    "augmented_voiceprints",
+    "simulated_voiceprints",
+    "tombstones",
+    "commits",
+    "deletions",
+}
 
 
 class Revision(NamedTuple):
@@ -53,7 +62,7 @@ def current(connection: Connection) -> str | None:
     if tables & _TABLES:
         taken = ", ".join(sorted(tables & _TABLES))
         raise StorageError(
-            f"{_name(connection)} is the database of something else: it has tables of its own with the "
+            f"{_name(connection)} is the database of another program: it has tables of its own with the "
             f"names {taken}. Use another database. Nothing was changed."
         )
     return None

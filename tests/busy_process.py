@@ -12,10 +12,12 @@ import random
 import sys
 from contextlib import suppress
 
+from galleries import best
 from stores import unit, voiceprint
 
 from voiceprint.errors import StorageUnavailableError
 from voiceprint.identification.gallery import Gallery
+from voiceprint.identification.shared_index import SharedIndex
 from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage import open_storage
 
@@ -24,32 +26,32 @@ SHARED = ("shared 0", "shared 1")
 
 def main(url: str, me: int, processes: int, rounds: int) -> None:
     chance = random.Random(me)
-    storage, gallery = open_storage(url), Gallery(RESEMBLYZER_SPACE, 256)
-    gallery.synchronized(storage)  # so that what follows has to be caught up with
+    storage, shared = open_storage(url), SharedIndex(RESEMBLYZER_SPACE, 256)
+    Gallery(storage, shared).refresh()  # so that what follows has to be caught up with
     storage.save(voiceprint(f"hello {me}", me))
     wait()
     for other in range(processes):
-        (best,) = gallery.best(storage, unit(other), 1)
-        assert best.voiceprint.caller_id == f"hello {other}"
+        (found,) = best(Gallery(storage, shared), unit(other), 1)
+        assert found.caller_id == f"hello {other}"
     own: dict[str, int] = {}
-    told: dict[str, int] = {}
+    shown: dict[str, int] = {}
     for n in range(rounds):
         seed = 10_000 * (me + 1) + n
         name = chance.choice(SHARED)
         storage.save(voiceprint(name, seed, metadata={f"process {me}": n}))
-        told[name] = n
+        shown[name] = n
         assert len(storage.get(name).voiceprints) <= 3
         storage.save(voiceprint(f"{me}/{n}", seed + 5_000))
         own[f"{me}/{n}"] = seed + 5_000
-        (best,) = gallery.best(storage, unit(seed + 5_000), 1)
-        assert best.voiceprint.caller_id == f"{me}/{n}"
+        (found,) = best(Gallery(storage, shared), unit(seed + 5_000), 1)
+        assert found.caller_id == f"{me}/{n}"
         with suppress(StorageUnavailableError):  # a touch gives up after some seconds, and a match goes on
             assert storage.touch(chance.choice(sorted(own)))
         if chance.random() < 0.4:
             gone = chance.choice(sorted(own))
             assert storage.delete(gone) == 1
-            assert gallery.best(storage, unit(own.pop(gone)), 1)[0].voiceprint.caller_id != gone
-    print(json.dumps({"own": own, "told": told}), flush=True)
+            assert best(Gallery(storage, shared), unit(own.pop(gone)), 1)[0].caller_id != gone
+    print(json.dumps({"own": own, "told": shown}), flush=True)
 
 
 def wait() -> None:

@@ -14,7 +14,7 @@ from voices import BandEncoder, Voices, load_voices
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer
 from voiceprint.cli import main
-from voiceprint.storage.sightings import Sighting
+from voiceprint.storage.presence import StorePresence
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -105,4 +105,4 @@ def quick() -> OpusAgentVoiceRecognizer:
 @pytest.fixture(autouse=True)
 def _new_process() -> None:
     """No test is told that a store of another one, at the same place, is gone."""
-    Sighting.forget_all()
+    StorePresence.forget_all()

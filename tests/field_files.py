@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -158,6 +157,3 @@ def ogg_pages(data: bytes) -> list[bytes]:
     """The pages of an OGG file."""
     starts = [at for at in range(len(data)) if data.startswith(b"OggS", at)]
     return [data[at:stop] for at, stop in zip(starts, [*starts[1:], len(data)], strict=True)]
-
-
-Maker = Callable[[], bytes]

@@ -29,10 +29,10 @@ def binaries() -> Path:
     on_path = shutil.which("initdb")  # which may be a link into the folder that has the others
     found = [Path(on_path).resolve()] if on_path is not None else sorted(_DEBIAN.glob("*/bin/initdb"))
     if not found:
-        told = "PostgreSQL's server is not installed: it is needed to test the store on it"
+        shown = "PostgreSQL's server is not installed: it is needed to test the store on it"
         if os.environ.get("CI"):
-            pytest.fail(told)
-        pytest.skip(told)
+            pytest.fail(shown)
+        pytest.skip(shown)
     return found[-1].parent
 
 

@@ -74,6 +74,16 @@ open_storage(sys.argv[1])
 CRASHES_A_STORE = 10
 
 
+def python(code: str, **environment: str) -> str:
+    """The output of a fresh interpreter that runs `code` with warnings as errors."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True, text=True, check=False, env=os.environ | environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def start(url: str, script: str, argument: object = "", stdin: int | None = None) -> subprocess.Popen[str]:
     """A process that runs `script` with the `storage` at `url`, and the `argument` as text."""
     return subprocess.Popen(
@@ -196,10 +206,10 @@ def unknown_user() -> list[str]:
     way = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]
     if shutil.which("unshare") and subprocess.run([*way, "true"], capture_output=True).returncode == 0:
         return way
-    told = "unshare is missing, or may not run a command as another user"
+    shown = "unshare is missing, or may not run a command as another user"
     if os.environ.get("CI"):
-        pytest.fail(told)
-    pytest.skip(told)
+        pytest.fail(shown)
+    pytest.skip(shown)
 
 
 def in_child(work: Callable[[], None]) -> None:

@@ -22,10 +22,10 @@ def binary() -> str:
     """The server to run. Where there is none, the test fails in CI and is skipped elsewhere."""
     found = shutil.which("redis-server") or _bundled()
     if found is None:
-        told = "redis-server is not installed: it is needed to test RedisStorage"
+        shown = "redis-server is not installed: it is needed to test RedisStorage"
         if os.environ.get("CI"):
-            pytest.fail(told)
-        pytest.skip(told)
+            pytest.fail(shown)
+        pytest.skip(shown)
     return found
 
 

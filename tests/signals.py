@@ -1,6 +1,6 @@
-"""Synthesized signals for tests and benchmarks: what is not speech, and what damages speech.
+"""Synthesized signals for tests: sounds that are not speech, and damage to speech.
 
-All are float64[n] in [-1, 1] at `RATE`, 5 s unless told otherwise, and depend on the generator alone.
+All are float64[n] in [-1, 1] at `RATE`, 5 s by default, and depend on the generator alone.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from voiceprint import Caller, Storage, Voiceprint
 from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage.base import START, Position
-from voiceprint.storage.json import _JSONFile
+from voiceprint.storage.json.file import JSONFile
 
 DIMENSION = 256
 # A stored embedding is float32; its own unit length is kept to about 1e-7.
@@ -98,8 +98,8 @@ def assert_embedding(one: NDArray[np.float32], other: NDArray[Any]) -> None:
     assert np.allclose(one, wanted / np.linalg.norm(wanted), rtol=0, atol=TOLERANCE)
 
 
-def assert_simulated(storage: Storage) -> None:
-    """A golden store of `make_golden.fill_simulated` holds what was put in, and can be written to."""
+def assert_augmented(storage: Storage) -> None:
+    """A golden store of `make_golden.fill_augmented` is complete, and can be written to."""
     rng = np.random.default_rng(20250101)
     wanted: list[NDArray[Any] | None] = []
     for n in range(4):
@@ -193,4 +193,4 @@ def ids_of(voiceprints: Iterable[Voiceprint]) -> list[int | None]:
 
 def forget_json_files() -> None:
     """Make this process know no more of the JSON files than a new one would."""
-    _JSONFile.forget_all()
+    JSONFile.forget_all()

@@ -60,7 +60,7 @@ def test_a_copy_is_logged_with_the_caller_and_nothing_else(
     assert caplog.messages == ["The caller 'amara' is already enrolled with this recording."]
 
 
-def test_the_print_for_simulated_lines_comes_with_the_same_recording_later(
+def test_the_augmented_print_comes_with_the_same_recording_later(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
     recognizer.config.enroll_simulated_lines = False

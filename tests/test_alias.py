@@ -14,9 +14,9 @@ import pytest
 import voiceprint
 
 SUBMODULES = (
-    "audio", "audio.io.buffers", "config", "encoder", "encoder.base", "errors", "identification.gallery", "index",
-    "migrations", "models", "recognizer", "storage", "storage.base", "storage.json", "storage.sql",
-    "storage.sqlite", "utils", "validation",
+    "audio", "audio.io.buffers", "config", "encoder", "encoder.base", "errors", "index",
+    "identification.gallery", "migrations", "models", "recognizer", "storage", "storage.base", "storage.json",
+    "storage.sql", "storage.sql.store", "utils", "validation",
 )  # fmt: skip
 
 # The line that OpusAgent puts into its own opusagent/__init__.py, as the README says.

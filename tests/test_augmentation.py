@@ -78,7 +78,7 @@ def test_enrollment_one_by_one_and_of_many_give_the_same(
             assert storage.get(result.caller_id).voiceprints[0] == result
 
 
-def test_of_a_list_the_wide_band_samples_get_it_and_those_without_lows(voices: Voices) -> None:
+def test_of_a_list_the_wide_band_samples_get_it_and_those_without_low_frequencies(voices: Voices) -> None:
     audio = voices["amara"][0]
     telephone = Condition.parse("telephone:band=full").apply(voices["bruno"][0])
     narrow = Condition.parse("telephone").apply(voices["dario"][0])

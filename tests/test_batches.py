@@ -17,7 +17,7 @@ from voices import BandEncoder, Voices, saved
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig
 from voiceprint.enrollment.batches import BatchRunner
-from voiceprint.enrollment.enroller import EMBEDDED_TOGETHER
+from voiceprint.enrollment.enroller import _EMBEDDED_TOGETHER as EMBEDDED_TOGETHER
 
 
 class Doubler:

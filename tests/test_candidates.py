@@ -1,4 +1,4 @@
-"""Proposals: what is read for a probe is enough, and what is answered comes from the records."""
+"""The shortlist reads enough voiceprints for a probe, and the answer comes from the records."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from voiceprint import Caller, MemoryStorage, Voiceprint
-from voiceprint.identification.candidates import CANDIDATES_PER_QUERY, by_cosine, propose, views_for
+from voiceprint import Caller, MemoryStorage, VoiceFingerprintConfig, Voiceprint
+from voiceprint.embedder import Probe
+from voiceprint.identification.candidates import CANDIDATES_PER_QUERY, candidate_queries, shortlist
 from voiceprint.identification.gallery import Gallery
-from voiceprint.identification.pipeline import AcceptanceRule, Identifier
-from voiceprint.identification.ranking import Probe, prints_of, rank
+from voiceprint.identification.pipeline import Identifier
+from voiceprint.identification.query import Query
+from voiceprint.identification.ranking import prints_of, rank
+from voiceprint.identification.shared_index import SharedIndex
 from voiceprint.index import VectorIndex
 from voiceprint.scoring import Calibration, CallerPrints, GalleryScorer, projection_for
 
 SPACE = "resemblyzer"
-RULE = AcceptanceRule(0.75)
 Vectors = NDArray[np.float32]
 
 
@@ -47,9 +49,8 @@ def scorer() -> GalleryScorer:
     return GalleryScorer(projection_for(SPACE, 256), cohort)
 
 
-def matcher(storage: MemoryStorage) -> Identifier:
-    gallery = Gallery(SPACE, 256)
-    return Identifier(storage, SPACE, lambda: gallery)
+def identifier(storage: MemoryStorage) -> Identifier:
+    return Identifier(Gallery(storage, SharedIndex(SPACE, 256)), VoiceFingerprintConfig())
 
 
 def embeddings(count: int, seed: int = 1) -> Vectors:
@@ -79,13 +80,13 @@ def crowd(storage: MemoryStorage, callers: int) -> Vectors:
 
 
 def test_matches_are_those_of_ranking_every_caller(storage: Counting) -> None:
-    voices, gallery = crowd(storage, 600), Gallery(SPACE, 256)
-    asked = Identifier(storage, SPACE, lambda: gallery)
-    everybody, scorer = storage.get_all(), gallery.scorer(storage)
+    voices, shared = crowd(storage, 600), SharedIndex(SPACE, 256)
+    asked = Identifier(Gallery(storage, shared), VoiceFingerprintConfig())
+    everybody, scorer = storage.get_all(), Gallery(storage, shared).scorer()
     for n in range(0, 600, 29):
         probe = Probe(near(voices[n], 7_000 + n), near(voices[n], 8_000 + n))
         wanted = rank(probe, everybody, scorer)[:2]
-        found = asked.nearest(probe, 2, RULE, None)
+        found = asked.identify(probe, Query(2))
         assert [match.caller_id for match in found] == [one.voiceprint.caller_id for one in wanted]
         assert [match.llr for match in found] == pytest.approx([one.llr for one in wanted])
         assert [match.similarity for match in found] == pytest.approx([one.similarity for one in wanted])
@@ -93,26 +94,26 @@ def test_matches_are_those_of_ranking_every_caller(storage: Counting) -> None:
 
 
 def test_few_records_are_read_for_a_match_and_as_many_callers_as_are_asked_for(storage: Counting) -> None:
-    voices, asked = crowd(storage, 600), matcher(storage)
-    asked.nearest(Probe(voices[5]), 5, RULE, None)  # the first reads the cohort
+    voices, asked = crowd(storage, 600), identifier(storage)
+    asked.identify(Probe(voices[5]), Query(5))  # the first reads the cohort
     storage.read = 0
-    asked.nearest(Probe(voices[5]), 5, RULE, None)
+    asked.identify(Probe(voices[5]), Query(5))
     assert 6 <= storage.read <= 30
     for k in (50, 599, 600, 700):
-        found = asked.nearest(Probe(voices[5]), k, RULE, None)
+        found = asked.identify(Probe(voices[5]), Query(k))
         assert len({match.caller_id for match in found}) == len(found) == min(k, 600)
 
 
 def test_a_score_counts_what_the_index_does_not_hold(storage: Counting) -> None:
-    voices, gallery = crowd(storage, 300), Gallery(SPACE, 256)
+    voices, shared = crowd(storage, 300), SharedIndex(SPACE, 256)
     heard = near(voices[40], 9_000, 0.02)
     plain = unit(0.6 * voices[40] + 0.4 * voices[41])
     storage.save(Voiceprint("by telephone", plain, augmented=near(heard, 9_001, 0.005)))
-    best = Identifier(storage, SPACE, lambda: gallery).nearest(Probe(heard), 1, RULE, None)[0]
+    best = Identifier(Gallery(storage, shared), VoiceFingerprintConfig()).identify(Probe(heard), Query(1))[0]
     assert best.caller_id == "by telephone"
     assert best.similarity == pytest.approx(float(plain @ heard))
     assert best.llr == pytest.approx(
-        rank(Probe(heard), storage.get("by telephone").voiceprints, gallery.scorer(storage))[0].llr
+        rank(Probe(heard), storage.get("by telephone").voiceprints, Gallery(storage, shared).scorer())[0].llr
     )
 
 
@@ -131,7 +132,7 @@ def test_a_caller_who_was_replaced_since_the_search_is_scored_by_the_record() ->
     with Quicker() as storage:
         storage.save_many(Voiceprint(f"c{n}", voice) for n, voice in enumerate(voices) if n)
         storage.save_many([Voiceprint(name, near(voices[0], 1, 0.001)) for name in ("changed", "gone")])
-        found = matcher(storage).nearest(Probe(voices[0]), 60, RULE, None)
+        found = identifier(storage).identify(Probe(voices[0]), Query(60))
         similarities = {match.caller_id: match.similarity for match in found}
         assert "gone" not in similarities
         assert similarities["changed"] == pytest.approx(float(voices[0] @ voices[1]))
@@ -141,7 +142,7 @@ def test_a_caller_is_found_by_one_of_the_views_alone(scorer: GalleryScorer) -> N
     index, vectors = VectorIndex(256), embeddings(3_000)
     index.add(np.arange(3_000), vectors)
     probe = Probe(vectors[3], vectors[8])  # two voices: views of a cleaned call can differ
-    ids = propose(index, views_for(probe, scorer, 2, 3), CANDIDATES_PER_QUERY).ids
+    ids = shortlist(index, candidate_queries(probe, scorer, 2, 3), CANDIDATES_PER_QUERY).ids
     assert {3, 8} <= set(ids)
     assert set(ids) < set(range(3_000))
 
@@ -155,13 +156,16 @@ def test_a_print_that_is_removed_between_search_and_look_up_is_left_out(scorer: 
 
     index, vectors = Forgetful(256), embeddings(50)
     index.add(np.arange(50), vectors)
-    proposal = propose(index, views_for(Probe(vectors[3]), scorer, 50, 1), CANDIDATES_PER_QUERY)
-    assert sorted(proposal.ids) == [n for n in range(50) if n != 3]
-    assert proposal.is_all
+    found = shortlist(index, candidate_queries(Probe(vectors[3]), scorer, 50, 1), CANDIDATES_PER_QUERY)
+    assert sorted(found.ids) == [n for n in range(50) if n != 3]
+    assert found.is_all
 
 
 def test_nothing_is_proposed_of_an_empty_index() -> None:
-    assert propose(VectorIndex(256), [by_cosine(embeddings(1)[0], 5)], 5) == ([], True)
+    assert shortlist(VectorIndex(256), candidate_queries(Probe(embeddings(1)[0]), None, 5, 1), 5) == (
+        [],
+        True,
+    )
 
 
 def test_an_index_that_is_written_to_meanwhile_always_proposes(scorer: GalleryScorer) -> None:
@@ -177,7 +181,12 @@ def test_an_index_that_is_written_to_meanwhile_always_proposes(scorer: GallerySc
     writer.start()
     try:
         for n in range(100):
-            assert n in propose(index, views_for(Probe(vectors[n]), scorer, 6, 3), CANDIDATES_PER_QUERY).ids
+            assert (
+                n
+                in shortlist(
+                    index, candidate_queries(Probe(vectors[n]), scorer, 6, 3), CANDIDATES_PER_QUERY
+                ).ids
+            )
     finally:
         done.set()
         writer.join()
@@ -185,18 +194,18 @@ def test_an_index_that_is_written_to_meanwhile_always_proposes(scorer: GallerySc
 
 def test_nothing_of_a_removed_caller_is_kept_in_the_scorer(storage: Counting) -> None:
     crowd(storage, 400)
-    gallery = Gallery(SPACE, 256)
-    gallery.synchronized(storage)
-    first = gallery.scorer(storage)
+    shared = SharedIndex(SPACE, 256)
+    Gallery(storage, shared).refresh()
+    first = Gallery(storage, shared).scorer()
     storage.save(Voiceprint("one more", embeddings(1, seed=9)[0]))
-    gallery.synchronized(storage)
-    assert gallery.scorer(storage) is first  # one of many changes little
-    sampled = next(iter(gallery._cohort))
+    Gallery(storage, shared).refresh()
+    assert Gallery(storage, shared).scorer() is first  # one of many changes little
+    sampled = next(iter(shared.scorers._cohort))
     (caller,) = storage.callers_of([sampled])
     storage.delete(caller.caller_id)
-    gallery.synchronized(storage)
-    assert gallery.scorer(storage) is not first
-    assert sampled not in gallery._cohort
+    Gallery(storage, shared).refresh()
+    assert Gallery(storage, shared).scorer() is not first
+    assert sampled not in shared.scorers._cohort
 
 
 def test_nothing_is_kept_of_a_caller_who_is_removed_while_the_scorer_is_made() -> None:
@@ -206,32 +215,32 @@ def test_nothing_is_kept_of_a_caller_who_is_removed_while_the_scorer_is_made() -
             if self.leaves is not None:
                 leaves, self.leaves = self.leaves, None
                 self.delete(leaves)
-                gallery.synchronized(self)  # as another thread would
+                Gallery(self, shared).refresh()  # as another thread would
             return found
 
     with Meanwhile() as storage:
         storage.leaves = None
         crowd(storage, 30)
-        gallery = Gallery(SPACE, 256)
-        gallery.synchronized(storage)
+        shared = SharedIndex(SPACE, 256)
+        Gallery(storage, shared).refresh()
         caller = next(iter(storage.iter_callers()))
         storage.leaves = caller.caller_id
-        gallery.scorer(storage)
+        Gallery(storage, shared).scorer()
         assert storage.get(caller.caller_id) is None
-        scorer = gallery.scorer(storage)
+        scorer = Gallery(storage, shared).scorer()
         assert scorer._size == 29
-        assert gallery.scorer(storage) is scorer
+        assert Gallery(storage, shared).scorer() is scorer
 
 
 def test_calibrations_share_one_scorer(storage: Counting, tmp_path: Path) -> None:
     crowd(storage, 30)
-    gallery = Gallery(SPACE, 256)
+    shared = SharedIndex(SPACE, 256)
     path = tmp_path / "calibration.json"
     Calibration(scale=2.0, offset=0.5).save(path)
-    plain = gallery.scorer(storage)
+    plain = Gallery(storage, shared).scorer()
     read = storage.read
-    other = gallery.scorer(storage, str(path))
-    assert gallery.scorer(storage) is plain
+    other = Gallery(storage, shared).scorer(str(path))
+    assert Gallery(storage, shared).scorer() is plain
     assert storage.read == read, "nothing is measured anew"
     probe, callers = embeddings(1, seed=9)[0], [prints_of(one.voiceprints) for one in storage.iter_callers()]
     deviations = plain.llrs(probe, callers) / plain.calibration.scale + plain.calibration.offset
@@ -251,7 +260,7 @@ def test_callers_may_have_more_prints_than_the_scorer_looks_at(storage: Counting
         ],
         max_voiceprints=each,
     )
-    found = matcher(storage).nearest(Probe(unit(shared[0])), 3, RULE, None)
+    found = identifier(storage).identify(Probe(unit(shared[0])), Query(3))
     assert found[0].caller_id == "caller 0"
     assert len(found) == min(callers, 3)
     assert found[0].fpir is not None
@@ -260,12 +269,12 @@ def test_callers_may_have_more_prints_than_the_scorer_looks_at(storage: Counting
 def test_callers_of_another_space_are_no_rivals(storage: Counting) -> None:
     crowd(storage, 10)
     probe = Probe(embeddings(1, seed=9)[0])
-    alone = matcher(storage).nearest(probe, 3, RULE, None)
+    alone = identifier(storage).identify(probe, Query(3))
     storage.save_many(
         [Voiceprint(f"other {n}", one, encoder="other") for n, one in enumerate(embeddings(500, seed=8))],
         max_voiceprints=3,
     )
-    beside = matcher(storage).nearest(probe, 3, RULE, None)
+    beside = identifier(storage).identify(probe, Query(3))
     assert [(one.caller_id, one.llr) for one in beside] == [(one.caller_id, one.llr) for one in alone]
-    gallery = Gallery(SPACE, 256)
-    assert gallery.callers(storage) <= len(gallery.synchronized(storage)) < 40
+    shared = SharedIndex(SPACE, 256)
+    assert Gallery(storage, shared).count_callers() <= len(Gallery(storage, shared).refresh()) < 40

@@ -36,17 +36,17 @@ def test_status_says_why_every_voiceprint_is_compared_and_what_that_means(run, m
     _, out, _ = run("index", "rebuild", "--store", "sqlite:callers.db")
     assert "too little structure, as random ones have" in " ".join(out.split())
     _, out, _ = run("index", "rebuild", "--store", "sqlite:callers.db", "--json")
-    told = json.loads(out)
-    assert told["structure"] == "exact"
-    assert "a search takes time in proportion to the number of vectors" in told["reason"]
+    shown = json.loads(out)
+    assert shown["structure"] == "exact"
+    assert "a search takes time in proportion to the number of vectors" in shown["reason"]
 
 
 def test_rebuild_writes_the_snapshot_and_tells_of_it_as_json(run):
     code, out, _ = run("index", "rebuild", "--store", "sqlite:callers.db", "--json")
     assert code == 0
-    told = json.loads(out)
-    assert (told["vectors"], told["structure"], told["recall"]) == (500, "exact", 1.0)
-    assert Path(told["snapshot"]).stat().st_size == told["snapshot_bytes"]
+    shown = json.loads(out)
+    assert (shown["vectors"], shown["structure"], shown["recall"]) == (500, "exact", 1.0)
+    assert Path(shown["snapshot"]).stat().st_size == shown["snapshot_bytes"]
 
 
 def test_no_snapshot_is_written_where_none_is_wanted(run, monkeypatch):
@@ -119,6 +119,6 @@ def test_the_library_logs_once_that_others_are_not_compared(quick, voices, caplo
     quick.storage.save(voiceprint("alice", 1, encoder="another"))
     for _ in range(3):
         assert quick.identify(voices["amara"][0], sample_rate=16_000) == []
-    told = [record.getMessage() for record in caplog.records if "other encoders" in record.getMessage()]
-    assert len(told) == 1
-    assert "1 of 'another'" in told[0]
+    shown = [record.getMessage() for record in caplog.records if "other encoders" in record.getMessage()]
+    assert len(shown) == 1
+    assert "1 of 'another'" in shown[0]

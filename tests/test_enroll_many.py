@@ -22,7 +22,7 @@ from voiceprint import (
     Voiceprint,
 )
 from voiceprint.audio.io.buffers import resample
-from voiceprint.enrollment.enroller import ENROLMENT_BATCH
+from voiceprint.enrollment.enroller import STORED_TOGETHER
 
 
 def test_results_come_in_order_whatever_is_wrong_in_the_middle(
@@ -95,7 +95,7 @@ def test_an_empty_list_gives_no_result(quick: OpusAgentVoiceRecognizer) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [ENROLMENT_BATCH - 1, ENROLMENT_BATCH, 2 * ENROLMENT_BATCH + 3])
+@pytest.mark.parametrize("count", [STORED_TOGETHER - 1, STORED_TOGETHER, 2 * STORED_TOGETHER + 3])
 def test_a_long_list_is_stored_whole_in_few_changes(
     quick: OpusAgentVoiceRecognizer, voices: Voices, count: int
 ) -> None:
@@ -104,7 +104,7 @@ def test_a_long_list_is_stored_whole_in_few_changes(
     assert [saved(result).caller_id for result in results] == [f"caller {i:03}" for i in range(count)]
     assert [caller.metadata["i"] for caller in quick.callers()] == list(range(count))
     assert len({saved(result).id for result in results}) == count
-    assert quick.storage.revision() == -(-count // ENROLMENT_BATCH)
+    assert quick.storage.revision() == -(-count // STORED_TOGETHER)
 
 
 def test_more_prints_of_one_caller_than_are_kept_leave_the_newest(

@@ -27,12 +27,13 @@ from voiceprint import (
 )
 from voiceprint._files import open_regular
 from voiceprint.identification.gallery import Gallery
+from voiceprint.identification.shared_index import SharedIndex
 from voiceprint.identification.snapshots import IndexSettings
 from voiceprint.index import VectorIndex
 from voiceprint.privacy.erasure import delete_with_receipt, remains_of
 from voiceprint.storage import prune_callers
 from voiceprint.storage.backup import back_up, restore
-from voiceprint.storage.removals import SNAPSHOT_MAGIC, snapshots_at
+from voiceprint.storage.snapshot_files import SNAPSHOT_MAGIC, snapshots_at
 
 KINDS = {"json": JSONStorage, "sqlite": SQLiteStorage}
 
@@ -45,10 +46,10 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
 
 def _indexed(storage: Storage, setting: str | None = None) -> Path:
     """A snapshot of an index over the store, as a recognizer leaves it."""
-    gallery = Gallery("resemblyzer", 256, IndexSettings(setting))
-    gallery.synchronized(storage)
-    gallery.write_snapshot(storage)
-    path = gallery.snapshot_path(storage)
+    shared = SharedIndex("resemblyzer", 256, IndexSettings(setting))
+    Gallery(storage, shared).refresh()
+    Gallery(storage, shared).write_snapshot()
+    path = Gallery(storage, shared).snapshot_path()
     assert path is not None
     assert path.exists()
     return path
@@ -155,14 +156,14 @@ def test_a_snapshot_that_another_process_knows_of_goes_with_its_next_search(
 ) -> None:
     place = tmp_path / "apart.index"
     storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2)])
-    gallery = Gallery("resemblyzer", 256, IndexSettings(str(place)))
-    gallery.synchronized(storage)
-    gallery.write_snapshot(storage)
+    shared = SharedIndex("resemblyzer", 256, IndexSettings(str(place)))
+    Gallery(storage, shared).refresh()
+    Gallery(storage, shared).write_snapshot()
     storage.delete("alice")  # by a process that does not know where the snapshot lies
     assert place.exists()
-    gallery.synchronized(storage)
+    Gallery(storage, shared).refresh()
     assert not place.exists()
-    gallery.close(storage)  # which writes another
+    Gallery(storage, shared).close()  # which writes another
     assert place.exists()
     assert _found(tmp_path, unit(1)) == []
 
@@ -171,17 +172,17 @@ def test_a_snapshot_that_is_being_written_during_a_removal_is_not_left(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2)])
-    gallery = Gallery("resemblyzer", 256, IndexSettings(None))
-    gallery.synchronized(storage)
+    shared = SharedIndex("resemblyzer", 256, IndexSettings(None))
+    Gallery(storage, shared).refresh()
     save = VectorIndex.save
 
     def slow_save(self: VectorIndex, *given: object, **options: object) -> None:
         save(self, *given, **options)
         storage.delete("alice")
-        gallery.synchronized(storage)
+        Gallery(storage, shared).refresh()
 
     monkeypatch.setattr(VectorIndex, "save", slow_save)
-    gallery.write_snapshot(storage)
+    Gallery(storage, shared).write_snapshot()
     assert _found(tmp_path, unit(1)) == []
 
 
@@ -229,7 +230,7 @@ def test_a_receipt_tells_what_it_finds(storage: Storage, tmp_path: Path, monkeyp
     storage.save(voiceprint("alice", 1))
     storage.save(voiceprint("bob", 2))
     path = _indexed(storage)
-    monkeypatch.setattr("voiceprint.storage.json.erase_snapshots", lambda _: True)
+    monkeypatch.setattr("voiceprint.storage.json.store.erase_snapshots", lambda _: True)
     monkeypatch.setattr("voiceprint.storage.sql.store.erase_snapshots", lambda _: True)
     receipt = delete_with_receipt(storage, "alice")
     assert not receipt.complete
@@ -377,7 +378,7 @@ def test_a_snapshot_that_may_not_be_read_is_told_of_and_named_in_the_receipt(
             raise PermissionError(13, "Permission denied")
         return open_regular(name)
 
-    for module in ("voiceprint.storage.removals", "voiceprint.privacy.erasure"):
+    for module in ("voiceprint.storage.snapshot_files", "voiceprint._files"):
         monkeypatch.setattr(f"{module}.open_regular", refuse)
     receipt = delete_with_receipt(storage, "alice")
     assert path.exists()

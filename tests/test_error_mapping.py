@@ -23,6 +23,7 @@ import redis.connection
 import redis.exceptions
 import soundfile
 import sqlalchemy.exc
+from galleries import best
 from postgres_server import fresh_url
 from redis.cluster import RedisCluster
 from redis_server import RedisServer, free_port, fresh_database, shared_server
@@ -40,6 +41,7 @@ from voiceprint import (
 )
 from voiceprint.audio import load_audio
 from voiceprint.identification.gallery import Gallery
+from voiceprint.identification.shared_index import SharedIndex
 from voiceprint.storage import SQLStorage
 
 SECRET = "born in 1970"
@@ -143,16 +145,13 @@ def test_every_error_of_sqlite_arrives_as_one_of_ours(
         with pytest.raises(StorageError, match="some reason") as caught:
             storage.get("alice")
         assert caught.value.__cause__.orig is failing.error
-        reopened = storage.path
+        reopened = storage.db_path
         storage.close()
         assert_arrives(lambda: SQLiteStorage(reopened), StorageError, sqlalchemy.exc.DBAPIError)
         failing.error = None
     with SQLiteStorage(reopened) as storage:
         assert storage.check() == []
         assert storage.count() == 1
-
-
-SQLALCHEMY = [kind for kind in classes(sqlalchemy.exc) if issubclass(kind, sqlalchemy.exc.SQLAlchemyError)]
 
 
 @pytest.mark.parametrize("kind", classes(sqlalchemy.exc))
@@ -322,10 +321,10 @@ def test_faiss_has_no_more_errors_than_are_walked() -> None:
 def test_every_error_of_faiss_arrives_as_one_of_ours(
     monkeypatch: pytest.MonkeyPatch, kind: type[Exception], owner: Any, method: str
 ) -> None:
-    gallery = Gallery("resemblyzer", 256)
+    shared = SharedIndex("resemblyzer", 256)
     with MemoryStorage() as storage:
         storage.save_many([voiceprint(f"c{n}", n) for n in range(5)])
-        assert len(gallery.best(storage, unit(2), 3)) == 3
+        assert len(best(Gallery(storage, shared), unit(2), 3)) == 3
         storage.save(voiceprint("later", 9))
         storage.delete("c1")
         with monkeypatch.context() as broken:
@@ -334,10 +333,10 @@ def test_every_error_of_faiss_arrives_as_one_of_ours(
                 raise kind(f"some reason of {unit(2)}")
 
             broken.setattr(owner, method, fail)
-            assert_arrives(lambda: gallery.best(storage, unit(2), 3), VoiceprintError, kind)
+            assert_arrives(lambda: best(Gallery(storage, shared), unit(2), 3), VoiceprintError, kind)
         # And it has lost nothing by it.
-        assert [scored.voiceprint.caller_id for scored in gallery.best(storage, unit(9), 1)] == ["later"]
-        assert gallery.check(storage) == []
+        assert [scored.caller_id for scored in best(Gallery(storage, shared), unit(9), 1)] == ["later"]
+        assert Gallery(storage, shared).check() == []
 
 
 # PostgreSQL, by the server, which raises an error where a statement of the store should run

@@ -262,7 +262,7 @@ def test_a_store_that_cannot_be_written_still_answers(
     def disk_full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("voiceprint.storage.json.replace_file", disk_full)
+    monkeypatch.setattr("voiceprint.storage.json.file.replace_file", disk_full)
     answer = recognizer.match_caller(voices["amara"][1])
     assert answer is not None
     assert answer[0] == "amara"

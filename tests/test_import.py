@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from types import ModuleType
+
+from processes import python
 
 import voiceprint
 
@@ -12,15 +12,6 @@ HEAVY = (
     "alembic", "av", "faiss", "librosa", "matplotlib", "numba", "redis", "resemblyzer", "scipy", "soundfile",
     "soxr", "sqlalchemy", "torch", "webrtcvad",
 )  # fmt: skip
-
-
-def python(code: str) -> str:
-    """What a fresh interpreter prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_the_import_loads_nothing_that_is_slow() -> None:

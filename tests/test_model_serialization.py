@@ -65,11 +65,11 @@ WAYS: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_embeddings_are_serialized_only_on_request(way: str) -> None:
-    told = str(WAYS[way]())
-    assert "created_at" in told
+    shown = str(WAYS[way]())
+    assert "created_at" in shown
     for name in ("embedding", "augmented"):
-        assert name not in told
-    assert f"{VOICEPRINT.embedding[200]:.4f}" not in told
+        assert name not in shown
+    assert f"{VOICEPRINT.embedding[200]:.4f}" not in shown
     asked = str(WAYS[way](context=ASKING))
     assert f"{VOICEPRINT.embedding[200]:.4f}" in asked
     assert "augmented" in asked
@@ -113,9 +113,9 @@ def test_pickle_and_copies_keep_embeddings() -> None:
 def test_callers_that_a_store_gives_are_serialized_alike() -> None:
     with MemoryStorage() as storage:  # which makes them past the constructor
         storage.save(VOICEPRINT)
-        told = storage.get("a").model_dump_json()
-    assert "embedding" not in told
-    assert "gold" in told
+        shown = storage.get("a").model_dump_json()
+    assert "embedding" not in shown
+    assert "gold" in shown
 
 
 def test_answers_hold_no_embeddings() -> None:

@@ -89,7 +89,7 @@ def test_the_embedding_of_a_copy_is_read_only_too(duplicate: Any) -> None:
     assert not twin.embedding.flags.writeable
 
 
-def test_the_print_for_simulated_lines_is_kept_as_the_embedding_is() -> None:
+def test_the_augmented_print_is_kept_as_the_embedding_is() -> None:
     voiceprint = Voiceprint("a", DIRECTION, augmented=list(MARKED))
     assert voiceprint.augmented is not None
     np.testing.assert_allclose(voiceprint.augmented, MARKED / np.linalg.norm(MARKED), atol=1e-6)

@@ -131,10 +131,10 @@ def test_onnxruntime_imported_before_is_switched_off_and_what_could_not_be_undon
     seen = watched(tmp_path, sys.executable, "-c", "import onnxruntime, voiceprint", **nowhere)
     assert "imported before voiceprint" in seen.complained
     assert "ORT_DISABLE_TELEMETRY=1" in seen.complained
-    told = watched(
+    shown = watched(
         tmp_path / "told", sys.executable, "-c", "import onnxruntime, voiceprint", ORT_DISABLE_TELEMETRY="1"
     )
-    assert (told.network, told.home, told.temporary, told.complained) == ([], set(), set(), "")
+    assert (shown.network, shown.home, shown.temporary, shown.complained) == ([], set(), set(), "")
 
 
 @pytest.mark.parametrize(("given", "there"), [(None, "1"), ("", "1"), ("1", "1"), ("0", "0")])

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from processes import in_child
+from processes import in_child, python
 from voices import RATE, SAMPLES, Voices
 
 from voiceprint import EncoderError, MemoryStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig
@@ -21,16 +21,6 @@ from voiceprint.encoder import OnnxEncoder, ResemblyzerEncoder, default_encoder
 from voiceprint.encoder.workers import Workers, cores
 
 HEAVY = ("alembic", "librosa", "numba", "resemblyzer", "scipy", "sqlalchemy", "torch")
-
-
-def python(code: str, **environment: str) -> str:
-    """What a fresh interpreter prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        capture_output=True, text=True, check=False, env=os.environ | environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 # Batches

@@ -229,7 +229,7 @@ def test_without_a_store_the_configuration_chooses_it(
     with OpusAgentVoiceRecognizer(encoder=BandEncoder()).storage as storage:
         assert isinstance(storage, SQLiteStorage)
         assert storage.max_voiceprints_per_caller == 2
-        assert storage.path == tmp_path / "callers.db"
+        assert storage.db_path == tmp_path / "callers.db"
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ def test_high_pass_read_in_parts_is_that_of_the_whole(voices: Voices) -> None:
     np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-5)
 
 
-def test_steady_lows_do_not_depend_on_the_cuts(voices: Voices) -> None:
+def test_steady_low_frequencies_do_not_depend_on_the_cuts(voices: Voices) -> None:
     audio = voices["bruno"][0] + hum(len(voices["bruno"][0]), 50.0, 0.05)
     whole, pieces = LowFrequencyMeter(), LowFrequencyMeter()
     whole.add(audio)

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 import redis
+from galleries import best
 from redis_server import RedisServer, free_port
 from stores import forget_json_files, unit, voiceprint
 
 from voiceprint import JSONStorage, RedisStorage, SQLiteStorage, Storage
 from voiceprint.identification.gallery import Gallery
+from voiceprint.identification.shared_index import SharedIndex
 from voiceprint.identification.snapshots import IndexSettings
 
 
@@ -107,9 +109,9 @@ def _redis_replica() -> Iterator[Rewinding]:
     shutil.rmtree(folder)
 
 
-def _named(gallery: Gallery, storage: Storage, seed: int) -> str | None:
-    found = gallery.best(storage, unit(seed), 1)
-    return found[0].voiceprint.caller_id if found and found[0].similarity > 0.9 else None
+def _named(shared: SharedIndex, storage: Storage, seed: int) -> str | None:
+    found = best(Gallery(storage, shared), unit(seed), 1)
+    return found[0].caller_id if found and found[0].similarity > 0.9 else None
 
 
 @pytest.mark.slow
@@ -118,7 +120,7 @@ def test_who_is_enrolled_after_a_rewind_is_found_and_who_was_lost_is_not(
     store: Rewinding, tmp_path: Path, is_open: bool
 ) -> None:
     settings = IndexSettings(str(tmp_path / "callers.index"))
-    live = Gallery("resemblyzer", 256, settings)
+    live = SharedIndex("resemblyzer", 256, settings)
     with store.open() as storage:
         storage.save_many([voiceprint(f"c{n}", n) for n in range(5)])
     store.keep()
@@ -136,10 +138,10 @@ def test_who_is_enrolled_after_a_rewind_is_found_and_who_was_lost_is_not(
             storage = store.open()
         storage.save(voiceprint("new", 60))
         assert storage.position().revision == lost_at.revision
-        for gallery in (live, Gallery("resemblyzer", 256, settings)):
-            assert _named(gallery, storage, 60) == "new"
-            assert _named(gallery, storage, 50) is None
-            assert gallery.check(storage) == []
+        for shared in (live, SharedIndex("resemblyzer", 256, settings)):
+            assert _named(shared, storage, 60) == "new"
+            assert _named(shared, storage, 50) is None
+            assert Gallery(storage, shared).check() == []
     finally:
         storage.close()
 
@@ -156,7 +158,7 @@ def test_a_copied_store_that_shares_the_place_of_its_snapshot_finds_its_own_call
     for path, name, seed in ((one, "in one", 10), (two, "in two", 20), (one, "in one again", 30)):
         with kind(path) as storage:
             storage.save(voiceprint(name, seed))
-            gallery = Gallery("resemblyzer", 256, settings)
-            assert _named(gallery, storage, seed) == name
-            assert gallery.check(storage) == []
-            gallery.write_snapshot(storage)
+            shared = SharedIndex("resemblyzer", 256, settings)
+            assert _named(shared, storage, seed) == name
+            assert Gallery(storage, shared).check() == []
+            Gallery(storage, shared).write_snapshot()

@@ -9,10 +9,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from galleries import best
 from processes import unknown_user
 from redis_server import fresh_database, shared_server
 from stores import forget_json_files, unit, voiceprint
@@ -22,6 +22,7 @@ from voiceprint import (
     JSONStorage,
     MemoryStorage,
     OpusAgentVoiceRecognizer,
+    RedisStorage,
     SQLiteStorage,
     Storage,
     VoiceFingerprintConfig,
@@ -29,6 +30,7 @@ from voiceprint import (
 )
 from voiceprint.identification import snapshots
 from voiceprint.identification.gallery import Gallery
+from voiceprint.identification.shared_index import SharedIndex
 from voiceprint.identification.snapshots import OFF, IndexSettings, snapshot_path
 from voiceprint.index import VectorIndex
 
@@ -54,15 +56,15 @@ def filled(opened: Opened) -> Iterator[Storage]:
         yield storage
 
 
-def new_gallery(path: str | None = None, encoder: str = "resemblyzer") -> Gallery:
-    """A gallery as a new process would have it."""
-    return Gallery(encoder, 256, IndexSettings(path))
+def new_index(path: str | None = None, encoder: str = "resemblyzer") -> SharedIndex:
+    """A shared as a new process would have it."""
+    return SharedIndex(encoder, 256, IndexSettings(path))
 
 
-def named(gallery: Gallery, storage: Storage, *seeds: int) -> list[str | None]:
+def named(shared: SharedIndex, storage: Storage, *seeds: int) -> list[str | None]:
     """Who has the voices of these seeds."""
-    answers = [gallery.best(storage, unit(seed), 1) for seed in seeds]
-    return [a[0].voiceprint.caller_id if a and a[0].similarity > 0.99 else None for a in answers]
+    answers = [best(Gallery(storage, shared), unit(seed), 1) for seed in seeds]
+    return [a[0].caller_id if a and a[0].similarity > 0.99 else None for a in answers]
 
 
 WITHOUT_HOME = f"""
@@ -73,6 +75,7 @@ except KeyError:
     pass
 else:
     sys.exit("the user is in the list of users")
+from galleries import best
 from stores import unit, voiceprint
 from voiceprint import VoiceFingerprintConfig, OpusAgentVoiceRecognizer, open_storage
 config = VoiceFingerprintConfig(index_path=None if sys.argv[2] == "None" else sys.argv[2])
@@ -80,17 +83,17 @@ with OpusAgentVoiceRecognizer(open_storage(sys.argv[1]), config=config) as recog
     recognizer.storage.save(voiceprint("c0", 0))
     recognizer.index_status()
     recognizer.rebuild_index()
-    gallery = recognizer._current_gallery()
-    assert gallery.best(recognizer.storage, unit(0), 1)[0].voiceprint.caller_id == "c0"
+    gallery = recognizer._built.gallery
+    assert best(gallery, unit(0), 1)[0].caller_id == "c0"
 print("found")
 """
 
 
-def closed_gallery(storage: Storage) -> None:
+def close_gallery(storage: Storage) -> None:
     """Build the index and leave its snapshot."""
-    gallery = new_gallery()
-    gallery.synchronized(storage)
-    gallery.close(storage)
+    shared = new_index()
+    Gallery(storage, shared).refresh()
+    Gallery(storage, shared).close()
 
 
 @pytest.fixture
@@ -106,60 +109,60 @@ def no_scan(monkeypatch: pytest.MonkeyPatch) -> Callable[[Storage], None]:
 def test_a_closed_gallery_leaves_a_snapshot_that_the_next_one_starts_from(
     filled: Storage, snapshot: Path, no_scan: Callable[[Storage], None]
 ) -> None:
-    closed_gallery(filled)
+    close_gallery(filled)
     assert snapshot.stat().st_mode & 0o777 == 0o600
     no_scan(filled)
-    gallery = new_gallery()
-    assert named(gallery, filled, 0, 7, COUNT) == ["c0", "c7", None]
-    assert len(gallery.synchronized(filled)) == COUNT
+    shared = new_index()
+    assert named(shared, filled, 0, 7, COUNT) == ["c0", "c7", None]
+    assert len(Gallery(filled, shared).refresh()) == COUNT
 
 
 def test_what_changed_since_the_snapshot_is_caught_up_with(
     filled: Storage, no_scan: Callable[[Storage], None]
 ) -> None:
-    closed_gallery(filled)
+    close_gallery(filled)
     filled.save(voiceprint("new", 1000))
     filled.save(Voiceprint("c5", unit(2000)))
     no_scan(filled)
-    assert named(new_gallery(), filled, 1000, 5, 2000, 6) == ["new", "c5", "c5", "c6"]
+    assert named(new_index(), filled, 1000, 5, 2000, 6) == ["new", "c5", "c5", "c6"]
 
 
 def test_a_snapshot_with_what_was_removed_since_is_no_more(filled: Storage) -> None:
-    closed_gallery(filled)
-    path = new_gallery().snapshot_path(filled)
+    close_gallery(filled)
+    path = Gallery(filled, new_index()).snapshot_path()
     assert path.exists()
     filled.delete("c3")
     assert not path.exists()
     known = filled.get("c5")
     filled.save(Voiceprint("c5", unit(2000), id=known.voiceprints[0].id))
-    assert named(new_gallery(), filled, 3, 5, 2000, 6) == [None, None, "c5", "c6"]
+    assert named(new_index(), filled, 3, 5, 2000, 6) == [None, None, "c5", "c6"]
 
 
 def test_a_thousand_changes_of_another_process_are_caught_up_with(filled: Storage, opened: Opened) -> None:
-    closed_gallery(filled)
+    close_gallery(filled)
     with opened() as other:
         other.save_many([voiceprint(f"new {n}", 1000 + n) for n in range(1000)])
-    gallery = new_gallery()
-    assert named(gallery, filled, 1000, 1999, 4) == ["new 0", "new 999", "c4"]
-    assert gallery.check(filled) == []
+    shared = new_index()
+    assert named(shared, filled, 1000, 1999, 4) == ["new 0", "new 999", "c4"]
+    assert Gallery(filled, shared).check() == []
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "another version"])
 def test_a_damaged_snapshot_is_told_of_and_the_index_built_anew(
     filled: Storage, snapshot: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    closed_gallery(filled)
+    close_gallery(filled)
     content = bytearray(snapshot.read_bytes())
     content[len(content) // 2] ^= 1
     made = {"flip": bytes(content), "cut": bytes(content[:-9]), "empty": b"", "another version": b"VPINDEX9"}
     snapshot.write_bytes(made[damage])
-    gallery = new_gallery()
-    assert named(gallery, filled, 0, 7) == ["c0", "c7"]
-    assert gallery.check(filled) == []
+    shared = new_index()
+    assert named(shared, filled, 0, 7) == ["c0", "c7"]
+    assert Gallery(filled, shared).check() == []
     assert "building it anew" in caplog.text
-    gallery.close(filled)
+    Gallery(filled, shared).close()
     caplog.clear()
-    named(new_gallery(), filled, 0)
+    named(new_index(), filled, 0)
     assert caplog.text == ""
 
 
@@ -168,9 +171,9 @@ def test_the_snapshot_of_another_store_is_not_taken(
 ) -> None:
     with type(filled)(tmp_path / "other") as other:  # type: ignore[call-arg]
         other.save_many([voiceprint(f"o{n}", n) for n in range(COUNT)])
-        closed_gallery(other)
+        close_gallery(other)
     (tmp_path / "other.index").replace(snapshot)
-    assert named(new_gallery(), filled, 0, 7) == ["c0", "c7"]
+    assert named(new_index(), filled, 0, 7) == ["c0", "c7"]
     assert "another store" in caplog.text
 
 
@@ -186,28 +189,28 @@ def test_each_embedding_space_has_a_snapshot_of_its_own(
     path = None if setting is None else str(tmp_path / setting)
     for _ in range(2):
         for encoder in ("resemblyzer", "other"):
-            gallery = new_gallery(path, encoder)
-            gallery.synchronized(filled)
-            gallery.close(filled)
+            shared = new_index(path, encoder)
+            Gallery(filled, shared).refresh()
+            Gallery(filled, shared).close()
         no_scan(filled)  # from here on
     found = {file.name for file in tmp_path.glob("*.index")}
     assert len(found) == 2
     assert (setting or "store.index") in found
-    assert named(new_gallery(path), filled, 7, 3007) == ["c7", None]
-    assert named(new_gallery(path, "other"), filled, 7, 3007) == [None, "o7"]
+    assert named(new_index(path), filled, 7, 3007) == ["c7", None]
+    assert named(new_index(path, "other"), filled, 7, 3007) == [None, "o7"]
     assert caplog.text == ""
 
 
 def test_the_snapshot_of_another_space_that_earlier_versions_left_in_the_usual_place_is_removed(
     filled: Storage, snapshot: Path
 ) -> None:
-    gallery = new_gallery(encoder="other")
-    index = gallery.synchronized(filled)
-    index.save(snapshot, stamp=gallery._stamped()[1].as_text())
-    new_gallery(encoder="other").synchronized(filled)
+    shared = new_index(encoder="other")
+    index = Gallery(filled, shared).refresh()
+    index.save(snapshot, stamp=Gallery(filled, shared)._stamped()[1].as_text())
+    Gallery(filled, new_index(encoder="other")).refresh()
     assert not snapshot.exists()
-    closed_gallery(filled)
-    new_gallery(encoder="other").synchronized(filled)
+    close_gallery(filled)
+    Gallery(filled, new_index(encoder="other")).refresh()
     assert snapshot.exists()
 
 
@@ -215,13 +218,13 @@ def test_the_file_of_another_program_in_the_place_of_the_snapshot_is_told_of_and
     filled: Storage, snapshot: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     snapshot.write_bytes(b"{}" * 500)
-    gallery = new_gallery()
-    assert named(gallery, filled, 0, 7) == ["c0", "c7"]
-    gallery.close(filled)
+    shared = new_index()
+    assert named(shared, filled, 0, 7) == ["c0", "c7"]
+    Gallery(filled, shared).close()
     assert "not an index snapshot" in caplog.text
     assert "Change VOICE_INDEX_PATH" in caplog.text
     with pytest.raises(ConfigurationError, match=r"not an index snapshot.*Change VOICE_INDEX_PATH"):
-        gallery.rebuild(filled)
+        Gallery(filled, shared).rebuild()
     assert snapshot.read_bytes() == b"{}" * 500
 
 
@@ -237,12 +240,12 @@ def test_the_files_of_the_store_are_no_place_for_its_snapshot(
     (tmp_path / "store-link").symlink_to("store")
     (tmp_path / "store-twin").hardlink_to(tmp_path / "store")
     before = kept(tmp_path)
-    gallery = new_gallery(str(tmp_path / name))
-    assert named(gallery, filled, 0) == ["c0"]
-    gallery.close(filled)
+    shared = new_index(str(tmp_path / name))
+    assert named(shared, filled, 0) == ["c0"]
+    Gallery(filled, shared).close()
     assert "belongs to the store" in caplog.text
     with pytest.raises(ConfigurationError, match=r"belongs to the store.*Change VOICE_INDEX_PATH"):
-        gallery.write_snapshot(filled)
+        Gallery(filled, shared).write_snapshot()
     config = VoiceFingerprintConfig(index_path=tmp_path / name)
     with pytest.raises(ConfigurationError, match=r"belongs to the store.*Change VOICE_INDEX_PATH"):
         OpusAgentVoiceRecognizer(filled, config=config)
@@ -253,9 +256,9 @@ def test_a_pipe_as_snapshot_is_told_of_and_nobody_waits_for_it(
     filled: Storage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
-    gallery = new_gallery(str(tmp_path / "pipe"))
-    assert named(gallery, filled, 0) == ["c0"]
-    gallery.close(filled)
+    shared = new_index(str(tmp_path / "pipe"))
+    assert named(shared, filled, 0) == ["c0"]
+    Gallery(filled, shared).close()
     assert caplog.text.count("is a pipe") == 2
     assert (tmp_path / "pipe").is_fifo()
 
@@ -263,12 +266,12 @@ def test_a_pipe_as_snapshot_is_told_of_and_nobody_waits_for_it(
 def test_a_snapshot_whose_vectors_are_no_embeddings_is_not_taken(
     filled: Storage, snapshot: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    closed_gallery(filled)
+    close_gallery(filled)
     index = VectorIndex.load(snapshot)
     ids = index.ids()
     index.add(ids, 2 * index.reconstruct(ids))
     index.save(snapshot, stamp=index.stamp)
-    assert named(new_gallery(), filled, 0, 7) == ["c0", "c7"]
+    assert named(new_index(), filled, 0, 7) == ["c0", "c7"]
     assert "length is not 1" in caplog.text
 
 
@@ -312,29 +315,29 @@ def test_a_snapshot_that_is_ahead_of_a_restored_backup_is_not_taken(
     with opened() as storage:
         storage.delete("c1")
         storage.save(voiceprint("later", 1000))
-        closed_gallery(storage)
+        close_gallery(storage)
     for name in ("store", "store-wal", "store-shm"):
         (tmp_path / name).unlink(missing_ok=True)
     (tmp_path / "store").write_bytes(backup)
     forget_json_files()
     assert snapshot.exists()
     with opened() as storage:
-        gallery = new_gallery()
-        assert named(gallery, storage, 1, 2, 1000) == ["c1", "c2", None]
-        assert gallery.check(storage) == []
+        shared = new_index()
+        assert named(shared, storage, 1, 2, 1000) == ["c1", "c2", None]
+        assert Gallery(storage, shared).check() == []
 
 
 def test_closing_writes_only_when_enough_has_changed(filled: Storage, snapshot: Path) -> None:
-    closed_gallery(filled)
+    close_gallery(filled)
     written = snapshot.stat().st_mtime_ns
-    gallery = new_gallery()
+    shared = new_index()
     filled.save(voiceprint("one more", 1000))
-    gallery.synchronized(filled)
-    gallery.close(filled)
+    Gallery(filled, shared).refresh()
+    Gallery(filled, shared).close()
     assert snapshot.stat().st_mtime_ns == written
     filled.save_many([voiceprint(f"more {n}", 2000 + n) for n in range(3)])
-    gallery.synchronized(filled)
-    gallery.close(filled)
+    Gallery(filled, shared).refresh()
+    Gallery(filled, shared).close()
     assert snapshot.stat().st_mtime_ns > written
 
 
@@ -342,7 +345,7 @@ def test_much_change_is_written_in_the_background(
     filled: Storage, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshots, "_BACKGROUND", 10)
-    new_gallery().synchronized(filled)
+    Gallery(filled, new_index()).refresh()
     for thread in threading.enumerate():
         if thread.name == "voiceprint-snapshot":
             thread.join()
@@ -353,9 +356,9 @@ def test_a_snapshot_that_cannot_be_written_costs_a_warning(
     filled: Storage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
-    gallery = new_gallery(str(tmp_path / "file" / "index"))
-    assert named(gallery, filled, 0) == ["c0"]
-    gallery.close(filled)
+    shared = new_index(str(tmp_path / "file" / "index"))
+    assert named(shared, filled, 0) == ["c0"]
+    Gallery(filled, shared).close()
     assert "could not be written" in caplog.text
 
 
@@ -366,38 +369,41 @@ def test_no_snapshot_is_kept_when_off_or_of_what_lives_in_memory(
     storage = MemoryStorage() if path is None else JSONStorage(tmp_path / "store.json")
     caplog.set_level(logging.DEBUG, "voiceprint")
     storage.save(voiceprint("alice", 1))
-    gallery = new_gallery(path)
-    assert named(gallery, storage, 1) == ["alice"]
-    gallery.close(storage)
+    shared = new_index(path)
+    assert named(shared, storage, 1) == ["alice"]
+    Gallery(storage, shared).close()
     assert [file.name for file in tmp_path.iterdir() if file.name.endswith(".index")] == []
-    assert gallery.snapshot_path(storage) is None
+    assert Gallery(storage, shared).snapshot_path() is None
 
 
 def test_the_snapshot_of_a_redis_store_lies_in_the_cache_of_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    one: Any = SimpleNamespace(location="redis://localhost:6379/0")
-    other: Any = SimpleNamespace(location="redis://localhost:6379/1")
-    path = snapshot_path(one, None)
-    assert path is not None
-    assert tmp_path in path.parents
-    assert path != snapshot_path(other, None)
-    assert "localhost" not in path.name
+    server = shared_server()
+    paths = []
+    for database in (fresh_database(), fresh_database()):
+        with server.client(db=database) as client, RedisStorage(client) as storage:
+            path = snapshot_path(storage, None)
+            assert path is not None
+            assert tmp_path in path.parents
+            assert path.name.removesuffix(".index").isalnum()
+            paths.append(path)
+    assert paths[0] != paths[1]
 
 
 def test_check_finds_where_index_and_store_differ(filled: Storage) -> None:
-    gallery = new_gallery(OFF)
-    index = gallery.synchronized(filled)
+    shared = new_index(OFF)
+    index = Gallery(filled, shared).refresh()
     ids = [filled.get(f"c{n}").voiceprints[0].id for n in range(2)]  # type: ignore[union-attr]
     index.remove(ids[:1])
     index.add(ids[1:], unit(5000)[None])
     index.add([10**9], unit(6000)[None])
-    found = {(finding.code, finding.place) for finding in gallery.check(filled)}
+    found = {(finding.code, finding.place) for finding in Gallery(filled, shared).check()}
     assert found == {
         ("not_indexed", f"voiceprint {ids[0]}"),
         ("indexed_otherwise", f"voiceprint {ids[1]}"),
         ("not_stored", f"voiceprint {10**9}"),
     }
-    gallery.rebuild(filled)
-    assert gallery.check(filled) == []
+    Gallery(filled, shared).rebuild()
+    assert Gallery(filled, shared).check() == []

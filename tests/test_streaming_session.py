@@ -115,17 +115,17 @@ def test_nothing_new_gives_the_very_same_answer(known, voices):
 
 
 @pytest.mark.parametrize(
-    ("audio", "told"),
+    ("audio", "shown"),
     [(np.zeros(0, dtype=np.float32), "no_speech"), (np.zeros(5 * RATE, dtype=np.float32), "no_speech")],
     ids=["nothing", "silence"],
 )
-def test_audio_without_speech_names_nobody_and_says_why(known, audio, told):
+def test_audio_without_speech_names_nobody_and_says_why(known, audio, shown):
     session = known.stream()
     session.feed(audio)
     assert session.result().caller_id is None
     final = session.finish()
     assert (final.caller_id, final.accepted, final.decided) == (None, False, True)
-    assert told in final.feedback
+    assert shown in final.feedback
 
 
 def test_too_little_speech_names_nobody(known, voices):

@@ -25,8 +25,8 @@ SECRET = "born in 1970"
 
 
 def _assert_silent(error: BaseException) -> None:
-    told = "".join(traceback.format_exception(error))
-    assert SECRET not in told
+    shown = "".join(traceback.format_exception(error))
+    assert SECRET not in shown
     assert "ISO 8601" in str(error)
 
 
@@ -69,7 +69,7 @@ def test_a_time_that_is_none_in_a_json_file_is_not_quoted(tmp_path: Path, field:
 def test_a_time_that_is_none_in_a_database_is_not_quoted(tmp_path: Path) -> None:
     with SQLiteStorage(tmp_path / "store.db") as storage:
         storage.save(voiceprint("alice"))
-        with sqlite3.connect(storage.path) as connection:
+        with sqlite3.connect(storage.db_path) as connection:
             connection.execute("UPDATE callers SET last_seen = ?", [SECRET])
         connection.close()
         with pytest.raises(StorageCorruptError, match="alice") as caught:

@@ -106,8 +106,8 @@ def test_recognizers_share_the_encoder_and_the_index_over_one_store(
     first.enroll_caller("amara", voices["amara"][0])
     assert first.match_caller(voices["amara"][1]) is not None
     builds = []
-    build = Gallery._built
-    monkeypatch.setattr(Gallery, "_built", lambda *arguments: builds.append(1) or build(*arguments))
+    build = Gallery._build
+    monkeypatch.setattr(Gallery, "_build", lambda *arguments: builds.append(1) or build(*arguments))
     answer = second.match_caller(voices["amara"][1])
     assert answer is not None
     assert answer[0] == "amara"

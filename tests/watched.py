@@ -77,7 +77,7 @@ def _strace() -> str:
     found = shutil.which("strace")
     if found is not None and subprocess.run([found, "-f", "true"], capture_output=True).returncode == 0:
         return found
-    told = "strace is missing, or may not trace: it is needed to see what is connected to and written"
+    shown = "strace is missing, or may not trace: it is needed to see what is connected to and written"
     if os.environ.get("CI"):
-        pytest.fail(told)
-    pytest.skip(told)
+        pytest.fail(shown)
+    pytest.skip(shown)

@@ -1,13 +1,13 @@
-"""A gallery as large as wanted, with the statistics of real embeddings: see fit_gallery_model.py.
+"""Generated galleries of any size, with the statistics of real embeddings: see fit_gallery_model.py.
 
-A voice is a point of a Gaussian (rank of `between`), one recording of it another Gaussian around that
-point (`within`), whose width differs from recording to recording (lognormal, `spread`); then, as the
-encoder does, what is below zero is cut off and the rest is given length 1:
+A voice is a point of a Gaussian (`between`), a recording of it a Gaussian around that point (`within`) whose
+width differs from recording to recording (lognormal, `spread`). Then, as in the encoder, negative values are
+cut to 0 and the rest is scaled to length 1:
 
     y = mean + between z + exp(spread e - spread^2) within w,      x = max(y, 0) / |max(y, 0)|
 
-Callers come in blocks with a random stream each, so that a gallery is never needed as a whole, a small
-one is the beginning of a large one, and a caller's further recordings can be made at any time.
+Callers come in blocks with a random stream each, so that a gallery need not be in memory as a whole, a small
+one is the beginning of a large one, and further recordings of a caller can be generated at any time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-FIGURES = Path(__file__).with_name("gallery_model.npz")
+FILE = Path(__file__).with_name("gallery_model.npz")
 QUANTILES = (0.05, 0.5, 0.95, 0.99)
 BLOCK = 10_000  # callers that share a random stream
 MAX_PRINTS = 3
@@ -32,7 +32,7 @@ Ids = NDArray[np.int64]
 
 
 class Block(NamedTuple):
-    """Prints of successive callers: ids int64[n] from 1 on, callers int64[n] from 0 on, float32[n, d]."""
+    """Prints of successive callers: ids int64[n] from 1, callers int64[n] from 0, vectors float32[n, d]."""
 
     ids: Ids
     callers: Ids
@@ -41,10 +41,10 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class GalleryModel:
-    """The fitted figures.
+    """The fitted parameters.
 
     mean: float32[d]. between, within: float32[d, rank]. spread: sigma of the width's logarithm.
-    genuine, impostor: the `QUANTILES` of the real scores, to be held against those of a gallery.
+    genuine, impostor: the `QUANTILES` of the real scores.
     """
 
     mean: Vectors = field(repr=False)
@@ -55,28 +55,28 @@ class GalleryModel:
     impostor: tuple[float, ...] = ()
 
     @classmethod
-    def load(cls, path: Path = FIGURES) -> GalleryModel:
-        """The model that is kept in a file."""
-        with np.load(path) as kept:
+    def load(cls, path: Path = FILE) -> GalleryModel:
+        """Read a model from a file."""
+        with np.load(path) as arrays:
             return cls(
-                *(kept[name].astype(np.float32) for name in ("mean", "between", "within")),
-                spread=float(kept["spread"]),
-                genuine=tuple(kept["genuine"].tolist()),
-                impostor=tuple(kept["impostor"].tolist()),
+                *(arrays[name].astype(np.float32) for name in ("mean", "between", "within")),
+                spread=float(arrays["spread"]),
+                genuine=tuple(arrays["genuine"].tolist()),
+                impostor=tuple(arrays["impostor"].tolist()),
             )
 
-    def save(self, path: Path = FIGURES) -> None:
+    def save(self, path: Path = FILE) -> None:
         """Write the file; the factors as float16, whose rounding is far below the error of the fit."""
         arrays = {name: getattr(self, name).astype(np.float16) for name in ("between", "within")}
         arrays |= {name: np.array(getattr(self, name)) for name in ("spread", "genuine", "impostor")}
         with path.open("wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, array in ({"mean": self.mean} | arrays).items():
-                # Not np.savez: its archive holds the time, and a file that is committed should not.
+                # Not np.savez, which writes the time into the archive: the same fit must give the same file.
                 with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as member:
                     np.lib.format.write_array(member, np.asanyarray(array))
 
     def voices(self, count: int, chance: np.random.Generator) -> Vectors:
-        """So many speakers, float32[count, d]: points before cutting and normalizing."""
+        """`count` speakers, float32[count, d]: points before cutting and normalizing."""
         latent = chance.standard_normal((count, self.between.shape[1]), dtype=np.float32)
         return self.mean + latent @ self.between.T
 
@@ -84,21 +84,23 @@ class GalleryModel:
         """One recording of each of the voices, float32[n, d], of length 1."""
         width = chance.standard_normal((len(voices), 1), dtype=np.float32)
         width = np.exp(np.float32(self.spread) * width - np.float32(self.spread**2))
-        made = chance.standard_normal((len(voices), self.within.shape[1]), dtype=np.float32) @ self.within.T
-        made *= width
-        made += voices
-        np.maximum(made, 0, out=made)
-        made /= np.linalg.norm(made, axis=1, keepdims=True)
-        return made
+        vectors = (
+            chance.standard_normal((len(voices), self.within.shape[1]), dtype=np.float32) @ self.within.T
+        )
+        vectors *= width
+        vectors += voices
+        np.maximum(vectors, 0, out=vectors)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
 
     def gallery(self, prints: int, seed: int = 1) -> Gallery:
-        """A gallery of so many prints, of callers with one to three prints each."""
+        """A gallery of `prints` prints, of callers with one to three prints each."""
         return Gallery(self, prints, seed)
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """So many prints; the same ones for the same seed. Made when they are asked for, see `blocks`."""
+    """Generated prints, the same for the same seed; computed when iterated, see `blocks`."""
 
     model: GalleryModel
     prints: int
@@ -120,10 +122,10 @@ class Gallery:
 
     def matrix(self) -> Vectors:
         """All prints, float32[n, d]; the print with the id n is in the row n - 1."""
-        made = np.empty((self.prints, len(self.model.mean)), dtype=np.float32)
+        matrix = np.empty((self.prints, len(self.model.mean)), dtype=np.float32)
         for block in self.blocks():
-            made[block.ids[0] - 1 : block.ids[-1]] = block.vectors
-        return made
+            matrix[block.ids[0] - 1 : block.ids[-1]] = block.vectors
+        return matrix
 
     def callers(self) -> Ids:
         """The caller of each print, int64[n]."""
@@ -143,7 +145,7 @@ class Gallery:
 
     @cached_property
     def _counts(self) -> list[NDArray[np.int64]]:
-        """How many prints each caller of each block has; the last block may have more than are wanted."""
+        """Prints of each caller in each block; the last block may have more than the gallery."""
         counts: list[NDArray[np.int64]] = []
         total = 0
         while total < self.prints:
@@ -151,12 +153,12 @@ class Gallery:
             total += int(counts[-1].sum())
         return counts
 
-    def _chance(self, block: int, what: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, int(block), what])
+    def _chance(self, block: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, int(block), stream])
 
 
 def scores(vectors: Vectors, speakers: NDArray[np.integer]) -> tuple[Vectors, Vectors]:
-    """The cosine of every pair: of two recordings of one speaker (genuine), and of two (impostor)."""
+    """The cosines of all pairs: of recordings of one speaker (genuine), and of two speakers (impostor)."""
     cosine = vectors @ vectors.T
     pairs = np.triu_indices(len(vectors), 1)
     same = speakers[pairs[0]] == speakers[pairs[1]]
@@ -169,6 +171,6 @@ def quantiles(values: Vectors) -> tuple[float, ...]:
 
 
 def gallery_quantiles(gallery: Gallery) -> dict[str, tuple[float, ...]]:
-    """The quantiles of the scores of a gallery of some thousand prints."""
+    """The quantiles of the scores of a gallery that fits into memory squared."""
     genuine, impostor = scores(gallery.matrix(), gallery.callers())
     return {"genuine": quantiles(genuine), "impostor": quantiles(impostor)}

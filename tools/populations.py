@@ -1,6 +1,6 @@
-"""The embeddings of several populations of speakers, over several lines, as the product makes them.
+"""The embeddings of several populations of speakers, over several lines, as the product computes them.
 
-Each has other people, rooms and microphones, so that what is fitted to some can be measured on another:
+Each has other people, rooms and microphones, so that a fit to some can be measured on another:
 
     train       LibriSpeech train-clean-100, 109 speakers, one recording each: enrollment and probe are of ONE
                 SESSION, which is easier than real calls
@@ -11,16 +11,22 @@ Each has other people, rooms and microphones, so that what is fitted to some can
 
 from __future__ import annotations
 
-import argparse
+from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from voiceprint import VoiceFingerprintConfig, VoiceprintError
+from voiceprint.audio import Recording, load_audio, to_mono
+from voiceprint.audio.simulate import Condition
+from voiceprint.embedder import Embedder
+from voiceprint.encoder import default_encoder
 
 Vectors = NDArray[np.float32]
 T = TypeVar("T")
@@ -32,7 +38,6 @@ LINES: Final = {
     "noise": "noise:snr=10",
 }
 KINDS: Final = ("plain", "best", "augmented")
-ONE_SESSION: Final = ("train", "other", "mobile")
 PIECE_S: Final = 5
 LONG_S: Final = 10
 MOST_PIECES: Final = 8  # of 5 s, of one session; half as many of 10 s
@@ -42,7 +47,7 @@ _DIMENSION: Final = 256
 
 
 class Piece(NamedTuple):
-    """Where a piece of speech is from. start_s: in the session's recordings, one after the other."""
+    """The source of a piece of speech. start_s: within the session's recordings, one after the other."""
 
     population: str
     speaker: str
@@ -53,10 +58,10 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Population:
-    """The pieces of some speakers.
+    """The pieces of several speakers.
 
-    vectors: of each line, float32[pieces, 3, d]: plain embedding, that of the cleaned audio, and the
-        augmented print (`KINDS`); NaN where there is none.
+    vectors: of each line, float32[pieces, 3, d]: plain embedding, embedding of the cleaned audio, and
+        augmented print (`KINDS`); NaN where absent.
     """
 
     name: str
@@ -68,144 +73,130 @@ class Population:
         """Their names, sorted."""
         return sorted({piece.speaker for piece in self.pieces})
 
-    def of(self, speakers: Iterable[str]) -> Population:
-        """The same for some of the speakers."""
-        chosen = set(speakers)
-        rows = [row for row, piece in enumerate(self.pieces) if piece.speaker in chosen]
-        vectors = {line: found[rows] for line, found in self.vectors.items()}
-        return replace(self, pieces=tuple(self.pieces[row] for row in rows), vectors=vectors)
+
+class Session(NamedTuple):
+    """The recordings of a speaker's session."""
+
+    population: str
+    speaker: str
+    name: str
+    files: list[Path]
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
-    """A command line that takes the recordings and a cache."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_recordings(parser: ArgumentParser) -> None:
+    """Add the arguments of `populations` to a command line."""
     parser.add_argument("data", type=Path, help="the folder with librispeech, librispeech-sessions, ...")
-    parser.add_argument("--cache", type=Path, help="a file that keeps the embeddings")
-    return parser
+    parser.add_argument("--cache", type=Path, help="file for the embeddings, written if absent")
 
 
 def populations(data: Path, cache: Path | None = None) -> dict[str, Population]:
-    """All populations of a folder, from the cache where there is one, else embedded by two processes."""
-    found = _cached(cache) if cache is not None and cache.exists() else _embedded(sessions(data))
-    if cache is not None and not cache.exists():
-        _keep(found, cache)
+    """All populations of a folder, read from the cache if it exists, else embedded by two processes."""
+    if cache is not None and cache.exists():
+        return read(cache)
+    # Spawned, as the libraries of a parent with threads do not survive a fork.
+    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
+        found = of_rows(row for rows in pool.map(embed_session, sessions(data)) for row in rows)
+    if cache is not None:
+        write(found, cache)
     return found
 
 
-def sessions(data: Path) -> Iterator[tuple[str, str, str, list[Path]]]:
-    """Population, speaker, session, and the files of each session."""
+def sessions(data: Path) -> Iterator[Session]:
+    """The sessions of all populations of a folder."""
     libri = data / "librispeech"
     for speaker in _folders(libri / "train-clean-100"):
-        yield "train", speaker.name, "1", sorted(speaker.glob("*.flac"))[:1]
+        yield Session("train", speaker.name, "1", sorted(speaker.glob("*.flac"))[:1])
     for speaker in _folders(libri / "test-other"):
-        yield "other", speaker.name, "1", sorted(speaker.glob("*.flac"))
+        yield Session("other", speaker.name, "1", sorted(speaker.glob("*.flac")))
     for speaker in _folders(data / "librispeech-sessions"):
         for chapter in _folders(speaker):
-            yield "chapters", speaker.name, chapter.name, sorted(chapter.glob("*.flac"))
+            yield Session("chapters", speaker.name, chapter.name, sorted(chapter.glob("*.flac")))
     for speaker in _folders(data / "speechocean762"):
-        yield "mobile", speaker.name, "1", sorted(speaker.glob("*.flac"))
+        yield Session("mobile", speaker.name, "1", sorted(speaker.glob("*.flac")))
 
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir())
 
 
-Session = tuple[str, str, str, list[Path]]
-Embedded = list[tuple[Piece, dict[str, Vectors]]]
+Row = tuple[Piece, dict[str, Vectors]]
 
 
-def _embedded(found: Iterable[Session]) -> dict[str, Population]:
-    """Embed the pieces of sessions, which the workers take in turn."""
-    # Spawned, as the libraries of a parent that has threads do not survive a fork.
-    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
-        rows = [row for some in pool.map(embed_session, found) for row in some]
-    return of_rows(rows)
-
-
-def of_rows(rows: Embedded) -> dict[str, Population]:
-    """The populations of embedded pieces."""
-    names = dict.fromkeys(piece.population for piece, _ in rows)
-    made = {}
-    for name in names:
-        own = [row for row in rows if row[0].population == name]
-        vectors = {line: np.stack([found[line] for _, found in own]) for line in LINES}
-        made[name] = Population(name, tuple(piece for piece, _ in own), vectors)
-    return made
-
-
-def embed_session(session: Session) -> Embedded:
+def embed_session(session: Session) -> list[Row]:
     """Cut the recordings of a session into pieces, and embed each over every line."""
-    from voiceprint.audio import load_audio, to_mono
-
-    *place, files = session
-    audio = np.concatenate([to_mono(*load_audio(path)) for path in files])
-    lengths = (PIECE_S, LONG_S) if place[0] == "chapters" else (PIECE_S,)
-    rows: Embedded = []
-    for seconds in lengths:
+    audio = np.concatenate([to_mono(*load_audio(path)) for path in session.files])
+    rows = []
+    for seconds in (PIECE_S, LONG_S) if session.population == "chapters" else (PIECE_S,):
         count = min(len(audio) // (seconds * _RATE), MOST_PIECES * PIECE_S // seconds)
         for number in range(count):
-            piece = audio[number * seconds * _RATE : (number + 1) * seconds * _RATE]
-            where = Piece(place[0], place[1], place[2], number * seconds, seconds)
-            rows.append((where, {line: embed_piece(piece, line) for line in LINES}))
+            audio_of_piece = audio[number * seconds * _RATE : (number + 1) * seconds * _RATE]
+            piece = Piece(session.population, session.speaker, session.name, number * seconds, seconds)
+            rows.append((piece, {line: embed_piece(audio_of_piece, line) for line in LINES}))
     return rows
 
 
 def embed_piece(audio: NDArray[np.float32], line: str) -> Vectors:
-    """What the product makes of the piece over a line, float32[3, d] in the order of `KINDS`.
+    """The embeddings of a piece over a line, float32[3, d] in the order of `KINDS`.
 
-    NaN where there is nothing: no speech is left, or, as it is slow and nobody enrolls so, an augmented
-    print of noisy speech.
+    NaN where absent: no speech is left, or the augmented print of noisy speech, which is slow to compute and
+    which nobody enrolls.
     """
-    from voiceprint import VoiceFingerprintConfig, VoiceprintError
-    from voiceprint.audio import Recording
-    from voiceprint.audio.simulate import Condition
-    from voiceprint.embedder import Embedder
-    from voiceprint.encoder import default_encoder
-
-    # A benchmark judges scores, not the gates before them.
+    # The quality gate is open: scores are judged here, not the gate before them.
     embedder = Embedder(default_encoder(), VoiceFingerprintConfig(min_audio_quality=0.0))
     carried = Recording.from_buffer(Condition.parse(LINES[line]).apply(audio))
     vectors = np.full((len(KINDS), _DIMENSION), np.nan, dtype=np.float32)
     try:
         probe = embedder.probe(carried)
-    except VoiceprintError:
+    except VoiceprintError:  # the piece is silent over this line, or has less than a second of speech
         return vectors
     vectors[0], vectors[1] = probe.plain, probe.best
     if line != "noise":
-        wanted = embedder.versions(carried.quality)
-        augmented = embedder.embed_simulated([carried], [probe.plain], [wanted])[0]
+        plan = embedder.augmentation_plan(carried.quality)
+        augmented = embedder.embed_augmented([carried], [probe.plain], [plan])[0]
         if augmented is not None:
             vectors[2] = augmented
     return vectors
 
 
-def _keep(found: dict[str, Population], cache: Path) -> None:
-    rows = [tuple(map(str, piece)) for one in found.values() for piece in one.pieces]
+def of_rows(rows: Iterable[Row]) -> dict[str, Population]:
+    """The populations of embedded pieces."""
+    by_name: dict[str, list[Row]] = {}
+    for row in rows:
+        by_name.setdefault(row[0].population, []).append(row)
+    return {
+        name: Population(
+            name,
+            tuple(piece for piece, _ in own),
+            {line: np.stack([vectors[line] for _, vectors in own]) for line in LINES},
+        )
+        for name, own in by_name.items()
+    }
+
+
+def write(found: dict[str, Population], cache: Path) -> None:
+    """Write the embeddings to a file."""
+    pieces = [tuple(map(str, piece)) for one in found.values() for piece in one.pieces]
     vectors = {line: np.concatenate([one.vectors[line] for one in found.values()]) for line in LINES}
     with cache.open("wb") as file:
-        np.savez(file, allow_pickle=False, pieces=np.array(rows), **vectors)
+        np.savez(file, allow_pickle=False, pieces=np.array(pieces), **vectors)
 
 
-def _cached(cache: Path) -> dict[str, Population]:
-    with np.load(cache) as kept:
+def read(cache: Path) -> dict[str, Population]:
+    """Read the file of `write`."""
+    with np.load(cache) as arrays:
+        vectors = {line: arrays[line] for line in LINES}
         pieces = [
             Piece(population, speaker, session, int(start_s), int(seconds))
-            for population, speaker, session, start_s, seconds in kept["pieces"].tolist()
+            for population, speaker, session, start_s, seconds in arrays["pieces"].tolist()
         ]
-        vectors = {line: kept[line] for line in LINES}
-    rows: Embedded = [
-        (piece, {line: found[row] for line, found in vectors.items()}) for row, piece in enumerate(pieces)
-    ]
-    return of_rows(rows)
+    return of_rows((piece, {line: vectors[line][row] for line in LINES}) for row, piece in enumerate(pieces))
 
 
-def but(found: Mapping[str, T], *names: str) -> list[T]:
-    """All populations, or what is of them, but those of some names."""
-    return [one for name, one in found.items() if name not in names]
+def but(found: Mapping[str, T], name: str) -> list[T]:
+    """The values of all populations except one."""
+    return [value for other, value in found.items() if other != name]
 
 
 def finite(vectors: Vectors) -> NDArray[np.bool_]:
-    """Which embeddings are there: bool[...] of float32[..., d]."""
+    """Which embeddings are present: bool[...] of float32[..., d]."""
     return np.asarray(np.isfinite(vectors).all(axis=-1))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from voiceprint.audio import AudioQuality, Recording, Turn, assess, load_audio
 from voiceprint.config import Config, VoiceFingerprintConfig
 from voiceprint.encoder import Encoder
-from voiceprint.enrollment.enroller import EnrollmentCheck
+from voiceprint.enrollment.check import EnrollmentCheck
 from voiceprint.errors import (
     AudioQualityError,
     CallerNotFoundError,

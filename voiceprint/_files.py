@@ -11,6 +11,7 @@ import errno
 import fcntl
 import glob
 import os
+import re
 import stat
 import tempfile
 import time
@@ -18,6 +19,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+MOUNT_THE_FOLDER = "mount the folder of the store, not the file alone"
 
 _SUFFIX = ".tmp"
 _HEAD_BYTES = 64  # of an existing file, by which its kind is told
@@ -222,6 +225,13 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+@contextmanager
+def reading_descriptor(path: Path) -> Iterator[int]:
+    """The descriptor of `open_regular`, for `os.pread`."""
+    with open_regular(path) as stream:
+        yield stream.fileno()
+
+
 def replace_file(path: Path, content: bytes, *, durable: bool = True) -> int:
     """Put `content`, flushed to the disk if `durable`, in the place of `path`; gives the new file, open.
 
@@ -263,6 +273,22 @@ def remove_leftovers(path: Path) -> None:
         with suppress(OSError), open_regular(entry) as stream:  # locked by its writer, or gone already
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             entry.unlink()
+
+
+def is_mounted_alone(path: Path) -> bool:
+    """Whether the file is a mount point, so that files beside it are not mounted with it."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:  # not Linux: a bind mount within one file system cannot be recognized there
+        try:
+            return path.stat().st_dev != path.parent.stat().st_dev
+        except OSError:  # the file does not exist yet
+            return False
+    # The fifth field, with spaces and the like as octal numbers.
+    places = (
+        re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), line.split(" ")[4]) for line in lines
+    )
+    return os.fspath(path) in places
 
 
 def cache_folder() -> Path:

@@ -1,4 +1,4 @@
-"""Objects that a process has once for each key, such as a file's content or a store's index."""
+"""A cache of objects that a process has once for each key, such as the index of a store."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ V = TypeVar("V")
 
 
 class KeyedCache(Generic[K, V]):
-    """Gives the one object of a key, for as long as anyone uses it, and some that nobody uses.
+    """Returns the one object of a key, for as long as it is in use.
 
-    kept: so many of the last used stay without being in use, because the next user may come soon: a
-    recognizer that is built per call finds its index ready.
+    idle: number of the last used objects that stay without being in use, because the next user may come soon.
     """
 
-    def __init__(self, kept: int) -> None:
-        self._kept_count = kept
+    def __init__(self, idle: int) -> None:
+        self._idle_count = idle
         self.forget_all()
 
     def get(self, key: K, make: Callable[[], V]) -> V:
@@ -29,10 +28,10 @@ class KeyedCache(Generic[K, V]):
             value = self._used.get(key)
             if value is None:
                 value = make()
-            self._used[key] = self._kept[key] = value
-            self._kept.move_to_end(key)
-            while len(self._kept) > self._kept_count:
-                self._kept.popitem(last=False)
+            self._used[key] = self._recent[key] = value
+            self._recent.move_to_end(key)
+            while len(self._recent) > self._idle_count:
+                self._recent.popitem(last=False)
             return value
 
     def values(self) -> list[V]:
@@ -42,7 +41,7 @@ class KeyedCache(Generic[K, V]):
     def forget_all(self) -> None:
         """Give new objects from now on."""
         self._used: WeakValueDictionary[K, V] = WeakValueDictionary()
-        self._kept: OrderedDict[K, V] = OrderedDict()
+        self._recent: OrderedDict[K, V] = OrderedDict()
         self.renew_lock()
 
     def renew_lock(self) -> None:

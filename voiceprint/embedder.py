@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import SAMPLE_RATE, AudioQuality, Recording
+from voiceprint.audio import SAMPLE_RATE, Recording
+from voiceprint.audio.io.encodings import PCM, AudioFormat
 from voiceprint.audio.prompts import prompts_at
 from voiceprint.diarization import Voice, note_voices, separate
 from voiceprint.encoder import default_encoder
 from voiceprint.encoder.base import PartialEncoder, SpeechEmbedding
-from voiceprint.enrollment.augmentation import (
-    AugmentationPlan,
-    Enrolled,
-    augmentation_plan,
-    augmented_embeddings,
-)
 from voiceprint.errors import (
     AudioQualityError,
     DisabledError,
@@ -27,12 +22,11 @@ from voiceprint.errors import (
     InvalidArgumentError,
     VoiceprintError,
 )
-from voiceprint.identification.ranking import Probe
 from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.validation import unit_vector
 
 if TYPE_CHECKING:
-    from voiceprint.audio import AudioBuffer, Encoding
+    from voiceprint.audio import AudioBuffer
     from voiceprint.audio.prompts import KnownPrompts
     from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.encoder import Encoder
@@ -46,6 +40,22 @@ SEVERAL_VOICES: Final = (
 
 # Net speech that a probe needs, in seconds: below it the embedding says little about the speaker.
 MIN_PROBE_SPEECH_S: Final = 1.0
+
+
+class Probe(NamedTuple):
+    """The embeddings of one call, to compare with voiceprints: float32[d] of length 1 each.
+
+    plain: of the audio, for similarities. cleaned: of noisy audio without its noise, None of clean audio, for
+    log-likelihood ratios where there is one.
+    """
+
+    plain: NDArray[np.float32]
+    cleaned: NDArray[np.float32] | None = None
+
+    @property
+    def best(self) -> NDArray[np.float32]:
+        """The embedding that tells most about the voice."""
+        return self.plain if self.cleaned is None else self.cleaned
 
 
 class Embedder:
@@ -71,17 +81,9 @@ class Embedder:
         """The prompts that the configuration names, which are left out. Raises `ConfigurationError`."""
         return None if self._config.prompts is None else prompts_at(self._config.prompts)
 
-    def recording(
-        self,
-        audio_buffer: AudioBuffer | Recording,
-        sample_rate: int | None = None,
-        encoding: Encoding = "pcm",
-        channel: int | None = None,
-        channels: int = 1,
-    ) -> Recording:
+    def recording(self, audio_buffer: AudioBuffer | Recording, audio_format: AudioFormat = PCM) -> Recording:
         """`Recording.from_buffer`, with known prompts left out."""
-        recording = Recording.from_buffer(audio_buffer, sample_rate, encoding, channel, channels)
-        return recording.leaving_out(self.prompts)
+        return Recording.from_buffer(audio_buffer, *audio_format).leaving_out(self.prompts)
 
     def check_enabled(self) -> None:
         """Raises `DisabledError` when fingerprinting is off."""
@@ -102,12 +104,6 @@ class Embedder:
                 f"{' '.join(quality.advice)} Or set VOICE_MIN_AUDIO_QUALITY.",
                 quality,
             )
-
-    def augmentation_plan(self, quality: AudioQuality) -> AugmentationPlan:
-        """What else than the plain embedding an enrollment of this quality is to be known by."""
-        if not self._config.enroll_simulated_lines:
-            return AugmentationPlan(lines=False, cleaned=False)
-        return augmentation_plan(self._encoder, quality)
 
     def voices(self, recording: Recording) -> tuple[Voice, ...]:
         """The voices of a recording, see `separate`."""
@@ -204,15 +200,6 @@ class Embedder:
 
     def _with_own_partials(self, found: SpeechEmbedding) -> tuple[Any, NDArray[np.float32] | None]:
         return found.embedding, found.partials if self._windows is self._encoder else None
-
-    def embed_augmented(
-        self,
-        recordings: Sequence[Recording],
-        plains: list[NDArray[np.float32]],
-        wanted: list[AugmentationPlan],
-    ) -> list[NDArray[np.float32] | None]:
-        """The second prints that go with the embeddings `plains`; see `simulated`."""
-        return augmented_embeddings(self._encoder, [*map(Enrolled, recordings, plains, wanted)])
 
     def checked(self, answer: Any) -> NDArray[np.float32]:
         """What the encoder gave, if it is an embedding."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -13,28 +11,21 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import (
-    AudioBuffer,
-    AudioQuality,
-    Encoding,
-    Recording,
-)
+from voiceprint._threads import in_thread, store_in_thread
+from voiceprint.audio import AudioBuffer, Encoding, Recording
+from voiceprint.audio.io.encodings import AudioFormat
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.embedder import Embedder
 from voiceprint.encoder import Encoder, default_encoder
 from voiceprint.enrollment.adaptation import Adaptation
-from voiceprint.enrollment.enroller import Enroller, EnrollmentCheck, Keep, OnSeveralVoices, Sample
+from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices
+from voiceprint.enrollment.enroller import Enroller, EnrollmentOptions, Keep, Sample
 from voiceprint.enrollment.writer import OnMismatch
 from voiceprint.errors import AudioQualityError, InvalidArgumentError, VoiceprintError
 from voiceprint.identification.gallery import Gallery
-from voiceprint.identification.pipeline import (
-    AcceptanceRule,
-    Identifier,
-    check_candidates,
-    check_count,
-    check_threshold,
-)
-from voiceprint.identification.ranking import Probe
+from voiceprint.identification.pipeline import Identifier
+from voiceprint.identification.query import Query, check_threshold
+from voiceprint.identification.shared_index import SharedIndex
 from voiceprint.identification.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
 from voiceprint.identification.voices import identify_voices
 from voiceprint.models import (
@@ -87,9 +78,8 @@ class OpusAgentVoiceRecognizer:
         config: VoiceFingerprintConfig | None = None,
         encoder: Encoder | None = None,
     ) -> None:
-        # Told here and not at the first call. A store of one's own need not be a subclass.
-        backend = storage_backend
-        if backend is not None and (isinstance(backend, type) or not hasattr(backend, "save")):
+        # Refused here and not at the first call.
+        if storage_backend is not None and not isinstance(storage_backend, Storage):
             raise InvalidArgumentError(f"storage_backend is {shown(storage_backend)}: give a Storage.")
         if config is not None and not isinstance(config, VoiceFingerprintConfig):
             raise InvalidArgumentError(f"config is {shown(config)}: give a VoiceFingerprintConfig.")
@@ -101,7 +91,20 @@ class OpusAgentVoiceRecognizer:
         self.storage = configured_storage(self.config) if storage_backend is None else storage_backend
         check_snapshot_path(self.storage, self.config.index_path)
         add_snapshot_place(self.storage, self.config.index_path)
-        self._gallery: Gallery | None = None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name in ("storage", "encoder", "config"):
+            self.__dict__.pop("_parts", None)  # built of these
+
+    @property
+    def _built(self) -> _Parts:
+        """The parts, which are built at the first use, and again after a change of an attribute."""
+        settings = IndexSettings.of(self.config)
+        parts: _Parts | None = self.__dict__.get("_parts")
+        if parts is None or parts.settings != settings:
+            parts = self.__dict__["_parts"] = _Parts(self.storage, self.encoder, self.config, settings)
+        return parts
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.storage!r}, encoder={self.encoder.name!r})"
@@ -121,28 +124,29 @@ class OpusAgentVoiceRecognizer:
 
         Any amount of speech will do; without speech, `AudioQualityError`. Raises `DisabledError`.
         """
-        self._embedder.check_enabled()
-        recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
-        embedding = self._embedder.embed(recording)
+        embedder = self._built.embedder
+        embedder.check_enabled()
+        recording = embedder.recording(audio_buffer, AudioFormat(sample_rate, encoding, channel, channels))
+        embedding = embedder.embed(recording)
         recording.warn_if_mixed()
         return embedding
 
     def warm_up(self, *, progress: Progress | None = None) -> None:
         """Load the encoder and the index now, so that the first caller does not wait for them.
 
-        progress: told how many voiceprints are in, when the index has to be built from the store.
+        progress: called with the number of voiceprints that are in, when the index has to be built.
         """
         self.encoder.warm_up()
-        self._current_gallery().synchronized(self.storage, progress)
+        self._built.gallery.refresh(progress)
 
     def close(self) -> None:
         """Write the index's snapshot if much has changed, and close the store. May be called twice.
 
         Other recognizers over the same store, with handles of their own, go on.
         """
-        if self._gallery is not None:
-            gallery, self._gallery = self._gallery, None
-            gallery.close(self.storage)
+        parts: _Parts | None = self.__dict__.pop("_parts", None)
+        if parts is not None:
+            parts.gallery.close()
         self.storage.close()
 
     def __enter__(self) -> OpusAgentVoiceRecognizer:
@@ -184,10 +188,10 @@ class OpusAgentVoiceRecognizer:
 
         Raises `DisabledError`, `InvalidArgumentError` for a caller id or metadata that cannot be stored.
         """
-        sample = (caller_id, audio_buffer, metadata)
-        enrollment = self._enrollment(sample_rate, encoding, channel, channels, on_several_voices)
-        stored = enrollment.enroll(sample, on_mismatch)
-        assert stored is not None  # noqa: S101  nobody forbids it
+        audio_format = AudioFormat(sample_rate, encoding, channel, channels)
+        options = EnrollmentOptions(audio_format, on_mismatch, on_several_voices)
+        stored = self._built.enroller.enroll((caller_id, audio_buffer, metadata), options)
+        assert stored is not None  # noqa: S101  nothing forbids to store
         return stored
 
     def enroll_many(
@@ -216,8 +220,9 @@ class OpusAgentVoiceRecognizer:
         (`voiceprint.enrollment.agreement.best_agreeing`); the others get a `RecordingNotUsedError`, and
         their metadata is not stored. "newest" enrolls all, of which the last remain.
         """
-        enrollment = self._enrollment(sample_rate, encoding, channel, channels, on_several_voices)
-        return enrollment.enroll_many(samples, on_mismatch, keep)
+        audio_format = AudioFormat(sample_rate, encoding, channel, channels)
+        options = EnrollmentOptions(audio_format, on_mismatch, on_several_voices)
+        return self._built.enroller.enroll_many(samples, options, keep)
 
     def check_enrollment(
         self,
@@ -230,7 +235,8 @@ class OpusAgentVoiceRecognizer:
     ) -> EnrollmentCheck:
         """Whether `enroll_caller` would take this audio, and what to do next: how much is missing, what is
         poor, whether several voices speak. Nothing is stored."""
-        return self._enrollment(sample_rate, encoding, channel, channels).check(audio_buffer)
+        audio_format = AudioFormat(sample_rate, encoding, channel, channels)
+        return self._built.enroller.check(audio_buffer, audio_format)
 
     # Identification
 
@@ -258,21 +264,22 @@ class OpusAgentVoiceRecognizer:
         """
         if not self.config.fingerprinting_enabled:
             return None
-        ignored = check_candidates(ignore, "ignore")
-        recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
+        parts, query = self._built, Query.checked(5, None, None, ignore)
+        audio_format = AudioFormat(sample_rate, encoding, channel, channels)
+        recording = parts.embedder.recording(audio_buffer, audio_format)
         try:
-            probe = self._embedder.probe(recording)
+            probe = parts.embedder.probe(recording)
         except AudioQualityError as error:  # with on_poor_audio="none", for callers that have no `try`
             if self.config.on_poor_audio == "raise":
                 raise
             logger.info("No match for poor audio: %s", error)
             return None
-        matches = self._matcher.nearest(probe, 5, self._rule(None), None, ignored)
+        matches = parts.identifier.identify(probe, query)
         best = next((match for match in matches if match.accepted), None)
         if best is None:
             return None
-        self._matcher.touch(best.caller_id)
-        self._adapt(best.caller_id, probe, recording.quality)
+        parts.identifier.touch(best.caller_id)
+        parts.adaptation.add(best.caller_id, probe, recording.quality)
         return best.caller_id, best.similarity, best.metadata
 
     @overload
@@ -334,15 +341,12 @@ class OpusAgentVoiceRecognizer:
         """
         if not self.config.fingerprinting_enabled:
             return []
-        k, rule = check_count(k), self._rule(threshold)
-        ignored = check_candidates(ignore, "ignore")
-        recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
-        matcher, embedder = self._matcher, self._embedder
-        callers = None if candidates is None else check_candidates(candidates)
-        if not separate:
-            among = None if callers is None else matcher.enrolled(callers)
-            return matcher.nearest(embedder.probe(recording), k, rule, among, ignored)
-        return self._identify_voices(recording, k, rule, callers, ignored)
+        parts, query = self._built, Query.checked(k, threshold, candidates, ignore)
+        audio_format = AudioFormat(sample_rate, encoding, channel, channels)
+        recording = parts.embedder.recording(audio_buffer, audio_format)
+        if separate:
+            return identify_voices(parts.embedder, parts.identifier, recording, query)
+        return parts.identifier.identify(parts.embedder.probe(recording), query)
 
     def verify_caller(
         self,
@@ -362,15 +366,17 @@ class OpusAgentVoiceRecognizer:
         Raises `CallerNotFoundError` for a caller who is not enrolled, and `DisabledError`. An accepted
         verification moves the caller's `last_seen`; with `adapt` set, a confident one adds a voiceprint.
         """
-        self._embedder.check_enabled()
-        prints = self._matcher.prints(caller_id)
-        recording = self._embedder.recording(audio_buffer, sample_rate, encoding, channel, channels)
-        rule = self._verification_rule(threshold)
-        probe = self._embedder.probe(recording)
-        verification = self._matcher.verified(probe, prints, rule)
+        parts = self._built
+        parts.embedder.check_enabled()
+        threshold = None if threshold is None else check_threshold(threshold)
+        prints = parts.identifier.voiceprints(caller_id)
+        audio_format = AudioFormat(sample_rate, encoding, channel, channels)
+        recording = parts.embedder.recording(audio_buffer, audio_format)
+        probe = parts.embedder.probe(recording)
+        verification = parts.identifier.verify(probe, prints, threshold)
         if verification.accepted:
-            self._matcher.touch(caller_id)
-            self._adapt(caller_id, probe, recording.quality)
+            parts.identifier.touch(caller_id)
+            parts.adaptation.add(caller_id, probe, recording.quality)
         return verification
 
     def stream(
@@ -391,42 +397,20 @@ class OpusAgentVoiceRecognizer:
         The arguments are those of `identify`; see `CallStream`. When fingerprinting is disabled, it
         ignores what it is fed, and its answer is nobody.
         """
-        from voiceprint.streaming import CallStream  # here, as it needs the network's modules
+        from voiceprint.streaming import CallContext, CallStream  # they load the network's modules
 
-        count, ids = check_count(k), None if candidates is None else check_candidates(candidates)
-        ignored = check_candidates(ignore, "ignore")
-        self._rule(threshold)
-
-        def probe_of(total: NDArray[Any], cleaned: NDArray[np.float32] | None) -> Probe:
-            embedder = self._embedder
-            better = None if cleaned is None else embedder.embed_cleaned(cleaned)
-            return Probe(embedder.checked(total), better)
-
-        def search(probe: Probe, wanted: int) -> list[Match]:
-            matcher = self._matcher
-            callers = None if ids is None else matcher.enrolled(ids)
-            return matcher.nearest(probe, wanted, self._rule(threshold), callers, ignored)
-
-        def voices(recording: Recording) -> list[SeparatedVoice]:
-            return self._identify_voices(recording, count, self._rule(threshold), ids, ignored)
-
-        return CallStream(
-            sample_rate=sample_rate,
-            encoding=encoding,
-            channel=channel,
-            channels=channels,
-            k=count,
+        parts = self._built
+        context = CallContext(
+            embedder=parts.embedder,
             encoder=self.encoder,
-            prompts=self._embedder.prompts,
+            identifier=parts.identifier,
+            adaptation=parts.adaptation,
             config=self.config,
-            rule=lambda: self._rule(threshold),
-            probe=probe_of,
-            search=search,
-            touch=self._matcher.touch,
-            adapt=self._adapt,
-            note_voices=self._embedder.note_voices,
-            voices=voices if separate else None,
+            query=Query.checked(k, threshold, candidates, ignore),
+            audio_format=AudioFormat(sample_rate, encoding, channel, channels),
+            separate=separate,
         )
+        return CallStream(context)
 
     # Callers
 
@@ -464,11 +448,11 @@ class OpusAgentVoiceRecognizer:
         findings = self.storage.check(fix=fix)
         if any(finding.code == "corrupt" for finding in findings):
             return findings  # there is nothing that an index could be compared with
-        gallery = self._current_gallery()
-        differences = gallery.check(self.storage)
+        gallery = self._built.gallery
+        differences = gallery.check()
         if differences and fix:
-            gallery.rebuild(self.storage)
-            differences = gallery.check(self.storage)
+            gallery.rebuild()
+            differences = gallery.check()
         return findings + differences
 
     def threshold_advice(self) -> str | None:
@@ -477,21 +461,20 @@ class OpusAgentVoiceRecognizer:
         By how alike the enrolled callers are to each other; None too where a target decides, or where there
         are fewer than five callers. The first `identify` to find it says so in the log, once.
         """
-        rule = self._rule(None)
-        return self._matcher.advice(rule.threshold) if rule.is_default else None
+        return self._built.identifier.threshold_advice()
 
     # The index, which looks after itself: for those who want to see or hurry it
 
     def index_status(self, *, progress: Progress | None = None) -> IndexStatus:
         """How the voiceprints are searched at this moment."""
-        return self._current_gallery().synchronized(self.storage, progress).status()
+        return self._built.gallery.refresh(progress).status()
 
     def rebuild_index(self, *, progress: Progress | None = None) -> IndexStatus:
         """Build the index anew from the store, train it, and write its snapshot.
 
         Raises `ConfigurationError` where `index_path` is of something else than a snapshot.
         """
-        return self._current_gallery().rebuild(self.storage, progress).status()
+        return self._built.gallery.rebuild(progress).status()
 
     def tune_index(self, recall: float | None = None) -> IndexStatus:
         """Measure anew how much of the index a search has to look at, and write its snapshot.
@@ -499,11 +482,11 @@ class OpusAgentVoiceRecognizer:
         recall: share of searches that are to find the most similar voiceprint of all, above 0, up to 1;
         None keeps `index_recall`. It lasts until the index is next built or read.
         """
-        return self._current_gallery().tune(self.storage, recall).status()
+        return self._built.gallery.tune(recall).status()
 
     def snapshot_path(self) -> Path | None:
         """Where the index's snapshot lies; None where none is kept."""
-        return self._current_gallery().snapshot_path(self.storage)
+        return self._built.gallery.snapshot_path()
 
     # From an event loop: each runs in a worker thread, because embedding takes tens of milliseconds
 
@@ -525,183 +508,32 @@ class OpusAgentVoiceRecognizer:
         Cancelled before it stores, it stores nothing. Cancelled while it stores, it waits for that first:
         once `CancelledError` is raised, nothing more happens to the store; `get_caller` says what did.
         """
-        # Taken by the thread to store, or before it by the cancellation to prevent that.
-        turn = threading.Lock()
-        enrollment = self._enrollment(sample_rate, encoding, channel, channels, on_several_voices)
+        audio_format = AudioFormat(sample_rate, encoding, channel, channels)
+        options = EnrollmentOptions(audio_format, on_mismatch, on_several_voices)
         sample = (caller_id, audio_buffer, metadata)
-        work = asyncio.ensure_future(
-            asyncio.to_thread(enrollment.enroll, sample, on_mismatch, lambda: turn.acquire(blocking=False))
-        )
-        try:
-            stored = await asyncio.shield(work)
-        except asyncio.CancelledError:
-            if turn.acquire(blocking=False):
-                work.cancel()
-            else:
-                await asyncio.wait([work])
-                if not work.cancelled():
-                    work.exception()  # taken note of: asyncio would log it
-            raise
-        assert stored is not None  # noqa: S101  the turn was the thread's
+        stored = await store_in_thread(partial(self._built.enroller.enroll, sample, options))
+        assert stored is not None  # noqa: S101  it was not cancelled
         return stored
 
-    async def amatch_caller(
-        self,
-        audio_buffer: AudioBuffer | Recording,
-        *,
-        sample_rate: int | None = None,
-        encoding: Encoding = "pcm",
-        channel: int | None = None,
-        channels: int = 1,
-        ignore: Iterable[str] = (),
-    ) -> tuple[str, float, dict[str, Any]] | None:
-        """`match_caller` without blocking the event loop."""
-        return await asyncio.to_thread(
-            self.match_caller,
-            audio_buffer,
-            sample_rate=sample_rate,
-            encoding=encoding,
-            channel=channel,
-            channels=channels,
-            ignore=ignore,
+    amatch_caller = in_thread(match_caller)
+    aidentify = in_thread(identify)
+    averify_caller = in_thread(verify_caller)
+    acheck_enrollment = in_thread(check_enrollment)
+
+
+class _Parts:
+    """The parts of a recognizer. They read the settings of `config` at every use."""
+
+    def __init__(
+        self, storage: Storage, encoder: Encoder, config: VoiceFingerprintConfig, settings: IndexSettings
+    ) -> None:
+        self.settings = settings
+        shared = SharedIndex.of_process(storage.location, encoder.name, encoder.dimension, settings)
+        self.gallery = Gallery(storage, shared)
+        self.embedder = Embedder(encoder, config)
+        self.identifier = Identifier(self.gallery, config)
+        self.enroller = Enroller(storage, self.embedder, encoder, config)
+        everyone = Query(k=1)
+        self.adaptation = Adaptation(
+            storage, lambda probe: self.identifier.identify(probe, everyone), encoder.name, config
         )
-
-    @overload
-    async def aidentify(
-        self,
-        audio_buffer: AudioBuffer | Recording,
-        k: int = 5,
-        *,
-        sample_rate: int | None = None,
-        encoding: Encoding = "pcm",
-        channel: int | None = None,
-        channels: int = 1,
-        threshold: float | None = None,
-        candidates: Iterable[str] | None = None,
-        ignore: Iterable[str] = (),
-        separate: Literal[False] = False,
-    ) -> list[Match]: ...
-
-    @overload
-    async def aidentify(
-        self,
-        audio_buffer: AudioBuffer | Recording,
-        k: int = 5,
-        *,
-        sample_rate: int | None = None,
-        encoding: Encoding = "pcm",
-        channel: int | None = None,
-        channels: int = 1,
-        threshold: float | None = None,
-        candidates: Iterable[str] | None = None,
-        ignore: Iterable[str] = (),
-        separate: Literal[True],
-    ) -> list[SeparatedVoice]: ...
-
-    async def aidentify(
-        self,
-        audio_buffer: AudioBuffer | Recording,
-        k: int = 5,
-        *,
-        sample_rate: int | None = None,
-        encoding: Encoding = "pcm",
-        channel: int | None = None,
-        channels: int = 1,
-        threshold: float | None = None,
-        candidates: Iterable[str] | None = None,
-        ignore: Iterable[str] = (),
-        separate: bool = False,
-    ) -> list[Match] | list[SeparatedVoice]:
-        """`identify` without blocking the event loop."""
-        work = partial(
-            self.identify,
-            audio_buffer,
-            k,
-            sample_rate=sample_rate,
-            encoding=encoding,
-            channel=channel,
-            channels=channels,
-            threshold=threshold,
-            candidates=candidates,
-            ignore=ignore,
-        )
-        if separate:
-            return await asyncio.to_thread(work, separate=True)
-        return await asyncio.to_thread(work)
-
-    # Its parts, made anew at each use, as its attributes may have been given new values
-
-    @property
-    def _embedder(self) -> Embedder:
-        return Embedder(self.encoder, self.config)
-
-    def _enrollment(
-        self,
-        sample_rate: int | None,
-        encoding: Encoding,
-        channel: int | None,
-        channels: int,
-        on_several_voices: OnSeveralVoices = "refuse",
-    ) -> Enroller:
-        return Enroller(
-            self.storage,
-            self._embedder,
-            self.config,
-            sample_rate=sample_rate,
-            encoding=encoding,
-            channel=channel,
-            channels=channels,
-            on_several_voices=on_several_voices,
-        )
-
-    @property
-    def _matcher(self) -> Identifier:
-        return Identifier(
-            self.storage, self.encoder.name, self._current_gallery, self.config.calibration_path
-        )
-
-    def _identify_voices(
-        self,
-        recording: Recording,
-        k: int,
-        rule: AcceptanceRule,
-        callers: list[str] | None,
-        ignored: list[str],
-    ) -> list[SeparatedVoice]:
-        matcher = self._matcher
-        # A voice of a caller to ignore is looked for, whoever the candidates are.
-        among = None if callers is None else matcher.enrolled(dict.fromkeys([*callers, *ignored]))
-
-        def search(probe: Probe, wanted: int, without: Collection[str]) -> list[Match]:
-            return matcher.nearest(probe, wanted, rule, among, without)
-
-        return identify_voices(self._embedder, recording, search, k, ignored)
-
-    def _current_gallery(self) -> Gallery:
-        # Asked for at each use, as after a fork it is another; kept, so that it lasts while this does.
-        config = self.config
-        settings = IndexSettings(config.index_path, config.index_recall, config.index_threads)
-        self._gallery = Gallery.shared(self.storage, self.encoder.name, self.encoder.dimension, settings)
-        return self._gallery
-
-    def _adapt(self, caller_id: str, probe: Probe, quality: AudioQuality) -> None:
-        """Add a voiceprint of an accepted probe to its caller, if `adapt` is set and the probe qualifies."""
-        if self.config.adapt:
-            adaptation = Adaptation(self.storage, self._matcher, self._rule(None), self.config)
-            adaptation.add(caller_id, probe, quality, self.encoder.name)
-
-    def _rule(self, threshold: float | None) -> AcceptanceRule:
-        calibrated = self.config.calibrated_similarity
-        if threshold is not None:
-            return AcceptanceRule(check_threshold(threshold), calibrated=calibrated, given=True)
-        return AcceptanceRule(self.config.similarity_threshold, self.config.target_fpir, calibrated)
-
-    def _verification_rule(self, threshold: float | None) -> AcceptanceRule:
-        """The rule of `verify_caller`; a target FPIR is the false-match rate with nobody else enrolled."""
-        config = self.config
-        if threshold is not None:
-            return AcceptanceRule(
-                check_threshold(threshold), calibrated=config.calibrated_similarity, given=True
-            )
-        target = config.target_fmr if config.target_fmr is not None else config.target_fpir
-        return AcceptanceRule(config.similarity_threshold, target, config.calibrated_similarity)

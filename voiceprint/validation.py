@@ -17,6 +17,8 @@ import numpy as np
 from voiceprint.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    from typing import TypeGuard
+
     from numpy.typing import NDArray
 
 MAX_CALLER_ID_LENGTH = 512
@@ -154,6 +156,15 @@ def _plain_json(value: object, depth: int, budget: _Budget) -> Any:
     )
 
 
+def nesting_depth(value: Any) -> int:
+    """The number of lists and objects nested in each other in a JSON value."""
+    deepest, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        deepest += 1
+        level = [item for outer in level for item in (outer.values() if isinstance(outer, dict) else outer)]
+    return deepest
+
+
 def _plain_text(value: str, budget: _Budget) -> str:
     text = str.__str__(value)
     if not _is_unicode(text):
@@ -240,6 +251,16 @@ def check_augmented(
             f"The embedding for simulated lines has {unit.size} values; the plain one has {embedding.size}."
         )
     return unit
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether a value is an int, or one of numpy; bool is none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a real number, or one of numpy; bool is none."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool | np.complexfloating)
 
 
 def unit_vector(embedding: object) -> NDArray[np.float32]:

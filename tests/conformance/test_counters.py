@@ -29,21 +29,22 @@ def _set(harness: Harness, name: str, value: int) -> None:
     """Give a counter of the store another value, past the library."""
     storage = harness.storage
     if isinstance(storage, JSONStorage):
-        content = json.loads(storage.path.read_bytes())
+        content = json.loads(storage.file_path.read_bytes())
         content[""][name] = value
-        storage.path.write_text(json.dumps(content))
+        storage.file_path.write_text(json.dumps(content))
     elif isinstance(storage, SQLiteStorage):
-        with sqlite3.connect(storage.path) as connection:
+        with sqlite3.connect(storage.db_path) as connection:
             connection.execute(f"UPDATE store SET {name} = ?", [value])
         connection.close()
     elif isinstance(storage, SQLStorage):
         statement = text(f"UPDATE store SET {name} = :value")
         storage._database.write(lambda queries: queries.connection.execute(statement, {"value": value}))
     elif isinstance(storage, RedisStorage):
-        storage._server.call("HSET", storage._shards[0].meta, {"revision": "rev"}.get(name, name), str(value))
+        field = {"revision": "rev"}.get(name, name)
+        storage._connection.call("HSET", storage._shards[0].meta, field, str(value))
     else:
         assert isinstance(storage, MemoryStorage)
-        setattr(storage._records, name, value)
+        setattr(storage._state, name, value)
 
 
 def _changes(storage: Storage) -> list[Callable[[], object]]:

@@ -8,7 +8,7 @@ from stores import state, voiceprint
 
 from voiceprint import InvalidArgumentError, Storage
 from voiceprint.storage.base import Deletion
-from voiceprint.storage.records import deletion_digest
+from voiceprint.storage.deletions import deletion_digest
 
 KEY, DIGEST = "0" * 32, "a" * 32
 EARLY, LATE = "2024-01-01T00:00:00.000000Z", "2025-01-01T00:00:00.000000Z"

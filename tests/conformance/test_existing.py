@@ -22,7 +22,7 @@ def test_a_store_is_not_there_before_the_first_save(harness: Harness, tmp_path: 
     change_nothing(storage)
     assert list(tmp_path.iterdir()) == []
     if isinstance(storage, RedisStorage):
-        assert storage._server.call("DBSIZE") == 0
+        assert storage._connection.call("DBSIZE") == 0
     assert storage.exists() == (not harness.persists)
     storage.save(voiceprint())
     assert storage.exists()

@@ -1,4 +1,4 @@
-"""Any run of operations leaves a store, a follower and a gallery like a dict and a numpy brute force."""
+"""Any run of operations leaves a store, a follower and a shared like a dict and a numpy brute force."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from galleries import best
 from harness import HARNESSES, Harness
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from stores import Follower, exact, state, unit
 
 from voiceprint import Voiceprint
 from voiceprint.identification.gallery import Gallery
+from voiceprint.identification.shared_index import SharedIndex
 
 LIMIT = 3
 NAMES = st.sampled_from(["alice", "bob", "Böb", "0", ":*[]", "a\0b"])
@@ -40,7 +42,7 @@ class StorageMachine(RuleBasedStateMachine):
         self.model: dict[str, dict[str, Any]] = {}
         self.used: set[int] = set()
         self.follower = Follower()
-        self.gallery = Gallery("resemblyzer", 256)
+        self.shared = SharedIndex("resemblyzer", 256)
         self.revision = self.harness.storage.revision()
 
     def _save(
@@ -150,17 +152,17 @@ class StorageMachine(RuleBasedStateMachine):
     @rule(seed=SEEDS, k=st.integers(1, 7))
     def search(self, seed: int, k: int) -> None:
         probe = unit(seed)
-        found = self.gallery.best(self.harness.storage, probe, k)
+        found = best(Gallery(self.harness.storage, self.shared), probe, k)
         scores = {
             name: max(float(probe @ unit(print_seed)) for _, print_seed, _ in caller["prints"])
             for name, caller in self.model.items()
         }
         wanted = sorted(scores.values(), reverse=True)[:k]
         assert np.allclose([scored.similarity for scored in found], wanted, atol=1e-5)
-        names = [scored.voiceprint.caller_id for scored in found]
+        names = [scored.caller_id for scored in found]
         assert len(set(names)) == len(names)
         for scored in found:
-            assert abs(scores[scored.voiceprint.caller_id] - scored.similarity) < 1e-5
+            assert abs(scores[scored.caller_id] - scored.similarity) < 1e-5
 
     def _changed(self, changed: bool) -> None:
         before, self.revision = self.revision, self.harness.storage.revision()
@@ -185,7 +187,7 @@ class StorageMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "harness"):
             self.follower.assert_in_step(self.harness.reopen())
-            assert self.gallery.check(self.harness.storage) == []
+            assert Gallery(self.harness.storage, self.shared).check() == []
             self.harness.end()
 
 

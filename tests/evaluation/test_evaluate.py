@@ -200,9 +200,9 @@ def test_each_piece_is_embedded_once_under_each_condition(tmp_path: Path) -> Non
 
 
 def test_progress_is_told_from_the_first_to_the_last() -> None:
-    told: list[tuple[str, int, int]] = []
-    quick(progress=lambda *step: told.append(step))
-    assert told == [
+    shown: list[tuple[str, int, int]] = []
+    quick(progress=lambda *step: shown.append(step))
+    assert shown == [
         *[("Checking channels", n, 36) for n in range(37)],
         *[("Embedding", n, 9) for n in range(10)],
         *[("Measuring", n, 1) for n in range(2)],

@@ -8,7 +8,9 @@ format-2.json and schema-0002.db: this library's stores with two encoders, a del
 redis-2.json and redis-2-sharded.json: the same as the keys of a Redis store, of one shard and of three;
 format-3.json, schema-0003.db, schema-0004.db and redis-3.json: the same with prints for simulated lines,
 which schema-0003.db has in a column, as no released version wrote it. format-4.json, schema-0005.db and
-redis-4.json: as the first, with commits and noted deletions.
+redis-4.json: as the first, with commits and noted deletions. format-5.json, schema-0006.db and redis-5.json:
+as those with prints for simulated lines, which are now named augmented voiceprints; backup-1.jsonl and
+export-1.jsonl: of a store of before that, backup-2.jsonl and export-2.jsonl since.
 opusagent-redis.json: OpusAgent's callers as its keys. See tests/redis_keys.py for what these files hold.
 sample-voices.npz: Resemblyzer's embeddings of the sample voices, for installs without Resemblyzer.
 index-1.snapshot: an index of ten vectors, written by the first form of snapshots, which is no longer read.
@@ -20,13 +22,25 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from voiceprint import JSONStorage, RedisStorage, SQLiteStorage, Storage, Voiceprint, load_audio
+from voiceprint import (
+    JSONStorage,
+    MemoryStorage,
+    RedisStorage,
+    SQLiteStorage,
+    Storage,
+    Voiceprint,
+    load_audio,
+)
 from voiceprint.encoder import ResemblyzerEncoder
 from voiceprint.index import VectorIndex
+from voiceprint.storage import back_up, export_callers
 
 FOLDER = Path(__file__).parent
 SAMPLES = FOLDER.parents[1] / "examples/voices"
@@ -68,54 +82,50 @@ def opusagent_database() -> None:
     database.close()
 
 
-def stores() -> None:
-    from redis_keys import dump
-    from redis_server import RedisServer
-
-    for storage in (JSONStorage(FOLDER / "format-4.json"), SQLiteStorage(FOLDER / "schema-0005.db")):
+def stores(json_file: str, database: str, keys: str, fill: Callable[[Storage], None]) -> None:
+    for storage in (JSONStorage(FOLDER / json_file), SQLiteStorage(FOLDER / database)):
         fill(storage)
-        Path(f"{storage.path}.lock").unlink()
-    server = RedisServer()
-    try:
-        with server.client() as client:
-            fill(RedisStorage(client))
-            (FOLDER / "redis-4.json").write_text(json.dumps(dump(client), indent=1))
-    finally:
-        server.end()
+        Path(f"{storage.files()[0]}.lock").unlink()
+    with redis_client() as client:
+        fill(RedisStorage(client))
+        write_keys(client, keys)
 
 
-def stores_with_simulated_lines() -> None:
-    from redis_keys import dump
+@contextmanager
+def redis_client() -> Iterator[Any]:
     from redis_server import RedisServer
 
-    for storage in (JSONStorage(FOLDER / "format-3.json"), SQLiteStorage(FOLDER / "schema-0004.db")):
-        fill_simulated(storage)
-        Path(f"{storage.path}.lock").unlink()
     server = RedisServer()
     try:
         with server.client() as client:
-            fill_simulated(RedisStorage(client))
-            (FOLDER / "redis-3.json").write_text(json.dumps(dump(client), indent=1))
+            yield client
     finally:
         server.end()
+
+
+def write_keys(client: Any, name: str) -> None:
+    from redis_keys import dump
+
+    (FOLDER / name).write_text(json.dumps(dump(client), indent=1))
+
+
+def lines() -> None:
+    storage = MemoryStorage()
+    fill_augmented(storage, close=False)
+    with (FOLDER / "export-2.jsonl").open("wb") as stream:
+        export_callers(storage, stream)
+    back_up(storage, FOLDER / "backup-2.jsonl")
 
 
 def redis_keys() -> None:
-    from redis_keys import dump
-    from redis_server import RedisServer
-
-    server = RedisServer()
-    try:
-        with server.client() as client:
-            for name, shards in (("redis-2.json", None), ("redis-2-sharded.json", 3)):
-                fill(RedisStorage(client, shards=shards))
-                (FOLDER / name).write_text(json.dumps(dump(client), indent=1))
-                client.flushall()
-            for caller_id, caller in json.loads((FOLDER / "opusagent.json").read_text()).items():
-                client.set(f"voiceprint:{caller_id}", json.dumps(caller))
-            (FOLDER / "opusagent-redis.json").write_text(json.dumps(dump(client), indent=1))
-    finally:
-        server.end()
+    with redis_client() as client:
+        for name, shards in (("redis-2.json", None), ("redis-2-sharded.json", 3)):
+            fill(RedisStorage(client, shards=shards))
+            write_keys(client, name)
+            client.flushall()
+        for caller_id, caller in json.loads((FOLDER / "opusagent.json").read_text()).items():
+            client.set(f"voiceprint:{caller_id}", json.dumps(caller))
+        write_keys(client, "opusagent-redis.json")
 
 
 def embeddings() -> None:
@@ -134,14 +144,15 @@ def index_snapshot() -> None:
 TIMES = {"created_at": "2025-01-01T00:00:00Z", "last_seen": "2025-01-02T00:00:00Z"}
 
 
-def fill_simulated(storage: Storage) -> None:
+def fill_augmented(storage: Storage, *, close: bool = True) -> None:
     rng = np.random.default_rng(SEED)
-    with storage:
-        for n in range(4):
-            simulated = rng.standard_normal(8) if n < 2 else None
-            vector = rng.standard_normal(8)
-            name = f"caller {n % 3}"
-            storage.save(Voiceprint(name, vector, {"n": n}, encoder="tiny", augmented=simulated, **TIMES))
+    for n in range(4):
+        augmented = rng.standard_normal(8) if n < 2 else None
+        vector = rng.standard_normal(8)
+        name = f"caller {n % 3}"
+        storage.save(Voiceprint(name, vector, {"n": n}, encoder="tiny", augmented=augmented, **TIMES))
+    if close:
+        storage.close()
 
 
 def fill(storage: Storage, name: str = "Zoë") -> None:
@@ -159,8 +170,9 @@ def fill(storage: Storage, name: str = "Zoë") -> None:
 if __name__ == "__main__":
     opusagent()
     opusagent_database()
-    stores()
+    stores("format-4.json", "schema-0005.db", "redis-4.json", fill)
     redis_keys()
-    stores_with_simulated_lines()
+    stores("format-5.json", "schema-0006.db", "redis-5.json", fill_augmented)
+    lines()
     embeddings()
     index_snapshot()

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from vectors import assert_like, made_of_cells
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
-from gallery_model import GalleryModel
-
+from tools.gallery_model import GalleryModel
 from voiceprint.index import VectorIndex
 
 N = 30_000

@@ -66,8 +66,8 @@ def test_it_is_right_as_often_as_it_says() -> None:
         found = probabilities(distance * scores - distance**2 / 2, size)
         said += found.tolist()
         true += [place == caller for place in range(size)]
-    told, happened = np.array(said), np.array(true)
+    shown, happened = np.array(said), np.array(true)
     for low, high in ((0.05, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 0.95), (0.95, 1.0)):
-        within = (told >= low) & (told < high)
+        within = (shown >= low) & (shown < high)
         assert within.sum() > 100
-        assert happened[within].mean() == pytest.approx(told[within].mean(), abs=0.05)
+        assert happened[within].mean() == pytest.approx(shown[within].mean(), abs=0.05)

@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 from stores import (
     Follower,
+    assert_augmented,
     assert_embedding,
-    assert_simulated,
     forget_json_files,
     ids_of,
     state,
     voiceprint,
 )
 
-from voiceprint import JSONStorage
+from voiceprint import JSONStorage, MemoryStorage
+from voiceprint.storage import digest, import_callers, restore
 from voiceprint.storage.base import START, Position
-from voiceprint.storage.records import deletion_digest
+from voiceprint.storage.deletions import deletion_digest
 
 OLD_TIMES = {
     "alice": ("2024-01-15T10:30:00.000000Z", "2024-02-15T10:30:00.123456Z"),
@@ -140,13 +141,13 @@ def test_a_file_of_format_2_opens_as_it_was_written(golden: Path, path: Path) ->
     assert storage.save(voiceprint("new")).id == 8
 
 
-def test_a_file_of_format_3_opens_with_its_prints_for_simulated_lines(golden: Path, path: Path) -> None:
+def test_a_file_of_format_3_opens_with_its_augmented_prints(golden: Path, path: Path) -> None:
     shutil.copy(golden / "format-3.json", path)
     content = json.loads(path.read_bytes())
     assert content[""]["format"] == 3
     storage = JSONStorage(path)
     assert storage.check() == []
-    assert_simulated(storage)
+    assert_augmented(storage)
     kept = content["caller 1"]["voiceprints"][0]["simulated"]
     assert storage.get("caller 1").voiceprints[0].augmented.tobytes() == np.float32(kept).tobytes()
 
@@ -162,6 +163,27 @@ def test_a_file_of_format_4_opens_with_its_commits_and_deletions(golden: Path, p
     assert deletion.digest == deletion_digest(storage.identity(), "gone")
 
 
+def test_a_file_of_format_5_opens_with_its_augmented_voiceprints(golden: Path, path: Path) -> None:
+    shutil.copy(golden / "format-5.json", path)
+    assert json.loads(path.read_bytes())[""]["format"] == 5
+    storage = JSONStorage(path)
+    assert storage.check() == []
+    assert_augmented(storage)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_exports_and_backups_of_every_version_bring_the_augmented_voiceprints(
+    golden: Path, version: int
+) -> None:
+    with MemoryStorage() as imported, MemoryStorage() as restored:
+        with (golden / f"export-{version}.jsonl").open("rb") as lines:
+            import_callers(imported, lines)
+        restore(restored, golden / f"backup-{version}.jsonl")
+        assert digest(imported) == digest(restored)
+        assert_augmented(imported)
+        assert_augmented(restored)
+
+
 def test_the_first_change_of_an_older_format_keeps_all_and_older_libraries_out(
     golden: Path, path: Path
 ) -> None:
@@ -170,6 +192,6 @@ def test_the_first_change_of_an_older_format_keeps_all_and_older_libraries_out(
     before = state(storage)
     storage.save(voiceprint("new"))
     storage.delete("new")
-    assert json.loads(path.read_bytes())[""]["format"] == 4
+    assert json.loads(path.read_bytes())[""]["format"] == 5
     forget_json_files()
     assert state(JSONStorage(path)) == before

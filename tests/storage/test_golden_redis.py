@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import redis
 from redis_keys import dump, load
-from stores import Follower, assert_embedding, assert_simulated, ids_of, state, unit, voiceprint
+from stores import Follower, assert_augmented, assert_embedding, ids_of, state, unit, voiceprint
 
 from voiceprint import JSONStorage, RedisStorage
 from voiceprint.storage.base import START
-from voiceprint.storage.records import deletion_digest
+from voiceprint.storage.deletions import deletion_digest
 
 
 @pytest.mark.parametrize(("name", "shards"), [("redis-2.json", 1), ("redis-2-sharded.json", 3)])
@@ -48,18 +48,19 @@ def test_keys_of_format_2_open_as_they_were_written(
         assert storage.check() == []
 
 
-def test_keys_of_format_3_open_with_their_prints_for_simulated_lines(
-    client: redis.Redis, golden: Path
+@pytest.mark.parametrize("keys", ["redis-3.json", "redis-5.json"])
+def test_keys_of_every_version_open_with_their_augmented_voiceprints(
+    client: redis.Redis, golden: Path, keys: str
 ) -> None:
-    entries = json.loads((golden / "redis-3.json").read_text())
+    entries = json.loads((golden / keys).read_text())
     load(client, entries)
     with RedisStorage(client) as storage:
         assert storage.check() == []
-        assert_simulated(storage)
+        assert_augmented(storage)
         assert storage.check() == []
 
 
-def test_a_record_is_of_format_3_only_where_an_older_library_would_lose_something(
+def test_a_record_is_of_format_4_only_where_an_older_library_would_lose_something(
     client: redis.Redis,
 ) -> None:
     def written() -> tuple[bytes, bytes]:
@@ -67,13 +68,13 @@ def test_a_record_is_of_format_3_only_where_an_older_library_would_lose_somethin
 
     with RedisStorage(client) as storage:
         storage.save_many([voiceprint("alice"), voiceprint("bob", 1, augmented=unit(2))])
-        assert written() == (b"2 ", b"3 ")
+        assert written() == (b"2 ", b"4 ")
         storage.touch("bob")
         storage.save(voiceprint("alice", 3, augmented=unit(4)))
-        assert written() == (b"3 ", b"3 ")
+        assert written() == (b"4 ", b"4 ")
         (only,) = storage.get("bob").voiceprints
         storage.save(voiceprint("bob", 1, id=only.id))
-        assert written() == (b"3 ", b"2 ")
+        assert written() == (b"4 ", b"2 ")
         assert storage.check() == []
 
 

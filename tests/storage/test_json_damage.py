@@ -13,7 +13,7 @@ from stores import forget_json_files, state, unit, voiceprint
 
 from voiceprint import JSONStorage, StorageCorruptError, Voiceprint
 from voiceprint.storage.base import START
-from voiceprint.storage.json_format import parse_file
+from voiceprint.storage.json.format import parse_file
 
 SECRET = "born in 1970"
 
@@ -40,7 +40,7 @@ def valid(tmp_path: Path) -> dict[str, Any]:
                 Voiceprint(name, unit(n, 8), {"secret": SECRET}, encoder="tiny", augmented=simulated)
             )
         storage.delete("gone")
-        content: dict[str, Any] = json.loads(storage.path.read_bytes())
+        content: dict[str, Any] = json.loads(storage.file_path.read_bytes())
         return content
 
 
@@ -49,7 +49,7 @@ def test_a_file_cut_off_at_any_byte_is_refused(tmp_path: Path) -> None:
     path.parent.mkdir()
     with JSONStorage(tmp_path / "whole.json") as storage:
         storage.save(Voiceprint("alice", unit(1, 4), {"a": "é"}, encoder="tiny"))
-        whole = storage.path.read_bytes()
+        whole = storage.file_path.read_bytes()
         expected = state(storage)
     for length in range(len(whole.rstrip())):
         with pytest.raises(StorageCorruptError):
@@ -138,10 +138,10 @@ def test_a_wrong_value_anywhere_is_refused_or_harmless_and_never_another_error(v
         (("alice", "voiceprints", 0, "embedding"), [0.0] * 8),
         (("alice", "voiceprints", 0, "embedding"), ["1.0"] * 8),
         (("alice", "voiceprints", 0, "embedding"), [None] * 8),
-        (("alice", "voiceprints", 0, "simulated"), [1.0] * 7),
-        (("alice", "voiceprints", 0, "simulated"), [0.0] * 8),
-        (("alice", "voiceprints", 0, "simulated"), [None] * 8),
-        (("alice", "voiceprints", 0, "simulated"), True),
+        (("alice", "voiceprints", 0, "augmented"), [1.0] * 7),
+        (("alice", "voiceprints", 0, "augmented"), [0.0] * 8),
+        (("alice", "voiceprints", 0, "augmented"), [None] * 8),
+        (("alice", "voiceprints", 0, "augmented"), True),
         (("alice", "voiceprints", 0, "created_at"), "yesterday"),
         (("alice", "metadata"), "text"),
         (("x" * 513,), {"voiceprints": []}),

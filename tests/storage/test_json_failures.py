@@ -62,7 +62,7 @@ def test_a_change_that_the_disk_did_not_confirm_is_told_and_known(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr("voiceprint.storage.json.sync_folder", fail)
+        patch.setattr("voiceprint.storage.json.file.sync_folder", fail)
         with pytest.raises(StorageUnavailableError, match="did not confirm"):
             storage.save(voiceprint("bob"))
     # The rename has happened: memory and file must agree on it.
@@ -104,7 +104,7 @@ def test_a_lock_that_another_process_holds_too_long_is_told(
 ) -> None:
     from filelock import FileLock
 
-    monkeypatch.setattr("voiceprint.storage.json.LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("voiceprint.storage.json.store.LOCK_TIMEOUT_S", 0.05)
     storage = JSONStorage(path)
     storage.save(voiceprint())
     with FileLock(f"{path}.lock"):
@@ -120,8 +120,8 @@ def test_a_touch_waits_for_less_than_a_save_as_the_match_behind_it_has_its_answe
 ) -> None:
     from filelock import FileLock
 
-    monkeypatch.setattr("voiceprint.storage.json.LOCK_TIMEOUT_S", 3600)
-    monkeypatch.setattr("voiceprint.storage.json.TOUCH_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("voiceprint.storage.json.store.LOCK_TIMEOUT_S", 3600)
+    monkeypatch.setattr("voiceprint.storage.json.store.TOUCH_TIMEOUT_S", 0.05)
     storage = JSONStorage(path)
     storage.save(voiceprint())
     with FileLock(f"{path}.lock"), pytest.raises(StorageUnavailableError, match="lock"):
@@ -131,7 +131,7 @@ def test_a_touch_waits_for_less_than_a_save_as_the_match_behind_it_has_its_answe
 def test_threads_that_wait_too_long_for_a_writing_thread_are_told(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("voiceprint.storage.json.TOUCH_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("voiceprint.storage.json.store.TOUCH_TIMEOUT_S", 0.05)
     storage = JSONStorage(path)
     storage.save(voiceprint())
     told: list[Exception] = []

@@ -29,7 +29,7 @@ def test_the_file_is_one_json_object_with_a_line_a_caller(path: Path) -> None:
         content = json.load(stream)
     assert sorted(content) == ["", "al\nice", "bob"]
     assert content[""] == {
-        "format": 4,
+        "format": 5,
         "identity": identity,
         "revision": revision,
         "next_id": 4,
@@ -170,7 +170,7 @@ def test_another_store_put_in_place_is_noticed_even_at_the_same_revision(tmp_pat
     storage = JSONStorage(path)
     storage.save(voiceprint("alice"))
     follower, since = _follow(storage), storage.position()
-    shutil.copy(other.path, path)
+    shutil.copy(other.file_path, path)
     with pytest.raises(StorageUnavailableError, match="another store"):
         storage.get("mallory")
     anew = JSONStorage(path)
@@ -203,7 +203,7 @@ def test_check_tells_of_a_caller_over_the_limit(path: Path) -> None:
 
 
 def test_the_feed_forgets_old_deletions_and_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voiceprint.storage.records.MAX_TOMBSTONES", 3)
+    monkeypatch.setattr("voiceprint.storage.state.MAX_TOMBSTONES", 3)
     storage = JSONStorage(path)
     storage.save_many([voiceprint(f"c{n}", n) for n in range(6)])
     positions = [storage.position()]

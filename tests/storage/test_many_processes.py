@@ -17,6 +17,7 @@ from stores import Follower, forget_json_files, state
 
 from voiceprint import Storage, open_storage
 from voiceprint.identification.gallery import Gallery
+from voiceprint.identification.shared_index import SharedIndex
 
 pytestmark = pytest.mark.slow
 
@@ -82,4 +83,4 @@ def test_eight_busy_processes_lose_nothing_and_find_each_other(
             for me, report in enumerate(reports):
                 assert caller.metadata.get(f"process {me}") == report["told"].get(name), "a lost update"
         assert reopened.check() == []
-        assert Gallery("resemblyzer", 256).check(reopened) == []
+        assert Gallery(reopened, SharedIndex("resemblyzer", 256)).check() == []

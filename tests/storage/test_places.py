@@ -66,9 +66,9 @@ def test_the_database_of_something_else_is_refused_and_left_as_it_is(path: Path,
     connection.close()
     path.chmod(0o644)
     before = path.read_bytes()
-    with pytest.raises(StorageError, match="something else"):
+    with pytest.raises(StorageError, match="another program"):
         SQLiteStorage(path)
-    with pytest.raises(StorageError, match="something else"), SQLiteStorage(path) as storage:
+    with pytest.raises(StorageError, match="another program"), SQLiteStorage(path) as storage:
         storage.save(voiceprint())
     assert path.read_bytes() == before
     assert path.stat().st_mode & 0o777 == 0o644
@@ -84,7 +84,7 @@ def test_a_database_without_tables_is_taken_for_a_new_store(path: Path) -> None:
         assert list(state(storage)) == ["alice"]
 
 
-@pytest.mark.parametrize("table", ["voiceprints", "callers", "store", "simulated_voiceprints", "commits"])
+@pytest.mark.parametrize("table", ["voiceprints", "callers", "store", "augmented_voiceprints", "commits"])
 @pytest.mark.parametrize("event", ["INSERT", "UPDATE", "DELETE"])
 def test_a_trigger_that_drops_changes_is_told_of_and_nothing_is_stored(
     path: Path, table: str, event: str
@@ -108,10 +108,10 @@ def test_a_trigger_that_drops_changes_is_told_of_and_nothing_is_stored(
                 assert state(storage) == before
             before = state(storage)
     sql(path, "DROP TRIGGER quiet")
-    # Prints for simulated lines go with their voiceprints; what is left there is found by `check`.
+    # Augmented voiceprints go with their voiceprints; `check` finds those that are left.
     assert told or (table, event) in {
         ("store", "INSERT"), ("store", "DELETE"), ("commits", "UPDATE"), ("commits", "DELETE"),
-        ("simulated_voiceprints", "UPDATE"), ("simulated_voiceprints", "DELETE"), ("callers", "INSERT"),
+        ("augmented_voiceprints", "UPDATE"), ("augmented_voiceprints", "DELETE"), ("callers", "INSERT"),
     }  # fmt: skip
 
 

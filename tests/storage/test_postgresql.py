@@ -24,7 +24,7 @@ from voiceprint import (
 )
 from voiceprint.identification.snapshots import snapshot_path
 from voiceprint.storage import SQLStorage, copy_callers
-from voiceprint.storage.sql.dialects import dialect_of
+from voiceprint.storage.sql.dialect import dialect_of
 from voiceprint.storage.sql.postgresql import PostgreSQL
 
 PASSWORD = "hunter2"

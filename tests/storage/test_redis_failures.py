@@ -24,7 +24,7 @@ from voiceprint import (
     open_storage,
 )
 from voiceprint.storage import configured_storage
-from voiceprint.storage.sightings import Sighting
+from voiceprint.storage.presence import StorePresence
 
 SECRET = "born in 1970"
 
@@ -64,7 +64,7 @@ def test_a_server_that_is_down_is_told_and_found_again(server: RedisServer) -> N
     for use in _uses(storage):
         with pytest.raises(StorageUnavailableError, match="is gone"):
             use()
-    Sighting.forget_all()
+    StorePresence.forget_all()
     with RedisStorage(server.client()) as anew:
         anew.save(voiceprint("alice"))
         _assert_well(anew, state(anew))

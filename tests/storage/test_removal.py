@@ -19,7 +19,7 @@ from stores import state, unit, voiceprint
 
 from voiceprint import JSONStorage, SQLiteStorage, Storage, Voiceprint, open_storage
 from voiceprint.storage.pruning import prune_callers
-from voiceprint.storage.sql.erasure import _gap, erase_remains
+from voiceprint.storage.sql.sqlite_erasure import _gap, erase_remains
 
 # No 16 bytes of what was removed may be left in a row. Random embeddings have none in common.
 PIECE = 16
@@ -159,7 +159,7 @@ def test_a_prune_leaves_nothing_and_writes_the_log_back_once(
         calls.append(arguments)
         return erase_remains(*arguments)
 
-    monkeypatch.setattr("voiceprint.storage.sql.dialects.erase_remains", counted)
+    monkeypatch.setattr("voiceprint.storage.sql.sqlite.erase_remains", counted)
     with SQLiteStorage(path) as storage:
         old = [voiceprint(f"c{n}", n, last_seen="2001-01-01T00:00:00Z") for n in range(100)]
         storage.save_many([*old, voiceprint("new", 1000)])
@@ -173,7 +173,7 @@ def test_a_prune_leaves_nothing_and_writes_the_log_back_once(
 def test_a_removal_that_a_reader_holds_up_is_told_of_and_made_good(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("voiceprint.storage.sql.database.ERASE_S", 0.05)
+    monkeypatch.setattr("voiceprint.storage.sql.eraser.ERASE_S", 0.05)
     with SQLiteStorage(path) as storage:
         storage.save_many([voiceprint(f"c{n}", n) for n in range(20)])
         reader = sqlite3.connect(path, isolation_level=None)
@@ -192,7 +192,7 @@ def test_a_removal_that_a_reader_holds_up_is_told_of_and_made_good(
         reader.execute("SELECT count(*) FROM callers").fetchall()
         storage.delete("c3")
         reader.execute("COMMIT")
-        while storage._database.eraser._remains:  # a later operation does it
+        while storage._database.eraser._pending:  # a later operation does it
             storage.count()
         assert not Search(path.parent).finds(unit(3).tobytes())
         reader.close()
@@ -201,7 +201,7 @@ def test_a_removal_that_a_reader_holds_up_is_told_of_and_made_good(
 def test_a_large_database_is_seen_to_in_a_thread_that_can_be_waited_for(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("voiceprint.storage.sql.dialects._QUICKLY", 1)
+    monkeypatch.setattr("voiceprint.storage.sql.sqlite._QUICKLY", 1)
     with caplog.at_level("INFO"), SQLiteStorage(path) as storage:
         storage.save_many([voiceprint(f"c{n}", n) for n in range(20)])
         for n in range(5):
@@ -220,9 +220,9 @@ def test_a_large_database_is_seen_to_in_a_thread_that_can_be_waited_for(
 def test_a_process_that_ends_erases_what_it_removed_from_a_large_database(path: Path) -> None:
     script = (
         "import sys\n"
-        "import voiceprint.storage.sql.dialects as dialects\n"
+        "import voiceprint.storage.sql.sqlite as sqlite\n"
         "from voiceprint import SQLiteStorage\n"
-        "dialects._QUICKLY = 1\n"
+        "sqlite._QUICKLY = 1\n"
         "storage = SQLiteStorage(sys.argv[1])\n"
         "[storage.delete(f'c{n}') for n in range(5)]\n"
     )
@@ -316,7 +316,7 @@ def test_what_a_process_removed_before_it_was_killed_is_erased_by_the_next(path:
         "import voiceprint.storage.sql.database as database\n"
         "from voiceprint import SQLiteStorage\n"
         "def killed(self):\n"
-        "    if self._remains:\n"
+        "    if self._pending:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "database.Eraser.when_due = killed\n"
         "SQLiteStorage(sys.argv[1]).delete('c3')\n"

@@ -73,7 +73,7 @@ def test_every_name_of_one_file_gives_the_same_location(tmp_path: Path, path: Pa
 def test_a_name_with_signs_that_mean_something_to_sqlite_is_a_name(tmp_path: Path, name: str) -> None:
     with SQLiteStorage(tmp_path / name) as storage:
         storage.save(voiceprint())
-        assert storage.path == tmp_path / name
+        assert storage.db_path == tmp_path / name
     assert (tmp_path / name).stat().st_size > 0
     with open_storage(f"sqlite:{tmp_path / name}") as storage:
         assert storage.count() == 1
@@ -166,9 +166,9 @@ def test_a_damaged_embedding_is_told_wherever_it_is_read_and_left_alone(filled: 
 
 
 @pytest.mark.parametrize("blob", BLOBS.values(), ids=BLOBS)
-def test_a_damaged_print_for_simulated_lines_is_told_and_left_alone(filled: Path, blob: object) -> None:
+def test_a_damaged_augmented_print_is_told_and_left_alone(filled: Path, blob: object) -> None:
     sql(
-        filled, "INSERT INTO simulated_voiceprints SELECT id, revision, ? FROM voiceprints WHERE id = 2", blob
+        filled, "INSERT INTO augmented_voiceprints SELECT id, revision, ? FROM voiceprints WHERE id = 2", blob
     )
     for use in (
         lambda s: s.get("bob"),
@@ -284,7 +284,7 @@ def test_a_disk_that_takes_no_more_is_told_and_leaves_the_old_state(filled: Path
 
 
 def test_a_writer_that_never_ends_is_told(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voiceprint.storage.sql.dialects.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("voiceprint.storage.sql.sqlite.BUSY_TIMEOUT_S", 0.05)
     monkeypatch.setattr("voiceprint.storage.sql.database.BUSY_TIMEOUT_S", 0.05)
     other = sqlite3.connect(filled, isolation_level=None)
     with SQLiteStorage(filled) as storage:
@@ -332,9 +332,9 @@ def test_check_finds_orphans_and_repairs_counters(filled: Path) -> None:
         assert [finding.code for finding in storage.check()] == ["orphan"]
 
 
-def test_prints_for_simulated_lines_go_with_their_voiceprints(path: Path) -> None:
+def test_augmented_prints_go_with_their_voiceprints(path: Path) -> None:
     def kept() -> list[int]:
-        return [id_ for (id_,) in sql(path, "SELECT voiceprint_id FROM simulated_voiceprints ORDER BY 1")]
+        return [id_ for (id_,) in sql(path, "SELECT voiceprint_id FROM augmented_voiceprints ORDER BY 1")]
 
     with SQLiteStorage(path, max_voiceprints_per_caller=2) as storage:
         for n in range(3):  # the first gives way to the third
@@ -349,8 +349,8 @@ def test_prints_for_simulated_lines_go_with_their_voiceprints(path: Path) -> Non
 
 
 @pytest.mark.parametrize("revision", [1, 2, 4, 99, "text"])
-def test_a_print_for_simulated_lines_of_another_revision_is_not_used(filled: Path, revision: object) -> None:
-    insert = "INSERT INTO simulated_voiceprints VALUES (3, ?, ?)"
+def test_an_augmented_print_of_another_revision_is_not_used(filled: Path, revision: object) -> None:
+    insert = "INSERT INTO augmented_voiceprints VALUES (3, ?, ?)"
     sql(filled, insert, revision, unit(9).tobytes())
     with SQLiteStorage(filled) as storage:
         assert [print_.augmented for print_ in storage.get("alice").voiceprints] == [None, None]
@@ -365,26 +365,26 @@ def test_a_print_for_simulated_lines_of_another_revision_is_not_used(filled: Pat
         assert storage.check() == []
 
 
-def test_check_does_not_remove_the_print_for_simulated_lines_of_a_damaged_voiceprint(filled: Path) -> None:
+def test_check_does_not_remove_the_augmented_print_of_a_damaged_voiceprint(filled: Path) -> None:
     with SQLiteStorage(filled) as storage:
         storage.save(voiceprint("bob", 2, id=2, augmented=unit(9)))
     sql(filled, "UPDATE voiceprints SET revision = 'text' WHERE id = 2")
     with SQLiteStorage(filled) as storage:
         assert {finding.code for finding in storage.check(fix=True)} == {"corrupt", "stale"}
-    assert sql(filled, "SELECT voiceprint_id, revision FROM simulated_voiceprints") == [(2, 4)]
+    assert sql(filled, "SELECT voiceprint_id, revision FROM augmented_voiceprints") == [(2, 4)]
 
 
-def test_a_print_for_simulated_lines_without_a_voiceprint_is_a_finding(filled: Path) -> None:
-    sql(filled, "INSERT INTO simulated_voiceprints VALUES (77, 1, ?)", unit(9).tobytes())
+def test_an_augmented_print_without_a_voiceprint_is_a_finding(filled: Path) -> None:
+    sql(filled, "INSERT INTO augmented_voiceprints VALUES (77, 1, ?)", unit(9).tobytes())
     with SQLiteStorage(filled) as storage:
         finding = storage.check()[0]
-        assert (finding.code, finding.place) == ("orphan", "table simulated_voiceprints, row 77")
+        assert (finding.code, finding.place) == ("orphan", "table augmented_voiceprints, row 77")
 
 
-def test_scans_and_followers_do_not_read_the_prints_for_simulated_lines(filled: Path) -> None:
+def test_scans_and_followers_do_not_read_the_augmented_prints(filled: Path) -> None:
     with SQLiteStorage(filled) as storage:
         storage.save(voiceprint("carol", 8, augmented=unit(9)))
-    sql(filled, "ALTER TABLE simulated_voiceprints RENAME COLUMN embedding TO gone")
+    sql(filled, "ALTER TABLE augmented_voiceprints RENAME COLUMN embedding TO gone")
     with SQLiteStorage(filled) as storage:
         assert next(storage.scan())[0].tolist() == storage.changes(START).ids.tolist() == [1, 2, 3, 4]
         assert (storage.count(), storage.revision()) == (4, 4)
@@ -400,7 +400,7 @@ def test_a_counter_that_no_store_reaches_is_damage(filled: Path, counter: str) -
 
 
 def test_the_feed_forgets_old_deletions_and_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voiceprint.storage.records.MAX_TOMBSTONES", 3)
+    monkeypatch.setattr("voiceprint.storage.state.MAX_TOMBSTONES", 3)
     with SQLiteStorage(path) as storage:
         storage.save_many([voiceprint(f"c{n}", n) for n in range(6)])
         positions = [storage.position()]
@@ -414,7 +414,7 @@ def test_the_feed_forgets_old_deletions_and_says_so(path: Path, monkeypatch: pyt
 
 
 def test_the_feed_comes_in_pages(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voiceprint.storage.sql.queries.FEED_PAGE", 4)
+    monkeypatch.setattr("voiceprint.storage.sql.reader.FEED_PAGE", 4)
     with SQLiteStorage(path) as storage:
         follower = Follower()
         follower.assert_in_step(storage)

@@ -21,7 +21,7 @@ from voiceprint import (
 from voiceprint.errors import VoiceprintError
 from voiceprint.scoring import Calibration
 from voiceprint.storage import back_up, restore
-from voiceprint.storage.removals import erase_snapshots, snapshots_at
+from voiceprint.storage.snapshot_files import erase_snapshots, snapshots_at
 
 READ = (
     "import sys\nfrom voiceprint import SQLiteStorage\n"

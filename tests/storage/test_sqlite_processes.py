@@ -102,7 +102,7 @@ def test_no_connection_crosses_a_fork(path: Path) -> None:
 
 def _assert_anew(storage: SQLiteStorage, held: object) -> None:
     links = [link.resolve() for link in Path("/proc/self/fd").iterdir() if link.exists()]
-    assert storage.path not in links
+    assert storage.db_path not in links
     assert storage.count() == 1
     assert storage._database._engine is not held
 

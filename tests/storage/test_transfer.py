@@ -55,7 +55,7 @@ def test_what_is_exported_and_imported_is_the_same_to_the_bit(source, tmp_path):
 
 def test_a_print_without_one_for_simulated_lines_is_exported_as_it_always_was(source):
     prints = [one for line in exported(source).splitlines() for one in json.loads(line)["voiceprints"]]
-    assert [sorted(one) for one in prints if "simulated" not in one] == [
+    assert [sorted(one) for one in prints if "augmented" not in one] == [
         ["created_at", "embedding", "encoder", "id"]
     ] * 5
 
@@ -79,7 +79,7 @@ def test_an_import_made_twice_changes_nothing_more(source):
         b'{"caller_id": "x", "voiceprints": [{"embedding": [1]}]}',
         b'{"caller_id": "x", "voiceprints": [{"id": 1, "embedding": [1, 2]}]}',
         b'{"caller_id": "x", "voiceprints": [{"id": "1", "embedding": [1, 2]}]}',
-        b'{"caller_id": "x", "voiceprints": [{"id": 1, "encoder": "o", "embedding": [1], "simulated": 7}]}',
+        b'{"caller_id": "x", "voiceprints": [{"id": 1, "encoder": "o", "embedding": [1], "augmented": 7}]}',
         b'{"caller_id": "x", "voiceprints": [7]}',
         b'{"caller_id": "x", "voiceprints": [], "metadata": 3}',
         b'{"caller_id": "x", "voiceprints": [], "last_seen": "soon"}',
@@ -161,7 +161,7 @@ def test_a_target_that_others_write_to_meanwhile_fails_the_verification(source):
         def meddle(_: int) -> None:
             target.delete("bob")
 
-        with pytest.raises(StorageError, match="Do it again"):
+        with pytest.raises(StorageError, match="Copy again"):
             copy_callers(source, target, progress=meddle)
 
 

@@ -20,7 +20,7 @@ from voiceprint import (
     StorageUnavailableError,
     open_storage,
 )
-from voiceprint.storage.sightings import Sighting
+from voiceprint.storage.presence import StorePresence
 
 
 @pytest.fixture(params=["json", "sqlite"])
@@ -88,7 +88,7 @@ def test_a_new_process_starts_with_an_empty_store_where_one_was_deleted(storage:
     storage.close()
     for file in Path(url.partition(":")[2]).parent.iterdir():
         file.unlink()
-    Sighting.forget_all()
+    StorePresence.forget_all()
     forget_json_files()
     with open_storage(url) as opened:
         assert state(opened) == {}
@@ -245,7 +245,7 @@ def test_another_store_on_a_redis_server_is_refused_by_open_handles(client: redi
     with RedisStorage(client) as storage:
         storage.save(voiceprint())
         client.flushdb()
-        Sighting.forget_all()
+        StorePresence.forget_all()
         with RedisStorage(client) as other:
             other.save(voiceprint("mallory"))
         assert_refused(storage, "another store")

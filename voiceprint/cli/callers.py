@@ -22,7 +22,6 @@ from voiceprint.cli.terminal import escaped
 from voiceprint.errors import CallerNotFoundError, InvalidArgumentError
 from voiceprint.models import Caller, DeletionReceipt
 from voiceprint.privacy.erasure import delete_with_receipt
-from voiceprint.storage import RedisStorage
 
 app = typer.Typer(help="List, show and delete enrolled callers.", no_args_is_help=True)
 
@@ -99,7 +98,7 @@ def delete_caller(
         if not yes and not _confirmed(escaped(f"Delete {who}?")):
             complain("Nothing was deleted.")
             raise typer.Exit(1)
-        if rewrite and not isinstance(recognizer.storage, RedisStorage):
+        if rewrite and not recognizer.storage.rewrites_server_files:
             raise InvalidArgumentError("--rewrite is for a Redis server: leave it out for this store.")
         if receipt or rewrite:
             done = delete_with_receipt(recognizer.storage, caller_id, rewrite=rewrite)

@@ -102,7 +102,7 @@ def _revision(url: str) -> str | None:
     if not is_postgresql_url(url):
         return SQLiteStorage.schema_revision(sqlite_path(url.partition(":")[2]))
     from voiceprint.storage.sql.database import schema_revision
-    from voiceprint.storage.sql.dialects import dialect_of
+    from voiceprint.storage.sql.dialect import dialect_of
 
     return schema_revision(dialect_of(url))
 

@@ -29,7 +29,8 @@ from voiceprint.cli.common import (
     table,
 )
 from voiceprint.cli.prompts import distinct, find_prompts
-from voiceprint.enrollment.enroller import Keep, OnSeveralVoices
+from voiceprint.enrollment.check import OnSeveralVoices
+from voiceprint.enrollment.enroller import Keep
 from voiceprint.enrollment.writer import OnMismatch
 from voiceprint.errors import (
     InvalidArgumentError,

@@ -22,6 +22,7 @@ of 5 s, 0.5 to 3.5 % do by a target FPIR of 0.01, and 2 to 8 % by 0.05; of calle
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from voiceprint.enrollment.agreement import is_measured, same_recording, sounds_alike
@@ -31,8 +32,7 @@ from voiceprint.models import Match, Voiceprint
 if TYPE_CHECKING:
     from voiceprint.audio import AudioQuality
     from voiceprint.config import VoiceFingerprintConfig
-    from voiceprint.identification.pipeline import AcceptanceRule, Identifier
-    from voiceprint.identification.ranking import Probe
+    from voiceprint.embedder import Probe
     from voiceprint.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -56,31 +56,40 @@ def confident(matches: list[Match], target_fpir: float | None) -> bool:
 
 
 class Adaptation:
-    """Enrolls confident matches as voiceprints of their callers, in free slots."""
+    """Enrolls confident matches as voiceprints of their callers, in free slots.
+
+    identify: the best match among all callers. encoder: name of the embedding space.
+    """
 
     def __init__(
-        self, storage: Storage, matcher: Identifier, rule: AcceptanceRule, config: VoiceFingerprintConfig
+        self,
+        storage: Storage,
+        identify: Callable[[Probe], list[Match]],
+        encoder: str,
+        config: VoiceFingerprintConfig,
     ) -> None:
         self._storage = storage
-        self._matcher = matcher
-        self._rule = rule
+        self._identify = identify
+        self._encoder = encoder
         self._config = config
 
-    def add(self, caller_id: str, probe: Probe, quality: AudioQuality, encoder: str) -> Voiceprint | None:
-        """Store the plain embedding of an accepted probe if it qualifies, and return it; else None.
+    def add(self, caller_id: str, probe: Probe, quality: AudioQuality) -> Voiceprint | None:
+        """With `adapt` set, store the plain embedding of an accepted probe that qualifies; else None.
 
         A store that cannot be written is logged: the call has its answer.
         """
+        if not self._config.adapt:
+            return None
         caller = self._storage.get(caller_id)
         prints = [] if caller is None else [*caller.voiceprints]
         if not prints or len(prints) >= self._config.max_voiceprints_per_caller:
             return None
-        if any(print_.encoder != encoder for print_ in prints):
+        if any(print_.encoder != self._encoder for print_ in prints):
             return None  # the enrolled print might be one that cannot be compared
         if not self._qualifies(caller_id, probe, quality, prints):
             return None
         try:
-            return self._stored(Voiceprint(caller_id, probe.plain, encoder=encoder))
+            return self._stored(Voiceprint(caller_id, probe.plain, encoder=self._encoder))
         except StorageUnavailableError as error:
             logger.warning("The voiceprint of a confident match could not be stored: %s", error)
             return None
@@ -97,7 +106,7 @@ class Adaptation:
         alike = is_measured(prints[0].encoder) and all(sounds_alike(probe.plain, [one]) for one in prints)
         if not alike or same_recording(probe.plain, prints) is not None:
             return False
-        matches = self._matcher.nearest(probe, 1, self._rule, None)
+        matches = self._identify(probe)
         return confident(matches, self._config.target_fpir) and matches[0].caller_id == caller_id
 
     def _stored(self, voiceprint: Voiceprint) -> Voiceprint | None:

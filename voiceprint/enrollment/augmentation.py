@@ -1,10 +1,10 @@
-"""A second print of an enrollment: how it sounds on simulated telephone lines, and without its noise.
+"""The augmented embedding of an enrollment: the same audio over simulated telephone lines, or without noise.
 
-A caller who was enrolled on a clear line calls by telephone. So the same audio, as two simulated lines carry
-it, is embedded too, and averaged with the plain embedding. Of noisy audio it is what is left when the noise
-is reduced; of a line that took the lows, it is with these raised again. A probe is compared with both prints
-and the better score counts: of the enrollments under several conditions that were compared
-(research/telephone-lines.md), this finds the most callers.
+A caller who was enrolled on a clear line calls by telephone. So two simulated lines carry the same audio,
+and the mean of their embeddings and the plain one is stored beside the plain one. Noisy audio is embedded
+with its noise reduced; audio of a telephone line with its low frequencies restored. A probe is compared with
+both embeddings, and the better score counts. Of the enrollments that were compared, this finds the most
+callers (research/telephone-lines.md).
 """
 
 from __future__ import annotations
@@ -31,88 +31,87 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LINES: Final = (Condition("telephone", 20.0, "full"), Condition("telephone", 20.0, "narrow"))
-"""The lines; the noise of each is reduced again before it is embedded, as was measured."""
+"""The simulated lines. The noise of each is reduced again before it is embedded, as it was measured."""
 
 LONGEST_S: Final = 30.0
-"""Seconds from the start of the audio that are simulated: this bounds the cost."""
+"""Seconds of speech, from its start, that are augmented: this bounds the cost."""
 
-_LONGEST: Final = round(LONGEST_S * SAMPLE_RATE)
 RECIPE: Final = 2
-"""Number of the way in which the second print is made, for caches of it."""
+"""Version of this computation, for caches of its results."""
 
-_SEED: Final = 3  # of the noise; as measured
+_SEED: Final = 3  # of the simulated noise: any number; another gives slightly other embeddings
 
 Embedding = NDArray[np.float32]
 
+_NOTHING: Final = np.zeros(0, dtype=np.float32)
+
 
 class AugmentationPlan(NamedTuple):
-    """What the second print of an enrollment is made of: simulated lines, the audio without noise, or both.
+    """The augmentations of one enrollment.
 
-    lows: on a telephone line as well, where it took the lows.
+    lines: simulated telephone lines. cleaned: noise reduction. low_frequencies: restored after a line.
     """
 
-    lines: bool
-    cleaned: bool
-    lows: bool = False
+    lines: bool = False
+    cleaned: bool = False
+    low_frequencies: bool = False
 
     def __bool__(self) -> bool:
-        return self.lines or self.cleaned or self.lows
+        return any(self)
 
 
 def augmentation_plan(encoder: Encoder, quality: AudioQuality) -> AugmentationPlan:
-    """Lines for wide-band audio, noise reduction for noisy audio; nothing where neither was measured."""
-    known = encoder.name == RESEMBLYZER_SPACE and encoder.sample_rate == SAMPLE_RATE
+    """Lines for wide-band audio, noise reduction for noisy audio; nothing for an encoder not measured."""
+    measured = encoder.name == RESEMBLYZER_SPACE and encoder.sample_rate == SAMPLE_RATE
     narrow = NARROWBAND in quality.feedback
-    return AugmentationPlan(known and not narrow, known and is_noisy(quality), known and narrow)
+    return AugmentationPlan(measured and not narrow, measured and is_noisy(quality), measured and narrow)
 
 
-class Enrolled(NamedTuple):
-    """An enrollment: its recording and embedding, and what is to be made of it."""
+class PlannedAugmentation(NamedTuple):
+    """A recording, its plain embedding, and the augmentations to compute."""
 
     recording: Recording
     plain: Embedding
     plan: AugmentationPlan
 
 
-def augmented_embeddings(encoder: Encoder, enrolled: Sequence[Enrolled]) -> list[Embedding | None]:
-    """The second print of each: float32[d] of length 1, the same for the same audio.
+def augmented_embeddings(encoder: Encoder, planned: Sequence[PlannedAugmentation]) -> list[Embedding | None]:
+    """The augmented embedding of each: float32[d] of length 1, the same for the same audio.
 
-    Of the first 30 s of the parts that hold speech. None where no speech is in them, or no version is wanted.
+    Of the first 30 s of speech. None where there is no speech, or no augmentation is planned.
     """
-    heard = [_augmented_audio(one) for one in enrolled]
-    if not any(heard):
-        return [None] * len(enrolled)
+    audio = [_augmented_audio(one) for one in planned]
+    if not any(audio):
+        return [None] * len(planned)
     try:
         found: Any = np.asarray(
-            encoder.embed_batch([audio for some in heard for audio in some]), dtype=np.float64
+            encoder.embed_batch([version for versions in audio for version in versions]), dtype=np.float64
         )
-        prints: list[Embedding | None] = []
-        for one, some in zip(enrolled, heard, strict=True):
-            mine, found = found[: len(some)], found[len(some) :]
-            # The noise or line is not to come back with the plain embedding.
-            total = (
-                mine.sum(axis=0) + one.plain if one.plan.lines and not one.plan.cleaned else mine.sum(axis=0)
-            )
-            prints.append(unit_vector(total) if some else None)
+        results: list[Embedding | None] = []
+        for one, versions in zip(planned, audio, strict=True):
+            own, found = found[: len(versions)], found[len(versions) :]
+            total = own.sum(axis=0)
+            # Average in the plain embedding only of clean wide-band audio: otherwise it would bring the noise
+            # or the line back.
+            if one.plan.lines and not one.plan.cleaned:
+                total = total + one.plain
+            results.append(unit_vector(total) if versions else None)
     except (EncoderError, InvalidArgumentError, ValueError) as error:
-        if len(enrolled) > 1:  # one of them must not take the print from the others
-            return [augmented_embeddings(encoder, [one])[0] for one in enrolled]
-        logger.info("There is no print for simulated lines: %s", error)
+        if len(planned) > 1:  # an error of one recording must not cost the others their embedding
+            return [augmented_embeddings(encoder, [one])[0] for one in planned]
+        logger.info("There is no augmented embedding: %s", error)
         return [None]
-    return prints
+    return results
 
 
-def _augmented_audio(one: Enrolled) -> list[NDArray[np.float32]]:
-    if not one.plan:
+def _augmented_audio(one: PlannedAugmentation) -> list[NDArray[np.float32]]:
+    """The versions of the audio to embed, each float32[n] at 16 kHz."""
+    speech = one.recording.speech[: round(LONGEST_S * SAMPLE_RATE)] if one.plan else _NOTHING
+    if not len(speech):
         return []
-    start = one.recording.speech[:_LONGEST]
-    if not len(start):
-        return []
-    source = reduce_noise(start) if one.plan.cleaned else start
-    restored = restore_low_frequencies(source) if one.plan.cleaned or one.plan.lows else source
-    lines = (
-        [restore_low_frequencies(reduce_noise(line.apply(source, _SEED))) for line in LINES]
-        if one.plan.lines
-        else []
-    )
-    return lines if restored is start else [restored, *lines]
+    source = reduce_noise(speech) if one.plan.cleaned else speech
+    restored = restore_low_frequencies(source) if one.plan.cleaned or one.plan.low_frequencies else source
+    versions = [] if restored is speech else [restored]  # unchanged audio has the plain embedding
+    if one.plan.lines:
+        versions += [restore_low_frequencies(reduce_noise(line.apply(source, _SEED))) for line in LINES]
+    return versions

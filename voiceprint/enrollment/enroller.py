@@ -1,20 +1,27 @@
-"""Enrollment: samples of callers' voices become voiceprints in the store, one by one or a long list."""
+"""Enrollment: recordings of callers become voiceprints in the store."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
-from voiceprint.audio import SAMPLE_RATE, AudioBuffer, AudioQuality, Encoding, Recording
-from voiceprint.audio.quality.advice import more_speech_s, several_voices
+from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Recording
+from voiceprint.audio.io.encodings import PCM, AudioFormat
+from voiceprint.audio.quality.advice import several_voices
 from voiceprint.embedder import MIN_PROBE_SPEECH_S
 from voiceprint.encoder.workers import cores
 from voiceprint.enrollment.agreement import best_agreeing
+from voiceprint.enrollment.augmentation import (
+    AugmentationPlan,
+    PlannedAugmentation,
+    augmentation_plan,
+    augmented_embeddings,
+)
 from voiceprint.enrollment.batches import BatchRunner
+from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices, check_quality
 from voiceprint.enrollment.writer import OnMismatch, VoiceprintWriter
 from voiceprint.errors import (
     AudioQualityError,
@@ -29,16 +36,16 @@ from voiceprint.validation import check_caller_id, check_metadata, shown
 if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.embedder import Embedder
-    from voiceprint.enrollment.augmentation import AugmentationPlan
+    from voiceprint.encoder import Encoder
     from voiceprint.storage import Storage
 
-# Enrollments of a long list that are stored in one change: a crash loses at most these, and a store that
-# writes all it holds with every change is not slowed down by a long list.
-ENROLMENT_BATCH = 64
+STORED_TOGETHER: Final = 64
+"""Enrollments of a long list that are stored in one change: a crash loses at most these, and a store that
+writes all of its records with every change is not slowed down by a long list."""
 
-# Samples of a long list that are embedded in one go: so many, or so many seconds of them.
-EMBEDDED_TOGETHER = 8
-EMBEDDED_TOGETHER_S = 120.0
+# Samples of a long list that are embedded together: so many, or so many seconds of them.
+_EMBEDDED_TOGETHER: Final = 8
+_EMBEDDED_TOGETHER_S: Final = 120.0
 
 Embedding = NDArray[np.float32]
 
@@ -49,169 +56,109 @@ Sample = (
 """Caller id, audio and metadata; and the sample rate of this audio, where samples differ in it."""
 
 Keep = Literal["newest", "best"]
-"""Which of more samples of a caller than are kept: those stored last, or those that agree best."""
+"""Which samples of a caller with more than the limit to store: the last ones, or those that agree best."""
 
 
-OnSeveralVoices = Literal["refuse", "store", "largest"]
-"""A recording of several voices is an error, or enrolled as a whole, or the voice that speaks most."""
+class EnrollmentOptions(NamedTuple):
+    """How to enroll: the format of the audio, and what to do about mismatches and several voices."""
+
+    audio_format: AudioFormat = PCM
+    on_mismatch: OnMismatch = "store"
+    on_several_voices: OnSeveralVoices = "refuse"
+
+    def check(self) -> None:
+        """Raise `InvalidArgumentError` for an unknown option."""
+        check_choice("on_mismatch", self.on_mismatch, OnMismatch)
+        check_choice("on_several_voices", self.on_several_voices, OnSeveralVoices)
 
 
-class EnrollmentCheck(BaseModel):
-    """Whether audio can be enrolled, and what to do next.
-
-    ready: whether `enroll_caller` takes it.
-    more_audio_s: seconds of audio that are missing until it may, 0 where there are enough.
-    more_speech_s: seconds of speech (audio without its pauses) that are missing until more would not make a
-        better sample; 0 or more, also where it is ready.
-    quality: what was measured, with the turns of each voice where several speak; it is not ready then.
-    advice: sentences that say what to do, the gravest first; also where it is ready and could be better.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    ready: bool
-    more_audio_s: float
-    more_speech_s: float
-    quality: AudioQuality
-    advice: tuple[str, ...] = ()
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Raise `InvalidArgumentError` where an argument is none of the values of a Literal."""
+    if value not in get_args(choices):
+        raise InvalidArgumentError(f"{name} is {shown(value)}: {' or '.join(get_args(choices))} is allowed.")
 
 
-class CheckedSample(NamedTuple):
-    """A sample that can be enrolled, and what its second print is to be made of."""
+class _CheckedSample(NamedTuple):
+    """A sample that can be enrolled, and the augmentations of it to compute."""
 
     caller_id: str
     recording: Recording
     metadata: dict[str, Any] | None
-    score: float  # of its quality
     plan: AugmentationPlan
 
 
-class NewPrint(NamedTuple):
-    """A voiceprint that is not stored yet, and the quality score of its audio."""
+class NewVoiceprint(NamedTuple):
+    """A voiceprint that is not stored yet, and the quality score of its audio, 0 to 1."""
 
     voiceprint: Voiceprint
     score: float
 
 
 class Enroller:
-    """Checks samples, embeds them, and stores their voiceprints.
-
-    sample_rate, encoding, channel, channels: of the audio of every sample, see `Recording.from_buffer`; a
-        sample may say another rate.
-    """
+    """Checks samples, embeds them, and stores their voiceprints."""
 
     def __init__(
-        self,
-        storage: Storage,
-        embedder: Embedder,
-        config: VoiceFingerprintConfig,
-        *,
-        sample_rate: int | None,
-        encoding: Encoding,
-        channel: int | None,
-        channels: int,
-        on_several_voices: OnSeveralVoices = "refuse",
+        self, storage: Storage, embedder: Embedder, encoder: Encoder, config: VoiceFingerprintConfig
     ) -> None:
-        if on_several_voices not in get_args(OnSeveralVoices):
-            raise InvalidArgumentError(
-                f"on_several_voices is {shown(on_several_voices)}: "
-                f"{' or '.join(get_args(OnSeveralVoices))} is allowed."
-            )
-        self._on_several_voices = on_several_voices
         self._storage = storage
         self._embedder = embedder
+        self._encoder = encoder
         self._config = config
-        self._rate = sample_rate
-        self._encoding: Encoding = encoding
-        self._channel = channel
-        self._channels = channels
 
-    def check(self, audio_buffer: AudioBuffer | Recording) -> EnrollmentCheck:
-        """Whether the audio is long and good enough to enroll, and what to do where it is not."""
-        recording = self._recording(audio_buffer, self._rate)
+    def check(self, audio_buffer: AudioBuffer | Recording, audio_format: AudioFormat) -> EnrollmentCheck:
+        """Check whether the audio is long and good enough to enroll."""
+        recording = self._embedder.recording(audio_buffer, audio_format)
         if recording.quality.net_speech_s >= MIN_PROBE_SPEECH_S:
             self._embedder.note_voices(recording, None)
-        return self._check(recording)
-
-    def _recording(self, audio_buffer: AudioBuffer | Recording, sample_rate: int | None) -> Recording:
-        return self._embedder.recording(
-            audio_buffer, sample_rate, self._encoding, self._channel, self._channels
-        )
+        return check_quality(recording.quality, self._config)
 
     def enroll(
-        self, sample: Sample, on_mismatch: OnMismatch, may_store: Callable[[], bool] = lambda: True
+        self, sample: Sample, options: EnrollmentOptions, may_store: Callable[[], bool] = lambda: True
     ) -> Voiceprint | None:
-        """Store the voiceprint of one sample, and return it; None where `may_store`, which is asked right
-        before, says no."""
-        new_prints = self._new_prints(on_mismatch)
-        checked = self._checked(sample)
-        checked, embedding = self._of_one_voice(checked, self._embedder.embed(checked.recording))
-        (augmented,) = self._augmented([checked], [embedding])
+        """Store the voiceprint of one sample, and return it.
+
+        may_store: called right before; where it says no, nothing is stored, and None returned.
+        """
+        options.check()
+        checked = self._check_sample(sample, options)
+        embedding = self._embedder.embed(checked.recording)
+        checked, embedding = self._of_one_voice(checked, embedding, options)
+        (augmented,) = self._augment([checked], [embedding])
         voiceprint = self._voiceprint(checked, embedding, augmented)
         if not may_store():
             return None
-        (result,) = new_prints.store([voiceprint])
+        (result,) = self._writer(options).store([voiceprint])
         if isinstance(result, VoiceprintError):
             raise result
         return result
 
     def enroll_many(
-        self, samples: Iterable[Sample], on_mismatch: OnMismatch, keep: Keep
+        self, samples: Iterable[Sample], options: EnrollmentOptions, keep: Keep
     ) -> list[Voiceprint | VoiceprintError]:
-        """Store the voiceprints of all samples; for each, in order, the print or why there is none."""
-        if keep not in get_args(Keep):
-            raise InvalidArgumentError(f"keep is {shown(keep)}: {' or '.join(get_args(Keep))} is allowed.")
-        new_prints = self._new_prints(on_mismatch)
-        results: list[Voiceprint | VoiceprintError] = []
-        waiting: dict[int, Voiceprint] = {}  # by place in `results`
-        of_caller: dict[int, NewPrint] = {}  # of one caller, whose best are to be chosen; likewise
-
-        def store() -> None:
-            for place, result in zip(waiting, new_prints.store([*waiting.values()]), strict=True):
-                results[place] = result
-            waiting.clear()
-
-        def choose() -> None:
-            for place, result in zip(of_caller, self._best([*of_caller.values()]), strict=True):
-                results[place] = result
-                if isinstance(result, Voiceprint):
-                    waiting[place] = result
-            of_caller.clear()
-
-        def take(result: NewPrint | VoiceprintError) -> None:
-            if isinstance(result, VoiceprintError):
-                results.append(result)
-                return
-            place, voiceprint = len(results), result.voiceprint
-            results.append(voiceprint)
-            if keep == "newest":
-                waiting[place] = voiceprint
-            else:
-                if any(other.voiceprint.caller_id != voiceprint.caller_id for other in of_caller.values()):
-                    choose()
-                of_caller[place] = result
-            if len(waiting) >= ENROLMENT_BATCH:
-                store()
-
-        work: BatchRunner[Sample, NewPrint | VoiceprintError] = BatchRunner(
-            self._new,
-            take,
-            cost=lambda sample: _seconds(sample, self._rate or SAMPLE_RATE),
-            most=EMBEDDED_TOGETHER,
-            largest=EMBEDDED_TOGETHER_S,
+        """Store the voiceprints of all samples; for each, in order, the voiceprint or why there is none."""
+        options.check()
+        check_choice("keep", keep, Keep)
+        results = _Results(self._writer(options), self._best if keep == "best" else None)
+        rate = options.audio_format.sample_rate or SAMPLE_RATE
+        runner: BatchRunner[Sample, NewVoiceprint | VoiceprintError] = BatchRunner(
+            lambda batch: self._embed_samples(batch, options),
+            results.add,
+            cost=lambda sample: _seconds(sample, rate),
+            most=_EMBEDDED_TOGETHER,
+            largest=_EMBEDDED_TOGETHER_S,
             threads=self._config.encoder_threads or cores(),
         )
         try:
-            work.run(samples)
-        finally:  # also when `samples` itself fails midway: what was given before is not lost
-            if of_caller:
-                choose()
-            if waiting:
-                store()
-        return results
+            runner.run(samples)
+        finally:  # also when `samples` itself fails midway: the samples before it are not lost
+            results.flush()
+        return results.all
 
-    def _best(self, prints: list[NewPrint]) -> list[Voiceprint | VoiceprintError]:
-        """The prints of one caller, and an error in the place of each that better ones leave no room for."""
+    def _writer(self, options: EnrollmentOptions) -> VoiceprintWriter:
+        return VoiceprintWriter(self._storage, self._config.max_voiceprints_per_caller, options.on_mismatch)
+
+    def _best(self, prints: list[NewVoiceprint]) -> list[Voiceprint | VoiceprintError]:
+        """The voiceprints of one caller that agree best, and an error in the place of each other."""
         limit = self._config.max_voiceprints_per_caller
         embeddings = np.stack([new.voiceprint.embedding for new in prints])
         best = set(best_agreeing(embeddings, [new.score for new in prints], limit))
@@ -225,115 +172,157 @@ class Enroller:
             for place, new in enumerate(prints)
         ]
 
-    def _checked(self, sample: Any) -> CheckedSample:
-        """The sample as a recording; whatever can be refused is, before the costly part."""
+    def _check_sample(self, sample: Any, options: EnrollmentOptions) -> _CheckedSample:
+        """The sample as a recording; every reason to refuse it comes before the costly part."""
         self._embedder.check_enabled()
+        audio_format = options.audio_format
         try:
             caller_id, audio_buffer, metadata, *rates = sample
-            (sample_rate,) = rates or [self._rate]
-        except (TypeError, ValueError):  # not three things, or four
+            (sample_rate,) = rates or [audio_format.sample_rate]
+        except (TypeError, ValueError):  # not three items, or four
             raise InvalidArgumentError(
                 "A sample is a tuple of caller_id, audio and metadata (or None), and perhaps sample_rate."
             ) from None
         caller_id, metadata = check_caller_id(caller_id), check_metadata(metadata)
-        recording = self._recording(audio_buffer, sample_rate)
-        self._check_sample(recording)
-        plan = self._embedder.augmentation_plan(recording.quality)
-        return CheckedSample(caller_id, recording, metadata, recording.quality.score, plan)
+        recording = self._embedder.recording(audio_buffer, audio_format._replace(sample_rate=sample_rate))
+        return self._check_recording(caller_id, recording, metadata)
 
-    def _check_sample(self, recording: Recording) -> None:
-        """Raises `AudioQualityError` for what is too short or too poor."""
-        check = self._check(recording)
+    def _check_recording(
+        self, caller_id: str, recording: Recording, metadata: dict[str, Any] | None
+    ) -> _CheckedSample:
+        """Raises `AudioQualityError` for a recording that is too short or too poor."""
+        check = check_quality(recording.quality, self._config)
         if check.more_audio_s:
             raise AudioQualityError(check.advice[0], check.quality)
         self._embedder.check_quality(recording)
+        plan = AugmentationPlan()
+        if self._config.enroll_simulated_lines:
+            plan = augmentation_plan(self._encoder, recording.quality)
+        return _CheckedSample(caller_id, recording, metadata, plan)
 
-    def _of_one_voice(self, sample: CheckedSample, embedding: Embedding) -> tuple[CheckedSample, Embedding]:
+    def _of_one_voice(
+        self, sample: _CheckedSample, embedding: Embedding, options: EnrollmentOptions
+    ) -> tuple[_CheckedSample, Embedding]:
         """The sample and its embedding, or those of its largest voice if that is to be enrolled.
 
         Raises `SeveralVoicesError` where several voices are to be refused, and as for any recording.
         """
         quality = sample.recording.quality
-        if "several_voices" not in quality.feedback or self._on_several_voices == "store":
+        if "several_voices" not in quality.feedback or options.on_several_voices == "store":
             return sample, embedding
-        if self._on_several_voices == "refuse":
+        if options.on_several_voices == "refuse":
             raise SeveralVoicesError(
                 f"{several_voices(quality)} Or enroll the one that speaks most: on_several_voices='largest' "
                 "(--on-several-voices largest).",
                 quality,
             )
-        largest = max(self._embedder.voices(sample.recording), key=lambda voice: voice.net_speech_s).recording
-        self._check_sample(largest)
-        plan = self._embedder.augmentation_plan(largest.quality)
-        alone = sample._replace(recording=largest, score=largest.quality.score, plan=plan)
-        return alone, self._embedder.embed(largest, one_voice=True)
+        largest = max(self._embedder.voices(sample.recording), key=lambda voice: voice.net_speech_s)
+        alone = self._check_recording(sample.caller_id, largest.recording, sample.metadata)
+        return alone, self._embedder.embed(largest.recording, one_voice=True)
 
-    def _check(self, recording: Recording) -> EnrollmentCheck:
-        quality = recording.quality
-        needed = self._config.enrollment_duration
-        missing = max(needed - quality.duration_s, 0.0)
-        short = (
-            f"Enrollment needs {needed:g} s of audio, and this is {quality.duration_s:.2f} s: record "
-            f"{max(missing, 0.1):.1f} s more, or set VOICE_ENROLLMENT_DURATION."
-        )
-        return EnrollmentCheck(
-            ready=not missing
-            and quality.score >= self._config.min_audio_quality
-            and ("several_voices" not in quality.feedback or self._on_several_voices == "store"),
-            more_audio_s=missing,
-            more_speech_s=more_speech_s(quality),
-            quality=quality,
-            advice=(short, *quality.advice) if missing else quality.advice,
-        )
-
-    def _voiceprint(
-        self, sample: CheckedSample, embedding: Embedding, augmented: Embedding | None
-    ) -> Voiceprint:
-        return Voiceprint(
-            sample.caller_id, embedding, sample.metadata, encoder=self._embedder.space, augmented=augmented
-        )
-
-    def _augmented(self, samples: list[CheckedSample], embeddings: list[Embedding]) -> list[Embedding | None]:
-        """The second print of each sample that gets one."""
-        return self._embedder.embed_augmented(
-            [sample.recording for sample in samples], embeddings, [sample.plan for sample in samples]
-        )
-
-    def _new(self, samples: list[Sample]) -> list[NewPrint | VoiceprintError]:
+    def _embed_samples(
+        self, samples: list[Sample], options: EnrollmentOptions
+    ) -> list[NewVoiceprint | VoiceprintError]:
         """The voiceprint of each sample, or why there is none."""
-        results: list[NewPrint | VoiceprintError | None] = [None] * len(samples)
-        good: dict[int, CheckedSample] = {}  # by place in `results`
+        results: list[NewVoiceprint | VoiceprintError | None] = [None] * len(samples)
+        good: dict[int, _CheckedSample] = {}  # by place in `results`
         for place, sample in enumerate(samples):
             try:
-                good[place] = self._checked(sample)
-            except VoiceprintError as error:
+                good[place] = self._check_sample(sample, options)
+            except VoiceprintError as error:  # the result of this sample
                 results[place] = error
-        embeddings = self._embedder.embed_together([sample.recording for sample in good.values()])
-        embedded: dict[int, Embedding] = {}
-        for place, embedding in zip([*good], embeddings, strict=True):
-            if isinstance(embedding, VoiceprintError):
-                results[place] = embedding
+        answers = self._embedder.embed_together([sample.recording for sample in good.values()])
+        embeddings: dict[int, Embedding] = {}
+        for place, answer in zip([*good], answers, strict=True):
+            if isinstance(answer, VoiceprintError):
+                results[place] = answer
                 continue
             try:
-                good[place], embedded[place] = self._of_one_voice(good[place], embedding)
-            except VoiceprintError as error:
+                good[place], embeddings[place] = self._of_one_voice(good[place], answer, options)
+            except VoiceprintError as error:  # the result of this sample
                 results[place] = error
-        augmented = self._augmented([good[place] for place in embedded], [*embedded.values()])
-        for place, for_lines in zip(embedded, augmented, strict=True):
-            voiceprint = self._voiceprint(good[place], embedded[place], for_lines)
-            results[place] = NewPrint(voiceprint, good[place].score)
-        return cast("list[NewPrint | VoiceprintError]", results)
+        augmented = self._augment([good[place] for place in embeddings], [*embeddings.values()])
+        for place, other in zip(embeddings, augmented, strict=True):
+            voiceprint = self._voiceprint(good[place], embeddings[place], other)
+            results[place] = NewVoiceprint(voiceprint, good[place].recording.quality.score)
+        return cast("list[NewVoiceprint | VoiceprintError]", results)
 
-    def _new_prints(self, on_mismatch: OnMismatch) -> VoiceprintWriter:
-        return VoiceprintWriter(self._storage, self._config.max_voiceprints_per_caller, on_mismatch)
+    def _augment(self, samples: list[_CheckedSample], embeddings: list[Embedding]) -> list[Embedding | None]:
+        planned = [
+            PlannedAugmentation(sample.recording, embedding, sample.plan)
+            for sample, embedding in zip(samples, embeddings, strict=True)
+        ]
+        return augmented_embeddings(self._encoder, planned)
+
+    def _voiceprint(
+        self, sample: _CheckedSample, embedding: Embedding, augmented: Embedding | None
+    ) -> Voiceprint:
+        return Voiceprint(
+            sample.caller_id, embedding, sample.metadata, encoder=self._encoder.name, augmented=augmented
+        )
+
+
+class _Results:
+    """The results of a long list in order; stores voiceprints some dozens at a time.
+
+    choose: of the voiceprints of one caller in a row, those to store and errors for the others; None for all.
+    """
+
+    def __init__(
+        self,
+        writer: VoiceprintWriter,
+        choose: Callable[[list[NewVoiceprint]], list[Voiceprint | VoiceprintError]] | None,
+    ) -> None:
+        self.all: list[Voiceprint | VoiceprintError] = []
+        self._writer = writer
+        self._choose = choose
+        self._of_caller: dict[int, NewVoiceprint] = {}  # to choose from, by place in `all`
+        self._to_store: dict[int, Voiceprint] = {}  # likewise
+
+    def add(self, result: NewVoiceprint | VoiceprintError) -> None:
+        if isinstance(result, VoiceprintError):
+            self.all.append(result)
+            return
+        place, voiceprint = len(self.all), result.voiceprint
+        self.all.append(voiceprint)
+        if self._choose is None:
+            self._to_store[place] = voiceprint
+        else:
+            others = self._of_caller.values()
+            if any(other.voiceprint.caller_id != voiceprint.caller_id for other in others):
+                self._end_caller()
+            self._of_caller[place] = result
+        if len(self._to_store) >= STORED_TOGETHER:
+            self._store()
+
+    def flush(self) -> None:
+        """Store what is not stored yet."""
+        self._end_caller()
+        self._store()
+
+    def _end_caller(self) -> None:
+        if self._choose is None or not self._of_caller:
+            return
+        for place, result in zip(self._of_caller, self._choose([*self._of_caller.values()]), strict=True):
+            self.all[place] = result
+            if isinstance(result, Voiceprint):
+                self._to_store[place] = result
+        self._of_caller.clear()
+
+    def _store(self) -> None:
+        if self._to_store:
+            stored = self._writer.store([*self._to_store.values()])
+            for place, result in zip(self._to_store, stored, strict=True):
+                self.all[place] = result
+            self._to_store.clear()
 
 
 def _seconds(sample: Any, sample_rate: Any) -> float:
-    """About how much audio is in a sample that nobody has checked yet."""
+    """About how much audio is in a sample that is not checked yet, in seconds."""
     try:
         if isinstance(sample[1], Recording):
             return sample[1].duration_s
         size = len(sample[1]) if isinstance(sample[1], bytes | bytearray) else sample[1].nbytes
         return float(size / (4.0 * (sample[3] if len(sample) > 3 else sample_rate)))
-    except (TypeError, AttributeError, LookupError, ArithmeticError):
+    except (TypeError, AttributeError, LookupError, ArithmeticError):  # `_check_sample` says what is wrong
         return 0.0

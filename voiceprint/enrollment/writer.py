@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from voiceprint.enrollment.agreement import same_recording, sounds_alike
 from voiceprint.errors import InvalidArgumentError, VoiceMismatchError, VoiceprintError
 from voiceprint.models import Voiceprint
-from voiceprint.validation import shown
 
 if TYPE_CHECKING:
     from voiceprint.storage import Storage
@@ -26,21 +25,17 @@ Stored = Voiceprint | VoiceprintError
 
 
 class VoiceprintWriter:
-    """Stores new prints, and notices copies of a recording and voices of other people.
+    """Stores new voiceprints, and detects copies of a recording and voices of other people.
 
-    limit: voiceprints a caller. A new print of a recording that its caller has a print of is not stored: the
-    existing print is returned, with the metadata merged and `last_seen` moved. A new print that does not
-    sound like its caller's others is stored with a warning, or refused with `VoiceMismatchError`.
+    limit: voiceprints a caller. A second voiceprint of a recording is not stored: the existing one is
+    returned, with the metadata merged and `last_seen` moved. A voiceprint that does not sound like its
+    caller's others is stored with a warning, or refused with `VoiceMismatchError`.
 
-    The caller's prints are read, then the new ones stored, without a lock: two processes that enroll the same
-    recording at the same moment may both store it.
+    No lock is held between reading and storing: two processes that enroll the same recording at the same
+    moment may both store it.
     """
 
     def __init__(self, storage: Storage, limit: int, on_mismatch: OnMismatch) -> None:
-        if on_mismatch not in get_args(OnMismatch):
-            raise InvalidArgumentError(
-                f"on_mismatch is {shown(on_mismatch)}: {' or '.join(get_args(OnMismatch))} is allowed."
-            )
         self._storage = storage
         self._limit = limit
         self._on_mismatch = on_mismatch
@@ -48,45 +43,46 @@ class VoiceprintWriter:
     def store(self, voiceprints: Sequence[Voiceprint]) -> list[Stored]:
         """Store them in order, in one change; for each the stored or existing print, or the error."""
         results: list[Stored | None] = [None] * len(voiceprints)
-        wanted: dict[int, Voiceprint] = {}  # by place in `results`
-        known: dict[str, list[Voiceprint]] = {}
+        to_save: dict[int, Voiceprint] = {}  # by place in `results`
+        by_caller: dict[str, list[Voiceprint]] = {}
 
         def save() -> None:
-            for place, result in zip(wanted, self._save([*wanted.values()]), strict=True):
+            for place, result in zip(to_save, self._save([*to_save.values()]), strict=True):
                 results[place] = result
-            wanted.clear()
-            known.clear()
+            to_save.clear()
+            by_caller.clear()
 
         for place, new in enumerate(voiceprints):
             try:
-                copied, others = self._compared(new, known)
+                copied, others = self._compared(new, by_caller)
                 if copied is not None and copied.id is None:
                     save()  # `new` is a copy of one of these, which has to be stored first
-                    copied, others = self._compared(new, known)
+                    copied, others = self._compared(new, by_caller)
             except VoiceprintError as error:  # of the store, which cannot be read: no need to try again
                 results[place:] = [error] * (len(results) - place)
                 break
             if copied is not None:
-                wanted[place] = _seen_again(copied, new)
+                to_save[place] = _enrolled_again(copied, new)
                 continue
             results[place] = self._mismatch(new, others)
             if results[place] is None:
-                wanted[place] = new
-                known[new.caller_id] = [*known[new.caller_id], new][-self._limit :]  # as the store will
+                to_save[place] = new
+                # As the store will replace the oldest.
+                by_caller[new.caller_id] = [*by_caller[new.caller_id], new][-self._limit :]
         save()
         return [result for result in results if result is not None]
 
     def _compared(
-        self, new: Voiceprint, known: dict[str, list[Voiceprint]]
+        self, new: Voiceprint, by_caller: dict[str, list[Voiceprint]]
     ) -> tuple[Voiceprint | None, list[Voiceprint]]:
-        """The print of the same recording, if there is one, and all that the new one can be compared with.
+        """The voiceprint of the same recording, if there is one, and all that the new one is comparable with.
 
-        known: the prints of callers who were read before, with those that are to be stored.
+        by_caller: the voiceprints of callers who were read before, with those to be saved.
         """
-        if new.caller_id not in known:
+        if new.caller_id not in by_caller:
             caller = self._storage.get(new.caller_id)
-            known[new.caller_id] = [] if caller is None else [*caller.voiceprints]
-        others = [one for one in known[new.caller_id] if one.encoder == new.encoder]
+            by_caller[new.caller_id] = [] if caller is None else [*caller.voiceprints]
+        others = [one for one in by_caller[new.caller_id] if one.encoder == new.encoder]
         return same_recording(new.embedding, others), others
 
     def _mismatch(self, new: Voiceprint, others: list[Voiceprint]) -> VoiceMismatchError | None:
@@ -122,15 +118,15 @@ class VoiceprintWriter:
 
 
 def _embeddings(voiceprint: Voiceprint) -> NDArray[np.float32]:
-    """The embedding, and that for simulated lines where there is one: float32[n, d]."""
+    """The embedding, and the augmented one where there is one: float32[n, d]."""
     vectors = (voiceprint.embedding, voiceprint.augmented)
     return np.stack([vector for vector in vectors if vector is not None])
 
 
-def _seen_again(stored: Voiceprint, new: Voiceprint) -> Voiceprint:
-    """The stored print, to be saved in its own place: this merges the metadata and moves `last_seen`.
+def _enrolled_again(stored: Voiceprint, new: Voiceprint) -> Voiceprint:
+    """The stored voiceprint, to be saved in its own place: this merges the metadata and moves `last_seen`.
 
-    A print for simulated lines is added where there was none.
+    An augmented embedding is added where there was none.
     """
     logger.info("The caller %r is already enrolled with this recording.", stored.caller_id)
     augmented = new.augmented if stored.augmented is None else stored.augmented

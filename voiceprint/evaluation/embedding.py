@@ -16,7 +16,7 @@ from voiceprint.encoder import Encoder, OnnxEncoder
 from voiceprint.enrollment.augmentation import (
     RECIPE,
     AugmentationPlan,
-    Enrolled,
+    PlannedAugmentation,
     augmentation_plan,
     augmented_embeddings,
 )
@@ -266,7 +266,7 @@ def second_print(
     kept = None if cache is None else cache.get(name, encoder.dimension, recording.speech[:])
     if kept is not None:
         return kept
-    made = augmented_embeddings(encoder, [Enrolled(recording, plain, wanted)])[0]
+    made = augmented_embeddings(encoder, [PlannedAugmentation(recording, plain, wanted)])[0]
     second = plain if made is None else made
     if cache is not None:
         cache.put(name, recording.speech[:], second)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from voiceprint.audio import Recording
 from voiceprint.audio.prompts import prompts_at
-from voiceprint.embedder import MIN_PROBE_SPEECH_S
+from voiceprint.embedder import MIN_PROBE_SPEECH_S, Probe
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation.cache import EmbeddingCache
 from voiceprint.evaluation.calibrating import TARGETS, deviates
@@ -32,8 +32,9 @@ from voiceprint.evaluation.mixture import Mixture, fit_mixture
 from voiceprint.evaluation.recordings import cut, find_calls
 from voiceprint.evaluation.report import Skip
 from voiceprint.identification.gallery import Gallery
-from voiceprint.identification.pipeline import AcceptanceRule, Identifier
-from voiceprint.identification.ranking import Probe
+from voiceprint.identification.pipeline import Identifier
+from voiceprint.identification.query import Query
+from voiceprint.identification.shared_index import SharedIndex
 from voiceprint.identification.snapshots import IndexSettings
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.scoring import Calibration, ImpostorStatistics
@@ -171,11 +172,13 @@ class _StoreMatcher:
     """Searches the store of a recognizer, without a calibration."""
 
     def __init__(self, recognizer: OpusAgentVoiceRecognizer) -> None:
-        storage, encoder, config = recognizer.storage, recognizer.encoder, recognizer.config
-        settings = IndexSettings(config.index_path, config.index_recall, config.index_threads)
-        gallery = Gallery.shared(storage, encoder.name, encoder.dimension, settings)
-        gallery.synchronized(storage)
-        self._scorer = gallery.scorer(storage)
+        storage, encoder = recognizer.storage, recognizer.encoder
+        config = recognizer.config.model_copy(update={"calibration_path": None})
+        settings = IndexSettings.of(config)
+        shared = SharedIndex.of_process(storage.location, encoder.name, encoder.dimension, settings)
+        gallery = Gallery(storage, shared)
+        gallery.refresh()
+        self._scorer = gallery.scorer()
         found = self._scorer.statistics
         callers = 0 if found is None else found.callers
         if found is None or callers < LEAST_CALLERS:
@@ -184,12 +187,12 @@ class _StoreMatcher:
                 f"{callers or 'too few'}. Enroll callers first, or calibrate by labeled recordings"
             )
         self.statistics: ImpostorStatistics = found
-        self.gallery_size = gallery.callers(storage)
-        self._matcher = Identifier(storage, encoder.name, lambda: gallery)
+        self.gallery_size = gallery.count_callers()
+        self._identifier = Identifier(gallery, config)
 
     def best(self, embedding: NDArray[np.float32]) -> float:
         """The best score of an embedding, float32[d], with a caller."""
-        (match,) = self._matcher.nearest(Probe(embedding), 1, AcceptanceRule(0.0, given=True), None)
+        (match,) = self._identifier.identify(Probe(embedding), Query(threshold=0.0))
         assert match.llr is not None  # noqa: S101  with so many callers there is one
         package = self._scorer.calibration
         deviations = match.llr / package.scale + package.offset

@@ -1,10 +1,10 @@
-"""Proposals: whose records to read for a probe, by what the index knows of the plain embeddings.
+"""The shortlist: which voiceprints to read from the store for a probe.
 
-Reading a caller from a store takes as long as some hundred scores. So what the searches find is weighed
-by the index's own vectors first, which are the plain embeddings, and only the best are read. They are ranked
-anew from the records: the index proposes, and no score is taken from it.
+Reading a caller from a store takes as long as some hundred scores. So every hit of the index is first scored
+with the vectors in the index, the plain embeddings, and only the best are read. The ranking uses the records
+alone: the index proposes, and no score is taken from it.
 
-What it cannot know are the second prints (`Voiceprint.augmented`) and which prints are of one caller.
+The index holds neither the augmented embeddings (`Voiceprint.augmented`) nor the owner of a voiceprint.
 benchmarks/shortlist.py measures the callers that are missed for that reason.
 """
 
@@ -17,22 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from voiceprint.identification.ranking import Probe
+    from voiceprint.embedder import Probe
     from voiceprint.index import VectorIndex
     from voiceprint.scoring import GalleryScorer
 
 CANDIDATES_PER_QUERY: Final = 200
-"""Prints that the index finds by each view."""
+"""Least number of index hits per query."""
 
-_READ: Final = 16
+_LEAST_READ: Final = 16  # voiceprints that a query by likelihood reads
 
 
 class CandidateQuery(NamedTuple):
-    """One way to look at who a probe may be.
+    """One search of the index, and a score for its hits.
 
-    query: float32[dimension], what the index is searched with. score: of embeddings, float32[n, dimension];
-    greater is better. read: the callers of so many of the best are read from the store.
-    confined: as in `VectorIndex.search`, for a query that is unlike embeddings.
+    query: float32[dimension], the vector to search with. score: of float32[n, dimension]; greater is better.
+    read: voiceprints to read from the store, of the best scores. confined: see `VectorIndex.search`, for a
+    query that is unlike embeddings.
     """
 
     query: NDArray[np.float32]
@@ -41,47 +41,48 @@ class CandidateQuery(NamedTuple):
     confined: bool = False
 
 
-class Proposal(NamedTuple):
-    """Ids of voiceprints, the best of each view, and whether these are all that there are."""
+class Shortlist(NamedTuple):
+    """Voiceprint ids, the best of each query. is_all: no voiceprint of the index is missing."""
 
     ids: list[int]
     is_all: bool
 
 
-def by_cosine(probe: NDArray[np.float32], read: int) -> CandidateQuery:
-    """Whose prints have the greatest cosines with a unit embedding."""
+def candidate_queries(
+    probe: Probe, scorer: GalleryScorer | None, callers: int, prints_each: int
+) -> list[CandidateQuery]:
+    """Queries that find the top `callers` callers, each with at most `prints_each` voiceprints.
+
+    With a scorer by likelihood, and by cosine too, so that every caller over a cosine threshold is found.
+    """
+    if scorer is None:
+        return [_by_cosine(probe.plain, callers * prints_each)]
+    return [
+        _by_cosine(probe.plain, callers),
+        CandidateQuery(
+            scorer.query(probe.best),
+            lambda prints: scorer.rough_scores(probe.best, prints),
+            max(_LEAST_READ, callers * prints_each),
+            confined=True,
+        ),
+    ]
+
+
+def _by_cosine(probe: NDArray[np.float32], read: int) -> CandidateQuery:
     return CandidateQuery(probe, lambda prints: prints @ probe, read)
 
 
-def by_ratio(probe: NDArray[np.float32], read: int, scorer: GalleryScorer) -> CandidateQuery:
-    """Whose prints have the greatest log-likelihood ratios."""
-    return CandidateQuery(
-        scorer.query(probe), lambda prints: scorer.rough_scores(probe, prints), read, confined=True
-    )
-
-
-def views_for(probe: Probe, scorer: GalleryScorer, callers: int, prints_each: int) -> list[CandidateQuery]:
-    """The views by which so many callers of so many prints at most are found.
-
-    By cosine too, so that whoever reaches a threshold of it is there.
-    """
-    return [
-        by_cosine(probe.plain, callers),
-        by_ratio(probe.best, max(_READ, callers * prints_each), scorer),
+def shortlist(index: VectorIndex, queries: Sequence[CandidateQuery], found: int, wider: int = 1) -> Shortlist:
+    """Shortlist voiceprint ids. found: hits per query; wider: multiplies each query's `read`."""
+    hits = [
+        index.search(one.query, max(1, min(found, len(index))), confined=one.confined)[1] for one in queries
     ]
-
-
-def propose(index: VectorIndex, views: Sequence[CandidateQuery], found: int, wider: int = 1) -> Proposal:
-    """Whom to read, of so many that each view finds; wider: so many times those that the views say."""
-    searched = [
-        index.search(view.query, max(1, min(found, len(index))), confined=view.confined)[1] for view in views
-    ]
-    ids = np.array([*dict.fromkeys(np.concatenate(searched, axis=1)[0].tolist())], dtype=np.int64)
+    ids = np.array([*dict.fromkeys(np.concatenate(hits, axis=1)[0].tolist())], dtype=np.int64)
     ids = ids[ids >= 0]
     there, vectors = index.vectors_of(ids)
     ids = ids[there]
     chosen: dict[int, None] = {}
-    for view in views:
-        best = np.argsort(-view.score(vectors), kind="stable")[: wider * view.read]
+    for one in queries:
+        best = np.argsort(-one.score(vectors), kind="stable")[: wider * one.read]
         chosen.update(dict.fromkeys(ids[best].tolist()))
-    return Proposal([*chosen], is_all=found >= len(index) and len(chosen) == len(ids))
+    return Shortlist([*chosen], is_all=found >= len(index) and len(chosen) == len(ids))

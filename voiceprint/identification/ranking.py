@@ -9,25 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint.embedder import Probe
 from voiceprint.models import Voiceprint
 
 if TYPE_CHECKING:
     from voiceprint.scoring import CallerPrints, GalleryScorer
-
-
-class Probe(NamedTuple):
-    """What is compared with voiceprints: unit embeddings of the audio, and where it was noisy, of it cleaned.
-
-    Similarities are of `plain`, log-likelihood ratios of `cleaned` where there is one.
-    """
-
-    plain: NDArray[np.float32]
-    cleaned: NDArray[np.float32] | None = None
-
-    @property
-    def best(self) -> NDArray[np.float32]:
-        """The embedding that says most of the voice."""
-        return self.plain if self.cleaned is None else self.cleaned
 
 
 class Scored(NamedTuple):

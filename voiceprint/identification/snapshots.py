@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from weakref import WeakSet
 
-from voiceprint._files import RefusedFileError, cache_folder, check_apart, expanded
+from voiceprint._files import RefusedFileError, check_apart, expanded
 from voiceprint.errors import ConfigurationError
 from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage.base import Position, Storage
-from voiceprint.storage.removals import erase_snapshots
+from voiceprint.storage.snapshot_files import erase_snapshots
 
 if TYPE_CHECKING:
+    from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.index import VectorIndex
 
 logger = logging.getLogger(__name__)
@@ -39,11 +40,16 @@ _SPARING = 20
 
 
 class IndexSettings(NamedTuple):
-    """What the configuration says of the index: `VOICE_INDEX_PATH`, `_RECALL` and `_THREADS`."""
+    """The settings of an index: `VOICE_INDEX_PATH`, `VOICE_INDEX_RECALL` and `VOICE_INDEX_THREADS`."""
 
     path: str | None = OFF
     recall: float = 0.99
     threads: int = 1
+
+    @classmethod
+    def of(cls, config: VoiceFingerprintConfig) -> IndexSettings:
+        """Those of a configuration."""
+        return cls(config.index_path, config.index_recall, config.index_threads)
 
 
 NO_SNAPSHOT = IndexSettings()
@@ -87,7 +93,7 @@ def check_snapshot_path(storage: Storage, setting: str | None) -> None:
     if path is None:
         return
     try:
-        check_apart(path, files_of(storage))
+        check_apart(path, storage.files())
     except RefusedFileError as error:
         raise _not_a_place(error) from error
     except OSError:
@@ -95,17 +101,10 @@ def check_snapshot_path(storage: Storage, setting: str | None) -> None:
 
 
 def add_snapshot_place(storage: Storage, setting: str | None) -> None:
-    """Let the store know where its snapshot lies, so that it goes with what is removed."""
+    """Have the store remove its snapshot with every embedding that it removes."""
     path = snapshot_path(storage, setting)
-    places = getattr(storage, "snapshot_places", None)  # a store of one's own need not be a `Storage`
-    if path is not None and places is not None:
-        places.add(path)
-
-
-def files_of(storage: Storage) -> list[Path]:
-    """The store's own files, which no snapshot is written to."""
-    files = getattr(storage, "files", None)  # a store of one's own need not be a `Storage`
-    return [] if files is None else files()
+    if path is not None:
+        storage.snapshot_places.add(path)
 
 
 def _not_a_place(error: RefusedFileError) -> ConfigurationError:
@@ -121,17 +120,9 @@ def _of_space(path: Path, encoder: str) -> Path:
 
 def _place(storage: Storage, setting: str | None) -> Path | None:
     """Where the snapshot of the usual space lies. Raises OSError where there is no home folder."""
-    if setting == OFF or storage.location.startswith("memory:"):
+    if setting == OFF or not storage.is_persistent:
         return None
-    if setting is not None:
-        return expanded(setting)
-    beside = getattr(storage, "path", None)
-    if isinstance(beside, Path):
-        return beside.with_name(f"{beside.name}.index")
-    if storage.location.partition(":")[0] in ("postgresql", "redis", "rediss", "unix"):
-        name = hashlib.sha256(storage.location.encode()).hexdigest()[:32]
-        return cache_folder() / f"{name}.index"
-    return None
+    return storage.default_snapshot_path() if setting is None else expanded(setting)
 
 
 class SnapshotKeeper:
@@ -217,7 +208,7 @@ class SnapshotKeeper:
         path = snapshot_path(storage, self.settings.path, stamp.encoder)
         if path is None or (self._writer is not None and self._writer.is_alive()):
             return
-        files = files_of(storage)
+        files = storage.files()
 
         def write() -> None:
             index.wait()  # with its cells, the next process need not train
@@ -232,7 +223,7 @@ class SnapshotKeeper:
         path = snapshot_path(storage, self.settings.path, stamp.encoder)
         worthwhile = self._changes >= min(_CLOSING, max(1, len(index) // _CLOSING_SHARE))
         if path is not None and worthwhile and not (self._writer is not None and self._writer.is_alive()):
-            self.write(path, index, stamp, files_of(storage))
+            self.write(path, index, stamp, storage.files())
 
     def write(
         self, path: Path, index: VectorIndex, stamp: Stamp, files: Iterable[Path], *, asked: bool = False

@@ -1,58 +1,56 @@
-"""Who each voice of a recording is."""
+"""Identification of each voice of a recording."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
 from typing import Final
 
 from voiceprint.audio import Recording
 from voiceprint.diarization import Voice
 from voiceprint.embedder import Embedder
 from voiceprint.errors import AudioQualityError
-from voiceprint.identification.ranking import Probe
-from voiceprint.models import Match, SeparatedVoice
+from voiceprint.identification.pipeline import Identifier
+from voiceprint.identification.query import Query
+from voiceprint.models import SeparatedVoice
 
-Search = Callable[[Probe, int, Collection[str]], list[Match]]
-"""The so many best callers for a probe, without those of the ids."""
-
-_BEST: Final = 2  # the best, and the next for the margin
+_WANTED: Final = 2  # the best caller, and the next for the margin
 
 
 def identify_voices(
-    embedder: Embedder, recording: Recording, search: Search, k: int, ignored: Collection[str] = ()
+    embedder: Embedder, identifier: Identifier, recording: Recording, query: Query
 ) -> list[SeparatedVoice]:
-    """The voices of a recording, in the order in which they speak first, and who each is.
+    """The voices of a recording, in the order in which they speak first, and the k best callers of each.
 
-    ignored: caller ids who are no candidates; a voice that is accepted as one of them is reported as theirs.
+    A voice that is accepted as a caller whom the query ignores is reported as theirs.
 
     Raises `AudioQualityError` where the recording holds one voice and is too short or too poor, or none.
     """
     voices = embedder.voices(recording)
-    if len(voices) < 2:
-        probe = embedder.probe(recording, one_voice=True)  # without any speech, this raises
-        (voice,) = voices
-        return [_answer(voice, probe, search, k, ignored)]
-    recording.report_voices([voice.turns for voice in voices])
+    if not voices:
+        embedder.probe(recording, one_voice=True)  # raises: nobody speaks
+    if len(voices) > 1:
+        recording.report_voices([voice.turns for voice in voices])
     answers = []
     for voice in voices:
         try:
             probe = embedder.probe(voice.recording, one_voice=True)
-        except AudioQualityError:  # the answer for this voice: its quality says why nobody is named
-            answers.append(_nobody(voice))
-        else:
-            answers.append(_answer(voice, probe, search, k, ignored))
+        except AudioQualityError:
+            if len(voices) == 1:
+                raise
+            answers.append(_unnamed(voice))  # its quality says why
+            continue
+        wide = query._replace(k=max(query.k, _WANTED))
+        if query.ignored:
+            # A voice of a caller to ignore is looked for, whoever the candidates are.
+            among = None if query.candidates is None else [*{*query.candidates, *query.ignored}]
+            best = identifier.identify(probe, wide._replace(candidates=among, ignored=[]))
+            accepted = next((match for match in best if match.accepted), None)
+            if accepted is not None and accepted.caller_id in query.ignored:
+                answers.append(_unnamed(voice).model_copy(update={"ignored": accepted.caller_id}))
+                continue
+        matches = identifier.identify(probe, wide)
+        answers.append(_unnamed(voice).model_copy(update={"matches": tuple(matches[: query.k])}))
     return answers
 
 
-def _answer(voice: Voice, probe: Probe, search: Search, k: int, ignored: Collection[str]) -> SeparatedVoice:
-    matches = search(probe, max(k, _BEST), ())
-    best = next((match for match in matches if match.accepted), None)
-    if best is not None and best.caller_id in ignored:
-        return _nobody(voice).model_copy(update={"ignored": best.caller_id})
-    if ignored:
-        matches = search(probe, max(k, _BEST), ignored)
-    return _nobody(voice).model_copy(update={"matches": tuple(matches[:k])})
-
-
-def _nobody(voice: Voice) -> SeparatedVoice:
+def _unnamed(voice: Voice) -> SeparatedVoice:
     return SeparatedVoice(turns=voice.turns, net_speech_s=voice.net_speech_s, quality=voice.recording.quality)

@@ -16,15 +16,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from voiceprint._files import RefusedFileError, leftovers, open_regular
+from voiceprint._files import RefusedFileError, leftovers
 from voiceprint.errors import CallerNotFoundError
 from voiceprint.models import Caller, DeletionReceipt, ErasedPlace, ErasureCheck, Finding
 from voiceprint.storage.base import FLUSH_S, Storage
 from voiceprint.storage.deletions import DeletionList
-from voiceprint.storage.redis import RedisStorage
-from voiceprint.storage.removals import snapshots_at
-from voiceprint.storage.sql import SQLStorage
-from voiceprint.storage.sqlite import SQLiteStorage
+from voiceprint.storage.snapshot_files import snapshots_at
 from voiceprint.validation import check_caller_id, now
 
 __all__ = ["delete_with_receipt", "remains_of"]
@@ -85,7 +82,7 @@ def delete_with_receipt(
                 "closing the store erases it."
             )
         places.append(ErasedPlace(place=str(path), state="remains" if found else "erased", detail=detail))
-    places += _kept_by_server(storage, rewrite=rewrite)
+    places += storage.server_remains(rewrite=rewrite)
     return DeletionReceipt(
         caller_id=name,
         voiceprints=removed,
@@ -154,33 +151,13 @@ def _found_remains(storage: Storage, name: str, files: list[Path], *, is_noted: 
             )
         )
     findings += [_stale(path) for path in _stale_snapshots(storage)]
-    kept = _kept_by_server(storage, rewrite=False)
+    kept = storage.server_remains()
     return findings + [Finding(code=one.state, place=one.place, message=one.detail) for one in kept]
-
-
-def _kept_by_server(storage: Storage, *, rewrite: bool) -> list[ErasedPlace]:
-    """The files of a server, which nothing here can read."""
-    if isinstance(storage, RedisStorage):
-        found = storage.persistence(rewrite=rewrite)
-        return [ErasedPlace(place=place, state=state, detail=detail) for place, state, detail in found]
-    if isinstance(storage, SQLStorage) and not isinstance(storage, SQLiteStorage):
-        return [
-            ErasedPlace(
-                place=f"tables and write-ahead log of {storage.location}",
-                state="kept_by_server",
-                detail="What was removed stays in the tables' files until VACUUM and later writes reuse its "
-                "place, and in the write-ahead log and its archives for as long as the server keeps these.",
-            )
-        ]
-    return []
 
 
 def _files(storage: Storage) -> list[Path]:
     """Every file that may hold something of a record: of the store, being written, and of snapshots."""
-    # But for the index of SQLite's log: it holds numbers of pages alone, and SQLite's locks, which closing a
-    # second descriptor of it would release.
-    own = [path for path in storage.files() if not path.name.endswith("-shm")]
-    files = dict.fromkeys([*own, *snapshots_at(storage.snapshot_places)])
+    files = dict.fromkeys([*storage.record_files(), *snapshots_at(storage.snapshot_places)])
     for path in [*storage.files()[:1], *storage.snapshot_places]:
         files.update(dict.fromkeys(leftovers(path)))
     return list(files)
@@ -211,12 +188,8 @@ def _searched(storage: Storage, path: Path, pieces: Iterable[bytes]) -> bool | N
     wanted = list(pieces)
     overlap = max(map(len, wanted), default=1) - 1
     try:
-        if isinstance(storage, SQLiteStorage) and path == storage.path:
-            from voiceprint.storage.sql.erasure import pinned
-
-            return _is_in(pinned(path), wanted, overlap)
-        with open_regular(path) as stream:
-            return _is_in(stream.fileno(), wanted, overlap)
+        with storage.open_for_search(path) as file:
+            return _is_in(file, wanted, overlap)
     except (FileNotFoundError, RefusedFileError):
         return None
 

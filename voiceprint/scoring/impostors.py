@@ -26,7 +26,7 @@ from voiceprint.errors import InvalidArgumentError
 PRIOR_CALLERS: Final = 5
 """Callers that the prior counts as. For 1 and 5 % wanted, the mean FPIR is 1.4 and 5.2 % in galleries of 10
 and 1.8 and 5.1 % in those of 50; with 10 it is 0.8 and 3.5, and 1.4 and 4.1 %; with none 4.5 and 10, and 2.4
-and 6.5 % (benchmarks/accuracy.py --ablations)."""
+and 6.5 % (`python -m benchmarks.accuracy DATA --ablations`)."""
 
 PRIOR_FREEDOM: Final = 10
 """Degrees of freedom of the prior, in the tail of few callers: populations differ less in the deviation of

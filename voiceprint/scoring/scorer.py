@@ -9,9 +9,9 @@ Three things of the gallery count, none of which is a constant of the package:
 - how alike a probe is to all of them: noise on a line makes all voices more alike, so that part of a
   probe's lead is taken off (`LEVEL_WEIGHT`).
 
-What moves with each constant is measured by benchmarks/accuracy.py --ablations, leave one population out.
-FNIR is at a true FPIR of 5 %, the geometric mean over lines and populations; as it ships, 14.2 % in galleries
-of 10 callers or fewer and 21.8 % in those of 50.
+`python -m benchmarks.accuracy DATA --ablations` measures the effect of each constant, leaving one population
+out. FNIR is at a true FPIR of 5 %, the geometric mean over lines and populations; as it ships, 14.2 % in
+galleries of 10 callers or fewer and 21.8 % in those of 50.
 """
 
 from __future__ import annotations

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from voiceprint.storage.backup import BackupReport, RestoreReport, back_up, read_backup, restore
-from voiceprint.storage.base import START, Changes, Deletion, Position, Storage
+from voiceprint.storage.base import START, Changes, ConsistentView, Deletion, Position, Storage
 from voiceprint.storage.json import JSONStorage
 from voiceprint.storage.memory import MemoryStorage
 from voiceprint.storage.pruning import PruneReport, prune_callers
 from voiceprint.storage.redis import RedisStorage
-from voiceprint.storage.sql import SQLStorage
-from voiceprint.storage.sqlite import SQLiteStorage
+from voiceprint.storage.sql import SQLiteStorage, SQLStorage
 from voiceprint.storage.transfer import CopyReport, copy_callers, digest, export_callers, import_callers
 from voiceprint.storage.urls import configured_storage, open_storage
 
@@ -17,6 +16,7 @@ __all__ = [
     "START",
     "BackupReport",
     "Changes",
+    "ConsistentView",
     "CopyReport",
     "Deletion",
     "JSONStorage",

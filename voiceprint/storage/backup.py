@@ -2,14 +2,15 @@
 
 The file is JSON Lines:
 
-    {"voiceprint_backup": 1, "created_at": "...Z", "store": "...", "revision": 7, "token": "..."}
+    {"voiceprint_backup": 2, "created_at": "...Z", "store": "...", "revision": 7, "token": "..."}
     {"caller_id": "alice", ..., "voiceprints": [{"id": 1, ..., "embedding": "BASE64"}]}      (a caller a line)
     {"deletions": [["KEY", "DIGEST", "...Z"], ...]}
     {"end": true, "callers": 1, "voiceprints": 1, "sha256": "..."}
 
-store: the identity of the store; embeddings are little-endian float32 in Base64, a quarter of what they take
-as numbers; sha256: of all bytes before the last line. The index is left out, as it is derived. Any store can
-be restored from the backup of any other.
+store: the identity of the store. A caller has the layout of codec.py, with embeddings as little-endian
+float32 in Base64, a quarter of their size as numbers. sha256: of all bytes before the last line. Backups
+leave out the index, which is derived. Every store can be restored from the backup of every other. Format 1
+calls "augmented" "simulated".
 """
 
 from __future__ import annotations
@@ -24,27 +25,30 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from voiceprint._files import RefusedFileError, check_apart, open_regular, replacement
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, StorageError
-from voiceprint.models import Caller, Voiceprint
-from voiceprint.storage.base import Deletion, Moment, Progress, Storage
+from voiceprint.models import Caller
+from voiceprint.storage.base import ConsistentView, Deletion, Progress, Storage
+from voiceprint.storage.codec import caller_entry, decode_caller, vector_fields
 from voiceprint.storage.deletions import DeletionList
-from voiceprint.storage.transfer import Put, caller_entry, put_callers, verify_callers
-from voiceprint.validation import check_caller_id, check_metadata, check_time, now
+from voiceprint.storage.transfer import CallerCopy
+from voiceprint.validation import now
 
 __all__ = ["BackupReport", "RestoreReport", "back_up", "read_backup", "restore"]
 
-FORMAT = 1
+FORMAT = 2
+_READABLE = (1, 2)
 _MAGIC = b'{"voiceprint_backup":'
 LONGEST_LINE = 64 << 20  # bytes: metadata may have 1 MB, and a caller many voiceprints
-_DELETIONS_A_LINE = 10_000
+_DELETIONS_PER_LINE = 10_000  # some 1 MB
 
 
 @dataclass(frozen=True)
 class BackupReport:
-    """The content of a backup: created_at: when it was begun; store: identity of the store; revision: of the
-    moment that it shows; sha256: of the content."""
+    """Content of a backup. created_at: when it was begun; store, revision: the store's identity and revision;
+    sha256: of the content."""
 
     created_at: str
     store: str
@@ -57,9 +61,9 @@ class BackupReport:
 
 @dataclass(frozen=True)
 class RestoreReport:
-    """callers, voiceprints: that are in the store now as in the backup; changed: callers that were written,
-    as the others were there already; left_out: callers of the backup who were deleted after it was made;
-    kept: callers of the store who are not in the backup."""
+    """callers, voiceprints: in the store now as in the backup; changed: callers that were written, as the
+    others were equal already; left_out: callers of the backup who were deleted after it was made; kept:
+    callers of the store who are not in the backup."""
 
     callers: int
     voiceprints: int
@@ -71,30 +75,32 @@ class RestoreReport:
 def back_up(storage: Storage, path: Path, *, progress: Progress | None = None) -> BackupReport:
     """Write a backup of the store to `path`, as of one moment, and read it again to verify it.
 
-    An older backup at `path` is replaced once the new one is whole; a pipe or device is written to, and then
-    cannot be verified. The file is readable for its owner alone.
+    A complete new backup replaces an older one at `path`. A pipe or device is written to, and not verified.
+    Only its owner can read the file.
 
-    Raises `InvalidArgumentError` where `path` is something else or cannot be written, and what the store
-    raises.
+    Raises `InvalidArgumentError` where `path` is another kind of file or cannot be written, and the errors of
+    the store.
     """
 
     if str(path) == "-":
         raise InvalidArgumentError("A backup is verified after it is written: give a file, not -.")
 
-    def write(moment: Moment) -> BackupReport:
+    def write(view: ConsistentView) -> BackupReport:
         with replacement(
             path, ours=is_backup, kind="a backup", apart_from=storage.files(), pipes=True
         ) as stream:
-            report = _write(moment, stream, progress)
+            report = _write(view, stream, progress)
             if stream.readable():  # a pipe or a device is not
                 stream.flush()
                 if _verified(stream, path) != report:
-                    raise StorageError(f"{path}: what was written reads otherwise: the disk may be failing.")
+                    raise StorageError(
+                        f"{path} reads otherwise than it was written: the disk may be failing."
+                    )
                 stream.seek(0, 2)
             return report
 
     try:
-        return storage.at_one_moment(write)
+        return storage.read_consistently(write)
     except RefusedFileError as error:
         raise InvalidArgumentError(str(error)) from error
     except OSError as error:  # of the file: those of the store arrive as StorageError
@@ -102,12 +108,12 @@ def back_up(storage: Storage, path: Path, *, progress: Progress | None = None) -
 
 
 def is_backup(head: bytes) -> bool:
-    """Whether a file that begins so is a backup."""
+    """Whether a file that begins with these bytes is a backup."""
     return head.startswith(_MAGIC)
 
 
 def read_backup(path: Path) -> BackupReport:
-    """Read a backup to the end; gives what is in it.
+    """Read a backup to the end and return its figures.
 
     Raises `InvalidArgumentError` for a file that cannot be read or is no backup, `StorageCorruptError` for a
     backup that is damaged or cut off.
@@ -124,46 +130,47 @@ def restore(
     include_deleted: bool = False,
     progress: Progress | None = None,
 ) -> RestoreReport:
-    """Put the callers of a backup into the store, with their ids and times, and verify them.
+    """Store the callers of a backup with their ids and times, and verify them.
 
-    The file is read to the end before anything is changed. A thousand callers at a time are one change;
-    restoring again goes on where a restore was broken off.
+    The file is read to the end before anything is changed. A thousand callers are one change; restoring again
+    resumes an interrupted restore.
 
-    overwrite: the store may hold callers already: those of the same id are replaced, with all voiceprints,
-        and the others stay. Without it, such a store is refused.
-    include_deleted: also the callers that this store has deleted since they were backed up.
+    overwrite: the store may hold callers already: the backup replaces those of the same id, with all
+        voiceprints, and the others stay. Without it, such a store is refused.
+    include_deleted: restore callers whom this store has deleted since the backup, too.
 
-    Raises what `read_backup` raises, `InvalidArgumentError` where the store holds callers already or an id of
-    a voiceprint is another caller's there, and what the store raises.
+    Raises the errors of `read_backup` and of the store, and `InvalidArgumentError` where the store holds
+    callers already or an id of a voiceprint is another caller's there.
     """
     try:
         check_apart(path, storage.files())
     except RefusedFileError as error:
         raise InvalidArgumentError(str(error)) from error
-    with _opened(path) as stream:  # once, so that all that is read is of the file that was verified
+    with _opened(path) as stream:  # once, so that the restored file is the verified one
         report = _verified(stream, path)
-        put = Put(DeletionList(() if include_deleted else storage.deletions()))
-        there = storage.count_callers()
-        if there and not overwrite and not _holds_only(storage, stream, path):
+        stored = storage.count_callers()
+        if stored and not overwrite and not _holds_only(storage, stream, path):
             raise InvalidArgumentError(
-                f"{storage.location} holds {there} callers already. Restore into an empty store, or "
+                f"{storage.location} holds {stored} callers already. Restore into an empty store, or "
                 "overwrite: the callers of the backup then take the place of those of the same id."
             )
+        copy = CallerCopy(storage, include_deleted=include_deleted)
         noted = _deletions(stream, path)
         if noted:
-            # First, so that a restore that is broken off has them. But for those of callers who are enrolled.
-            alive = _enrolled(noted, itertools.chain(storage.iter_callers(), _callers(stream, path)))
-            storage.note_deletions([deletion for deletion in noted if deletion not in alive])
-        put_callers(storage, _callers(stream, path), put, progress)
-    verify_callers(storage, put, f"the backup {path}")
-    if report.callers != put.count + put.left_out:
+            # First, so that an interrupted restore has them. But not those of callers who are enrolled.
+            enrolled = _enrolled(noted, itertools.chain(storage.iter_callers(), _callers(stream, path)))
+            storage.note_deletions([deletion for deletion in noted if deletion not in enrolled])
+        copy.add(_callers(stream, path), progress)
+    copy.verify(f"the backup {path}")
+    copied = copy.report()
+    if report.callers != copied.callers + copied.left_out:
         raise StorageError(f"{path} was changed while it was read: restore again.")
-    kept = storage.count_callers() - put.count
-    return RestoreReport(put.count, put.voiceprints, put.changed, put.left_out, max(0, kept))
+    others = max(0, storage.count_callers() - copied.callers)
+    return RestoreReport(copied.callers, copied.voiceprints, copied.changed, copied.left_out, others)
 
 
 def _holds_only(storage: Storage, stream: BinaryIO, path: Path) -> bool:
-    """Whether the store holds callers of the backup just so and no others: a restore that was broken off."""
+    """Whether the store holds only callers of the backup, equal to it: an interrupted restore."""
     wanted = _callers(stream, path)
     for caller in storage.iter_callers():
         candidate = next((one for one in wanted if one.caller_id >= caller.caller_id), None)
@@ -172,55 +179,63 @@ def _holds_only(storage: Storage, stream: BinaryIO, path: Path) -> bool:
     return True
 
 
-def _write(moment: Moment, stream: BinaryIO, progress: Progress | None) -> BackupReport:
+def _write(view: ConsistentView, stream: BinaryIO, progress: Progress | None) -> BackupReport:
     digest = hashlib.sha256()
     callers = voiceprints = 0
     created_at = now()
 
-    def line(value: Any) -> None:
-        content = value if isinstance(value, bytes) else orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
-        digest.update(content)
-        stream.write(content)
+    def write(line: bytes) -> None:
+        digest.update(line)
+        stream.write(line)
 
-    revision, token = moment.position
-    line(
-        {
-            "voiceprint_backup": FORMAT,
-            "created_at": created_at,
-            "store": moment.identity,
-            "revision": revision,
-            "token": token,
-        }
-    )
-    for caller in moment.callers:
-        line(_encode(caller))
+    revision, token = view.position
+    head = {
+        "voiceprint_backup": FORMAT,
+        "created_at": created_at,
+        "store": view.identity,
+        "revision": revision,
+        "token": token,
+    }
+    write(_json_line(head))
+    for caller in view.callers:
+        write(_encode(caller))
         callers += 1
         voiceprints += len(caller.voiceprints)
         if progress is not None:
             progress(callers)
-    for at in range(0, len(moment.deletions), _DELETIONS_A_LINE):
-        line({"deletions": [[*entry] for entry in moment.deletions[at : at + _DELETIONS_A_LINE]]})
+    for at in range(0, len(view.deletions), _DELETIONS_PER_LINE):
+        write(
+            _json_line({"deletions": [[*entry] for entry in view.deletions[at : at + _DELETIONS_PER_LINE]]})
+        )
     report = BackupReport(
         created_at,
-        moment.identity,
+        view.identity,
         revision,
         callers,
         voiceprints,
-        len(moment.deletions),
+        len(view.deletions),
         digest.hexdigest(),
     )
     end = {"end": True, "callers": callers, "voiceprints": voiceprints, "sha256": report.sha256}
-    stream.write(orjson.dumps(end, option=orjson.OPT_APPEND_NEWLINE))
+    stream.write(_json_line(end))
     return report
 
 
+def _json_line(value: dict[str, Any]) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+
+
 def _encode(caller: Caller) -> bytes:
-    entry = caller_entry(caller, _as_text)
+    entry = caller_entry(caller, lambda print_: vector_fields(print_, _as_base64))
     return orjson.dumps(entry, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
 
-def _as_text(vector: Any) -> str:
+def _as_base64(vector: NDArray[np.float32]) -> str:
     return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def _from_base64(text: Any) -> NDArray[np.float32]:
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4")
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -233,7 +248,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _verified(stream: BinaryIO, path: Path) -> BackupReport:
-    """Read and decode all of the backup; gives its content in figures."""
+    """Read and decode all of the backup, and return its figures."""
     digest = hashlib.sha256()
     head: dict[str, Any] = {}
     callers = voiceprints = deletions = 0
@@ -258,7 +273,7 @@ def _verified(stream: BinaryIO, path: Path) -> BackupReport:
                 "sha256": digest.hexdigest(),
             }
             if entry != found or stream.read(1):
-                raise _damaged(path, "its content is not what its last line says")
+                raise _damaged(path, "its content and its last line differ")
             return BackupReport(
                 str(head["created_at"]),
                 str(head["store"]),
@@ -269,7 +284,7 @@ def _verified(stream: BinaryIO, path: Path) -> BackupReport:
                 digest.hexdigest(),
             )
         else:
-            raise _damaged(path, f"line {number} is nothing that a backup has")
+            raise _damaged(path, f"line {number} is not a line of a backup")
         digest.update(line)
     raise _damaged(path, "it ends before its last line: it was cut off")
 
@@ -304,9 +319,10 @@ def _check_head(entry: Any, line: bytes, path: Path) -> None:
         raise InvalidArgumentError(
             f"{path} is not a backup: its first line is another. For an export, use `voiceprint import`."
         )
-    if entry["voiceprint_backup"] != FORMAT:
+    if entry["voiceprint_backup"] not in _READABLE:
         raise InvalidArgumentError(
-            f"{path} is a backup of another format, and this version reads {FORMAT}: update the library."
+            f"{path} is a backup of another format, and this version reads up to {FORMAT}: update the "
+            "library."
         )
     kinds = {"created_at": str, "store": str, "revision": int, "token": str}
     if not all(isinstance(entry.get(name), kind) for name, kind in kinds.items()):
@@ -329,37 +345,16 @@ def _deletions(stream: BinaryIO, path: Path) -> list[Deletion]:
 
 
 def _enrolled(noted: list[Deletion], callers: Iterable[Caller]) -> set[Deletion]:
-    """Those of the deletions that are of these callers, who were enrolled anew since or by another store."""
-    found = DeletionList(noted)
-    return {entry for caller in callers for entry in found.entries(caller.caller_id)}
+    """The deletions that concern these callers, who were enrolled again since, or by another store."""
+    deletions = DeletionList(noted)
+    return {entry for caller in callers for entry in deletions.entries(caller.caller_id)}
 
 
 def _decode(entry: dict[str, Any], number: int, path: Path) -> Caller:
     try:
-        prints = entry["voiceprints"]
-        return Caller(
-            caller_id=check_caller_id(entry["caller_id"]),
-            metadata=check_metadata(entry.get("metadata")),
-            created_at=check_time(entry.get("created_at")),
-            last_seen=check_time(entry.get("last_seen")),
-            voiceprints=tuple(_decode_print(entry["caller_id"], print_) for print_ in prints),
-        )
-    except (KeyError, TypeError, ValueError, InvalidArgumentError):
-        # Not chained: the messages may quote what stands there.
+        return decode_caller(entry, _from_base64)
+    except (TypeError, ValueError):  # bad Base64, or an InvalidArgumentError; not chained: it may quote data
         raise _damaged(path, f"line {number} is not a caller") from None
-
-
-def _decode_print(caller_id: str, entry: dict[str, Any]) -> Voiceprint:
-    vectors: dict[str, Any] = {
-        name: np.frombuffer(base64.b64decode(entry[name], validate=True), dtype="<f4")
-        for name in ("embedding", "simulated")
-        if name in entry
-    }
-    embedding, augmented = vectors.pop("embedding"), vectors.get("simulated")
-    if type(entry["id"]) is not int:
-        raise InvalidArgumentError("a voiceprint has no id.")
-    fields = {"id": entry["id"], "encoder": entry["encoder"], "created_at": entry.get("created_at")}
-    return Voiceprint(caller_id, embedding, augmented=augmented, **fields)
 
 
 def _decode_deletions(entry: dict[str, Any], number: int, path: Path) -> list[Deletion]:

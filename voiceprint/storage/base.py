@@ -1,22 +1,24 @@
-"""The contract of every record store: the system of record, which a derived index follows."""
+"""The contract of every record store. The store is the system of record; a derived index follows it."""
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.errors import InvalidArgumentError
-from voiceprint.models import RESEMBLYZER_SPACE, Caller, Finding, Voiceprint
-from voiceprint.validation import check_caller_id
+from voiceprint._files import cache_folder, reading_descriptor
+from voiceprint.errors import InvalidArgumentError, StorageError
+from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
+from voiceprint.validation import check_caller_id, is_integer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -25,19 +27,23 @@ DEFAULT_MAX_VOICEPRINTS = 3
 DEFAULT_PAGE = 1_000
 DEFAULT_BATCH = 10_000
 FLUSH_S = 30.0
+REWRITE_S = 600.0
 
-# Called with the number of items that are done.
+# Called with the number of finished items.
 Progress = Callable[[int], None]
+
+# Ids int64[n] and embeddings float32[n, dimension] of voiceprints.
+Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 T = TypeVar("T")
 
 
 class Position(NamedTuple):
-    """A point in the history of a store's voiceprints, where a follower stands.
+    """A point in the history of a store's voiceprints, up to which a follower has read.
 
-    revision: of the last commit that changed a voiceprint; 0 before the first. It repeats where a store is
-        rewound (a restored backup, a failover) and goes on.
-    token: drawn at random for that commit, so that no other history has this position; "" before the first.
+    revision: of the last commit that changed a voiceprint; 0 before the first. It repeats once a store was
+        rewound (a restored backup, a failover).
+    token: random for each commit, so that no other history has this position; "" before the first. Opaque.
     """
 
     revision: int
@@ -45,14 +51,14 @@ class Position(NamedTuple):
 
 
 START = Position(0, "")
-"""Before the first change: the position of a follower that holds nothing."""
+"""Before the first change: the position of an empty follower."""
 
 
 class Deletion(NamedTuple):
-    """That a caller was deleted, without saying whom.
+    """The deletion of a caller, without the caller's id.
 
-    key: identity of the store that deleted the caller; digest: 32 hexadecimal digits, HMAC-SHA256 of the
-    caller id with that key, cut to 128 bits; deleted_at: ISO 8601 UTC with a `Z`.
+    key: identity of the store that deleted the caller; digest: 32 hexadecimal digits, the first 128 bits of
+    HMAC-SHA256 of the caller id with that key; deleted_at: ISO 8601 UTC with a `Z`.
     """
 
     key: str
@@ -60,8 +66,8 @@ class Deletion(NamedTuple):
     deleted_at: str
 
 
-class Moment(NamedTuple):
-    """The whole of a store as of one moment: the callers in the order of their ids."""
+class ConsistentView(NamedTuple):
+    """A whole store as of one moment; callers: in the order of their ids, to be iterated once."""
 
     identity: str
     position: Position
@@ -71,12 +77,12 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True)
 class Changes:
-    """What a derived index applies to catch up: the removals first, then the additions.
+    """Changes that a derived index applies to catch up: the removals first, then the additions.
 
-    position: where the index stands once these are applied.
-    removed: int64[m], ids of voiceprints that are no more.
-    ids, embeddings: int64[n] and float32[n, dimension], voiceprints that are new or replaced.
-    more: whether further changes wait; ask again with `position`.
+    position: of the index once these are applied.
+    removed: int64[m], ids of removed voiceprints.
+    ids, embeddings: int64[n] and float32[n, dimension] of new or replaced voiceprints.
+    more: whether further changes follow; ask again with `position`.
     """
 
     position: Position
@@ -87,55 +93,74 @@ class Changes:
 
 
 class Storage(ABC):
-    """Callers and their voiceprints, durable and shared by threads and processes.
+    """Callers and their voiceprints, durable and shared by threads and processes. Stores are subclasses.
 
-    Every change is atomic: it is there as a whole, also for other processes, or not at all. Returned
-    objects are the reader's own: changing them changes nothing in the store. All methods may be
-    called from many threads.
+    Every change is atomic, also for other processes. Returned objects are the reader's own: changing them
+    changes nothing in the store. All methods may be called from many threads.
 
-    Errors, alike on every store: `InvalidArgumentError` for what cannot be stored,
-    `CallerNotFoundError`, `StorageUnavailableError` when the store cannot be reached, read or
-    written, is gone or was replaced by another (nothing was changed), `StorageCorruptError` when its
-    content cannot be trusted.
+    Errors, alike on every store: `InvalidArgumentError` for values that cannot be stored,
+    `CallerNotFoundError`, `StorageUnavailableError` when the store cannot be reached, read or written, has
+    vanished or was replaced by another (nothing was changed), `StorageCorruptError` when its content is
+    damaged, `StorageError` after `close`.
     """
+
+    is_persistent: ClassVar[bool] = True
+    """Whether the records outlive the process, so that a snapshot of their index is of use."""
+
+    rewrites_server_files: ClassVar[bool] = False
+    """Whether `server_remains(rewrite=True)` has the server rewrite its files."""
 
     def __init__(self, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
         self.max_voiceprints_per_caller = check_limit(max_voiceprints_per_caller)
-        # Where snapshots of indexes over this store lie. They hold embeddings: a change that removes or
-        # replaces one removes them, before it returns. Whoever keeps one elsewhere adds the place.
+        self._closed = False
+        # Paths of index snapshots over this store. They hold embeddings: a change that removes or replaces
+        # one also removes them, before it returns. Code that writes a snapshot elsewhere adds its path.
         self.snapshot_places: set[Path] = set()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageError(f"The store {self.location} was closed: open it again.")
+
+    # Place
 
     @property
     @abstractmethod
     def location(self) -> str:
-        """Where the records are, as a URL without secrets; two handles on one store give the same."""
+        """URL of the records, without secrets; two handles on one store have the same."""
 
     def files(self) -> list[Path]:
-        """The files that the store keeps, those included that come and go: nothing else is written there."""
+        """All files of the store, temporary ones too. Nothing else may be written to these paths."""
         return []
+
+    def default_snapshot_path(self) -> Path | None:
+        """Path of the index's snapshot unless the configuration names one; None: no snapshot.
+
+        Raises OSError where it would lie in the cache of a user without a home folder.
+        """
+        return None
 
     @abstractmethod
     def exists(self) -> bool:
-        """Whether the store is there: its file, its tables, its keys.
+        """Whether the store exists: its file, its tables, its keys.
 
-        Opening and reading create nothing: a store that is not there reads as one without callers. The
-        save creates it. Raises `StorageUnavailableError` for one that was there and is gone, as all else.
+        Opening and reading create nothing: a missing store reads as one without callers, and the first save
+        creates it. Raises `StorageUnavailableError`, as every method, for one that has vanished.
         """
 
     @abstractmethod
     def identity(self) -> str:
-        """Of this store and no other, from its first save on; "" before. A snapshot is stamped with it."""
+        """Random name of this store, from its first save on; "" before. Snapshots are stamped with it."""
 
     # Writing
 
     def save(self, voiceprint: Voiceprint, *, max_voiceprints: int | None = None) -> Voiceprint:
-        """Store a voiceprint of a new or known caller, and return it as it is stored.
+        """Store a voiceprint and return it as it is stored; a new caller is created.
 
-        A voiceprint whose `id` is one of this caller's in this store is replaced in place; any other
-        gets a new id. With more than `max_voiceprints` (default: the store's
-        `max_voiceprints_per_caller`) the caller's oldest are removed in the same change. The
-        metadata is merged into the caller's, new keys winning. Missing times are set to now;
-        `last_seen` never moves back. Returns once the record is durable.
+        A voiceprint whose `id` this caller already has in this store is replaced in place; any other gets a
+        new id. With more than `max_voiceprints` (default: the store's `max_voiceprints_per_caller`) the
+        caller's oldest are removed in the same change. The metadata is merged into the caller's, new keys
+        winning. Missing times are set to now; `last_seen` never moves back. Returns once the record is
+        durable.
         """
         return self.save_many([voiceprint], max_voiceprints=max_voiceprints)[0]
 
@@ -149,33 +174,32 @@ class Storage(ABC):
     ) -> list[Voiceprint]:
         """`save` for many, in order, as one change: all are stored, or none.
 
-        progress: called now and then with how many of them are done, before they are committed.
+        progress: called now and then with the number of finished ones, before they are committed.
         """
 
     @abstractmethod
     def restore_many(self, callers: Iterable[Caller], *, progress: Progress | None = None) -> int:
-        """Put callers in exactly as they are, with their ids and times, as one change: all, or none.
+        """Store callers exactly as given, with their ids and times, as one change: all, or none.
 
-        Each takes the place of the caller of the same id, with all voiceprints; one that is there
-        already just so changes nothing. Gives how many callers were changed. For copies between
-        stores and backups: `save` is for enrollment. A note that the caller was deleted since `created_at` is
-        dropped. Raises `InvalidArgumentError` for a voiceprint without an id, with one that is not from 1 to
-        10**15 - 1, or with one that another print of these callers, or another caller in this store, has.
+        Each replaces the caller of the same id with all voiceprints; an equal one changes nothing. Returns
+        the number of changed callers. For copies and backups: `save` is for enrollment. Drops a noted
+        deletion of the caller since `created_at`. Raises `InvalidArgumentError` for a voiceprint whose id is
+        missing, outside 1 to 10**15 - 1, or taken by another of these voiceprints or another caller.
         """
 
     @abstractmethod
     def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
-        """Remove a caller with all voiceprints; gives how many there were, 0 for an unknown caller.
+        """Remove a caller with all voiceprints; returns their number, 0 for an unknown caller.
 
-        That the caller was deleted is noted, see `deletions`.
+        The deletion is noted, see `deletions`.
 
-        unless_seen_since: leave the caller alone (and give 0) whose `last_seen` is at this time or
-        later; looked at within the change, so that a caller who is just calling is not lost.
+        unless_seen_since: keep the caller (and return 0) if `last_seen` is at this time or later; checked
+        within the change, so that a caller who is just calling is not lost.
         """
 
     @abstractmethod
     def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
-        """Merge `metadata` into the caller's, new keys winning; or put it in place of it (`replace`).
+        """Merge `metadata` into the caller's, new keys winning, or `replace` it all.
 
         Raises `CallerNotFoundError`.
         """
@@ -186,16 +210,16 @@ class Storage(ABC):
 
     @abstractmethod
     def note_deletions(self, deletions: Iterable[Deletion]) -> int:
-        """Add the deletions of another store to this one's; gives how many were news.
+        """Add the deletions of another store to this one's; returns the number of new or later ones.
 
-        No caller is removed. Of one digest the later time stays. Raises `InvalidArgumentError`.
+        Removes no caller. Of one digest the later time stays. Raises `InvalidArgumentError`.
         """
 
     # Reading
 
     @abstractmethod
     def deletions(self) -> list[Deletion]:
-        """The deletions of callers that are noted, so that an old export or backup does not bring them back.
+        """The noted deletions of callers, so that an old export or backup does not bring a caller back.
 
         `voiceprint.storage.deletions.DeletionList` looks callers up in them.
         """
@@ -204,18 +228,18 @@ class Storage(ABC):
     def get(self, caller_id: str) -> Caller | None:
         """The caller with all voiceprints, oldest first, or None."""
 
-    @abstractmethod
     def get_many(self, ids: Iterable[int]) -> dict[int, Voiceprint]:
-        """Voiceprints by their ids; an id that is not in the store is left out."""
+        """Voiceprints by their ids, in the order of `ids`; unknown ids are left out."""
+        wanted = check_ids(ids)
+        found = {print_.id: print_ for caller in self.callers_of(wanted) for print_ in caller.voiceprints}
+        return {id_: found[id_] for id_ in wanted if id_ in found}
 
+    @abstractmethod
     def callers_of(self, ids: Iterable[int]) -> list[Caller]:
         """The callers who have these voiceprints, each once and with all voiceprints, in the order of `ids`.
 
-        An id that is not in the store is passed over. Stores that can read many callers at once do.
+        Unknown ids are skipped.
         """
-        owners = dict.fromkeys(voiceprint.caller_id for voiceprint in self.get_many(ids).values())
-        found = (self.get(caller_id) for caller_id in owners)
-        return [caller for caller in found if caller is not None]
 
     @abstractmethod
     def callers(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[Caller]:
@@ -227,26 +251,25 @@ class Storage(ABC):
 
     @abstractmethod
     def count(self) -> int:
-        """How many voiceprints there are."""
+        """Number of voiceprints."""
 
     @abstractmethod
     def count_callers(self) -> int:
-        """How many callers there are."""
+        """Number of callers."""
 
     @abstractmethod
     def spaces(self) -> dict[str, int]:
-        """How many voiceprints there are of each embedding space, by the name of its encoder."""
+        """Number of voiceprints of each embedding space, by the name of its encoder."""
 
     def get_all(self) -> list[Voiceprint]:
         """Every voiceprint, in the order of caller ids. For large stores, use `callers` or `scan`."""
         return [voiceprint for caller in self.iter_callers() for voiceprint in caller.voiceprints]
 
     @abstractmethod
-    def at_one_moment(self, work: Callable[[Moment], T]) -> T:
-        """The result of `work` on the whole store as of one moment, while others go on writing: for backups.
+    def read_consistently(self, work: Callable[[ConsistentView], T]) -> T:
+        """The result of `work` on the whole store as of one moment, while others write: for backups.
 
-        work: called with the state; the callers can be iterated once, while it runs. It may be called again
-        where the store could not be read to the end.
+        The view is valid while `work` runs. `work` may be called again if reading failed halfway.
         """
 
     def iter_callers(self, *, page: int = DEFAULT_PAGE) -> Iterator[Caller]:
@@ -259,64 +282,83 @@ class Storage(ABC):
                 return
             after = callers[-1].caller_id
 
-    # Following: what a derived index lives on
+    # Following, for a derived index
 
     @abstractmethod
     def revision(self) -> int:
-        """A number that grows with every committed change, whichever process made it. Cheap.
-
-        With a `touch` it may grow or not: that is no change to who follows the store.
-        """
+        """A number that grows with every committed change of any process, but not with every `touch`."""
 
     @abstractmethod
     def position(self) -> Position:
-        """Where the history of the voiceprints stands: another value after every commit that changes one,
-        and the same while only metadata and times change. Cheap.
+        """The present position in the history of the voiceprints. Cheap.
+
+        It differs after every commit that changes a voiceprint, and not after changes of metadata or times.
         """
 
     @abstractmethod
     def changes(self, since: Position, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
         """The changes after position `since` of the voiceprints of one embedding space.
 
-        None: the store does not remember that far back, or `since` is not of its history, as after a
-        rewind. Then the follower rebuilds: read `position()`, then `scan()`, then `changes()` from there.
+        None: the feed does not reach that far back, or `since` is not of its history, as after a rewind. The
+        follower then rebuilds: read `position()`, then `scan()`, then `changes()` from there.
         """
 
     @abstractmethod
-    def scan(
-        self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    def scan(self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH) -> Iterator[Batch]:
         """All voiceprints of one embedding space in batches of ids int64[n], float32[n, dimension]."""
 
-    # Keeping
+    # Erasure
 
-    def flush_removals(self, timeout_s: float = FLUSH_S) -> bool:  # noqa: ARG002  there is nothing to wait for
-        """Wait until what was removed through this handle is gone from the disk too; False if not in time.
+    def flush_removals(self, timeout_s: float = FLUSH_S) -> bool:  # noqa: ARG002  nothing to wait for
+        """Wait until the data removed through this handle is erased from the disk; False: not in time.
 
-        A change that removes or replaces an embedding or metadata does so itself before it returns, with
-        two exceptions on SQLite. Where other connections keep it up for more than 1 s, which is logged, a
-        later operation of this process or its end does it. And a database of more than 20 MB is seen to in a
-        thread, for no more than a twentieth of the time: within about a minute a GB. What a Redis server and
-        a PostgreSQL server keep on their disks is theirs to see to.
+        A change that removes or replaces an embedding or metadata erases it before it returns, with two
+        exceptions on SQLite. If other connections prevent that for more than 1 s, which is logged, a later
+        operation of this process or its end erases it. And in a database of more than 20 MB a thread does,
+        for no more than a twentieth of the time: within about a minute a GB. The disks of a Redis or
+        PostgreSQL server are the server's, see `server_remains`.
         """
         return True
 
     @contextmanager
     def removing_many(self) -> Iterator[None]:
-        """Within it, the changes of this thread leave the disk to be seen to once at the end."""
+        """Within it, the removals of this thread are erased from the disk once, at the end."""
         yield
+
+    def record_files(self) -> list[Path]:
+        """The `files` that may hold content of records, for a search for remains."""
+        return self.files()
+
+    def open_for_search(self, path: Path) -> AbstractContextManager[int]:
+        """File descriptor of one of the `record_files` or another file, for `os.pread`. Raises OSError."""
+        return reading_descriptor(path)
+
+    def server_remains(
+        self,
+        *,
+        rewrite: bool = False,  # noqa: ARG002
+        timeout_s: float = REWRITE_S,  # noqa: ARG002
+    ) -> list[ErasedPlace]:
+        """Files of the store's server that may hold removed records, which this process cannot read.
+
+        rewrite: have the server write its files anew first, where `rewrites_server_files`, and wait for at
+        most `timeout_s`. Raises `StorageUnavailableError` where that fails or takes longer.
+        """
+        return []
+
+    # Upkeep
 
     @abstractmethod
     def check(self, *, fix: bool = False) -> list[Finding]:
-        """Read every record and say what is wrong with it; an empty list when all is well.
+        """Read every record and return what is wrong; an empty list when all is well.
 
-        fix: repair what can be derived anew from the records, such as a counter or an order; a record
-        itself is never changed. What was repaired is not among the findings.
+        fix: repair data that derives from the records, such as a counter or an order; records are never
+        changed. Repaired problems are not among the findings.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Release what this handle holds. May be called twice; anything else then is a `StorageError`."""
+        """Release the resources of this handle. May be called twice."""
 
     def __enter__(self) -> Self:
         return self
@@ -334,25 +376,25 @@ class Storage(ABC):
 
 
 def check_limit(limit: int | None, default: int = DEFAULT_MAX_VOICEPRINTS) -> int:
-    """A limit of voiceprints a caller: a whole number from 1, or `default` for None."""
+    """A limit of voiceprints per caller: an int from 1, or `default` for None."""
     if limit is None:
         return default
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+    if not is_integer(limit) or limit < 1:
         raise InvalidArgumentError(
             f"The limit of voiceprints per caller is {limit!r}: a whole number from 1 is allowed."
         )
-    return limit
+    return int(limit)
 
 
 def check_page(limit: int) -> int:
-    """The size of a page or batch: a whole number from 1."""
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+    """The size of a page or batch: an int from 1."""
+    if not is_integer(limit) or limit < 1:
         raise InvalidArgumentError(f"The page size is {limit!r}: a whole number from 1 is allowed.")
-    return limit
+    return int(limit)
 
 
 def check_ids(ids: Iterable[int]) -> list[int]:
-    """Ids of voiceprints as plain ints; numpy's integers are taken too."""
+    """Ids of voiceprints as ints, also from numpy integers."""
     try:
         return [operator.index(id_) for id_ in ids]
     except TypeError as error:
@@ -368,14 +410,28 @@ def check_position(since: Position) -> Position:
     """A position to read the change feed from."""
     if not isinstance(since, Position):
         raise InvalidArgumentError(
-            f"The position in the feed is a {type(since).__name__}: give what `position()` gave, or START."
+            f"The position in the feed is a {type(since).__name__}: give a result of `position()`, or START."
         )
     return since
 
 
-def reported(items: list[T], progress: Progress | None, every: int = 1_000) -> Iterator[T]:
-    """The items; `progress` is told at every `every`th, and at the end, how many are done."""
+def with_progress(items: list[T], progress: Progress | None) -> Iterator[T]:
+    """The items; `progress` is called with the number of finished ones, every 1,000 and at the end."""
     for done, item in enumerate(items, start=1):
         yield item
-        if progress is not None and (done % every == 0 or done == len(items)):
+        if progress is not None and (done % 1_000 == 0 or done == len(items)):
             progress(done)
+
+
+def cached_snapshot_path(location: str) -> Path:
+    """Path of the index snapshot of a store on a server, in the user's cache.
+
+    Raises OSError for a user without a home folder.
+    """
+    name = hashlib.sha256(location.encode()).hexdigest()[:32]
+    return cache_folder() / f"{name}.index"
+
+
+def snapshot_path_beside(path: Path) -> Path:
+    """Path of the index snapshot of a store in one file."""
+    return path.with_name(f"{path.name}.index")

@@ -1,49 +1,203 @@
-"""The store in memory: for tests and trials, and the model that the other stores are tested against."""
+"""The store in memory, and the base of every store that answers from memory."""
 
 from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from heapq import nsmallest
+from typing import Any, ClassVar, TypeVar
 
-from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS
-from voiceprint.storage.records import Change, Records
-from voiceprint.storage.resident import ResidentStorage
+from voiceprint.models import RESEMBLYZER_SPACE, Caller, Finding, Voiceprint
+from voiceprint.storage.base import (
+    DEFAULT_BATCH,
+    DEFAULT_MAX_VOICEPRINTS,
+    DEFAULT_PAGE,
+    Batch,
+    Changes,
+    ConsistentView,
+    Deletion,
+    Position,
+    Progress,
+    Storage,
+    check_after,
+    check_ids,
+    check_limit,
+    check_page,
+    check_position,
+    with_progress,
+)
+from voiceprint.storage.records import as_arrays
+from voiceprint.storage.state import StoreState
+from voiceprint.storage.transaction import Transaction, check_incoming
+from voiceprint.validation import check_caller_id
 
-__all__ = ["MemoryStorage"]
+__all__ = ["InMemoryStateStorage", "MemoryStorage"]
+
+T = TypeVar("T")
 
 
-class MemoryStorage(ResidentStorage):
-    """Callers in the memory of this process, gone when it ends. Each object is a store of its own."""
+class InMemoryStateStorage(Storage):
+    """A store with its whole state in memory. A subclass reads the state and commits transactions."""
+
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[StoreState]:
+        """The committed state, which does not change until the context ends."""
+
+    @abstractmethod
+    def _writing(self, *, creates: bool = True) -> AbstractContextManager[Transaction]:
+        """An empty transaction, which is committed when the context ends without an error.
+
+        creates: whether a missing store is created. Without it, the transaction on one must stay empty.
+        """
+
+    def identity(self) -> str:
+        with self._reading() as state:
+            return state.identity
+
+    def save_many(
+        self,
+        voiceprints: Iterable[Voiceprint],
+        *,
+        max_voiceprints: int | None = None,
+        progress: Progress | None = None,
+    ) -> list[Voiceprint]:
+        limit = check_limit(max_voiceprints, self.max_voiceprints_per_caller)
+        given = list(voiceprints)  # before the lock: the iterable may be slow, or use this store
+        with self._writing(creates=bool(given)) as transaction:
+            return [transaction.save(voiceprint, limit) for voiceprint in with_progress(given, progress)]
+
+    def restore_many(self, callers: Iterable[Caller], *, progress: Progress | None = None) -> int:
+        given = check_incoming(callers)
+        with self._writing(creates=bool(given)) as transaction:
+            return sum(transaction.restore(caller) for caller in with_progress(given, progress))
+
+    def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
+        with self._writing(creates=False) as transaction:
+            return transaction.delete(caller_id, unless_seen_since)
+
+    def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
+        with self._writing(creates=False) as transaction:
+            return transaction.update_metadata(caller_id, metadata, replace_all=replace).caller()
+
+    def touch(self, caller_id: str, when: str | None = None) -> bool:
+        with self._writing(creates=False) as transaction:
+            return transaction.touch(caller_id, when)
+
+    def note_deletions(self, deletions: Iterable[Deletion]) -> int:
+        given = list(deletions)
+        with self._writing(creates=bool(given)) as transaction:
+            return transaction.note_deletions(given, transaction.base.deletions)
+
+    def deletions(self) -> list[Deletion]:
+        with self._reading() as state:
+            return _deletions(state)
+
+    def get(self, caller_id: str) -> Caller | None:
+        caller_id = check_caller_id(caller_id)
+        with self._reading() as state:
+            record = state.callers.get(caller_id)
+        return None if record is None else record.caller()
+
+    def callers_of(self, ids: Iterable[int]) -> list[Caller]:
+        wanted = check_ids(ids)
+        with self._reading() as state:
+            owners = dict.fromkeys(state.owner[id_] for id_ in wanted if id_ in state.owner)
+            found = [state.callers[owner] for owner in owners]
+        return [record.caller() for record in found]
+
+    def callers(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[Caller]:
+        limit = check_page(limit)
+        after = check_after(after)
+        with self._reading() as state:
+            names = nsmallest(limit, (name for name in state.callers if name > after))
+            page = [state.callers[name] for name in names]
+        return [record.caller() for record in page]
+
+    def read_consistently(self, work: Callable[[ConsistentView], T]) -> T:
+        with self._reading() as state:
+            records = [state.callers[name] for name in sorted(state.callers)]
+            identity, position, deletions = state.identity, state.position, _deletions(state)
+        return work(ConsistentView(identity, position, deletions, (record.caller() for record in records)))
+
+    def count(self) -> int:
+        with self._reading() as state:
+            return len(state.owner)
+
+    def spaces(self) -> dict[str, int]:
+        with self._reading() as state:
+            return dict(Counter(print_.encoder for c in state.callers.values() for print_ in c.voiceprints))
+
+    def count_callers(self) -> int:
+        with self._reading() as state:
+            return len(state.callers)
+
+    def revision(self) -> int:
+        with self._reading() as state:
+            return state.revision
+
+    def position(self) -> Position:
+        with self._reading() as state:
+            return state.position
+
+    def changes(self, since: Position, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
+        check_position(since)
+        with self._reading() as state:
+            return state.changes(since, encoder)
+
+    def scan(self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH) -> Iterator[Batch]:
+        size = check_page(batch_size)
+        with self._reading() as state:
+            prints = state.prints(encoder)
+        return (as_arrays(prints[at : at + size]) for at in range(0, len(prints), size))
+
+    def check(self, *, fix: bool = False) -> list[Finding]:  # noqa: ARG002  nothing is derived here
+        with self._reading() as state:
+            return state.check(self.max_voiceprints_per_caller)
+
+    def close(self) -> None:
+        self._closed = True
+
+
+class MemoryStorage(InMemoryStateStorage):
+    """Callers in the memory of this process. Each object is a store of its own.
+
+    For tests and trials, and the model that the other stores are tested against.
+    """
+
+    is_persistent: ClassVar[bool] = False
 
     def __init__(self, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
         super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller)
         self._lock = threading.RLock()
-        self._records = Records(identity=uuid.uuid4().hex)
+        self._state = StoreState(identity=uuid.uuid4().hex)
 
     @property
     def location(self) -> str:
-        return f"memory:{self._records.identity}"
+        return f"memory:{self._state.identity}"
 
     @contextmanager
-    def _reading(self) -> Iterator[Records]:
+    def _reading(self) -> Iterator[StoreState]:
         with self._lock:
             self._check_open()
-            yield self._records
+            yield self._state
 
     def exists(self) -> bool:
         self._check_open()
         return True
 
     @contextmanager
-    def _writing(self, *, creates: bool = True) -> Iterator[Change]:  # noqa: ARG002  it is there
+    def _writing(self, *, creates: bool = True) -> Iterator[Transaction]:  # noqa: ARG002  it exists
         with self._lock:
             self._check_open()
-            change = Change(self._records)
-            yield change
-            if change:
-                self._records.apply(change)
+            transaction = Transaction(self._state)
+            yield transaction
+            if transaction:
+                self._state.apply(transaction)
 
-    def close(self) -> None:
-        self._closed = True
+
+def _deletions(state: StoreState) -> list[Deletion]:
+    return [Deletion(key, digest, time) for (key, digest), time in state.deletions.items()]

@@ -1,4 +1,4 @@
-"""Deleting callers who have not been seen for a long time, as data protection asks for."""
+"""Deletes callers who have not called for a long time, as data protection law requires."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNITS = {"d": timedelta(days=1), "w": timedelta(weeks=1), "m": timedelta(days=3
 
 @dataclass(frozen=True)
 class PruneReport:
-    """Who was pruned, or would be. not_seen_since: the time that `last_seen` was held against."""
+    """The callers who were pruned, or would be. not_seen_since: the limit for `last_seen`."""
 
     not_seen_since: str
     caller_ids: tuple[str, ...]
@@ -29,9 +29,9 @@ def prune_callers(
 ) -> PruneReport:
     """Delete the callers whose `last_seen` is longer ago than `not_seen_for`.
 
-    dry_run: only say who they are; the default, as a deletion cannot be undone. A caller who is seen
-    while this runs stays. One whose `last_seen` is not known is taken by `created_at`; with neither,
-    the caller stays. `progress` is told how many callers were looked at.
+    dry_run: only report them; the default, as a deletion cannot be undone. A caller who calls meanwhile
+    stays. `created_at` stands in for a missing `last_seen`; with neither, the caller stays. `progress` is
+    called with the number of callers read.
     """
     if not isinstance(not_seen_for, timedelta) or not_seen_for <= timedelta(0):
         raise InvalidArgumentError(f"The period is {not_seen_for!r}: a timedelta above zero is allowed.")
@@ -42,7 +42,7 @@ def prune_callers(
     pruned: list[str] = []
     voiceprints = 0
     with storage.removing_many():
-        for looked_at, caller in enumerate(storage.iter_callers(), start=1):
+        for done, caller in enumerate(storage.iter_callers(), start=1):
             seen = caller.last_seen or caller.created_at
             if seen is not None and seen < limit:
                 removed = len(caller.voiceprints)
@@ -52,7 +52,7 @@ def prune_callers(
                     pruned.append(caller.caller_id)
                     voiceprints += removed
             if progress is not None:
-                progress(looked_at)
+                progress(done)
     return PruneReport(limit, tuple(pruned), voiceprints)
 
 
@@ -66,4 +66,4 @@ def parse_period(text: str) -> timedelta:
     try:
         return int(match[1]) * _UNITS[match[2]]
     except OverflowError as error:
-        raise InvalidArgumentError(f"The period {text[:20]!r} is too long to reckon with.") from error
+        raise InvalidArgumentError(f"The period {text[:20]!r} is too long.") from error

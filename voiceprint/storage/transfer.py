@@ -1,31 +1,25 @@
 """Callers from one store to another: exported as JSON Lines, imported, and copied directly.
 
-An exported line is one caller:
-
-    {"caller_id": "alice", "metadata": {...}, "created_at": "...Z", "last_seen": "...Z",
-     "voiceprints": [{"id": 1, "encoder": "resemblyzer", "created_at": "...Z", "embedding": [...]}]}
-
-and "simulated": [...] beside the embedding of a print that has it.
-Ids and times survive. Lines are in the code-point order of the caller ids, so two stores of the same
-callers give the same text, and `digest` compares them.
+An exported line is one caller in the layout of codec.py, with "embedding": [...] and, where there is one,
+"augmented": [...]. Ids and times survive. Lines are in the code-point order of the caller ids, so two stores
+of the same callers give the same text, and `digest` compares them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from itertools import islice
+from typing import BinaryIO
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from voiceprint.errors import InvalidArgumentError, StorageError
-from voiceprint.models import Caller, Voiceprint
+from voiceprint.models import Caller
 from voiceprint.storage.base import DEFAULT_PAGE, Deletion, Progress, Storage
+from voiceprint.storage.codec import caller_entry, decode_caller, vector_fields
 from voiceprint.storage.deletions import DeletionList
-from voiceprint.validation import check_caller_id, check_metadata, check_time
 
 __all__ = ["CopyReport", "copy_callers", "digest", "export_callers", "import_callers"]
 
@@ -34,9 +28,9 @@ __all__ = ["CopyReport", "copy_callers", "digest", "export_callers", "import_cal
 class CopyReport:
     """Result of a copy.
 
-    callers, voiceprints: that are in the target now as they were read; changed: callers that were written, as
-    the others were there already; digest: of them, as by `digest`; left_out: callers who were read and left
-    out, as the target had deleted them after these copies were made.
+    callers, voiceprints: in the target now as they were read. changed: callers that were written; the others
+    were equal already. digest: of them, as by `digest`. left_out: callers who were read and not copied, as
+    the target had deleted them after these copies were made.
     """
 
     callers: int
@@ -46,45 +40,72 @@ class CopyReport:
     left_out: int = 0
 
 
-class Put:
-    """The callers that `put_callers` has put into a store so far. deleted: whom it leaves out."""
+class CallerCopy:
+    """One copy of callers into `target`, which leaves out those whom `deleted` covers."""
 
-    def __init__(self, deleted: DeletionList) -> None:
-        self.deleted = deleted
-        self.caller_ids: list[str] = []
-        self.voiceprints = self.changed = self.left_out = 0
+    def __init__(self, target: Storage, *, include_deleted: bool) -> None:
+        self.target = target
+        self._deleted = DeletionList(() if include_deleted else target.deletions())
+        self._caller_ids: list[str] = []
+        self._voiceprints = self._changed = self._left_out = 0
         self._read = hashlib.sha256()
 
-    @property
-    def count(self) -> int:
-        """How many callers."""
-        return len(self.caller_ids)
-
-    @property
-    def digest(self) -> str:
-        """Of the callers, as by `digest`."""
-        return self._read.hexdigest()
-
-    def add(self, callers: list[Caller], changed: int) -> None:
-        """These were put in, of which so many were written."""
-        self.changed += changed
-        for caller in callers:
-            self.caller_ids.append(caller.caller_id)
-            self.voiceprints += len(caller.voiceprints)
-            self._read.update(_encode(caller))
-
     def report(self) -> CopyReport:
-        """As what a copy gives."""
-        return CopyReport(self.count, self.voiceprints, self.changed, self.digest, self.left_out)
+        """The counts so far."""
+        return CopyReport(
+            len(self._caller_ids),
+            self._voiceprints,
+            self._changed,
+            self._read.hexdigest(),
+            self._left_out,
+        )
+
+    def add(self, callers: Iterable[Caller], progress: Progress | None) -> None:
+        """Restore the callers, which come in the order of their ids, a thousand in one change."""
+        rest = iter(callers)
+        while page := list(islice(rest, DEFAULT_PAGE)):
+            wanted = [caller for caller in page if not self._deleted.covers(caller)]
+            self._left_out += len(page) - len(wanted)
+            self._changed += self.target.restore_many(wanted) if wanted else 0
+            for caller in wanted:
+                self._caller_ids.append(caller.caller_id)
+                self._voiceprints += len(caller.voiceprints)
+                self._read.update(_encode(caller))
+            if progress is not None:
+                progress(len(self._caller_ids) + self._left_out)
+
+    def verify(self, source: str, noted: Iterable[Deletion] = ()) -> set[Deletion]:
+        """Compare the copied callers with those that the target holds now.
+
+        Gives the `noted` deletions that concern callers of the target, who were enrolled again since.
+        Raises `StorageError` where the callers differ; source: names their origin in the message.
+        """
+        stored = hashlib.sha256()
+        deletions = DeletionList(noted)
+        enrolled: set[Deletion] = set()
+        wanted = iter(self._caller_ids)
+        next_id = next(wanted, None)
+        for caller in self.target.iter_callers():
+            if deletions:
+                enrolled.update(deletions.entries(caller.caller_id))
+            if caller.caller_id == next_id:
+                stored.update(_encode(caller))
+                next_id = next(wanted, None)
+        if stored.hexdigest() != self._read.hexdigest():
+            raise StorageError(
+                f"The callers in {self.target.location} are not those that were read from {source}: another "
+                "process wrote to one of them meanwhile. Copy again."
+            )
+        return enrolled
 
 
 def is_export(head: bytes) -> bool:
-    """Whether a file that begins so is an export."""
+    """Whether a file that begins with these bytes is an export."""
     return head.startswith(b'{"caller_id":')
 
 
 def export_callers(storage: Storage, stream: BinaryIO, *, progress: Progress | None = None) -> int:
-    """Write all callers to `stream`, a line each; gives how many. Raises what the store and stream raise."""
+    """Write all callers to `stream`, a line each, and return their number. Passes on errors of the stream."""
     done = 0
     for caller in storage.iter_callers():
         stream.write(_encode(caller))
@@ -101,15 +122,15 @@ def import_callers(
     include_deleted: bool = False,
     progress: Progress | None = None,
 ) -> CopyReport:
-    """Put the callers of exported lines in, each in place of the caller of its id.
+    """Store the callers of exported lines, each in place of the caller of the same id.
 
-    A thousand at a time are one change. A bad line raises `InvalidArgumentError` naming its number; what
-    came before its thousand is in the store then, and importing again passes over it. Callers who were
-    deleted after they were exported are left out, unless `include_deleted`.
+    A thousand callers are one change. A bad line raises `InvalidArgumentError` with its number; the
+    thousands before it are then stored, and importing again skips them. Callers who were deleted after the
+    export are left out, unless `include_deleted`.
     """
-    put = Put(DeletionList(() if include_deleted else storage.deletions()))
-    put_callers(storage, _decoded(lines), put, progress)
-    return put.report()
+    copy = CallerCopy(storage, include_deleted=include_deleted)
+    copy.add(_decoded(lines), progress)
+    return copy.report()
 
 
 def copy_callers(
@@ -117,20 +138,20 @@ def copy_callers(
 ) -> CopyReport:
     """Copy all callers with their ids and times, and verify the copy by count and digest.
 
-    Callers that are in the target already just so are passed over, so a copy that was broken off is resumed
-    by calling again. Callers that only the target has stay. Callers whom the target has deleted since the
-    source enrolled them are left out, unless `include_deleted`; what the source has deleted is noted in the
-    target. Raises `InvalidArgumentError` where ids of the source are other callers' in the target,
-    `StorageError` where the copy turns out to differ from what was read, as another writes to the target.
+    Callers that the target has already are skipped, so calling again resumes an interrupted copy. Callers
+    that only the target has stay. Callers whom the target has deleted since the source enrolled them are
+    left out, unless `include_deleted`; deletions of the source are noted in the target. Raises
+    `InvalidArgumentError` where ids of the source are other callers' in the target, `StorageError` where the
+    copy differs from the callers read, as another process writes to the target.
     """
     if source.location == target.location:
         raise InvalidArgumentError(f"{source.location} is both source and target of the copy.")
-    put = Put(DeletionList(() if include_deleted else target.deletions()))
-    put_callers(target, source.iter_callers(), put, progress)
+    copy = CallerCopy(target, include_deleted=include_deleted)
+    copy.add(source.iter_callers(), progress)
     noted = source.deletions()
-    alive = verify_callers(target, put, source.location, DeletionList(noted))
-    target.note_deletions(entry for entry in noted if entry not in alive)
-    return put.report()
+    enrolled = copy.verify(source.location, noted)
+    target.note_deletions(entry for entry in noted if entry not in enrolled)
+    return copy.report()
 
 
 def digest(storage: Storage) -> str:
@@ -141,79 +162,11 @@ def digest(storage: Storage) -> str:
     return value.hexdigest()
 
 
-def put_callers(storage: Storage, callers: Iterable[Caller], put: Put, progress: Progress | None) -> None:
-    """Restore the callers in the store, a thousand at a time, without those whom `put` leaves out."""
-    for page in _pages(callers):
-        kept = [caller for caller in page if not put.deleted.covers(caller)]
-        put.left_out += len(page) - len(kept)
-        put.add(kept, storage.restore_many(kept) if kept else 0)
-        if progress is not None:
-            progress(put.count + put.left_out)
-
-
-def verify_callers(
-    storage: Storage, put: Put, source: str, noted: DeletionList | None = None
-) -> set[Deletion]:
-    """Compare what the store holds of the callers of `put`, which came in the order of their ids, with them.
-
-    Gives those of the `noted` deletions that are of callers of the store, who were enrolled anew since.
-    Raises `StorageError` where they differ.
-    """
-    stored = hashlib.sha256()
-    alive: set[Deletion] = set()
-    wanted = iter(put.caller_ids)
-    next_id = next(wanted, None)
-    for caller in storage.iter_callers():
-        if noted:
-            alive.update(noted.entries(caller.caller_id))
-        if caller.caller_id == next_id:
-            stored.update(_encode(caller))
-            next_id = next(wanted, None)
-    if stored.hexdigest() != put.digest:
-        raise StorageError(
-            f"The callers in {storage.location} are not those that were read from {source}: something else "
-            "wrote to one of them meanwhile. Do it again."
-        )
-    return alive
-
-
-def _pages(callers: Iterable[Caller]) -> Iterator[list[Caller]]:
-    page: list[Caller] = []
-    for caller in callers:
-        page.append(caller)
-        if len(page) == DEFAULT_PAGE:
-            yield page
-            page = []
-    if page:
-        yield page
-
-
-def caller_entry(caller: Caller, vector: Callable[[NDArray[np.float32]], Any]) -> dict[str, Any]:
-    """A caller as the JSON object of a line; vector: gives what stands there for an embedding."""
-    return {
-        "caller_id": caller.caller_id,
-        "metadata": caller.metadata,
-        "created_at": caller.created_at,
-        "last_seen": caller.last_seen,
-        "voiceprints": [
-            {
-                "id": print_.id,
-                "encoder": print_.encoder,
-                "created_at": print_.created_at,
-                "embedding": vector(print_.embedding),
-                # Absent where there is none: as older versions wrote it, so that digests of then hold.
-                **({} if print_.augmented is None else {"simulated": vector(print_.augmented)}),
-            }
-            for print_ in caller.voiceprints
-        ],
-    }
-
-
 def _encode(caller: Caller) -> bytes:
-    line = caller_entry(caller, lambda vector: vector)
+    entry = caller_entry(caller, lambda print_: vector_fields(print_, lambda vector: vector))
     # Keys sorted: not every store keeps the order of metadata, and it must not count in a digest.
     options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
-    return orjson.dumps(line, option=options)
+    return orjson.dumps(entry, option=options)
 
 
 def _decoded(lines: Iterable[bytes]) -> Iterator[Caller]:
@@ -232,20 +185,6 @@ def _decode(line: bytes, number: int) -> Caller:
             raise InvalidArgumentError("This is a backup, not an export: use `voiceprint restore`.")
         raise InvalidArgumentError(f"Line {number} is not an exported caller.")
     try:
-        caller_id = check_caller_id(entry.get("caller_id"))
-        return Caller(
-            caller_id=caller_id,
-            metadata=check_metadata(entry.get("metadata")),
-            created_at=check_time(entry.get("created_at")),
-            last_seen=check_time(entry.get("last_seen")),
-            voiceprints=tuple(_print(caller_id, print_) for print_ in entry["voiceprints"]),
-        )
+        return decode_caller(entry, lambda vector: vector)
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"Line {number}: {error}") from error
-
-
-def _print(caller_id: str, entry: Any) -> Voiceprint:
-    if not isinstance(entry, dict) or type(entry.get("id")) is not int:
-        raise InvalidArgumentError("a voiceprint has no id.")
-    fields = {name: entry[name] for name in ("id", "encoder", "created_at") if name in entry}
-    return Voiceprint(caller_id, entry.get("embedding"), augmented=entry.get("simulated"), **fields)

@@ -1,4 +1,4 @@
-"""Opening the store that a URL or the configuration names."""
+"""Opens the store that a URL or the configuration names."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS, Storage
 from voiceprint.storage.json import JSONStorage
 from voiceprint.storage.memory import MemoryStorage
 from voiceprint.storage.redis import RedisStorage
-from voiceprint.storage.sql import SQLStorage
-from voiceprint.storage.sqlite import SQLiteStorage
+from voiceprint.storage.sql import SQLiteStorage, SQLStorage
 from voiceprint.validation import hide_passwords, is_postgresql_url
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def open_storage(url: str, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOIC
 
     sqlite:///PATH is read as SQLAlchemy does: relative to the current folder, absolute with a fourth slash.
 
-    Raises `ConfigurationError` for a URL of no known form, and what the store raises on opening.
+    Raises `ConfigurationError` for a URL of another form, and the errors of the store.
     """
     storage = _opened(url, max_voiceprints_per_caller)
     log.info("Opened the store %s.", storage.location)
@@ -51,7 +50,7 @@ def _opened(url: str, limit: int) -> Storage:
 
 
 def sqlite_path(rest: str) -> str:
-    """The path that stands after "sqlite:", also where it is written as SQLAlchemy has it.
+    """The path after "sqlite:", also in the form of SQLAlchemy.
 
     There sqlite:///x.db is x.db in the current folder, and sqlite:////x.db is /x.db.
     """

@@ -1,5 +1,5 @@
-"""Calls that are heard while they last: audio in chunks of any size, a running answer, an early decision."""
+"""Streams: audio of a call in chunks of any size, a running answer, an early decision."""
 
-from voiceprint.streaming.session import CallStream
+from voiceprint.streaming.session import CallContext, CallStream
 
-__all__ = ["CallStream"]
+__all__ = ["CallContext", "CallStream"]

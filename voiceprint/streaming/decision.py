@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from voiceprint.identification.pipeline import AcceptanceRule
+from voiceprint.identification.acceptance import AcceptanceRule
 from voiceprint.models import Match
 
 ACCEPT_MARGIN: Final = 0.02  # cosine over the threshold
@@ -45,8 +45,8 @@ class Decision:
         self._caller: str | None = None
         self._accepted = self._rejected = 0  # times in a row
 
-    def made(self, matches: list[Match], rule: AcceptanceRule, net_speech_s: float) -> bool:
-        """Whether it is made with this answer.
+    def update(self, matches: list[Match], rule: AcceptanceRule, net_speech_s: float) -> bool:
+        """Take the next running answer; True when the decision is made.
 
         matches: the two best callers, of as many as there are; rule: what is accepted.
         """

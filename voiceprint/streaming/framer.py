@@ -15,7 +15,7 @@ from voiceprint.audio.io.buffers import MAX_CHANNELS, check_channel, check_chann
 from voiceprint.audio.io.encodings import FILE_HEAD, check_encoding, refuse_file, sample_bytes
 from voiceprint.audio.quality.channels import ChannelComparison
 from voiceprint.errors import InvalidAudioError
-from voiceprint.validation import shown
+from voiceprint.validation import is_integer, shown
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +40,7 @@ class Framer:
         self._encoding = check_encoding(encoding)
         self.rate = rate_of(sample_rate, self._encoding)
         self._interleaved = check_channels(channels)
-        if channel is not None and (
-            isinstance(channel, bool) or not isinstance(channel, int | np.integer) or channel < 0
-        ):
+        if channel is not None and (not is_integer(channel) or channel < 0):
             raise InvalidAudioError(
                 f"channel is {shown(channel)}: an index from 0, or None for all, is allowed"
             )

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import AudioBuffer, AudioQuality, Encoding, Recording, Turn
-from voiceprint.embedder import MIN_PROBE_SPEECH_S
+from voiceprint._threads import in_thread
+from voiceprint.audio import AudioBuffer, AudioQuality, Recording, Turn
+from voiceprint.audio.io.encodings import AudioFormat
+from voiceprint.embedder import MIN_PROBE_SPEECH_S, Embedder, Probe
+from voiceprint.enrollment.adaptation import Adaptation
 from voiceprint.errors import AudioQualityError, InvalidArgumentError
-from voiceprint.identification.pipeline import AcceptanceRule
-from voiceprint.identification.ranking import Probe
+from voiceprint.identification.acceptance import AcceptanceRule
+from voiceprint.identification.pipeline import Identifier
+from voiceprint.identification.query import Query
+from voiceprint.identification.voices import identify_voices
 from voiceprint.models import Match, SeparatedVoice, StreamResult
 from voiceprint.streaming.decision import Decision
 from voiceprint.streaming.framer import Framer
@@ -24,7 +27,6 @@ from voiceprint.streaming.online_embedder import OnlineEmbedder
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from voiceprint.audio.prompts import KnownPrompts
     from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.encoder import Encoder
 
@@ -32,21 +34,21 @@ _ASSESSED_EVERY_S: Final = 8.0
 _PENDING: Final = 16  # answers that nobody has asked for yet: with one each 0.8 s of speech at most, 12 s
 
 
-ToProbe = Callable[[NDArray[Any], NDArray[np.float32] | None], Probe]
-"""The probe of an embedding, of any length, and of the cleaned audio at 16 kHz if the call is noisy."""
+class CallContext(NamedTuple):
+    """What a stream asks of its recognizer: the parts, and the question."""
 
-Search = Callable[[Probe, int], list[Match]]
-"""The so many best callers for a probe."""
+    embedder: Embedder
+    encoder: Encoder
+    identifier: Identifier
+    adaptation: Adaptation
+    config: VoiceFingerprintConfig
+    query: Query
+    audio_format: AudioFormat
+    separate: bool
 
-ToVoices = Callable[[Recording], list[SeparatedVoice]]
-"""Who each voice of a recording is."""
 
-NoteVoices = Callable[[Recording, "NDArray[np.float32] | None"], None]
-"""Adds to the quality of a recording that several voices speak, by the embeddings of its partials."""
-
-
-class _Heard(NamedTuple):
-    """What was heard up to a moment."""
+class _Interim(NamedTuple):
+    """The sum of embeddings at a moment of the call."""
 
     total: NDArray[np.float64]
     net_speech_s: float
@@ -71,45 +73,22 @@ class CallStream:
     at most.
     """
 
-    def __init__(
-        self,
-        *,
-        sample_rate: int | None,
-        encoding: Encoding,
-        channel: int | None,
-        channels: int,
-        k: int,
-        encoder: Encoder,
-        prompts: KnownPrompts | None,
-        config: VoiceFingerprintConfig,
-        rule: Callable[[], AcceptanceRule],
-        probe: ToProbe,
-        search: Search,
-        touch: Callable[[str], None],
-        adapt: Callable[[str, Probe, AudioQuality], None],
-        note_voices: NoteVoices,
-        voices: ToVoices | None = None,
-    ) -> None:
-        self._note_voices = note_voices
-        self._voices = voices
-        self._k = k
-        self._config = config
-        self._rule = rule
-        self._probe = probe
-        self._search = search
-        self._touch = touch
-        self._adapt = adapt
+    def __init__(self, context: CallContext) -> None:
+        self._context = context
+        self._config = context.config
         self._touched: str | None = None
-        self._intake = Framer(sample_rate, encoding, channel, channels)
-        self._online = OnlineEmbedder(encoder, self._intake.rate, prompts, keep=voices is not None)
+        self._framer = Framer(*context.audio_format)
+        self._online = OnlineEmbedder(
+            context.encoder, self._framer.rate, context.embedder.prompts, keep=context.separate
+        )
         self._decision = Decision()
-        self._pending: deque[_Heard] = deque(maxlen=_PENDING)
+        self._pending: deque[_Interim] = deque(maxlen=_PENDING)
         self._good, self._assessed_s = False, 0.0
         self._feedback: tuple[str, ...] = ()
         # Nobody waits for an answer that will not come.
-        self._enabled = config.fingerprinting_enabled
+        self._enabled = context.config.fingerprinting_enabled
         self._answer = StreamResult(decided=not self._enabled)
-        self._heard_s, self._news = 0.0, False
+        self._framed_s, self._has_news = 0.0, False
         self._ended = self._closed = False
         self._lock = threading.RLock()
 
@@ -136,9 +115,9 @@ class CallStream:
                 raise InvalidArgumentError("The stream is finished: open another one for the next call.")
             if not self._enabled:
                 return
-            self._intake.take(chunk)
-            for native, audio in self._intake.blocks():
-                self._hear(native, audio)
+            self._framer.take(chunk)
+            for native, audio in self._framer.blocks():
+                self._add(native, audio)
 
     def result(self) -> StreamResult:
         """The running answer; quick where nothing new was heard. The store's errors pass through."""
@@ -147,12 +126,12 @@ class CallStream:
             while self._pending and not self._answer.decided:
                 self._consider(self._pending[0])
                 self._pending.popleft()
-            if self._news:
-                update: dict[str, Any] = {"audio_s": self._heard_s, "feedback": self._feedback}
+            if self._has_news:
+                update: dict[str, Any] = {"audio_s": self._framed_s, "feedback": self._feedback}
                 if not self._answer.decided:
                     update["net_speech_s"] = self._online.net_speech_s
                 self._answer = self._answer.model_copy(update=update)
-                self._news = False
+                self._has_news = False
             return self._answer
 
     def finish(self) -> StreamResult:
@@ -173,60 +152,66 @@ class CallStream:
             self._pending.clear()
             self.__dict__.pop("_online", None)
 
-    async def afeed(self, chunk: AudioBuffer) -> None:
-        """`feed` without blocking the event loop; await it before the next."""
-        await asyncio.to_thread(self.feed, chunk)
+    afeed = in_thread(feed)  # await it before the next
+    aresult = in_thread(result)
+    afinish = in_thread(finish)
+    aclose = in_thread(close)
 
-    async def aresult(self) -> StreamResult:
-        """`result` without blocking the event loop."""
-        return await asyncio.to_thread(self.result)
+    async def __aenter__(self) -> Self:
+        return self
 
-    async def afinish(self) -> StreamResult:
-        """`finish` without blocking the event loop."""
-        return await asyncio.to_thread(self.finish)
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     @property
     def _audio_s(self) -> float:
-        return self._intake.samples / self._intake.rate
+        return self._framer.samples / self._framer.rate
 
     def _check_open(self) -> None:
         if self._closed:
             raise InvalidArgumentError("The stream is closed: open another one for the next call.")
 
-    def _hear(self, native: NDArray[np.float32], audio: NDArray[np.float32]) -> None:
+    def _add(self, native: NDArray[np.float32], audio: NDArray[np.float32]) -> None:
         total = self._online.add(native, audio)
-        self._heard_s += len(native) / self._intake.rate
-        self._news = True
-        if total is None or self._answer.decided or self._voices is not None:
+        self._framed_s += len(native) / self._framer.rate
+        self._has_news = True
+        if total is None or self._answer.decided or self._context.separate:
             return  # voices are told apart at the end
         # What was good enough mostly stays so.
         due = self._assessed_s * (3.0 if self._good else 1.5)
-        if self._heard_s >= min(due, self._assessed_s + _ASSESSED_EVERY_S):
+        if self._framed_s >= min(due, self._assessed_s + _ASSESSED_EVERY_S):
             quality = self._online.quality()
             if quality is not None:
                 self._take_quality(quality)
-                self._assessed_s = self._heard_s
+                self._assessed_s = self._framed_s
         net = self._online.net_speech_s
-        self._pending.append(_Heard(total, net, self._good and net >= MIN_PROBE_SPEECH_S))
+        self._pending.append(_Interim(total, net, self._good and net >= MIN_PROBE_SPEECH_S))
 
     def _take_quality(self, quality: AudioQuality) -> None:
         found = {
-            "channels_differ": self._intake.channels_differ,
-            "channels_cancel": self._intake.channels_cancel,
+            "channels_differ": self._framer.channels_differ,
+            "channels_cancel": self._framer.channels_cancel,
         }
         self._feedback = (*(code for code, is_so in found.items() if is_so), *quality.feedback)
         self._good = quality.score >= self._config.min_audio_quality
 
-    def _consider(self, heard: _Heard) -> None:
-        # Two at least, as the next best says how sure the best is.
-        matches = self._search(self._probe(heard.total, None), max(2, self._k))
-        self._answer = self._answered(matches, good=heard.good)
-        decided = heard.good and self._decision.made(matches, self._rule(), heard.net_speech_s)
-        if decided:
-            update = {"decided": True, "net_speech_s": heard.net_speech_s}
+    def _consider(self, interim: _Interim) -> None:
+        context = self._context
+        # Two at least: the lead over the second says how certain the first is.
+        query = context.query._replace(k=max(2, context.query.k))
+        matches = context.identifier.identify(self._probe(interim.total, None), query)
+        self._answer = self._answered(matches, good=interim.good)
+        rule = AcceptanceRule.of_identification(self._config, query.threshold)
+        if interim.good and self._decision.update(matches, rule, interim.net_speech_s):
+            update = {"decided": True, "net_speech_s": interim.net_speech_s}
             self._answer = self._answer.model_copy(update=update)
             self._online.stop_interim()
             self._move_last_seen()
+
+    def _probe(self, total: NDArray[Any], cleaned: NDArray[np.float32] | None) -> Probe:
+        """The probe of an embedding, of any length, and of the cleaned audio if the call is noisy."""
+        embedder = self._context.embedder
+        return Probe(embedder.checked(total), None if cleaned is None else embedder.embed_cleaned(cleaned))
 
     def _answered(self, matches: list[Match], *, good: bool) -> StreamResult:
         if not matches:
@@ -237,38 +222,33 @@ class CallStream:
             similarity=best.similarity,
             metadata=best.metadata,
             accepted=good and best.accepted,
-            matches=tuple(matches[: self._k]),
+            matches=tuple(matches[: self._context.query.k]),
         )
 
     def _final(self) -> StreamResult:
         if not self._ended:
             self._ended = True
-            for native, audio in self._intake.blocks(last=True):
+            for native, audio in self._framer.blocks(last=True):
                 self._online.add(native, audio)
         self._pending.clear()
-        self._news = False
+        self._has_news = False
         measured: dict[str, Any] = {"decided": True, "final": True, "audio_s": self._audio_s}
-        if not self._intake.samples:
+        if not self._framer.samples:
             return StreamResult(**measured, feedback=("no_speech",))
         quality = self._online.end()
         self._take_quality(quality)
         good = self._good and quality.net_speech_s >= MIN_PROBE_SPEECH_S
         answer, probe = StreamResult(), None
-        if good and self._voices is not None:
-            assert self._online.kept is not None  # noqa: S101
-            try:
-                answer = _of_voices(self._voices(self._online.kept), self._online.kept_at_s)
-            except (
-                AudioQualityError
-            ):  # no two minutes hold enough speech: nobody is named, the feedback says why
-                answer = StreamResult()
-            self._take_quality(self._online.kept.quality)
+        kept = self._online.kept
+        if good and kept is not None and self._context.separate:
+            answer = self._answer_of_voices(kept)
+            self._take_quality(kept.quality)
         elif good:
             probe = self._probe(self._online.embedding(), self._online.cleaned())
-            answer = self._answered(self._search(probe, self._k), good=True)
-            if self._online.kept is not None:
-                self._note_voices(self._online.kept, self._online.partials)
-                quality = self._online.kept.quality
+            answer = self._answered(self._context.identifier.identify(probe, self._context.query), good=True)
+            if kept is not None:
+                self._context.embedder.note_voices(kept, self._online.partials)
+                quality = kept.quality
                 self._take_quality(quality)
         if self._answer.decided and _named(answer) != _named(self._answer):
             # A decision was acted upon: what came later, such as another voice, does not withdraw it.
@@ -277,14 +257,23 @@ class CallStream:
         self._answer = answer.model_copy(update=measured)
         self._move_last_seen()
         if probe is not None and answer.accepted and answer.caller_id is not None:
-            self._adapt(answer.caller_id, probe, quality.model_copy(update={"feedback": self._feedback}))
+            reported = quality.model_copy(update={"feedback": self._feedback})
+            self._context.adaptation.add(answer.caller_id, probe, reported)
         return self._answer
+
+    def _answer_of_voices(self, recording: Recording) -> StreamResult:
+        context = self._context
+        try:
+            voices = identify_voices(context.embedder, context.identifier, recording, context.query)
+        except AudioQualityError:  # no two minutes hold enough speech: the feedback says so
+            return StreamResult()
+        return _of_voices(voices, self._online.kept_at_s)
 
     def _move_last_seen(self) -> None:
         """Once: with the decision, or at the end."""
         caller = self._answer.caller_id
         if self._answer.accepted and caller is not None and caller != self._touched:
-            self._touch(caller)
+            self._context.identifier.touch(caller)
             self._touched = caller
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from voiceprint.audio.io import scale
 from voiceprint.audio.io.encodings import AudioBuffer, Encoding, check_encoding, coded, decoded, default_rate
 from voiceprint.errors import InvalidArgumentError, InvalidAudioError
+from voiceprint.validation import is_integer, is_number
 
 SAMPLE_RATE: Final = 16000
 """The rate that the encoder and the quality measures work at, in Hz."""
@@ -180,7 +181,7 @@ def check_channel(channel: object, count: int) -> int:
     Raises:
         InvalidAudioError: there is no such channel.
     """
-    if isinstance(channel, bool) or not isinstance(channel, int | np.integer) or not 0 <= channel < count:
+    if not is_integer(channel) or not 0 <= channel < count:
         there = "1 channel: 0" if count == 1 else f"{count} channels: one of 0 to {count - 1}"
         raise InvalidAudioError(
             f"channel is {_shown(channel)}, and the audio has {there}, or None for all, is allowed"
@@ -321,7 +322,7 @@ def _frame_count(samples: npt.NDArray[Any], channel_axis: int | None) -> int:
 
 def _integral(value: object) -> int | None:
     """A whole number as int; None for a bool, a fraction, NaN or anything that is not a number."""
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+    if is_integer(value):
         return int(value)
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return int(value)
@@ -330,7 +331,7 @@ def _integral(value: object) -> int | None:
 
 def _shown(value: object) -> str:
     """A rate for a message: numbers of a sane size as they are, of anything else only the type."""
-    if isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.complexfloating)):
+    if is_number(value):
         # str() of an int of thousands of digits raises.
         return f"{value}" if not abs(value) > 10**12 else "a number beyond 10**12"
     return f"{type(value).__name__}"

@@ -5,7 +5,7 @@ The names are ffmpeg's. A telephone's G.711 is "mulaw" (North America, Japan) or
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, NoReturn, get_args
+from typing import Any, Final, Literal, NamedTuple, NoReturn, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,19 @@ Encoding = Literal["pcm", "pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_
     mulaw       G.711 mu-law, 8 bits (PCMU, g711_ulaw)
     alaw        G.711 A-law, 8 bits (PCMA, g711_alaw)
 """
+
+
+class AudioFormat(NamedTuple):
+    """The format of audio buffers; see `Recording.from_buffer` for its fields."""
+
+    sample_rate: int | None = None
+    encoding: Encoding = "pcm"
+    channel: int | None = None
+    channels: int = 1
+
+
+PCM: Final = AudioFormat()
+"""Mono, 16 bits, 16 kHz."""
 
 _ITEMS: Final[dict[str, np.dtype[Any]]] = {
     "pcm": np.dtype("<i2"),

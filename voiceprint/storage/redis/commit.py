@@ -1,7 +1,7 @@
-"""Changes of a Redis store: the rules run here, on the records that they touch, and one script commits.
+"""Commits to a Redis store: the rules run here, on the records that they need, and one script commits.
 
-The script looks whether each record is still the version that the rules ran on. If another process was
-faster, nothing is written, and the rules run again on what it left.
+The script compares the version of each record with the one that the rules ran on. If another process was
+faster, nothing is written, and the rules run again on the new records.
 """
 
 from __future__ import annotations
@@ -13,57 +13,52 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from voiceprint.errors import StorageUnavailableError
-from voiceprint.storage.records import (
-    MAX_COMMITS,
-    MAX_TOMBSTONES,
-    CallerRecord,
-    Change,
-    Records,
-    deletion_digest,
-)
-from voiceprint.storage.redis.client import Server
-from voiceprint.storage.redis.format import decode_record, encode_record, record_format, token_of
+from voiceprint.storage.deletions import deletion_digest
+from voiceprint.storage.records import CallerRecord
+from voiceprint.storage.redis.connection import RedisConnection
+from voiceprint.storage.redis.format import decode_record, encode_record, record_format, version_of
 from voiceprint.storage.redis.keys import Shard
-from voiceprint.storage.redis.scripts import BEGIN, COMMIT, LOAD, RAISE
-from voiceprint.storage.removals import removes_voiceprints
+from voiceprint.storage.redis.scripts import BUMP_NEXT_ID, COMMIT, INIT_STORE, LOAD
+from voiceprint.storage.state import MAX_COMMITS, MAX_TOMBSTONES, StoreState
+from voiceprint.storage.transaction import Transaction
 
 T = TypeVar("T")
 
-# Records asked for at once; 3 KB each.
-_LOADED_AT_ONCE = 500
+# Records of one request; 3 KB each.
+_LOAD_SIZE = 500
 
-# A server changes about 50,000 records a second: so much longer may a large change take.
-_RECORDS_A_SECOND = 10_000
+# A server writes about 50,000 records a second. A large commit gets a second more for each of these.
+_RECORDS_PER_SECOND = 10_000
 
-# Embedding spaces are looked up by name alone, so two shards may learn of one at the same time.
+# Embedding space to the number of its voiceprints and their length.
 _Spaces = dict[str, tuple[int, int]]
 
 
-class PartialChange(Change):
-    """A change on those records that it touches; how many prints a space has is the server's count."""
+class PartialTransaction(Transaction):
+    """A transaction on the callers that it needs; spaces: the server's counts of embedding spaces."""
 
-    def __init__(self, base: Records, spaces: _Spaces) -> None:
+    def __init__(self, base: StoreState, spaces: _Spaces) -> None:
         super().__init__(base)
         self._spaces = spaces
 
     def growth(self) -> dict[str, int]:
-        """By how many prints this change makes each space larger."""
+        """By how many voiceprints each embedding space grows."""
         grown: dict[str, int] = {}
         for caller_id, after in self.callers.items():
             before = self.base.callers.get(caller_id)
             for record, step in ((before, -1), (after, 1)):
-                for print_ in record.prints if record is not None else ():
+                for print_ in record.voiceprints if record is not None else ():
                     grown[print_.encoder] = grown.get(print_.encoder, 0) + step
         return grown
 
     def put(self, record: CallerRecord) -> None:
-        """Add a caller who is not there yet, with prints of this change, which get ids."""
+        """Add a new caller, whose voiceprints get ids."""
         prints = []
-        for print_ in record.prints:
+        for print_ in record.voiceprints:
             self._check_dimension(print_.encoder, print_.embedding.size)
             prints.append(replace(print_, id=self.new_id(record.caller_id)))
-        self.callers[record.caller_id] = replace(record, prints=tuple(prints))
-        self.touches_prints = True
+        self.callers[record.caller_id] = replace(record, voiceprints=tuple(prints))
+        self.changes_voiceprints = True
 
     def _has_prints(self, encoder: str) -> bool:
         return self._spaces.get(encoder, (0, 0))[0] + self.growth().get(encoder, 0) > 0
@@ -71,16 +66,16 @@ class PartialChange(Change):
 
 @dataclass
 class Task(Generic[T]):
-    """A change of some callers of one shard.
+    """A transaction on callers of one shard.
 
-    work: applies the rules, and may be called again. fresh: how many new ids it may need; ids: given ones,
-    whose owners it must know. new_spaces: whether it may bring an embedding space that no shard has yet.
-    old: keys of OpusAgent and what they hold, which go with the commit.
+    work: applies the rules, and may be called again. fresh: the most new ids that it needs; ids: given ones,
+    whose owners it needs. new_spaces: whether it may add an embedding space that no shard has yet. old: keys
+    of OpusAgent and their values, which the commit removes.
     """
 
     shard: Shard
     callers: list[str]
-    work: Callable[[PartialChange], T]
+    work: Callable[[PartialTransaction], T]
     fresh: int = 0
     ids: Sequence[int] = ()
     new_spaces: bool = False
@@ -88,8 +83,8 @@ class Task(Generic[T]):
 
 
 @dataclass
-class Done(Generic[T]):
-    """Result of a task; revision: of its commit, planned: what the rules took it to be; removes: whether it
+class Committed(Generic[T]):
+    """Result of a task. revision: of its commit; planned: the one that the rules assumed; removes: whether it
     removed or replaced a voiceprint."""
 
     result: T
@@ -99,47 +94,46 @@ class Done(Generic[T]):
 
 
 @dataclass
-class _Ready(Generic[T]):
+class _Prepared(Generic[T]):
     task: Task[T]
-    change: PartialChange
+    transaction: PartialTransaction
     result: T
-    tokens: dict[str, bytes]
-    clock_ahead_us: float  # of the server's clock, before this process's monotonic one
+    versions: dict[str, str]  # of the records that the transaction is based on
+    clock_offset_us: float  # the server's clock minus this process's monotonic one
 
 
 class Committer:
     """Runs tasks against the shards of one store."""
 
-    def __init__(self, server: Server, shards: list[Shard]) -> None:
-        self.server = server
+    def __init__(self, connection: RedisConnection, shards: list[Shard]) -> None:
+        self.connection = connection
         self.shards = shards
 
-    def run(self, tasks: list[Task[T]], *, adopted: str = "1") -> list[Done[T]]:
-        """Do all the tasks. The rules run on all of them before the first is committed."""
-        # Before the first commit, all that the rules refuse has been refused.
-        ready = [self._prepare(task) for task in tasks]
-        return [self._commit(each, adopted) for each in ready]
+    def run(self, tasks: list[Task[T]], *, adopted: str = "1") -> list[Committed[T]]:
+        """Run all tasks. The rules run on all of them, and may refuse them, before the first commit."""
+        prepared = [self._prepare(task) for task in tasks]
+        return [self._commit(each, adopted) for each in prepared]
 
     def try_once(self, task: Task[T]) -> bool:
-        """Do a task that goes with old keys; False if something has changed meanwhile."""
-        return self._answered(self._prepare(task), adopted="") is not None
+        """Run a task that removes old keys; False if another process has changed them or the callers."""
+        return self._try_commit(self._prepare(task), adopted="") is not None
 
-    def _prepare(self, task: Task[T]) -> _Ready[T]:
+    def _prepare(self, task: Task[T]) -> _Prepared[T]:
         spaces: _Spaces = {}
         identity, first_id = "", None
         if len(self.shards) > 1:
-            identity = self.begin()
-            first_id = int(self.server.run(LOAD, self.shards[0].fixed, [task.fresh])[4])
+            identity = self.init_store()
+            first_id = int(self._load_head(self.shards[0], fresh=task.fresh)[4])
             if task.new_spaces:
                 for shard in self.shards:
-                    _merge(spaces, _spaces(self.server.run(LOAD, shard.fixed, [0])[7]))
+                    _merge(spaces, _spaces(self._load_head(shard)[7]))
         loaded = self._load(task, 0 if len(self.shards) > 1 else task.fresh)
         _, clock, revision, floor, next_id, _, own_identity, own_spaces, owners, *_ = loaded[0]
         if not spaces:
             spaces = _spaces(own_spaces)
-        ahead = int(clock[0]) * 1e6 + int(clock[1]) - time.monotonic() * 1e6
+        offset = int(clock[0]) * 1e6 + int(clock[1]) - time.monotonic() * 1e6
         values = [value for answer in loaded for value in answer[9]]
-        records = Records(
+        state = StoreState(
             [
                 decode_record(value, caller_id, task.shard.caller(caller_id))
                 for caller_id, value in zip(task.callers, values, strict=True)
@@ -151,84 +145,87 @@ class Committer:
             feed_floor=int(floor),
         )
         if any(answer[10] for answer in loaded):
-            records.deletions = self._deletions_of(task, records)
+            state.deletions = self._deletions_of(task, state)
         found = list(owners)
         for shard in self.shards if task.ids else ():
             if shard is not task.shard:
-                others = self.server.run(LOAD, shard.fixed, [0, *task.ids])[8]
+                others = self._load_head(shard, ids=task.ids)[8]
                 found = [mine or other for mine, other in zip(found, others, strict=True)]
         for id_, owner in zip(task.ids, found, strict=True):
             if owner is not None:
-                records.owner[id_] = owner.decode()
-        records.dimensions.update({encoder: size for encoder, (count, size) in spaces.items() if count > 0})
-        change = PartialChange(records, spaces)
-        result = task.work(change)
-        tokens = {name: token_of(value) for name, value in zip(task.callers, values, strict=True)}
-        return _Ready(task, change, result, tokens, ahead)
+                state.owner[id_] = owner.decode()
+        state.dimensions.update({encoder: size for encoder, (count, size) in spaces.items() if count > 0})
+        transaction = PartialTransaction(state, spaces)
+        result = task.work(transaction)
+        versions = {name: version_of(value) for name, value in zip(task.callers, values, strict=True)}
+        return _Prepared(task, transaction, result, versions, offset)
 
-    def _deletions_of(self, task: Task[T], records: Records) -> dict[tuple[str, str], str]:
-        """The noted deletions of those callers of the task who are not in the store."""
+    def _deletions_of(self, task: Task[T], state: StoreState) -> dict[tuple[str, str], str]:
+        """The noted deletions of the callers of the task who are not in the store."""
         digests = [
-            deletion_digest(records.identity, name) for name in task.callers if name not in records.callers
+            deletion_digest(state.identity, name) for name in task.callers if name not in state.callers
         ]
         if not digests:
             return {}
-        fields = [f"{records.identity}:{digest}" for digest in digests]
-        times = self.server.call("HMGET", task.shard.deleted, *fields)
+        fields = [f"{state.identity}:{digest}" for digest in digests]
+        times = self.connection.call("HMGET", task.shard.deleted, *fields)
         return {
-            (records.identity, digest): time.decode(errors="replace")
+            (state.identity, digest): time.decode(errors="replace")
             for digest, time in zip(digests, times, strict=True)
             if time is not None
         }
 
     def _load(self, task: Task[T], fresh: int) -> list[list[Any]]:
         answers = []
-        for start in range(0, max(1, len(task.callers)), _LOADED_AT_ONCE):
-            names = task.callers[start : start + _LOADED_AT_ONCE]
+        for start in range(0, max(1, len(task.callers)), _LOAD_SIZE):
+            names = task.callers[start : start + _LOAD_SIZE]
             keys = [*task.shard.fixed, *(task.shard.caller(name) for name in names)]
-            asked = [fresh, *task.ids] if start == 0 else [0]
-            answer = self.server.run(LOAD, keys, asked)
-            answers.append(answer)
+            request = _load_request(fresh, task.ids) if start == 0 else _load_request()
+            answers.append(self.connection.run(LOAD, keys, request))
         return answers
 
-    def begin(self) -> str:
-        """Give a store of several shards its identity, if it has none yet; and say which it has."""
-        head = self.shards[0]
-        _, identity, shards = self.server.run(
-            BEGIN, head.fixed, [Change(Records()).identity, len(self.shards)]
-        )
+    def _load_head(self, shard: Shard, *, fresh: int = 0, ids: Sequence[int] = ()) -> list[Any]:
+        return self.connection.run(LOAD, shard.fixed, _load_request(fresh, ids))
+
+    def init_store(self) -> str:
+        """The identity of a store of several shards, which gets one if it has none."""
+        request = {"identity": Transaction(StoreState()).identity, "shards": str(len(self.shards))}
+        _, identity, shards = self.connection.run(INIT_STORE, self.shards[0].fixed, request)
         self._check_shards(shards)
         return str(identity.decode())
 
     def _check_shards(self, shards: bytes) -> None:
         if int(shards) != len(self.shards):
             raise StorageUnavailableError(
-                f"The store was made anew with {int(shards)} shards, and this handle knows "
+                f"The store was created anew with {int(shards)} shards, and this handle has "
                 f"{len(self.shards)}: open it again."
             )
 
-    def _commit(self, ready: _Ready[T], adopted: str) -> Done[T]:
-        give_up = time.monotonic() + self.server.timeout_s
-        lost = 0
+    def _commit(self, prepared: _Prepared[T], adopted: str) -> Committed[T]:
+        deadline = time.monotonic() + self.connection.timeout_s
+        conflicts = 0
         while True:
-            change = ready.change
-            if not change and not ready.task.old:
-                return Done(ready.result, change.base.revision, change.revision, removes=False)
-            revision = self._answered(ready, adopted)
-            if revision is not None:
-                return Done(ready.result, revision, change.revision, removes_voiceprints(change))
-            if time.monotonic() > give_up:
+            transaction = prepared.transaction
+            if not transaction and not prepared.task.old:
+                revision = transaction.base.revision
+                return Committed(prepared.result, revision, transaction.revision, removes=False)
+            committed = self._try_commit(prepared, adopted)
+            if committed is not None:
+                removes = transaction.removes_voiceprints()
+                return Committed(prepared.result, committed, transaction.revision, removes)
+            if time.monotonic() > deadline:
                 raise StorageUnavailableError(
                     f"Other processes have changed the same callers for "
-                    f"{self.server.timeout_s:g} s. Try again."
+                    f"{self.connection.timeout_s:g} s. Try again."
                 )
-            lost += 1
-            time.sleep(random.uniform(0, min(0.05, 0.001 * 2**lost)))  # noqa: S311  spreads those who compete
-            ready = self._prepare(ready.task)
+            conflicts += 1
+            # At random, so that competing processes do not collide again.
+            time.sleep(random.uniform(0, min(0.05, 0.001 * 2**conflicts)))  # noqa: S311  not for secrets
+            prepared = self._prepare(prepared.task)
 
-    def _answered(self, ready: _Ready[T], adopted: str) -> int | None:
+    def _try_commit(self, prepared: _Prepared[T], adopted: str) -> int | None:
         """The revision of the commit, or None if another process was faster."""
-        answer = self._send(ready, adopted)
+        answer = self._send(prepared, adopted)
         if answer[0] == b"shards":
             self._check_shards(answer[1])
         if answer[0] == b"late":
@@ -237,55 +234,58 @@ class Committer:
             )
         return int(answer[1]) if answer[0] == b"ok" else None
 
-    def _send(self, ready: _Ready[T], adopted: str) -> list[Any]:
-        task, change = ready.task, ready.change
-        extra_s = len(change.callers) // _RECORDS_A_SECOND
-        until = time.monotonic() * 1e6 + ready.clock_ahead_us + (self.server.timeout_s + extra_s) * 1e6
-        growth, sizes = change.growth(), change.dimensions
-        spaces = [[encoder, step, sizes.get(encoder, "")] for encoder, step in growth.items()]
-        remaining: set[int] = set()
-        callers: list[Any] = []
-        for caller_id, record in change.callers.items():
-            if record is None:
-                callers += [caller_id, ready.tokens[caller_id], b"", b"", b""]
-                continue
-            new = [print_.id for print_ in record.prints if print_.revision == change.revision]
-            remaining.update(print_.id for print_ in record.prints)
-            body = encode_record(record, change.revision)
-            callers += [caller_id, ready.tokens[caller_id], body, _listed(new), record_format(record)]
-        if len(self.shards) > 1:
-            self.server.run(RAISE, self.shards[0].fixed, [change.next_id])
-        # In a cluster the old keys are in other slots; they are removed afterwards.
-        old = {} if self.server.is_cluster else task.old
-        return self.server.run(
-            COMMIT,
-            [*task.shard.fixed, *map(task.shard.caller, change.callers), *old],
-            [
-                int(until),
-                change.identity if task.shard.number == 0 else "",
-                len(self.shards),
-                adopted if task.shard.number == 0 else "",
-                MAX_TOMBSTONES,
-                change.next_id,
-                len(change.callers),
-                len(old),
-                len(spaces),
-                _listed(change.removed),
-                _listed(id_ for id_ in change.removed if id_ not in remaining),
-                change.token if change.touches_prints else "",
-                MAX_COMMITS,
-                len(change.deletions),
-                *(item for space in spaces for item in space),
-                *callers,
-                *old.values(),
-                *(item for entry, time in change.deletions.items() for item in (*entry, time)),
+    def _send(self, prepared: _Prepared[T], adopted: str) -> list[Any]:
+        task, transaction = prepared.task, prepared.transaction
+        extra_s = len(transaction.callers) // _RECORDS_PER_SECOND
+        now_us = time.monotonic() * 1e6 + prepared.clock_offset_us
+        is_first = task.shard.number == 0
+        owned: set[int] = set()
+        callers: list[dict[str, Any]] = []
+        bodies: list[bytes] = []
+        for caller_id, record in transaction.callers.items():
+            prints = record.voiceprints if record is not None else ()
+            owned.update(print_.id for print_ in prints)
+            callers.append(
+                {
+                    "id": caller_id,
+                    "version": prepared.versions[caller_id],
+                    "new": [str(print_.id) for print_ in prints if print_.revision == transaction.revision],
+                    "format": record_format(record) if record is not None else "",
+                }
+            )
+            bodies.append(encode_record(record, transaction.revision) if record is not None else b"")
+        request = {
+            "until_us": int(now_us + (self.connection.timeout_s + extra_s) * 1e6),
+            "identity": transaction.identity if is_first else "",
+            "shards": str(len(self.shards)),
+            "adopted": adopted if is_first else "",
+            "next_id": str(transaction.next_id),
+            "spaces": [
+                {"encoder": encoder, "growth": growth, "size": str(transaction.dimensions.get(encoder, ""))}
+                for encoder, growth in transaction.growth().items()
             ],
-            extra_s=extra_s,
-        )
+            "removed": [str(id_) for id_ in transaction.removed],
+            "ownerless": [str(id_) for id_ in transaction.removed if id_ not in owned],
+            "token": transaction.token if transaction.changes_voiceprints else "",
+            "tombstones": MAX_TOMBSTONES,
+            "commits": MAX_COMMITS,
+            "callers": callers,
+            "deletions": [
+                {"key": key, "digest": digest, "time": deleted_at}
+                for (key, digest), deleted_at in transaction.deletions.items()
+            ],
+        }
+        if len(self.shards) > 1:
+            next_id = {"next_id": str(transaction.next_id)}
+            self.connection.run(BUMP_NEXT_ID, self.shards[0].fixed, next_id)
+        # In a cluster the old keys are in other slots; they are removed afterwards.
+        old = {} if self.connection.is_cluster else task.old
+        keys = [*task.shard.fixed, *map(task.shard.caller, transaction.callers), *old]
+        return self.connection.run(COMMIT, keys, request, [*bodies, *old.values()], extra_s=extra_s)
 
 
-def _listed(ids: Any) -> str:
-    return ",".join(map(str, ids))
+def _load_request(fresh: int = 0, ids: Sequence[int] = ()) -> dict[str, Any]:
+    return {"fresh": fresh, "ids": [str(id_) for id_ in ids]}
 
 
 def _spaces(flat: list[bytes]) -> _Spaces:

@@ -1,19 +1,16 @@
-"""What a Redis store keeps of a caller, and what OpusAgent kept.
+"""The record of a caller in a Redis store, and the record of OpusAgent.
 
-A record is one string of three parts: a line that tells one version of it from any other,
+A record is one string of three parts: a line that differs for every version of the record,
 
-    2 REVISION CHECKSUM        (the revision in 16 digits, 16 hexadecimal digits of the SHA-1 of the rest)
+    2 REVISION CHECKSUM        (16 digits; the first 16 hexadecimal digits of the SHA-1 of all else)
 
-a line of JSON,
+a line of JSON in the layout of codec.py, with "revision", "size" and, where there is an augmented voiceprint,
+"augmented": true in the object of a voiceprint; and the embeddings, each followed by its augmented one, as
+little-endian float32. A null revision is that of the record itself: the server gives it at the commit, when
+the JSON is already written.
 
-    {"caller_id": "alice", "metadata": {...}, "created_at": "...Z", "last_seen": "...Z",
-     "voiceprints": [{"id": 1, "revision": 1, "encoder": "resemblyzer", "created_at": "...Z", "size": 256,
-                      "simulated": true}]}
-
-and the embeddings, one after the other, as little-endian float32. A voiceprint whose revision is null is
-of the record's own: the server gives it at the commit, when the record is already written. With
-"simulated", which is absent otherwise, the embedding is followed by that for simulated lines. The first
-line of such a record begins with 3, so that an older library refuses it, which would drop that one.
+The first line of a record with an augmented voiceprint begins with 4, so that older libraries refuse it and
+do not drop that one. Records that begin with 3 call "augmented" "simulated".
 """
 
 from __future__ import annotations
@@ -27,49 +24,41 @@ from numpy.typing import NDArray
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.models import RESEMBLYZER_SPACE
+from voiceprint.storage.codec import AUGMENTED, Print, augmented_field, caller_entry
 from voiceprint.storage.records import CallerRecord, PrintRecord
 from voiceprint.validation import check_caller_id, check_embedding, check_metadata, check_time
 
 FORMATS = ("2", "3")  # of a store; 3: its commits have tokens, which an older library would not write
-_READ = (b"2 ", b"3 ")
-TOKEN_LENGTH = 35
-_HEAD_LENGTH = 19  # the token without the checksum
+_READABLE = (b"2 ", b"3 ", b"4 ")  # of a record
+VERSION_LENGTH = 35  # of the first line
+_HEAD_LENGTH = 19  # of the first line without the checksum
 
 
 def record_format(caller: CallerRecord) -> str:
-    """The least version that reads the record of a caller without loss."""
-    return "3" if any(print_.augmented is not None for print_ in caller.prints) else "2"
+    """The oldest format of a record that reads this caller without loss."""
+    return "4" if any(print_.augmented is not None for print_ in caller.voiceprints) else "2"
 
 
 def encode_record(caller: CallerRecord, revision: int) -> bytes:
-    """A record without its first line; prints of `revision` are those of the coming commit."""
-    entry = {
-        "caller_id": caller.caller_id,
-        "metadata": caller.metadata,
-        "created_at": caller.created_at,
-        "last_seen": caller.last_seen,
-        "voiceprints": [
-            {
-                "id": print_.id,
-                "revision": None if print_.revision == revision else print_.revision,
-                "encoder": print_.encoder,
-                "created_at": print_.created_at,
-                "size": print_.embedding.size,
-                **({} if print_.augmented is None else {"simulated": True}),
-            }
-            for print_ in caller.prints
-        ],
-    }
-    vectors = [vector for print_ in caller.prints for vector in (print_.embedding, print_.augmented)]
+    """A record without its first line; revision: of the coming commit."""
+
+    def fields(print_: Print) -> dict[str, Any]:
+        return {
+            "revision": None if print_.revision == revision else print_.revision,
+            "size": print_.embedding.size,
+            **({} if print_.augmented is None else {AUGMENTED: True}),
+        }
+
+    vectors = [vector for print_ in caller.voiceprints for vector in (print_.embedding, print_.augmented)]
     raw = [vector.astype("<f4", copy=False).tobytes() for vector in vectors if vector is not None]
-    return b"".join([orjson.dumps(entry), b"\n", *raw])
+    return b"".join([orjson.dumps(caller_entry(caller, fields)), b"\n", *raw])
 
 
 def decode_record(value: bytes, caller_id: str, key: str) -> CallerRecord:
-    """The record of `caller_id` that `key` holds. Raises `StorageCorruptError`, naming the key."""
-    head, checksum = value[:_HEAD_LENGTH], value[_HEAD_LENGTH:TOKEN_LENGTH]
-    body = value[TOKEN_LENGTH + 1 :]
-    if value[TOKEN_LENGTH : TOKEN_LENGTH + 1] != b"\n" or head[:2] not in _READ:
+    """The record of `caller_id` in the value of `key`. Raises `StorageCorruptError`, naming the key."""
+    head, checksum = value[:_HEAD_LENGTH], value[_HEAD_LENGTH:VERSION_LENGTH]
+    body = value[VERSION_LENGTH + 1 :]
+    if value[VERSION_LENGTH : VERSION_LENGTH + 1] != b"\n" or head[:2] not in _READABLE:
         corrupt(key, "holds no record of this version")
     if hashlib.sha1(head + body, usedforsecurity=False).hexdigest()[:16].encode() != checksum:
         corrupt(key, "is damaged: its checksum is another")
@@ -80,10 +69,10 @@ def decode_record(value: bytes, caller_id: str, key: str) -> CallerRecord:
             corrupt(key, "holds the record of another caller")
         entries = entry["voiceprints"]
         sizes = [print_["size"] for print_ in entries]
-        counts = [2 if print_.get("simulated") is True else 1 for print_ in entries]
+        counts = [2 if augmented_field(print_) is True else 1 for print_ in entries]
         wanted = [size for size, count in zip(sizes, counts, strict=True) for _ in range(count)]
         if any(type(size) is not int or size < 1 for size in sizes) or 4 * sum(wanted) != len(raw):
-            corrupt(key, f"has {len(raw)} bytes of embeddings, and {wanted} values are to be there")
+            corrupt(key, f"has {len(raw)} bytes of embeddings, not {4 * sum(wanted)}")
         vectors = np.frombuffer(raw, dtype="<f4").astype(np.float32, copy=False)
         vectors.flags.writeable = False
         stored = iter(np.split(vectors, np.cumsum(wanted)[:-1]))
@@ -102,7 +91,7 @@ def decode_record(value: bytes, caller_id: str, key: str) -> CallerRecord:
             caller_id, entry["metadata"], entry["created_at"], entry["last_seen"], tuple(prints)
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        # By its kind alone: the text of the error may quote the record.
+        # Without its text, which may quote the record.
         corrupt(key, f"holds no readable record ({type(error).__name__})")
 
 
@@ -112,13 +101,13 @@ def _check_stored(embedding: NDArray[np.float32], key: str) -> None:
         corrupt(key, "has an embedding that is no unit vector")
 
 
-def token_of(value: bytes | None) -> bytes:
-    """What tells this version of a record from every other; empty when there is none."""
-    return value[:TOKEN_LENGTH] if value is not None else b""
+def version_of(value: bytes | None) -> str:
+    """The first line of a record, which differs for every version of it; "" without a record."""
+    return value[:VERSION_LENGTH].decode() if value is not None else ""
 
 
 def decode_old_record(value: bytes, caller_id: str, key: str, revision: int) -> CallerRecord:
-    """The caller whom OpusAgent kept under `key`, with one print, which has no id yet (0)."""
+    """The caller in OpusAgent's record under `key`, with one voiceprint, whose id is still 0."""
     try:
         entry: Any = orjson.loads(value)
     except (orjson.JSONDecodeError, RecursionError):
@@ -140,9 +129,9 @@ def decode_old_record(value: bytes, caller_id: str, key: str, revision: int) -> 
             (PrintRecord(0, revision, RESEMBLYZER_SPACE, created_at, embedding),),
         )
     except InvalidArgumentError as error:
-        corrupt(key, f"cannot be taken over ({str(error).rstrip('.')})")
+        corrupt(key, f"cannot be adopted ({str(error).rstrip('.')})")
 
 
-def corrupt(key: str, what: str) -> NoReturn:
+def corrupt(key: str, problem: str) -> NoReturn:
     """Raise `StorageCorruptError` for a key."""
-    raise StorageCorruptError(f"The Redis key {key!r} {what}. It was left as it is.")
+    raise StorageCorruptError(f"The Redis key {key!r} {problem}. It was left as it is.")

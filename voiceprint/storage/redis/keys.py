@@ -1,17 +1,17 @@
-"""The names of a Redis store's keys, and the one position that tells how far its shards have come.
+"""The keys of a Redis store, its shards, and the position that joins those of all shards.
 
-All keys of a shard begin with a hash tag, `{voiceprint:00}`, so that a Redis Cluster keeps them in one
-slot: what one script changes together lies together. They begin with a brace, and the keys of OpusAgent
-with the prefix, so that no caller id of an old key can be taken for a key of this store.
+All keys of a shard begin with a hash tag, `{voiceprint:00}`, so that a Redis Cluster keeps them in one slot:
+a script changes only keys of one slot. The brace also tells them from the keys of OpusAgent, which begin with
+the prefix itself, whatever the caller ids.
 
-    {voiceprint:00}:meta     hash: format, identity, shards, adopted, rev, floor, next_id; at and token: the
+    {voiceprint:00}:meta     hash: format, identity, shards, adopted, rev, floor, next_id; at and token:
                              revision and token of the last commit that changed a voiceprint
     {voiceprint:00}:names    sorted set of caller ids, all of score 0: in the order of their UTF-8 bytes
     {voiceprint:00}:owners   hash: voiceprint id to caller id
-    {voiceprint:00}:feed     sorted set of voiceprint ids by the revision that gave them
-    {voiceprint:00}:gone     sorted set of removed voiceprint ids by the revision that took them
-    {voiceprint:00}:spaces   hash: "n:ENCODER" to how many voiceprints, "d:ENCODER" to their length
-    {voiceprint:00}:commits  sorted set of the tokens of such commits by their revisions
+    {voiceprint:00}:feed     sorted set of voiceprint ids by the revision that wrote them
+    {voiceprint:00}:gone     sorted set of removed voiceprint ids by the revision that removed them
+    {voiceprint:00}:spaces   hash: "n:ENCODER" to the number of voiceprints, "d:ENCODER" to their length
+    {voiceprint:00}:commits  sorted set of the tokens of commits by their revisions
     {voiceprint:00}:deleted  hash: "KEY:DIGEST" of a deleted caller to the time, see base.Deletion
     {voiceprint:00}:c:ID     string: the record of the caller ID, see format.py
 """
@@ -23,19 +23,20 @@ import zlib
 
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.storage.base import START, Position
+from voiceprint.validation import is_integer
 
 MAX_SHARDS = 256
 
 
 class Shard:
-    """The keys of one shard. `fixed`: those that every script gets, in this order."""
+    """The keys of one shard. fixed: those that every script gets, in this order."""
 
     def __init__(self, prefix: str, number: int) -> None:
         self.number = number
         self.tag = f"{{{prefix}{number:02}}}"
         names = ("meta", "names", "owners", "feed", "gone", "spaces", "commits", "deleted")
         self.fixed = [f"{self.tag}:{name}" for name in names]
-        self.meta, self.names, self.owners, self.feed, self.gone, self.spaces = self.fixed[:6]
+        self.meta, self.names, self.owners, self.feed, self.tombstones, self.spaces = self.fixed[:6]
         self.commits, self.deleted = self.fixed[6:]
         self.base = f"{self.tag}:c:"
 
@@ -45,12 +46,17 @@ class Shard:
 
 
 def shard_number(caller_id: str, shards: int) -> int:
-    """The shard that a caller is in: the same in every process and version."""
+    """The shard of a caller: the same in every process and version."""
     return zlib.crc32(caller_id.encode()) % shards
 
 
+def escaped_pattern(prefix: str) -> bytes:
+    """The prefix in a pattern of SCAN, which matches itself alone."""
+    return re.sub(r"([*?\[\]\\^])", r"\\\1", prefix).encode()
+
+
 def check_prefix(prefix: object) -> str:
-    """The prefix of a store's keys: printable, and without what has a meaning in a hash tag."""
+    """The prefix of a store's keys: printable, without the characters of a hash tag."""
     if not isinstance(prefix, str) or not re.fullmatch(r"[^{}\s]{1,100}", prefix) or not prefix.isprintable():
         raise InvalidArgumentError(
             f"The prefix is {prefix!r}: 1 to 100 printable characters without braces and spaces are allowed."
@@ -59,16 +65,16 @@ def check_prefix(prefix: object) -> str:
 
 
 def check_shards(shards: object) -> int:
-    """How many shards: a whole number from 1 to 256."""
-    if isinstance(shards, bool) or not isinstance(shards, int) or not 1 <= shards <= MAX_SHARDS:
+    """A number of shards, from 1 to 256."""
+    if not is_integer(shards) or not 1 <= shards <= MAX_SHARDS:
         raise InvalidArgumentError(f"shards is {shards!r}: a whole number from 1 to {MAX_SHARDS} is allowed.")
-    return shards
+    return int(shards)
 
 
 def joined_position(parts: list[Position]) -> Position:
-    """Join the positions of all shards: their revisions added up, and each of them in the token.
+    """One position for all shards: the sum of their revisions, and all of them in the token.
 
-    One counter for all shards would be a hot key, and could not change together with a shard.
+    One counter for all shards would be a hot key, and could not change in one step with a shard.
     """
     if all(part == START for part in parts):
         return START
@@ -77,7 +83,7 @@ def joined_position(parts: list[Position]) -> Position:
 
 
 def split_position(position: Position, shards: int) -> list[Position] | None:
-    """The position of each shard, or None if this cannot be one of such a store."""
+    """The position of each shard; None if the position is not one of such a store."""
     if position == START:
         return [START] * shards
     parts = [part.partition(":") for part in position.token.split(",")]

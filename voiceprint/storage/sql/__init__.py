@@ -1,7 +1,7 @@
-"""The SQL store, which SQLAlchemy runs on a database; `voiceprint.storage.sqlite` is the one on a file."""
+"""The SQL stores: SQLite, PostgreSQL, and other databases that SQLAlchemy supports."""
 
 from __future__ import annotations
 
-from voiceprint.storage.sql.store import SQLStorage
+from voiceprint.storage.sql.store import SQLiteStorage, SQLStorage
 
-__all__ = ["SQLStorage"]
+__all__ = ["SQLStorage", "SQLiteStorage"]

@@ -1,4 +1,4 @@
-"""PostgreSQL, by psycopg 3: what differs from other databases, and what its errors mean."""
+"""PostgreSQL, by psycopg 3."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoFreeConnectionError
 
 from voiceprint.errors import ConfigurationError, StorageCorruptError, StorageError, StorageUnavailableError
-from voiceprint.storage.sql.dialects import BUSY_TIMEOUT_S, Dialect
+from voiceprint.models import ErasedPlace
+from voiceprint.storage.sql.dialect import BUSY_TIMEOUT_S, Dialect
 from voiceprint.validation import hide_passwords, is_postgresql_url
 
 __all__ = ["PostgreSQL"]
 
-# Connections of a process that stay open, and those that it may open beside them for a while. A server takes
-# 100 by default, of all processes together; a thread that finds none free waits.
-_KEPT_CONNECTIONS = 5
-_MORE_CONNECTIONS = 5
+# Connections of a process that stay open, and temporary ones beside them. A server takes 100 by default, of
+# all processes together; a thread that finds none free waits.
+_POOL_SIZE = 5
+_MAX_OVERFLOW = 5
 
-# For what the URL and libpq's own variables leave open. Without these a server that is gone with its
-# machine is waited for a quarter of an hour and longer.
+# Defaults below the URL and libpq's own variables. Without them a process waits a quarter of an hour and
+# longer for a server whose machine has failed.
 _CONNECTION_SETTINGS = {
     "connect_timeout": "10",  # s
     "keepalives_idle": "10",  # s
@@ -35,24 +36,23 @@ _CONNECTION_SETTINGS = {
     "tcp_user_timeout": "30000",  # ms
 }
 
-# First in a transaction that writes: how long it waits for the locks of others, in this transaction alone.
+# First in a transaction that writes: how long it waits for the locks of others.
 _LOCK_TIMEOUT = f"SELECT set_config('lock_timeout', '{BUSY_TIMEOUT_S * 1000:.0f}', true)"
-# One writer at a time, so that ids and revisions are drawn in the order of commits, and the schema is made
-# once. A lock of the store and not of the database: each schema may hold one. The number is of no meaning
-# but that other programs, which may lock numbers of their own, will hardly have chosen it.
+# One writer at a time, so that ids and revisions are given in the order of commits, and the schema is created
+# once. A lock of the schema, as each may hold a store. The number is arbitrary; other programs lock others.
 _LOCK_STORE = (
     f"{_LOCK_TIMEOUT}, pg_advisory_xact_lock({0x766F6963} * 4294967296 + oid::bigint) "
     "FROM pg_namespace WHERE nspname = current_schema()"
 )
 
-# U+0000, which PostgreSQL holds in no text, and which caller ids may have in the other stores; and with
-# what takes its place, which must keep the order of ids and be what no other text becomes.
+# PostgreSQL stores no U+0000, which caller ids may contain. Its replacement must keep the order of ids, and
+# so U+0001 is replaced too.
 _ESCAPES = {"\0": "\1\1", "\1": "\1\2"}
 _ESCAPED = {escape: character for character, escape in _ESCAPES.items()}
 _needs_escape = re.compile("[\0\1]")
 _escape = re.compile("\1[\1\2]")
 
-# By SQLSTATE, or the class of it: what keeps the store from being used now.
+# By SQLSTATE, or its class: why the store cannot be used now.
 _UNAVAILABLE = {
     "08": "the connection failed",
     "25006": "the server is read-only, as a replica is: connect to the primary, such as by "
@@ -74,18 +74,18 @@ _UNAVAILABLE = {
     "58": "the server cannot read or write its files",
 }
 _CORRUPT = {"42703": "a column is missing", "XX001": "damaged data", "XX002": "a damaged index"}
-# After which the server may have committed what it was told to commit, or not.
+# After these the server may have committed, or not.
 _OUTCOME_UNKNOWN = ("08", "40003", "57P")
 _NO_TABLE = "42P01"
-# Of a read, the whole may be tried again.
+# A read may be repeated after these.
 _CONFLICTS = ("40001", "40P01")
 
 
 class PostgreSQL(Dialect):
     """A database, or a schema of one, on a server.
 
-    url: as libpq takes it, with any of its parameters: several hosts, sockets, TLS, a search_path by
-    `options`. What it leaves open comes from libpq's variables and files, such as ~/.pgpass.
+    url: of libpq, with any of its parameters: several hosts, sockets, TLS, a search_path by `options`. The
+    rest comes from libpq's variables and files, such as ~/.pgpass.
     """
 
     errors: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError, psycopg.Error)
@@ -104,7 +104,7 @@ class PostgreSQL(Dialect):
         except (psycopg.Error, UnicodeError):  # not chained: it may quote the password
             raise self._refused(url) from None
         ports, hosts = given.get("port", "").split(","), given.get("host", "").split(",")
-        # libpq finds these when it connects. An @ within a host is the rest of a password.
+        # libpq reports these only when it connects. An @ within a host is the rest of a password.
         if not all(port.isdecimal() or not port for port in ports) or any("@" in host[1:] for host in hosts):
             raise self._refused(url)
         self._password = given.get("password", "")
@@ -126,8 +126,8 @@ class PostgreSQL(Dialect):
             creator=self._connect,
             hide_parameters=True,
             pool_pre_ping=True,
-            pool_size=_KEPT_CONNECTIONS,
-            max_overflow=_MORE_CONNECTIONS,
+            pool_size=_POOL_SIZE,
+            max_overflow=_MAX_OVERFLOW,
             pool_timeout=BUSY_TIMEOUT_S,
             execution_options=self._engine_options(),
         )
@@ -136,11 +136,11 @@ class PostgreSQL(Dialect):
         try:
             connection = psycopg.connect(**self._settings)
         except psycopg.OperationalError as error:
-            # What libpq says has addresses and reasons, and for all that is known no password.
-            said = " ".join(str(error).split()).rstrip(".")
-            said = said.replace(self._password, "***") if self._password else said
+            # Messages of libpq have addresses and reasons, and no password as far as we have found.
+            text = " ".join(str(error).split()).rstrip(".")
+            text = text.replace(self._password, "***") if self._password else text
             raise StorageUnavailableError(
-                f"{self.name} cannot be reached: {said}. Nothing was changed."
+                f"{self.name} cannot be reached: {text}. Nothing was changed."
             ) from error
         encoding = connection.info.parameter_status("server_encoding")
         if encoding != "UTF8":
@@ -153,25 +153,35 @@ class PostgreSQL(Dialect):
         connection.adapters.register_loader("text", _EscapingLoader)
         return connection
 
-    def begin(self, connection: Connection, *, writes: bool, alone: bool = True) -> None:
+    def server_remains(self) -> list[ErasedPlace]:
+        return [
+            ErasedPlace(
+                place=f"tables and write-ahead log of {self.location}",
+                state="kept_by_server",
+                detail="Removed data stays in the tables' files until VACUUM and later writes reuse its "
+                "place, and in the write-ahead log and its archives for as long as the server keeps these.",
+            )
+        ]
+
+    def begin(self, connection: Connection, *, writes: bool, exclusive: bool = True) -> None:
         driver = connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)  # noqa: S101  for the types
-        # Of what is set here psycopg tells the server with the first statement. A reader sees one state all
-        # through; a writer, once it has the lock, what the writers before it have committed.
+        # psycopg sends these settings with the first statement. A reader reads one state throughout; a
+        # writer, once it has the lock, the commits of all writers before it.
         levels = psycopg.IsolationLevel
         level = levels.READ_COMMITTED if writes else levels.REPEATABLE_READ
         if driver.isolation_level != level:
             driver.isolation_level = level
-        read_only = None if writes else True  # not False, of which a replica says no more than that it cannot
+        read_only = None if writes else True  # not False: the error of a replica would not say that it is one
         if driver.read_only is not read_only:
             driver.read_only = read_only
         if writes:
-            connection.exec_driver_sql(_LOCK_STORE if alone else _LOCK_TIMEOUT)
+            connection.exec_driver_sql(_LOCK_STORE if exclusive else _LOCK_TIMEOUT)
 
     def is_busy(self, error: Exception) -> bool:
         return _state(error) in _CONFLICTS
 
-    def is_gone(self, error: Exception) -> bool:
+    def tables_missing(self, error: Exception) -> bool:
         return _state(error) == _NO_TABLE
 
     def translated(self, error: Exception, *, committing: bool = False) -> StorageError:
@@ -200,7 +210,7 @@ class PostgreSQL(Dialect):
 
 
 class _EscapingDumper(StrDumperUnknown):
-    """Text with U+0000 as PostgreSQL can hold it."""
+    """Replaces U+0000 in text, which PostgreSQL cannot store."""
 
     def dump(self, obj: str) -> Any:
         return super().dump(_needs_escape.sub(lambda found: _ESCAPES[found[0]], obj))
@@ -215,12 +225,12 @@ class _EscapingLoader(TextLoader):
 
 
 def _state(error: Exception) -> str:
-    """The SQLSTATE of an error, "" where the server has told of none."""
+    """The SQLSTATE of an error, "" if the server sent none."""
     return getattr(getattr(error, "orig", error), "sqlstate", None) or ""
 
 
 def _location(settings: dict[str, str]) -> str:
-    """The URL of a store, without the user, from which its records do not depend, and without secrets."""
+    """The URL of a store, without secrets, and without the user, as every user finds the same records."""
     hosts = settings.get("host", settings.get("hostaddr", "")).split(",")
     ports = settings.get("port", "").split(",")
     ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)

@@ -1,29 +1,30 @@
-"""The SQL store: callers and voiceprints in the tables of a database, by any URL that SQLAlchemy takes.
+"""The SQL stores: callers in the tables of a database.
 
-SQLAlchemy is loaded when the first store is opened.
+Opening the first store imports SQLAlchemy.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from voiceprint.errors import StorageCorruptError, StorageError
-from voiceprint.models import RESEMBLYZER_SPACE, Caller, Finding, Voiceprint
+from voiceprint.errors import InvalidArgumentError, StorageCorruptError
+from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
 from voiceprint.storage.base import (
     DEFAULT_BATCH,
     DEFAULT_MAX_VOICEPRINTS,
     DEFAULT_PAGE,
     FLUSH_S,
+    REWRITE_S,
     START,
+    Batch,
     Changes,
+    ConsistentView,
     Deletion,
-    Moment,
     Position,
     Progress,
     Storage,
@@ -32,19 +33,22 @@ from voiceprint.storage.base import (
     check_limit,
     check_page,
     check_position,
-    reported,
+    snapshot_path_beside,
+    with_progress,
 )
-from voiceprint.storage.incoming import check_incoming
-from voiceprint.storage.records import Change, Records, check_deletion
-from voiceprint.storage.removals import erase_snapshots, removes, removes_voiceprints
+from voiceprint.storage.deletions import check_deletion
+from voiceprint.storage.snapshot_files import erase_snapshots
+from voiceprint.storage.state import StoreState
+from voiceprint.storage.transaction import Transaction, check_incoming
 from voiceprint.validation import check_caller_id, check_time, now
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-    from voiceprint.storage.sql.queries import Queries
+    from voiceprint.storage.sql.reader import Reader
+    from voiceprint.storage.sql.writer import Writer
 
-__all__ = ["SQLStorage"]
+__all__ = ["SQLStorage", "SQLiteStorage"]
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -53,34 +57,40 @@ S = TypeVar("S")
 class SQLStorage(Storage):
     """Callers in a database, shared by threads and processes.
 
-    The tables are brought up to date when the store is opened, and created by the first save. The tests
-    run on SQLite and on PostgreSQL.
+    Opening the store upgrades the tables; the first save creates them. Tested on SQLite and PostgreSQL.
 
-    url: sqlite:///voiceprints.db, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE with the parameters that
-    libpq takes, such as several hosts, TLS and a schema; the latter needs the extra `postgresql`. A store is
-    in one schema of a database: the current one, which is `public` unless told otherwise.
+    url: sqlite:///voiceprints.db, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE with the parameters of
+    libpq, such as several hosts, TLS and a schema; PostgreSQL needs the extra `postgresql`. A store is in one
+    schema of a database: the current one, by default `public`.
     """
 
     def __init__(self, url: str | URL, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
         super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller)
         from voiceprint.storage.sql.database import Database
-        from voiceprint.storage.sql.dialects import dialect_of
+        from voiceprint.storage.sql.dialect import dialect_of
 
         self._dialect = dialect_of(url)
-        self._closed = False
-        self._removing = threading.local()  # .many: within `removing_many`
+        self._batch = threading.local()  # .removals: within `removing_many`
+        if self.files():
+            self.snapshot_places = {snapshot_path_beside(self.files()[0])}
         self._database = Database(self._dialect)
 
     @property
     def location(self) -> str:
         return self._dialect.location
 
+    def files(self) -> list[Path]:
+        return self._dialect.files()
+
+    def default_snapshot_path(self) -> Path | None:
+        return self._dialect.default_snapshot_path()
+
     def exists(self) -> bool:
         self._check_open()
         return self._database.exists()
 
     def create(self) -> None:
-        """Create the store without callers if it is not there, as the first save does by itself."""
+        """Create an empty store if it is missing, as the first save does."""
         self._check_open()
         self._database.create()
 
@@ -98,13 +108,14 @@ class SQLStorage(Storage):
         progress: Progress | None = None,
     ) -> list[Voiceprint]:
         limit = check_limit(max_voiceprints, self.max_voiceprints_per_caller)
-        # Taken in before the transaction: the iterable may be slow, or use this store.
-        prints = list(voiceprints)
+        prints = list(voiceprints)  # before the transaction: the iterable may be slow, or use this store
         sound = [voiceprint for voiceprint in prints if isinstance(voiceprint, Voiceprint)]
         names = dict.fromkeys(voiceprint.caller_id for voiceprint in sound)
         return self._change(
             names,
-            lambda change: [change.save(voiceprint, limit) for voiceprint in reported(prints, progress)],
+            lambda transaction: [
+                transaction.save(voiceprint, limit) for voiceprint in with_progress(prints, progress)
+            ],
             spaces={voiceprint.encoder for voiceprint in sound},
             creates=bool(prints),
         )
@@ -114,7 +125,7 @@ class SQLStorage(Storage):
         prints = [voiceprint for caller in given for voiceprint in caller.voiceprints]
         return self._change(
             dict.fromkeys(caller.caller_id for caller in given),
-            lambda change: sum(change.restore(caller) for caller in reported(given, progress)),
+            lambda transaction: sum(transaction.restore(caller) for caller in with_progress(given, progress)),
             ids=[voiceprint.id for voiceprint in prints if voiceprint.id is not None],
             spaces={voiceprint.encoder for voiceprint in prints},
             creates=bool(given),
@@ -122,188 +133,178 @@ class SQLStorage(Storage):
 
     def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
         name = check_caller_id(caller_id)
-        return self._change([name], lambda change: change.delete(name, unless_seen_since), creates=False)
+        return self._change(
+            [name], lambda transaction: transaction.delete(name, unless_seen_since), creates=False
+        )
 
     def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
         name = check_caller_id(caller_id)
         return self._change(
-            [name], lambda change: change.update_metadata(name, metadata, put=replace), creates=False
+            [name],
+            lambda transaction: transaction.update_metadata(name, metadata, replace_all=replace),
+            creates=False,
         ).caller()
 
     def touch(self, caller_id: str, when: str | None = None) -> bool:
-        # No change of the store's: it would have every match of a call wait for all other writers.
+        # Not as a transaction of the rules, which would have every match wait for all other writers.
         name = check_caller_id(caller_id)
         seen = check_time(when) or now()
         self._check_open()
         if not self._database.exists():
             return False
-        return self._database.write(lambda queries: queries.touch(name, seen), alone=False)
+        return self._database.write(lambda writer: writer.touch(name, seen), exclusive=False)
 
     def note_deletions(self, deletions: Iterable[Deletion]) -> int:
         given = [check_deletion(deletion) for deletion in deletions]
 
-        def transaction(queries: Queries) -> int:
-            change = Change(queries.base([], [], []))
-            news = change.note_deletions(given, queries.noted(given))
-            if change:
-                queries.write(change)
-            return news
+        def note(writer: Writer) -> int:
+            transaction = Transaction(writer.base([], [], []))
+            noted = transaction.note_deletions(given, writer.noted(given))
+            if transaction:
+                writer.write(transaction)
+            return noted
 
         self._check_open()
-        return self._database.write(transaction) if given else 0
+        return self._database.write(note) if given else 0
 
     def _change(
         self,
         caller_ids: Iterable[str],
-        work: Callable[[Change], T],
+        work: Callable[[Transaction], T],
         *,
         ids: Iterable[int] = (),
         spaces: Iterable[str] = (),
         creates: bool = True,
     ) -> T:
-        """What `work` gives for a change on top of the records of these callers, once it is committed.
+        """The result of `work` on a transaction over these callers, once it is committed.
 
-        ids, spaces: of the voiceprints that may be brought in. creates: whether the store is created if it
-        is not there; without it, the change must be none then.
+        ids, spaces: of the voiceprints that it may add. creates: whether a missing store is created; without
+        it, the transaction on one must stay empty.
         """
 
-        def transaction(queries: Queries) -> tuple[T, Change, bool]:
-            change = Change(queries.base(caller_ids, ids, spaces))
-            result = work(change)
-            if change:
-                queries.write(change)
-            removed = removes(change)
-            if removed:
-                self._dialect.mark_removal(queries.connection)
-            return result, change, removed
+        def run(writer: Writer) -> tuple[T, Transaction, bool]:
+            transaction = Transaction(writer.base(caller_ids, ids, spaces))
+            result = work(transaction)
+            if transaction:
+                writer.write(transaction)
+            removes = transaction.removes_personal_data()
+            if removes:
+                self._dialect.mark_removal(writer.connection)
+            return result, transaction, removes
 
         self._check_open()
         if not creates and not self._database.exists():
-            return work(Change(Records()))
-        result, change, removed = self._database.write(transaction)
-        if removed:
+            return work(Transaction(StoreState()))
+        result, transaction, removes = self._database.write(run)
+        if removes:
             self._database.eraser.removed()
-        if removes_voiceprints(change):
+        if transaction.removes_voiceprints():
             erase_snapshots(self.snapshot_places)
-        if not getattr(self._removing, "many", False):
+        if not getattr(self._batch, "removals", False):
             self._database.eraser.when_due()
         return result
 
     @contextmanager
     def removing_many(self) -> Iterator[None]:
-        if getattr(self._removing, "many", False):
+        if getattr(self._batch, "removals", False):
             yield
             return
-        self._removing.many = True
+        self._batch.removals = True
         try:
             yield
         finally:
-            self._removing.many = False
+            self._batch.removals = False
             self._database.eraser.when_due()
 
     def flush_removals(self, timeout_s: float = FLUSH_S) -> bool:
         self._check_open()
         return self._database.eraser.now(timeout_s)
 
+    def record_files(self) -> list[Path]:
+        return self._dialect.record_files()
+
+    def open_for_search(self, path: Path) -> AbstractContextManager[int]:
+        return self._dialect.open_for_search(path)
+
+    def server_remains(
+        self,
+        *,
+        rewrite: bool = False,  # noqa: ARG002  no server of these rewrites on request
+        timeout_s: float = REWRITE_S,  # noqa: ARG002
+    ) -> list[ErasedPlace]:
+        return self._dialect.server_remains()
+
     # Reading
 
     def deletions(self) -> list[Deletion]:
-        return self._read(lambda queries: queries.deletions(), [])
+        return self._read(lambda reader: reader.deletions(), [])
 
     def get(self, caller_id: str) -> Caller | None:
         name = check_caller_id(caller_id)
-        record = self._read(lambda queries: queries.caller(name), None)
+        record = self._read(lambda reader: reader.caller(name), None)
         return None if record is None else record.caller()
-
-    def get_many(self, ids: Iterable[int]) -> dict[int, Voiceprint]:
-        wanted = check_ids(ids)
-
-        def find(queries: Queries) -> dict[int, Voiceprint]:
-            owners = queries.owners(wanted)
-            records = queries.callers(dict.fromkeys(owners.values()))
-            prints = {print_.id: (record, print_) for record in records.values() for print_ in record.prints}
-            return {
-                id_: prints[id_][0].voiceprint(prints[id_][1])
-                for id_ in dict.fromkeys(wanted)
-                if id_ in prints
-            }
-
-        return self._read(find, {})
 
     def callers_of(self, ids: Iterable[int]) -> list[Caller]:
         wanted = check_ids(ids)
-        return [record.caller() for record in self._read(lambda queries: queries.callers_of(wanted), [])]
+        return [record.caller() for record in self._read(lambda reader: reader.callers_of(wanted), [])]
 
     def callers(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[Caller]:
-        check_page(limit)
+        limit = check_page(limit)
         after = check_after(after)
-        page = self._read(lambda queries: queries.page(after, limit), [])
+        page = self._read(lambda reader: reader.page(after, limit), [])
         return [record.caller() for record in page]
 
-    def at_one_moment(self, work: Callable[[Moment], T]) -> T:
-        def read(queries: Queries) -> tuple[T]:
-            identity = str(queries.header()["identity"])
-            callers = (record.caller() for record in queries.all_callers())
-            return (work(Moment(identity, queries.position(), queries.deletions(), callers)),)
+    def read_consistently(self, work: Callable[[ConsistentView], T]) -> T:
+        def read(reader: Reader) -> tuple[T]:
+            identity = str(reader.header()["identity"])
+            callers = (record.caller() for record in reader.all_callers())
+            return (work(ConsistentView(identity, reader.position(), reader.deletions(), callers)),)
 
         self._check_open()
         found = self._database.read(read, None)
-        return work(Moment("", START, [], iter(()))) if found is None else found[0]
+        return work(ConsistentView("", START, [], iter(()))) if found is None else found[0]
 
     def count(self) -> int:
-        return self._read(lambda queries: queries.count(), 0)
+        return self._read(lambda reader: reader.count(), 0)
 
     def spaces(self) -> dict[str, int]:
-        return self._read(lambda queries: queries.spaces(), {})
+        return self._read(lambda reader: reader.spaces(), {})
 
     def count_callers(self) -> int:
-        return self._read(lambda queries: queries.count_callers(), 0)
+        return self._read(lambda reader: reader.count_callers(), 0)
 
     def revision(self) -> int:
-        return self._read(lambda queries: int(queries.header()["revision"]), 0)
+        return self._read(lambda reader: int(reader.header()["revision"]), 0)
 
     def position(self) -> Position:
-        return self._read(lambda queries: queries.position(), START)
+        return self._read(lambda reader: reader.position(), START)
 
     def changes(self, since: Position, *, encoder: str = RESEMBLYZER_SPACE) -> Changes | None:
         check_position(since)
-        return self._read(lambda queries: queries.changes(since, encoder), Records().changes(since, encoder))
+        return self._read(lambda reader: reader.changes(since, encoder), StoreState().changes(since, encoder))
 
-    def scan(
-        self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        check_page(batch_size)
+    def scan(self, *, encoder: str = RESEMBLYZER_SPACE, batch_size: int = DEFAULT_BATCH) -> Iterator[Batch]:
+        size = check_page(batch_size)
         self._check_open()
-        return self._batches(encoder, batch_size)
+        return self._batches(encoder, size)
 
-    def _batches(
-        self, encoder: str, batch_size: int
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        # A transaction for each batch: one over the whole would keep SQLite's log growing meanwhile.
-        after = 0
-        while True:
-            batch = self._batch(encoder, after, batch_size)
-            if batch is not None:
-                yield batch
-            if batch is None or len(batch[0]) < batch_size:
-                return
-            after = int(batch[0][-1])
+    def _batches(self, encoder: str, batch_size: int) -> Iterator[Batch]:
+        # A transaction for each batch: SQLite's log grows as long as one is open.
+        batch = self._batch_after(encoder, 0, batch_size)
+        while batch is not None:
+            yield batch
+            ids = batch[0]
+            batch = self._batch_after(encoder, int(ids[-1]), batch_size) if len(ids) == batch_size else None
 
-    def _batch(
-        self, encoder: str, after: int, size: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
-        return self._read(lambda queries: queries.scan(encoder, after, size), None)
+    def _batch_after(self, encoder: str, after: int, size: int) -> Batch | None:
+        return self._read(lambda reader: reader.scan(encoder, after, size), None)
 
-    def _read(self, work: Callable[[Queries], T], empty: S) -> T | S:
-        """What `work` gives, or `empty` where the store is not there yet."""
+    def _read(self, work: Callable[[Reader], T], empty: S) -> T | S:
+        """The result of `work`, or `empty` if the store does not exist yet."""
         self._check_open()
         return self._database.read(work, empty)
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StorageError(f"The store {self.location} was closed: open it again.")
-
-    # Keeping
+    # Upkeep
 
     def check(self, *, fix: bool = False) -> list[Finding]:
         from voiceprint.storage.sql.check import examine
@@ -312,11 +313,11 @@ class SQLStorage(Storage):
         try:
             if not self._database.exists():
                 return []
-            findings = self._database.read(lambda queries: self._dialect.findings(queries.connection), [])
+            findings = self._database.read(lambda reader: self._dialect.findings(reader.connection), [])
             findings += examine(self._database, self.max_voiceprints_per_caller, fix=fix)
         except StorageCorruptError as error:
             return [Finding(code="corrupt", place=self._dialect.name, message=str(error))]
-        if fix:  # prints that are no longer used may have been removed
+        if fix:  # it may have removed unused augmented voiceprints
             self._database.eraser.removed()
             self._database.eraser.when_due()
         return findings
@@ -326,3 +327,48 @@ class SQLStorage(Storage):
             self._closed = True
             self._database.eraser.at_the_end()
             self._database.release()
+
+
+class SQLiteStorage(SQLStorage):
+    """Callers in an SQLite database, shared by threads and processes of one machine.
+
+    For up to millions of voiceprints: a change writes only the changed rows. Writers take turns, and readers
+    go on meanwhile, each with the last committed state. The first save creates the database, with the folders
+    above it, readable for its owner alone; opening adopts the table of OpusAgent. Not for a network file
+    system, on which SQLite's locks do not work.
+
+    db_path: the file. A damaged one raises `StorageCorruptError` and is left as it is.
+    """
+
+    def __init__(
+        self,
+        db_path: str | os.PathLike[str] = "voiceprints.db",
+        *,
+        max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
+    ) -> None:
+        super().__init__(_sqlite_url(db_path), max_voiceprints_per_caller=max_voiceprints_per_caller)
+
+    @property
+    def db_path(self) -> Path:
+        """The file, absolute and with symbolic links resolved."""
+        return self.files()[0]
+
+    @classmethod
+    def schema_revision(cls, db_path: str | os.PathLike[str]) -> str | None:
+        """The schema revision of a database, None if it has none; nothing is created or upgraded."""
+        from voiceprint.storage.sql.database import schema_revision
+        from voiceprint.storage.sql.dialect import dialect_of
+
+        return schema_revision(dialect_of(_sqlite_url(db_path)))
+
+
+def _sqlite_url(db_path: str | os.PathLike[str]) -> URL:
+    path = os.fspath(db_path)
+    if not isinstance(path, str) or not path or "\0" in path or path == ":memory:":
+        raise InvalidArgumentError(
+            f"The path of the SQLite store is {path!r}: give the path of a file, or use MemoryStorage."
+        )
+    from sqlalchemy import URL
+
+    # Absolute, so that SQLite takes no name of a file for one of its own, such as file:.
+    return URL.create("sqlite", database=str(Path(os.path.expanduser(path)).absolute()))  # noqa: PTH111

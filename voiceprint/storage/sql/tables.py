@@ -18,11 +18,11 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["callers", "commits", "deletions", "metadata", "simulated", "store", "tombstones", "voiceprints"]
+__all__ = ["augmented", "callers", "commits", "deletions", "metadata", "store", "tombstones", "voiceprints"]
 
 
 class _Blob(LargeBinary):
-    """Bytes as the driver gives them. The converter of LargeBinary fails on what a damaged row may hold."""
+    """Bytes as the driver returns them. LargeBinary fails on another type, as in a damaged row."""
 
     cache_ok = True
 
@@ -32,13 +32,13 @@ class _Blob(LargeBinary):
 
 metadata = MetaData()
 
-# In SQLite only a column of the type INTEGER can be the row's own key.
+# In SQLite only a column of the type INTEGER can be the row id.
 _Number = BigInteger().with_variant(Integer, "sqlite")
-# Callers are paged in the order of code points, which is how SQLite compares text.
+# Pages of callers are in code-point order, as SQLite compares text.
 _CallerId = Text().with_variant(Text(collation="C"), "postgresql")
 
-# One row: which store this is, and where it stands. `next_id` rather than the database's own
-# numbering, because an id that was given out must not come back after its row is gone.
+# One row: identity and counters of the store. Not the database's own numbering of voiceprints: an id must
+# not be given again after its row was removed.
 store = Table(
     "store",
     metadata,
@@ -59,8 +59,8 @@ callers = Table(
     Column("last_seen", Text),
 )
 
-# slot: a place of the caller, of which there are as many as the limit allows; unique, so that two
-# writers cannot both take the last. position: the order of enrollment, which slots do not keep.
+# slot: a number below the limit, unique per caller, so that two writers cannot both take the last one.
+# position: the order of enrollment, which slots do not show.
 voiceprints = Table(
     "voiceprints",
     metadata,
@@ -87,16 +87,17 @@ voiceprints = Table(
     Index("ix_voiceprints_encoder_revision", "encoder", "revision"),
 )
 
-# The embeddings for simulated lines, of the voiceprints that have one. Not a column of these: with both, only
-# one row fits a page of SQLite, and whoever reads the embeddings alone would read past the others.
-# revision: that of the voiceprint that it was stored with. Where the two differ, an older version of the
-# library, which does not know this table, has replaced the voiceprint; what it left here counts for nothing.
-simulated = Table(
-    "simulated_voiceprints",
+# The augmented embeddings, of voiceprints that have one. Not a column of these: only one row with both fits a
+# page of SQLite, which doubles the pages that a scan of the embeddings reads.
+# revision: of the voiceprint that the embedding was stored with. If the two differ, an older version of the
+# library without this table has replaced the voiceprint, and the row here is ignored.
+augmented = Table(
+    "augmented_voiceprints",
     metadata,
     Column(
         "voiceprint_id",
         _Number,
+        # Its name is that of revision 0004: SQLite cannot rename a constraint.
         ForeignKey("voiceprints.id", name="fk_simulated_voiceprints_voiceprint_id", ondelete="CASCADE"),
         primary_key=True,
         autoincrement=False,
@@ -105,7 +106,7 @@ simulated = Table(
     Column("embedding", _Blob, nullable=False),
 )
 
-# The changes of voiceprints, for who follows the store: which history a revision is of.
+# The commits that changed voiceprints, for the change feed.
 commits = Table(
     "commits",
     metadata,
@@ -113,7 +114,7 @@ commits = Table(
     Column("token", Text, nullable=False),
 )
 
-# Callers who were deleted, see voiceprint.storage.base.Deletion.
+# Noted deletions, see voiceprint.storage.base.Deletion.
 deletions = Table(
     "deletions",
     metadata,
@@ -123,7 +124,7 @@ deletions = Table(
     Index("ix_deletions_deleted_at", "deleted_at"),
 )
 
-# Voiceprints that are no more, for who follows the store.
+# Removed voiceprints, for the change feed.
 tombstones = Table(
     "tombstones",
     metadata,

@@ -1,0 +1,109 @@
+"""Each benchmark runs small, from end to end, as a user runs it, and its answers are right."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from voiceprint import load_audio
+
+ROOT = Path(__file__).resolve().parents[1]
+VOICES = ROOT / "examples/voices"
+
+pytestmark = pytest.mark.slow
+
+
+def run(name: str, options: str, folder: Path) -> tuple[dict[str, Any], str]:
+    """The figures that the benchmark writes, and its output."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *options.split(), "--results", folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    (written,) = folder.glob(f"{name}*.json")
+    figures = json.loads(written.read_text())
+    assert figures["commit"]
+    assert figures["packages"]["numpy"] == np.__version__
+    return figures, done.stdout
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample voices as a folder of two populations, each voice one recording of about 20 s."""
+    data = tmp_path_factory.mktemp("data")
+    folders = (data / "librispeech/train-clean-100", data / "speechocean762")
+    for folder in (*folders, data / "librispeech/test-other", data / "librispeech-sessions"):
+        folder.mkdir(parents=True)
+    for number, voice in enumerate(sorted(path for path in VOICES.iterdir() if path.is_dir())[:8]):
+        audio = np.concatenate([load_audio(path)[0] for path in sorted(voice.glob("*.flac"))])
+        file = folders[number % 2] / voice.name / "1.flac"
+        file.parent.mkdir()
+        soundfile.write(file, np.resize(audio, 20 * 16_000), 16_000)
+    return data
+
+
+def test_storage_measures_every_store_and_finds_it_whole(tmp_path: Path) -> None:
+    figures, _ = run("storage", "--rows 1300", tmp_path)
+    assert {"json", "sqlite"} <= figures.keys()
+    for kind in figures.keys() & {"json", "sqlite", "redis"}:
+        assert figures[kind]["rows"] == 1300
+        assert {"get", "get at 1000", "save", "touch", "scan per s"} <= figures[kind].keys()
+
+
+def test_match_names_every_probe_right_and_its_stages_add_up(tmp_path: Path) -> None:
+    figures, _ = run("match", "--prints 400 --rounds 4", tmp_path)
+    assert figures["named_right"] == figures["matches"] == 4
+    assert {"audio", "encoder", "search", "records", "touch", "decision", "total"} <= figures["ms"].keys()
+    assert figures["linear_ms"].keys() == {"loop", "product"}
+
+
+def test_every_opening_of_a_store_gives_the_right_answer(tmp_path: Path) -> None:
+    figures, _ = run("opening", f"--prints 500 --changes 100 --folder {tmp_path}", tmp_path)
+    for opening in ("without_snapshot", "with_snapshot", "with_old_snapshot"):
+        assert figures[opening]["right"], opening
+    assert figures["with_old_snapshot"]["after_changes_right"]
+
+
+def test_streams_end_as_identify_does(tmp_path: Path) -> None:
+    figures, _ = run("streaming", f"{VOICES / 'amara'}", tmp_path)
+    assert [row["audio"] for row in figures["rows"]] == ["as recorded", "mu-law", "quiet", "pauses"]
+    for row in figures["rows"]:
+        assert row["count"] == 1
+        assert row["largest_difference"] < 1e-4
+
+
+def test_encoder_is_measured_beside_resemblyzer(tmp_path: Path) -> None:
+    figures, _ = run("encoder", "--clips 2 --processes 1 --rounds 2", tmp_path)
+    assert figures["lowest_cosine"]["onnx"] > 0.9999
+    assert figures["warm_ms"].keys() == {"onnx", "onnx, one thread", "onnx-int8", "resemblyzer"}
+
+
+def test_index_and_exact_searches_are_measured_at_every_size(tmp_path: Path) -> None:
+    options = "--sizes 200 400 --probes 30 --writes 5 --only index flat"
+    figures, printed = run("index", options, tmp_path)
+    assert "recall@5" in printed
+    states = {(row["size"], row["contender"]): row["state"] for row in figures["rows"]}
+    assert states == {(size, name): "ran" for size in (200, 400) for name in ("index", "flat")}
+    for row in figures["rows"]:
+        if row["contender"] == "flat":
+            assert row["searches"][0]["recall_at_1"] == row["searches"][0]["recall_at_5"] == 1
+
+
+def test_accuracy_and_shortlist_of_the_sample_voices(recordings: Path, tmp_path: Path) -> None:
+    options = f"{recordings} --cache {tmp_path / 'embeddings.npz'}"
+    figures, _ = run("accuracy", options, tmp_path)
+    assert figures["speakers"] == {"train": 4, "mobile": 4}
+    for row in figures["rows"]:
+        assert row["size"] == 2
+        assert row["min_cllr"] <= row["cllr"]
+        for name in ("cosine rank_1", "llr fnir", "fpir at 0.05"):
+            value, low, high = row[name]
+            assert 0.0 <= low <= value <= high <= 1.0, (row, name)
+    figures, _ = run("shortlist", f"{options} --prints 2500", tmp_path)
+    assert figures["galleries"][0]["callers"] == 1_000
+    assert figures["prints_a_caller"]["1"]["first"] > 0.5

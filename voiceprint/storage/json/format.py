@@ -1,0 +1,290 @@
+"""The file format of the JSON store.
+
+The file is one JSON object. Each caller is a line, keyed by the caller id, in the layout of codec.py, with
+"revision", "embedding" and, where there is one, "augmented" beside the other fields of a voiceprint.
+
+The empty key, which no caller can have, holds the data of the change feed:
+
+    "": {"format": 5, "identity": "...", "revision": 7, "next_id": 4, "feed_floor": 0,
+         "commits": [[5, "..."], [6, "..."]], "tombstones": [[6, 2]], "deletions": {"...": {"...": "...Z"}}}
+
+"deletions" holds noted deletions (`base.Deletion`): key, digest and time. Formats 2 to 4 call "augmented"
+"simulated"; formats 2 and 3 have neither "commits" nor "deletions".
+
+Files of OpusAgent (no empty key; one `embedding` per caller) are read as they are, and take this form with
+the first change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import orjson
+
+from voiceprint.errors import InvalidArgumentError, StorageCorruptError
+from voiceprint.models import RESEMBLYZER_SPACE
+from voiceprint.storage.base import Deletion, Position
+from voiceprint.storage.codec import augmented_field, caller_entry, vector_fields
+from voiceprint.storage.deletions import check_deletion
+from voiceprint.storage.records import COUNTER_END, LAST_COUNTED_ID, MAX_ID, CallerRecord, PrintRecord
+from voiceprint.storage.state import StoreState
+from voiceprint.storage.transaction import Transaction
+from voiceprint.validation import (
+    MAX_METADATA_DEPTH,
+    check_augmented,
+    check_caller_id,
+    check_embedding,
+    check_time,
+    nesting_depth,
+)
+
+FORMAT = 5
+_READABLE = (2, 3, 4, 5)
+_WITH_COMMITS = 4
+_HEADER = ""
+
+
+def encode_file(transaction: Transaction, lines: Iterable[bytes]) -> bytes:
+    """The file after `transaction`; lines: of all callers, from `encode_caller`."""
+    commits, tombstones, feed_floor = transaction.base.history_after(transaction)
+    deletions: dict[str, dict[str, str]] = {}
+    for (key, digest), time in transaction.all_deletions().items():
+        deletions.setdefault(key, {})[digest] = time
+    header = {
+        "format": FORMAT,
+        "identity": transaction.identity,
+        "revision": transaction.revision,
+        "next_id": transaction.next_id,
+        "feed_floor": feed_floor,
+        "commits": [[*commit] for commit in commits],
+        "tombstones": tombstones,
+        "deletions": deletions,
+    }
+    return b"{\n" + b",\n".join([_entry(_HEADER, header), *lines]) + b"\n}\n"
+
+
+def encode_caller(caller: CallerRecord) -> bytes:
+    """The line of one caller."""
+    entry = caller_entry(
+        caller, lambda print_: {"revision": print_.revision, **vector_fields(print_, lambda vector: vector)}
+    )
+    return _entry(caller.caller_id, entry)
+
+
+def _entry(key: str, value: dict[str, Any]) -> bytes:
+    # orjson writes float32 with the fewest digits that read back as the same float32.
+    return orjson.dumps(key) + b": " + orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def parse_file(content: bytes, path: str) -> StoreState:
+    """The state in the content of a file. Raises `StorageCorruptError`, naming the file and place."""
+    try:
+        entries = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        # Without the text of the error: it may quote the content.
+        _corrupt(
+            path, f"is not JSON from line {error.lineno}, column {error.colno} on: it is damaged or cut off"
+        )
+    except RecursionError:
+        _corrupt(path, "is nested too deep to be a store")
+    if not isinstance(entries, dict):
+        _corrupt(path, "does not hold a JSON object keyed by caller id")
+    try:
+        duplicate = _duplicate_key(content, len(entries))
+    except RecursionError:
+        _corrupt(path, "is nested too deep to be a store")
+    if duplicate is not None:  # the next change would lose one of the two
+        _corrupt(path, "is in the file twice", f"caller {duplicate[:40]!r}")
+    header = entries.pop(_HEADER, None)
+    if header is None:
+        parser = _Parser(path, revision=1, next_id=1)
+        return StoreState(
+            parser.callers(entries),
+            revision=1,
+            next_id=parser.next_id,
+            feed_floor=1,
+            commits=[Position(1, _token_of(content))],
+        )
+    return _parse_with_header(header, entries, path, _token_of(content))
+
+
+def _duplicate_key(content: bytes, entries: int) -> str | None:
+    """A key that the outer object has more than once; the parser drops all but the last."""
+    if content.count(b"\n") == entries + 2:  # a line each, as `encode_file` writes them
+        return None
+    # Numbers as text: Python limits the digits of an int.
+    pairs: list[tuple[str, Any]] = json.loads(content, object_pairs_hook=list, parse_int=str, parse_float=str)
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            return key
+        seen.add(key)
+    return None
+
+
+def _token_of(content: bytes) -> str:
+    """The token of a file without commits: a digest of its content, so that every process has the same."""
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def _parse_with_header(header: Any, entries: dict[str, Any], path: str, token: str) -> StoreState:
+    if not isinstance(header, dict):
+        _corrupt(path, 'has something other than an object under its "" key')
+    form = header.get("format")
+    if type(form) is not int or form not in _READABLE:
+        _corrupt(
+            path,
+            f"has the format {str(form)[:20]!r}, and this version reads up to {FORMAT}: "
+            "it was written by a newer version, or is damaged",
+        )
+    parser = _Parser(path, **{name: _whole(header, name, path) for name in ("revision", "next_id")})
+    feed_floor = _whole(header, "feed_floor", path)
+    if feed_floor > parser.revision:  # no follower could ever catch up
+        _corrupt(path, f"remembers its changes from revision {feed_floor}, and has come to {parser.revision}")
+    identity, tombstones = header.get("identity"), header.get("tombstones")
+    if not isinstance(identity, str) or not identity:
+        _corrupt(path, 'has no identity under its "" key')
+    if not isinstance(tombstones, list) or not all(_is_tombstone(pair, parser) for pair in tombstones):
+        _corrupt(path, 'has damaged tombstones under its "" key')
+    if form < _WITH_COMMITS:
+        commits, deletions = [Position(parser.revision, token)], []
+    else:
+        commits = _commits(header.get("commits"), feed_floor, parser.revision, path)
+        deletions = _deletions(header.get("deletions"), path)
+    callers = parser.callers(entries)
+    if parser.newest > (commits[-1].revision if commits else 0):
+        _corrupt(path, "has a voiceprint of a commit that is not among its commits")
+    return StoreState(
+        callers,
+        identity=identity,
+        revision=parser.revision,
+        next_id=parser.next_id,
+        feed_floor=feed_floor,
+        commits=commits,
+        tombstones=[(revision, id_) for revision, id_ in tombstones],
+        deletions=deletions,
+    )
+
+
+def _commits(value: Any, feed_floor: int, revision: int, path: str) -> list[Position]:
+    pairs: list[Any] = value if isinstance(value, list) else [None]
+    last = max(0, feed_floor - 1)
+    commits = []
+    for pair in pairs:
+        number, token = pair if isinstance(pair, list) and len(pair) == 2 else (None, None)
+        if type(number) is not int or not isinstance(token, str) or not last < number <= revision:
+            _corrupt(path, 'has damaged commits under its "" key')
+        last = number
+        commits.append(Position(number, token))
+    return commits
+
+
+def _deletions(value: Any, path: str) -> list[Deletion]:
+    try:
+        return [
+            check_deletion(Deletion(key, digest, time))
+            for key, noted in value.items()
+            for digest, time in noted.items()
+        ]
+    except (AttributeError, InvalidArgumentError):  # not an object, or not of deletions
+        _corrupt(path, 'has damaged deletions under its "" key')
+
+
+def _is_tombstone(pair: Any, parser: _Parser) -> bool:
+    return (
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(type(number) is int for number in pair)
+        and 0 <= pair[0] <= parser.revision
+        and parser.was_given(pair[1])
+    )
+
+
+class _Parser:
+    """Checks the callers of one file, and gives ids to voiceprints that have none yet."""
+
+    def __init__(self, path: str, revision: int, next_id: int) -> None:
+        self.path = path
+        self.revision = revision
+        self.next_id = next_id
+        self._ids_end = next_id  # ids below are in the file
+        self._ids: set[int] = set()
+        self.newest = 0  # highest revision of a voiceprint
+        self._dimensions: dict[str, int] = {}
+
+    def was_given(self, id_: int) -> bool:
+        """Whether a store can have given this id, or imported it."""
+        return 0 < id_ < self._ids_end or LAST_COUNTED_ID < id_ <= MAX_ID
+
+    def callers(self, entries: dict[str, Any]) -> list[CallerRecord]:
+        return [self._caller(key, entry) for key, entry in entries.items()]
+
+    def _caller(self, key: str, entry: Any) -> CallerRecord:
+        place = f"caller {key[:40]!r}"
+        if not isinstance(entry, dict):
+            _corrupt(self.path, "is not an object", place)
+        if entry.get("caller_id", key) != key:
+            _corrupt(self.path, "holds the record of another caller", place)
+        metadata = entry.get("metadata")
+        if not isinstance(metadata, dict | None):
+            _corrupt(self.path, "has metadata that is not an object", place)
+        if metadata and nesting_depth(metadata) > MAX_METADATA_DEPTH:
+            _corrupt(self.path, f"has metadata nested more than {MAX_METADATA_DEPTH} levels deep", place)
+        prints = entry.get("voiceprints")
+        if prints is None and "embedding" in entry:  # as OpusAgent writes it: one voiceprint, without an id
+            prints = [{"embedding": entry["embedding"], "created_at": entry.get("created_at")}]
+        if not isinstance(prints, list):
+            _corrupt(self.path, "has no voiceprints", place)
+        try:
+            return CallerRecord(
+                check_caller_id(key),
+                metadata or {},
+                check_time(entry.get("created_at")),
+                check_time(entry.get("last_seen")),
+                tuple(self._print(print_, place) for print_ in prints),
+            )
+        except InvalidArgumentError as error:
+            _corrupt(self.path, str(error), place)
+
+    def _print(self, entry: Any, place: str) -> PrintRecord:
+        if not isinstance(entry, dict):
+            _corrupt(self.path, "has a voiceprint that is not an object", place)
+        encoder = entry.get("encoder", RESEMBLYZER_SPACE)
+        if not isinstance(encoder, str):
+            _corrupt(self.path, "has a voiceprint of no named encoder", place)
+        if not isinstance(entry.get("embedding"), list):
+            _corrupt(self.path, "has a voiceprint without an embedding", place)
+        embedding = check_embedding(entry["embedding"], encoder)
+        if self._dimensions.setdefault(encoder, embedding.size) != embedding.size:
+            _corrupt(self.path, f"has an embedding of {embedding.size} values, unlike the others", place)
+        if "id" in entry:
+            id_, revision = _whole(entry, "id", self.path), _whole(entry, "revision", self.path)
+            if not self.was_given(id_) or revision > self.revision:
+                _corrupt(self.path, f"has the voiceprint id {id_}, which was not given out yet", place)
+        elif self.next_id > LAST_COUNTED_ID:
+            _corrupt(self.path, f"has a voiceprint without an id, and its next_id is {self.next_id}", place)
+        else:
+            id_, revision = self.next_id, self.revision
+            self.next_id += 1
+        if id_ in self._ids:
+            _corrupt(self.path, f"has the voiceprint id {id_}, which another print has too", place)
+        self._ids.add(id_)
+        self.newest = max(self.newest, revision)
+        augmented = check_augmented(augmented_field(entry), encoder, embedding)
+        created_at = check_time(entry.get("created_at"))
+        return PrintRecord(id_, revision, encoder, created_at, embedding, augmented)
+
+
+def _whole(entry: dict[str, Any], name: str, path: str) -> int:
+    value = entry.get(name)
+    if type(value) is not int or not 0 <= value < COUNTER_END:
+        _corrupt(path, f"has no whole number where its {name} should be")
+    return value
+
+
+def _corrupt(path: str, what: str, place: str = "") -> NoReturn:
+    subject = f"{path}: {place}" if place else path
+    raise StorageCorruptError(f"{subject} {what.rstrip('.')}. The file was left as it is.")

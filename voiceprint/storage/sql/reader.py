@@ -1,0 +1,207 @@
+"""The reading queries of the SQL store."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, RowMapping, Select, func, select
+
+from voiceprint.storage.base import START, Changes, Deletion, Position
+from voiceprint.storage.records import CallerRecord
+from voiceprint.storage.sql import statements as sql
+from voiceprint.storage.sql.rows import RowDecoder
+from voiceprint.storage.sql.tables import callers, deletions, voiceprints
+
+# Parameters of one statement: some databases take no more than 999.
+CHUNK = 500
+# Voiceprints of one page of the change feed. A revision is never divided.
+FEED_PAGE = 10_000
+_MAX_ID = 2**63 - 1
+
+Row = dict[str, Any]
+T = TypeVar("T")
+
+
+class Reader:
+    """Reads the store within one transaction of its database. name: of the database, for messages."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self.connection = connection
+        self.name = name
+        self.rows = RowDecoder(name)
+
+    def header(self) -> RowMapping:
+        """identity, revision, next_id and feed_floor of the store."""
+        return self.rows.header(self.connection.execute(sql.STORE).mappings().all())
+
+    def caller(self, caller_id: str) -> CallerRecord | None:
+        """One caller with all voiceprints."""
+        row = self.connection.execute(sql.ONE_CALLER, {"caller": caller_id}).mappings().first()
+        return None if row is None else self._with_prints(row)
+
+    def _with_prints(self, row: RowMapping) -> CallerRecord:
+        asked = {"caller": row["caller_id"]}
+        return self.rows.caller(row, self.connection.execute(sql.ONE_CALLERS_PRINTS, asked).mappings().all())
+
+    def callers(self, caller_ids: Iterable[str]) -> dict[str, CallerRecord]:
+        """The callers by their ids; unknown ids are left out."""
+        found = {}
+        for ids in chunks(caller_ids, CHUNK):
+            if len(ids) == 1:
+                record = self.caller(ids[0])
+                found.update({} if record is None else {ids[0]: record})
+                continue
+            rows = self.connection.execute(sql.CALLERS_OF, {"ids": ids}).mappings().all()
+            found.update({record.caller_id: record for record in self._joined(rows)})
+        return found
+
+    def callers_of(self, ids: Iterable[int]) -> list[CallerRecord]:
+        """The callers who have these voiceprints, in the order of ids."""
+        wanted = dict.fromkeys(id_ for id_ in ids if 0 < id_ <= _MAX_ID)
+        owner: dict[int, CallerRecord] = {}
+        for chunk in chunks(wanted, CHUNK):
+            prints = defaultdict(list)
+            for row in self.connection.execute(sql.PRINTS_OF_OWNERS, {"ids": chunk}).mappings():
+                prints[row["caller_id"]].append(row)
+            for row in self.connection.execute(sql.CALLERS_OF, {"ids": list(prints)}).mappings():
+                record = self.rows.caller(row, prints[row["caller_id"]])
+                owner.update((print_.id, record) for print_ in record.voiceprints)
+        found = {owner[id_].caller_id: owner[id_] for id_ in wanted if id_ in owner}
+        return [*found.values()]
+
+    def page(self, after: str, size: int) -> list[CallerRecord]:
+        """At most `size` callers after the id `after`, in the order of ids."""
+        return list(self._joined(self.page_rows(after, size)))
+
+    def all_callers(self) -> Iterator[CallerRecord]:
+        """All callers in the order of their ids, read a page at a time."""
+        after = ""
+        while page := self.page(after, CHUNK):
+            yield from page
+            after = page[-1].caller_id
+
+    def page_rows(self, after: str, size: int) -> Sequence[RowMapping]:
+        """The rows of `page`, not decoded."""
+        given = {"after": after, "size": min(size, _MAX_ID)}
+        return self.connection.execute(sql.PAGE, given).mappings().all()
+
+    def _joined(self, rows: Sequence[RowMapping]) -> Iterator[CallerRecord]:
+        return (self.rows.caller(row, prints) for row, prints in self.with_prints(rows))
+
+    def with_prints(self, rows: Sequence[RowMapping]) -> Iterator[tuple[RowMapping, list[RowMapping]]]:
+        """The rows of callers, each with the rows of its voiceprints."""
+        for chunk in chunks(rows, CHUNK):
+            prints = defaultdict(list)
+            asked = {"ids": [row["caller_id"] for row in chunk]}
+            for row in self.connection.execute(sql.PRINTS_OF, asked).mappings():
+                prints[row["caller_id"]].append(row)
+            for row in chunk:
+                yield row, prints[row["caller_id"]]
+
+    def owners(self, ids: Iterable[int]) -> dict[int, str]:
+        """Voiceprint id to caller id; unknown ids are left out."""
+        wanted = sorted({id_ for id_ in ids if 0 < id_ <= _MAX_ID})
+        return {
+            id_: caller_id
+            for chunk in chunks(wanted, CHUNK)
+            for id_, caller_id in self.connection.execute(sql.OWNERS, {"ids": chunk})
+        }
+
+    def count(self) -> int:
+        """Number of voiceprints."""
+        return self.connection.execute(select(func.count()).select_from(voiceprints)).scalar_one()
+
+    def spaces(self) -> dict[str, int]:
+        """Number of voiceprints of each space."""
+        counted = select(voiceprints.c.encoder, func.count()).group_by(voiceprints.c.encoder)
+        return {str(space): count for space, count in self.connection.execute(counted)}
+
+    def count_callers(self) -> int:
+        """Number of callers."""
+        return self.connection.execute(select(func.count()).select_from(callers)).scalar_one()
+
+    def scan(self, space: str, after: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        """Ids int64[n] and embeddings float32[n, dimension] of at most `size` voiceprints after the id
+        `after`, or None at the end."""
+        given = {"space": space, "after": after, "size": min(size, _MAX_ID)}
+        rows = self.connection.execute(sql.SCAN, given).all()
+        return self.rows.arrays(rows, space) if rows else None
+
+    def position(self) -> Position:
+        """As `Storage.position`."""
+        return self._last_commit(sql.LAST_COMMIT, {})
+
+    def _last_commit(self, statement: Select[tuple[int, str]], given: Row) -> Position:
+        row: Sequence[Any] | None = self.connection.execute(statement, given).first()
+        if row is None:
+            return START
+        if type(row[0]) is not int or not isinstance(row[1], str):
+            self.rows.corrupt("table commits", "has no number and token in a row")
+        return Position(*row)
+
+    def changes(self, since: Position, space: str) -> Changes | None:
+        """As `Storage.changes`."""
+        last = self.position()
+        if since == last:
+            return Changes(last, np.empty(0, dtype=np.int64), *self.rows.arrays([], space))
+        if since == START:
+            is_remembered = self.header()["feed_floor"] == 0
+        else:
+            is_remembered = (
+                self.connection.execute(sql.COMMIT_AT, {"at": since.revision}).scalar() == since.token
+            )
+        if not is_remembered:
+            return None
+        given: Row = {"space": space, "since": since.revision}
+        upto = last
+        beyond = self.connection.execute(sql.REVISION_BEYOND_PAGE, given | {"size": FEED_PAGE}).scalar()
+        if beyond is not None:
+            first = self.connection.execute(sql.FIRST_CHANGED, given).scalar_one()
+            upto = self._last_commit(sql.LAST_COMMIT_UPTO, {"upto": max(beyond - 1, first)})
+        given["upto"] = upto.revision
+        removed = self.connection.execute(
+            sql.REMOVED, {name: given[name] for name in ("since", "upto")}
+        ).scalars()
+        rows = self.connection.execute(sql.CHANGED, given).all()
+        ids, embeddings = self.rows.arrays(rows, space)
+        return Changes(upto, np.array(removed.all(), dtype=np.int64), ids, embeddings, more=upto != last)
+
+    def deletions(self) -> list[Deletion]:
+        """As `Storage.deletions`."""
+        return [Deletion(*row) for row in self.connection.execute(select(deletions))]
+
+    def deleted_since(self, time: str) -> dict[tuple[str, str], str]:
+        """The noted deletions of this time or later."""
+        rows = self.connection.execute(sql.DELETED_SINCE, {"time": time})
+        return {(key, digest): deleted_at for key, digest, deleted_at in rows}
+
+    def noted(self, given: Iterable[Deletion]) -> dict[tuple[str, str], str]:
+        """The times of those of the deletions that are noted already."""
+        digests: dict[str, list[str]] = {}
+        for deletion in given:
+            digests.setdefault(deletion.key, []).append(deletion.digest)
+        return {
+            (row["key"], row["digest"]): row["deleted_at"]
+            for key, given_digests in digests.items()
+            for chunk in chunks(given_digests, CHUNK)
+            for row in self.connection.execute(
+                sql.DELETIONS_BY_DIGEST, {"of_key": key, "digests": chunk}
+            ).mappings()
+        }
+
+    def has_prints(self, space: str, besides: int) -> bool:
+        """Whether this space has more than `besides` voiceprints."""
+        asked = {"space": space, "size": besides + 1}
+        return len(self.connection.execute(sql.IDS_OF_SPACE, asked).all()) > besides
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of at most `size`."""
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk

@@ -1,0 +1,148 @@
+"""From the rows of an SQL store to records. Checks every value: a database may be damaged or edited."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from sqlalchemy import RowMapping
+
+from voiceprint.errors import InvalidArgumentError, StorageCorruptError
+from voiceprint.storage.records import COUNTER_END, CallerRecord, PrintRecord
+from voiceprint.validation import (
+    EMBEDDING_DIMENSIONS,
+    MAX_METADATA_DEPTH,
+    check_caller_id,
+    check_time,
+    nesting_depth,
+)
+
+# Tolerance for the length of a stored embedding: rounding leaves 1e-7, a changed bit mostly more than this.
+_UNIT_TOLERANCE = 1e-3
+
+
+class RowDecoder:
+    """Decodes rows of the database `name`, and raises `StorageCorruptError` for bad ones.
+
+    Its messages name the database and the place, and never quote a value.
+    slots: slot and position of each voiceprint decoded so far, by id.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.slots: dict[int, tuple[int, int]] = {}
+
+    def header(self, rows: Sequence[RowMapping]) -> RowMapping:
+        """The one row of the table store."""
+        if len(rows) != 1:
+            self.corrupt("table store", f"has {len(rows)} rows where one should be")
+        header = rows[0]
+        for field in ("revision", "next_id", "feed_floor"):
+            if type(header[field]) is not int or not 0 <= header[field] < COUNTER_END:
+                self.corrupt("table store", f"has no whole number where the {field} should be")
+        if not isinstance(header["identity"], str) or not header["identity"]:
+            self.corrupt("table store", "has no identity")
+        if header["feed_floor"] > header["revision"]:
+            self.corrupt("table store", "remembers its changes from a revision that is yet to come")
+        return header
+
+    def caller(self, row: RowMapping, prints: Sequence[RowMapping]) -> CallerRecord:
+        """A caller from its row and those of its voiceprints."""
+        name = row["caller_id"]
+        place = f"caller {name[:40]!r}" if isinstance(name, str) else "a caller whose id is not text"
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # here once, and not for each embedding
+                return CallerRecord(
+                    check_caller_id(name),
+                    self._metadata(row["metadata"], place),
+                    check_time(row["created_at"]),
+                    check_time(row["last_seen"]),
+                    tuple([self._print(print_) for print_ in prints]),
+                )
+        except InvalidArgumentError as error:
+            self.corrupt(place, str(error))
+
+    def _metadata(self, text: object, place: str) -> dict[str, Any]:
+        if text == "{}":
+            return {}
+        try:
+            value = orjson.loads(text) if isinstance(text, str) else None
+        except (orjson.JSONDecodeError, RecursionError):  # not chained: it quotes the text
+            value = None
+        if not isinstance(value, dict):
+            self.corrupt(place, "has metadata that is not a JSON object")
+        # Each level takes two characters at least.
+        if len(str(text)) > 2 * MAX_METADATA_DEPTH and nesting_depth(value) > MAX_METADATA_DEPTH:
+            self.corrupt(place, f"has metadata nested more than {MAX_METADATA_DEPTH} levels deep")
+        return value
+
+    def _print(self, row: RowMapping) -> PrintRecord:
+        id_, revision, space = row["id"], row["revision"], row["encoder"]
+        place = f"voiceprint {id_}"
+        if type(revision) is not int or revision < 0 or id_ < 1:
+            self.corrupt(place, "has no whole number where the id and the revision should be")
+        self.slots[id_] = row["slot"], row["position"]
+        if not all(type(number) is int for number in self.slots[id_]):
+            self.corrupt(place, "has no whole number where the slot and the position should be")
+        if not isinstance(space, str) or not space:
+            self.corrupt(place, "is of no named encoder")
+        embedding, augmented = self._embedding(row["embedding"], space, place), None
+        if row["augmented"] is not None:
+            augmented = self._embedding(row["augmented"], space, place)
+            if augmented.size != embedding.size:
+                self.corrupt(place, f"has embeddings of {embedding.size} and {augmented.size} values")
+        return PrintRecord(id_, revision, space, check_time(row["created_at"]), embedding, augmented)
+
+    def _embedding(self, blob: object, space: str, place: str) -> NDArray[np.float32]:
+        if not isinstance(blob, bytes) or not blob or len(blob) % 4:
+            self.corrupt(place, "has an embedding that is not float32 values")
+        embedding = np.frombuffer(blob, dtype="<f4").astype(np.float32, copy=False)
+        size = EMBEDDING_DIMENSIONS.get(space, embedding.size)
+        if embedding.size != size:
+            self.corrupt(place, f"has an embedding of {embedding.size} values, and {size} are right")
+        square = float(np.dot(embedding, embedding))
+        if not abs(square - 1) <= 2 * _UNIT_TOLERANCE:  # a comparison that NaN fails too
+            self.corrupt(place, "has an embedding that is not of length 1")
+        return embedding
+
+    def arrays(
+        self, rows: Sequence[tuple[int, bytes]], space: str
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids int64[n] and embeddings float32[n, dimension] from rows of (id, embedding) of one space."""
+        ids = np.array([row[0] for row in rows], dtype=np.int64)
+        if not rows:
+            return ids, np.empty((0, 0), dtype=np.float32)
+        blobs = [row[1] for row in rows]
+        size = 4 * EMBEDDING_DIMENSIONS[space] if space in EMBEDDING_DIMENSIONS else blob_length(blobs[0])
+        with np.errstate(over="ignore", invalid="ignore"):
+            try:
+                matrix = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(rows), -1)
+                sound = all(len(blob) == size for blob in blobs)
+                norms = np.einsum("ij,ij->i", matrix, matrix)
+                sound = sound and bool((np.abs(norms - 1) <= 2 * _UNIT_TOLERANCE).all())  # False for NaN too
+            except (TypeError, ValueError):  # not bytes, or of different lengths
+                sound = False
+            if not sound:
+                for id_, blob in rows:
+                    self._embedding(blob, space, f"voiceprint {id_}")
+                self.corrupt(f"the space {space!r}", "has embeddings of different lengths")
+        return ids, matrix.astype(np.float32, copy=False)
+
+    def corrupt(self, place: str, problem: str) -> NoReturn:
+        """Raise `StorageCorruptError` for a place in the database."""
+        raise StorageCorruptError(
+            f"{self.name}: {place} {problem.rstrip('.')}. Nothing was changed."
+        ) from None
+
+
+def as_blob(vector: NDArray[np.float32]) -> bytes:
+    """An embedding as little-endian float32."""
+    return vector.astype("<f4", copy=False).tobytes()
+
+
+def blob_length(blob: object) -> int:
+    """Length in bytes; 0 for a damaged value."""
+    return len(blob) if isinstance(blob, bytes) else 0

@@ -1,0 +1,119 @@
+"""The statements of the SQL store, in SQLAlchemy Core and without anything of one database."""
+
+from __future__ import annotations
+
+from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, true, update
+
+from voiceprint.storage.sql.tables import (
+    augmented,
+    callers,
+    commits,
+    deletions,
+    store,
+    tombstones,
+    voiceprints,
+)
+
+STORE = select(store.c.identity, store.c.revision, store.c.next_id, store.c.feed_floor)
+CALLERS = select(callers)
+PRINTS = select(voiceprints, augmented.c.embedding.label("augmented")).outerjoin_from(
+    voiceprints,
+    augmented,
+    and_(augmented.c.voiceprint_id == voiceprints.c.id, augmented.c.revision == voiceprints.c.revision),
+)
+# The base of a transaction is locked, in databases with row locks: `touch` waits until it is committed.
+CALLER = CALLERS.where(callers.c.caller_id == bindparam("caller")).with_for_update().subquery()
+STORE_AND_CALLER = STORE.add_columns(CALLER).select_from(store.outerjoin(CALLER, true()))
+UPDATE_STORE = update(store).values({name: bindparam(name) for name in ("revision", "next_id", "feed_floor")})
+NEW_CALLER = insert(callers)
+NEW_PRINT = insert(voiceprints)
+NEW_AUGMENTED = insert(augmented)
+NEW_TOMBSTONE = insert(tombstones)
+NEW_COMMIT = insert(commits)
+NEW_DELETION = insert(deletions)
+DROP_DELETION = delete(deletions).where(
+    deletions.c.key == bindparam("of_key"), deletions.c.digest == bindparam("of_digest")
+)
+DELETIONS_BY_DIGEST = select(deletions).where(
+    deletions.c.key == bindparam("of_key"), deletions.c.digest.in_(bindparam("digests", expanding=True))
+)
+DELETED_SINCE = select(deletions).where(deletions.c.deleted_at >= bindparam("time"))
+LAST_COMMIT = select(commits.c.revision, commits.c.token).order_by(commits.c.revision.desc()).limit(1)
+LAST_COMMIT_UPTO = LAST_COMMIT.where(commits.c.revision <= bindparam("upto"))
+COMMIT_AT = select(commits.c.token).where(commits.c.revision == bindparam("at"))
+DROP_CALLER = delete(callers).where(callers.c.caller_id == bindparam("removed"))
+DROP_PRINT = delete(voiceprints).where(voiceprints.c.id == bindparam("removed"))
+DROP_AUGMENTED = delete(augmented).where(augmented.c.voiceprint_id == bindparam("removed"))
+UPDATE_CALLER = (
+    update(callers)
+    .where(callers.c.caller_id == bindparam("key"))
+    .values({name: bindparam(name) for name in ("caller_id", "metadata", "created_at", "last_seen")})
+)
+UPDATE_PRINT = (
+    update(voiceprints)
+    .where(voiceprints.c.id == bindparam("key"))
+    .values({column.name: bindparam(column.name) for column in voiceprints.c})
+)
+CALLER_EXISTS = select(callers.c.caller_id).where(callers.c.caller_id == bindparam("caller"))
+TOUCH = (
+    update(callers)
+    .where(
+        callers.c.caller_id == bindparam("caller"),
+        or_(callers.c.last_seen.is_(None), callers.c.last_seen < bindparam("seen")),
+    )
+    .values(last_seen=bindparam("seen"))
+)
+CALLERS_OF = CALLERS.where(callers.c.caller_id.in_(bindparam("ids", expanding=True)))
+CALLERS_TO_CHANGE = CALLERS_OF.order_by(callers.c.caller_id).with_for_update()
+PRINTS_OF = PRINTS.where(voiceprints.c.caller_id.in_(bindparam("ids", expanding=True))).order_by(
+    voiceprints.c.caller_id, voiceprints.c.position
+)
+PRINT = voiceprints.alias()
+PRINTS_OF_OWNERS = PRINTS.where(
+    voiceprints.c.caller_id.in_(
+        select(PRINT.c.caller_id).where(PRINT.c.id.in_(bindparam("ids", expanding=True)))
+    )
+).order_by(voiceprints.c.caller_id, voiceprints.c.position)
+ONE_CALLER = CALLERS.where(callers.c.caller_id == bindparam("caller"))
+ONE_CALLERS_PRINTS = PRINTS.where(voiceprints.c.caller_id == bindparam("caller")).order_by(
+    voiceprints.c.position
+)
+PAGE = (
+    CALLERS.where(callers.c.caller_id > bindparam("after"))
+    .order_by(callers.c.caller_id)
+    .limit(bindparam("size"))
+)
+OWNERS = select(voiceprints.c.id, voiceprints.c.caller_id).where(
+    voiceprints.c.id.in_(bindparam("ids", expanding=True))
+)
+SPACE = voiceprints.c.encoder == bindparam("space")
+SCAN = (
+    select(voiceprints.c.id, voiceprints.c.embedding)
+    .where(SPACE, voiceprints.c.id > bindparam("after"))
+    .order_by(voiceprints.c.id)
+    .limit(bindparam("size"))
+)
+DIMENSION = select(voiceprints.c.embedding).where(SPACE).limit(1)
+IDS_OF_SPACE = select(voiceprints.c.id).where(SPACE).limit(bindparam("size"))
+SINCE = voiceprints.c.revision > bindparam("since")
+FIRST_CHANGED = select(func.min(voiceprints.c.revision)).where(SPACE, SINCE)
+REVISION_BEYOND_PAGE = (
+    select(voiceprints.c.revision)
+    .where(SPACE, SINCE)
+    .order_by(voiceprints.c.revision)
+    .offset(bindparam("size"))
+    .limit(1)
+)
+CHANGED = (
+    select(voiceprints.c.id, voiceprints.c.embedding)
+    .where(SPACE, SINCE, voiceprints.c.revision <= bindparam("upto"))
+    .order_by(voiceprints.c.id)
+)
+REMOVED = (
+    select(tombstones.c.voiceprint_id)
+    .where(tombstones.c.revision > bindparam("since"), tombstones.c.revision <= bindparam("upto"))
+    .order_by(tombstones.c.revision, tombstones.c.voiceprint_id)
+)
+NEWEST_SURPLUS_TOMBSTONE = (
+    select(tombstones.c.revision).order_by(tombstones.c.revision.desc()).offset(bindparam("size")).limit(1)
+)
