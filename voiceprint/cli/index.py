@@ -85,10 +85,10 @@ def _show(recognizer: OpusAgentVoiceRecognizer, status: IndexStatus, as_json: bo
     if status.structure == "exact":
         rows.append(("Search", "every voiceprint is compared"))
     else:
-        share = 100 * status.probes / status.cells
+        share = 100 * status.nprobe / status.nlist
         rows += [
-            ("Search", f"{status.probes:.0f} of {status.cells:,} cells ({share:.0f} %) in the mean"),
-            ("Compared exactly", f"{status.depth} candidates"),
+            ("Search", f"{status.nprobe:,} of {status.nlist:,} lists ({share:.0f} %)"),
+            ("Compared exactly", f"{status.rerank_k} candidates and {status.buffered:,} recent voiceprints"),
             ("Recall", f"{status.recall:.3f} measured, {status.recall_target:g} wanted"),
             ("Trained on", f"{status.trained_on:,} voiceprints"),
         ]
