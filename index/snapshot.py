@@ -186,7 +186,8 @@ def read_stamp(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _size(part: dict[str, Any]) -> int:
-    return int(math.prod(part["shape"])) * np.dtype(part["dtype"]).itemsize
+    shape: list[int] = part["shape"]
+    return math.prod(shape) * np.dtype(part["dtype"]).itemsize
 
 
 def _is_table(table: dict[str, Any], end: int) -> bool:
