@@ -133,16 +133,16 @@ class Generated:
         """FPIR for each target, by the cohort's rivals in the whole gallery, as the product computes it."""
         scorer = self._cohort_scorer()
         rivals = [rival(self.index, scorer, prints.plain[0], ids) for ids, prints in self._cohort]
-        scorer.observe_rivals(np.array(rivals), self.callers - 1)
+        scorer.use_gallery_maxima(np.array(rivals), self.callers - 1)
         rates = np.array([scorer.fpir(llr, self.callers) for llr in self.best[-STRANGERS:]])
         return {f"{target}": round(float((rates <= target).mean()), 4) for target in TARGETS}
 
 
 def rival(index: VectorIndex, scorer: GalleryScorer, print_: Vectors, own: NDArray[np.int64]) -> float:
-    """The greatest rough score of a print with the print of another caller."""
-    found = [index.search(query[None], RIVALS)[1][0] for query in (print_, scorer.query(print_))]
+    """The greatest approximate score of a print with the print of another caller."""
+    found = [index.search(query[None], RIVALS)[1][0] for query in (print_, scorer.search_vector(print_))]
     ids = np.setdiff1d(np.concatenate(found), [-1, *own.tolist()])
-    return float(scorer.rough_scores(print_, index.vectors_of(ids)[1]).max())
+    return float(scorer.approximate_scores(print_, index.vectors_of(ids)[1]).max())
 
 
 def own_llr(gallery: Generated, one: Trial) -> float:

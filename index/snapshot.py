@@ -186,8 +186,7 @@ def read_stamp(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _size(part: dict[str, Any]) -> int:
-    shape: list[int] = part["shape"]
-    return math.prod(shape) * int(np.dtype(part["dtype"]).itemsize)
+    return int(math.prod(part["shape"]) * np.dtype(part["dtype"]).itemsize)
 
 
 def _is_table(table: dict[str, Any], end: int) -> bool:

@@ -79,7 +79,7 @@ class Searches(NamedTuple):
     def threshold(self, target_fpir: float, calibration: Calibration) -> float:
         """The deviations from which to accept."""
         score = self.statistics.threshold(target_fpir, self.size)
-        return self.statistics.deviations(calibration.as_expected(score, self.statistics))
+        return self.statistics.deviations(calibration.to_traffic_score(score, self.statistics))
 
 
 @dataclass(frozen=True)

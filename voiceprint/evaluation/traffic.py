@@ -263,7 +263,7 @@ def _accepted(
         over = np.concatenate(
             [
                 half.scores
-                >= calibration.as_expected(
+                >= calibration.to_traffic_score(
                     half.statistics.threshold(target, half.gallery_size), half.statistics
                 )
                 for half, calibration in zip(halves, calibrations, strict=True)

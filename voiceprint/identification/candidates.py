@@ -58,8 +58,8 @@ def candidate_queries(
     return [
         _by_cosine(probe.plain, callers),
         CandidateQuery(
-            scorer.query(probe.best),
-            lambda prints: scorer.rough_scores(probe.best, prints),
+            scorer.search_vector(probe.best),
+            lambda prints: scorer.approximate_scores(probe.best, prints),
             max(_LEAST_READ, callers * prints_each),
         ),
     ]

@@ -180,7 +180,7 @@ class Gallery:
 
         calibration = calibration_for(self.encoder, calibration_path)
         scorer = self._shared.scorers.get(self.storage, self._current_index(), self.count_callers)
-        return scorer.calibrated(calibration)
+        return scorer.with_calibration(calibration)
 
     def expected_fpir(self, threshold: float) -> float | None:
         """The expected share of strangers whose cosine with some caller reaches a threshold, 0 to 1.

@@ -51,7 +51,7 @@ class Transaction:
     def __init__(self, base: StoreState) -> None:
         if base.revision + 1 >= COUNTER_END:
             raise StorageCorruptError(
-                f"The store has come to revision {base.revision}, after which none can be told from others. "
+                f"The store has come to revision {base.revision}, the last one that a store counts to. "
                 "No number of changes does that: it is damaged, or was edited. It can still be read: copy it "
                 "into a new store. Nothing was changed."
             )
