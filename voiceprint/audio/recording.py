@@ -24,7 +24,7 @@ from voiceprint.audio.prompts import KnownPrompts
 from voiceprint.audio.quality.channels import MIXED, ChannelComparison, ChannelReport, mixable
 from voiceprint.audio.quality.model import AudioQuality, Turn
 from voiceprint.audio.quality.score import measure_quality, with_voices
-from voiceprint.audio.speech.segmenter import Segment, Segmenter, speech_parts, with_prompts
+from voiceprint.audio.speech.segmenter import Segment, Segmenter, run_segmenter, speech_parts, with_prompts
 from voiceprint.audio.speech.trimming import TrimmedSpeech
 from voiceprint.audio.speech.vad import BLOCK
 from voiceprint.errors import InvalidAudioError
@@ -222,11 +222,7 @@ class Recording:
 
     @cached_property
     def _segmented(self) -> tuple[Segmenter, tuple[Segment, ...]]:
-        if self._segmenter is not None:
-            return self._segmenter, self._segmenter.segments()
-        segmenter = Segmenter(len(self.mono))
-        for block in blocks(self.mono, BLOCK):
-            segmenter.add(block)
+        segmenter = self._segmenter or run_segmenter(self.mono)
         return segmenter, segmenter.segments()
 
     @cached_property
@@ -238,15 +234,14 @@ class Recording:
     def quality(self) -> AudioQuality:
         """How well the audio serves speaker recognition; see `measure_quality`."""
         segmenter, segments = self._segmented[0], self.segments
-        # Without speech, all of it is measured, to say what is wrong with it.
-        heard = self.trimmed if self.parts else TrimmedSpeech(self.mono)
+        # Without speech, all audio is measured, so that the advice can name the fault.
+        speech = self.trimmed if self.parts else TrimmedSpeech(self.mono)
         return measure_quality(
             self.native,
             self.sample_rate,
             segments=segments,
             rows=segmenter.spectrogram.rows(),
-            speech=heard.audio,
-            windows=heard.windows,
+            speech=speech,
             channels=self.channels,
             filtered=self.cutoff_hz is not None,
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -164,33 +163,3 @@ def _running_sum(flags: npt.NDArray[np.bool_], before: int, after: int) -> npt.N
     total = np.concatenate(([0], np.cumsum(np.pad(flags, (before, after)), dtype=np.int64)))
     width = before + after + 1
     return np.asarray(total[width:] - total[:-width], dtype=np.int64)
-
-
-class SpeechBlocks:
-    """What is kept of audio, float32[n]; all of it where nothing is.
-
-    kept: bool[windows], as of `speech_windows`.
-    """
-
-    def __init__(self, audio: Samples, kept: npt.NDArray[np.bool_]) -> None:
-        self._audio, self._kept = audio, kept
-        self._blocks: list[npt.NDArray[np.float32]] | None = None
-        self._length = int(kept.sum()) * WINDOW or len(audio)
-        if isinstance(audio, np.ndarray):  # short: once is enough
-            self._blocks = [*self.blocks()]
-
-    def __len__(self) -> int:
-        return self._length
-
-    def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
-        """The samples in blocks of a minute at most, any number of times."""
-        if self._blocks is not None:
-            yield from self._blocks
-        elif not self._kept.any():
-            yield from blocks(self._audio, BLOCK)
-        else:
-            for first in range(0, len(self._kept), BLOCK // WINDOW):
-                part = self._kept[first : first + BLOCK // WINDOW]
-                if part.any():
-                    block = self._audio[first * WINDOW : (first + len(part)) * WINDOW]
-                    yield block.reshape(-1, WINDOW)[part].reshape(-1)
