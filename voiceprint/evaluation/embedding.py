@@ -114,7 +114,7 @@ def load_recordings(
         for file in files:
             try:
                 audio = Recording.open(file, channel=channel).mono[:]
-                audio = audio if prompts is None else prompts.left_out_of(audio)
+                audio = audio if prompts is None else prompts.remove_from(audio)
                 joined.append(_largest_voice(audio) if separate else audio)
             except InvalidAudioError as error:
                 unreadable.append(Skip(str(file), str(error)))
