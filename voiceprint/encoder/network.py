@@ -42,8 +42,8 @@ _OPERATORS: Final = {"": 14, _MICROSOFT: 1}
 
 # The part with 8-bit products. Not the first layer: its input, mel power, has too wide a range, and in 8 bits
 # leaves a cosine of 0.5; the inputs of the others, LSTM states, lie from -1 to 1. Nor the last fifth of the
-# frames, though that costs a fifth of the gain: the LSTM mostly forgets earlier errors there, which nearly halves
-# the greatest 1 - cosine.
+# frames, though that costs a fifth of the gain: the LSTM mostly forgets earlier errors there, which nearly
+# halves the greatest 1 - cosine.
 _INT8_LAYERS: Final = frozenset({1, 2})
 _INT8_FRAMES: Final = 128
 

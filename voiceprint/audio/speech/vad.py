@@ -54,7 +54,7 @@ def energy_of(audio: npt.NDArray[np.float32]) -> float:
 def gain_of(energy: float, samples: int) -> np.float32:
     """`volume_gain` of `samples` samples whose squares sum up to `energy`."""
     power = energy / max(1, samples)
-    target = 10.0 ** (TARGET_DBFS / 20.0)
+    target: float = 10.0 ** (TARGET_DBFS / 20.0)
     if power < MIN_POWER or power >= target**2:  # False for NaN, which must reach the gain
         return np.float32(1.0)
     return np.float32(target / math.sqrt(power))
