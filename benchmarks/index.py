@@ -36,7 +36,7 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000)
 BLOCK = 8_192  # vectors added at a time, as a gallery is read from its store
 GROWTH = 1_000  # vectors added every tenth of a second while it grows: as fast as the stores take them
 FLAT_SEARCHES = 100
-BUFFERED = 3_000  # vectors; with those of the writes, nearly the most before a merge
+BUFFERED = 2_000  # vectors; with the changes by the writes, nearly the most before a merge
 WRITES = 500
 PAUSE_S = 0.002  # between writes, which come from calls and not from a loop
 

@@ -163,7 +163,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_nothing_is_lost(run: Run) ->
     assert code == 0
     assert "Identification" in out
     assert err.count("\n") == 1
-    assert err.startswith("Embeddings cannot be kept in file: ")
+    assert err.startswith("Embeddings cannot be cached in file: ")
 
 
 @pytest.mark.parametrize(

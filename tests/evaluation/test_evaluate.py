@@ -227,7 +227,7 @@ def test_speakers_with_too_little_speech_and_files_that_are_no_audio_are_named(
     report = quick(tmp_path)
     run = report.runs[0]
     assert [skip.what for skip in run.material.dropped] == ["dario"]
-    assert run.material.dropped[0].why == "0 of the 2 pieces of 1 s of speech that it takes"
+    assert run.material.dropped[0].why == "0 of the 2 pieces of 1 s of speech that are needed"
     assert run.material.same_session == 3
     assert [skip.what for skip in report.unreadable] == [str(tmp_path / "amara/2.wav")]
     assert "Cllr" in {skip.what for skip in run.skipped}

@@ -98,7 +98,7 @@ def evaluate(
             help="Compute llr of noisy audio without its noise, as matching does.",
         ),
     ] = True,
-    second_print: Annotated[
+    augmented_prints: Annotated[
         bool,
         typer.Option(
             "--simulated-lines/--no-simulated-lines",
@@ -159,7 +159,7 @@ def evaluate(
         most_probes=most_probes,
         net=not by_clock,
         noise_reduction=noise_reduction,
-        second_print=second_print and config.enroll_simulated_lines,
+        augmented_prints=augmented_prints and config.enroll_simulated_lines,
         channel=channel,
         separate=separate,
         prompts=config.prompts,
@@ -220,7 +220,7 @@ def _show(report: Report) -> None:
         paragraph(said)
     for number, shown in enumerate(tables(report)):
         say("", shown.title)
-        paragraph(shown.meaning)
+        paragraph(shown.explanation)
         table(*shown.columns, rows=shown.rows, right=shown.columns if number else ())
     say("", "In brackets: 95 % confidence, over speakers.")
     notes = remarks(report)

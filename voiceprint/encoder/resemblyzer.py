@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint._lazy import Lazy
-from voiceprint.audio.speech.vad import LEAST_POWER
+from voiceprint.audio.speech.vad import MIN_POWER
 from voiceprint.errors import EncoderError
 from voiceprint.models import RESEMBLYZER_SPACE
 
@@ -41,7 +41,7 @@ class ResemblyzerEncoder:
         preprocess, network = self._loaded.get()
         # The preprocessing raises the volume by the logarithm of the power, which float32 rounds to zero
         # not only in silence.
-        if float(np.mean(np.square(audio, dtype=np.float64))) < LEAST_POWER:
+        if float(np.mean(np.square(audio, dtype=np.float64))) < MIN_POWER:
             raise EncoderError("The audio holds no speech to embed.")
         speech = preprocess(audio)
         if not len(speech):
