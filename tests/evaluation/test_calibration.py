@@ -123,7 +123,7 @@ def test_the_sample_voices_are_calibrated_shown_and_written(
         "before",
         "after",
     ]
-    assert "FPIR / FNIR, 1 % wanted" in out
+    assert "FPIR / FNIR, target 1 %" in out
     assert "VOICE_CALIBRATION_PATH=calibration.json" in out
     assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
     made = Calibration.load("calibration.json")
