@@ -6,8 +6,8 @@ from voices import Voices
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer
 from voiceprint.audio import assess
-from voiceprint.audio.enhance.low_frequencies import EDGE_HZ, faintness_db, restore_low_frequencies
-from voiceprint.audio.enhance.noise_reduction import cleaned, is_noisy, may_be_cleaned, reduce_noise
+from voiceprint.audio.enhance.low_frequencies import EDGE_HZ, low_frequency_level_db, restore_low_frequencies
+from voiceprint.audio.enhance.noise_reduction import clean, is_noisy, reduce_noise
 from voiceprint.audio.simulate import Condition
 from voiceprint.encoder import default_encoder
 from voiceprint.identification.ranking import prints_of
@@ -46,7 +46,7 @@ def test_a_line_that_carries_them_stays_as_it_is_and_clear_speech_always(voices:
     assert sum(restore_low_frequencies(one) is not one for one in heard) <= 0.1 * len(heard)
     clear = [audio for audio in pieces if not is_noisy(assess(audio))]
     assert len(clear) > 0.5 * len(pieces)
-    assert all(cleaned(audio, assess(audio)) is audio for audio in clear)
+    assert all(clean(audio, assess(audio)) is audio for audio in clear)
 
 
 @pytest.mark.parametrize("length", [0, 1, 7_999, 8_000, 16_001])
@@ -58,20 +58,19 @@ def test_silence_and_scraps_stay_as_they_are(length):
 def test_faintness_is_the_difference_of_the_levels_of_the_bands():
     frequency = np.fft.rfftfreq(16_001, 1 / 16_000)
     spectrum = np.where(frequency < EDGE_HZ, 0.1, 1.0).astype(complex)
-    assert faintness_db(spectrum, 16_001) == pytest.approx(-20.0, abs=0.01)
+    assert low_frequency_level_db(spectrum, 16_001) == pytest.approx(-20.0, abs=0.01)
 
 
 def test_a_line_without_noise_gets_them_back_as_well(voices: Voices):
     audio = voices["amara"][0]
     quiet = Condition.parse("telephone").apply(audio)
     quality = assess(quiet)
-    assert may_be_cleaned(quality)
     assert not is_noisy(quality)
-    assert np.array_equal(cleaned(quiet, quality), restore_low_frequencies(quiet))
+    assert np.array_equal(clean(quiet, quality), restore_low_frequencies(quiet))
     full = Condition.parse("telephone:band=full").apply(audio)
-    assert cleaned(full, assess(full)) is full
+    assert clean(full, assess(full)) is full
     noisy = NARROW.apply(audio)
-    assert np.array_equal(cleaned(noisy, assess(noisy)), restore_low_frequencies(reduce_noise(noisy)))
+    assert np.array_equal(clean(noisy, assess(noisy)), restore_low_frequencies(reduce_noise(noisy)))
 
 
 def test_a_call_is_named_by_the_raised_low_frequencies_at_once_and_as_a_stream(voices: Voices):

@@ -28,7 +28,7 @@ from voiceprint import (
 )
 from voiceprint.audio import Recording
 from voiceprint.audio.fingerprints import SPAN, STEP, fingerprint
-from voiceprint.audio.prompts import KnownPrompts, PromptFinder, PromptFollower, find_repeated
+from voiceprint.audio.prompts import KnownPrompts, Prompt, PromptFinder, PromptFollower
 from voiceprint.audio.speech.segmenter import Segment, with_prompts
 from voiceprint.evaluation import Settings, evaluate
 from voiceprint.evaluation.tables import remarks
@@ -53,6 +53,13 @@ def call(prompt: Audio, speech: Audio, start: int) -> Audio:
 
 def over_the_line(audio: Audio) -> Audio:
     return np.float32(soxr.resample(signals.telephone(audio.astype(np.float64)), 8000, RATE))
+
+
+def find_repeated(recordings: list[tuple[str, Audio]]) -> list[tuple[Prompt, ...]]:
+    finder = PromptFinder()
+    for caller_id, audio in recordings:
+        finder.add(caller_id, audio)
+    return finder.find()
 
 
 LINES = {
@@ -170,7 +177,7 @@ def test_copies_under_one_caller_or_two_are_no_prompt(voices: Voices) -> None:
 def test_many_recordings_are_thinned_and_still_compared(
     voices: Voices, prompt: Audio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("voiceprint.audio.prompts._INDEXED", 500)
+    monkeypatch.setattr("voiceprint.audio.prompts._MAX_INDEXED", 500)
     names = [name for name in voices if name != "hakan"][:4]
     found = find_repeated([(name, call(prompt, voices[name][0], 20_000)) for name in names])
     assert all(len(prompts) == 1 for prompts in found)
@@ -381,7 +388,7 @@ def test_enroll_dir_leaves_prompts_out(
     monkeypatch.chdir(tmp_path)
     code, out, err = run("enroll-dir", calls_folder, "--again")
     assert code == 0, (out, err)
-    assert "Left out of 3 files: 1 prompt that recordings of several callers hold (4." in err
+    assert "Left out of 3 files: 1 prompt in recordings of several callers (4." in err
     plain = OpusAgentVoiceRecognizer(MemoryStorage())
     with JSONStorage("voiceprints.json") as store:
         for name in ("amara", "elena", "farid"):
@@ -399,7 +406,7 @@ def test_an_evaluation_says_that_recordings_hold_prompts(
     settings = Settings(durations_s=(2.0,), resamples=0, splits=1, more_prints=None)
     found = evaluate(calls_folder, settings, encoder=BandEncoder())
     assert found.with_prompts == 3
-    assert any("3 sessions hold audio" in line for line in remarks(found))
+    assert any("3 sessions share audio" in line for line in remarks(found))
     settings = replace(settings, prompts=str(tmp_path / "prompt.wav"))
     without = evaluate(calls_folder, settings, encoder=BandEncoder())
     assert without.with_prompts == 0

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint._lazy import Lazy
-from voiceprint.audio.speech.vad import LEAST_POWER
+from voiceprint.audio.speech.vad import MIN_POWER
 from voiceprint.errors import EncoderError
 from voiceprint.models import RESEMBLYZER_SPACE
 
@@ -40,7 +40,7 @@ class ResemblyzerEncoder:
         preprocess, network = self._loaded.get()
         # The preprocessing takes the logarithm of the power in float32, which may round to zero outside of
         # silence too.
-        if float(np.mean(np.square(audio, dtype=np.float64))) < LEAST_POWER:
+        if float(np.mean(np.square(audio, dtype=np.float64))) < MIN_POWER:
             raise EncoderError("The audio holds no speech to embed.")
         speech = preprocess(audio)
         if not len(speech):
