@@ -20,8 +20,8 @@ _NOTHING: Final = np.zeros(0, dtype=np.float32)
 class LazyAudio:
     """The output of `to_mono`, with `audio[start:stop]` computed on demand to the same values.
 
-    pcm: as from `buffers.as_pcm`, of more than a few samples. Read it forwards, as each step back restarts the
-    resampling; not thread-safe.
+    pcm: as from `buffers.as_pcm`, of more than a few samples. Read it forwards, as each step back restarts
+    the resampling; not thread-safe.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import BinaryIO, Final, Literal, NamedTuple
 
-from voiceprint.audio.io.chunks import MOST_CHUNKS, Chunk, are_chunks, chunks
+from voiceprint.audio.io.chunks import MAX_CHUNKS, Chunk, are_chunks, chunks
 from voiceprint.audio.io.claims import Extent, extent, without_headers
 from voiceprint.audio.io.layout import SAMPLE_BYTES, Layout
 from voiceprint.audio.io.parts import exactly, read_at, size_of
@@ -98,7 +98,7 @@ def _are_chunks(file: BinaryIO, at: int, order: Literal["little", "big"]) -> boo
 
 def _w64(file: BinaryIO) -> tuple[bytes, int, Extent]:
     fmt, at = b"", 40
-    for _ in range(MOST_CHUNKS):
+    for _ in range(MAX_CHUNKS):
         head = read_at(file, at, 24)
         if len(head) < 24:
             break
