@@ -170,8 +170,8 @@ def _mpeg(file: BinaryIO, start: int, stop: int) -> Plan:
     warnings: tuple[str, ...] = ()
     if len(walked.runs) > 1:
         warnings += (f"{len(walked.runs)} MP3 files were joined in it: all of them were read",)
-    if walked.passed_over:
-        warnings += (f"{walked.passed_over:,} bytes between its frames are no audio, and were passed over",)
+    if walked.skipped:
+        warnings += (f"{walked.skipped:,} bytes between its frames are no audio, and were passed over",)
     openers = [_mpeg_opener(file, run) for run in walked.runs]
     # A decoder drops a frame whose bits start in a missing frame, as after a cut.
     return Plan(openers, warnings, tolerance=4 * walked.runs[0].first.samples)
@@ -211,8 +211,8 @@ def _ogg(file: BinaryIO, found: Format) -> Plan:
     warnings: tuple[str, ...] = ()
     if len(chain.links) > 1:
         warnings += (f"{len(chain.links)} streams follow each other in it: all of them were read",)
-    if chain.passed_over:
-        warnings += (f"{chain.passed_over:,} bytes between its pages are no audio, and were passed over",)
+    if chain.skipped:
+        warnings += (f"{chain.skipped:,} bytes between its pages are no audio, and were passed over",)
     if not chain.links[-1].ended:
         warnings += ("its stream has no end: the writer did not finish, or it was cut off between two pages",)
     lost = sum(link.lost for link in chain.links)
