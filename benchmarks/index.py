@@ -1,175 +1,278 @@
-"""How fast and how right is the index, against a linear search and other libraries, as the gallery grows?
+"""How fast and how right is `VectorIndex` against comparing with every vector (faiss flat), as it grows?
 
-    python -m benchmarks.index [--sizes 1000 10000 100000 1000000] [--threads 1] [--only index flat]
+    python -m benchmarks.index [--sizes 1000 10000 100000 1000000]
+    python -m benchmarks.index --vectors FILE.npy [--probes 1000]      your own vectors, float[n, d]
 
-Galleries of gallery_model.py; probes are new recordings of callers who are in them. Searches are made one
-after the other. Recall is the share of the exact answer (of the same gallery) that was found. Graphs, whose
-effort is set by hand, are measured at rising efforts; the table shows the first at which they find as much
-as VectorIndex did. Written to results/index-LARGEST.json, with plots beside it.
+Without --vectors: galleries of tools/gallery_model.py, and new recordings of callers who are in them as
+queries. With it, the queries are vectors of the file, taken out of it at random, or those of --queries. Each
+size has a process of its own. Searches are made one after the other, by one thread. Recall is the share of
+the exact answer that was found. Then: searches beside a filled buffer, single writes while a thread searches,
+and searches while the index grows to four times its size. Written to results/index-LARGEST.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
+import gc
+import multiprocessing
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from numpy.typing import NDArray
 
-from benchmarks.contenders import CONTENDERS
-from benchmarks.index_table import milliseconds, table
-from benchmarks.index_worker import Job
-from benchmarks.measure import exact
-from benchmarks.plots import PLOTS
-from benchmarks.report import RESULTS, draw, write
-from tools.gallery_model import Gallery, GalleryModel
+from benchmarks import report
+from benchmarks.measure import exact, resident_bytes, spread_ms, timed
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
-NOT_RUN = "not run"
-NOT_INSTALLED = "not installed"
+BLOCK = 8_192  # vectors added at a time, as a gallery is read from its store
+GROWTH = 1_000  # vectors added every tenth of a second while it grows: as fast as the stores take them
+FLAT_SEARCHES = 100
+BUFFERED = 2_000  # vectors; with the changes by the writes, nearly the most before a merge
+WRITES = 500
+PAUSE_S = 0.002  # between writes, which come from calls and not from a loop
+
+Vectors = NDArray[np.float32]
+
+
+class Job(NamedTuple):
+    """One size. folder: holds vectors.npy, float32[n, d], and queries.npy, float32[m, d]."""
+
+    folder: Path
+    size: int
+    k: int
+    recall: float
 
 
 def main() -> int:
-    """Measure, print a table, keep the raw figures, draw."""
-    arguments = _arguments()
-    sizes = sorted(arguments.sizes)
-    gallery = GalleryModel.load().gallery(sizes[-1], arguments.seed)
-    rows: list[dict[str, Any]] = []
-    growth: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        galleries = prepare(Path(folder), gallery, sizes, arguments.probes, arguments.k)
+    """Measure, print the tables, and write the figures."""
+    options = _options()
+    with tempfile.TemporaryDirectory() as name:
+        sizes = _prepare(Path(name), options)
+        rows, growth = [], []
         for size in sizes:
-            for name in arguments.only:
-                for threads in arguments.threads:
-                    row = run(arguments, folder, size, name, "search", threads)
-                    rows.append({"size": size, "contender": name, "threads": threads} | row)
-            if "index" in arguments.only:
-                grown = run(arguments, folder, size, "index", "grow", arguments.threads[0])
-                growth.append({"size": size} | grown)
-    figures = {
-        "sizes": sizes,
-        "k": arguments.k,
-        "probes": arguments.probes,
-        "recall_asked_for": arguments.recall,
-        "build_threads": arguments.build_threads,
-        "loop_up_to": arguments.loop_up_to,
-        "galleries": galleries,
-        "rows": rows,
-        "growth": growth,
-    }
-    show(figures)
-    path = write(f"index-{sizes[-1]}", figures, arguments.results, packages=("hnswlib", "usearch"))
-    if arguments.plots:
-        draw(path, PLOTS)
-    return 1 if any(row["state"].startswith("failed") for row in rows + growth) else 0
+            job = Job(Path(name), size, options.k, options.recall)
+            for work, results in ((measure, rows), (grow, growth)):
+                # A process of its own, so that its memory is its own.
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                    results += pool.submit(work, job).result()
+            for line in (*rows[-2:], growth[-1]):
+                print(line, flush=True)
+    figures = {"k": options.k, "recall_asked_for": options.recall, "rows": rows, "growth": growth}
+    name = f"index-{sizes[-1]}" if options.vectors is None else f"index-{options.vectors.stem}"
+    print("\n" + markdown(figures))
+    report.write(name, figures, options.results)
+    return 0
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="prints; more than a million too")
-    parser.add_argument("--only", nargs="+", default=list(CONTENDERS), choices=CONTENDERS, metavar="NAME",
-                        help=f"what to measure: {', '.join(CONTENDERS)}")  # fmt: skip
-    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of one search: 1, or 1 2")
-    parser.add_argument("--build-threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--probes", type=int, default=2_000)
-    parser.add_argument("-k", type=int, default=5)
-    parser.add_argument("--recall", type=float, default=0.99, help="what VectorIndex is asked for")
-    parser.add_argument("--loop-up-to", type=int, default=10_000, help="largest gallery for the loops")
-    parser.add_argument("--seconds", type=float, default=60, help="limit of one row of searches")
-    parser.add_argument("--writes", type=int, default=500, help="of each kind, while a thread searches")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="where to put the galleries; default: temporary files")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where to put the raw figures")
-    parser.add_argument("--no-plots", dest="plots", action="store_false")
+def _options() -> argparse.Namespace:
+    parser = report.command_line(__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=None, help="vectors of each index")
+    parser.add_argument("--vectors", type=Path, help="a .npy file of vectors to use")
+    parser.add_argument("--queries", type=Path, help="a .npy file of queries; default: some of --vectors")
+    parser.add_argument("--probes", type=int, default=2_000, help="number of queries")
+    parser.add_argument("-k", type=int, default=5, help="answers of a search")
+    parser.add_argument("--recall", type=float, default=0.99, help="recall to ask for")
     return parser.parse_args()
 
 
-def prepare(folder: Path, gallery: Gallery, sizes: list[int], probes: int, k: int) -> list[dict[str, Any]]:
-    """Write the gallery, and probes with their exact answers for each size; gives what is to know of them."""
-    start = time.perf_counter()
-    vectors = np.lib.format.open_memmap(
-        folder / "vectors.npy", mode="w+", dtype=np.float32, shape=(len(gallery), len(gallery.model.mean))
-    )
-    for block in gallery.blocks():
-        vectors[block.ids[0] - 1 : block.ids[-1]] = block.vectors
-    told = []
-    for size in sizes:
-        smaller = gallery.model.gallery(size, gallery.seed)
-        callers, wanted = smaller.probes(probes)
-        scores, answers = exact(vectors[:size], wanted, k)
-        np.save(folder / f"probes-{size}.npy", wanted)
-        np.save(folder / f"answers-{size}.npy", answers)
-        own = smaller.callers()[answers[:, 0] - 1] == callers
-        told.append(
-            {
-                "size": size,
-                "callers": int(smaller.callers()[-1]) + 1,
-                # What an exact search gives: the best an index can do.
-                "named_right": round(float(own.mean()), 4),
-                "mean_best_score": round(float(scores[:, 0].mean()), 4),
-            }
-        )
-    print(
-        f"{len(gallery):,} prints and their answers made in {time.perf_counter() - start:.0f} s", flush=True
-    )
-    return told
+def _prepare(folder: Path, options: argparse.Namespace) -> list[int]:
+    """Write the vectors and the queries; gives the sizes to measure."""
+    if options.vectors is None:
+        from tools.gallery_model import GalleryModel
+
+        sizes = sorted(options.sizes or SIZES)
+        gallery = GalleryModel.load().gallery(sizes[-1])
+        vectors = gallery.matrix()
+        # Of callers who are in the smallest gallery, and so in every one.
+        _, queries = GalleryModel.load().gallery(sizes[0]).probes(options.probes)
+    else:
+        found = np.ascontiguousarray(np.load(options.vectors, mmap_mode="r"), dtype=np.float32)
+        order = np.random.default_rng(1).permutation(len(found))
+        if options.queries is None:
+            held_out = min(options.probes, len(found) // 10)
+            vectors, queries = found[order[held_out:]], found[order[:held_out]]
+        else:
+            vectors, queries = found[order], np.load(options.queries).astype(np.float32)[: options.probes]
+        sizes = sorted(size for size in options.sizes or [len(vectors)] if size <= len(vectors))
+    np.save(folder / "vectors.npy", vectors)
+    np.save(folder / "queries.npy", queries)
+    return sizes
 
 
-def run(
-    arguments: argparse.Namespace, folder: str, size: int, name: str, task: str, threads: int
+def _mapped(job: Job) -> Vectors:
+    vectors: Vectors = np.load(job.folder / "vectors.npy", mmap_mode="r")[: job.size]
+    return vectors
+
+
+def measure(job: Job) -> list[dict[str, Any]]:
+    """The rows of the index and of flat search, of the same queries in one process."""
+    import faiss
+
+    from voiceprint.index import VectorIndex
+
+    queries = np.load(job.folder / "queries.npy")
+    index = VectorIndex(queries.shape[1], recall=job.recall)
+    gc.collect()
+    before = resident_bytes()
+    build_s = timed(lambda: (index.fill(_blocks(job, job.size)), index.wait()))
+    gc.collect()
+    row: dict[str, Any] = {
+        "size": job.size, "search": "VectorIndex", "build_s": round(build_s, 2),
+        "bytes_per_vector": round((resident_bytes() - before) / job.size), "status": asdict(index.status()),
+    }  # fmt: skip
+    vectors = _mapped(job)
+    faiss.omp_set_num_threads(2)
+    _, answers = exact(vectors, queries, job.k)
+    faiss.omp_set_num_threads(1)
+    row |= _searches(lambda query: index.search(query, job.k)[1][0], queries, answers - 1)
+    row["writes_ms"] = _writes(index, queries, job)
+    index.wait()
+    index.fill((2 * job.size + ids, block) for ids, block in _blocks(job, min(BUFFERED, job.size)))
+    row["with_buffer_ms"] = _searches(lambda query: index.search(query, job.k)[1][0], queries, None)["ms"]
+    row["buffered"] = index.status().buffered
+    matrix = np.array(vectors)
+
+    def flat(query: Vectors) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = faiss.knn(query[None], matrix, job.k, metric=faiss.METRIC_INNER_PRODUCT)[
+            1
+        ][0]
+        return found
+
+    flat_row = {
+        "size": job.size,
+        "search": "faiss flat",
+        "build_s": 0.0,
+        "bytes_per_vector": 4 * vectors.shape[1],
+    }
+    flat_row |= _searches(flat, queries[:FLAT_SEARCHES], answers - 1)
+    return [row, flat_row]
+
+
+def _blocks(job: Job, count: int) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
+    for start in range(0, count, BLOCK):
+        # Mapped anew each time, as the pages of the file would count as memory of the index.
+        block = np.array(_mapped(job)[start : min(count, start + BLOCK)])
+        yield np.arange(start, start + len(block)), block
+
+
+def _searches(
+    search: Callable[[Vectors], NDArray[np.int64]], queries: Vectors, answers: NDArray[np.int64] | None
 ) -> dict[str, Any]:
-    """The figures of one worker, or why there are none."""
-    if not CONTENDERS[name].installed():
-        return {"state": NOT_INSTALLED}
-    if name.startswith("loop") and size > arguments.loop_up_to:
-        return {"state": NOT_RUN}
-    job = Job(
-        contender=name, task=task, folder=folder, size=size, k=arguments.k, threads=threads,
-        build_threads=arguments.build_threads, recall=arguments.recall, seconds=arguments.seconds,
-        writes=arguments.writes,
-    )  # fmt: skip
-    job.write(Path(folder) / "job.json")
-    environment = os.environ | {"OMP_NUM_THREADS": str(arguments.build_threads)}
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.index_worker", Path(folder) / "job.json"],
-        stdout=subprocess.PIPE, text=True, check=False, env=environment,
-    )  # fmt: skip
-    print(f"{size:>9,}  {name:12}{task:8}{time.perf_counter() - start:7.1f} s", flush=True)
-    if done.returncode:
-        return {"state": f"failed with {done.returncode}"}
-    return {"state": "ran"} | json.loads(done.stdout.splitlines()[-1])
+    """Latency of one search after the other, and recall. answers: rows, int64[m, k]."""
+    for query in queries[:3]:
+        search(query)
+    times, found = [], []
+    for query in queries:
+        start = time.perf_counter()
+        found.append(search(query))
+        times.append(time.perf_counter() - start)
+    figures: dict[str, Any] = {"ms": spread_ms(times)}
+    if answers is not None:
+        shares = [len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, answers, strict=False)]
+        first = [a[0] == b[0] for a, b in zip(found, answers, strict=False)]
+        figures |= {
+            "recall_at_1": round(float(np.mean(first)), 4),
+            "recall_at_k": round(float(np.mean(shares)), 4),
+        }
+    return figures
 
 
-def show(figures: dict[str, Any]) -> None:
-    """Print the tables."""
-    head, lines = table(figures)
-    shown = Table(*head, title="One search at a time; writes while a thread searches")
-    size = ""
-    for line in lines:
-        if line[0] != size and size:
-            shown.add_section()
-        size = line[0]
-        shown.add_row(*line)
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(shown)
-    for row in figures["growth"]:
-        if row["state"] == "ran":
-            console.print(
-                f"VectorIndex from {row['from']:,} to {row['to']:,} in {row['seconds']:.1f} s while a thread "
-                f"searches: p50 {milliseconds(row['search_us']['p50'])}, "
-                f"the longest {milliseconds(row['search_us']['max'])}"
-            )
+def _writes(index: Any, queries: Vectors, job: Job) -> dict[str, Any]:
+    """One write at a time, while a thread searches."""
+    chance = np.random.default_rng(1)
+    times: dict[str, list[float]] = {"add": [], "replace": [], "remove": []}
+    with _searching(index, queries, job.k) as searches:
+        for number in range(WRITES):
+            new, known = np.array([job.size + number]), chance.integers(0, job.size, size=1)
+            vector = queries[chance.integers(len(queries))][None]
+            for name, write in (
+                ("add", lambda new=new, vector=vector: index.add(new, vector)),
+                ("replace", lambda known=known, vector=vector: index.add(known, vector)),
+                ("remove", lambda new=new: index.remove(new)),
+            ):
+                times[name].append(timed(write))
+                time.sleep(PAUSE_S)
+    return {name: spread_ms(values) for name, values in (times | {"search": searches}).items()}
+
+
+def grow(job: Job) -> list[dict[str, Any]]:
+    """Add the last three quarters, `GROWTH` at a time, while a thread searches."""
+    from voiceprint.index import VectorIndex
+
+    vectors, queries = _mapped(job), np.load(job.folder / "queries.npy")
+    index, quarter = VectorIndex(vectors.shape[1], recall=job.recall), job.size // 4
+    index.fill(_blocks(job, quarter))
+    index.wait()
+    trainings = set()
+    with _searching(index, queries, job.k) as searches:
+        start = time.perf_counter()
+        for first in range(quarter, job.size, GROWTH):
+            block = np.array(vectors[first : first + GROWTH])
+            index.add(np.arange(first, first + len(block)), block)
+            time.sleep(max(0.0, start + (first + GROWTH - quarter) / GROWTH * 0.1 - time.perf_counter()))
+            trainings.add(index.status().trained_on)
+        added_s = time.perf_counter() - start
+        index.wait()
+        seconds = time.perf_counter() - start
+    trainings.add(index.status().trained_on)
+    return [{
+        "from": quarter, "to": len(index), "added_s": round(added_s, 2), "seconds": round(seconds, 2),
+        "trained_on": sorted(trainings), "searches": len(searches), "ms": spread_ms(searches),
+    }]  # fmt: skip
+
+
+@contextmanager
+def _searching(index: Any, queries: Vectors, k: int) -> Iterator[list[float]]:
+    """A thread searches meanwhile; the list gets the seconds of each search."""
+    times: list[float] = []
+    end = threading.Event()
+
+    def work() -> None:
+        while not end.is_set():
+            start = time.perf_counter()
+            index.search(queries[len(times) % len(queries)], k)
+            times.append(time.perf_counter() - start)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield times
+    finally:
+        while not times and thread.is_alive():  # a tiny index grows before the first search
+            time.sleep(0.001)
+        end.set()
+        thread.join()
+
+
+def markdown(figures: dict[str, Any]) -> str:
+    """The table of the results."""
+    head = [
+        "Vectors",
+        "Search",
+        "p50",
+        "p99",
+        "recall@1",
+        f"recall@{figures['k']}",
+        "build",
+        "bytes a vector",
+    ]
+    rows = []
+    for row in figures["rows"]:
+        # Of a small index, the memory that the process needs anyway is more than that of the vectors.
+        memory = f"{row['bytes_per_vector']:,}" if row["size"] >= 10_000 else "-"
+        times = [f"{row['ms'][name]:.3g} ms" for name in ("p50", "p99")]
+        recalls = [f"{row[name]:.3f}" for name in ("recall_at_1", "recall_at_k")]
+        rows.append([f"{row['size']:,}", row["search"], *times, *recalls, f"{row['build_s']:.1f} s", memory])
+    return report.markdown(head, rows, 2)
 
 
 if __name__ == "__main__":

@@ -43,11 +43,11 @@ def with_tables(page: str) -> str:
 
 
 def _table(name: str) -> str:
-    from benchmarks import accuracy_report, index_table  # which import this module
+    from benchmarks import accuracy_report, index  # which import this module
 
     if name in accuracy_report.TABLES:
         return accuracy_report.table(name)
-    return index_table.markdown(json.loads((RESULTS / f"{name}.json").read_text()))
+    return index.markdown(json.loads((RESULTS / f"{name}.json").read_text()))
 
 
 def command_line(description: str | None) -> argparse.ArgumentParser:

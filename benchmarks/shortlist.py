@@ -26,8 +26,8 @@ from benchmarks.report import command_line, write
 from tools.fit_scoring import caller_prints, fit
 from tools.gallery_model import GalleryModel
 from tools.populations import Population, Vectors, add_recordings, but, populations
-from voiceprint.identification.candidates import CANDIDATES_PER_QUERY, propose, views_for
-from voiceprint.identification.ranking import Probe
+from voiceprint.embedder import Probe
+from voiceprint.identification.candidates import CANDIDATES_PER_QUERY, candidate_queries, shortlist
 from voiceprint.index import VectorIndex
 from voiceprint.scoring import COHORT, CallerPrints, GalleryScorer, Projection
 
@@ -103,17 +103,16 @@ class Generated:
 
     def grow(self, prints: int) -> Iterator[int]:
         """Add voiceprints; yields the number of callers at each of `SIZES`, and at the end."""
-        # As the product fills an index from a store: trained once at the end, exact until then.
-        with self.index.held():
-            for block in self.model.gallery(prints).blocks():
-                starts = np.flatnonzero(np.diff(block.callers, prepend=-1))
-                for first in range(0, len(starts), CHUNK):
-                    stop = starts[first + CHUNK] if first + CHUNK < len(starts) else len(block.ids)
-                    rows = slice(starts[first], stop)
-                    cuts = starts[first + 1 : first + CHUNK] - starts[first]
-                    self._add(np.split(block.ids[rows], cuts), np.split(block.vectors[rows], cuts))
-                    if self.callers in SIZES:
-                        yield self.callers
+        for block in self.model.gallery(prints).blocks():
+            starts = np.flatnonzero(np.diff(block.callers, prepend=-1))
+            for first in range(0, len(starts), CHUNK):
+                stop = starts[first + CHUNK] if first + CHUNK < len(starts) else len(block.ids)
+                rows = slice(starts[first], stop)
+                cuts = starts[first + 1 : first + CHUNK] - starts[first]
+                self._add(np.split(block.ids[rows], cuts), np.split(block.vectors[rows], cuts))
+                if self.callers in SIZES:
+                    self.index.wait()
+                    yield self.callers
         self.index.wait()
         if self.callers not in SIZES:
             yield self.callers
@@ -134,19 +133,16 @@ class Generated:
         """FPIR for each target, by the cohort's rivals in the whole gallery, as the product computes it."""
         scorer = self._cohort_scorer()
         rivals = [rival(self.index, scorer, prints.plain[0], ids) for ids, prints in self._cohort]
-        scorer.observe_rivals(np.array(rivals), self.callers - 1)
+        scorer.use_gallery_maxima(np.array(rivals), self.callers - 1)
         rates = np.array([scorer.fpir(llr, self.callers) for llr in self.best[-STRANGERS:]])
         return {f"{target}": round(float((rates <= target).mean()), 4) for target in TARGETS}
 
 
 def rival(index: VectorIndex, scorer: GalleryScorer, print_: Vectors, own: NDArray[np.int64]) -> float:
-    """The greatest rough score of a print with the print of another caller."""
-    found = [
-        index.search(print_[None], RIVALS)[1][0],
-        index.search(scorer.query(print_)[None], RIVALS, confined=True)[1][0],
-    ]
+    """The greatest approximate score of a print with the print of another caller."""
+    found = [index.search(query[None], RIVALS)[1][0] for query in (print_, scorer.search_vector(print_))]
     ids = np.setdiff1d(np.concatenate(found), [-1, *own.tolist()])
-    return float(scorer.rough_scores(print_, index.vectors_of(ids)[1]).max())
+    return float(scorer.approximate_scores(print_, index.vectors_of(ids)[1]).max())
 
 
 def own_llr(gallery: Generated, one: Trial) -> float:
@@ -172,9 +168,9 @@ def missed(gallery: Generated, trials: list[tuple[Trial, float]]) -> dict[str, f
             continue
         ids = len(index) + 1 + np.arange(len(one.prints.plain))
         index.add(ids, one.prints.plain)
-        views = views_for(one.probe, gallery.scorer, CALLERS, PRINTS_EACH)
+        queries = candidate_queries(one.probe, gallery.scorer, CALLERS, PRINTS_EACH)
         first += 1
-        not_read += set(ids.tolist()).isdisjoint(propose(index, views, CANDIDATES_PER_QUERY).ids)
+        not_read += set(ids.tolist()).isdisjoint(shortlist(index, queries, CANDIDATES_PER_QUERY).ids)
         index.remove(ids)
     return {
         "probes": len(trials),

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import ClassVar, Final
 from weakref import WeakValueDictionary
 
 
@@ -105,6 +105,10 @@ class ReadWriteLock:
             cls._held_for_fork.pop()._renew()
         cls._listing = threading.Lock()
 
+
+COMPUTING: Final = ReadWriteLock()
+"""Held for reading while a training computes. OpenBLAS ends its threads before a fork, and a computation that
+uses them at that moment waits forever, in the parent: so a fork waits for this lock too."""
 
 os.register_at_fork(
     before=ReadWriteLock._before_fork,

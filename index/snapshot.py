@@ -1,17 +1,17 @@
-"""A snapshot file: ids, vectors and cells together, so that they cannot disagree, each part checksummed.
+"""A snapshot file: named arrays and a table, each with a checksum.
 
-magic      8 bytes b"VPINDEX2"
-parts      one after the other, each where the table says
-table      JSON: dimension, stamp, tuning, and for each part its place, size and checksum (SHA-256)
-footer     place of the table uint64, size of the table uint64 (little-endian), 32 bytes SHA-256 of the table
+magic      8 bytes b"VPINDEX3"
+parts      one array after the other
+table      JSON: dimension, stamp, how the trained part was trained, and name, type, shape and checksum
+           (SHA-256) of each part
+footer     size of the table uint64 (little-endian), 32 bytes SHA-256 of the table
 
-Parts are blocks of rows (ids int64[n], then vectors float32[n, d]), copied one after the other while others
-went on writing; then the rows that changed meanwhile, to be put over those of the blocks; then the cells.
-So writing a snapshot stops nobody, and it is still of one moment: its end.
+Parts: `buffer_ids` int64[n] and `buffer_vectors` float16[n, d]; of a trained index also `ids` and `vectors`
+of the trained part, where -1 is the id of a removed row, `projection` float32[d, p], and `ivf`, faiss's own
+bytes. Files of version 1 and 2 are refused: a snapshot is a cache, and the index is built anew.
 
-It is read into memory, not mapped. Mapping a gigabyte and checking it takes half the time of reading it (1.1
-against 2.4 s), but a mapped matrix cannot grow: the first enrollment would copy it while searches wait. And a
-file that somebody truncates would end the process instead of raising an error.
+The file is read into memory, not mapped: a mapped matrix cannot grow, and a file that somebody truncates
+would end the process instead of raising an error.
 """
 
 from __future__ import annotations
@@ -21,10 +21,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from itertools import accumulate
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -33,77 +30,88 @@ from numpy.typing import NDArray
 
 from voiceprint._files import open_regular, replacement
 from voiceprint.index.errors import IndexCorruptError
+from voiceprint.index.ivf import IVFIndex
+from voiceprint.index.maintenance import Maintainer
+from voiceprint.index.parts import Parts
+from voiceprint.index.rows import BLOCK, NO_ID, Rows, to_half, to_single
+from voiceprint.index.trained import TrainedPart
 
 _ANY_VERSION = b"VPINDEX"
-_MAGIC = _ANY_VERSION + b"2"
-_FOOTER = struct.Struct("<QQ32s")
+_MAGIC = _ANY_VERSION + b"3"
+_FOOTER = struct.Struct("<Q32s")
 MAX_DIMENSION = 65_536
-_DTYPES = {"|u1", "<i8", "<f4"}
-_MOST_TABLE = 4 << 20  # bytes: what 286 million vectors need
-_UNIT = 1e-3  # that the squared length of a vector may be off 1
-_READERS = 2  # hashing lets other threads run, and takes most of the time of reading
+_DTYPES = {"|u1", "<i8", "<f4", "<f2"}
+_MAX_TABLE = 1 << 20  # bytes: a table has some hundred, and a stamp
+_BYTES = 16 << 20  # that are read or written, and hashed, at a time
+_UNIT = (
+    2e-3  # by which the squared length of a unit vector may differ from 1: the rounding of float16 is 1e-3
+)
+_MAX_LISTS = 2**31  # faiss counts the lists of a search in 32 bits
+
+Arrays = dict[str, NDArray[Any]]
 
 
-@contextmanager
-def new_snapshot(
-    path: str | os.PathLike[str], table: dict[str, Any], apart_from: Iterable[Path] = ()
-) -> Iterator[SnapshotWriter]:
-    """A writer whose snapshot takes the place of `path` when the block ends well.
+def write_snapshot(
+    parts: Parts,
+    maintainer: Maintainer,
+    path: str | os.PathLike[str],
+    stamp: Mapping[str, str],
+    apart_from: Iterable[Path],
+) -> None:
+    """Write a snapshot of this moment in place of `path`, while others search and write.
 
     Replaced is an index snapshot of any version, or an empty file, and nothing else. apart_from: files that
-    are never written to. Raises OSError, which for what is not replaced is `RefusedFileError`.
+    are never written to. Raises OSError, which for a file that is not replaced is `RefusedFileError`.
     """
-    with replacement(
-        Path(path), ours=_is_snapshot, kind="an index snapshot", apart_from=apart_from
-    ) as stream:
-        writer = SnapshotWriter(stream, table)
-        yield writer
-        writer.end()
+    table: dict[str, Any] = {"dimension": parts.dimension, "stamp": dict(stamp), "trained": None}
+    with maintainer.alone():
+        maintainer.merge_all()  # purges the codes of removed rows
+        trained = parts.trained
+        with parts.lock.writing():
+            ids = np.sort(parts.buffer.ids())
+            vectors = to_half(parts.buffer.vectors_at(parts.buffer.locate(ids)))
+            arrays: Arrays = {"buffer_ids": ids, "buffer_vectors": vectors}
+            if trained is not None:
+                trained.keep_removed = True
+                arrays["ids"] = np.where(trained.rows.live, trained.rows.ids, NO_ID)
+                table["trained"] = {
+                    "on": parts.trained_on, "nprobe": trained.nprobe, "recall": trained.recall,
+                    "tuned_for": trained.tuned_for,
+                }  # fmt: skip
+        try:
+            if trained is not None:
+                arrays["vectors"] = trained.rows.vectors
+                arrays |= {"projection": trained.ivf.projection, "ivf": trained.ivf.to_bytes()}
+            with replacement(
+                Path(path), ours=_is_snapshot, kind="an index snapshot", apart_from=apart_from
+            ) as stream:
+                _write(stream, table, arrays)
+        finally:
+            if trained is not None:
+                with parts.lock.writing():
+                    trained.keep_removed = False
+                    trained.overwrite(np.flatnonzero(~trained.rows.live))
 
 
-class SnapshotWriter:
-    """Writes a snapshot into a stream that is empty."""
-
-    def __init__(self, stream: BinaryIO, table: dict[str, Any]) -> None:
-        self._stream = stream
-        self._table = table | {"blocks": [], "parts": {}}
-        self._stream.write(_MAGIC)
-
-    def block(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-        """Add rows."""
-        self._table["blocks"].append(self._write(ids, vectors) | {"rows": len(ids)})
-
-    def part(self, name: str, array: NDArray[Any]) -> None:
-        """Add an array under a name."""
-        self._table["parts"][name] = self._write(array) | {
-            "dtype": array.dtype.newbyteorder("<").str,
-            "shape": array.shape,
-        }
-
-    def tell(self, **entries: Any) -> None:
-        """Add entries to the table."""
-        self._table |= entries
-
-    def end(self) -> None:
-        """Add the table and the footer: the snapshot is whole."""
-        table = json.dumps(self._table).encode()
-        start = self._stream.tell()
-        self._stream.write(table + _FOOTER.pack(start, len(table), _digest(table)))
-
-    def _write(self, *arrays: NDArray[Any]) -> dict[str, Any]:
-        start, digest = self._stream.tell(), hashlib.sha256()
-        for array in arrays:
-            raw = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).view(np.uint8).data
-            digest.update(raw)
-            self._stream.write(raw)
-        return {"start": start, "size": self._stream.tell() - start, "digest": digest.hexdigest()}
+def _write(stream: BinaryIO, table: dict[str, Any], arrays: Arrays) -> None:
+    stream.write(_MAGIC)
+    entries = []
+    for name, array in arrays.items():
+        dtype, digest = array.dtype.newbyteorder("<"), hashlib.sha256()
+        raw = np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.uint8).data
+        for at in range(0, len(raw), _BYTES):
+            digest.update(raw[at : at + _BYTES])
+            stream.write(raw[at : at + _BYTES])
+        entries.append({"name": name, "dtype": dtype.str, "shape": array.shape, "digest": digest.hexdigest()})
+    raw_table = json.dumps(table | {"parts": entries}).encode()
+    stream.write(raw_table + _FOOTER.pack(len(raw_table), hashlib.sha256(raw_table).digest()))
 
 
 class SnapshotReader:
     """Reads a snapshot: the table at once, the rest when it is asked for.
 
     Raises OSError, and `IndexCorruptError` for anything that is not as it was written. The checksums are no
-    signature, so that whatever the table says is checked: it takes no more memory than the file's size.
+    signature, so whatever the table says is checked: reading takes no more memory than the file's size.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -122,83 +130,26 @@ class SnapshotReader:
     def __exit__(self, *_: object) -> None:
         self._stream.close()
 
-    def rows(self, *, unit: bool = False) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Ids int64[n] and vectors float32[n, d], as they were at the end of writing.
-
-        unit: whether vectors have length 1; another is `IndexCorruptError`, as one that is not finite is.
-        """
-        blocks, dimension, count = self.table["blocks"], self.table["dimension"], self.table["vectors"]
-        counts = [block["rows"] for block in blocks]
-        changed, patch_ids, patch = (
-            self.part("changed", "<i8"), self.part("changed_ids", "<i8"),
-            self.part("changed_vectors", "<f4"),
-        )  # fmt: skip
-        self._check_patch(sum(counts), changed, patch_ids, patch)
-        self._check_vectors(patch, unit)
-        ids = np.empty(sum(counts), dtype="<i8")
-        vectors = np.empty((sum(counts), dimension), dtype="<f4")
-        ends = np.cumsum(counts).tolist()
-
-        def read(block: dict[str, Any], end: int) -> None:
-            rows = slice(end - block["rows"], end)
-            self._fill([ids[rows], vectors[rows]], block)
-            self._check_vectors(vectors[rows], unit)
-
-        with ThreadPoolExecutor(_READERS) as pool:
-            for _ in pool.map(read, blocks, ends):
-                pass
-        # In place: rows that went are cut off at the end, room is made for those that came.
-        ids.resize(count, refcheck=False)
-        vectors.resize((count, dimension), refcheck=False)
-        ids[changed], vectors[changed] = patch_ids, patch
-        if count and int(ids.min()) < 0:
-            raise self._corrupt("holds an id below 0")
-        return ids, vectors
-
-    def _check_patch(
-        self, copied: int, changed: NDArray[Any], ids: NDArray[Any], vectors: NDArray[Any]
-    ) -> None:
-        """Whether the rows that changed are rows, and the blocks and they give every row a vector."""
-        count, dimension = self.table["vectors"], self.table["dimension"]
-        shapes = (changed.shape, ids.shape, vectors.shape)
-        if shapes != ((len(changed),), (len(changed),), (len(changed), dimension)):
-            raise self._corrupt("has rows that changed without the vectors of these")
-        if len(changed) and not 0 <= int(changed.min()) <= int(changed.max()) < count:
-            raise self._corrupt("has rows that changed beyond the rows that it has")
-        if len(set(changed[changed >= copied].tolist())) < count - copied:
-            raise self._corrupt("has fewer rows than it states")
-
-    def _check_vectors(self, vectors: NDArray[np.float32], unit: bool) -> None:
-        if unit:
-            squared = np.einsum("ij,ij->i", vectors, vectors)
-            if not (np.abs(squared - 1) <= _UNIT).all():  # not "any above": NaN is neither
-                raise self._corrupt("holds a vector whose length is not 1")
-        elif not np.isfinite(vectors).all():
-            raise self._corrupt("holds NaN or infinite values")
-
     def part(self, name: str, dtype: str) -> NDArray[Any]:
         """The array under a name."""
-        entry = self.table["parts"].get(name)
-        if entry is None or entry["dtype"] != dtype:
+        start = len(_MAGIC)
+        for entry in self.table["parts"]:
+            if (entry["name"], entry["dtype"]) == (name, dtype):
+                break
+            start += _size(entry)
+        else:
             raise self._corrupt(f"has no part {name!r} of the type {dtype}")
         array = np.empty(entry["shape"], dtype=dtype)
-        self._fill([array], entry)
-        return array
-
-    def _fill(self, arrays: list[NDArray[Any]], entry: dict[str, Any]) -> None:
-        digest, place = hashlib.sha256(), entry["start"]
-        for array in arrays:
-            raw = array.reshape(-1).view(np.uint8).data
-            done = 0
-            while done < len(raw):  # the system reads 2 GB at a time at most
-                more = os.preadv(self._file, [raw[done:]], place + done)
-                if not more:
-                    raise self._corrupt("ends too early")
-                done += more
-            digest.update(raw)
-            place += len(raw)
+        digest, raw, done = hashlib.sha256(), array.reshape(-1).view(np.uint8).data, 0
+        while done < len(raw):
+            more = os.preadv(self._file, [raw[done : done + _BYTES]], start + done)
+            if not more:
+                raise self._corrupt("ends too early")
+            digest.update(raw[done : done + more])
+            done += more
         if digest.hexdigest() != entry["digest"]:
-            raise self._corrupt("is damaged: a checksum does not hold")
+            raise self._corrupt("is damaged: a checksum does not match")
+        return array
 
     def _read_table(self) -> dict[str, Any]:
         size = os.fstat(self._file).st_size
@@ -207,13 +158,14 @@ class SnapshotReader:
         footer = os.pread(self._file, _FOOTER.size, size - _FOOTER.size)
         if len(footer) != _FOOTER.size:
             raise self._corrupt("has become shorter")
-        start, length, digest = _FOOTER.unpack(footer)
-        if start + length + _FOOTER.size != size or length > _MOST_TABLE:
+        length, digest = _FOOTER.unpack(footer)
+        start = size - _FOOTER.size - length
+        if start < len(_MAGIC) or length > _MAX_TABLE:
             raise self._corrupt("is not a whole snapshot")
         raw = os.pread(self._file, length, start)
-        if _digest(raw) != digest:
-            raise self._corrupt("is damaged: the checksum of its table does not hold")
-        # The checksum holds: what is wrong now was written by something else that uses the same form.
+        if hashlib.sha256(raw).digest() != digest:
+            raise self._corrupt("is damaged: the checksum of its table does not match")
+        # The checksum matches: an error now means that something else wrote a file of the same form.
         try:
             table = json.loads(raw)
             sane = _is_table(table, start)
@@ -228,35 +180,28 @@ class SnapshotReader:
 
 
 def read_stamp(path: str | os.PathLike[str]) -> dict[str, str]:
-    """What the snapshot was stamped with, without reading the rest of it. Raises as `SnapshotReader`."""
+    """The stamp of a snapshot, without reading the rest. Raises as `SnapshotReader`."""
     with SnapshotReader(path) as reader:
         return cast("dict[str, str]", reader.table["stamp"])
 
 
+def _size(part: dict[str, Any]) -> int:
+    return int(math.prod(part["shape"]) * np.dtype(part["dtype"]).itemsize)
+
+
 def _is_table(table: dict[str, Any], end: int) -> bool:
-    """Check that the blocks and parts of a table fill the file up to `end`, each once."""
-    dimension, blocks, parts = table["dimension"], table["blocks"], list(table["parts"].values())
-    numbers = [dimension, table["vectors"], table["trained_on"]]
-    numbers += [number for part in parts for number in part["shape"]]
-    numbers += [block["rows"] for block in blocks]
-    numbers += [entry[name] for entry in blocks + parts for name in ("start", "size")]
+    """Whether the parts of a table fill the file up to `end`."""
+    parts, stamp = table["parts"], table["stamp"]
+    numbers = [table["dimension"], *(number for part in parts for number in part["shape"])]
     most = max(end, MAX_DIMENSION)
-    if not all(type(number) is int and 0 <= number <= most for number in numbers):
-        return False
-    if not all(part["dtype"] in _DTYPES and len(part["shape"]) <= 2 for part in parts):
-        return False
-    sizes = [block["rows"] * (8 + 4 * dimension) for block in blocks]
-    sizes += [math.prod(part["shape"]) * np.dtype(part["dtype"]).itemsize for part in parts]
-    # In the order of writing, without a gap: what overlaps would be read twice, and take memory twice.
-    starts = list(accumulate(sizes, initial=len(_MAGIC)))
     return (
-        1 <= dimension <= MAX_DIMENSION
-        and starts.pop() == end
-        and all(entry["size"] == size for entry, size in zip(blocks + parts, sizes, strict=True))
-        and all(entry["start"] == start for entry, start in zip(blocks + parts, starts, strict=True))
-        and all(isinstance(entry["digest"], str) for entry in blocks + parts)
-        and all(isinstance(value, str) for value in table["stamp"].values())
-        and "approximation" in table
+        all(type(number) is int and 0 <= number <= most for number in numbers)
+        and 1 <= table["dimension"] <= MAX_DIMENSION
+        and all(part["dtype"] in _DTYPES and len(part["shape"]) <= 2 for part in parts)
+        and all(isinstance(part["digest"], str) and isinstance(part["name"], str) for part in parts)
+        and len(_MAGIC) + sum(map(_size, parts)) == end
+        and all(isinstance(value, str) for value in stamp.values())
+        and "trained" in table
     )
 
 
@@ -264,5 +209,59 @@ def _is_snapshot(head: bytes) -> bool:
     return head.startswith(_ANY_VERSION) and head[len(_ANY_VERSION) : len(_MAGIC)].isdigit()
 
 
-def _digest(raw: bytes) -> bytes:
-    return hashlib.sha256(raw).digest()
+def fill_parts(parts: Parts, reader: SnapshotReader, *, unit: bool) -> None:
+    """Fill parts that are empty. unit: vectors of another length than 1 are damage.
+
+    Raises `IndexCorruptError`, KeyError, TypeError and ValueError for damage.
+    """
+    buffered, vectors, live = _vectors(reader, "buffer_", unit)
+    ids, how = buffered[live], reader.table["trained"]
+    if how is not None:
+        parts.trained = _trained(reader, Rows.of(*_vectors(reader, "", unit)), **how)
+        parts.trained_on = how["on"]
+        ids = np.concatenate([parts.trained.ids(), ids])
+    ids = np.sort(ids)  # np.unique takes ten times as long
+    if not live.all() or (len(ids) and ids[0] < 0):
+        raise ValueError("an id is below 0")
+    if (ids[1:] == ids[:-1]).any():
+        raise ValueError("an id comes twice")
+    for start in range(0, len(buffered), BLOCK):
+        parts.buffer.put(buffered[start : start + BLOCK], to_single(vectors[start : start + BLOCK]))
+
+
+def _vectors(
+    reader: SnapshotReader, prefix: str, unit: bool
+) -> tuple[NDArray[np.int64], NDArray[np.float16], NDArray[np.bool_]]:
+    """Ids, vectors, and which of them are live."""
+    ids, vectors = reader.part(f"{prefix}ids", "<i8"), reader.part(f"{prefix}vectors", "<f2")
+    if ids.ndim != 1 or vectors.shape != (len(ids), reader.table["dimension"]):
+        raise ValueError("ids and vectors of different shapes")
+    live = ids != NO_ID
+    vectors[~live] = 0
+    for start in range(0, len(ids), BLOCK):
+        block = vectors[start : start + BLOCK]
+        if (block.view(np.uint16) & 0x7C00 == 0x7C00).any():  # the exponent of both
+            raise ValueError("NaN or infinite values")
+        singles = to_single(block[live[start : start + BLOCK]])
+        if unit and (np.abs(np.einsum("ij,ij->i", singles, singles) - 1) > _UNIT).any():
+            raise ValueError("a vector whose length is not 1")
+    return ids, vectors, live
+
+
+def _trained(
+    reader: SnapshotReader, rows: Rows, on: Any, nprobe: Any, recall: Any, tuned_for: Any
+) -> TrainedPart:
+    if type(on) is not int or type(nprobe) is not int or not (0 <= nprobe <= _MAX_LISTS and on >= 0):
+        raise ValueError("a training that never was")
+    if not all(type(share) in (int, float) and 0.0 <= share <= 1.0 for share in (recall, tuned_for)):
+        raise ValueError("a recall that was never measured")
+    ivf = IVFIndex.from_bytes(reader.part("projection", "<f4"), reader.part("ivf", "|u1"))
+    listed = ivf.rows()
+    entries = np.bincount(listed[(listed >= 0) & (listed < rows.size)], minlength=rows.size)
+    if len(listed) != entries.sum() or (entries > 1).any() or (entries[rows.live] == 0).any():
+        raise ValueError("an inverted file of other rows")
+    if ivf.dimension != reader.table["dimension"]:
+        raise ValueError("an inverted file of another dimension")
+    trained = TrainedPart(rows, ivf, nprobe, recall, tuned_for)
+    trained.stale = [np.flatnonzero((entries > 0) & ~rows.live)]
+    return trained

@@ -1,7 +1,8 @@
-"""How many threads faiss may use in a block of code."""
+"""The threads and the memory that faiss may use."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,11 @@ _forked = False
 
 @contextmanager
 def limited(threads: int) -> Iterator[None]:
-    """Let faiss use so many threads for the calls that this thread makes in the block.
+    """Let faiss use this many threads for the calls of this thread in the block.
 
-    OpenMP keeps the number for each calling thread, so others are not disturbed, nor is what the
-    application has set for its own use of faiss. In a fork it is one: the threads of OpenMP have stayed
-    behind in the parent, and it would wait for them for ever.
+    OpenMP stores the number for each calling thread, so neither other threads nor the application's own use
+    of faiss are affected. In a forked process the number is 1: the threads of OpenMP stay behind in the
+    parent, and the child would wait for them forever.
     """
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1 if _forked else threads)
@@ -25,6 +26,13 @@ def limited(threads: int) -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(before)
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system: glibc keeps the blocks that a thread has freed."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none, and need none
+    if trim is not None:
+        trim(0)
 
 
 def _after_fork() -> None:

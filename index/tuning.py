@@ -1,129 +1,79 @@
-"""How many cells to look into, for the recall that was asked for: measured, not guessed."""
+"""How many lists a query scans, for the recall that was asked for: measured, not guessed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.index.cells import Cells
+from voiceprint.index.ivf import IVFIndex, rerank_k
+from voiceprint.index.locks import COMPUTING
+from voiceprint.index.rows import Rows, to_single
 
-QUERIES = 1_000
-"""Vectors that the index asks itself for: a recall of 0.99 is then known to about 0.003."""
+_QUERIES = 1_000  # the standard error of a recall of 0.99 is then 0.003
+_AT_ONCE = 100  # of these, between two looks at whether to proceed
+_STEP = 1.1  # ratio of the numbers of lists that are tried: the chosen one is at most a tenth too large
+_SEED = 4321
 
-_DEPTHS = (64, 96, 128, 192, 256, 384)
 
-_REACHES = [1.0 + 0.01 * step for step in range(128)]
-_SHARE = 5  # a fifth of the cells that are looked into at most
+def tune(ivf: IVFIndex, rows: Rows, recall: float, proceed: Callable[[], None]) -> tuple[int, float]:
+    """The fewest lists that reach a recall, and their recall@1; 0 and 1.0 where all lists together do not.
 
-# Seconds, measured at 256 dimensions on one core; only their proportions matter here.
-_COST_COMPARED = 3e-9  # a code of a cell
-_COST_PROBE = 7e-7  # a cell that is looked into
-_COST_CELL = 2e-8  # a cell whose center is compared
-_COST_SCORED = 6e-7  # a candidate whose exact score is computed
-_COST_EXACT = 4e-8  # a vector, when all are compared exactly
+    Stored vectors are searched for their nearest neighbor but themselves. proceed: called now and then, may
+    raise to stop.
+    """
+    truth = GroundTruth.of(rows, proceed)
+
+    def measured(nprobe: int) -> float:
+        found = []
+        for start in range(0, len(truth.queries), _AT_ONCE):
+            proceed()
+            with COMPUTING.reading():
+                # One candidate more: the query itself is in the index, and is not the answer.
+                queries = truth.queries[start : start + _AT_ONCE]
+                found.append(ivf.candidates(queries, nprobe, rerank_k(1) + 1))
+        return truth.recall(np.concatenate(found))
+
+    # A recall that falls short by the chance of so few queries is not to pass.
+    wanted = min(1.0, recall + math.sqrt(recall * (1 - recall) / len(truth.queries)))
+    ladder = [1]
+    while ladder[-1] < ivf.nlist:
+        ladder.append(min(ivf.nlist, max(ladder[-1] + 1, round(_STEP * ladder[-1]))))
+    place = bisect_left(ladder, wanted, key=measured)
+    return (ladder[place], measured(ladder[place])) if place < len(ladder) else (0, 1.0)
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """How to search cells, and what was measured with it.
+class GroundTruth:
+    """Stored vectors, float32[q, d], each with the row of its nearest neighbor but itself, int64[q]."""
 
-    most_probes, reach: which cells to look into, see `Cells.candidates`; probes: how many these are in the
-    mean. depth: candidates to score exactly. recall: 0 to 1.
-    """
-
-    most_probes: int
-    reach: float
-    depth: int
-    probes: float
-    recall: float
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Queries with known answers: vectors of the index, each with its nearest neighbor but itself.
-
-    rows: int64[q]; queries: float32[q, d]; nearest: int64[q], rows.
-    """
-
-    rows: NDArray[np.int64]
     queries: NDArray[np.float32]
-    nearest: NDArray[np.int64]
+    neighbors: NDArray[np.int64]
 
     @classmethod
-    def of(
-        cls,
-        rows: NDArray[np.int64],
-        queries: NDArray[np.float32],
-        blocks: Iterable[NDArray[np.float32]],
-    ) -> HeldOut:
-        """Find the nearest neighbors among all vectors, which come in blocks of rows."""
-        best = np.full(len(rows), -np.inf, dtype=np.float32)
-        nearest = np.full(len(rows), -1, dtype=np.int64)
-        start = 0
-        for vectors in blocks:
-            scores, places = faiss.knn(
-                queries, vectors, min(2, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT
-            )
+    def of(cls, rows: Rows, proceed: Callable[[], None]) -> GroundTruth:
+        """Of some of the live rows, by comparing with all."""
+        own = np.random.default_rng(_SEED).permutation(np.flatnonzero(rows.live))[:_QUERIES]
+        queries = to_single(rows.vectors[own])
+        best = np.full(len(own), -np.inf, dtype=np.float32)
+        neighbors = np.full(len(own), -1, dtype=np.int64)
+        for some, vectors in rows.live_blocks():
+            proceed()
+            with COMPUTING.reading():
+                scores, places = faiss.knn(
+                    queries, vectors, min(2, len(some)), metric=faiss.METRIC_INNER_PRODUCT
+                )
             for column in range(scores.shape[1]):
-                found = start + places[:, column]
-                better = (found != rows) & (scores[:, column] > best)
-                best[better], nearest[better] = scores[better, column], found[better]
-            start += len(vectors)
-        return cls(rows, queries, nearest)
+                found = some[places[:, column]]
+                better = (found != own) & (scores[:, column] > best)
+                best[better], neighbors[better] = scores[better, column], found[better]
+        return cls(queries, neighbors)
 
     def recall(self, candidates: NDArray[np.int64]) -> float:
-        """The share of the queries whose nearest neighbor is among their candidates, int64[q, depth]."""
-        return float((candidates == self.nearest[:, None]).any(axis=1).mean())
-
-
-Candidates = Callable[[int, int, float], tuple[NDArray[np.int64], NDArray[np.int64]]]
-
-
-def tune(held_out: HeldOut, candidates: Candidates, cells: Cells, target: float) -> Tuning | None:
-    """The cheapest setting that reaches the target recall; None where comparing all vectors is as cheap.
-
-    candidates: gives those of the held-out queries as `Cells.candidates` does, for a depth, a number of
-    probes and a reach.
-    """
-    probe = _COST_PROBE + cells.entries / cells.count * _COST_COMPARED
-    # Of so few queries the recall is known to about this: what falls short by chance is not to pass.
-    target = min(1.0, target + math.sqrt(target * (1 - target) / len(held_out.rows)))
-    best: Tuning | None = None
-    least = len(cells) * _COST_EXACT
-    for depth in _DEPTHS:
-        found = _least_reach(held_out, candidates, depth, cells.count, target)
-        if found is not None:
-            cost = cells.count * _COST_CELL + found.probes * probe + depth * _COST_SCORED
-            if cost < least:
-                best, least = found, cost
-    return best
-
-
-def measured(held_out: HeldOut, candidates: Candidates, depth: int, most_probes: int, reach: float) -> Tuning:
-    """A setting with the recall that it has."""
-    # One more, because the query itself, which is in the index, is not what is looked for.
-    found, probes = candidates(depth + 1, most_probes, reach)
-    return Tuning(most_probes, reach, depth, float(probes.mean()), held_out.recall(found))
-
-
-def _least_reach(
-    held_out: HeldOut, candidates: Candidates, depth: int, cells: int, target: float
-) -> Tuning | None:
-    """The setting with the least reach, of a ladder, that attains the target; without any, with all cells."""
-    widest = measured(held_out, candidates, depth, cells, math.inf)
-    if widest.recall < target:
-        return None
-    best, low, high = widest, 0, len(_REACHES)
-    while low < high:
-        middle = (low + high) // 2
-        now = measured(held_out, candidates, depth, max(1, cells // _SHARE), _REACHES[middle])
-        if now.recall >= target:
-            best, high = now, middle
-        else:
-            low = middle + 1
-    return best
+        """The share of the queries whose neighbor is among their candidates, int64[q, c]; 0 to 1."""
+        return float((candidates == self.neighbors[:, None]).any(axis=1).mean())

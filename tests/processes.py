@@ -224,7 +224,7 @@ def in_child(work: Callable[[], None]) -> None:
             traceback.print_exc(file=sys.__stderr__)
         finally:
             os._exit(code)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60  # loading a network takes this long beside a load
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:

@@ -57,7 +57,7 @@ def test_a_folder_is_enrolled_by_content_and_all_that_is_left_out_is_listed(run:
         "Skipped: in/top.wav lies in no caller's folder, DIR/CALLER.",
         "Skipped: in/ben/notes.txt is not an audio file: move it elsewhere, or convert it, such as by ffmpeg "
         "-i IN OUT.wav.",
-        "Skipped: in/ben/old is a folder in a caller's: move its recordings one up.",
+        "Skipped: in/ben/old is a folder in a caller's: move its recordings up.",
     ]
     assert any(line.startswith("in/ben/2.dat: the header does not say how long") for line in said)
     with JSONStorage("voiceprints.json") as store:

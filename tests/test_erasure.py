@@ -56,12 +56,12 @@ def _indexed(storage: Storage, setting: str | None = None) -> Path:
 
 
 def _found(folder: Path, vector: np.ndarray) -> list[str]:
-    raw = vector.astype("<f4").tobytes()
+    raw, half = vector.astype("<f4").tobytes(), vector.astype("<f2").tobytes()  # snapshots hold the latter
     text = json.dumps([float(str(number)) for number in vector[:4]])[1:-1].replace(" ", "").encode()
     return [
         entry.name
         for entry in folder.rglob("*")
-        if entry.is_file() and (raw in entry.read_bytes() or text in entry.read_bytes())
+        if entry.is_file() and any(form in entry.read_bytes() for form in (raw, half, text))
     ]
 
 

@@ -105,7 +105,7 @@ def test_a_file_put_in_place_of_another_is_followed(shared: SharedIndex, path: P
     storage = JSONStorage(path)
     storage.save(voiceprint("alice", 1))
     assert first(shared, storage, 1) == "alice"
-    path.write_bytes(other.path.read_bytes())
+    path.write_bytes(other.file_path.read_bytes())
     storage = JSONStorage(path)
     assert (first(shared, storage, 1), first(shared, storage, 9)) == (None, "mallory")
 

@@ -388,7 +388,7 @@ def test_enroll_dir_leaves_prompts_out(
     monkeypatch.chdir(tmp_path)
     code, out, err = run("enroll-dir", calls_folder, "--again")
     assert code == 0, (out, err)
-    assert "Left out of 3 files: 1 prompt that recordings of several callers hold (4." in err
+    assert "Left out of 3 files: 1 prompt in recordings of several callers (4." in err
     plain = OpusAgentVoiceRecognizer(MemoryStorage())
     with JSONStorage("voiceprints.json") as store:
         for name in ("amara", "elena", "farid"):
@@ -406,7 +406,7 @@ def test_an_evaluation_says_that_recordings_hold_prompts(
     settings = Settings(durations_s=(2.0,), resamples=0, splits=1, more_prints=None)
     found = evaluate(calls_folder, settings, encoder=BandEncoder())
     assert found.with_prompts == 3
-    assert any("3 sessions hold audio" in line for line in remarks(found))
+    assert any("3 sessions share audio" in line for line in remarks(found))
     settings = replace(settings, prompts=str(tmp_path / "prompt.wav"))
     without = evaluate(calls_folder, settings, encoder=BandEncoder())
     assert without.with_prompts == 0

@@ -74,7 +74,7 @@ def assert_ends_alike(recognizer, audio, how, chunk):
 
 
 def test_end_of_a_long_call_is_near_to_that_of_identify(center, voices, monkeypatch):
-    monkeypatch.setattr(online, "KEPT_S", 20.0)
+    monkeypatch.setattr(online, "BUFFER_S", 20.0)
     audio = at_level(np.concatenate([with_pauses(each) for each in voices["bruno"]] * 2), -32.0)
     audio *= np.linspace(
         1.0, 0.3, len(audio), dtype=np.float32
@@ -87,7 +87,7 @@ def test_end_of_a_long_call_is_near_to_that_of_identify(center, voices, monkeypa
 
 
 def test_memory_does_not_grow_with_the_length_of_the_call(quick, voices, monkeypatch):
-    monkeypatch.setattr(online, "KEPT_S", 10.0)
+    monkeypatch.setattr(online, "BUFFER_S", 10.0)
     quick.enroll_caller("amara", voices["amara"][0])
     minute = np.resize(voices["amara"][1], 60 * RATE)
     with quick.stream() as session:

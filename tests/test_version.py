@@ -34,3 +34,15 @@ def test_the_changelog_has_the_kinds_of_keep_a_changelog_alone() -> None:
 def test_the_installed_version_is_that_of_the_module() -> None:
     assert importlib.metadata.version("opusagent-voiceprint") == voiceprint.__version__
     assert not re.search(r"^version = \"", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+
+
+def test_the_upgrade_page_names_the_newest_formats_that_have_golden_files() -> None:
+    page = (ROOT / "docs/upgrade.md").read_text()
+    names = [path.name for path in (ROOT / "tests/golden").iterdir()]
+    for title, pattern in (
+        ("`JSONStorage` | ", r"format-(\d+)\.json"),
+        ("SQL stores | revision ", r"schema-(\d+)\.db"),
+        ("backup, export | ", r"backup-(\d+)\.jsonl"),
+    ):
+        newest = max(match[1] for name in names if (match := re.fullmatch(pattern, name)))
+        assert f"| {title}{newest} " in page, newest

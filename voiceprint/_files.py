@@ -1,8 +1,8 @@
 """The one writer of files: a file is replaced as a whole, or stays as it was.
 
-A new file is made beside its place (mode 0600, a fresh name, no link followed), flushed to the disk, and
-renamed over the old one, so that a crash or a full disk leaves the old file or the new one. Nothing is
-replaced that is not the caller's to replace: see `replacement`.
+A new file is written beside the old one (mode 0600, a fresh name, no link followed), flushed to the disk,
+and renamed over it, so that a crash or a full disk leaves the old file or the new one. `replacement` refuses
+files that are not of the kind that the caller writes.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import BinaryIO
 MOUNT_THE_FOLDER = "mount the folder of the store, not the file alone"
 
 _SUFFIX = ".tmp"
-_HEAD_BYTES = 64  # of an existing file, by which its kind is told
-# The files that are locked by SQLite in this process, by device and inode.
+_HEAD_BYTES = 64  # of an existing file, which show its kind
+# The files that SQLite has locked in this process, by device and inode.
 _guarded: dict[tuple[int, int], Path] = {}
 _READER_S = 10.0  # how long a named pipe may be without a reader
 
 
 class RefusedFileError(OSError):
-    """A file is not replaced or read, as it is not what it was taken for; the message says which and why."""
+    """A file is not replaced or read, as it is of another kind than expected; the message says why."""
 
     def __init__(self, message: str, number: int = errno.EEXIST) -> None:
         super().__init__(number, message)
@@ -40,9 +40,9 @@ class RefusedFileError(OSError):
 
 
 class NewFile:
-    """A file beside `path` that is not there yet: `stream` takes its content, `commit` puts it in place.
+    """A new file beside `path`: `stream` takes its content, `commit` puts it in place.
 
-    While it is written it is locked, so that `remove_leftovers` can tell it from what a killed process left.
+    It is locked until then, so that `remove_leftovers` can distinguish it from leftovers of killed processes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,20 +52,20 @@ class NewFile:
             self._temporary = Path(name)
             try:
                 self.stream: BinaryIO = os.fdopen(descriptor, "w+b")
-            except BaseException:  # for want of memory
+            except BaseException:  # no memory
                 os.close(descriptor)
                 self._temporary.unlink()
                 raise
-            with suppress(OSError):  # a file system without locks: what is left there stays
+            with suppress(OSError):  # a file system without locks: its leftovers stay
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # Between the two another process may have taken it for a leftover.
+            # Before the lock another process may have taken it for a leftover.
             if _same(self._temporary, os.fstat(descriptor)):
                 return
             self.stream.close()
 
     @property
     def temporary(self) -> Path:
-        """Where the content lies until `commit`."""
+        """Path of the content until `commit`."""
         return self._temporary
 
     def commit(self, *, durable: bool = True, close_first: bool = False) -> None:
@@ -82,8 +82,8 @@ class NewFile:
         self.stream.close()
 
     def discard(self) -> None:
-        """Remove what was written, unless it was put in place."""
-        with suppress(OSError):  # the first error is the one to tell
+        """Remove the new file, unless it was put in place."""
+        with suppress(OSError):  # the first error is the one to report
             self.stream.close()
         with suppress(OSError):
             self._temporary.unlink()
@@ -100,19 +100,19 @@ def replacement(
 ) -> Iterator[BinaryIO]:
     """A stream whose content takes the place of `path` when the block ends without an error.
 
-    ours: whether the first bytes of a file are of the kind that is written; a file that begins otherwise is
-        not replaced. An empty file is, and None replaces any regular file.
-    kind: what messages call that kind ("an export").
-    apart_from: files that are never written to, such as those of the store that is exported.
-    pipes: whether a named pipe or a character device (/dev/stdout) is written to, as it is; a pipe that
-        nobody reads within 10 s is refused. Without it, both are.
+    ours: whether the first bytes of a file are of the written kind; other files are not replaced, except
+        empty ones. None replaces any regular file.
+    kind: name of that kind for messages ("an export").
+    apart_from: files that are never written to, such as those of the exported store.
+    pipes: whether a named pipe or a character device (/dev/stdout) is written to; a pipe without a reader for
+        10 s is refused. Without it, both are.
 
-    Raises `RefusedFileError`, and OSError; `path` is then as it was, unless it is the rename that the disk
-    did not confirm: then it is the new file, whole.
+    Raises `RefusedFileError` and other OSErrors; `path` is then unchanged, unless the disk did not confirm
+    the rename: then it is the new file, whole.
     """
     found = check_replaceable(path, ours=ours, kind=kind, apart_from=apart_from, pipes=pipes)
     if found is not None and not stat.S_ISREG(found.st_mode):
-        with _through(path, found) as stream:  # by its name: where /dev/stdout leads there may be none
+        with _through(path, found) as stream:  # by its name: the target of /dev/stdout may have none
             yield stream
         return
     target = Path(os.path.realpath(path))  # a rename over a link would replace the link
@@ -120,7 +120,7 @@ def replacement(
     new = NewFile(target)
     try:
         yield new.stream
-        # Again: the work may have taken long.
+        # Again: the caller may have written for long.
         check_replaceable(target, ours=ours, kind=kind, apart_from=apart_from)
         new.commit()
     finally:
@@ -183,10 +183,10 @@ def _through(path: Path, found: os.stat_result) -> Iterator[BinaryIO]:
 
 
 def guard_locks(path: Path) -> None:
-    """Have nothing here open the file at `path` as long as it lies there: SQLite locks it.
+    """Refuse to open the file at `path` from here on, as SQLite locks it.
 
-    Its locks belong to the process: closing any descriptor of the file, opened by whom it may, releases them
-    all, and another process may then remove the log that this one goes on writing to.
+    The locks belong to the process: closing any descriptor of the file releases all of them, and another
+    process may then remove the log that this one writes to.
     """
     with suppress(FileNotFoundError):
         status = path.stat()
@@ -194,24 +194,24 @@ def guard_locks(path: Path) -> None:
 
 
 def open_descriptor(path: str | os.PathLike[str], flags: int) -> int:
-    """As `os.open`, but for the files that `guard_locks` names: these are a `RefusedFileError`."""
+    """As `os.open`, but raises `RefusedFileError` for the files of `guard_locks`."""
     place = Path(path)
     with suppress(FileNotFoundError):
         _check_guarded(place, place.stat())
-    if place.name.endswith("-shm"):  # where the locks of a database with a log are
+    if place.name.endswith("-shm"):  # the locks of a database with a log
         database = place.with_name(place.name.removesuffix("-shm"))
         with suppress(FileNotFoundError):
             _check_guarded(place, database.stat())
     descriptor = os.open(path, flags | os.O_CLOEXEC)
-    # Where it was put there in between, the descriptor stays open: closing it would do the harm.
+    # If it was put there in between, the descriptor stays open: closing it would do the harm.
     _check_guarded(place, os.fstat(descriptor))
     return descriptor
 
 
 def _check_guarded(path: Path, status: os.stat_result) -> None:
-    known = _guarded.get((status.st_dev, status.st_ino))
-    if known is not None and _same(known, status):
-        raise RefusedFileError(f"{path} is of a database that this process has open.", errno.EBUSY)
+    guarded = _guarded.get((status.st_dev, status.st_ino))
+    if guarded is not None and _same(guarded, status):
+        raise RefusedFileError(f"{path} belongs to a database that this process has open.", errno.EBUSY)
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -233,28 +233,28 @@ def reading_descriptor(path: Path) -> Iterator[int]:
 
 
 def replace_file(path: Path, content: bytes, *, durable: bool = True) -> int:
-    """Put `content`, flushed to the disk if `durable`, in the place of `path`; gives the new file, open.
+    """Replace `path` by `content`, flushed to the disk if `durable`; returns a descriptor of the new file.
 
-    Raises OSError, and then `path` is as it was. The rename itself is durable only after `sync_folder`.
+    Raises OSError; `path` is then unchanged. The rename itself is durable only after `sync_folder`.
     """
     new = NewFile(path)
     try:
         new.stream.write(content)
         new.stream.flush()
-        kept = os.dup(new.stream.fileno())
+        descriptor = os.dup(new.stream.fileno())
         try:
             new.commit(durable=durable)
         except BaseException:
-            os.close(kept)
+            os.close(descriptor)
             raise
-        fcntl.flock(kept, fcntl.LOCK_UN)  # which the two descriptors share
-        return kept
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # which the two descriptors share
+        return descriptor
     finally:
         new.discard()
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush to the disk what was renamed in `folder`. Raises OSError."""
+    """Flush the renames in `folder` to the disk. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -263,14 +263,14 @@ def sync_folder(folder: Path) -> None:
 
 
 def leftovers(path: Path) -> list[Path]:
-    """The files that writers of `path` are writing, or left behind when they were killed."""
+    """The files that writers of `path` are writing, or left when they were killed."""
     return sorted(path.parent.glob(f"{glob.escape(_prefix(path))}{'[a-z0-9_]' * 8}{_SUFFIX}"))
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what writers of `path` left behind when they were killed; what is being written stays."""
+    """Remove the `leftovers` of `path`, except those that are being written."""
     for entry in leftovers(path):
-        with suppress(OSError), open_regular(entry) as stream:  # locked by its writer, or gone already
+        with suppress(OSError), open_regular(entry) as stream:  # locked by its writer, or removed already
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             entry.unlink()
 
@@ -304,7 +304,7 @@ def cache_folder() -> Path:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """The path with "~" replaced. Raises OSError for a user who is not known, or has no home folder."""
+    """The path with "~" replaced. Raises OSError for an unknown user, or one without a home folder."""
     whole = Path(os.path.expanduser(path))  # noqa: PTH111 - which raises RuntimeError
     if str(whole).startswith("~"):
         raise FileNotFoundError(errno.ENOENT, f"there is no home folder for {whole.parts[0]}")

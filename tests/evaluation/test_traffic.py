@@ -93,7 +93,7 @@ def test_the_calibration_gives_strangers_the_wanted_rate() -> None:
     calibration, _ = fit_calls(best(2000, 200, shift=0.7, spread=1.2))
     scores = best(5000, 0, shift=0.7, spread=1.2, seed=9).scores
     for target in (0.01, 0.05):
-        threshold = calibration.as_expected(STATISTICS.threshold(target, 40), STATISTICS)
+        threshold = calibration.to_traffic_score(STATISTICS.threshold(target, 40), STATISTICS)
         assert np.mean(scores >= threshold) == pytest.approx(target, rel=0.5)
 
 

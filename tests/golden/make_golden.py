@@ -14,7 +14,7 @@ export-1.jsonl: of a store of before that, backup-2.jsonl and export-2.jsonl sin
 opusagent-redis.json: OpusAgent's callers as its keys. See tests/redis_keys.py for what these files hold.
 sample-voices.npz: Resemblyzer's embeddings of the sample voices, for installs without Resemblyzer.
 index-1.snapshot: an index of ten vectors, written by the first form of snapshots, which is no longer read.
-index-2.snapshot: forty vectors, searched by cells.
+index-3.snapshot: forty vectors, searched by cells.
 """
 
 from __future__ import annotations
@@ -135,10 +135,10 @@ def embeddings() -> None:
 
 
 def index_snapshot() -> None:
-    index = VectorIndex(4, exact_up_to=20, probes=2, depth=3)
+    index = VectorIndex(4, exact_up_to=20)
     index.add(np.arange(0, 120, 3), np.random.default_rng(SEED).standard_normal((40, 4)))
     index.wait()
-    index.save(FOLDER / "index-2.snapshot", stamp={"revision": "7"})
+    index.save(FOLDER / "index-3.snapshot", stamp={"revision": "7"})
 
 
 TIMES = {"created_at": "2025-01-01T00:00:00Z", "last_seen": "2025-01-02T00:00:00Z"}

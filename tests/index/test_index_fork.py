@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from processes import in_child
-from vectors import ALL, assert_in_step, vectors
+from vectors import vectors
 
 from voiceprint.index import VectorIndex
 
@@ -19,7 +19,7 @@ N = 1_500
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_fork_amid_everything_gets_a_whole_index_that_works(threads: int) -> None:
     matrix = vectors(0, N, 32)
-    index = VectorIndex(32, exact_up_to=300, probes=ALL, depth=20, threads=threads)
+    index = VectorIndex(32, exact_up_to=300, threads=threads)
     index.add(np.arange(N), matrix)
     index.wait(60)
     index.search(matrix, 3)  # of many queries: starts the threads of OpenMP
@@ -39,24 +39,23 @@ def test_a_fork_amid_everything_gets_a_whole_index_that_works(threads: int) -> N
 
     def train() -> None:
         while not done.is_set():
-            with index.held():
-                index.train()
+            index.train()
 
     def child() -> None:
-        assert_in_step(index)
+        assert index.check() == []
         ids = index.ids()
         assert N - 3 <= len(ids) <= N
-        assert np.array_equal(index.reconstruct(ids), matrix[ids])
+        assert np.array_equal(index.vectors_of(ids)[1], matrix[ids])
         index.add(np.arange(N, 3 * N), vectors(1, 2 * N, 32))  # trains, in a thread of the child
         assert index.wait(15)
-        assert index.status().trained_on == len(index)
+        assert index.status().trained_on >= N
         index.train()
         assert index.remove(np.arange(N)) == len(ids)
-        assert_in_step(index)
+        assert index.check() == []
         query = vectors(1, 2 * N, 32)[:200]
         scores, found = index.search(query, 1, allowed=range(N, N + 200))
         assert np.array_equal(found[:, 0], np.arange(N, N + 200))
-        assert np.allclose(scores, 1, atol=1e-5)
+        assert np.allclose(scores, 1, atol=1e-3)  # vectors of float16
         other = VectorIndex(32, threads=2)
         other.add(np.arange(2 * N), vectors(1, 2 * N, 32))
         assert np.array_equal(other.search(query, 1)[1][:, 0], np.arange(200))
@@ -71,9 +70,9 @@ def test_a_fork_amid_everything_gets_a_whole_index_that_works(threads: int) -> N
         for work in working:
             work.result(60)
     assert index.wait(60)
-    assert_in_step(index)
+    assert index.check() == []
     assert np.array_equal(np.sort(index.ids()), np.arange(N))
-    assert np.array_equal(index.reconstruct(np.arange(N)), matrix)
+    assert np.array_equal(index.vectors_of(np.arange(N))[1], matrix)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -92,28 +91,3 @@ def test_two_threads_may_fork_at_once() -> None:
         for forking in [pool.submit(fork) for _ in range(2)]:
             forking.result(60)
     assert len(index) == 50
-
-
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_fork_trains_though_another_thread_of_the_parent_held_trainings() -> None:
-    index = VectorIndex(8, exact_up_to=100, probes=ALL, depth=20)
-    holding, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with index.held():
-            holding.set()
-            done.wait(60)
-
-    def child() -> None:
-        index.add(np.arange(300), vectors(0, 300))
-        assert index.wait(15)
-        assert index.status().structure == "cells"
-
-    with ThreadPoolExecutor(1) as pool:
-        held = pool.submit(hold)
-        assert holding.wait(30)
-        try:
-            in_child(child)
-        finally:
-            done.set()
-        held.result(30)

@@ -7,18 +7,20 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
-from vectors import ALL, D, assert_in_step, assert_like, made, made_of_cells, vectors
+from vectors import D, assert_like, made, made_trained, vectors
 
 from voiceprint.index import VectorIndex
-from voiceprint.index.cells import Cells
+from voiceprint.index.ivf import IVFIndex
 
-SMALL: dict[str, Any] = {"exact_up_to": 200, "probes": ALL, "depth": 600}
+SMALL: dict[str, Any] = {"exact_up_to": 200}
 
 
 def test_it_trains_beyond_the_bound_and_again_when_it_has_doubled_and_not_between() -> None:
@@ -30,31 +32,32 @@ def test_it_trains_beyond_the_bound_and_again_when_it_has_doubled_and_not_betwee
         assert index.wait(60)
         trained.append(index.status().trained_on)
     assert sorted(set(trained)) == [201, 403, 807]
-    assert_in_step(index)
+    assert index.check() == []
 
 
 def test_it_compares_with_all_again_when_it_has_shrunk() -> None:
-    index, model = made_of_cells(300)
+    index, model = made_trained(300)
     gone = list(model)[:200]
     index.remove(gone[:199])
-    assert index.status().structure == "cells"
+    assert index.status().structure == "ivf"
     index.remove(gone[199:])
+    assert index.wait(60)
     assert (index.status().structure, index.status().trained_on) == ("exact", 0)
     assert_like(index, {id_: vector for id_, vector in model.items() if id_ not in gone})
     index.add(gone, np.stack([model[id_] for id_ in gone]))
     assert index.wait(60)
-    assert index.status().structure == "cells"
+    assert index.status().structure == "ivf"
 
 
-def test_filling_is_one_training_when_it_is_held() -> None:
+def test_filling_is_one_training() -> None:
     index = VectorIndex(D, **SMALL)
-    with index.held():
+
+    def blocks() -> Iterator[tuple[Any, Any]]:
         for start in range(0, 1_000, 100):
-            index.add(np.arange(start, start + 100), vectors(start, 100))
+            yield np.arange(start, start + 100), vectors(start, 100)
             assert not index.status().training
-        with index.held():
-            pass
-        assert not index.status().training
+
+    index.fill(blocks())
     assert index.wait(60)
     assert index.status().trained_on == 1_000
 
@@ -63,19 +66,19 @@ def test_filling_is_one_training_when_it_is_held() -> None:
 def slow(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
     """Trainings stop in their middle: the first event tells that one has, the second lets them go on."""
     stopped, go_on = threading.Event(), threading.Event()
-    train = Cells.train.__func__
+    train = IVFIndex.train.__func__
 
-    def slowly(cls: type[Cells], sample: Any, cells: int) -> Cells:
-        made = train(cls, sample, cells)
+    def slowly(cls: type[IVFIndex], sample: Any, lists: int) -> IVFIndex:
+        made = train(cls, sample, lists)
         stopped.set()
         assert go_on.wait(60)
         return made
 
-    monkeypatch.setattr(Cells, "train", classmethod(slowly))
+    monkeypatch.setattr(IVFIndex, "train", classmethod(slowly))
     return stopped, go_on
 
 
-@pytest.mark.usefixtures("all_candidates", "small_blocks")
+@pytest.mark.usefixtures("every_candidate", "small_chunks")
 def test_what_comes_and_goes_during_a_training_is_there_and_a_second_one_follows_when_due(slow: Any) -> None:
     stopped, go_on = slow
     index, model = VectorIndex(D, **SMALL), dict(enumerate(vectors(0, 300)))
@@ -98,7 +101,7 @@ def test_what_comes_and_goes_during_a_training_is_there_and_a_second_one_follows
 
 def test_waiting_is_also_for_a_training_that_another_thread_asked_for(slow: Any) -> None:
     stopped, go_on = slow
-    index, _ = made(100, exact_up_to=150, probes=ALL, depth=600)
+    index, _ = made(100, exact_up_to=150)
     with ThreadPoolExecutor(2) as pool:
         training = pool.submit(index.train)
         assert stopped.wait(60)
@@ -107,7 +110,7 @@ def test_waiting_is_also_for_a_training_that_another_thread_asked_for(slow: Any)
         go_on.set()
         assert waiting.result(60)
         training.result(60)
-    assert index.status().structure == "cells"
+    assert index.status().structure == "ivf"
 
 
 def test_an_index_that_nobody_uses_any_more_goes_when_its_training_ends(slow: Any) -> None:
@@ -115,10 +118,11 @@ def test_an_index_that_nobody_uses_any_more_goes_when_its_training_ends(slow: An
     index = VectorIndex(D, **SMALL)
     index.add(np.arange(300), vectors(0, 300))
     assert stopped.wait(60)
-    gone, trainer = weakref.ref(index), index._trainer
+    (thread,) = [one for one in threading.enumerate() if one.name == "voiceprint-index"]
+    gone = weakref.ref(index)
     del index
     go_on.set()
-    assert trainer.wait(60)
+    thread.join(60)
     gc.collect()
     assert gone() is None
 
@@ -134,7 +138,7 @@ def test_a_training_that_fails_leaves_the_index_working_and_is_tried_again_later
         raise error("no")
 
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "voiceprint.index"):
-        patch.setattr(Cells, "train", fail)
+        patch.setattr(IVFIndex, "train", fail)
         index, model = made(300, **SMALL)
         index.add([5], vectors(7, 1))  # not at every change, which would be all the time
         model[5] = vectors(7, 1)[0]
@@ -145,17 +149,17 @@ def test_a_training_that_fails_leaves_the_index_working_and_is_tried_again_later
         with pytest.raises(error):
             index.train()
         assert_like(index, model)
-    index._trainer._not_before = 0.0
+    monkeypatch.setattr("voiceprint.index.maintenance.time.monotonic", lambda: time.time() + 1e6)
     index.add([5], model[5][None])
     assert index.wait(60)
-    assert index.status().structure == "cells"
-    assert_in_step(index)
+    assert index.status().structure == "ivf"
+    assert index.check() == []
 
 
 def test_status_says_why_all_vectors_are_compared(caplog: pytest.LogCaptureFixture) -> None:
     assert "as fast as anything else" in made(100, exact_up_to=200)[0].status().reason
     assert "a recall of 1 is asked for" in made(300, exact_up_to=200, recall=1.0)[0].status().reason
-    assert made_of_cells()[0].status().reason == ""
+    assert made_trained()[0].status().reason == ""
     assert caplog.text == ""
 
 
@@ -168,11 +172,14 @@ def test_random_vectors_are_all_compared_and_that_is_told_once(caplog: pytest.Lo
     assert (status.structure, status.trained_on) == ("exact", 1_000)
     assert "too little structure, as random ones have" in status.reason
     assert "a search takes time in proportion to the number of vectors" in status.reason
-    assert caplog.text.count("All 1000 vectors are compared: no cells give a recall of 0.99") == 1
+    assert (
+        caplog.text.count("All 1000 vectors are compared: an inverted file does not give a recall of 0.99")
+        == 1
+    )
 
 
 def test_searches_and_changes_go_on_during_trainings_and_none_is_lost() -> None:
-    index, done = VectorIndex(32, exact_up_to=500, probes=ALL, depth=200), threading.Event()
+    index, done = VectorIndex(32, exact_up_to=500), threading.Event()
     matrix = vectors(0, 5_000, 32)
     matrix_ids = np.arange(len(matrix))
 
@@ -207,20 +214,20 @@ def test_searches_and_changes_go_on_during_trainings_and_none_is_lost() -> None:
             done.set()
         assert all(future.result(60) for future in searching)
     assert index.wait(60)
-    assert index.status().structure == "cells"
+    assert index.status().structure == "ivf"
     assert sorted(index.ids().tolist()) == matrix_ids.tolist()
-    assert np.array_equal(index.reconstruct(matrix_ids), matrix)
-    assert_in_step(index)
+    assert np.array_equal(index.vectors_of(matrix_ids)[1], matrix)
+    assert index.check() == []
 
 
 def test_few_vectors_are_never_trained_on() -> None:
-    index, model = made(15, exact_up_to=0, probes=ALL, depth=5)
+    index, model = made(15, exact_up_to=0)
     index.train()
     assert index.status().structure == "exact"
     assert_like(index, model)
     index.add([1], vectors(1, 1))
     assert index.wait(60)
-    assert index.status().structure == "cells"
+    assert index.status().structure == "ivf"
 
 
 EXIT = """

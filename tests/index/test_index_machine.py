@@ -1,8 +1,9 @@
-"""Any run of changes, trainings, saves and loads leaves the index like a dict, and its cells in step."""
+"""Any run of changes, merges, trainings, saves and loads leaves the index like a dict, and sound."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,27 +17,30 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from vectors import ALL, D, Interrupted, Model, assert_answer, assert_like, vectors
+from vectors import D, Model, assert_answer, assert_like, vectors
 
-OPTIONS = {"exact_up_to": 40, "probes": ALL, "depth": 400}
+from voiceprint.index import VectorIndex
+
+OPTIONS: dict[str, Any] = {"exact_up_to": 40}
 SEEDS = st.integers(0, 10**6)
 IDS = st.lists(st.integers(0, 120), max_size=60)
 
 
 class IndexMachine(RuleBasedStateMachine):
-    """The index beside a dict; training starts by itself and is waited for."""
+    """The index beside a dict; merges and trainings start by themselves and are waited for."""
 
     folder: Path
+    interruption: Any
 
     @initialize(seed=SEEDS, n=st.integers(0, 100))
     def start(self, seed: int, n: int) -> None:
-        self.index, self.model = Interrupted(D, **OPTIONS), Model()
+        self.interruption.meanwhile = lambda: None
+        self.index, self.model = VectorIndex(D, **OPTIONS), Model()
         self.add(list(range(n)), seed)
 
     @rule(ids=IDS, seed=SEEDS)
     def add(self, ids: list[int], seed: int) -> None:
-        # All different: of what is worst in every dimension, as it is where all is the same, faiss's search
-        # of 4-bit codes tells nothing, even when asked for more than there are.
+        # All different: among equal ones, faiss's search of 4-bit codes may leave some out.
         matrix = np.concatenate([np.empty((0, D)), *(vectors([seed, *at], 1) for at in enumerate(ids))])
         matrix = matrix.astype(np.float32)
         self.index.add(ids, matrix)
@@ -51,17 +55,17 @@ class IndexMachine(RuleBasedStateMachine):
     @rule()
     def wait(self) -> None:
         assert self.index.wait(60)
+        status = self.index.status()
         if len(self.model) > OPTIONS["exact_up_to"]:
-            assert self.index.status().structure == "cells"
+            assert (status.structure, status.buffered < 16) == ("ivf", True)
         elif len(self.model) <= OPTIONS["exact_up_to"] // 2:
-            assert self.index.status().structure == "exact"
+            assert status.structure == "exact"
 
     @rule(gone=IDS, come=IDS, seed=SEEDS)
     def train_amid_changes(self, gone: list[int], come: list[int], seed: int) -> None:
         self._amid_changes(gone, come, seed)
-        with self.index.held():  # another training would be interrupted too, in its thread
-            self.index.train()
-            self.index.meanwhile = lambda: None
+        self.index.train()
+        self.interruption.meanwhile = lambda: None
 
     @rule()
     def tune(self) -> None:
@@ -69,14 +73,20 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule(gone=IDS, come=IDS, seed=SEEDS)
     def save_amid_changes_and_load(self, gone: list[int], come: list[int], seed: int) -> None:
+        self.index.save(self.folder / "snapshot")
+        before = dict(self.model)
+        loaded = VectorIndex.load(self.folder / "snapshot", **OPTIONS)
+        assert loaded.wait(60)
+        assert_like(loaded, before)
         self._amid_changes(gone, come, seed)
-        with self.index.held():
-            self.index.save(self.folder / "snapshot")
-            self.index.meanwhile = lambda: None
-        self.index = Interrupted.load(self.folder / "snapshot", **OPTIONS)
+        self.index.save(self.folder / "snapshot")
+        self.interruption.meanwhile = lambda: None
+        assert VectorIndex.load(self.folder / "snapshot", **OPTIONS).check() == []
+        self.index = loaded
+        self.model = before
 
     def _amid_changes(self, gone: list[int], come: list[int], seed: int) -> None:
-        """Let one of the ids go, or come, after each block that is copied."""
+        """Let some of the ids go, or come, at each interruption."""
         self.index.wait(60)
         changes = [(self.remove, ([id_],)) for id_ in gone] + [(self.add, ([id_], seed)) for id_ in come]
         order = iter(np.random.default_rng(seed).permutation(len(changes)).tolist())
@@ -86,7 +96,7 @@ class IndexMachine(RuleBasedStateMachine):
                 change, arguments = changes[n]
                 change(*arguments)
 
-        self.index.meanwhile = meanwhile
+        self.interruption.meanwhile = meanwhile
 
     @precondition(lambda self: self.model)
     @rule(seed=SEEDS, k=st.integers(1, 130), allowed=st.sets(st.integers(0, 130)))
@@ -106,30 +116,30 @@ class IndexMachine(RuleBasedStateMachine):
             assert_like(self.index, self.model)
 
 
-@pytest.mark.usefixtures("all_candidates", "small_blocks")
-def test_any_run_of_changes_leaves_the_index_like_a_dict(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("voiceprint.index.vector_index._BLOCK", 16)
-    machine = type("Machine", (IndexMachine,), {"folder": tmp_path})
+@pytest.mark.usefixtures("every_candidate", "small_chunks")
+def test_any_run_of_changes_leaves_the_index_like_a_dict(tmp_path: Path, interruption: Any) -> None:
+    machine = type("Machine", (IndexMachine,), {"folder": tmp_path, "interruption": interruption})
     run_state_machine_as_test(
         machine, settings=settings(max_examples=30, stateful_step_count=15, deadline=None)
     )
+    assert interruption.count
 
 
-@pytest.mark.usefixtures("all_candidates", "small_blocks")
+@pytest.mark.usefixtures("every_candidate", "small_chunks")
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("saving", [False, True])
-def test_what_changes_while_vectors_are_copied_is_taken_in(saving: bool, seed: int, tmp_path: Path) -> None:
-    """Rows go and others take their places, in front of the copying and behind it."""
+@pytest.mark.parametrize("what", ["train", "merge", "save"])
+def test_changes_at_every_step_of_the_maintenance_are_taken_in(
+    what: str, seed: int, tmp_path: Path, interruption: Any
+) -> None:
+    """Rows go and others take their ids, in front of the copying and behind it."""
     chance = np.random.default_rng(seed)
-    index, model = Interrupted(D, **OPTIONS), dict(enumerate(vectors(seed, 400)))
-    with index.held():
-        index.add(list(model), np.stack(list(model.values())))
-        if saving:
-            index.train()
+    index, model = VectorIndex(D, **OPTIONS), dict(enumerate(vectors(seed, 400)))
+    index.add(list(model), np.stack(list(model.values())))
+    assert index.wait(60)
 
     def meanwhile() -> None:
+        if interruption.count > 60:  # each merge would be the reason for another
+            return
         for id_ in chance.integers(0, 420, size=12).tolist():
             index.remove([id_])
             model.pop(id_, None)
@@ -137,14 +147,40 @@ def test_what_changes_while_vectors_are_copied_is_taken_in(saving: bool, seed: i
             (model[id_],) = vectors(int(chance.integers(10**6)), 1)
             index.add([id_], model[id_])
 
-    with index.held():
-        index.meanwhile = meanwhile
-        if saving:
-            index.save(tmp_path / "snapshot")
-            index.meanwhile = lambda: None
-            assert_like(Interrupted.load(tmp_path / "snapshot", **OPTIONS), model)
-        else:
-            index.train()
-            index.meanwhile = lambda: None
-        assert index.status().structure == "cells"
-        assert_like(index, model)
+    interruption.count, interruption.meanwhile = 0, meanwhile
+    if what == "train":
+        index.train()
+    elif what == "save":
+        index.save(tmp_path / "snapshot")
+    else:
+        more = dict(enumerate(vectors(seed + 100, 40), start=500))
+        model |= more
+        index.add(list(more), np.stack(list(more.values())))
+    assert index.wait(60)
+    assert interruption.count > 3 or (what, interruption.count > 0) == ("save", True)
+    assert index.status().structure == "ivf"
+    assert_like(index, model)
+    if what == "save":
+        loaded = VectorIndex.load(tmp_path / "snapshot", **OPTIONS)
+        assert loaded.check() == []
+        assert 300 < len(loaded) <= 520
+
+
+@pytest.mark.usefixtures("every_candidate", "small_chunks")
+def test_a_snapshot_is_of_its_start(tmp_path: Path, interruption: Any) -> None:
+    index, model = VectorIndex(D, **OPTIONS), dict(enumerate(vectors(1, 100)))
+    index.add(list(model), np.stack(list(model.values())))
+    assert index.wait(60)
+
+    def meanwhile() -> None:
+        interruption.meanwhile = lambda: None
+        index.remove(range(50))
+        index.add([60, 200], vectors(2, 2))
+
+    interruption.meanwhile = meanwhile
+    index.save(tmp_path / "snapshot")
+    assert_like(VectorIndex.load(tmp_path / "snapshot", **OPTIONS), model)
+    changed = {id_: vector for id_, vector in model.items() if id_ >= 50} | dict(
+        zip((60, 200), vectors(2, 2), strict=True)
+    )
+    assert_like(index, changed)

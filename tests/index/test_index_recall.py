@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from vectors import assert_like, made_of_cells
+from vectors import assert_like, made_trained
 
 from tools.gallery_model import GalleryModel
 from voiceprint.index import VectorIndex
@@ -22,8 +22,7 @@ class Held:
         _, self.probes = gallery.probes(500)
         self.best = np.argsort(-(self.probes @ matrix.T), axis=1)[:, :5]
         self.index = VectorIndex(256, exact_up_to=N // 2)
-        with self.index.held():
-            self.index.add(np.arange(N), matrix)
+        self.index.add(np.arange(N), matrix)
         assert self.index.wait(200)
 
     def found(self, k: int) -> NDArray[np.float64]:
@@ -40,7 +39,7 @@ def held() -> Held:
 
 def test_default_recall_finds_the_nearest_of_held_out_recordings(held: Held) -> None:
     status = held.index.status()
-    assert status.structure == "cells"
+    assert status.structure == "ivf"
     assert status.recall >= status.recall_target == 0.99
     assert held.found(1).mean() >= 0.98
     assert held.found(5).mean() >= 0.95
@@ -55,26 +54,27 @@ def test_more_recall_is_had_for_looking_into_more(held: Held) -> None:
         found.append(held.found(1).mean())
     assert found[0] < found[1]
     assert statuses[0].recall < statuses[1].recall
-    assert statuses[0].probes < statuses[1].probes
+    assert statuses[0].nprobe < statuses[1].nprobe
 
 
-def test_recall_of_one_compares_with_all_and_less_makes_cells_again() -> None:
-    index, model = made_of_cells(2_000, probes=2, depth=8)
-    for make in (lambda: index.tune(1.0), index.train):
-        make()
+@pytest.mark.usefixtures("every_candidate")
+def test_recall_of_one_compares_with_all_and_less_scans_lists_again() -> None:
+    index, model = made_trained(2_000)
+    for change in (lambda: index.tune(1.0), index.train):
+        change()
         assert index.status().structure == "exact"
         assert_like(index, model)
     index.tune(0.95)
-    assert index.status().structure == "cells"
+    assert index.status().structure == "ivf"
     assert index.status().recall_target == 0.95
 
 
 def test_recall_of_one_never_trains() -> None:
-    index = VectorIndex(8, recall=1.0, exact_up_to=100, probes=3, depth=10)
+    index = VectorIndex(8, recall=1.0, exact_up_to=100)
     index.add(np.arange(1_000), np.random.default_rng(0).standard_normal((1_000, 8)))
     assert not index.status().training
     assert index.wait(30)
-    assert index.status().structure == "exact"
+    assert (index.status().structure, index.status().trained_on) == ("exact", 0)
 
 
 @pytest.mark.parametrize("recall", [0, -1, 1.01, True, "1", float("nan")])

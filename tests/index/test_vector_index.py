@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import resource
+from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 import pytest
-from vectors import ALL, TOLERANCE, D, assert_answer, assert_like, made, made_of_cells, vectors
+from processes import in_child
+from vectors import TOLERANCE, D, assert_answer, assert_like, made, made_trained, vectors
 
 from voiceprint.index import VectorIndex
-from voiceprint.index.tuning import Tuning
+from voiceprint.index.rows import to_half, to_single
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 50])
@@ -21,14 +23,14 @@ def test_search_gives_what_a_brute_force_gives(n: int, k: int) -> None:
     assert_like(index, model, k)
 
 
-@pytest.mark.usefixtures("all_candidates")
+@pytest.mark.usefixtures("every_candidate")
 @pytest.mark.parametrize("k", [1, 2, 50, 299, 300, 310, 5_000])
-def test_cells_that_are_all_looked_into_give_what_a_brute_force_gives(k: int) -> None:
-    index, model = made_of_cells()
+def test_a_trained_part_whose_lists_are_all_scanned_gives_what_a_brute_force_gives(k: int) -> None:
+    index, model = made_trained()
     assert_like(index, model, k)
 
 
-@pytest.mark.parametrize("make", [made, made_of_cells])
+@pytest.mark.parametrize("make", [made, made_trained])
 def test_many_queries_at_once_are_answered_as_one_by_one(make: Any) -> None:
     index, _ = make(300)
     queries = vectors(3, 50)
@@ -39,8 +41,9 @@ def test_many_queries_at_once_are_answered_as_one_by_one(make: Any) -> None:
         assert np.array_equal(single_ids[0], ids[row])
 
 
-def test_scores_of_cells_are_exact_also_where_not_every_neighbor_is_found() -> None:
-    index, model = made_of_cells(3_000, probes=2, depth=16)
+def test_scores_of_a_trained_part_are_exact_also_where_not_every_neighbor_is_found() -> None:
+    index, model = made_trained(3_000, recall=0.3)
+    assert 0 < index.status().nprobe < index.status().nlist
     queries = vectors(3, 100)
     scores, ids = index.search(queries, 4)
     for query, row_scores, row_ids in zip(queries.astype(np.float64), scores, ids.tolist(), strict=True):
@@ -62,7 +65,7 @@ def test_searching_and_changing_leave_the_threads_of_the_application_alone() -> 
     before = faiss.omp_get_max_threads()
     try:
         faiss.omp_set_num_threads(3)
-        index, _ = made_of_cells(threads=1)
+        index, _ = made_trained(threads=1)
         index.search(vectors(1, 1), 2)
         index.search(vectors(1, 1), 2, allowed=[10])
         index.train()
@@ -125,11 +128,10 @@ def test_remove_takes_out_what_is_there_and_passes_over_the_rest(gone: list[int]
 
 
 def test_thousands_of_equal_vectors_are_taken_out_and_put_back() -> None:
-    """They are all in the same two cells."""
-    index, equal = VectorIndex(D, exact_up_to=200, probes=ALL), np.tile(vectors(1, 1), (5_000, 1))
+    """They are all in the same list."""
+    index, equal = VectorIndex(D, exact_up_to=200), np.tile(vectors(1, 1), (5_000, 1))
     index.add(np.arange(5_000), equal)
     assert index.wait(60)
-    assert index.status().structure == "cells"
     assert index.remove(np.arange(100, 5_000)) == 4_900
     model = dict.fromkeys(range(100), equal[0])
     assert_like(index, model)
@@ -150,7 +152,7 @@ def test_thousands_of_equal_vectors_are_taken_out_and_put_back() -> None:
         [2**63 - 1, 2**63, 2**70, -(2**70), 20],
     ],
 )
-@pytest.mark.parametrize("make", [lambda: made(9), made_of_cells], ids=["exact", "cells"])
+@pytest.mark.parametrize("make", [lambda: made(9), made_trained], ids=["exact", "cells"])
 def test_search_among_the_allowed_alone(allowed: Any, make: Any) -> None:
     index, model = make()
     queries = vectors(3, 4)
@@ -178,6 +180,7 @@ BAD_CALLS = {
     "NaN": lambda i: i.add([1, 2], [[0.0] * D, [np.nan] * D]),
     "infinity": lambda i: i.add([1], [[np.inf] * D]),
     "beyond float32": lambda i: i.add([1], [[1e300] * D]),
+    "beyond float16": lambda i: i.add([1], [[65_505.0] * D]),
     "text": lambda i: i.add([1], [["1"] * D]),
     "complex": lambda i: i.add([1], [[1j] * D]),
     "objects": lambda i: i.add([1], [[None] * D]),
@@ -205,8 +208,8 @@ BAD_CALLS = {
 }
 
 
-@pytest.mark.usefixtures("all_candidates")
-@pytest.mark.parametrize("make", [lambda: made(4), made_of_cells], ids=["exact", "cells"])
+@pytest.mark.usefixtures("every_candidate")
+@pytest.mark.parametrize("make", [lambda: made(4), made_trained], ids=["exact", "cells"])
 def test_bad_input_is_a_value_error_and_changes_nothing(make: Any) -> None:
     index, model = make()
     for what, call in BAD_CALLS.items():
@@ -216,16 +219,23 @@ def test_bad_input_is_a_value_error_and_changes_nothing(make: Any) -> None:
     assert_like(index, model)
 
 
-@pytest.mark.usefixtures("all_candidates")
-def test_memory_that_runs_out_changes_nothing() -> None:
-    index, model = made_of_cells()
-    index._rows.dimension = 2**50  # what it would grow to is beyond any machine
-    with pytest.raises((MemoryError, ValueError)):
-        index.add([20, *range(1_000, 3_000)], vectors(1, 2_001))
-    index._rows.dimension = D
-    assert_like(index, model)
-    index.add([20, 77], vectors(2, 2))
-    assert_like(index, model | {20: vectors(2, 2)[0], 77: vectors(2, 2)[1]})
+def test_memory_that_runs_out_leaves_a_sound_index() -> None:
+    index = VectorIndex(4_096, recall=1.0)
+    index.add([5], np.ones((1, 4_096)))
+
+    def fill() -> None:
+        zeros = np.zeros((512, 4_096), dtype=np.float16)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), most))
+        with pytest.raises(MemoryError):
+            index.fill((np.arange(start, start + 512), zeros) for start in range(10, 100_000, 512))
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        assert index.check() == []
+        assert index.search(np.ones(4_096), 1)[1][0, 0] == 5
+        assert index.remove([5]) == 1
+
+    in_child(fill)
 
 
 @pytest.mark.parametrize("dimension", [0, -1, 2.0, True, None, "8", 2**31, 2**70])
@@ -236,8 +246,8 @@ def test_a_dimension_that_no_vector_has_is_refused(dimension: Any) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"recall": 0}, {"recall": 1.1}, {"recall": True}, {"recall": "0.9"}, {"threads": 0}, {"probes": 0},
-     {"depth": 0}, {"exact_up_to": -1}, {"exact_up_to": 1.0}],
+    [{"recall": 0}, {"recall": 1.1}, {"recall": True}, {"recall": "0.9"}, {"threads": 0}, {"exact_up_to": -1},
+     {"exact_up_to": 1.0}],
     ids=str,
 )  # fmt: skip
 def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
@@ -252,39 +262,40 @@ def test_vectors_are_given_of_the_ids_that_are_there() -> None:
     assert there.tolist() == [True, False, True, False, True]
     assert np.array_equal(found, np.stack([model[50], model[10], model[10]]))
     found[:] = 0  # the reader's own
-    assert np.array_equal(index.reconstruct([10])[0], model[10])
+    assert np.array_equal(index.vectors_of([10])[1][0], model[10])
     none, empty = index.vectors_of([])
     assert (none.shape, empty.shape) == ((0,), (0, D))
-    with pytest.raises(KeyError, match="20"):
-        index.reconstruct([10, 20])
     with pytest.raises(ValueError, match="below 0"):
         index.vectors_of([-1])
 
 
-def test_a_confined_search_looks_into_few_cells_and_scores_exactly() -> None:
-    index, model = made_of_cells(3_000)
-    tuning = Tuning(most_probes=40, reach=1e6, depth=100, probes=4.2, recall=0.9)  # all cells are in reach
-    approximation = index._approximation = replace(index._approximation, tuning=tuning)
-    looked_into: list[int] = []
-    candidates = approximation.cells.candidates
-
-    def seen(*given: Any) -> Any:
-        found, counts = candidates(*given)
-        looked_into.extend(counts.tolist())
-        return found, counts
-
-    approximation.cells.candidates = seen  # type: ignore[method-assign]
-    queries = vectors(3, 60)
-    index.search(queries, 4)
-    usual = {*looked_into}
-    looked_into.clear()
-    scores, ids = index.search(queries, 4, confined=True)
-    assert (usual, {*looked_into}) == ({40}, {7})
-    for query, row_scores, row_ids in zip(queries.astype(np.float64), scores, ids.tolist(), strict=True):
-        assert np.allclose(row_scores, [query @ model[id_] for id_ in row_ids], rtol=0, atol=TOLERANCE)
+def test_vectors_are_rounded_to_float16_and_scores_are_of_the_rounded_ones() -> None:
+    index, given = VectorIndex(2), np.array([[0.1, 0.7], [1e-7, 65_504]], dtype=np.float32)
+    index.add([1, 2], given)
+    rounded = given.astype(np.float16).astype(np.float32)
+    assert np.array_equal(index.vectors_of([1, 2])[1], rounded)
+    assert np.allclose(index.search([1, 0], 2)[0], [[rounded[0, 0], rounded[1, 0]]], rtol=1e-6)
 
 
-def test_confining_a_search_that_compares_with_all_changes_nothing() -> None:
-    index, model = made(50)
-    queries = vectors(3, 5)
-    assert_answer(index.search(queries, 4, confined=True), queries, 4, model)
+def test_every_float16_comes_back_as_it_was() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)]
+    assert np.array_equal(to_single(halves[:, None])[:, 0], halves.astype(np.float32))
+    assert np.array_equal(to_half(halves.astype(np.float32)[:, None])[:, 0], halves)
+
+
+def test_filling_is_adding() -> None:
+    index, matrix = VectorIndex(D), vectors(1, 30)
+    index.fill((range(start, start + 10), matrix[start : start + 10]) for start in (0, 10, 20))
+    assert_like(index, dict(enumerate(matrix)))
+
+
+@pytest.mark.usefixtures("every_candidate")
+def test_check_finds_an_id_that_does_not_lead_to_its_row_and_a_row_that_no_list_holds() -> None:
+    index, _ = made_trained()
+    assert index.check() == []
+    trained = index._parts.trained
+    assert trained is not None
+    trained.rows.ids[[3, 4]] = trained.rows.ids[[4, 3]]
+    trained.ivf = trained.ivf.without(np.array([7]))
+    assert [found.split()[0] for found in index.check()] == ["The", "An"]

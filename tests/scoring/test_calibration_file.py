@@ -34,10 +34,10 @@ def test_expected_is_the_inverse_of_observed(
 ) -> None:
     made = Calibration(scale=scale, offset=offset, stranger_shift=shift, stranger_spread=spread)
     known = ImpostorStatistics(20, 19, -40.0, 20.0, 3.0, 9.0)
-    assert made.as_expected(made.as_observed(score, known), known) == pytest.approx(score, abs=1e-6)
+    assert made.to_traffic_score(made.to_gallery_score(score, known), known) == pytest.approx(score, abs=1e-6)
     middle = known.best_mean + shift * known.best_std
-    assert made.as_observed(middle, known) == pytest.approx(known.best_mean)
-    assert Calibration().as_observed(score, known) == pytest.approx(score)
+    assert made.to_gallery_score(middle, known) == pytest.approx(known.best_mean)
+    assert Calibration().to_gallery_score(score, known) == pytest.approx(score)
 
 
 def test_every_truncation_is_refused(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_a_fitted_space_has_a_prior_and_another_the_identity() -> None:
 
 
 def test_normalized_coordinates_have_the_length_of_unit_variance() -> None:
-    found = IDENTITY.normalize(IDENTITY.coordinates(voices(5, 2)[0]))
+    found = IDENTITY.normalize(IDENTITY.project(voices(5, 2)[0]))
     assert np.linalg.norm(found, axis=1) == pytest.approx(np.full(10, np.sqrt(12)))
     assert np.isfinite(IDENTITY.normalize(np.zeros((1, 12)))).all()
 
@@ -51,7 +51,7 @@ def test_the_comparison_is_the_log_ratio_of_two_normal_densities() -> None:
 @pytest.mark.parametrize("shape", [(12,), (2, 11), (1, 2, 12)])
 def test_embeddings_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidArgumentError, match=r"'toy' are float32\[n, 12\]"):
-        IDENTITY.coordinates(np.ones(shape))
+        IDENTITY.project(np.ones(shape))
 
 
 def test_a_saved_projection_is_the_same(tmp_path: Path) -> None:

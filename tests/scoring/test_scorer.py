@@ -37,8 +37,8 @@ def test_shapes_are_those_of_probes_and_callers(scorer: GalleryScorer) -> None:
     assert scorer.llrs_of_many(PROBES[:3], GALLERY[:7]).shape == (3, 7)
     assert scorer.llrs(PROBES[0], []).shape == (0,)
     assert scorer.llrs_of_many(PROBES[:3], GALLERY)[1] == pytest.approx(scorer.llrs(PROBES[1], GALLERY))
-    assert scorer.rough_scores(PROBES[0], PROBES).shape == (20,)
-    query = scorer.query(PROBES[0])
+    assert scorer.approximate_scores(PROBES[0], PROBES).shape == (20,)
+    query = scorer.search_vector(PROBES[0])
     assert (query.shape, query.dtype) == ((DIMENSION,), np.float32)
     assert np.linalg.norm(query) == pytest.approx(1.0)
 
@@ -119,7 +119,7 @@ def test_a_left_out_caller_scores_as_a_stranger_to_the_others() -> None:
     for place in range(8):
         rest = [one for number, one in enumerate(gallery) if number != place]
         others = GalleryScorer(IDENTITY, rest)
-        coordinates = IDENTITY.coordinates(gallery[place].plain)
+        coordinates = IDENTITY.project(gallery[place].plain)
         expected = others._compare(coordinates, others._centers, others._models)[0]
         assert np.delete(whole._pairs[place], place) == pytest.approx(expected)
         assert np.isnan(whole._pairs[place, place])

@@ -180,7 +180,7 @@ def _unknown(text: str) -> InvalidArgumentError:
 
 
 def _limit_band(line: Audio) -> Audio:
-    """Apply the magnitude response of a Butterworth band pass of order 4 to float32[n] at 8 kHz."""
+    """Apply the magnitude of a Butterworth band pass of order 4, without delay, to float32[n] at 8 kHz."""
     low, high = NARROW_HZ
     tail = LINE_RATE // 8  # zeros for the filter to ring out, before it would wrap around to the start
     length = 1 << (len(line) + tail - 1).bit_length()

@@ -13,14 +13,14 @@ from voiceprint.cli.common import (
     CreateOption,
     JsonOption,
     StoreOption,
-    counting,
-    opened,
+    counter,
+    open_recognizer,
     paragraph,
     print_json,
-    say,
+    print_lines,
+    spinner,
     table,
-    tell_of_other_spaces,
-    working,
+    warn_of_other_spaces,
 )
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ app = typer.Typer(help="Look after the index over a store.", no_args_is_help=Tru
 @app.command("status")
 def status(store: StoreOption = None, create: CreateOption = False, as_json: JsonOption = False) -> None:
     """Show how the store's voiceprints are searched, and where the index's snapshot lies."""
-    with opened(store, create=create) as recognizer:
-        with counting("Building the index") as progress:
+    with open_recognizer(store, create=create) as recognizer:
+        with counter("Building the index") as progress:
             now = recognizer.index_status(progress=progress)
         _show(recognizer, now, as_json)
 
@@ -42,8 +42,8 @@ def status(store: StoreOption = None, create: CreateOption = False, as_json: Jso
 @app.command("rebuild")
 def rebuild(store: StoreOption = None, create: CreateOption = False, as_json: JsonOption = False) -> None:
     """Build the index anew from the store, train it, and write its snapshot."""
-    with opened(store, create=create) as recognizer:
-        with counting("Building the index") as progress:
+    with open_recognizer(store, create=create) as recognizer:
+        with counter("Building the index") as progress:
             now = recognizer.rebuild_index(progress=progress)
         _show(recognizer, now, as_json)
 
@@ -61,10 +61,10 @@ def tune(
     as_json: JsonOption = False,
 ) -> None:
     """Measure how much of the index a search has to look at for a recall, and write the snapshot."""
-    with opened(store, create=create) as recognizer:
-        with counting("Building the index") as progress:
+    with open_recognizer(store, create=create) as recognizer:
+        with counter("Building the index") as progress:
             recognizer.index_status(progress=progress)
-        with working("Measuring"):
+        with spinner("Measuring"):
             now = recognizer.tune_index(recall)
         _show(recognizer, now, as_json)
 
@@ -74,7 +74,7 @@ def _show(recognizer: OpusAgentVoiceRecognizer, status: IndexStatus, as_json: bo
     size = None
     with suppress(OSError):  # it is not written yet, or not for us to look at
         size = None if path is None else path.stat().st_size
-    tell_of_other_spaces(recognizer)
+    warn_of_other_spaces(recognizer)
     if as_json:
         print_json(asdict(status) | {"snapshot": None if path is None else str(path), "snapshot_bytes": size})
         return
@@ -85,10 +85,10 @@ def _show(recognizer: OpusAgentVoiceRecognizer, status: IndexStatus, as_json: bo
     if status.structure == "exact":
         rows.append(("Search", "every voiceprint is compared"))
     else:
-        share = 100 * status.probes / status.cells
+        share = 100 * status.nprobe / status.nlist
         rows += [
-            ("Search", f"{status.probes:.0f} of {status.cells:,} cells ({share:.0f} %) in the mean"),
-            ("Compared exactly", f"{status.depth} candidates"),
+            ("Search", f"{status.nprobe:,} of {status.nlist:,} lists ({share:.0f} %)"),
+            ("Compared exactly", f"{status.rerank_k} candidates and {status.buffered:,} recent voiceprints"),
             ("Recall", f"{status.recall:.3f} measured, {status.recall_target:g} wanted"),
             ("Trained on", f"{status.trained_on:,} voiceprints"),
         ]
@@ -97,7 +97,7 @@ def _show(recognizer: OpusAgentVoiceRecognizer, status: IndexStatus, as_json: bo
     rows.append(("Snapshot", _described(path, size)))
     table("Index", "", rows=rows)
     if status.reason:
-        say("")
+        print_lines("")
         paragraph(f"Every voiceprint is compared: {status.reason}.")
 
 

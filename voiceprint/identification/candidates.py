@@ -31,14 +31,12 @@ class CandidateQuery(NamedTuple):
     """One search of the index, and a score for its hits.
 
     query: float32[dimension], the vector to search with. score: of float32[n, dimension]; greater is better.
-    read: voiceprints to read from the store, of the best scores. confined: see `VectorIndex.search`, for a
-    query that is unlike embeddings.
+    read: voiceprints to read from the store, of the best scores.
     """
 
     query: NDArray[np.float32]
     score: Callable[[NDArray[np.float32]], NDArray[np.floating]]
     read: int
-    confined: bool = False
 
 
 class Shortlist(NamedTuple):
@@ -60,10 +58,9 @@ def candidate_queries(
     return [
         _by_cosine(probe.plain, callers),
         CandidateQuery(
-            scorer.query(probe.best),
-            lambda prints: scorer.rough_scores(probe.best, prints),
+            scorer.search_vector(probe.best),
+            lambda prints: scorer.approximate_scores(probe.best, prints),
             max(_LEAST_READ, callers * prints_each),
-            confined=True,
         ),
     ]
 
@@ -74,9 +71,7 @@ def _by_cosine(probe: NDArray[np.float32], read: int) -> CandidateQuery:
 
 def shortlist(index: VectorIndex, queries: Sequence[CandidateQuery], found: int, wider: int = 1) -> Shortlist:
     """Shortlist voiceprint ids. found: hits per query; wider: multiplies each query's `read`."""
-    hits = [
-        index.search(one.query, max(1, min(found, len(index))), confined=one.confined)[1] for one in queries
-    ]
+    hits = [index.search(one.query, max(1, min(found, len(index))))[1] for one in queries]
     ids = np.array([*dict.fromkeys(np.concatenate(hits, axis=1)[0].tolist())], dtype=np.int64)
     ids = ids[ids >= 0]
     there, vectors = index.vectors_of(ids)

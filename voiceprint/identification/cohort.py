@@ -99,7 +99,7 @@ class CohortScorer:
         if len(ids) > COHORT and len(cohort) > 1 and scorer.statistics is not None:
             best = [_best_rival(index, scorer, prints) for prints in cohort]
             if None not in best:
-                scorer.observe_rivals(np.array(best), others)
+                scorer.use_gallery_maxima(np.array(best), others)
         return scorer, frozenset(id_ for prints in cohort for id_ in _ids(prints))
 
 
@@ -128,17 +128,17 @@ def _cosine_statistics(
 
 
 def _best_rival(index: VectorIndex, scorer: GalleryScorer, prints: list[Voiceprint]) -> float | None:
-    """The greatest rough score of a caller's first print with the print of another caller.
+    """The greatest approximate score of a caller's first print with the print of another caller.
 
     None where the index holds no other print any more.
     """
     probe, own = prints[0].embedding, _ids(prints)
     found = [
-        index.search(query[None], max(1, min(len(own) + _RIVALS, len(index))), confined=confined)[1][0]
-        for query, confined in ((probe, False), (scorer.query(probe), True))
+        index.search(query[None], max(1, min(len(own) + _RIVALS, len(index))))[1][0]
+        for query in (probe, scorer.search_vector(probe))
     ]
     vectors = index.vectors_of(np.setdiff1d(np.concatenate(found), [-1, *own]))[1]
-    return float(scorer.rough_scores(probe, vectors).max()) if len(vectors) else None
+    return float(scorer.approximate_scores(probe, vectors).max()) if len(vectors) else None
 
 
 def _ids(prints: list[Voiceprint]) -> list[int]:

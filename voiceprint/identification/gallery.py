@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOGGED_EVERY: Final = 100_000  # voiceprints, while an index is built
-_STORED_PRECISION: Final = 1e-5  # of a component: a store may hold more digits than float32
+_STORED_PRECISION: Final = 5e-4  # of a value of a unit vector: the index holds float16
 
 
 class Gallery:
@@ -89,17 +89,20 @@ class Gallery:
         position, shared = self.storage.position(), self._shared
         settings = shared.settings
         index = VectorIndex(shared.dimension, recall=settings.recall, threads=settings.threads)
-        logged = 0
-        with index.held():
+
+        def blocks() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+            logged = 0
             for ids, embeddings in self.storage.scan(encoder=self.encoder):
                 self._check_dimension(embeddings)
-                with self._translate_index_errors():
-                    index.add(ids, embeddings)
+                yield ids, embeddings
                 if progress is not None:
                     progress(len(index))
                 if len(index) >= logged + _LOGGED_EVERY:
                     logged = len(index)
                     logger.info("%s: %d voiceprints are in the index.", self.storage, logged)
+
+        with self._translate_index_errors():
+            index.fill(blocks())
         shared.snapshots.built(len(index))
         shared.scorers.reset()
         return IndexState(index, identity, position)
@@ -177,7 +180,7 @@ class Gallery:
 
         calibration = calibration_for(self.encoder, calibration_path)
         scorer = self._shared.scorers.get(self.storage, self._current_index(), self.count_callers)
-        return scorer.calibrated(calibration)
+        return scorer.with_calibration(calibration)
 
     def expected_fpir(self, threshold: float) -> float | None:
         """The expected share of strangers whose cosine with some caller reaches a threshold, 0 to 1.
@@ -261,11 +264,11 @@ class Gallery:
         found: dict[int, tuple[str, str]] = {}
         unseen = set(index.ids().tolist())
         for ids, embeddings in self.storage.scan(encoder=self.encoder):
-            there = np.array([id_ in unseen for id_ in ids.tolist()], dtype=bool)
+            there, indexed = index.vectors_of(ids)
             unseen.difference_update(ids.tolist())
             for id_ in ids[~there].tolist():
                 found[id_] = "not_indexed", "It is in the store and not in the index: it cannot be found."
-            differences = np.abs(index.reconstruct(ids[there]) - embeddings[there]).max(axis=1, initial=0)
+            differences = np.abs(indexed - embeddings[there]).max(axis=1, initial=0)
             for id_ in ids[there][differences > _STORED_PRECISION].tolist():
                 found[id_] = "indexed_otherwise", "The index holds another embedding than the store."
         for id_ in unseen:

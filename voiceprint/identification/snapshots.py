@@ -175,7 +175,7 @@ class SnapshotKeeper:
         if index.dimension != self._dimension:
             logger.warning("%s holds vectors of another length; building the index anew.", path)
             return None
-        if index.status().training:  # it was written before the cells were there
+        if index.status().training:  # it was written before it was trained
             self._changes = len(index)
         logger.info("Read %s, %d vectors, in %.1f s.", path, len(index), time.perf_counter() - start)
         return index, stamp.position
@@ -211,7 +211,7 @@ class SnapshotKeeper:
         files = storage.files()
 
         def write() -> None:
-            index.wait()  # with its cells, the next process need not train
+            index.wait()  # trained, so that the next process need not train
             self.write(path, index, stamp, files)
 
         self._writer = threading.Thread(target=write, name="voiceprint-snapshot", daemon=True)

@@ -176,9 +176,10 @@ def _pieces(caller: Caller) -> set[bytes]:
 
 
 def _pieces_of(vector: NDArray[np.float32]) -> Iterator[bytes]:
-    raw = vector.astype("<f4").tobytes()
-    yield raw[:_PIECE]
-    yield raw[-_PIECE:]
+    for dtype in ("<f4", "<f2"):  # stores hold the former, snapshots of the index the latter
+        raw = vector.astype(dtype).tobytes()
+        yield raw[:_PIECE]
+        yield raw[-_PIECE:]
     numbers: Any = vector[:_NUMBERS]
     yield orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
 

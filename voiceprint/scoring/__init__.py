@@ -1,4 +1,4 @@
-"""What a score means: log-likelihood ratios, and how often strangers reach them, by the gallery itself.
+"""Log-likelihood ratios of callers, and how often strangers reach them, by statistics of the gallery.
 
 scorer = GalleryScorer(projection_for("resemblyzer", 256), cohort)
 llrs = scorer.llrs(probe, callers)

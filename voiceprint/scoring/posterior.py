@@ -1,4 +1,4 @@
-"""How probable is it that a caller spoke? Bayes' rule on the log-likelihood ratios of a gallery."""
+"""Posterior probabilities of callers: Bayes' rule on the log-likelihood ratios of a gallery."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from voiceprint.errors import InvalidArgumentError
 
 
 def probabilities(llrs: ArrayLike, gallery_size: int) -> NDArray[np.float64]:
-    """The probability that each of these callers spoke, float64[n] in 0..1, together at most 1.
+    """The probability that each of these callers spoke, float64[n] in 0..1; the sum is at most 1.
 
-    Half of the calls are taken to be of strangers, and of the others all N callers to make as many, so that
-    by Bayes' rule P(i) = L_i / (N + sum of all L_j), L being the likelihood ratios against a stranger.
+    The prior: half of the calls are of strangers, the other half evenly of all N callers. By Bayes' rule
+    P(i) = L_i / (N + sum of all L_j), with L the likelihood ratios against a stranger.
 
-    llrs: calibrated natural log-likelihood ratios, float[n], of the likeliest callers: those who are left
-        out must be so unlikely that they add nothing. gallery_size: N, all who were searched, >= n.
+    llrs: calibrated natural log-likelihood ratios, float[n], of the likeliest callers; the ratios of all
+        others must be negligible. gallery_size: N, the callers searched, >= n.
 
     Raises:
         InvalidArgumentError: more ratios than callers, or one that is not finite.
@@ -31,6 +31,6 @@ def probabilities(llrs: ArrayLike, gallery_size: int) -> NDArray[np.float64]:
     if not len(ratios):
         return ratios
     stranger = math.log(gallery_size)
-    most = max(stranger, float(ratios.max()))
-    weights = np.exp(ratios - most)
-    return np.asarray(weights / (math.exp(stranger - most) + weights.sum()))
+    largest = max(stranger, float(ratios.max()))
+    weights = np.exp(ratios - largest)
+    return np.asarray(weights / (math.exp(stranger - largest) + weights.sum()))

@@ -1,8 +1,8 @@
-"""The coordinates in which voices are compared: those of an embedding space in which speakers differ most.
+"""The linear projection of embeddings to the axes in which speakers differ most, and its comparison.
 
-Fitted once, to speech of known speakers over several telephone lines (tools/fit_scoring.py), and used on
-galleries of other speakers, microphones and lines. A space that nothing was fitted to gets the identity: the
-score is then the cosine of centered embeddings.
+Fitted once to speech of known speakers over several telephone lines (tools/fit_scoring.py), and applied to
+galleries of other speakers, microphones and lines. Other embedding spaces use the identity: the score then
+orders like the cosine of centered embeddings.
 
 Sources: Brümmer and de Villiers, "The speaker partitioning problem", Odyssey 2010 (the two-covariance model).
 Garcia-Romero and Espy-Wilson, "Analysis of i-vector length normalization", Interspeech 2011.
@@ -22,16 +22,16 @@ from voiceprint.errors import InvalidArgumentError
 
 Vectors = NDArray[np.float64]
 
-_ANY_SHARE: Final = 0.5  # of all coordinates alike: the score is then an increasing function of the cosine
+_IDENTITY_SHARE: Final = 0.5  # equal on all axes, so that the score increases with the cosine
 
 
 @dataclass(frozen=True)
 class Prior:
-    """Statistics of the speakers of the fit, which count while a gallery has few callers of its own.
+    """Statistics of the fitted speakers, blended into those of a gallery of few callers.
 
     mean, augmented_mean: of plain and augmented embeddings, float64[d].
-    augmentation_axis: float64[d]; the augmented print of clean enrollment lies along it from the plain one,
-        that of telephone enrollment against it.
+    augmentation_axis: float64[d], the direction from the plain to the augmented print of clean enrollment;
+        that of telephone enrollment is opposite.
     pair_mean, pair_std: of the scores of different speakers.
     """
 
@@ -44,12 +44,12 @@ class Prior:
 
 @dataclass(frozen=True)
 class Projection:
-    """A linear map of embeddings, and the comparison of its coordinates.
+    """A linear map of embeddings, and the comparison of projected embeddings.
 
     space: name of the embedding space.
-    transform: float64[d, k]; every coordinate of the fitted speech has variance 1.
-    speaker_share: float64[k], over 0, below 1: the part of that variance by which speakers differ.
-    prior: of the fitted speakers; None where nothing was fitted.
+    transform: float64[d, k]; the fitted speech has variance 1 on every axis.
+    speaker_share: float64[k], over 0, below 1: the between-speaker part of that variance.
+    prior: of the fitted speakers; None for the identity.
     """
 
     space: str
@@ -59,16 +59,16 @@ class Projection:
 
     @classmethod
     def identity(cls, space: str, dimension: int) -> Projection:
-        """The projection of a space that nothing was fitted to."""
-        return cls(space, np.eye(dimension), np.full(dimension, _ANY_SHARE))
+        """The projection of a space without a fit."""
+        return cls(space, np.eye(dimension), np.full(dimension, _IDENTITY_SHARE))
 
     @property
     def dimension(self) -> int:
         """Length of the embeddings, d."""
         return len(self.transform)
 
-    def coordinates(self, embeddings: NDArray[np.floating]) -> Vectors:
-        """float64[n, k] of unit embeddings, float[n, d].
+    def project(self, embeddings: NDArray[np.floating]) -> Vectors:
+        """Project unit embeddings, float[n, d], to float64[n, k].
 
         Raises:
             InvalidArgumentError: another dimension.
@@ -79,21 +79,21 @@ class Projection:
             )
         return np.asarray(np.asarray(embeddings, dtype=np.float64) @ self.transform)
 
-    def rough_coordinates(self, embeddings: NDArray[np.float32]) -> Vectors:
-        """`coordinates` to six digits, in less than half of the time."""
+    def project_float32(self, embeddings: NDArray[np.float32]) -> Vectors:
+        """`project` to six digits, in less than half of the time."""
         return np.asarray(embeddings @ self._transform_float32, dtype=np.float64)
 
     @cached_property
     def _transform_float32(self) -> NDArray[np.float32]:
         return self.transform.astype(np.float32)
 
-    def normalize(self, coordinates: Vectors) -> Vectors:
-        """Each row at the length that coordinates of variance 1 have, so that only directions count."""
-        lengths = np.linalg.norm(coordinates, axis=-1, keepdims=True)
-        return np.asarray(coordinates * (np.sqrt(coordinates.shape[-1]) / np.maximum(lengths, 1e-9)))
+    def normalize(self, projected: Vectors) -> Vectors:
+        """Scale each row to the length sqrt(k), the expected length at variance 1."""
+        lengths = np.linalg.norm(projected, axis=-1, keepdims=True)
+        return np.asarray(projected * (np.sqrt(projected.shape[-1]) / np.maximum(lengths, 1e-9)))
 
     def compare(self, probes: Vectors, callers: Vectors) -> Vectors:
-        """Scores, float64[n, m], of normalized coordinates, float64[n, k] and float64[m, k].
+        """Scores, float64[n, m], of normalized projected embeddings, float64[n, k] and float64[m, k].
 
         The log-likelihood ratio of one voice against two in the two-covariance model, without its constant.
         """
@@ -103,8 +103,8 @@ class Projection:
         return np.asarray((probes * cross) @ callers.T - (probes**2 @ square)[:, None] - callers**2 @ square)
 
     def save(self, path: str) -> None:
-        """Write an `.npz` file. It needs a prior."""
-        assert self.prior is not None  # noqa: S101  only what was fitted is worth a file
+        """Write an `.npz` file. Requires a prior."""
+        assert self.prior is not None  # noqa: S101  the identity is never saved
         arrays = {
             "transform": self.transform,
             "speaker_share": self.speaker_share,
@@ -129,6 +129,6 @@ def _fitted() -> Projection:
 
 @lru_cache(maxsize=8)
 def projection_for(space: str, dimension: int) -> Projection:
-    """The projection of the package for a space, or the identity where none was fitted."""
+    """The projection of the package for a space, or the identity for a space without a fit."""
     fitted = _fitted()
     return fitted if fitted.space == space else Projection.identity(space, dimension)

@@ -179,46 +179,63 @@ def _holds_only(storage: Storage, stream: BinaryIO, path: Path) -> bool:
     return True
 
 
+class _Figures:
+    """Counts and digest of the lines of a backup so far."""
+
+    def __init__(self) -> None:
+        self.callers = self.voiceprints = self.deletions = 0
+        self._digest = hashlib.sha256()
+
+    def add_line(self, line: bytes) -> bytes:
+        self._digest.update(line)
+        return line
+
+    def add_caller(self, caller: Caller) -> None:
+        self.callers += 1
+        self.voiceprints += len(caller.voiceprints)
+
+    def last_line(self) -> dict[str, Any]:
+        return {
+            "end": True,
+            "callers": self.callers,
+            "voiceprints": self.voiceprints,
+            "sha256": self._digest.hexdigest(),
+        }
+
+    def report(self, head: dict[str, Any]) -> BackupReport:
+        return BackupReport(
+            head["created_at"],
+            head["store"],
+            head["revision"],
+            self.callers,
+            self.voiceprints,
+            self.deletions,
+            self._digest.hexdigest(),
+        )
+
+
 def _write(view: ConsistentView, stream: BinaryIO, progress: Progress | None) -> BackupReport:
-    digest = hashlib.sha256()
-    callers = voiceprints = 0
-    created_at = now()
-
-    def write(line: bytes) -> None:
-        digest.update(line)
-        stream.write(line)
-
+    figures = _Figures()
     revision, token = view.position
     head = {
         "voiceprint_backup": FORMAT,
-        "created_at": created_at,
+        "created_at": now(),
         "store": view.identity,
         "revision": revision,
         "token": token,
     }
-    write(_json_line(head))
+    stream.write(figures.add_line(_json_line(head)))
     for caller in view.callers:
-        write(_encode(caller))
-        callers += 1
-        voiceprints += len(caller.voiceprints)
+        stream.write(figures.add_line(_encode(caller)))
+        figures.add_caller(caller)
         if progress is not None:
-            progress(callers)
+            progress(figures.callers)
     for at in range(0, len(view.deletions), _DELETIONS_PER_LINE):
-        write(
-            _json_line({"deletions": [[*entry] for entry in view.deletions[at : at + _DELETIONS_PER_LINE]]})
-        )
-    report = BackupReport(
-        created_at,
-        view.identity,
-        revision,
-        callers,
-        voiceprints,
-        len(view.deletions),
-        digest.hexdigest(),
-    )
-    end = {"end": True, "callers": callers, "voiceprints": voiceprints, "sha256": report.sha256}
-    stream.write(_json_line(end))
-    return report
+        page = view.deletions[at : at + _DELETIONS_PER_LINE]
+        stream.write(figures.add_line(_json_line({"deletions": [[*entry] for entry in page]})))
+        figures.deletions += len(page)
+    stream.write(_json_line(figures.last_line()))
+    return figures.report(head)
 
 
 def _json_line(value: dict[str, Any]) -> bytes:
@@ -249,9 +266,8 @@ def _opened(path: Path) -> BinaryIO:
 
 def _verified(stream: BinaryIO, path: Path) -> BackupReport:
     """Read and decode all of the backup, and return its figures."""
-    digest = hashlib.sha256()
+    figures = _Figures()
     head: dict[str, Any] = {}
-    callers = voiceprints = deletions = 0
     last = ""
     for number, line, entry in _lines(stream, path):
         if number == 1:
@@ -261,31 +277,16 @@ def _verified(stream: BinaryIO, path: Path) -> BackupReport:
             if caller.caller_id <= last:
                 raise _damaged(path, f"line {number} is a caller out of order")
             last = caller.caller_id
-            callers += 1
-            voiceprints += len(caller.voiceprints)
+            figures.add_caller(caller)
         elif "deletions" in entry:
-            deletions += len(_decode_deletions(entry, number, path))
+            figures.deletions += len(_decode_deletions(entry, number, path))
         elif entry.get("end") is True:
-            found = {
-                "end": True,
-                "callers": callers,
-                "voiceprints": voiceprints,
-                "sha256": digest.hexdigest(),
-            }
-            if entry != found or stream.read(1):
+            if entry != figures.last_line() or stream.read(1):
                 raise _damaged(path, "its content and its last line differ")
-            return BackupReport(
-                str(head["created_at"]),
-                str(head["store"]),
-                int(head["revision"]),
-                callers,
-                voiceprints,
-                deletions,
-                digest.hexdigest(),
-            )
+            return figures.report(head)
         else:
             raise _damaged(path, f"line {number} is not a line of a backup")
-        digest.update(line)
+        figures.add_line(line)
     raise _damaged(path, "it ends before its last line: it was cut off")
 
 

@@ -51,7 +51,7 @@ class Transaction:
     def __init__(self, base: StoreState) -> None:
         if base.revision + 1 >= COUNTER_END:
             raise StorageCorruptError(
-                f"The store has come to revision {base.revision}, after which none can be told from others. "
+                f"The store has come to revision {base.revision}, the last one that a store counts to. "
                 "No number of changes does that: it is damaged, or was edited. It can still be read: copy it "
                 "into a new store. Nothing was changed."
             )
@@ -78,7 +78,7 @@ class Transaction:
             return self.callers[caller_id]
         return self.base.callers.get(caller_id)
 
-    # What it removes
+    # Removals
 
     def removes_voiceprints(self) -> bool:
         """Whether it removes or replaces an embedding."""

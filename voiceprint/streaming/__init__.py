@@ -1,4 +1,4 @@
-"""Streams: audio of a call in chunks of any size, a running answer, an early decision."""
+"""Streams: the audio of a call in chunks of any size, running answers, an early decision."""
 
 from voiceprint.streaming.session import CallContext, CallStream
 

@@ -1,4 +1,4 @@
-"""Chunks of a call, cut anywhere, as blocks of samples that do not depend on the cuts."""
+"""Chunks of a call, cut anywhere, framed into blocks that do not depend on the cuts."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ logger = logging.getLogger(__name__)
 
 Samples = NDArray[np.float32]
 
-BLOCK_S: Final = 0.48  # 16 windows of the VAD: what is looked at together, and the delay of it
+BLOCK_S: Final = 0.48
+"""Length of a block, 16 windows of the VAD, and so the delay of the answers."""
 
-# Seconds of a call with several channels after which they are asked to differ; later ones are not compared.
+# Seconds of a call after which its channels are compared; later audio is not.
 _COMPARED_S: Final = (3.0, 10.0, 60.0)
 _NOTHING: Final = np.zeros(0, dtype=np.float32)
 
 
 class Framer:
-    """Takes chunks and gives blocks: float32[n] mono at the call's own rate, and the same at 16 kHz.
+    """Frames chunks into blocks of one length: float32[n] mono at the call's own rate, and at 16 kHz.
 
-    Everything behind it sees blocks of one length alone, so that any split gives the same numbers.
+    All later stages process these blocks, so every split of a call into chunks gives the same answers.
     """
 
     def __init__(
@@ -46,39 +47,39 @@ class Framer:
             )
         self._channel = channel
         self._frame_bytes = sample_bytes(self._encoding) * self._interleaved
-        self._bytes = bytearray()  # that are not decoded yet
-        self._waiting: list[Samples] = []  # [n], or [n, channels], which are mixed by the block
-        self._taken = 0  # samples that are decoded
+        self._bytes = bytearray()  # not decoded yet
+        self._waiting: list[Samples] = []  # [n], or [n, channels] to be mixed by the block
+        self._decoded = 0  # samples
         self._block = round(self.rate * BLOCK_S)
         self._block_bytes = 0 if encoding == "pcm_f32le" else self._block * self._frame_bytes
         self._resampler = None if self.rate == SAMPLE_RATE else _resampler(self.rate)
-        self._channels = _Channels(self.rate)
+        self._mixer = _ChannelMixer(self.rate)
 
     @property
     def channels_differ(self) -> bool:
-        """Whether channels were mixed that hold different sounds."""
-        return self._channels.differ
+        """Whether the mixed channels hold different sounds."""
+        return self._mixer.differ
 
     @property
     def channels_cancel(self) -> bool:
-        """Whether one channel is taken, as they would cancel each other."""
-        return self._channels.use is not None
+        """Whether one channel is used, because a mix would cancel."""
+        return self._mixer.selected is not None
 
     @property
     def samples(self) -> int:
-        """Samples that were taken so far."""
-        return self._taken + len(self._bytes) // self._frame_bytes
+        """Samples of the call so far, at its own rate."""
+        return self._decoded + len(self._bytes) // self._frame_bytes
 
-    def take(self, chunk: Any) -> None:
-        """Take a chunk, or refuse it by `InvalidAudioError` and be as before."""
+    def add(self, chunk: Any) -> None:
+        """Add a chunk. Raises `InvalidAudioError` for a chunk that is not audio, and leaves it out."""
         if isinstance(chunk, memoryview) and chunk.ndim == 1 and chunk.format in ("B", "b", "c"):
             chunk = chunk.tobytes()
         if isinstance(chunk, bytes | bytearray):
-            if not self._taken and len(self._bytes) < FILE_HEAD:
+            if not self._decoded and len(self._bytes) < FILE_HEAD:
                 refuse_file(bytes(self._bytes) + bytes(chunk[:FILE_HEAD]))
             self._bytes += chunk
-            # Some frames together, as the checks of `to_mono` cost more than their 20 ms of audio; but for
-            # floats, of which any may be refused, and then it is the chunk.
+            # A block at once, because the checks of `to_mono` cost more than 20 ms of audio. Floats at every
+            # chunk: any of them may be invalid, and the error must name the chunk that holds it.
             if len(self._bytes) >= self._block_bytes:
                 try:
                     self._decode()
@@ -89,30 +90,31 @@ class Framer:
         self._decode()
         if self._bytes:
             raise InvalidAudioError(
-                f"audio is an array, and {len(self._bytes)} bytes of a sample wait for the others: feed those"
+                f"audio is an array, and the bytes before it end {len(self._bytes)} bytes into a sample: "
+                "feed its rest first"
             )
-        self._add(self._quickly(chunk))
+        self._append(self._fast_floats(chunk))
 
     def _decode(self) -> None:
         whole = len(self._bytes) - len(self._bytes) % self._frame_bytes
         if whole:
-            self._add(self._floats(bytes(self._bytes[:whole])))
+            self._append(self._floats(bytes(self._bytes[:whole])))
             del self._bytes[:whole]
 
-    def _add(self, samples: Samples) -> None:
+    def _append(self, samples: Samples) -> None:
         if not len(samples):
             return
         if self._waiting and self._waiting[0].shape[1:] != samples.shape[1:]:
-            # The channels of a call that change in number have no relation to those before.
-            self._waiting = [self._channels.mixed(part) for part in self._waiting]
-            self._channels.end()
-        if self._channels.ended:
-            samples = self._channels.mixed(samples)
+            # With another number of channels, none of them continues a channel from before.
+            self._waiting = [self._mixer.mix(part) for part in self._waiting]
+            self._mixer.stop_comparing()
+        if self._mixer.stopped:
+            samples = self._mixer.mix(samples)
         self._waiting.append(samples)
-        self._taken += len(samples)
+        self._decoded += len(samples)
 
-    def _quickly(self, chunk: Any) -> Samples:
-        """As `_floats`, in a tenth of the time for the usual small arrays."""
+    def _fast_floats(self, chunk: Any) -> Samples:
+        """As `_floats`, ten times as fast for the usual small arrays."""
         plain = self._encoding == "pcm" and not self._channel and self._interleaved == 1
         if plain and type(chunk) is np.ndarray and chunk.ndim == 1:
             if chunk.dtype == np.int16:
@@ -122,13 +124,13 @@ class Framer:
         return self._floats(chunk)
 
     def _floats(self, chunk: Any) -> Samples:
-        """A chunk as float32[n], or float32[n, channels] if several are to be mixed, at the call's rate."""
+        """The chunk as float32[n], or float32[n, channels] to be mixed, at the call's rate."""
         if self._encoding == "pcm_f32le" and not isinstance(chunk, np.ndarray) and len(chunk):
             chunk = as_pcm(chunk, self.rate, encoding=self._encoding)
         if isinstance(chunk, np.ndarray) and chunk.dtype.kind == "f" and chunk.size:
             level = scale.level(chunk)
-            scale.gain(level)  # refuses what is no audio
-            # Not scaled down like a whole recording: the level of a call must not change with each chunk.
+            scale.gain(level)  # raises for values that are not audio
+            # Clipped, not scaled down like a whole recording: that would change the level at each chunk.
             chunk = np.clip(chunk, -1.0, 1.0)
         if (chunk.size if isinstance(chunk, np.ndarray) else chunk != b"") == 0:
             return np.zeros(0, dtype=np.float32)
@@ -146,7 +148,7 @@ class Framer:
                 for index in range(self._interleaved)
             ]  # fmt: skip
             return np.stack(rows, axis=1)
-        # [samples, channels], and not the shorter axis the channels: a chunk may be one sample long.
+        # Always [samples, channels], whichever axis is shorter: a chunk may have one sample.
         columns = chunk.shape[1]
         if columns > MAX_CHANNELS:
             raise InvalidAudioError(
@@ -162,7 +164,7 @@ class Framer:
         return each[0] if columns == 1 else np.stack(each, axis=1)
 
     def blocks(self, *, last: bool = False) -> Iterator[tuple[Samples, Samples]]:
-        """The blocks that are complete, at the call's rate and at 16 kHz; with `last` also the rest."""
+        """The complete blocks, at the call's rate and at 16 kHz; with `last` also the rest."""
         if last:
             self._decode()
         waiting = sum(map(len, self._waiting))
@@ -170,21 +172,21 @@ class Framer:
             return
         samples = np.concatenate(self._waiting) if self._waiting else _NOTHING
         while len(samples) >= self._block:
-            # A copy: a part would hold on to all of a long chunk.
+            # Copies: a view would keep all of a long chunk in memory.
             block, samples = samples[: self._block].copy(), samples[self._block :]
             self._waiting = [samples.copy() if len(samples) < self._block else samples]
-            mono = self._channels.take(block)
+            mono = self._mixer.add(block)
             yield mono, self._resampled(mono, last=False)
         if last:
             self._waiting = []
-            mono = self._channels.take(samples)
-            self._channels.compare()
+            mono = self._mixer.add(samples)
+            self._mixer.compare()
             yield mono, self._resampled(mono, last=True)
 
     def _resampled(self, block: Samples, *, last: bool) -> Samples:
         if self._resampler is None:
             return block
-        # What overshoots is clipped, as by `audio.buffers.resample`.
+        # Overshoot of the filter is clipped, as in `buffers.resample`.
         resampled: Samples = np.clip(self._resampler.resample_chunk(block, last=last), -1.0, 1.0)
         return resampled
 
@@ -195,43 +197,45 @@ def _resampler(rate: int) -> Any:
     return soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
 
 
-class _Channels:
-    """Mixes the channels of a call, compares them in its first minute, and leaves a mix that cancels."""
+class _ChannelMixer:
+    """Mixes the channels of a call, or selects one where a mix would cancel; compares them for a minute."""
 
     def __init__(self, rate: int) -> None:
-        self.differ = self.ended = False
-        self.use: int | None = None
+        self.differ = self.stopped = False
+        self.selected: int | None = None
         self._comparison = ChannelComparison(rate)
         self._due = [round(seconds * rate) for seconds in _COMPARED_S]
         self._samples = 0
 
-    def take(self, block: Samples) -> Samples:
-        """The next block, [n] or [n, channels], as float32[n]; the channel is chosen by all up to its end."""
-        if block.ndim > 1 and len(block) and not self.ended and self._samples < self._due[-1]:
+    def add(self, block: Samples) -> Samples:
+        """Compare and mix a block, float32[n] or [n, channels]: float32[n]."""
+        if block.ndim > 1 and len(block) and not self.stopped and self._samples < self._due[-1]:
             self._comparison.add(block)
             self._samples += len(block)
-            self.use = self._comparison.use
+            self.selected = self._comparison.use
             if any(self._samples - len(block) < due <= self._samples for due in self._due):
                 self.compare()
-        return self.mixed(block)
+        return self.mix(block)
 
-    def mixed(self, samples: Samples) -> Samples:
+    def mix(self, samples: Samples) -> Samples:
+        """Audio, float32[n] or [n, channels], in one channel."""
         if samples.ndim == 1:
             return samples
-        if self.use is not None and self.use < samples.shape[1]:
-            return np.ascontiguousarray(samples[:, self.use])
+        if self.selected is not None and self.selected < samples.shape[1]:
+            return np.ascontiguousarray(samples[:, self.selected])
         mono = np.array(samples[:, 0])
-        for column in samples.T[1:]:  # several times as quick as `mean`
+        for column in samples.T[1:]:  # several times as fast as `mean`
             mono += column
         mono /= np.float32(samples.shape[1])
         return mono
 
     def compare(self) -> None:
-        if not (self.differ or self.ended) and self._comparison.report().differ:
+        """Log a warning, once, where the channels differ."""
+        if not (self.differ or self.stopped) and self._comparison.report().differ:
             logger.warning(MIXED)
             self.differ = True
 
-    def end(self) -> None:
-        """Compare no more."""
+    def stop_comparing(self) -> None:
+        """Compare the channels for the last time."""
         self.compare()
-        self.ended = True
+        self.stopped = True

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.encoder import Encoder
 
-_ASSESSED_EVERY_S: Final = 8.0
-_PENDING: Final = 16  # answers that nobody has asked for yet: with one each 0.8 s of speech at most, 12 s
+_QUALITY_EVERY_S: Final = 8.0
+_PENDING: Final = 16  # interim embeddings until `result` is called: of 12 s at one each 0.8 s of speech
 
 
 class CallContext(NamedTuple):
-    """What a stream asks of its recognizer: the parts, and the question."""
+    """The parts of a recognizer that a stream uses, and its query."""
 
     embedder: Embedder
     encoder: Encoder
@@ -48,7 +48,7 @@ class CallContext(NamedTuple):
 
 
 class _Interim(NamedTuple):
-    """The sum of embeddings at a moment of the call."""
+    """The sum of embeddings so far; good: whether speech and quality suffice to accept a caller."""
 
     total: NDArray[np.float64]
     net_speech_s: float
@@ -56,21 +56,19 @@ class _Interim(NamedTuple):
 
 
 class CallStream:
-    """The audio of one call as it comes, and the running answer to who is calling. See `recognizer.stream`.
+    """The identification of one call while it lasts. See `recognizer.stream`.
 
-    `feed` chunks of any size, cut anywhere; ask for `result` when you like, and `finish` at the end, or leave
-    a `with` block. Each of them works in the thread that calls it; `afeed`, `aresult` and `afinish` do in a
-    worker thread. A session is for one call: several threads may use it, but chunks are taken in the order in
-    which they get in.
+    `feed` chunks of any size, cut anywhere; call `result` at any time, and `finish` at the end, or leave a
+    `with` block. These work in the calling thread; `afeed`, `aresult` and `afinish` in a worker thread. A
+    session is for one call. Threads may share it; chunks count in the order of their calls.
 
-    Of an answer that is `decided`, caller and similarity stay as they are until `finish`, which gives those
-    of the whole call if they name the same caller, and keeps the decision if not. The `last_seen` of
-    an accepted caller moves with the decision, or at the end; with `adapt` set, a confident answer at the end
-    adds a voiceprint. Answers depend on the audio alone, and not on how it was cut, nor on how often they are
-    asked for, if that is at least every 12 s of speech. With `separate` the only answer is at the end, and
-    that is of the two minutes (of the first two, the next two...) with the most speech: see
-    `StreamResult.voices`. The audio is looked at in blocks of 0.48 s, so a running answer is so much behind
-    at most.
+    Caller and similarity of a `decided` answer do not change until `finish`, which returns those of the whole
+    call if they name the same caller, and otherwise the decision. The `last_seen` of an accepted caller moves
+    with the decision, or at the end; with `adapt` set, a confident answer at the end adds a voiceprint.
+    Answers depend on the audio alone, not on its chunks or the number of calls of `result`, if these come at
+    least every 12 s of speech. Running answers lag by up to 0.48 s, the length of a block. With `separate`
+    the only answer is the final one; of a call over two minutes, the two minutes with the most speech are
+    separated: see `StreamResult.voices`.
     """
 
     def __init__(self, context: CallContext) -> None:
@@ -79,16 +77,15 @@ class CallStream:
         self._touched: str | None = None
         self._framer = Framer(*context.audio_format)
         self._online = OnlineEmbedder(
-            context.encoder, self._framer.rate, context.embedder.prompts, keep=context.separate
+            context.encoder, self._framer.rate, context.embedder.prompts, keep_best=context.separate
         )
         self._decision = Decision()
         self._pending: deque[_Interim] = deque(maxlen=_PENDING)
-        self._good, self._assessed_s = False, 0.0
+        self._good, self._quality_at_s = False, 0.0
         self._feedback: tuple[str, ...] = ()
-        # Nobody waits for an answer that will not come.
         self._enabled = context.config.fingerprinting_enabled
-        self._answer = StreamResult(decided=not self._enabled)
-        self._framed_s, self._has_news = 0.0, False
+        self._answer = StreamResult(decided=not self._enabled)  # disabled, no other answer will come
+        self._framed_s, self._has_new_audio = 0.0, False
         self._ended = self._closed = False
         self._lock = threading.RLock()
 
@@ -103,11 +100,11 @@ class CallStream:
         self.close()
 
     def feed(self, chunk: AudioBuffer) -> None:
-        """Hear the next chunk: bytes, cut anywhere, or an array [samples] or [samples, channels].
+        """Add the next chunk: bytes, cut anywhere, or an array [samples] or [samples, channels].
 
-        Most chunks are only taken in; one in some dozens of 20 ms has the encoder work for 10 ms, and that at
-        two minutes of a quiet call for up to a second. An `InvalidAudioError` says what is wrong with a
-        chunk, which then counts as never fed; with any other error it is taken.
+        Most chunks are only buffered; one in some dozens of 20 ms runs the encoder for 10 ms, and the one at
+        two minutes of a quiet call for up to a second. Raises `InvalidAudioError` for a chunk that is not
+        audio, and leaves it out; after any other error the chunk is part of the call.
         """
         with self._lock:
             self._check_open()
@@ -115,38 +112,39 @@ class CallStream:
                 raise InvalidArgumentError("The stream is finished: open another one for the next call.")
             if not self._enabled:
                 return
-            self._framer.take(chunk)
+            self._framer.add(chunk)
             for native, audio in self._framer.blocks():
-                self._add(native, audio)
+                self._add_block(native, audio)
 
     def result(self) -> StreamResult:
-        """The running answer; quick where nothing new was heard. The store's errors pass through."""
+        """The running answer; at once where no audio was added. The store's errors pass through."""
         with self._lock:
             self._check_open()
             while self._pending and not self._answer.decided:
-                self._consider(self._pending[0])
+                self._identify(self._pending[0])
                 self._pending.popleft()
-            if self._has_news:
+            if self._has_new_audio:
                 update: dict[str, Any] = {"audio_s": self._framed_s, "feedback": self._feedback}
                 if not self._answer.decided:
                     update["net_speech_s"] = self._online.net_speech_s
                 self._answer = self._answer.model_copy(update=update)
-                self._has_news = False
+                self._has_new_audio = False
             return self._answer
 
     def finish(self) -> StreamResult:
-        """The answer for all of the call, which ends it; again, the same. The store's errors pass through.
+        """End the call, and return the answer for all of it. The store's errors pass through.
 
-        Of audio that `identify` refuses, too short or too poor, nobody is named, and `feedback` says why.
+        May be repeated. For audio that is too short or too poor for `identify`, the answer names nobody, and
+        `feedback` says why.
         """
         with self._lock:
             self._check_open()
             if not self._answer.final:
-                self._answer = self._final() if self._enabled else StreamResult(decided=True, final=True)
+                self._answer = self._finish() if self._enabled else StreamResult(decided=True, final=True)
             return self._answer
 
     def close(self) -> None:
-        """Forget the call; nothing can be asked of the session any more. May be repeated."""
+        """Drop the audio and end the session. May be repeated."""
         with self._lock:
             self._closed = True
             self._pending.clear()
@@ -171,36 +169,36 @@ class CallStream:
         if self._closed:
             raise InvalidArgumentError("The stream is closed: open another one for the next call.")
 
-    def _add(self, native: NDArray[np.float32], audio: NDArray[np.float32]) -> None:
+    def _add_block(self, native: NDArray[np.float32], audio: NDArray[np.float32]) -> None:
         total = self._online.add(native, audio)
         self._framed_s += len(native) / self._framer.rate
-        self._has_news = True
+        self._has_new_audio = True
         if total is None or self._answer.decided or self._context.separate:
-            return  # voices are told apart at the end
-        # What was good enough mostly stays so.
-        due = self._assessed_s * (3.0 if self._good else 1.5)
-        if self._framed_s >= min(due, self._assessed_s + _ASSESSED_EVERY_S):
+            return  # voices are separated at the end
+        # Good quality mostly stays good.
+        due = self._quality_at_s * (3.0 if self._good else 1.5)
+        if self._framed_s >= min(due, self._quality_at_s + _QUALITY_EVERY_S):
             quality = self._online.quality()
             if quality is not None:
-                self._take_quality(quality)
-                self._assessed_s = self._framed_s
+                self._use_quality(quality)
+                self._quality_at_s = self._framed_s
         net = self._online.net_speech_s
         self._pending.append(_Interim(total, net, self._good and net >= MIN_PROBE_SPEECH_S))
 
-    def _take_quality(self, quality: AudioQuality) -> None:
-        found = {
+    def _use_quality(self, quality: AudioQuality) -> None:
+        channels = {
             "channels_differ": self._framer.channels_differ,
             "channels_cancel": self._framer.channels_cancel,
         }
-        self._feedback = (*(code for code, is_so in found.items() if is_so), *quality.feedback)
+        self._feedback = (*(code for code, holds in channels.items() if holds), *quality.feedback)
         self._good = quality.score >= self._config.min_audio_quality
 
-    def _consider(self, interim: _Interim) -> None:
+    def _identify(self, interim: _Interim) -> None:
         context = self._context
-        # Two at least: the lead over the second says how certain the first is.
+        # At least two: the margin over the second decides.
         query = context.query._replace(k=max(2, context.query.k))
         matches = context.identifier.identify(self._probe(interim.total, None), query)
-        self._answer = self._answered(matches, good=interim.good)
+        self._answer = self._result_of(matches, good=interim.good)
         rule = AcceptanceRule.of_identification(self._config, query.threshold)
         if interim.good and self._decision.update(matches, rule, interim.net_speech_s):
             update = {"decided": True, "net_speech_s": interim.net_speech_s}
@@ -209,11 +207,11 @@ class CallStream:
             self._move_last_seen()
 
     def _probe(self, total: NDArray[Any], cleaned: NDArray[np.float32] | None) -> Probe:
-        """The probe of an embedding, of any length, and of the cleaned audio if the call is noisy."""
+        """The probe of an embedding of any length, and of the cleaned audio of a noisy call."""
         embedder = self._context.embedder
         return Probe(embedder.checked(total), None if cleaned is None else embedder.embed_cleaned(cleaned))
 
-    def _answered(self, matches: list[Match], *, good: bool) -> StreamResult:
+    def _result_of(self, matches: list[Match], *, good: bool) -> StreamResult:
         if not matches:
             return StreamResult()
         best = matches[0]
@@ -225,33 +223,33 @@ class CallStream:
             matches=tuple(matches[: self._context.query.k]),
         )
 
-    def _final(self) -> StreamResult:
+    def _finish(self) -> StreamResult:
         if not self._ended:
             self._ended = True
             for native, audio in self._framer.blocks(last=True):
                 self._online.add(native, audio)
         self._pending.clear()
-        self._has_news = False
+        self._has_new_audio = False
         measured: dict[str, Any] = {"decided": True, "final": True, "audio_s": self._audio_s}
         if not self._framer.samples:
             return StreamResult(**measured, feedback=("no_speech",))
         quality = self._online.end()
-        self._take_quality(quality)
+        self._use_quality(quality)
         good = self._good and quality.net_speech_s >= MIN_PROBE_SPEECH_S
         answer, probe = StreamResult(), None
-        kept = self._online.kept
-        if good and kept is not None and self._context.separate:
-            answer = self._answer_of_voices(kept)
-            self._take_quality(kept.quality)
+        recording = self._online.recording
+        if good and recording is not None and self._context.separate:
+            answer = self._separated(recording)
+            self._use_quality(recording.quality)
         elif good:
             probe = self._probe(self._online.embedding(), self._online.cleaned())
-            answer = self._answered(self._context.identifier.identify(probe, self._context.query), good=True)
-            if kept is not None:
-                self._context.embedder.note_voices(kept, self._online.partials)
-                quality = kept.quality
-                self._take_quality(quality)
-        if self._answer.decided and _named(answer) != _named(self._answer):
-            # A decision was acted upon: what came later, such as another voice, does not withdraw it.
+            answer = self._result_of(self._context.identifier.identify(probe, self._context.query), good=True)
+            if recording is not None:
+                self._context.embedder.note_voices(recording, self._online.partials)
+                quality = recording.quality
+                self._use_quality(quality)
+        if self._answer.decided and _accepted_caller(answer) != _accepted_caller(self._answer):
+            # The application has acted on the decision: later audio does not change it.
             answer, probe = self._answer, None
         measured |= {"net_speech_s": quality.net_speech_s, "feedback": self._feedback}
         self._answer = answer.model_copy(update=measured)
@@ -261,32 +259,32 @@ class CallStream:
             self._context.adaptation.add(answer.caller_id, probe, reported)
         return self._answer
 
-    def _answer_of_voices(self, recording: Recording) -> StreamResult:
+    def _separated(self, recording: Recording) -> StreamResult:
         context = self._context
         try:
             voices = identify_voices(context.embedder, context.identifier, recording, context.query)
-        except AudioQualityError:  # no two minutes hold enough speech: the feedback says so
+        except AudioQualityError:  # too little speech: the feedback says so
             return StreamResult()
-        return _of_voices(voices, self._online.kept_at_s)
+        return _separated_result(voices, self._online.recording_start_s)
 
     def _move_last_seen(self) -> None:
-        """Once: with the decision, or at the end."""
+        """Move `last_seen` of an accepted caller, once a call."""
         caller = self._answer.caller_id
         if self._answer.accepted and caller is not None and caller != self._touched:
             self._context.identifier.touch(caller)
             self._touched = caller
 
 
-def _of_voices(found: list[SeparatedVoice], at_s: float) -> StreamResult:
-    """The answer of the voice that is accepted, of several that says most; else of the one that says most.
+def _separated_result(found: list[SeparatedVoice], start_s: float) -> StreamResult:
+    """The answer for the accepted voice with the most speech, or where none is, the voice with the most.
 
-    at_s: where in the call the recording begins whose voices were found.
+    start_s: of the recording in the call.
     """
-    voices = [voice.model_copy(update={"turns": _later(voice.turns, at_s)}) for voice in found]
+    voices = [voice.model_copy(update={"turns": _shifted(voice.turns, start_s)}) for voice in found]
     candidates = [voice for voice in voices if voice.matches]
     if not candidates:
         return StreamResult(voices=tuple(voices))
-    voice = max(candidates, key=lambda one: (one.accepted is not None, one.net_speech_s))
+    voice = max(candidates, key=lambda voice: (voice.accepted is not None, voice.net_speech_s))
     best = voice.accepted or voice.matches[0]
     return StreamResult(
         caller_id=best.caller_id,
@@ -298,10 +296,10 @@ def _of_voices(found: list[SeparatedVoice], at_s: float) -> StreamResult:
     )
 
 
-def _later(turns: tuple[Turn, ...], by_s: float) -> tuple[Turn, ...]:
+def _shifted(turns: tuple[Turn, ...], by_s: float) -> tuple[Turn, ...]:
     return tuple(Turn(start_s=turn.start_s + by_s, stop_s=turn.stop_s + by_s) for turn in turns)
 
 
-def _named(answer: StreamResult) -> str | None:
-    """The caller whom an answer accepts."""
+def _accepted_caller(answer: StreamResult) -> str | None:
+    """The caller that an answer accepts."""
     return answer.caller_id if answer.accepted else None

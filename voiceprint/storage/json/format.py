@@ -117,11 +117,11 @@ def _duplicate_key(content: bytes, entries: int) -> str | None:
         return None
     # Numbers as text: Python limits the digits of an int.
     pairs: list[tuple[str, Any]] = json.loads(content, object_pairs_hook=list, parse_int=str, parse_float=str)
-    seen: set[str] = set()
+    keys: set[str] = set()
     for key, _ in pairs:
-        if key in seen:
+        if key in keys:
             return key
-        seen.add(key)
+        keys.add(key)
     return None
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from voiceprint._files import reading_descriptor
 from voiceprint.errors import ConfigurationError, StorageError, StorageUnavailableError
-from voiceprint.models import ErasedPlace, Finding
-from voiceprint.storage.base import cached_snapshot_path
+from voiceprint.models import Finding
 from voiceprint.validation import hide_passwords, is_postgresql_url
 
 __all__ = ["Dialect", "dialect_of", "translated"]
@@ -50,11 +48,13 @@ def dialect_of(url: str | URL) -> Dialect:
 class Dialect:
     """Any database, as SQLAlchemy handles it. Subclasses adapt it to one kind.
 
-    location: its URL without the password; name: for messages.
+    location: its URL without the password; name: for messages; path: of its file, None on a server.
     """
 
     # Errors of statements: SQLAlchemy's, and those that a driver raises past it.
     errors: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError,)
+
+    path: Path | None = None
 
     def __init__(self, url: URL) -> None:
         self.url = url
@@ -63,26 +63,6 @@ class Dialect:
     def exists(self) -> bool:
         """Whether the database exists."""
         return True
-
-    def files(self) -> list[Path]:
-        """As `Storage.files`."""
-        return []
-
-    def record_files(self) -> list[Path]:
-        """As `Storage.record_files`."""
-        return self.files()
-
-    def default_snapshot_path(self) -> Path | None:
-        """As `Storage.default_snapshot_path`."""
-        return cached_snapshot_path(self.location)
-
-    def open_for_search(self, path: Path) -> AbstractContextManager[int]:
-        """As `Storage.open_for_search`."""
-        return reading_descriptor(path)
-
-    def server_remains(self) -> list[ErasedPlace]:
-        """As `Storage.server_remains`."""
-        return []
 
     def prepare(self, *, create: bool) -> None:
         """Check the place of the database before the first connection; `create`: make a missing database."""

@@ -15,7 +15,6 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoFreeConnectionError
 
 from voiceprint.errors import ConfigurationError, StorageCorruptError, StorageError, StorageUnavailableError
-from voiceprint.models import ErasedPlace
 from voiceprint.storage.sql.dialect import BUSY_TIMEOUT_S, Dialect
 from voiceprint.validation import hide_passwords, is_postgresql_url
 
@@ -153,16 +152,6 @@ class PostgreSQL(Dialect):
         connection.adapters.register_loader("text", _EscapingLoader)
         return connection
 
-    def server_remains(self) -> list[ErasedPlace]:
-        return [
-            ErasedPlace(
-                place=f"tables and write-ahead log of {self.location}",
-                state="kept_by_server",
-                detail="Removed data stays in the tables' files until VACUUM and later writes reuse its "
-                "place, and in the write-ahead log and its archives for as long as the server keeps these.",
-            )
-        ]
-
     def begin(self, connection: Connection, *, writes: bool, exclusive: bool = True) -> None:
         driver = connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)  # noqa: S101  for the types
@@ -188,8 +177,8 @@ class PostgreSQL(Dialect):
         state = _state(error)
         if committing and (not state or state.startswith(_OUTCOME_UNKNOWN)):
             return StorageUnavailableError(
-                f"{self.name}: the connection was lost while a change was committed. Whether it was made is "
-                "not known: read it again before repeating it."
+                f"{self.name}: the connection was lost while a change was committed. It may have been "
+                "made: read it again before repeating it."
             )
         cause = error.orig if isinstance(error, DBAPIError) else error
         if isinstance(error, NoFreeConnectionError):

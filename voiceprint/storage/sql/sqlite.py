@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -32,9 +32,8 @@ from voiceprint._files import (
 )
 from voiceprint.errors import ConfigurationError, StorageCorruptError, StorageError, StorageUnavailableError
 from voiceprint.models import Finding
-from voiceprint.storage.base import snapshot_path_beside
 from voiceprint.storage.sql.dialect import BUSY_TIMEOUT_S, Dialect
-from voiceprint.storage.sql.sqlite_erasure import CLEAN, PENDING, erase_remains, pinned
+from voiceprint.storage.sql.sqlite_erasure import CLEAN, PENDING, erase_remains
 
 __all__ = ["SQLite"]
 
@@ -71,7 +70,7 @@ class SQLite(Dialect):
             )
         # The real path: the log lies beside the file itself, and two names must not give two stores.
         # By os.path, which ignores an unknown "~user" and a loop of links: opening reports them.
-        self.path = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111
+        self.path: Path = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111
         self.name = str(self.path)
         self.location = f"sqlite:{self.path}"
         self._warned = False
@@ -81,21 +80,6 @@ class SQLite(Dialect):
 
     def exists(self) -> bool:
         return self.state() is not None
-
-    def files(self) -> list[Path]:
-        return [self.path, *map(self._beside, ("-wal", "-shm", "-journal", ".lock"))]
-
-    def record_files(self) -> list[Path]:
-        # Without the index of the log: it holds only page numbers, and SQLite's locks, which closing a second
-        # descriptor of it would release.
-        return [path for path in self.files() if path != self._beside("-shm")]
-
-    def default_snapshot_path(self) -> Path:
-        return snapshot_path_beside(self.path)
-
-    def open_for_search(self, path: Path) -> AbstractContextManager[int]:
-        # The database by a descriptor that stays open: closing one would release SQLite's locks.
-        return nullcontext(pinned(path)) if path == self.path else super().open_for_search(path)
 
     def prepare(self, *, create: bool) -> None:
         """As `Dialect.prepare`; a new database appears as a whole, or not at all."""

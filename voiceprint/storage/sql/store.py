@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +28,7 @@ from voiceprint.storage.base import (
     Position,
     Progress,
     Storage,
+    cached_snapshot_path,
     check_after,
     check_ids,
     check_limit,
@@ -71,8 +72,8 @@ class SQLStorage(Storage):
 
         self._dialect = dialect_of(url)
         self._batch = threading.local()  # .removals: within `removing_many`
-        if self.files():
-            self.snapshot_places = {snapshot_path_beside(self.files()[0])}
+        if self._dialect.path is not None:
+            self.snapshot_places = {snapshot_path_beside(self._dialect.path)}
         self._database = Database(self._dialect)
 
     @property
@@ -80,10 +81,25 @@ class SQLStorage(Storage):
         return self._dialect.location
 
     def files(self) -> list[Path]:
-        return self._dialect.files()
+        path = self._dialect.path
+        ends = ("", "-wal", "-shm", "-journal", ".lock")
+        return [] if path is None else [path.with_name(path.name + end) for end in ends]
 
-    def default_snapshot_path(self) -> Path | None:
-        return self._dialect.default_snapshot_path()
+    def record_files(self) -> list[Path]:
+        # Without the index of SQLite's log: it holds only page numbers, and SQLite's locks, which closing a
+        # second descriptor of it would release.
+        return [path for path in self.files() if not path.name.endswith("-shm")]
+
+    def open_for_search(self, path: Path) -> AbstractContextManager[int]:
+        if path != self._dialect.path:
+            return super().open_for_search(path)
+        from voiceprint.storage.sql.sqlite_erasure import pinned
+
+        return nullcontext(pinned(path))
+
+    def default_snapshot_path(self) -> Path:
+        path = self._dialect.path
+        return cached_snapshot_path(self.location) if path is None else snapshot_path_beside(path)
 
     def exists(self) -> bool:
         self._check_open()
@@ -220,19 +236,22 @@ class SQLStorage(Storage):
         self._check_open()
         return self._database.eraser.now(timeout_s)
 
-    def record_files(self) -> list[Path]:
-        return self._dialect.record_files()
-
-    def open_for_search(self, path: Path) -> AbstractContextManager[int]:
-        return self._dialect.open_for_search(path)
-
     def server_remains(
         self,
         *,
         rewrite: bool = False,  # noqa: ARG002  no server of these rewrites on request
         timeout_s: float = REWRITE_S,  # noqa: ARG002
     ) -> list[ErasedPlace]:
-        return self._dialect.server_remains()
+        if self._dialect.path is not None:
+            return []
+        return [
+            ErasedPlace(
+                place=f"tables and write-ahead log of {self.location}",
+                state="kept_by_server",
+                detail="Removed data stays in the tables' files until VACUUM and later writes reuse its "
+                "place, and in the write-ahead log and its archives for as long as the server keeps these.",
+            )
+        ]
 
     # Reading
 

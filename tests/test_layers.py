@@ -1,0 +1,69 @@
+"""Nothing imports upwards: every part imports parts of its own layer or lower ones, without circles."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = (
+    ("_files", "_fork", "_keyed_cache", "_lazy", "_threads", "errors", "validation"),
+    ("audio", "index", "migrations"),
+    ("config", "models", "utils"),
+    ("encoder", "scoring", "storage"),
+    ("diarization",),
+    ("embedder",),
+    ("enrollment", "identification"),
+    ("privacy", "streaming"),
+    ("recognizer",),
+    ("evaluation",),
+    ("cli",),
+)
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+PARTS = [path for path in (ROOT / "voiceprint").iterdir() if path.stem in LEVEL]
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """The modules that code imports when it runs."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        yield from imports(node)
+
+
+def used_by(part: Path) -> set[str]:
+    """The parts of the package that a part imports."""
+    # Alembic runs env.py as a script; nothing imports it.
+    files = [file for file in part.rglob("*.py") if file.name != "env.py"] if part.is_dir() else [part]
+    found = {name for file in files for name in imports(ast.parse(file.read_text()))}
+    used = {name.split(".")[1] for name in found if name.startswith("voiceprint.")}
+    return used & LEVEL.keys() - {part.stem}
+
+
+def test_every_part_has_a_layer() -> None:
+    files = (ROOT / "voiceprint").glob("[!_]*")
+    named = {path.stem for path in files if path.suffix == ".py" or path.is_dir()} - {"py"}
+    assert named <= LEVEL.keys()
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda path: path.stem)
+def test_a_part_imports_no_higher_one(part: Path) -> None:
+    above = {used for used in used_by(part) if LEVEL[used] > LEVEL[part.stem]}
+    assert not above
+
+
+def test_there_is_no_circle() -> None:
+    edges = {part.stem: used_by(part) for part in PARTS}
+    left = dict(edges)
+    while left:
+        free = [part for part, used in left.items() if not used & left.keys()]
+        assert free, f"a circle among {sorted(left)}"
+        for part in free:
+            del left[part]
