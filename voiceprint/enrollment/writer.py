@@ -103,7 +103,7 @@ class VoiceprintWriter:
         return None
 
     def _save(self, voiceprints: list[Voiceprint]) -> list[Stored]:
-        """Save them in one change; where that fails, give the error in the place of each that it hit."""
+        """Save voiceprints in one change; return the stored print or error of each."""
         if not voiceprints:
             return []
         try:

@@ -2,7 +2,7 @@
 
 Reading a caller from a store takes as long as some hundred scores. So every hit of the index is first scored
 with the vectors in the index, the plain embeddings, and only the best are read. The ranking uses the records
-alone: the index proposes, and no score is taken from it.
+alone: the index proposes, and none of its scores count.
 
 The index holds neither the augmented embeddings (`Voiceprint.augmented`) nor the owner of a voiceprint.
 benchmarks/shortlist.py measures the callers that the shortlist misses therefore.

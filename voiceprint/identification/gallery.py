@@ -245,7 +245,7 @@ class Gallery:
         """
         path = self.snapshot_path()
         if path is not None:
-            self._shared.snapshots.write(path, *self._stamped(), self.storage.files(), asked=True)
+            self._shared.snapshots.write(path, *self._stamped(), self.storage.files(), by_user=True)
 
     def snapshot_path(self) -> Path | None:
         """The path of the snapshot; None without one."""

@@ -225,11 +225,11 @@ class SnapshotKeeper:
             self.write(path, index, stamp, storage.files())
 
     def write(
-        self, path: Path, index: VectorIndex, stamp: Stamp, files: Iterable[Path], *, asked: bool = False
+        self, path: Path, index: VectorIndex, stamp: Stamp, files: Iterable[Path], *, by_user: bool = False
     ) -> bool:
         """Write now; False, and a line in the log, when that cannot be done.
 
-        files: of the store, which are never overwritten. asked: raise `ConfigurationError` where another file
+        files: of the store, which are never overwritten. by_user: raise `ConfigurationError` where another file
         lies at the path.
         """
         with self._writing:
@@ -238,7 +238,7 @@ class SnapshotKeeper:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 index.save(path, stamp=stamp.as_text(), apart_from=files)
             except RefusedFileError as error:
-                if asked:
+                if by_user:
                     raise _not_a_place(error) from error
                 logger.warning("%s", _not_a_place(error))
                 return False

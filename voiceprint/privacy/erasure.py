@@ -51,13 +51,13 @@ def delete_with_receipt(
     removed = storage.delete(name)
     deleted_at = now()
     flushed = storage.flush_removals(timeout_s)
-    gone = storage.get(name) is None and not storage.get_many(ids)
+    deleted = storage.get(name) is None and not storage.get_many(ids)
     places = [
         ErasedPlace(
             place=storage.location,
-            state="erased" if gone else "there_again",
+            state="erased" if deleted else "there_again",
             detail="Neither the caller nor a voiceprint is found by its id."
-            if gone
+            if deleted
             else "Another process has enrolled the caller again since.",
         )
     ]
