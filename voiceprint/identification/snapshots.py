@@ -229,8 +229,8 @@ class SnapshotKeeper:
     ) -> bool:
         """Write now; False, and a line in the log, when that cannot be done.
 
-        files: of the store, which are never overwritten. by_user: raise `ConfigurationError` where another file
-        lies at the path.
+        files: of the store, which are never overwritten. by_user: raise `ConfigurationError` where another
+        file lies at the path.
         """
         with self._writing:
             changes, erased, start = self._changes, self._erased, time.perf_counter()
