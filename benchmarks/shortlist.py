@@ -26,8 +26,8 @@ from benchmarks.report import command_line, write
 from tools.fit_scoring import caller_prints, fit
 from tools.gallery_model import GalleryModel
 from tools.populations import Population, Vectors, add_recordings, but, populations
-from voiceprint.identification.candidates import CANDIDATES_PER_QUERY, propose, views_for
-from voiceprint.identification.ranking import Probe
+from voiceprint.embedder import Probe
+from voiceprint.identification.candidates import CANDIDATES_PER_QUERY, candidate_queries, shortlist
 from voiceprint.index import VectorIndex
 from voiceprint.scoring import COHORT, CallerPrints, GalleryScorer, Projection
 
@@ -168,9 +168,9 @@ def missed(gallery: Generated, trials: list[tuple[Trial, float]]) -> dict[str, f
             continue
         ids = len(index) + 1 + np.arange(len(one.prints.plain))
         index.add(ids, one.prints.plain)
-        views = views_for(one.probe, gallery.scorer, CALLERS, PRINTS_EACH)
+        queries = candidate_queries(one.probe, gallery.scorer, CALLERS, PRINTS_EACH)
         first += 1
-        not_read += set(ids.tolist()).isdisjoint(propose(index, views, CANDIDATES_PER_QUERY).ids)
+        not_read += set(ids.tolist()).isdisjoint(shortlist(index, queries, CANDIDATES_PER_QUERY).ids)
         index.remove(ids)
     return {
         "probes": len(trials),

@@ -36,8 +36,8 @@ def mel_frames(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::HOP]
     # The window is symmetric: samples 200 + i and 200 - i share a cosine, and but for the sign a sine, so
-    # each takes half a matrix product. numpy's FFT of float32 takes 2.5 times as long; scipy's a third, but its
-    # import takes 0.1 s and 28 MB. Sample 0 has weight zero.
+    # each takes half a matrix product. numpy's FFT of float32 takes 2.5 times as long; scipy's takes a
+    # third, but its import takes 0.1 s and 28 MB. Sample 0 has weight zero.
     first, second = frames[:, 1:_HALF], frames[:, :_HALF:-1]
     even = np.concatenate((first + second, frames[:, _HALF, None]), axis=1)
     return _SESSION.get().run(even=even, odd=first - second)

@@ -54,10 +54,10 @@ def energy_of(audio: npt.NDArray[np.float32]) -> float:
 def gain_of(energy: float, samples: int) -> np.float32:
     """`volume_gain` of `samples` samples whose squares sum up to `energy`."""
     power = energy / max(1, samples)
-    target: float = 10.0 ** (TARGET_DBFS / 20.0)
-    if power < MIN_POWER or power >= target**2:  # False for NaN, which must reach the gain
-        return np.float32(1.0)
-    return np.float32(target / math.sqrt(power))
+    target = 10.0 ** (TARGET_DBFS / 20.0)
+    is_quiet = not (power < MIN_POWER or power >= target**2)  # True for NaN, which must reach the gain
+    gain: np.float32 = np.float32(target / math.sqrt(power) if is_quiet else 1.0)
+    return gain
 
 
 def voice_flags(audio: Samples, gain: np.float32 | None = None) -> npt.NDArray[np.bool_]:
