@@ -171,7 +171,7 @@ def _audio_files(folder: Path) -> tuple[list[_Sample], list[tuple[Path, str]]]:
     callers = caller_folders(folder)
     samples: list[_Sample] = []
     left_out = [
-        (path, "lies in no caller's folder, DIR/CALLER")
+        (path, "is in no caller's folder, DIR/CALLER")
         for path in folders.sorted_files(folder)
         if folders.is_recording(path)
     ]
@@ -208,11 +208,11 @@ def _enroll(
         prints = _prints(recognizer, samples)
         if skip:
             _skip_enrolled(samples, prints, limit)
-        wanted = [sample for sample in samples if not sample.skipped]
-        shared = _shared_prompts(wanted, read) if without_prompts else None
+        to_enroll = [sample for sample in samples if not sample.skipped]
+        shared = _shared_prompts(to_enroll, read) if without_prompts else None
         readable: list[_Sample] = []
         results = recognizer.enroll_many(
-            _recordings(wanted, readable, read, stopped, shared),
+            _recordings(to_enroll, readable, read, stopped, shared),
             on_mismatch=on_mismatch,
             on_several_voices=on_several_voices,
             keep=keep,

@@ -67,7 +67,7 @@ class RunEmbeddings:
 
 def embed_all(
     speakers: Sequence[Speaker],
-    wanted: Sequence[Run],
+    runs: Sequence[Run],
     settings: Settings,
     encoder: Encoder,
     cache: EmbeddingCache | None,
@@ -81,7 +81,7 @@ def embed_all(
     llrs: whether to compute cleaned probes and augmented prints. finder: receives every session.
     """
     prompts = None if settings.prompts is None else prompts_at(settings.prompts)
-    runs = {run: RunEmbeddings() for run in wanted}
+    by_run = {run: RunEmbeddings() for run in runs}
     unreadable: list[Skip] = []
     for done, speaker in enumerate(speakers):
         progress("Embedding", done, len(speakers))
@@ -91,9 +91,9 @@ def embed_all(
         )
         for recording in recordings:
             finder.add(speaker.name, recording)
-        _SpeakerEmbedder(speaker.name, recordings, settings, encoder, cache, llrs=llrs).add_to(runs)
+        _SpeakerEmbedder(speaker.name, recordings, settings, encoder, cache, llrs=llrs).add_to(by_run)
     progress("Embedding", len(speakers), len(speakers))
-    return runs, unreadable
+    return by_run, unreadable
 
 
 def load_recordings(

@@ -72,10 +72,10 @@ def evaluate(
     llrs = any(one.calibrated for one in scorers)
     firsts = first_runs(settings)
     compared = [more for run in firsts for more in with_more_prints(run, settings)]
-    wanted = dict.fromkeys([*settings.runs(), *compared])
+    runs = dict.fromkeys([*settings.runs(), *compared])
     finder = PromptFinder()
     embedded, unreadable = embed_all(
-        speakers, [*wanted], settings, encoder, cache, progress, llrs=llrs, finder=finder
+        speakers, [*runs], settings, encoder, cache, progress, llrs=llrs, finder=finder
     )
     unreadable = [*skipped, *unreadable]
     measured = {run: embedded[run] for run in settings.runs()}

@@ -239,7 +239,7 @@ def threshold_at_fpir(best: ArrayLike, target: float, weights: _Weights = None) 
     best: `Searches.best`. target: in 0..1.
     """
     if not 0.0 <= target <= 1.0:
-        raise InvalidArgumentError(f"an FPIR lies in 0 to 1, not at {target}")
+        raise InvalidArgumentError(f"an FPIR is from 0 to 1, not {target}")
     scores = _scores(best, "best")
     counts = _weights(weights, len(scores))
     order = np.argsort(-scores, kind="stable")

@@ -163,14 +163,14 @@ class Recommender:
         return None
 
     def _about_prints(self, run: Run, best: Outcome, fewer: Outcome | None, more: Outcome | None) -> str:
-        wanted = with_more_prints(run, self.settings)
-        if not wanted:
+        longer = with_more_prints(run, self.settings)
+        if not longer:
             return "Enrollment with more prints was not measured."
         if fewer is None or more is None:
-            enough, total = len(self.runs[wanted[-1]].names), len(self.runs[run].names)
+            enough, total = len(self.runs[longer[-1]].names), len(self.runs[run].names)
             return (
                 "The recordings are too short to measure more enrollment audio: "
-                f"{enough} of {total} speakers have {wanted[-1].prints} prints of {run.duration_s:g} s and "
+                f"{enough} of {total} speakers have {longer[-1].prints} prints of {run.duration_s:g} s and "
                 "a probe."
             )
         speakers = len(self.runs[replace(run, prints=more.prints)].names)
@@ -229,7 +229,7 @@ def _outcomes(opened: OpenSet, run: Run) -> list[Outcome]:
 
 
 def _in_hindsight(result: RunResult, run: Run) -> list[Outcome]:
-    """The cosine thresholds with the wanted FPIRs on the measured strangers."""
+    """The cosine thresholds with the FPIRs of `at_fpir` on the measured strangers."""
     if not result.open_set:
         return []
     opened = result.open_set[-1]

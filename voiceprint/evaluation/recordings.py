@@ -85,7 +85,7 @@ def find_speakers(folders: Sequence[Path], skipped: list[Skip] | None = None) ->
         for entry in entries:
             sessions: dict[str, tuple[Path, ...]] = {}
             if not entry.is_dir() and not is_hidden(entry) and is_recording(entry):
-                skipped.append(Skip(str(entry), f"{entry} lies in no speaker's folder"))
+                skipped.append(Skip(str(entry), f"{entry} is in no speaker's folder"))
             for file in _recordings(entry, skipped) if entry.is_dir() else ():
                 session = file.relative_to(entry).parts[0]
                 sessions[session] = (*sessions.get(session, ()), file)
@@ -192,13 +192,13 @@ def cut(audio: Audio, seconds: float, *, net: bool = True) -> list[tuple[int, in
     Returns:
         (start, end) in samples of each piece; a net one starts and ends with speech.
     """
-    wanted = max(1, round(seconds * SAMPLE_RATE))
+    length = max(1, round(seconds * SAMPLE_RATE))
     if not net:
-        return [(start, start + wanted) for start in range(0, len(audio) - wanted + 1, wanted)]
+        return [(start, start + length) for start in range(0, len(audio) - length + 1, length)]
     spoken = np.flatnonzero(vad.speech_mask(audio))
     return [
-        (int(spoken[first]), int(spoken[first + wanted - 1]) + 1)
-        for first in range(0, len(spoken) - wanted + 1, wanted)
+        (int(spoken[first]), int(spoken[first + length - 1]) + 1)
+        for first in range(0, len(spoken) - length + 1, length)
     ]
 
 
