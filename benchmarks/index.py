@@ -44,7 +44,7 @@ Vectors = NDArray[np.float32]
 
 
 class Job(NamedTuple):
-    """One size. folder: holds vectors.npy, float32[n, d], and queries.npy, float32[m, d]."""
+    """One size. folder: holds vectors.npy, float32[n, d], and queries-SIZE.npy, float32[m, d]."""
 
     folder: Path
     size: int
@@ -92,19 +92,20 @@ def _prepare(folder: Path, options: argparse.Namespace) -> list[int]:
         sizes = sorted(options.sizes or SIZES)
         gallery = GalleryModel.load().gallery(sizes[-1])
         vectors = gallery.matrix()
-        # Of callers who are in the smallest gallery, and so in every one.
-        _, queries = GalleryModel.load().gallery(sizes[0]).probes(options.probes)
+        queries = {size: gallery.model.gallery(size).probes(options.probes)[1] for size in sizes}
     else:
         found = np.ascontiguousarray(np.load(options.vectors, mmap_mode="r"), dtype=np.float32)
         order = np.random.default_rng(1).permutation(len(found))
         if options.queries is None:
             held_out = min(options.probes, len(found) // 10)
-            vectors, queries = found[order[held_out:]], found[order[:held_out]]
+            vectors, some = found[order[held_out:]], found[order[:held_out]]
         else:
-            vectors, queries = found[order], np.load(options.queries).astype(np.float32)[: options.probes]
+            vectors, some = found[order], np.load(options.queries).astype(np.float32)[: options.probes]
         sizes = sorted(size for size in options.sizes or [len(vectors)] if size <= len(vectors))
+        queries = dict.fromkeys(sizes, some)
     np.save(folder / "vectors.npy", vectors)
-    np.save(folder / "queries.npy", queries)
+    for size in sizes:
+        np.save(folder / f"queries-{size}.npy", queries[size])
     return sizes
 
 
@@ -119,7 +120,11 @@ def measure(job: Job) -> list[dict[str, Any]]:
 
     from voiceprint.index import VectorIndex
 
-    queries = np.load(job.folder / "queries.npy")
+    queries = np.load(job.folder / f"queries-{job.size}.npy")
+    warm = VectorIndex(queries.shape[1], recall=job.recall)
+    warm.fill(_blocks(job, min(BLOCK, job.size)))
+    warm.search(queries, job.k)
+    del warm
     index = VectorIndex(queries.shape[1], recall=job.recall)
     gc.collect()
     before = resident_bytes()
@@ -208,7 +213,7 @@ def grow(job: Job) -> list[dict[str, Any]]:
     """Add the last three quarters, `GROWTH` at a time, while a thread searches."""
     from voiceprint.index import VectorIndex
 
-    vectors, queries = _mapped(job), np.load(job.folder / "queries.npy")
+    vectors, queries = _mapped(job), np.load(job.folder / f"queries-{job.size}.npy")
     index, quarter = VectorIndex(vectors.shape[1], recall=job.recall), job.size // 4
     index.fill(_blocks(job, quarter))
     index.wait()

@@ -102,7 +102,6 @@ class Maintainer:
                         return
                 with self.alone():
                     step()
-                give_back_memory()
         except _CancelledError:
             self._thread = None
         except (RuntimeError, MemoryError, np.linalg.LinAlgError) as error:  # faiss's, and numpy's
@@ -221,6 +220,9 @@ class Maintainer:
                 trained.remove(first + np.flatnonzero(~source.live[at]))
             parts.buffer.drop([*chunks])
         self.failure = None
+        # Not after each merge: it makes other threads that allocate memory wait, 0.1 s for a gigabyte.
+        del sources, copied, chunks
+        give_back_memory()
 
     def _copy(self, source: Rows, rows: Rows) -> NDArray[np.int64]:
         """Append the live rows of a source; gives their numbers there, int64[n]."""
