@@ -218,15 +218,15 @@ def recognizer(prompts: Path | None) -> OpusAgentVoiceRecognizer:
 def test_a_prompt_changes_no_answer(voices: Voices, prompt: Audio, prompts_folder: Path) -> None:
     with recognizer(prompts_folder) as with_them, recognizer(None) as plain:
         for name in ("amara", "elena", "farid"):
-            alone, heard = voices[name][0], call(prompt, voices[name][0], 0)
+            alone, with_prompt = voices[name][0], call(prompt, voices[name][0], 0)
             right = plain.get_embedding(alone)
-            assert float(right @ with_them.get_embedding(heard)) > 0.999
-            assert float(right @ plain.get_embedding(heard)) < 0.995
-            quality = with_them.check_enrollment(heard).quality
+            assert float(right @ with_them.get_embedding(with_prompt)) > 0.999
+            assert float(right @ plain.get_embedding(with_prompt)) < 0.995
+            quality = with_them.check_enrollment(with_prompt).quality
             assert "prompt" in quality.feedback
             assert quality.prompts_s == pytest.approx(4, abs=0.2)
             assert any("A known prompt (4." in sentence for sentence in quality.advice)
-            assert "prompt" not in plain.check_enrollment(heard).quality.feedback
+            assert "prompt" not in plain.check_enrollment(with_prompt).quality.feedback
 
 
 def test_a_stream_leaves_prompts_out(voices: Voices, prompt: Audio, prompts_folder: Path) -> None:
@@ -234,12 +234,12 @@ def test_a_stream_leaves_prompts_out(voices: Voices, prompt: Audio, prompts_fold
         for name in ("amara", "elena", "farid"):
             them.enroll_caller(name, voices[name][0])
         them.enroll_caller("machine", voices["hakan"][0])
-        heard = call(prompt, voices["elena"][1], 0)
-        (best,) = them.identify(heard, 1)
+        with_prompt = call(prompt, voices["elena"][1], 0)
+        (best,) = them.identify(with_prompt, 1)
         stream = them.stream()
         answers = []
-        for start in range(0, len(heard), 3200):
-            stream.feed(heard[start : start + 3200])
+        for start in range(0, len(with_prompt), 3200):
+            stream.feed(with_prompt[start : start + 3200])
             answers.append(stream.result())
         final = stream.finish()
         assert final.caller_id == best.caller_id == "elena"

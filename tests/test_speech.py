@@ -138,11 +138,11 @@ def test_hold_music_is_cut_and_the_speech_is_not(voices: Voices) -> None:
     for place, recordings in enumerate(voices.values()):
         music = signals.hold_music(np.random.default_rng((5, place)), 10.0)
         speech = recordings[0].astype(np.float64)
-        kept = np.zeros(len(music) + len(speech), dtype=bool)
+        is_speech = np.zeros(len(music) + len(speech), dtype=bool)
         for each in _speech(np.concatenate((music, speech))):
-            kept[each.start : each.stop] = True
-        cut += (~kept[: len(music)]).mean()
-        lost += (~kept[len(music) :]).mean()
+            is_speech[each.start : each.stop] = True
+        cut += (~is_speech[: len(music)]).mean()
+        lost += (~is_speech[len(music) :]).mean()
         total += 1
     assert cut / total > 0.85
     assert lost / total < 0.02

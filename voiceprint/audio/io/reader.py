@@ -207,21 +207,21 @@ def _opened(file: BinaryIO, name: str, encoding: Encoding | None, sample_rate: i
     head = read_at(file, 0, formats.HEAD_BYTES)
     if not head:
         raise InvalidAudioError("is empty: it holds no audio")
-    known = raw.SUFFIXES.get(Path(name).suffix.lower())
-    if known is None or formats.file_in_buffer(head):
+    raw_format = raw.SUFFIXES.get(Path(name).suffix.lower())
+    if raw_format is None or formats.file_in_buffer(head):
         found = formats.identify(file)
-        if found is not None or (known is None and encoding is None):
+        if found is not None or (raw_format is None and encoding is None):
             return AudioReader(name, file, plan(file, found))
     if encoding is not None:
-        known = raw.Raw(encoding, raw.TELEPHONE_RATE if encoding in ("mulaw", "alaw") else None)
-    assert known is not None  # noqa: S101
-    rate = known.sample_rate if sample_rate is None else sample_rate
+        raw_format = raw.Raw(encoding, raw.TELEPHONE_RATE if encoding in ("mulaw", "alaw") else None)
+    assert raw_format is not None  # noqa: S101
+    rate = raw_format.sample_rate if sample_rate is None else sample_rate
     if rate is None:
         raise InvalidAudioError("has no header that says its sample rate: give sample_rate (--rate)")
     try:
-        return AudioReader(name, file, plan_raw(file, known, check_sample_rate(rate)))
+        return AudioReader(name, file, plan_raw(file, raw_format, check_sample_rate(rate)))
     except InvalidAudioError as error:
-        raise InvalidAudioError(f"as {known.encoding or known.name}: {error}") from error
+        raise InvalidAudioError(f"as {raw_format.encoding or raw_format.name}: {error}") from error
 
 
 @contextmanager

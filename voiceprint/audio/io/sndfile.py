@@ -46,8 +46,8 @@ class SndfileDecoder:
         except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OverflowError) as error:
             raise _unreadable(error) from error
         self.sample_rate, self.channels = int(self._sound.samplerate), int(self._sound.channels)
-        known = 0 <= self._sound.frames < _UNKNOWN_FRAMES
-        self.frames = frames if frames is not None else int(self._sound.frames) if known else None
+        is_known = 0 <= self._sound.frames < _UNKNOWN_FRAMES
+        self.frames = frames if frames is not None else int(self._sound.frames) if is_known else None
         self.is_16_bit = self._sound.subtype in _SMALL_SAMPLES
         self.is_float = self._sound.subtype in ("FLOAT", "DOUBLE")
         self.warnings: tuple[str, ...] = ()
