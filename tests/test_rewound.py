@@ -128,7 +128,7 @@ def test_who_is_enrolled_after_a_rewind_is_found_and_who_was_lost_is_not(
     try:
         storage.save(voiceprint("lost", 50))
         assert _named(live, storage, 50) == "lost"
-        live.write_snapshot(storage)  # of a history that will not have been
+        Gallery(storage, live).write_snapshot()  # of a history that will not have been
         lost_at = storage.position()
         if not is_open:
             storage.close()
