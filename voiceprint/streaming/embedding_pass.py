@@ -9,6 +9,7 @@ import numpy as np
 
 from voiceprint.audio.io.lazy_audio import Spliced
 from voiceprint.audio.speech import vad
+from voiceprint.audio.speech.runs import union
 from voiceprint.encoder.base import PartialEncoder
 from voiceprint.streaming.accumulator import ClipAccumulator, EmbeddingAccumulator, PartialAccumulator
 from voiceprint.streaming.buffered_audio import Audio, BufferedAudio, Parts
@@ -70,7 +71,7 @@ class EmbeddingPass:
         self._energy += float(np.square(audio, dtype=np.float64).sum())
         self._length += len(audio)
         self._waiting.append(audio)
-        self.parts = _join(self.parts + new)
+        self.parts = union(self.parts + new)
         self.stop = stop
 
     def embed(self, *, at_once: bool = False, last: bool = False) -> None:
@@ -134,17 +135,6 @@ def clip_parts(parts: Parts, start: int, stop: int) -> Parts:
     return tuple(
         (max(first, start), min(last, stop)) for first, last in parts if first < stop and last > start
     )
-
-
-def _join(parts: Parts) -> Parts:
-    """The parts, with adjacent ones joined."""
-    joined: list[tuple[int, int]] = []
-    for start, stop in parts:
-        if joined and joined[-1][1] == start:
-            joined[-1] = joined[-1][0], stop
-        else:
-            joined.append((start, stop))
-    return tuple(joined)
 
 
 def whole_windows(length: int) -> int:
