@@ -33,7 +33,7 @@ from benchmarks.report import command_line, draw, write
 from tools.fit_scoring import BETWEEN_SHRINKAGE, WITHIN_SHRINKAGE, fit
 from tools.populations import WORKERS, Population, add_recordings, but, populations
 from voiceprint.evaluation import metrics
-from voiceprint.evaluation.bootstrap import Counts, bootstrap_all, rule_of_three
+from voiceprint.evaluation.bootstrap import Counts, bootstrap, rule_of_three
 from voiceprint.evaluation.scoring import logistic_regression
 from voiceprint.scoring import Projection, impostors, scorer
 from voiceprint.scoring.calibration import OFFSET, SCALE
@@ -144,7 +144,7 @@ def error_rates(cell: Cell, outcome: Outcome, resamples: int = RESAMPLES) -> dic
     row: dict[str, Any] = {**cell._asdict(), "searches": [len(outcome.callers), len(outcome.strangers)]}
     if not resamples:
         return row | {name: [value] for name, value in zip(names, values, strict=True)}
-    intervals = bootstrap_all(rates, outcome.speakers, resamples=resamples)
+    intervals = bootstrap(rates, outcome.speakers, resamples=resamples)
     for name, value, interval in zip(names, values, intervals, strict=True):
         found = rule_of_three(interval, value or 0.0, outcome.speakers)
         row[name] = [round(number, 4) for number in (value or 0.0, *(found or (0.0, 1.0)))]

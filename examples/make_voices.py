@@ -4,8 +4,8 @@
 
 Each caller is one voice of a free speech synthesizer. In Debian these are the packages flite,
 espeak-ng, festival and festvox-kdlpc16k. The result is `DIR/CALLER/1.flac` to `4.flac`, 16 kHz
-mono, 16 bit. The engines are deterministic, noise of the whispered voice included: the same
-versions of the packages give the same samples again. The committed files were made with flite 2.2,
+mono, 16 bit. The engines are deterministic, including the noise of the whispered voice: the same
+versions of the packages give the same samples. The committed files were made with flite 2.2,
 espeak-ng 1.51, festival 2.5.0 and festvox-kdlpc16k 1.4.0, all of Debian 12.
 """
 
@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 
 SAMPLE_RATE = 16_000
 PEAK = 10 ** (-3 / 20)
-"""Every utterance is scaled to this peak, -3 dBFS: the peaks of the engines lie up to 8 dB apart."""
+"""Peak of every utterance, -3 dBFS: the peaks of the engines differ by up to 8 dB."""
 
 MAX_JUMP = 1.2
-"""Between neighboring samples as an engine gives them, full scale 1. Clean speech stays below 0.9."""
+"""Greatest difference of neighboring samples of an engine, full scale 1. Clean speech stays below 0.9."""
 
 PROGRAMS = {
     "flite": "flite",
@@ -38,11 +38,11 @@ PROGRAMS = {
     "festival": "festival",
     "text2wave": "festival",
 }
-"""Program -> the Debian package that has it."""
+"""Debian package of each program."""
 
 
 class MakeVoicesError(Exception):
-    """The voices cannot be made; the message says why."""
+    """The voices cannot be synthesized; the message says why."""
 
 
 class MissingPackagesError(MakeVoicesError):
@@ -55,12 +55,12 @@ class MissingPackagesError(MakeVoicesError):
 
 
 class SynthesisError(MakeVoicesError):
-    """An engine gave no audio, or audio that is not fit for use."""
+    """An engine returned no audio, or unusable audio."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """A caller: the engine and voice that speak, and the four texts that are said."""
+    """A caller: engine, voice, and the four texts."""
 
     engine: Literal["flite", "espeak-ng", "festival"]
     voice: str
@@ -190,9 +190,9 @@ CALLERS = {
 
 
 def check_installed() -> None:
-    """Raise MissingPackagesError unless every engine and the festival voice are there."""
+    """Raise MissingPackagesError unless every engine and the festival voice are installed."""
     missing = {package for program, package in PROGRAMS.items() if shutil.which(program) is None}
-    # Asked here, because text2wave makes no file and yet exits with 0 when it does not know the voice.
+    # Tested here, because for an unknown voice text2wave writes no file, yet exits with 0.
     if "festival" in missing or run(["festival", "-b", "(voice_ked_diphone)"]).returncode != 0:
         missing.add("festvox-kdlpc16k")
     if missing:
@@ -200,12 +200,12 @@ def check_installed() -> None:
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run `command`, without a shell, and return its exit code and what it printed."""
+    """Run `command`, without a shell, and return its exit code and output."""
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def synthesize(caller: Caller, text: str, scratch: Path) -> NDArray[np.float64]:
-    """Let `caller` say `text`: float64 samples at 16 kHz, mono, peak at -3 dBFS."""
+    """Synthesize `text` in the voice of `caller`: float64 samples at 16 kHz, mono, peak at -3 dBFS."""
     wav = scratch / "speech.wav"
     wav.unlink(missing_ok=True)
     if caller.engine == "flite":
@@ -223,8 +223,8 @@ def synthesize(caller: Caller, text: str, scratch: Path) -> NDArray[np.float64]:
     samples, rate = soundfile.read(wav, dtype="float64")
     if not samples.any():
         raise SynthesisError(f"{caller.voice} is silent: {text!r}")
-    # Festival wraps around where a diphone is louder than 16 bits can hold, whatever its -scale says.
-    # The jump is heard as a click and cannot be undone by scaling: such a text needs other words.
+    # Festival wraps around where a diphone exceeds 16 bits, whatever its -scale. The jump is a click that
+    # scaling cannot remove: such a text needs other words.
     if np.abs(np.diff(samples)).max() > MAX_JUMP:
         raise SynthesisError(f"{caller.voice} overflows its sample format: {text!r}")
     speech: NDArray[np.float64] = soxr.resample(samples, rate, SAMPLE_RATE)
@@ -247,14 +247,14 @@ def make_voices(out: Path) -> None:
 
 
 def main() -> int:
-    """Read the command line and make the voices; the exit code."""
+    """Parse the command line and make the voices; return the exit code."""
     parser = argparse.ArgumentParser(description="Make the sample voices of nine synthesized callers.")
     parser.add_argument(
         "--out",
         type=Path,
         default=Path(__file__).resolve().parent / "voices",
         metavar="DIR",
-        help="where the folders of the callers go (default: voices beside this script)",
+        help="folder for the folders of the callers (default: voices beside this script)",
     )
     try:
         make_voices(parser.parse_args().out)

@@ -1,9 +1,9 @@
-"""A voice agent that knows who is calling: a telephone call over a websocket, answered while it lasts.
+"""A voice agent that identifies its callers: a telephone call over a websocket, answered while it lasts.
 
     python examples/opusagent_bridge.py
 
-The messages are those of a telephony provider's media stream: JSON, with 20 ms of mu-law at 8 kHz in base64.
-Here no provider is needed: `PhoneCall` stands for the websocket, and plays a sample voice down a line.
+The messages have the format of a telephony provider's media stream: JSON, with 20 ms of mu-law at 8 kHz in
+base64. `PhoneCall` replaces the websocket, and plays a sample voice over a line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FRAME = 160  # bytes: 20 ms
 
 
 async def answer_call(websocket: AsyncIterator[str], recognizer: OpusAgentVoiceRecognizer) -> StreamResult:
-    """Listen to a call to its end: this is the part that belongs into an agent."""
+    """Identify the caller of a call: the part for an agent."""
     shown = 0.0
     greeted = False
     with recognizer.stream(sample_rate=8000, encoding="mulaw") as session:
@@ -49,23 +49,23 @@ async def answer_call(websocket: AsyncIterator[str], recognizer: OpusAgentVoiceR
 
 def guess(answer: StreamResult) -> str:
     """A running answer in words."""
-    heard = f"{answer.net_speech_s:.1f} s of speech"
+    speech = f"{answer.net_speech_s:.1f} s of speech"
     if answer.caller_id is None:
-        return f"{heard}, too early to tell"
-    return f"{heard}, most like {answer.caller_id} ({answer.similarity:.2f})"
+        return f"{speech}, too early to tell"
+    return f"{speech}, most like {answer.caller_id} ({answer.similarity:.2f})"
 
 
 def greeting(answer: StreamResult) -> str:
-    """What the agent does with a decision."""
+    """The agent's reaction to a decision."""
     if not answer.accepted:
         return "nobody we know, so ask for the name"
     return f'"Welcome back, {answer.metadata["name"]}!" ({answer.similarity:.2f})'
 
 
 class PhoneCall:
-    """Stands for the websocket of a media stream: gives its messages, one a frame.
+    """Replaces the websocket of a media stream: yields its messages, one a frame.
 
-    pace_s: seconds between frames; 0.02 is as on a line, 0 as fast as it goes.
+    pace_s: seconds between frames; 0.02 is real time, 0 as fast as possible.
     """
 
     def __init__(self, recording: Path, pace_s: float = 0.0) -> None:

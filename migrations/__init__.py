@@ -1,7 +1,7 @@
 """The SQL schema of the record store and its history, by Alembic.
 
-A database is brought up to date when a store is opened; `voiceprint db` shows and does the same. A
-developer makes the next revision with `upgrade` on a scratch database and a new file in versions/.
+Opening a store upgrades its database; `voiceprint db` shows and does the same. A developer writes the next
+revision as a new file in versions/, and tries `upgrade` on a scratch database.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["HEAD", "Revision", "current", "history", "upgrade"]
 
-# The newest revision of versions/. Written out, so that a database at head opens without loading Alembic.
+# The newest revision of versions/, as a constant: a database at head opens without importing Alembic.
 HEAD = "0006"
 
-# What OpusAgent made before there were revisions: this table, and no alembic_version.
+# The database of OpusAgent has this table, and no alembic_version.
 _FIRST = "0001"
 _VERSION_TABLE = "alembic_version"
 _OLD_TABLE = "voiceprints"
@@ -45,7 +45,7 @@ class Revision(NamedTuple):
 
 
 def current(connection: Connection) -> str | None:
-    """The schema revision that the database is at; None where there is no schema yet."""
+    """The schema revision of the database; None without a schema."""
     from sqlalchemy import column, inspect, select, table
 
     tables = set(inspect(connection).get_table_names())
@@ -69,7 +69,7 @@ def current(connection: Connection) -> str | None:
 
 
 def is_ours(connection: Connection) -> bool:
-    """Whether the database has no tables, or those of the store (also one of OpusAgent, or a newer one)."""
+    """Whether the database has no tables, or those of a store, also of OpusAgent or a newer version."""
     from sqlalchemy import inspect
 
     tables = set(inspect(connection).get_table_names())
@@ -81,10 +81,10 @@ def is_ours(connection: Connection) -> bool:
 
 
 def upgrade(connection: Connection) -> tuple[str | None, str]:
-    """Bring the schema to `HEAD` in the transaction of `connection`; gives the revisions before and after.
+    """Bring the schema to `HEAD` in the transaction of `connection`; returns the revisions before and after.
 
-    Raises `StorageCorruptError` for an old record that cannot be taken over, and `StorageError` for a
-    database that is newer than this library; the caller then rolls back.
+    Raises `StorageCorruptError` for an old record that cannot be adopted, and `StorageError` for a database
+    that is newer than this library; the caller then rolls back.
     """
     before = current(connection)
     if before == HEAD:
@@ -96,7 +96,7 @@ def upgrade(connection: Connection) -> tuple[str | None, str]:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if before is not None and before not in known:
         raise StorageError(
-            f"{_name(connection)} has the schema revision {before!r}, and this version of the library knows "
+            f"{_name(connection)} has the schema revision {before!r}, and this version of the library reads "
             f"up to {HEAD!r}: it was written by a newer version. Update the library. Nothing was changed."
         )
     if before == _FIRST:

@@ -1,4 +1,4 @@
-"""What Alembic runs: the revisions, on the connection that `voiceprint.migrations` hands over."""
+"""Run by Alembic: applies the revisions on the connection of `voiceprint.migrations`."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_confident_matches_fill_the_free_slots_and_replace_nothing(
     (original,) = prints(recognizer)
     with caplog.at_level(logging.INFO, "voiceprint.enrollment.adaptation"):
         assert recognizer.match_caller(voices["amara"][1]) is not None
-    assert caplog.messages == ["The caller 'amara' was recognized with confidence: one voiceprint added."]
+    assert caplog.messages == ["The caller 'amara' was matched with confidence: one voiceprint added."]
     first, second = prints(recognizer)
     assert first.embedding.tobytes() == original.embedding.tobytes()
     np.testing.assert_allclose(second.embedding, recognizer.get_embedding(voices["amara"][1]), atol=1e-6)

@@ -18,7 +18,7 @@ from voiceprint.encoder.base import Encoder
 from voiceprint.enrollment.augmentation import (
     LINES,
     AugmentationPlan,
-    Enrolled,
+    PlannedAugmentation,
     augmentation_plan,
     augmented_embeddings,
 )
@@ -29,7 +29,12 @@ def simulated_embedding(
 ) -> NDArray[np.float32] | None:
     """On the lines alone."""
     return augmented_embeddings(
-        encoder, [Enrolled(Recording.from_buffer(audio), plain, AugmentationPlan(lines=True, cleaned=False))]
+        encoder,
+        [
+            PlannedAugmentation(
+                Recording.from_buffer(audio), plain, AugmentationPlan(lines=True, cleaned=False)
+            )
+        ],
     )[0]
 
 
@@ -148,7 +153,7 @@ def test_one_that_cannot_be_embedded_takes_it_from_no_other(voices: Voices) -> N
     one, none, other = augmented_embeddings(
         encoder,
         [
-            Enrolled(Recording.from_buffer(audio), plain, lines)
+            PlannedAugmentation(Recording.from_buffer(audio), plain, lines)
             for audio, plain in zip(audios, plains, strict=True)
         ],
     )

@@ -1,4 +1,4 @@
-"""Recordings with channels: choosing one, and being told where a mix holds two voices."""
+"""Recordings with channels: choosing one, and a warning about a mix of two voices."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_channels_of_one_voice_do_not_differ(voices: Voices, other: str) -> None
 
 
 def in_turns(one: Any, other: Any, leak: float = 0.0, turn_s: float = 1.3) -> np.ndarray:
-    """A call: each speaks while the other is silent, and is heard in the other's channel at `leak`."""
+    """A call: each speaks while the other is silent, and leaks into the other's channel at `leak`."""
     n = min(len(one), len(other))
     first = (np.arange(n) / RATE / turn_s).astype(int) % 2 == 0
     one, other = one[:n] / np.std(one) * 0.05 * first, other[:n] / np.std(other) * 0.05 * ~first
@@ -213,7 +213,7 @@ def test_each_channel_of_a_call_is_matched_by_its_own_voice(
             np.testing.assert_allclose(caller.voiceprints[-1].embedding, alone, atol=1e-6)
 
 
-# Being told
+# Warnings
 
 
 def test_every_method_says_once_that_it_mixed_channels_that_differ(

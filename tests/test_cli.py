@@ -134,7 +134,7 @@ def test_more_files_than_prints_are_kept_is_said(run):
     code, out, _ = run("enroll", "amara", *sorted((VOICES / "amara").glob("*.flac")))
     assert (code, out) == (
         0,
-        "Enrolled 4 files for 1 caller.\nOf each caller the newest 3 voiceprints are kept.\n",
+        "Enrolled 4 files for 1 caller.\nEach caller keeps the newest 3 voiceprints.\n",
     )
 
 

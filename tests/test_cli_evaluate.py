@@ -105,7 +105,7 @@ def test_a_threshold_of_a_probability_is_said_not_to_be_measured(
     monkeypatch.setenv("VOICE_CALIBRATED_SIMILARITY", "true")
     code, _, err = run("evaluate", SAMPLES, *BRIEF, "--no-cache", "--scorer", "cosine")
     assert code == 0
-    assert err.startswith("VOICE_CALIBRATED_SIMILARITY holds the threshold against a probability")
+    assert err.startswith("VOICE_CALIBRATED_SIMILARITY compares the threshold with a probability")
 
 
 def test_a_calibration_of_other_embeddings_is_refused(run: Run, tmp_path: Path) -> None:
@@ -163,20 +163,20 @@ def test_a_cache_that_cannot_be_written_is_said_and_nothing_is_lost(run: Run) ->
     assert code == 0
     assert "Identification" in out
     assert err.count("\n") == 1
-    assert err.startswith("Embeddings cannot be kept in file: ")
+    assert err.startswith("Embeddings cannot be cached in file: ")
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         (("nowhere",), "Error: cannot read the folder nowhere: No such file or directory"),
-        ((".",), "Error: No recording in .: a folder for each speaker is wanted"),
+        ((".",), "Error: No recording in .: each speaker needs a folder"),
         ((SAMPLES, "--duration", "30"), "Error: 0 of the speakers can be measured"),
         (
             (SAMPLES, "--duration", "2,five"),
-            "Error: --duration takes numbers with commas between, such as 2,3,5",
+            "Error: --duration needs numbers separated by commas, such as 2,3,5",
         ),
-        ((SAMPLES, "--prints", "1.5"), "Error: --prints takes numbers with commas between, such as 1,2,3"),
+        ((SAMPLES, "--prints", "1.5"), "Error: --prints needs numbers separated by commas, such as 1,2,3"),
         ((SAMPLES, "--prints", "0"), "Error: prints must be from 1 to 10"),
         ((SAMPLES, "--gallery", "1"), "Error: a gallery must be of 2 callers or more"),
         ((SAMPLES, "--fpir", "100"), "Error: an FPIR must be between 0 and 1"),
@@ -232,7 +232,7 @@ def test_without_a_home_folder_the_embeddings_are_not_kept_and_that_is_said(tmp_
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "No embeddings are kept: there is no home folder" in done.stderr
+    assert "Embeddings are not cached: there is no home folder" in done.stderr
     assert [entry.name for entry in tmp_path.iterdir()] == ["report"]
 
 

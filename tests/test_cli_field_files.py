@@ -54,10 +54,10 @@ def test_a_folder_is_enrolled_by_content_and_all_that_is_left_out_is_listed(run:
     assert "in/ben/3.opus is truncated" in " ".join(out.split())
     said = err.splitlines()
     assert [line for line in said if line.startswith("Skipped")] == [
-        "Skipped: in/top.wav lies in no caller's folder, DIR/CALLER.",
+        "Skipped: in/top.wav is in no caller's folder, DIR/CALLER.",
         "Skipped: in/ben/notes.txt is not an audio file: move it elsewhere, or convert it, such as by ffmpeg "
         "-i IN OUT.wav.",
-        "Skipped: in/ben/old is a folder in a caller's: move its recordings one up.",
+        "Skipped: in/ben/old is a folder in a caller's: move its recordings up.",
     ]
     assert any(line.startswith("in/ben/2.dat: the header does not say how long") for line in said)
     with JSONStorage("voiceprints.json") as store:
@@ -100,7 +100,7 @@ def test_evaluate_reads_every_format_and_names_what_it_left_out(run: Run) -> Non
     said = " ".join(out.split())
     assert out.startswith("3 speakers with 9 recordings;")
     assert "in/amara/notes.txt is not an audio file" in said
-    assert "in/top.flac lies in no speaker's folder" in said
+    assert "in/top.flac is in no speaker's folder" in said
 
 
 def test_standard_input_is_a_file(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,7 +246,7 @@ def test_a_reader_that_holds_up_the_log_is_told_of_in_the_receipt(tmp_path: Path
         try:
             receipt = delete_with_receipt(storage, "alice", timeout_s=0.5)
             assert not receipt.complete
-            assert "held up" in " ".join(one.detail for one in receipt.places)
+            assert "delayed" in " ".join(one.detail for one in receipt.places)
         finally:
             reader.close()
         assert storage.flush_removals()

@@ -117,7 +117,7 @@ def test_what_is_neither_code_nor_sample_is_refused(law: Law, dtype: Any) -> Non
         decode(np.zeros(3, dtype), law)
     with pytest.raises(InvalidAudioError, match="int16"):
         encode(np.zeros(3, dtype), law)
-    with pytest.raises(InvalidAudioError, match="uint8 here, not on bytes"):
+    with pytest.raises(InvalidAudioError, match="uint8, not bytes"):
         decode(b"\0", law)  # type: ignore[arg-type]
 
 

@@ -34,9 +34,9 @@ def test_what_is_over_the_noise_stays_where_it_is():
 
 def test_pauses_lose_most_of_the_noise(speech):
     padded = np.concatenate([np.zeros(16_000, dtype=np.float32), speech])
-    heard = noisy(padded, 15)
+    noised = noisy(padded, 15)
     pause = slice(2000, 14_000)
-    assert np.square(reduce_noise(heard)[pause]).mean() < 0.25 * np.square(heard[pause]).mean()
+    assert np.square(reduce_noise(noised)[pause]).mean() < 0.25 * np.square(noised[pause]).mean()
 
 
 def test_clean_speech_keeps_its_embedding_and_noisy_speech_comes_nearer(speech):
@@ -44,8 +44,8 @@ def test_clean_speech_keeps_its_embedding_and_noisy_speech_comes_nearer(speech):
     clean = encoder.embed(speech)
     assert np.square(reduce_noise(noisy(speech, 10))).mean() > 0.8 * np.square(speech).mean()
     assert encoder.embed(reduce_noise(speech)) @ clean > 0.97
-    heard = noisy(speech, 15)
-    assert encoder.embed(reduce_noise(heard)) @ clean > encoder.embed(heard) @ clean
+    noised = noisy(speech, 15)
+    assert encoder.embed(reduce_noise(noised)) @ clean > encoder.embed(noised) @ clean
 
 
 def test_a_long_call_is_cut_into_blocks_without_a_seam():

@@ -28,7 +28,7 @@ from voiceprint import (
 )
 from voiceprint.audio import Recording
 from voiceprint.audio.fingerprints import SPAN, STEP, fingerprint
-from voiceprint.audio.prompts import KnownPrompts, PromptFinder, PromptFollower, find_repeated
+from voiceprint.audio.prompts import KnownPrompts, Prompt, PromptFinder, PromptFollower
 from voiceprint.audio.speech.segmenter import Segment, with_prompts
 from voiceprint.evaluation import Settings, evaluate
 from voiceprint.evaluation.tables import remarks
@@ -53,6 +53,13 @@ def call(prompt: Audio, speech: Audio, start: int) -> Audio:
 
 def over_the_line(audio: Audio) -> Audio:
     return np.float32(soxr.resample(signals.telephone(audio.astype(np.float64)), 8000, RATE))
+
+
+def find_repeated(recordings: list[tuple[str, Audio]]) -> list[tuple[Prompt, ...]]:
+    finder = PromptFinder()
+    for caller_id, audio in recordings:
+        finder.add(caller_id, audio)
+    return finder.find()
 
 
 LINES = {
@@ -170,7 +177,7 @@ def test_copies_under_one_caller_or_two_are_no_prompt(voices: Voices) -> None:
 def test_many_recordings_are_thinned_and_still_compared(
     voices: Voices, prompt: Audio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("voiceprint.audio.prompts._INDEXED", 500)
+    monkeypatch.setattr("voiceprint.audio.prompts._MAX_INDEXED", 500)
     names = [name for name in voices if name != "hakan"][:4]
     found = find_repeated([(name, call(prompt, voices[name][0], 20_000)) for name in names])
     assert all(len(prompts) == 1 for prompts in found)
@@ -211,15 +218,15 @@ def recognizer(prompts: Path | None) -> OpusAgentVoiceRecognizer:
 def test_a_prompt_changes_no_answer(voices: Voices, prompt: Audio, prompts_folder: Path) -> None:
     with recognizer(prompts_folder) as with_them, recognizer(None) as plain:
         for name in ("amara", "elena", "farid"):
-            alone, heard = voices[name][0], call(prompt, voices[name][0], 0)
+            alone, with_prompt = voices[name][0], call(prompt, voices[name][0], 0)
             right = plain.get_embedding(alone)
-            assert float(right @ with_them.get_embedding(heard)) > 0.999
-            assert float(right @ plain.get_embedding(heard)) < 0.995
-            quality = with_them.check_enrollment(heard).quality
+            assert float(right @ with_them.get_embedding(with_prompt)) > 0.999
+            assert float(right @ plain.get_embedding(with_prompt)) < 0.995
+            quality = with_them.check_enrollment(with_prompt).quality
             assert "prompt" in quality.feedback
             assert quality.prompts_s == pytest.approx(4, abs=0.2)
             assert any("A known prompt (4." in sentence for sentence in quality.advice)
-            assert "prompt" not in plain.check_enrollment(heard).quality.feedback
+            assert "prompt" not in plain.check_enrollment(with_prompt).quality.feedback
 
 
 def test_a_stream_leaves_prompts_out(voices: Voices, prompt: Audio, prompts_folder: Path) -> None:
@@ -227,12 +234,12 @@ def test_a_stream_leaves_prompts_out(voices: Voices, prompt: Audio, prompts_fold
         for name in ("amara", "elena", "farid"):
             them.enroll_caller(name, voices[name][0])
         them.enroll_caller("machine", voices["hakan"][0])
-        heard = call(prompt, voices["elena"][1], 0)
-        (best,) = them.identify(heard, 1)
+        with_prompt = call(prompt, voices["elena"][1], 0)
+        (best,) = them.identify(with_prompt, 1)
         stream = them.stream()
         answers = []
-        for start in range(0, len(heard), 3200):
-            stream.feed(heard[start : start + 3200])
+        for start in range(0, len(with_prompt), 3200):
+            stream.feed(with_prompt[start : start + 3200])
             answers.append(stream.result())
         final = stream.finish()
         assert final.caller_id == best.caller_id == "elena"
@@ -381,7 +388,7 @@ def test_enroll_dir_leaves_prompts_out(
     monkeypatch.chdir(tmp_path)
     code, out, err = run("enroll-dir", calls_folder, "--again")
     assert code == 0, (out, err)
-    assert "Left out of 3 files: 1 prompt that recordings of several callers hold (4." in err
+    assert "Left out of 3 files: 1 prompt in recordings of several callers (4." in err
     plain = OpusAgentVoiceRecognizer(MemoryStorage())
     with JSONStorage("voiceprints.json") as store:
         for name in ("amara", "elena", "farid"):
@@ -399,7 +406,7 @@ def test_an_evaluation_says_that_recordings_hold_prompts(
     settings = Settings(durations_s=(2.0,), resamples=0, splits=1, more_prints=None)
     found = evaluate(calls_folder, settings, encoder=BandEncoder())
     assert found.with_prompts == 3
-    assert any("3 sessions hold audio" in line for line in remarks(found))
+    assert any("3 sessions share audio" in line for line in remarks(found))
     settings = replace(settings, prompts=str(tmp_path / "prompt.wav"))
     without = evaluate(calls_folder, settings, encoder=BandEncoder())
     assert without.with_prompts == 0

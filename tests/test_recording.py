@@ -230,10 +230,10 @@ def test_clean_speech_is_not_filtered(voices: Voices) -> None:
 
 def test_high_pass_takes_what_is_low_and_leaves_the_rest() -> None:
     length = 3 * RATE
-    for hertz, kept in ((20.0, 0.0), (50.0, 0.0), (60.0, 0.0), (80.0, 1.0), (300.0, 1.0), (3000.0, 1.0)):
+    for hertz, gain in ((20.0, 0.0), (50.0, 0.0), (60.0, 0.0), (80.0, 1.0), (300.0, 1.0), (3000.0, 1.0)):
         filtered = HighPass(hum(length, hertz, 0.5) + np.float32(0.2), 69.0)[:]
         middle = filtered[RATE // 2 : -RATE // 2]
-        assert np.sqrt(2 * np.square(middle).mean()) / 0.5 == pytest.approx(kept, abs=0.1), hertz
+        assert np.sqrt(2 * np.square(middle).mean()) / 0.5 == pytest.approx(gain, abs=0.1), hertz
         assert abs(middle.mean()) < 1e-3
 
 

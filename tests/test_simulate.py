@@ -35,9 +35,9 @@ def gain_db(condition: str, hz: float) -> float:
     return float(20 * np.log10(max(abs(after[middle] @ wave) / abs(before[middle] @ wave), 1e-9)))
 
 
-def snr_db(clean: Audio, noisy: Audio, heard: Audio) -> float:
-    """Of the speech in `clean`, where the VAD finds it in `heard`, over what was added."""
-    mask = vad.speech_mask(heard)
+def snr_db(clean: Audio, noisy: Audio, received: Audio) -> float:
+    """Of the speech in `clean`, where the VAD finds it in `received`, over what was added."""
+    mask = vad.speech_mask(received)
     power = np.square(clean[mask], dtype=np.float64).mean()
     return float(10 * np.log10(power / np.square(noisy - clean, dtype=np.float64).mean()))
 
@@ -156,10 +156,10 @@ def test_alaw_gives_another_sound_than_mulaw(speech: Audio) -> None:
 @pytest.mark.parametrize("length", [1, 2, 479, 8001, 31999])
 def test_the_length_and_the_range_stay(name: str, length: int, speech: Audio) -> None:
     for audio in (speech[10000 : 10000 + length], np.zeros(length, np.float32), np.ones(length, np.float32)):
-        heard = Condition.parse(name).apply(audio)
-        assert heard.shape == (length,)
-        assert heard.dtype == np.float32
-        assert np.abs(heard).max() <= 1
+        received = Condition.parse(name).apply(audio)
+        assert received.shape == (length,)
+        assert received.dtype == np.float32
+        assert np.abs(received).max() <= 1
 
 
 def test_the_noise_depends_on_audio_condition_and_seed_alone(speech: Audio) -> None:

@@ -27,6 +27,7 @@ from voiceprint.audio import Recording, load_audio, to_mono
 from voiceprint.audio.simulate import Condition
 from voiceprint.embedder import Embedder
 from voiceprint.encoder import default_encoder
+from voiceprint.enrollment.augmentation import PlannedAugmentation, augmentation_plan, augmented_embeddings
 
 Vectors = NDArray[np.float32]
 T = TypeVar("T")
@@ -142,7 +143,8 @@ def embed_piece(audio: NDArray[np.float32], line: str) -> Vectors:
     which nobody enrolls.
     """
     # The quality gate is open: scores are judged here, not the gate before them.
-    embedder = Embedder(default_encoder(), VoiceFingerprintConfig(min_audio_quality=0.0))
+    encoder = default_encoder()
+    embedder = Embedder(encoder, VoiceFingerprintConfig(min_audio_quality=0.0))
     carried = Recording.from_buffer(Condition.parse(LINES[line]).apply(audio))
     vectors = np.full((len(KINDS), _DIMENSION), np.nan, dtype=np.float32)
     try:
@@ -151,8 +153,8 @@ def embed_piece(audio: NDArray[np.float32], line: str) -> Vectors:
         return vectors
     vectors[0], vectors[1] = probe.plain, probe.best
     if line != "noise":
-        plan = embedder.augmentation_plan(carried.quality)
-        augmented = embedder.embed_augmented([carried], [probe.plain], [plan])[0]
+        plan = augmentation_plan(encoder, carried.quality)
+        augmented = augmented_embeddings(encoder, [PlannedAugmentation(carried, probe.plain, plan)])[0]
         if augmented is not None:
             vectors[2] = augmented
     return vectors

@@ -50,47 +50,46 @@ _DEFAULT_PATHS = {"sqlite": "voiceprints.db"}
 
 
 class VoiceFingerprintConfig(BaseSettings):
-    """All settings. Each is read from `VOICE_` and its name in capitals; keyword arguments win.
+    """All settings. Each is read from `VOICE_` and its name in capitals; keyword arguments take precedence.
 
-    fingerprinting_enabled (True): when False a match gives None without touching the audio, and
+    fingerprinting_enabled (True): when False, a match returns None without a use of the audio, and
         enrollment raises `DisabledError`. `enabled` is another name for it.
     similarity_threshold (0.75): cosine from which a match is accepted, 0 to 1.
-    target_fpir (None): share of the calls of strangers that may get somebody's name. When it is set, a match
-        is accepted by its expected false-positive identification rate (`Match.fpir`), which depends on how
-        many callers are enrolled, and not by `similarity_threshold`.
+    target_fpir (None): accepted share of strangers' calls that are identified as a caller. When set, the
+        expected false-positive identification rate (`Match.fpir`), which depends on the number of enrolled
+        callers, decides instead of `similarity_threshold`.
     target_fmr (None): share of strangers' claims that `verify_caller` may accept; None takes `target_fpir`,
         and `similarity_threshold` where neither is set.
-    calibrated_similarity (False): when True the `similarity` of every answer, and what the threshold is held
-        against, is not the cosine but `Match.probability`.
-    calibration_path (None): file of `voiceprint calibrate`; None is the calibration of the package.
+    calibrated_similarity (False): when True, the `similarity` of every answer, which is compared with the
+        threshold, is `Match.probability` instead of the cosine.
+    calibration_path (None): file from `voiceprint calibrate`; None is the calibration of the package.
     enrollment_duration (5.0): seconds of audio that enrollment needs, above 0.
     storage_backend ("json"): "json", "postgresql", "redis" or "sqlite".
     storage_path: file of the store; "voiceprints.json", or "voiceprints.db" for SQLite.
     min_audio_quality (0.6): least quality score for enrollment and matching, 0 to 1.
     on_poor_audio ("raise"): "raise" makes `match_caller` raise `AudioQualityError` for audio that is silent,
-        too short or too poor; "none" makes it give None, for callers that have no `try`.
+        too short or too poor; "none" makes it return None, for applications without a `try`.
     max_voiceprints_per_caller (3): one print more replaces the oldest; at least 1.
-    enroll_simulated_lines (True): enrollment of wide-band audio stores beside the embedding one of simulated
-        telephone lines (`Voiceprint.augmented`), so that the caller is found on a telephone too.
-    adapt (False): when True, the audio of a match, a verification or a finished stream that was accepted with
-        confidence becomes one more voiceprint of the caller, where a slot is free. It never replaces one;
-        `voiceprint.enrollment.adaptation` has the conditions.
-    prompts (None): recording of an announcement that callers' recordings hold too, or a folder of them: where
-        one is found, at any level and over any line, it is left out (`voiceprint.audio.prompts`).
-    encoder ("onnx"): "onnx"; "onnx-int8", which takes half the time and gives nearly the same (a cosine of
-        0.999); or "resemblyzer" for that package itself, which is slower and gives the same.
-    encoder_threads (0): threads that the encoder works with; 0 for one a core. These two count when a
-        recognizer is made.
+    enroll_simulated_lines (True): enrollment of wide-band audio also stores the embedding for simulated
+        telephone lines (`Voiceprint.augmented`), so that calls by telephone match too.
+    adapt (False): when True, a confident match, verification or finished stream adds its voiceprint to the
+        caller's, in a free slot; it never replaces one. Conditions: `voiceprint.enrollment.adaptation`.
+    prompts (None): recording of an announcement, or a folder of such. The announcement is cut out of callers'
+        recordings, at any level and over any line (`voiceprint.audio.prompts`).
+    encoder ("onnx"): "onnx"; "onnx-int8", with half the time and nearly equal embeddings (cosine 0.999); or
+        "resemblyzer", that package itself, slower, with equal embeddings.
+    encoder_threads (0): threads of the encoder; 0 for one a core. A recognizer reads these two settings when
+        it is built.
     index_path (None): file of the index's snapshot, or "off"; None is beside the store's file, or in the
         user's cache for a store on a server.
-    index_recall (0.99): share of the searches of a large index that find the most similar voiceprint of
-        all, above 0, up to 1; 1 compares with every one.
-    index_threads (1): threads that a search of the index, or its training, works with.
-    database_url ("postgresql://localhost:5432/voiceprints"): as libpq takes it, so that several hosts and TLS
-        may be set in it. redis_url ("redis://localhost:6379/0"). Both may hold a password; neither is shown.
+    index_recall (0.99): share of searches in a large index that find the most similar voiceprint, above 0, up
+        to 1; 1 compares with every voiceprint.
+    index_threads (1): threads of a search of the index, and of its training.
+    database_url ("postgresql://localhost:5432/voiceprints"): a URL of libpq, also with several hosts and
+        TLS. redis_url ("redis://localhost:6379/0"). Both may hold a password, and no repr shows them.
 
-    An attribute may be set later and is checked then too. Raises `ConfigurationError`, which is a
-    ValueError, naming the variable, the value and what is allowed. An empty variable counts as not set.
+    Attributes may be set later. Raises `ConfigurationError` (a ValueError) with the variable, the value and
+    the allowed values, also on setting. An empty variable counts as not set.
     """
 
     model_config = SettingsConfigDict(
@@ -133,7 +132,7 @@ class VoiceFingerprintConfig(BaseSettings):
             super().__init__(**settings)
         except ValidationError as error:
             _raise_ours(error)
-        except SettingsError as error:  # a variable that pydantic-settings could not even decode
+        except SettingsError as error:  # a variable that pydantic-settings could not decode
             raise ConfigurationError(str(error)) from error
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -149,7 +148,7 @@ class VoiceFingerprintConfig(BaseSettings):
             _raise_ours(error)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """As pydantic's, but the `update` is checked as any other setting is."""
+        """As pydantic's, with a check of the `update`."""
         copy = super().model_copy(deep=deep)
         for name, value in (update or {}).items():
             setattr(copy, name, value)
@@ -186,8 +185,7 @@ class VoiceFingerprintConfig(BaseSettings):
 
     @_model_validator(mode="after")
     def _default_path(self) -> VoiceFingerprintConfig:
-        # Follows the backend for as long as no path was given. __dict__, because an ordinary
-        # assignment would count as giving one.
+        # Follows the backend until a path is set. __dict__, because an ordinary assignment would set one.
         if "storage_path" not in self.model_fields_set:
             self.__dict__["storage_path"] = _DEFAULT_PATHS.get(self.storage_backend, "voiceprints.json")
         return self

@@ -1,4 +1,4 @@
-"""From audio to the embedding of a voice: what is too short or too poor is refused on the way."""
+"""From audio to the embedding of a voice, with checks of speech and quality."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ SEVERAL_VOICES: Final = (
     "separate=True (--separate) answers for each."
 )
 
-# Net speech that a probe needs, in seconds: below it the embedding says little about the speaker.
 MIN_PROBE_SPEECH_S: Final = 1.0
+"""Least net speech of a probe in seconds: the embedding of less depends little on the speaker."""
 
 
 class Probe(NamedTuple):
-    """The embeddings of one call, to compare with voiceprints: float32[d] of length 1 each.
+    """The embeddings of one call: float32[d] of length 1 each.
 
-    plain: of the audio, for similarities. cleaned: of noisy audio without its noise, None of clean audio, for
-    log-likelihood ratios where there is one.
+    plain: of the audio, for similarities. cleaned: of noisy audio after noise reduction, for log-likelihood
+    ratios; None of clean audio.
     """
 
     plain: NDArray[np.float32]
@@ -54,18 +54,17 @@ class Probe(NamedTuple):
 
     @property
     def best(self) -> NDArray[np.float32]:
-        """The embedding that tells most about the voice."""
+        """The embedding for log-likelihood ratios."""
         return self.plain if self.cleaned is None else self.cleaned
 
 
 class Embedder:
-    """Gives the embeddings of an encoder, float32[dimension] of length 1, for recordings that pass the gates
-    of the configuration."""
+    """Embeds recordings that pass the checks of the configuration: float32[dimension] of length 1."""
 
     def __init__(self, encoder: Encoder, config: VoiceFingerprintConfig) -> None:
         self._encoder = encoder
         self._config = config
-        # Voices are told apart by Resemblyzer's network whatever encoder is used: the limits are its own.
+        # Diarization uses Resemblyzer's network with every encoder: its limits were measured on that network.
         if isinstance(encoder, PartialEncoder) and encoder.name == RESEMBLYZER_SPACE:
             self._windows: PartialEncoder = encoder
         else:
@@ -73,12 +72,12 @@ class Embedder:
 
     @property
     def space(self) -> str:
-        """Name of the encoder, and of the space in which its embeddings can be compared."""
+        """Name of the embedding space."""
         return self._encoder.name
 
     @property
     def prompts(self) -> KnownPrompts | None:
-        """The prompts that the configuration names, which are left out. Raises `ConfigurationError`."""
+        """The prompts of the configuration, which recordings leave out. Raises `ConfigurationError`."""
         return None if self._config.prompts is None else prompts_at(self._config.prompts)
 
     def recording(self, audio_buffer: AudioBuffer | Recording, audio_format: AudioFormat = PCM) -> Recording:
@@ -86,14 +85,14 @@ class Embedder:
         return Recording.from_buffer(audio_buffer, *audio_format).leaving_out(self.prompts)
 
     def check_enabled(self) -> None:
-        """Raises `DisabledError` when fingerprinting is off."""
+        """Raise `DisabledError` when fingerprinting is off."""
         if not self._config.fingerprinting_enabled:
             raise DisabledError(
                 "Voice fingerprinting is off: set VOICE_FINGERPRINTING_ENABLED=true to use it."
             )
 
     def check_quality(self, recording: Recording) -> None:
-        """Refuse audio under `min_audio_quality`, and warn of channels that should not have been mixed."""
+        """Raise `AudioQualityError` under `min_audio_quality`; log a warning where mixed channels differ."""
         quality = recording.quality
         recording.warn_if_mixed()
         minimum = self._config.min_audio_quality
@@ -114,9 +113,9 @@ class Embedder:
         note_voices(recording, self._windows.embed_partials, partials)
 
     def probe(self, recording: Recording, *, one_voice: bool = False) -> Probe:
-        """The embeddings of audio that is good enough to be matched.
+        """The probe of audio that is good enough for a match; else `AudioQualityError`.
 
-        one_voice: that it holds one is known; otherwise several are warned of, and noted in its quality.
+        one_voice: the audio holds one voice. Otherwise several voices are noted in its quality and logged.
         """
         quality = recording.quality
         if quality.net_speech_s < MIN_PROBE_SPEECH_S:
@@ -127,25 +126,25 @@ class Embedder:
                 quality,
             )
         self.check_quality(recording)
-        plain, better = self.embed(recording, one_voice=one_voice), None
+        plain, cleaned = self.embed(recording, one_voice=one_voice), None
         if "several_voices" in recording.quality.feedback:
             recording.warn(SEVERAL_VOICES)
         if self._encoder.sample_rate == SAMPLE_RATE and recording.cleaned is not None:
-            better = self.embed_cleaned(recording.cleaned)
-        return Probe(plain, better)
+            cleaned = self.embed_cleaned(recording.cleaned)
+        return Probe(plain, cleaned)
 
     def embed_cleaned(self, audio: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """The embedding of `Recording.cleaned`; None where nothing is left."""
+        """The embedding of `Recording.cleaned`; None where it holds no speech."""
         try:
             return self.checked(self._encoder.embed(audio))
-        except EncoderError as error:  # what was taken for speech was noise; the plain embedding stands
+        except EncoderError as error:  # the detected speech was noise; the plain embedding remains
             logger.debug("Without its noise, the audio has no embedding: %s", error)
             return None
 
     def embed(self, recording: Recording, *, one_voice: bool = False) -> NDArray[np.float32]:
-        """The embedding, of any audio with speech; without, `AudioQualityError`. one_voice: as of `probe`."""
+        """The embedding of any audio with speech; else `AudioQualityError`. one_voice: as of `probe`."""
         try:
-            embedding, partials = self._embedded(recording)
+            embedding, partials = self._embed(recording)
             if not one_voice:
                 self.note_voices(recording, partials)
             return self.checked(embedding)
@@ -153,20 +152,23 @@ class Embedder:
             quality = recording.quality
             if quality.net_speech_s > 0:
                 raise
-            # The encoder's word for it is not the caller's: the audio is at fault, and may be retried.
+            # Not an `EncoderError`: the audio is at fault, and other audio may succeed.
             raise AudioQualityError(
-                f"The audio ({quality.duration_s:.1f} s) holds no speech: nothing can be told of a voice.",
+                f"The audio ({quality.duration_s:.1f} s) holds no speech: record the caller again.",
                 quality,
             ) from None
 
     def embed_together(self, recordings: Sequence[Recording]) -> list[NDArray[np.float32] | VoiceprintError]:
-        """The embedding of each, or why there is none; quicker than one by one."""
+        """The embedding of each, or its error; faster than one by one."""
         if len(recordings) > 1:
             try:
                 return self._together(recordings)
-            except (EncoderError, ValueError):  # ValueError: not so many answers
-                logger.debug("A group of %d could not be embedded: now one by one.", len(recordings))
-        # One, or one of them has no embedding, which is its own result and not that of the others.
+            except (EncoderError, ValueError):  # ValueError: another number of embeddings
+                logger.debug(
+                    "A group of %d could not be embedded together, and is embedded one by one.",
+                    len(recordings),
+                )
+        # One by one, so that an error of one recording does not affect the others.
         results: list[NDArray[np.float32] | VoiceprintError] = []
         for recording in recordings:
             try:
@@ -182,8 +184,8 @@ class Embedder:
             self.note_voices(recording, partials)
         return [*embeddings]
 
-    def _embedded(self, recording: Recording) -> tuple[Any, NDArray[np.float32] | None]:
-        """The embedding, and those of partials where the windows' network computed them."""
+    def _embed(self, recording: Recording) -> tuple[Any, NDArray[np.float32] | None]:
+        """The embedding, and those of the partials where diarization can use them."""
         if isinstance(self._encoder, PartialEncoder):
             return self._with_own_partials(self._encoder.embed_speech(recording.trimmed))
         return self._encoder.embed(recording.speech_at(self._encoder.sample_rate)), None
@@ -195,21 +197,21 @@ class Embedder:
             found = self._encoder.embed_speeches([recording.trimmed for recording in recordings])
             return [*map(self._with_own_partials, found)]
         rate = self._encoder.sample_rate
-        answers = self._encoder.embed_batch([recording.speech_at(rate) for recording in recordings])
-        return [(answer, None) for answer in answers]
+        embeddings = self._encoder.embed_batch([recording.speech_at(rate) for recording in recordings])
+        return [(embedding, None) for embedding in embeddings]
 
     def _with_own_partials(self, found: SpeechEmbedding) -> tuple[Any, NDArray[np.float32] | None]:
         return found.embedding, found.partials if self._windows is self._encoder else None
 
-    def checked(self, answer: Any) -> NDArray[np.float32]:
-        """What the encoder gave, if it is an embedding."""
+    def checked(self, output: Any) -> NDArray[np.float32]:
+        """The output of the encoder, checked to be an embedding. Raises `EncoderError`."""
         try:
-            embedding = unit_vector(answer)
+            embedding = unit_vector(output)
         except InvalidArgumentError as error:
             raise EncoderError(f"The encoder {self._encoder.name!r} failed: {error}") from error
         if embedding.size != self._encoder.dimension:
             raise EncoderError(
-                f"The encoder {self._encoder.name!r} gave {embedding.size} values: it has the dimension "
+                f"The encoder {self._encoder.name!r} returned {embedding.size} values: its dimension is "
                 f"{self._encoder.dimension}."
             )
         return embedding

@@ -1,22 +1,22 @@
-"""Every error that the library raises on purpose.
+"""The errors of the library.
 
     VoiceprintError
     ├── ConfigurationError        (ValueError)    a setting, with its variable and what is allowed
     ├── InvalidArgumentError      (ValueError)    a caller id, metadata, embedding, k, threshold
     ├── InvalidAudioError         (ValueError)    a buffer or file that is not usable audio
-    ├── AudioQualityError         (ValueError)    audio, but too short or too poor; carries `.quality`
-    │   └── SeveralVoicesError                    more than one voice, where one was to be enrolled
+    ├── AudioQualityError         (ValueError)    audio that is too short or too poor; carries `.quality`
+    │   └── SeveralVoicesError                    several voices in an enrollment of one
     ├── CallerNotFoundError       (LookupError)   no such caller in the store
     ├── VoiceMismatchError        (ValueError)    audio that does not sound like the caller's voiceprints
-    ├── RecordingNotUsedError                     a recording that was left out for better ones of its caller
+    ├── RecordingNotUsedError                     a recording that was left out for better ones
     ├── DisabledError                             VOICE_FINGERPRINTING_ENABLED is false
     ├── EncoderError                              the embedding network cannot be loaded or failed
     └── StorageError                              the record store
-        ├── StorageUnavailableError               it cannot be reached, read or written now
-        └── StorageCorruptError                   what it holds cannot be trusted
+        ├── StorageUnavailableError               the store cannot be reached, read or written now
+        └── StorageCorruptError                   its content is not valid
 
-A message says what was wrong, with the value, and what to do. It never holds an embedding,
-metadata or audio: these are biometric data, and messages end in logs.
+A message names the fault, the value and the remedy, and never holds an embedding, metadata or audio: these
+are biometric data, and messages end in logs.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class InvalidAudioError(VoiceprintError, ValueError):
 
 
 class AudioQualityError(VoiceprintError, ValueError):
-    """The audio is valid, but too short or too poor for what was asked.
+    """The audio is valid, but too short or too poor.
 
-    `quality` is the `AudioQuality` that was measured; its `feedback` says what to improve.
+    quality: the measured `AudioQuality`; its `feedback` names the faults.
     """
 
     def __init__(self, message: str, quality: AudioQuality) -> None:
@@ -59,22 +59,19 @@ class AudioQualityError(VoiceprintError, ValueError):
 
 
 class SeveralVoicesError(AudioQualityError):
-    """The recording holds several voices, and one was to be enrolled.
-
-    `quality.voices` says when each of them speaks.
-    """
+    """The recording of an enrollment holds several voices; `quality.voices` has the turns of each."""
 
 
 class CallerNotFoundError(VoiceprintError, LookupError):
-    """The store holds no caller of this id."""
+    """The store holds no caller with this id."""
 
 
 class VoiceMismatchError(VoiceprintError, ValueError):
-    """The audio does not sound like the caller's voiceprints, and was to be refused then."""
+    """The audio does not sound like the caller's voiceprints, and `on_mismatch` is "refuse"."""
 
 
 class RecordingNotUsedError(VoiceprintError):
-    """The recording was not enrolled, as its caller has enough better ones.
+    """The recording was not enrolled, because its caller has enough better ones.
 
     A result of `enroll_many` with `keep="best"`; never raised.
     """
@@ -85,7 +82,7 @@ class DisabledError(VoiceprintError):
 
 
 class EncoderError(VoiceprintError):
-    """The encoder cannot be loaded, or gave something that is not an embedding."""
+    """The encoder cannot be loaded, or failed to compute an embedding."""
 
 
 class StorageError(VoiceprintError):
@@ -95,9 +92,9 @@ class StorageError(VoiceprintError):
 class StorageUnavailableError(StorageError):
     """The record store cannot be reached, read or written now.
 
-    Nothing was changed, unless the message says that the outcome is not known.
+    Nothing was changed, unless the message calls the outcome unknown.
     """
 
 
 class StorageCorruptError(StorageError):
-    """The record store holds something that cannot be trusted; it was left as it is."""
+    """The content of the record store is not valid; the store was not changed."""

@@ -1,7 +1,7 @@
-"""The records of the product and the answers that it gives.
+"""Records and results.
 
 Embeddings and metadata are biometric or personal data: no repr shows them. Serialization leaves embeddings
-out unless it is asked for them, so that no web framework sends them to a client.
+out by default, so that no web framework sends them to a client.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ _Vector = Annotated[NDArray[np.float32], WithJsonSchema({"type": "array", "items
 class _Serialized(BaseModel):
     """A model that holds embeddings, and serializes them only on request.
 
-    include_embeddings: True serializes the embeddings too. Every other serialization of pydantic takes the
-        request in its `context`: `TypeAdapter(Caller).dump_json(one, context={"include_embeddings": True})`.
+    include_embeddings: True serializes the embeddings too. For every other serialization of pydantic,
+        set it in `context`: `TypeAdapter(Caller).dump_json(caller, context={"include_embeddings": True})`.
     `pickle` and `copy` keep the embeddings.
     """
 
@@ -77,36 +77,36 @@ class _Serialized(BaseModel):
         self, *, include_embeddings: bool = False, context: Any | None = None, **options: Any
     ) -> dict[str, Any]:
         """As pydantic's, without embeddings unless `include_embeddings`."""
-        return super().model_dump(context=_asking(context, include_embeddings), **options)
+        return super().model_dump(context=_with_option(context, include_embeddings), **options)
 
     def model_dump_json(
         self, *, include_embeddings: bool = False, context: Any | None = None, **options: Any
     ) -> str:
         """As pydantic's, without embeddings unless `include_embeddings`."""
-        return super().model_dump_json(context=_asking(context, include_embeddings), **options)
+        return super().model_dump_json(context=_with_option(context, include_embeddings), **options)
 
 
-def _asking(context: Any | None, include_embeddings: bool) -> Any | None:
+def _with_option(context: Any | None, include_embeddings: bool) -> Any | None:
     return {**(context or {}), _INCLUDE: True} if include_embeddings else context
 
 
-def _asked(info: SerializationInfo) -> bool:
+def _includes_embeddings(info: SerializationInfo) -> bool:
     return isinstance(info.context, Mapping) and info.context.get(_INCLUDE) is True
 
 
 class Voiceprint(_Serialized):
-    """One print of a caller's voice, joined with what is known of the caller.
+    """One voiceprint of a caller, with the caller's data.
 
     caller_id: 1 to 512 characters.
-    embedding: given as an array or list of numbers, kept as a read-only float32 unit vector
-        (256 values in the space "resemblyzer"). Only its direction matters: similarity is cosine.
+    embedding: array or list of numbers, stored as a read-only float32 unit vector (256 values in the space
+        "resemblyzer").
     augmented: the same voice over simulated telephone lines (`voiceprint.enrollment.augmentation`), a vector
         like `embedding`, or None. Scores use both; similarity and the index use `embedding` alone.
     metadata: JSON object of the caller.
-    created_at: when this print was made; last_seen: when the caller was last enrolled or recognized.
-        ISO 8601 UTC with a `Z`; a datetime is taken too, and a time without a zone is taken as UTC.
-    id, revision: given by the store; None before the print is saved.
-    encoder: name of the embedding space; prints of different spaces are never compared.
+    created_at: time of this enrollment; last_seen: of the caller's last enrollment or match. ISO 8601 UTC
+        with a `Z`; also from a datetime; a time without a zone is UTC.
+    id, revision: assigned by the store; None before `save`.
+    encoder: name of the embedding space; embeddings of different spaces are never compared.
 
     Raises `InvalidArgumentError`, also when an attribute is set later. `model_dump` and all other
     serialization of pydantic leave `embedding` and `augmented` out, unless `include_embeddings`.
@@ -136,14 +136,14 @@ class Voiceprint(_Serialized):
         **fields: Any,
     ) -> None:
         try:
-            given: dict[str, Any] = {
+            values: dict[str, Any] = {
                 "caller_id": caller_id,
                 "embedding": embedding,
                 "metadata": metadata,
                 "created_at": created_at,
                 "last_seen": last_seen,
             }
-            super().__init__(**given, **fields)
+            super().__init__(**values, **fields)
         except ValidationError as error:
             _raise_ours(error)
 
@@ -171,7 +171,7 @@ class Voiceprint(_Serialized):
     @field_validator("embedding", mode="before")
     @classmethod
     def _check_embedding(cls, value: object, info: ValidationInfo) -> NDArray[np.float32]:
-        # `encoder` is declared first, so that it is known here: the right length depends on it.
+        # `encoder` is declared first, so it is validated here: the length depends on it.
         return check_embedding(value, info.data.get("encoder", RESEMBLYZER_SPACE))
 
     @field_validator("augmented", mode="before")
@@ -183,7 +183,9 @@ class Voiceprint(_Serialized):
     def _vector_as_list(
         self, vector: NDArray[np.float32] | None, info: SerializationInfo
     ) -> list[float] | None:
-        numbers: list[float] | None = vector.tolist() if vector is not None and _asked(info) else None
+        numbers: list[float] | None = (
+            vector.tolist() if vector is not None and _includes_embeddings(info) else None
+        )
         return numbers
 
     @model_serializer(mode="wrap")
@@ -191,7 +193,7 @@ class Voiceprint(_Serialized):
         self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
     ) -> dict[str, Any]:
         fields: dict[str, Any] = handler(self)
-        if not _asked(info):
+        if not _includes_embeddings(info):
             for name in _VECTORS:
                 fields.pop(name, None)
         return fields
@@ -200,7 +202,7 @@ class Voiceprint(_Serialized):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        # Of the fields: to pydantic a model with a serializer of its own is any object.
+        # The schema of the fields: for a model with its own serializer, pydantic has only "object".
         schema = handler({key: value for key, value in core_schema.items() if key != "serialization"})
         if handler.mode == "serialization":
             resolved = handler.resolve_ref_schema(schema)
@@ -211,12 +213,12 @@ class Voiceprint(_Serialized):
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
-        self._protect()  # numpy gives a pickled array back writeable
+        self._protect()  # numpy unpickles an array as writeable
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        twin = super().__deepcopy__(memo)
-        twin._protect()  # and a copied one
-        return twin
+        copy = super().__deepcopy__(memo)
+        copy._protect()  # numpy copies an array as writeable
+        return copy
 
     def _protect(self) -> None:
         for vector in (self.embedding, self.augmented):
@@ -235,7 +237,7 @@ class Voiceprint(_Serialized):
 
 
 def _raise_ours(error: ValidationError) -> NoReturn:
-    # Not chained: pydantic's error keeps the input, and the input is biometric.
+    # Not chained: pydantic's error holds the input, which is biometric.
     first = error.errors(include_input=False, include_url=False)[0]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, InvalidArgumentError):
@@ -244,17 +246,17 @@ def _raise_ours(error: ValidationError) -> NoReturn:
     raise InvalidArgumentError(f"{place}: {first['msg']}.") from None
 
 
-class _Answer(BaseModel):
-    """A value that is read, not changed."""
+class _Frozen(BaseModel):
+    """A read-only model."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True, hide_input_in_errors=True)
 
 
-class Caller(_Serialized, _Answer):
+class Caller(_Serialized, _Frozen):
     """A caller with all voiceprints, the oldest first.
 
-    `last_seen` moves with every enrollment and every accepted match. Serialized as `Voiceprint` is: without
-    embeddings, unless `include_embeddings`.
+    `last_seen` moves with every enrollment and every accepted match. Serialized like `Voiceprint`, without
+    embeddings unless `include_embeddings`.
     """
 
     caller_id: str
@@ -267,26 +269,25 @@ class Caller(_Serialized, _Answer):
 Verdict = Literal["accepted", "rejected", "inconclusive"]
 
 
-class Match(_Answer):
-    """One caller that a probe resembles.
+class Match(_Frozen):
+    """A caller as a candidate for a probe.
 
     similarity: cosine with the best of the caller's voiceprints, -1 to 1; with `calibrated_similarity` set,
         the probability.
-    accepted: whether it reaches what the search was made with, a threshold of similarity or a target FPIR.
-    voiceprint_id: the print that was the best.
-    llr: natural log-likelihood ratio: how much likelier the audio is if this caller spoke than if a stranger
-        did, of all the caller's voiceprints, by how alike the gallery's callers are to each other; 0 favors
-        neither. Matches are ranked by it. None where the gallery is too small to say; they are then ranked
-        by similarity.
-    fpir: expected false-positive identification rate, 0 to 1, were this llr the threshold: the share of
-        strangers' calls in which some caller of a gallery of this size reaches it. None without llr.
-    probability: that this caller spoke, 0 to 1, if half of the calls are of strangers and all callers who
-        were searched call as often as each other (`voiceprint.scoring.probabilities`). None without llr.
-    margin: llr over that of the next best caller (of similarity where there is no llr); for others than the
-        best, how far they are behind it, below 0. None when there is nobody else.
-    verdict: "accepted"; "rejected" where half of all strangers would reach as much; "inconclusive" between:
-        more speech, or another question, may tell. A cosine under the threshold is "rejected" where no target
-        is set and the gallery is too small for an fpir; with a target such a gallery is "inconclusive".
+    accepted: whether similarity reaches the threshold, or, where a target FPIR decides, fpir the target.
+    voiceprint_id: the most similar voiceprint.
+    llr: natural log-likelihood ratio of this caller against a stranger, from all the caller's voiceprints and
+        the similarity of the gallery's callers to each other; 0 favors neither. Matches are ranked by llr.
+        None where the gallery is too small; matches are then ranked by similarity.
+    fpir: expected false-positive identification rate, 0 to 1, with this llr as the threshold: the share of
+        strangers' calls for which a caller of a gallery of this size reaches it. None without llr.
+    probability: of this caller, 0 to 1, if half of the calls are of strangers and all candidates call
+        equally often (`voiceprint.scoring.probabilities`). None without llr.
+    margin: llr (similarity without llr) minus that of the next caller; for all but the best, minus that of
+        the best, below 0. None for a single match.
+    verdict: "accepted"; "rejected" where at least half of all strangers would reach this llr; "inconclusive"
+        between, where more speech may decide. Without an fpir, "rejected" by a threshold, and "inconclusive"
+        by a target FPIR.
     """
 
     caller_id: str
@@ -303,7 +304,7 @@ class Match(_Answer):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def verdict(self) -> Verdict:
-        """The decision in a word."""
+        """The decision, see `Match`."""
         if self.accepted:
             return "accepted"
         if self.too_small:
@@ -311,13 +312,13 @@ class Match(_Answer):
         return "rejected" if self.fpir is None or self.fpir >= 0.5 else "inconclusive"
 
 
-class SeparatedVoice(_Answer):
-    """One voice of a recording in which several may speak, and who it is.
+class SeparatedVoice(_Frozen):
+    """One voice of a recording, identified.
 
-    turns: when it speaks, in seconds of the recording. net_speech_s: seconds of speech in them.
-    quality: of this voice by itself. matches: the k most likely callers, the best first; empty
-        where the voice says too little or is too poor, which `quality.feedback` then says.
-    ignored: the id of the caller among those to be ignored whose voice this is; `matches` is then empty.
+    turns: in seconds of the recording. net_speech_s: seconds of speech in them.
+    quality: of this voice by itself. matches: the k most likely callers, the best first; empty where the
+        voice has too little speech or is too poor, see `quality.feedback`.
+    ignored: id of the caller to `ignore` whose voice this is, else None; `matches` is then empty.
     """
 
     turns: tuple[Turn, ...]
@@ -328,22 +329,22 @@ class SeparatedVoice(_Answer):
 
     @property
     def accepted(self) -> Match | None:
-        """The most likely of the callers who are accepted; None where nobody is."""
+        """The most likely accepted match, or None."""
         return next((match for match in self.matches if match.accepted), None)
 
 
-class StreamResult(_Answer):
-    """What is known of the caller of a call that is being heard, see `CallStream.result`.
+class StreamResult(_Frozen):
+    """The answer of a `CallStream`.
 
-    caller_id: whom the voice resembles most; None before there is enough speech, or with nobody enrolled.
-    similarity: with that caller, as in `Match`; None without one. metadata: of that caller.
-    accepted: whether the similarity reaches the threshold, of speech that is long and good enough.
-    decided: whether this is safe to act upon: `accepted` says whether it is this caller, or nobody known.
+    caller_id: the most likely caller; None before there is enough speech, or with nobody enrolled.
+    similarity: with that caller, as in `Match`, or None. metadata: of that caller.
+    accepted: whether that match is accepted, with speech that is long and good enough.
+    decided: whether this answer, that caller if `accepted` and else nobody, is safe to act upon.
     final: whether the call has ended, and this is the answer for all of it.
-    audio_s, net_speech_s: seconds that were heard, and seconds of speech in them.
-    feedback: what is wrong with the audio, as in `AudioQuality`.
-    matches: the k nearest callers, the best first.
-    voices: of a stream with `separate`, the voices of the call and who each is; known at the end.
+    audio_s, net_speech_s: seconds of audio and of speech so far.
+    feedback: faults of the audio, as in `AudioQuality`.
+    matches: the k most likely callers, the best first.
+    voices: the identified voices of the call, at the end of a stream with `separate`.
     """
 
     caller_id: str | None = None
@@ -359,17 +360,16 @@ class StreamResult(_Answer):
     voices: tuple[SeparatedVoice, ...] = Field(default=(), repr=False)
 
 
-class Verification(_Answer):
-    """Whether a probe is the caller that it is claimed to be.
+class Verification(_Frozen):
+    """The verification of a claimed caller.
 
-    accepted: `similarity` >= `threshold`, or where a target decides, `fmr` up to that.
+    accepted: `similarity` >= `threshold`, or where a target decides, `fmr` <= target.
     similarity: cosine, or with `calibrated_similarity` set, `probability`.
     threshold: None where a target decides.
     llr: natural log-likelihood ratio, as in `Match`; None where the gallery is too small for one.
-    fmr: expected false-match rate, 0 to 1, were this llr the threshold: the share of strangers' claims to be
-        this caller that reach it. None without llr.
-    probability: that it is this caller and not a stranger, 0 to 1, if both are as likely beforehand; None
-        without llr.
+    fmr: expected false-match rate, 0 to 1, with this llr as the threshold: the share of strangers' claims to
+        be this caller that reach it. None without llr.
+    probability: of this caller, 0 to 1, with a prior of 0.5. None without llr.
     """
 
     caller_id: str
@@ -381,12 +381,12 @@ class Verification(_Answer):
     probability: float | None = None
 
 
-class ErasedPlace(_Answer):
+class ErasedPlace(_Frozen):
     """A place that was searched after a deletion.
 
-    state: "erased"; "remains", where something of the caller was found; "kept_by_server", in a
-        server's files until it rewrites them; "there_again", where the caller was enrolled anew
-        meanwhile; "not_searched", of a file that cannot be read.
+    state: "erased"; "remains", data of the caller was found; "kept_by_server", until the server rewrites its
+        files; "there_again", the caller was enrolled again meanwhile; "not_searched", a file that cannot be
+        read.
     """
 
     place: str
@@ -394,10 +394,10 @@ class ErasedPlace(_Answer):
     detail: str
 
 
-class DeletionReceipt(_Answer):
+class DeletionReceipt(_Frozen):
     """The removed voiceprints of a caller, and the places that were searched for remains.
 
-    voiceprints: how many were removed. deleted_at, checked_at: ISO 8601 UTC with a `Z`.
+    voiceprints: number removed. deleted_at, checked_at: ISO 8601 UTC with a `Z`.
     places: the record store, each of its files, the snapshots of the index, and the files of a Redis server.
     """
 
@@ -410,15 +410,15 @@ class DeletionReceipt(_Answer):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def complete(self) -> bool:
-        """Whether nothing was left anywhere."""
+        """Whether every place is erased."""
         return all(place.state == "erased" for place in self.places)
 
 
-class Finding(_Answer):
-    """One thing that `check` found wrong.
+class Finding(_Frozen):
+    """A fault that `check` found.
 
-    code: short and stable, for programs; place: file, table, key, caller or voiceprint id;
-    message: what is wrong and what to do.
+    code: short and stable, for programs; place: file, table, key, caller or voiceprint id; message: the fault
+    and its remedy.
     """
 
     code: str
@@ -426,11 +426,11 @@ class Finding(_Answer):
     message: str
 
 
-class ErasureCheck(_Answer):
+class ErasureCheck(_Frozen):
     """A search for remains of a deleted caller, see `voiceprint.privacy.erasure.remains_of`.
 
-    deleted_at: when the store noted the deletion; None where it noted none. checked_at: when this was looked
-    for. searched: the store and the files that were read.
+    deleted_at: time of the deletion; None where the store noted none. checked_at: time of the search.
+    searched: the store and the files that were read.
     """
 
     caller_id: str

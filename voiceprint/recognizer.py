@@ -1,4 +1,4 @@
-"""`OpusAgentVoiceRecognizer`: enroll callers by voice, and say who is calling."""
+"""`OpusAgentVoiceRecognizer`: enroll and identify callers by voice."""
 
 from __future__ import annotations
 
@@ -51,23 +51,23 @@ logger = logging.getLogger(__name__)
 
 
 class OpusAgentVoiceRecognizer:
-    """Enrolls callers by voice and identifies them. Cheap to make, and safe to use from many threads.
+    """Enrolls callers by voice and identifies them. Cheap to build, and thread-safe.
 
-    storage_backend: a `Storage`; None opens the one that the configuration chooses.
-    config: settings; None reads them from the environment. They are read at every call, so a change
-        of an attribute counts from the next call on.
-    encoder: an `Encoder`; None takes the one that the configuration chooses, loaded once per process, at
-        its first use or by `warm_up`.
+    storage_backend: a `Storage`; None opens the one of the configuration.
+    config: settings; None reads them from the environment. A change of an attribute applies from the next
+        call on.
+    encoder: an `Encoder`; None is the one of the configuration, loaded once per process, at its first use or
+        by `warm_up`.
 
     Methods take a `Recording`, or a buffer: an array of int16, int32, uint8 or float in [-1, 1], mono or with
-    channels, or bytes. With a buffer go
-        sample_rate: 8000 to 48000 Hz; None is 8000 for G.711, and 16000 for all else.
+    channels, or bytes. The arguments of a buffer:
+        sample_rate: 8000 to 48000 Hz; None is 8000 for G.711, and 16000 otherwise.
         encoding: of bytes; "pcm" is 16-bit little-endian. "mulaw" and "alaw" are G.711 codes, as
             bytes or uint8 arrays; for the other names see `voiceprint.audio.io.encodings.Encoding`.
-        channels: how many are interleaved in bytes, such as 2 of stereo.
-        channel: index of the channel to use, such as the caller's. None mixes them by mean; where
-            they hold different voices, the quality's feedback and a warning in the log say so.
-    It raises `InvalidAudioError` for a buffer that is not audio, and `AudioQualityError` for audio
+        channels: interleaved in bytes, such as 2 of stereo.
+        channel: index of the channel to use, such as the caller's. None averages them; where they hold
+            different voices, the quality's feedback and a warning in the log say so.
+    Methods raise `InvalidAudioError` for a buffer that is not audio, and `AudioQualityError` for audio
     that is too short or too poor; the store's errors pass through.
     """
 
@@ -78,7 +78,6 @@ class OpusAgentVoiceRecognizer:
         config: VoiceFingerprintConfig | None = None,
         encoder: Encoder | None = None,
     ) -> None:
-        # Refused here and not at the first call.
         if storage_backend is not None and not isinstance(storage_backend, Storage):
             raise InvalidArgumentError(f"storage_backend is {shown(storage_backend)}: give a Storage.")
         if config is not None and not isinstance(config, VoiceFingerprintConfig):
@@ -86,8 +85,8 @@ class OpusAgentVoiceRecognizer:
         if encoder is not None and not isinstance(encoder, Encoder):
             raise InvalidArgumentError(f"encoder is {shown(encoder)}: give an Encoder.")
         self.config = VoiceFingerprintConfig() if config is None else config
-        own = default_encoder(self.config.encoder, self.config.encoder_threads)
-        self.encoder = own if encoder is None else encoder
+        default = default_encoder(self.config.encoder, self.config.encoder_threads)
+        self.encoder = default if encoder is None else encoder
         self.storage = configured_storage(self.config) if storage_backend is None else storage_backend
         check_snapshot_path(self.storage, self.config.index_path)
         add_snapshot_place(self.storage, self.config.index_path)
@@ -95,11 +94,11 @@ class OpusAgentVoiceRecognizer:
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
         if name in ("storage", "encoder", "config"):
-            self.__dict__.pop("_parts", None)  # built of these
+            self.__dict__.pop("_parts", None)  # which depend on it
 
     @property
     def _built(self) -> _Parts:
-        """The parts, which are built at the first use, and again after a change of an attribute."""
+        """The parts, built at the first use, and again after a change of an attribute."""
         settings = IndexSettings.of(self.config)
         parts: _Parts | None = self.__dict__.get("_parts")
         if parts is None or parts.settings != settings:
@@ -122,7 +121,7 @@ class OpusAgentVoiceRecognizer:
     ) -> NDArray[np.float32]:
         """The embedding of the voice: float32[256] of length 1.
 
-        Any amount of speech will do; without speech, `AudioQualityError`. Raises `DisabledError`.
+        Raises `AudioQualityError` for audio without speech, and `DisabledError`.
         """
         embedder = self._built.embedder
         embedder.check_enabled()
@@ -134,7 +133,7 @@ class OpusAgentVoiceRecognizer:
     def warm_up(self, *, progress: Progress | None = None) -> None:
         """Load the encoder and the index now, so that the first caller does not wait for them.
 
-        progress: called with the number of voiceprints that are in, when the index has to be built.
+        progress: called with the number of indexed voiceprints while the index is built.
         """
         self.encoder.warm_up()
         self._built.gallery.refresh(progress)
@@ -142,7 +141,7 @@ class OpusAgentVoiceRecognizer:
     def close(self) -> None:
         """Write the index's snapshot if much has changed, and close the store. May be called twice.
 
-        Other recognizers over the same store, with handles of their own, go on.
+        Recognizers with other handles of the same store are not affected.
         """
         parts: _Parts | None = self.__dict__.pop("_parts", None)
         if parts is not None:
@@ -170,28 +169,27 @@ class OpusAgentVoiceRecognizer:
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
     ) -> Voiceprint:
-        """Store a voiceprint of a new or known caller, and return it.
+        """Store a voiceprint of a new or enrolled caller, and return it.
 
-        metadata: JSON object, merged into what is known of the caller, new keys winning. The audio
-        needs `enrollment_duration` seconds and `min_audio_quality`. With more than
-        `max_voiceprints_per_caller` the caller's oldest print is replaced.
+        metadata: JSON object, merged into the caller's metadata; new keys take precedence. The audio needs
+        `enrollment_duration` seconds and `min_audio_quality`. Beyond `max_voiceprints_per_caller`, the new
+        voiceprint replaces the caller's oldest.
 
-        Of a recording that the caller is enrolled with already, no second print is stored: the existing one
-        is returned, with the metadata merged and `last_seen` moved, and a line logged at level info. (Two
-        processes that enroll it at the same moment may both store it.)
+        A recording is enrolled once: a repetition returns the existing voiceprint, merges the metadata, moves
+        `last_seen`, and logs at level info. (Two processes at the same moment may both store it.)
 
-        on_mismatch: "store" logs a warning where the voice does not sound like the caller's other prints,
-        as of another person under that id; "refuse" raises `VoiceMismatchError` instead.
+        on_mismatch: "store" logs a warning where the voice does not sound like the caller's other
+        voiceprints, and may be another person's; "refuse" raises `VoiceMismatchError` instead.
 
-        on_several_voices: "refuse" raises `SeveralVoicesError` for a recording in which more than one voice
-        speaks; "largest" enrolls the one that speaks most, "store" all of it as if it were one.
+        on_several_voices: "refuse" raises `SeveralVoicesError` for a recording of several voices;
+        "largest" enrolls the voice with the most speech, "store" the whole recording as one voice.
 
         Raises `DisabledError`, `InvalidArgumentError` for a caller id or metadata that cannot be stored.
         """
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
         options = EnrollmentOptions(audio_format, on_mismatch, on_several_voices)
         stored = self._built.enroller.enroll((caller_id, audio_buffer, metadata), options)
-        assert stored is not None  # noqa: S101  nothing forbids to store
+        assert stored is not None  # noqa: S101  `may_store` is always true
         return stored
 
     def enroll_many(
@@ -206,19 +204,19 @@ class OpusAgentVoiceRecognizer:
         on_several_voices: OnSeveralVoices = "refuse",
         keep: Keep = "newest",
     ) -> list[Voiceprint | VoiceprintError]:
-        """Enroll (caller_id, audio, metadata) samples; gives for each, in order, the print or the error.
+        """Enroll (caller_id, audio, metadata) samples; return the voiceprint or error of each, in order.
 
         A sample may have its own sample rate as a fourth item.
 
-        No bad sample stops the rest. Prints are stored some dozens at a time; where the store fails,
-        each of those gets its error. Works with `encoder_threads` threads, and reads only some samples ahead
-        of them: `samples` may be a generator that loads one file after the other. Copies of a recording,
-        `on_mismatch` and `on_several_voices` are as in `enroll_caller`, among the samples too.
+        An error of one sample does not stop the rest. Voiceprints are stored some dozens at a time; an error
+        of the store is the error of each of those. `encoder_threads` threads work a few samples ahead, so
+        `samples` may be a generator that loads one file after the other. Copies of a recording, `on_mismatch`
+        and `on_several_voices` are as in `enroll_caller`, also among the samples.
 
-        keep: "best" enrolls, of more than `max_voiceprints_per_caller` samples of a caller that follow each
-        other, those that agree best with each other, and then of the best quality
+        keep: "best" enrolls, of more than `max_voiceprints_per_caller` consecutive samples of a caller, those
+        that agree best with each other, and then by quality
         (`voiceprint.enrollment.agreement.best_agreeing`); the others get a `RecordingNotUsedError`, and
-        their metadata is not stored. "newest" enrolls all, of which the last remain.
+        their metadata is not stored. "newest" enrolls all; the last remain.
         """
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
         options = EnrollmentOptions(audio_format, on_mismatch, on_several_voices)
@@ -233,8 +231,8 @@ class OpusAgentVoiceRecognizer:
         channel: int | None = None,
         channels: int = 1,
     ) -> EnrollmentCheck:
-        """Whether `enroll_caller` would take this audio, and what to do next: how much is missing, what is
-        poor, whether several voices speak. Nothing is stored."""
+        """Check whether `enroll_caller` accepts this audio: length, quality and number of voices. Nothing is
+        stored."""
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
         return self._built.enroller.check(audio_buffer, audio_format)
 
@@ -250,17 +248,16 @@ class OpusAgentVoiceRecognizer:
         channels: int = 1,
         ignore: Iterable[str] = (),
     ) -> tuple[str, float, dict[str, Any]] | None:
-        """Who is calling: (caller_id, similarity, metadata), or None for nobody who is enrolled.
+        """Identify the caller: (caller_id, similarity, metadata), or None for a stranger.
 
-        similarity: cosine, at least `similarity_threshold`; with `target_fpir` set, that decides instead.
-        With `calibrated_similarity` set it is not the cosine but the probability that it is this caller. Of
-        several who are accepted it is the most likely. A match moves the caller's `last_seen`; with `adapt`
-        set, a confident one adds a voiceprint. The audio needs 1 s of speech and `min_audio_quality`. None,
-        without a look at the audio, when fingerprinting is disabled; None too for audio that is silent, too
-        short or too poor, if `on_poor_audio` is "none".
+        similarity: cosine, at least `similarity_threshold`; with `target_fpir` set, the target decides
+        instead. With `calibrated_similarity` set, the probability. Of several accepted callers, the answer is
+        the most likely. A match moves the caller's `last_seen`; with `adapt` set, a confident match adds a
+        voiceprint. The audio needs 1 s of speech and `min_audio_quality`. Returns None when fingerprinting is
+        disabled, and for audio that is silent, too short or too poor if `on_poor_audio` is "none".
 
-        ignore: caller ids who are no candidates, such as agents. Where several voices speak, the answer is
-        for all of them together; a warning is logged, and the quality of a `Recording` says so.
+        ignore: ids of callers to exclude, such as agents. The answer for several voices is for all of them
+        together, with a warning in the log and in the quality of a `Recording`.
         """
         if not self.config.fingerprinting_enabled:
             return None
@@ -269,7 +266,7 @@ class OpusAgentVoiceRecognizer:
         recording = parts.embedder.recording(audio_buffer, audio_format)
         try:
             probe = parts.embedder.probe(recording)
-        except AudioQualityError as error:  # with on_poor_audio="none", for callers that have no `try`
+        except AudioQualityError as error:  # None instead, for applications without a `try`
             if self.config.on_poor_audio == "raise":
                 raise
             logger.info("No match for poor audio: %s", error)
@@ -330,14 +327,14 @@ class OpusAgentVoiceRecognizer:
     ) -> list[Match] | list[SeparatedVoice]:
         """The k most likely callers, the best first (see `Match.llr`); fewer where fewer are enrolled.
 
-        threshold: similarity from which a match counts as accepted, 0 to 1; None takes what is configured,
-        the target FPIR if there is one. candidates: search among these caller ids only, such as those behind
-        a phone number; ids that are not enrolled are passed over. ignore: caller ids who are no candidates,
-        such as agents. Empty when fingerprinting is disabled.
+        threshold: least similarity of an accepted match, 0 to 1; None is the configured rule, the target FPIR
+        if set. candidates: ids of the callers to compare with, such as those of a phone number; ids that are
+        not enrolled are skipped. ignore: ids of callers to exclude, such as agents. Empty when fingerprinting
+        is disabled.
 
-        separate: answer for each voice of the recording by itself, as where both parties of a call are on one
-        line. Every `SeparatedVoice` has its own k matches; that of a caller to `ignore` says so instead. One
-        voice gives one. Voices are told apart from about 3 s of speech each, in turns of 3 s and more.
+        separate: identify each voice of the recording by itself, such as both parties of a call on one line.
+        Every `SeparatedVoice` has its own k matches, or the id of the caller to `ignore`. Separation needs
+        about 3 s of speech of each voice, in turns of 3 s and more.
         """
         if not self.config.fingerprinting_enabled:
             return []
@@ -359,10 +356,10 @@ class OpusAgentVoiceRecognizer:
         channels: int = 1,
         threshold: float | None = None,
     ) -> Verification:
-        """Whether the voice is that of the caller it is said to be.
+        """Verify that the voice is that of the claimed caller.
 
-        threshold: similarity from which to accept, 0 to 1; None takes what is configured: `target_fmr`, else
-        `target_fpir` as the share of strangers' calls that pass, else `similarity_threshold`.
+        threshold: least accepted similarity, 0 to 1; None is the configured rule: `target_fmr`, else
+        `target_fpir` as the false-match rate, else `similarity_threshold`.
         Raises `CallerNotFoundError` for a caller who is not enrolled, and `DisabledError`. An accepted
         verification moves the caller's `last_seen`; with `adapt` set, a confident one adds a voiceprint.
         """
@@ -392,12 +389,12 @@ class OpusAgentVoiceRecognizer:
         ignore: Iterable[str] = (),
         separate: bool = False,
     ) -> CallStream:
-        """A session that is fed the audio of one call as it comes, and has an answer at any time.
+        """A session that identifies the caller of one call while it lasts.
 
-        The arguments are those of `identify`; see `CallStream`. When fingerprinting is disabled, it
-        ignores what it is fed, and its answer is nobody.
+        The arguments are those of `identify`; see `CallStream`. When fingerprinting is disabled, it ignores
+        the audio, and its answer is nobody.
         """
-        from voiceprint.streaming import CallContext, CallStream  # they load the network's modules
+        from voiceprint.streaming import CallContext, CallStream  # imports the network's modules
 
         parts = self._built
         context = CallContext(
@@ -429,10 +426,10 @@ class OpusAgentVoiceRecognizer:
     def delete_caller(self, caller_id: str, *, receipt: Literal[True]) -> DeletionReceipt: ...
 
     def delete_caller(self, caller_id: str, *, receipt: bool = False) -> int | DeletionReceipt:
-        """Remove a caller with all voiceprints and metadata; gives how many voiceprints there were.
+        """Remove a caller with all voiceprints and metadata; return the number of voiceprints.
 
-        receipt: wait until the disk has followed, look for remains in every file of the store, and give a
-        `DeletionReceipt`; this reads all of them. Raises `CallerNotFoundError` then for an unknown caller.
+        receipt: wait until the disk has followed, search every file of the store for remains, and return a
+        `DeletionReceipt`; raises `CallerNotFoundError` for an unknown caller.
         """
         if not receipt:
             return self.storage.delete(caller_id)
@@ -441,13 +438,13 @@ class OpusAgentVoiceRecognizer:
         return delete_with_receipt(self.storage, caller_id)
 
     def check(self, *, fix: bool = False) -> list[Finding]:
-        """What is wrong with the store, and where index and store differ; empty when all is well.
+        """The faults of the store, and the differences of index and store; empty without any.
 
-        fix: repair what can be derived from the records; no record is ever changed.
+        fix: repair data that is derived from the records; no record is changed.
         """
         findings = self.storage.check(fix=fix)
         if any(finding.code == "corrupt" for finding in findings):
-            return findings  # there is nothing that an index could be compared with
+            return findings  # without valid records, no comparison with the index
         gallery = self._built.gallery
         differences = gallery.check()
         if differences and fix:
@@ -456,39 +453,39 @@ class OpusAgentVoiceRecognizer:
         return findings + differences
 
     def threshold_advice(self) -> str | None:
-        """A sentence where the configured cosine threshold would give many strangers a name; else None.
+        """A sentence where the configured cosine threshold accepts many strangers; else None.
 
-        By how alike the enrolled callers are to each other; None too where a target decides, or where there
-        are fewer than five callers. The first `identify` to find it says so in the log, once.
+        Estimated from the similarity of the enrolled callers to each other; None also where a target decides,
+        or with fewer than five callers. The first `identify` logs the same sentence, once.
         """
         return self._built.identifier.threshold_advice()
 
-    # The index, which looks after itself: for those who want to see or hurry it
+    # The index, which needs no upkeep: to inspect or hurry it
 
     def index_status(self, *, progress: Progress | None = None) -> IndexStatus:
-        """How the voiceprints are searched at this moment."""
+        """The state of the index."""
         return self._built.gallery.refresh(progress).status()
 
     def rebuild_index(self, *, progress: Progress | None = None) -> IndexStatus:
         """Build the index anew from the store, train it, and write its snapshot.
 
-        Raises `ConfigurationError` where `index_path` is of something else than a snapshot.
+        Raises `ConfigurationError` where another file lies at `index_path`.
         """
         return self._built.gallery.rebuild(progress).status()
 
     def tune_index(self, recall: float | None = None) -> IndexStatus:
-        """Measure anew how much of the index a search has to look at, and write its snapshot.
+        """Measure the part of the index that a search needs to probe, and write the snapshot.
 
-        recall: share of searches that are to find the most similar voiceprint of all, above 0, up to 1;
-        None keeps `index_recall`. It lasts until the index is next built or read.
+        recall: share of searches that find the most similar voiceprint, above 0, up to 1; None is
+        `index_recall`. Valid until the index is next built or loaded.
         """
         return self._built.gallery.tune(recall).status()
 
     def snapshot_path(self) -> Path | None:
-        """Where the index's snapshot lies; None where none is kept."""
+        """The path of the index's snapshot; None without one."""
         return self._built.gallery.snapshot_path()
 
-    # From an event loop: each runs in a worker thread, because embedding takes tens of milliseconds
+    # For event loops: each runs in a worker thread, because embedding takes tens of milliseconds
 
     async def aenroll_caller(
         self,
@@ -505,14 +502,14 @@ class OpusAgentVoiceRecognizer:
     ) -> Voiceprint:
         """`enroll_caller` without blocking the event loop.
 
-        Cancelled before it stores, it stores nothing. Cancelled while it stores, it waits for that first:
-        once `CancelledError` is raised, nothing more happens to the store; `get_caller` says what did.
+        A cancellation before the write stores nothing; one during the write waits for its end. After
+        `CancelledError`, the store does not change any more; `get_caller` returns its state.
         """
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
         options = EnrollmentOptions(audio_format, on_mismatch, on_several_voices)
         sample = (caller_id, audio_buffer, metadata)
         stored = await store_in_thread(partial(self._built.enroller.enroll, sample, options))
-        assert stored is not None  # noqa: S101  it was not cancelled
+        assert stored is not None  # noqa: S101  not cancelled
         return stored
 
     amatch_caller = in_thread(match_caller)
@@ -522,7 +519,7 @@ class OpusAgentVoiceRecognizer:
 
 
 class _Parts:
-    """The parts of a recognizer. They read the settings of `config` at every use."""
+    """The parts of a recognizer, which read `config` at every use."""
 
     def __init__(
         self, storage: Storage, encoder: Encoder, config: VoiceFingerprintConfig, settings: IndexSettings

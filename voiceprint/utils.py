@@ -1,4 +1,4 @@
-"""The two steps around the encoder, for use on their own: audio in, unit vector out."""
+"""The two steps around the encoder: audio preprocessing and normalization of embeddings."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def preprocess_audio(
     channel: int | None = None,
     channels: int = 1,
 ) -> NDArray[np.float32]:
-    """Audio of any accepted kind as the encoder takes it: float32[n], mono, 16 kHz, in [-1, 1].
+    """Convert audio to the input of the encoder: float32[n], mono, 16 kHz, in [-1, 1].
 
-    `audio_buffer`: int16, int32, uint8 or float array, 1-D or 2-D; bytes; or the path of a file, as
-    `load_audio` takes it. `sample_rate`: 8000 to 48000 Hz; None is 8000 of G.711 and 16000 of all else, and
-    for a file the rate in its header. `encoding` of bytes, and of a file without a header, "pcm" being 16-bit
+    `audio_buffer`: int16, int32, uint8 or float array, 1-D or 2-D; bytes; or the path of a file, as of
+    `load_audio`. `sample_rate`: 8000 to 48000 Hz; None is 8000 for G.711 and 16000 otherwise, and
+    for a file the rate in its header. `encoding`: of bytes, and of a file without a header; "pcm" is 16-bit
     little-endian; "mulaw" and "alaw" also of uint8 arrays. `channel`: index; None mixes, and logs a warning
-    where the channels differ; where they cancel each other, it takes the loudest. `channels`: how many are
-    interleaved in bytes.
+    where the channels differ; where they cancel each other, it selects the loudest. `channels`: interleaved
+    in bytes.
     Raises `InvalidAudioError`.
     """
     if isinstance(audio_buffer, str | os.PathLike):
         if channels != 1:
             raise InvalidAudioError(
-                f"channels={channels!r} is for bytes: a file's header says how many it has."
+                f"channels={channels!r} is for bytes: a file has the number in its header."
             )
         raw = None if encoding == "pcm" else encoding
         recording = Recording.open(audio_buffer, encoding=raw, sample_rate=sample_rate, channel=channel)

@@ -1,6 +1,6 @@
-"""What may be stored: caller ids, metadata, times and embeddings, checked in one place for all stores.
+"""Checks of caller ids, metadata, times and embeddings for all stores.
 
-Each function gives the value in its canonical form or raises `InvalidArgumentError`. No message
+Each function returns the value in its canonical form or raises `InvalidArgumentError`. No message
 holds metadata or an embedding.
 """
 
@@ -27,18 +27,18 @@ MAX_METADATA_BYTES = 1_000_000
 
 _SHOWN_LENGTH = 80
 
-# The embedding spaces whose dimension is known; another encoder may have any.
 EMBEDDING_DIMENSIONS = {"resemblyzer": 256}
+"""Dimensions of the embedding spaces of this package; another encoder may have any."""
 
-# float32 rounding leaves the norm of a unit vector within about 1e-7 of 1. A vector this close is
-# left as it is, so that saving, reading and saving again changes no bit.
+# float32 rounding leaves the norm of a unit vector within about 1e-7 of 1. A norm this close to 1 is not
+# normalized again, so that saving, reading and saving again changes no bit.
 _UNIT_TOLERANCE = 1e-5
 
 _CANONICAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII).fullmatch
 
 
 def shown(value: object) -> str:
-    """A refused value for a message: numbers and text in short, of anything else only the type."""
+    """An invalid value for a message: numbers and shortened text; only the type of other values."""
     if isinstance(value, str):
         return repr(hide_passwords(value)[:_SHOWN_LENGTH])
     if value is None or (isinstance(value, Number) and not _is_huge(value)):
@@ -47,23 +47,23 @@ def shown(value: object) -> str:
 
 
 def is_postgresql_url(url: str) -> bool:
-    """Whether a URL names a PostgreSQL database, with the one driver that is used here or with none."""
+    """Whether a URL names a PostgreSQL database, with the driver psycopg or without a driver."""
     return re.match(r"postgres(ql(\+psycopg)?)?://", url) is not None
 
 
 def hide_passwords(url: str) -> str:
-    """`url` without what may be a password: all that stands before its last @, and its query's values."""
+    """`url` without possible passwords: all before its last @, and the values of its query."""
     hidden = re.sub(r"(?s)^([\w+]+:(?://)?)?.*@", r"\1***@", url)
     return re.sub(r"=[^&]*", "=***", hidden)
 
 
 def _is_huge(number: Number) -> bool:
-    # Python refuses to write an int of thousands of digits.
+    # `repr` raises for an int of thousands of digits.
     return isinstance(number, int) and number.bit_length() > 128
 
 
 def check_caller_id(caller_id: object) -> str:
-    """The caller id as an exact `str`: 1 to 512 characters of valid Unicode, kept to the letter."""
+    """The caller id as an exact `str`: 1 to 512 characters of valid Unicode, unchanged."""
     if not isinstance(caller_id, str):
         raise InvalidArgumentError(
             f"A caller id is a str of 1 to {MAX_CALLER_ID_LENGTH} characters, not {type(caller_id).__name__}."
@@ -84,17 +84,17 @@ def check_caller_id(caller_id: object) -> str:
 
 
 def check_metadata(metadata: object) -> dict[str, Any]:
-    """A copy of the metadata that any store gives back equal: a JSON object.
+    """A copy of the metadata that every store returns equal: a JSON object.
 
     Allowed: dict with str keys, list, str, bool, int of 64 bits, finite float, None; nested at most
-    64 levels deep and at most 1 MB as JSON text. A tuple, set, datetime, NaN and the like would not
-    come back as they went in, so they are refused.
+    64 levels deep and at most 1 MB as JSON text. Other values, such as a tuple, set,
+    datetime or NaN, would not come back equal.
     """
     if metadata is None:
         return {}
     if not isinstance(metadata, dict):
         raise InvalidArgumentError(f"Metadata is a dict (a JSON object), not {type(metadata).__name__}.")
-    if not metadata:  # as most are, in a bulk import
+    if not metadata:  # usual in a bulk import
         return {}
     size = _Budget(MAX_METADATA_BYTES)
     plain: dict[str, Any] = _plain_json(metadata, depth=1, budget=size)
@@ -102,7 +102,7 @@ def check_metadata(metadata: object) -> dict[str, Any]:
 
 
 class _Budget:
-    """Counts down the characters that metadata may still hold, so that a huge one is refused early."""
+    """Counts down the characters that metadata may still hold, to stop early in huge metadata."""
 
     def __init__(self, left: int) -> None:
         self.left = left
@@ -112,7 +112,7 @@ class _Budget:
         if self.left < 0:
             raise InvalidArgumentError(
                 f"The metadata is larger than {MAX_METADATA_BYTES:,} bytes as JSON: "
-                "keep large data elsewhere, and its key here."
+                "store large data elsewhere, and its key here."
             )
 
 
@@ -133,7 +133,7 @@ def _plain_json(value: object, depth: int, budget: _Budget) -> Any:
     if isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidArgumentError(
-                "The metadata holds a NaN or infinite number, which JSON has no sign for: use None."
+                "The metadata holds a NaN or infinite number, which JSON cannot hold: use None."
             )
         budget.spend(24)
         return float(value)
@@ -146,12 +146,12 @@ def _plain_json(value: object, depth: int, budget: _Budget) -> Any:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise InvalidArgumentError(
-                    f"Metadata keys are str; one is {type(key).__name__}, which JSON cannot keep."
+                    f"Metadata keys are str; one is {type(key).__name__}, which JSON cannot hold."
                 )
             result[_plain_text(key, budget)] = _plain_json(item, depth + 1, budget)
         return result
     raise InvalidArgumentError(
-        f"The metadata holds a {type(value).__name__}, which JSON cannot keep: "
+        f"The metadata holds a {type(value).__name__}, which JSON cannot hold: "
         "use str, int, float, bool, None, list or dict."
     )
 
@@ -178,18 +178,18 @@ def _plain_text(value: str, budget: _Budget) -> str:
 def _is_unicode(text: str) -> bool:
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError:  # a lone surrogate: Python holds it, but no file, table or server does
+    except UnicodeEncodeError:  # a lone surrogate, which no file, table or server can store
         return False
     return True
 
 
 def now() -> str:
-    """The present time as the stores keep it: ISO 8601, UTC, microseconds, with a `Z`."""
+    """The current time in canonical form: ISO 8601, UTC, microseconds, with a `Z`."""
     return format_time(datetime.now(timezone.utc))
 
 
 def format_time(moment: datetime) -> str:
-    """`moment` as ISO 8601 UTC with a `Z`; one without a time zone is taken to be UTC."""
+    """`moment` as ISO 8601 UTC with a `Z`; without a time zone, it is UTC."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     try:
@@ -200,7 +200,7 @@ def format_time(moment: datetime) -> str:
 
 
 def just_after(time: str) -> str:
-    """The next moment that a store can tell from `time`, a canonical one."""
+    """`time`, in canonical form, plus one microsecond, the resolution of the stores."""
     try:
         return format_time(datetime.fromisoformat(time.replace("Z", "+00:00")) + timedelta(microseconds=1))
     except OverflowError:  # the end of the year 9999
@@ -217,11 +217,11 @@ def check_time(value: object) -> str | None:
         text = value[:-1] + "+00:00" if value.endswith(("Z", "z")) else value
         try:
             moment = datetime.fromisoformat(text)
-        except ValueError:  # not chained, and not quoted: where no time stands may stand anything
+        except ValueError:  # neither chained nor quoted: the text may hold personal data
             raise InvalidArgumentError(
                 "A time is ISO 8601 text, such as 2026-01-31T09:30:00Z, and this text is not."
             ) from None
-        if _CANONICAL_TIME(value):  # as every time that is read from a store
+        if _CANONICAL_TIME(value):  # every time that a store returns
             return value
         return format_time(moment)
     raise InvalidArgumentError(f"A time is a datetime or ISO 8601 text, not {type(value).__name__}.")
@@ -242,7 +242,7 @@ def check_embedding(embedding: object, encoder: str) -> NDArray[np.float32]:
 def check_augmented(
     augmented: object, encoder: str, embedding: NDArray[np.float32] | None
 ) -> NDArray[np.float32] | None:
-    """What goes with `embedding` for simulated lines, checked like it and of its length; or None."""
+    """The augmented embedding, as from `check_embedding` and with the length of `embedding`; or None."""
     if augmented is None:
         return None
     unit = check_embedding(augmented, encoder)
@@ -254,27 +254,26 @@ def check_augmented(
 
 
 def is_integer(value: object) -> TypeGuard[int]:
-    """Whether a value is an int, or one of numpy; bool is none."""
+    """Whether a value is an int, also of numpy, and not a bool."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a real number, or one of numpy; bool is none."""
+    """Whether a value is a real number, also of numpy, and not a bool."""
     return isinstance(value, int | float | np.number) and not isinstance(value, bool | np.complexfloating)
 
 
 def unit_vector(embedding: object) -> NDArray[np.float32]:
     """`embedding` (1-D, finite, not all zero; array or sequence of numbers) as a new float32 unit vector."""
     if isinstance(embedding, np.ndarray) and embedding.dtype == np.float32 and embedding.ndim == 1:
-        # The usual case, a sixth of the time of the way below, which counts when many are stored. A NaN
-        # or an infinite value fails the comparison.
+        # The usual case, six times as fast, for bulk imports. A NaN or infinite value fails the comparison.
         with np.errstate(over="ignore", invalid="ignore"):
             square = float(np.dot(embedding, embedding))
         if abs(square - 1.0) <= 2 * _UNIT_TOLERANCE:
             return np.array(embedding, dtype=np.float32)
     try:
         numbers = np.asarray(embedding)
-        # The cast alone would take text, bool and the real part of complex numbers.
+        # `astype` alone would accept text, bool and the real part of complex numbers.
         vector = numbers.astype(np.float64) if numbers.dtype.kind in "fiu" else None
     except (TypeError, ValueError, OverflowError):
         # numpy's message may quote the values, which are biometric data: it is not chained.

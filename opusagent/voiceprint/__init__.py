@@ -1,4 +1,4 @@
-"""`opusagent.voiceprint` is `voiceprint`: the same modules, so that the same classes, under a second name."""
+"""`opusagent.voiceprint` is `voiceprint`: the same modules, and so the same classes, under a second name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REAL = "voiceprint"
 
 
 class _AliasFinder(MetaPathFinder):
-    """Answers the import of `opusagent.voiceprint.X` with the module `voiceprint.X`."""
+    """Resolves the import of `opusagent.voiceprint.X` to the module `voiceprint.X`."""
 
     def find_spec(
         self, fullname: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
@@ -43,12 +43,12 @@ class _AliasLoader(Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        # The module has run already. The import system has just put the alias's spec on it: put its
-        # own back, without which it could not be reloaded or asked for its resources.
+        # The module has run already, and the import system has set the alias's spec on it. Its own spec is
+        # needed to reload it and to find its resources.
         module.__spec__ = self._spec
 
 
-# First in the list: the alias package has the real one's __path__, from which the ordinary finder
-# would load every submodule a second time.
+# First in the list: the alias package has the real one's __path__, and the ordinary finder would load every
+# submodule from there a second time.
 sys.meta_path.insert(0, _AliasFinder())
 sys.modules[_ALIAS] = importlib.import_module(_REAL)

@@ -46,7 +46,7 @@ def test_callers_of_voiceprints_come_whole_and_once_in_the_order_of_the_ids(harn
         assert [len(caller.voiceprints) for caller in wanted] == [3, 2]
         assert storage.callers_of(iter(asked)) == wanted
         assert storage.callers_of(np.array(asked[:2])) == wanted[:1]
-        assert Storage.callers_of(storage, asked) == wanted  # what a store of one's own inherits
+        assert list(Storage.get_many(storage, asked)) == [saved[5].id, saved[1].id, saved[0].id]  # inherited
         assert storage.callers_of([]) == storage.callers_of([10**6]) == []
     storage.delete("bob")
     assert [caller.caller_id for caller in storage.callers_of(asked)] == ["alice"]

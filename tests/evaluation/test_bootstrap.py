@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
 from voiceprint import InvalidArgumentError
-from voiceprint.evaluation.bootstrap import Counts, Interval, bootstrap, rule_of_three
+from voiceprint.evaluation.bootstrap import Counts, Interval, rule_of_three
+from voiceprint.evaluation.bootstrap import bootstrap as bootstrap_all
+
+
+def bootstrap(statistic: Callable[[Counts], float | None], speakers: int, **options: Any) -> Interval | None:
+    return bootstrap_all(lambda drawn: [statistic(drawn)], speakers, **options)[0]
 
 
 def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:

@@ -78,4 +78,4 @@ def test_a_folder_that_cannot_be_written_is_said_once(
             assert cache.get("bands", 8, AUDIO) is None
             cache.put("bands", AUDIO, EMBEDDING)
     assert len(caplog.records) == 1
-    assert "Embeddings cannot be kept in" in caplog.text
+    assert "Embeddings cannot be cached in" in caplog.text

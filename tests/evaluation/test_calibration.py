@@ -15,7 +15,7 @@ from voices import SAMPLES, BandEncoder, real_speech
 from voiceprint import InvalidArgumentError
 from voiceprint.encoder import OnnxEncoder
 from voiceprint.evaluation import EmbeddingCache, calibrate
-from voiceprint.evaluation.calibrating import Calls, Enrollment, deviates, fit, measure, search
+from voiceprint.evaluation.calibration_fit import Calls, Enrollment, deviates, fit, measure, search
 from voiceprint.scoring import Calibration, CallerPrints, GalleryScorer
 from voiceprint.scoring.calibration import OFFSET, SCALE
 
@@ -123,7 +123,7 @@ def test_the_sample_voices_are_calibrated_shown_and_written(
         "before",
         "after",
     ]
-    assert "FPIR / FNIR, 1 % wanted" in out
+    assert "FPIR / FNIR, target 1 %" in out
     assert "VOICE_CALIBRATION_PATH=calibration.json" in out
     assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
     made = Calibration.load("calibration.json")
@@ -167,7 +167,7 @@ def test_too_few_speakers_are_told_how_many_it_takes_and_nothing_is_written(
     folder = some_callers(5, tmp_path / "in")
     code, out, err = run("calibrate", folder, "--output", tmp_path / "c.json", "--cache", cache, *BRIEF)
     assert (code, out) == (2, "")
-    assert "Error: A calibration takes 8 speakers or more" in err
+    assert "Error: A calibration needs 8 speakers or more" in err
     assert "there are 5" in err
     assert not (tmp_path / "c.json").exists()
 

@@ -76,7 +76,7 @@ def test_a_telephone_makes_it_harder_and_enrollment_under_one_easier_again(sampl
 
 def test_what_so_few_voices_cannot_show_is_named(sample_report: Report) -> None:
     (skip,) = [skip for skip in sample_report.runs[0].skipped if "FPIR 1 %" in skip.what]
-    assert "takes 100 probes of unknown speakers" in skip.why
+    assert "100 probes of unknown speakers are needed" in skip.why
     assert not skip.asked
     assert [at.fpir for at in sample_report.runs[0].open_set[0].at_fpir] == [0.05]
 
@@ -227,7 +227,7 @@ def test_speakers_with_too_little_speech_and_files_that_are_no_audio_are_named(
     report = quick(tmp_path)
     run = report.runs[0]
     assert [skip.what for skip in run.material.dropped] == ["dario"]
-    assert run.material.dropped[0].why == "0 of the 2 pieces of 1 s of speech that it takes"
+    assert run.material.dropped[0].why == "0 of the 2 pieces of 1 s of speech that are needed"
     assert run.material.same_session == 3
     assert [skip.what for skip in report.unreadable] == [str(tmp_path / "amara/2.wav")]
     assert "Cllr" in {skip.what for skip in run.skipped}

@@ -128,9 +128,7 @@ def test_recordings_too_short_for_more_prints_are_said_to_be(tmp_path: Path, voi
     short = replace(QUICK, durations_s=(3.0,))
     (found,) = measured(short, folder=recordings(tmp_path, voices, 8.0)).recommendations
     assert (found.fewer_prints, found.more_prints) == (None, None)
-    assert found.text[-1].startswith(
-        "The recordings are too short to tell what more enrollment audio gives: "
-    )
+    assert found.text[-1].startswith("The recordings are too short to measure more enrollment audio: ")
     assert "Same session for" in found.text[0]
 
 

@@ -16,7 +16,7 @@ from voices import SAMPLES, BandEncoder
 from voiceprint import InvalidArgumentError
 from voiceprint.audio.simulate import AS_IS, Condition
 from voiceprint.evaluation import Estimate, Report, Settings, evaluate, page, plots
-from voiceprint.evaluation.curves import histogram, probit, thinned
+from voiceprint.evaluation.curves import histogram, probit, thin
 from voiceprint.evaluation.tables import cost, rate, remarks, tables
 
 pytestmark = pytest.mark.slow
@@ -94,7 +94,7 @@ def test_the_page_begins_with_the_sessions_and_ends_in_the_recommendation(report
 def test_rates_are_explained_where_they_stand(report: Report) -> None:
     (verification,) = [table for table in tables(report) if table.title == "Verification"]
     for name in ("EER: ", "minDCF: ", "Cllr: "):
-        assert name in verification.meaning
+        assert name in verification.explanation
 
 
 def test_scores_have_an_axis_each_with_the_settings_that_can_be_set(report: Report) -> None:
@@ -185,12 +185,12 @@ def test_probits_are_the_quantiles_of_the_normal_distribution() -> None:
 def test_a_thinned_curve_keeps_its_ends_and_its_shape() -> None:
     xs = np.linspace(0, 1, 20_001)
     ys = (1 - xs) ** 3
-    points = np.array(thinned(xs, ys))
+    points = np.array(thin(xs, ys))
     assert len(points) < 1000
     assert points[0].tolist() == [0, 1]
     assert points[-1].tolist() == [1, 0]
     assert np.interp(xs, points[:, 0], points[:, 1]) == pytest.approx(ys, abs=0.02)
-    assert thinned(np.array([]), np.array([])) == ()
+    assert thin(np.array([]), np.array([])) == ()
 
 
 def test_a_histogram_holds_all_scores() -> None:

@@ -19,7 +19,7 @@ from voiceprint.evaluation import (
     metrics,
     parse_enrollment,
 )
-from voiceprint.evaluation.embedding import Material
+from voiceprint.evaluation.embedding import RunEmbeddings
 from voiceprint.evaluation.identification import Searcher
 from voiceprint.evaluation.scoring import AffineCalibration
 from voiceprint.evaluation.verification import OF_CALIBRATION, OF_SCORES, ScoredTrials, verify
@@ -33,11 +33,11 @@ def unit(values: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture
-def material() -> Material:
+def material() -> RunEmbeddings:
     """30 speakers, 2 prints each under 2 conditions, 1 to 3 probes."""
     rng = np.random.default_rng(8)
     centers = rng.normal(size=(30, DIMENSION))
-    made = Material()
+    made = RunEmbeddings()
     for speaker, center in enumerate(centers):
         made.names.append(f"s{speaker:02d}")
         made.prints.append(unit(center + 0.5 * rng.normal(size=(2, 2, DIMENSION))))
@@ -47,7 +47,7 @@ def material() -> Material:
     return made
 
 
-def test_the_cosine_scorer_takes_the_nearest_print(material: Material) -> None:
+def test_the_cosine_scorer_takes_the_nearest_print(material: RunEmbeddings) -> None:
     scorer: Scorer = CosineScorer()
     assert isinstance(scorer, Scorer)
     # Callers may have different numbers of prints.
@@ -80,7 +80,7 @@ def test_calibration_of_scores_that_do_not_overlap_is_finite() -> None:
 # Verification
 
 
-def test_verification_is_over_all_pairs(material: Material) -> None:
+def test_verification_is_over_all_pairs(material: RunEmbeddings) -> None:
     owners = np.array(material.owners)
     matrix = CosineScorer().score(material.prints, np.array(material.probes))
     own = [matrix[n, owner] for n, owner in enumerate(owners)]
@@ -96,7 +96,7 @@ def test_verification_is_over_all_pairs(material: Material) -> None:
     assert found.min_cllr.value < found.cllr.value < 1
 
 
-def test_the_cllr_of_calibrated_scores_is_their_own(material: Material) -> None:
+def test_the_cllr_of_calibrated_scores_is_their_own(material: RunEmbeddings) -> None:
     owners = np.array(material.owners)
     matrix = 10 * CosineScorer().score(material.prints, np.array(material.probes)) - 6
     scored = ScoredTrials(matrix, owners)
@@ -107,7 +107,7 @@ def test_the_cllr_of_calibrated_scores_is_their_own(material: Material) -> None:
     assert (found.cllr.low, found.eer.high) == (None, None)
 
 
-def test_speakers_who_are_drawn_twice_weigh_as_copies_of_them(material: Material) -> None:
+def test_speakers_who_are_drawn_twice_weigh_as_copies_of_them(material: RunEmbeddings) -> None:
     owners = np.array([0, 0, 1, 2])
     scored = ScoredTrials(np.arange(12.0).reshape(4, 3), owners)
     targets, impostors = scored.weights(np.array([2.0, 0.0, 1.0]))
@@ -128,7 +128,7 @@ def test_speakers_who_are_drawn_twice_weigh_as_copies_of_them(material: Material
 # Identification
 
 
-def test_open_set_searches_are_those_of_a_loop(material: Material) -> None:
+def test_open_set_searches_are_those_of_a_loop(material: RunEmbeddings) -> None:
     settings = Settings(splits=4, resamples=0, unknown_share=0.3, seed=5)
     searcher = Searcher(material, CosineScorer(), settings)
     assert searcher.held_out == 9
@@ -167,7 +167,7 @@ def test_open_set_searches_are_those_of_a_loop(material: Material) -> None:
     assert result.curve[-1] == (1, pytest.approx(1 - np.mean(first)))
 
 
-def test_closed_set_searches_hold_every_caller_of_the_gallery(material: Material) -> None:
+def test_closed_set_searches_hold_every_caller_of_the_gallery(material: RunEmbeddings) -> None:
     searcher = Searcher(material, CosineScorer(), Settings(splits=5, resamples=20))
     whole = searcher.closed(30)
     assert (whole.splits, whole.searches) == (1, len(material.probes))
@@ -176,14 +176,14 @@ def test_closed_set_searches_hold_every_caller_of_the_gallery(material: Material
     assert whole.rank_one.low <= whole.rank_one.value <= whole.rank_one.high
 
 
-def test_a_larger_gallery_is_harder(material: Material) -> None:
+def test_a_larger_gallery_is_harder(material: RunEmbeddings) -> None:
     searcher = Searcher(material, CosineScorer(), Settings(resamples=0))
     small, large = (searcher.measure(searcher.open(n), [], 0.8, []) for n in (3, 15))
     assert small.at_threshold.fpir.value < large.at_threshold.fpir.value
     assert searcher.closed(3).rank_one.value > searcher.closed(30).rank_one.value
 
 
-def test_a_scorer_sees_each_gallery_as_it_is(material: Material) -> None:
+def test_a_scorer_sees_each_gallery_as_it_is(material: RunEmbeddings) -> None:
     """So that a score may depend on who else is enrolled."""
     sizes = []
 
@@ -266,7 +266,7 @@ def test_the_calibrated_scorer_gives_the_scores_of_the_gallery(calibrated: Calib
     scorer = GalleryScorer(gaussian_voices.IDENTITY, callers)
     gallery = [one.plain[:, None] for one in callers]
     assert calibrated.score(gallery, probes) == pytest.approx(scorer.llrs_of_many(probes, callers))
-    limits = calibrated.limits(gallery, [0.05, 0.1])
+    limits = calibrated.thresholds(gallery, [0.05, 0.1])
     assert limits == pytest.approx([scorer.threshold(0.05, 8), scorer.threshold(0.1, 8)])
 
 
@@ -285,7 +285,7 @@ def test_a_gallery_that_says_nothing_of_its_scores_is_refused(calibrated: Calibr
 
 
 def test_thresholds_for_a_wanted_rate_are_measured_at_that_rate(calibrated: CalibratedScorer) -> None:
-    made, (vectors, owners) = Material(), voices(300, 3, seed=23)
+    made, (vectors, owners) = RunEmbeddings(), voices(300, 3, seed=23)
     made.names = [str(number) for number in range(300)]
     made.prints = list(vectors[::3, None, None])
     made.probes, made.owners = list(np.delete(vectors, np.s_[::3], axis=0)), list(owners[::3].repeat(2))

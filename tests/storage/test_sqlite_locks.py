@@ -83,7 +83,7 @@ def test_an_open_database_is_no_export_to_import(tmp_path: Path, run) -> None:
     with SQLiteStorage(tmp_path / "store.db") as storage:
         storage.save(voiceprint("first"))
         code, _, err = run("import", tmp_path / "store.db", "--store", f"json:{tmp_path / 'new.json'}")
-        assert (code, "is of a database that this process has open" in err) == (2, True)
+        assert (code, "belongs to a database that this process has open" in err) == (2, True)
 
 
 def test_a_closed_database_that_was_removed_leaves_its_inode_to_other_files(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Audio in: buffers and files made mono, speech found, quality scored."""
+"""Audio input: mono conversion of buffers and files, speech segmentation, quality."""
 
 from voiceprint.audio.io.buffers import (
     MAX_SAMPLE_RATE,
@@ -18,7 +18,6 @@ from voiceprint.audio.quality.channels import (
     channels_differ,
     compare_channels,
     mixable,
-    warn_if_mixed,
 )
 from voiceprint.audio.quality.interleaving import deinterleave
 from voiceprint.audio.quality.model import AudioQuality, Feedback, Turn
@@ -48,5 +47,4 @@ __all__ = [
     "mixable",
     "open_audio",
     "to_mono",
-    "warn_if_mixed",
 ]

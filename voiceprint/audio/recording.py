@@ -1,4 +1,4 @@
-"""`Recording`: the audio of one call or sample, each property computed once, when it is first needed."""
+"""`Recording`: the audio of one call or sample, with each property computed once, on first use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio.enhance.high_pass import HighPass, LowFrequencyMeter
-from voiceprint.audio.enhance.noise_reduction import cleaned, may_be_cleaned
+from voiceprint.audio.enhance.noise_reduction import clean
 from voiceprint.audio.io import buffers
 from voiceprint.audio.io.buffers import mix
 from voiceprint.audio.io.encodings import AudioBuffer, Encoding
@@ -24,7 +24,7 @@ from voiceprint.audio.prompts import KnownPrompts
 from voiceprint.audio.quality.channels import MIXED, ChannelComparison, ChannelReport, mixable
 from voiceprint.audio.quality.model import AudioQuality, Turn
 from voiceprint.audio.quality.score import measure_quality, with_voices
-from voiceprint.audio.speech.segmenter import Segment, Segmenter, speech_parts, with_prompts
+from voiceprint.audio.speech.segmenter import Segment, Segmenter, run_segmenter, speech_parts, with_prompts
 from voiceprint.audio.speech.trimming import TrimmedSpeech
 from voiceprint.audio.speech.vad import BLOCK
 from voiceprint.errors import InvalidAudioError
@@ -35,10 +35,10 @@ __all__ = ["Recording", "assess"]
 
 
 class Recording:
-    """One call's audio: mono, where its speech is, how good it is. Methods that take a buffer take this too.
+    """One call's audio: mono samples, segments, speech and quality. Accepted in place of a buffer.
 
-    Made by `from_buffer` or `open`. Audio of two minutes and more is converted while it is read, so an hour
-    takes no more memory than what it came in. For use by one thread.
+    Created by `from_buffer` or `open`. Audio of at least two minutes is converted on reading, so an hour
+    takes only the memory of its source. Not thread-safe.
     """
 
     def __init__(
@@ -50,23 +50,22 @@ class Recording:
         mono: NDArray[np.float32] | None = None,
         segmenter: Segmenter | None = None,
     ) -> None:
-        """pcm: as from `as_pcm`. channels: what its channels were, if they are mixed already.
+        """pcm: as from `as_pcm`. channels: the comparison of its channels, if already mixed.
 
-        mono, segmenter: the audio at 16 kHz, and a segmenter that was given all of it, where a stream has
-        them.
+        mono, segmenter: the audio at 16 kHz, and a segmenter over all of it, if already computed.
         """
-        self._given = pcm
+        self._source = pcm
         self._segmenter = segmenter
         if mono is not None:
             self.mono = mono
         self._prompts: tuple[KnownPrompts, ...] = ()
         self._channels = channels
         self.sample_rate = sample_rate
-        """Hz, of the audio as it came."""
+        """Hz, of the source."""
         self.name: str | None = None
-        """The file that it came from."""
+        """The path of the source file, if any."""
         self.warnings: tuple[str, ...] = ()
-        """What is wrong with the file, and yet could be read."""
+        """Faults of the file that did not prevent reading."""
 
     @classmethod
     def from_buffer(
@@ -77,25 +76,24 @@ class Recording:
         channel: int | None = None,
         channels: int = 1,
     ) -> Recording:
-        """The recording in a buffer; arguments and errors are those of `to_mono`. A recording is itself, of
-        which no channel can be chosen any more.
+        """The recording in a buffer; arguments and errors as for `to_mono`. Returns a `Recording` unchanged.
 
-        audio_buffer: is not copied, and read when something is first computed: leave it as it is.
-        sample_rate: Hz; None is 8000 of G.711 and 16000 of all else.
+        audio_buffer: not copied, and read on first use: do not modify it.
+        sample_rate: Hz; None means 8000 for G.711, else 16000.
         """
         if isinstance(audio_buffer, Recording):
-            if channel is not None or channels != 1:  # the answer would be of another one
+            if channel is not None or channels != 1:  # its channels are mixed already
                 raise InvalidAudioError(
                     "channel and channels are for buffers: choose those of a Recording when you make it"
                 )
             return audio_buffer
         rate = buffers.rate_of(sample_rate, encoding)
         pcm = buffers.as_pcm(audio_buffer, rate, encoding=encoding, channel=channel, channels=channels)
-        buffers.scaled_reader(pcm, rate)  # refuses floats that are no audio
+        buffers.scaled_reader(pcm, rate)  # refuses floats that are not audio
         return cls(pcm, rate)
 
     def leave_out(self, prompts: KnownPrompts | None) -> Recording:
-        """Take these prompts too for no speech; gives the recording itself."""
+        """Exclude these prompts from the speech; returns `self`."""
         if prompts is not None and prompts not in self._prompts:
             self._prompts = (*self._prompts, prompts)
             for name in ("segments", "parts", "speech", "trimmed", "quality", "cleaned"):
@@ -103,13 +101,13 @@ class Recording:
         return self
 
     def leaving_out(self, prompts: KnownPrompts | None) -> Recording:
-        """The same audio, and what is computed of it, without these prompts; `self` where there are none.
+        """A view of the recording without these prompts; `self` for None.
 
-        `self` stays as it is: another recognizer that is given it leaves out other prompts, or none.
+        `self` does not change: another recognizer may exclude other prompts, or none.
         """
         if prompts is None:
             return self
-        _ = self._segmented  # once for both
+        _ = self._segmented  # so that both share it
         return copy.copy(self).leave_out(prompts)
 
     @classmethod
@@ -121,28 +119,28 @@ class Recording:
         sample_rate: int | None = None,
         channel: int | None = None,
     ) -> Recording:
-        """The recording in a file; arguments and errors are those of `load_audio`.
+        """The recording in a file; arguments and errors as for `load_audio`.
 
-        Channels are mixed while the file is read. Of two minutes and more with 16-bit samples the mix is
-        rounded to 16 bits, so that an hour of 8 channels takes no more than an hour of one.
+        Channels are mixed during reading. The mix of at least two minutes of 16-bit samples is rounded to 16
+        bits, so that an hour of 8 channels takes no more memory than an hour of one.
         """
         return cls.read(partial(open_audio, path, encoding=encoding, sample_rate=sample_rate), channel)
 
     @classmethod
-    def read(cls, opened: Callable[[], AudioReader], channel: int | None = None) -> Recording:
-        """The recording that a reader gives, of one channel, or of all mixed; see `open`.
+    def read(cls, open_reader: Callable[[], AudioReader], channel: int | None = None) -> Recording:
+        """The recording from a reader, of one channel, or of all channels mixed; see `open`.
 
-        opened: opens the reader; asked a second time where the channels turn out to cancel each other.
+        open_reader: called a second time if the channels cancel each other.
         """
-        with opened() as reader:
+        with open_reader() as reader:
             report = None
             if channel is not None or reader.channels == 1:
                 pcm = read_all(reader, channel=channel, compact=True)
             else:
-                pcm, report = _mixed(reader)
+                pcm, report = _mix_channels(reader)
         if report is not None and report.use is not None:
-            with opened() as again:
-                pcm = read_all(again, channel=report.use, compact=True)
+            with open_reader() as second_reader:
+                pcm = read_all(second_reader, channel=report.use, compact=True)
         recording = cls(pcm, reader.sample_rate, channels=report)
         recording.name, recording.warnings = reader.name, reader.warnings
         return recording
@@ -153,8 +151,8 @@ class Recording:
     @cached_property
     def _mixable(self) -> tuple[NDArray[Any], ChannelReport]:
         if self._channels is not None:
-            return self._given, self._channels
-        return mixable(self._given, self.sample_rate)
+            return self._source, self._channels
+        return mixable(self._source, self.sample_rate)
 
     @property
     def _pcm(self) -> NDArray[Any]:
@@ -162,7 +160,7 @@ class Recording:
 
     @property
     def channels(self) -> ChannelReport:
-        """What its channels are to each other, and which is used where a mix would lose the voice."""
+        """The comparison of its channels, with the channel that replaces a mix that cancels."""
         return self._mixable[1]
 
     @cached_property
@@ -172,7 +170,7 @@ class Recording:
 
     @property
     def is_long(self) -> bool:
-        """Whether the audio is converted while it is read, and never there as a whole."""
+        """Whether the audio is converted on reading, and never in memory as a whole."""
         return self.duration_s >= LONG_S
 
     @cached_property
@@ -192,15 +190,15 @@ class Recording:
 
     @cached_property
     def cutoff_hz(self) -> float | None:
-        """The frequency under which a DC offset or a hum is cut out, if one is; see `audio.low_cut`."""
-        lows = LowFrequencyMeter()
+        """Cutoff of the high-pass filter against a DC offset or hum, Hz; None without one."""
+        meter = LowFrequencyMeter()
         for block in blocks(self.mono, BLOCK):
-            lows.add(block)
-        return lows.cutoff_hz
+            meter.add(block)
+        return meter.cutoff_hz
 
     @cached_property
     def speech(self) -> Samples:
-        """The parts of `mono` that hold speech, one after the other, float32[n]; pauses are still in."""
+        """The speech segments of `mono`, concatenated, float32[n]; includes pauses."""
         audio: Samples = self.mono if self.cutoff_hz is None else HighPass(self.mono, self.cutoff_hz)
         parts = self.parts
         if parts != ((0, len(audio)),):
@@ -209,7 +207,7 @@ class Recording:
 
     @cached_property
     def parts(self) -> tuple[tuple[int, int], ...]:
-        """Start and stop, in samples of `mono`, of the parts that hold speech."""
+        """Start and stop, in samples of `mono`, of the speech."""
         return speech_parts(self.segments)
 
     @cached_property
@@ -222,60 +220,54 @@ class Recording:
 
     @cached_property
     def _segmented(self) -> tuple[Segmenter, tuple[Segment, ...]]:
-        if self._segmenter is not None:
-            return self._segmenter, self._segmenter.segments()
-        segmenter = Segmenter(len(self.mono))
-        for block in blocks(self.mono, BLOCK):
-            segmenter.add(block)
+        segmenter = self._segmenter or run_segmenter(self.mono)
         return segmenter, segmenter.segments()
 
     @cached_property
     def trimmed(self) -> TrimmedSpeech:
-        """The speech as encoders take it."""
+        """The speech without pauses, as the input of encoders."""
         return TrimmedSpeech(self.speech)
 
     @cached_property
     def quality(self) -> AudioQuality:
-        """How well the audio serves speaker recognition; see `measure_quality`."""
+        """The quality of the audio for speaker recognition; see `measure_quality`."""
         segmenter, segments = self._segmented[0], self.segments
-        # Without speech, all of it is measured, to say what is wrong with it.
-        heard = self.trimmed if self.parts else TrimmedSpeech(self.mono)
+        # Without speech, all audio is measured, so that the advice can name the fault.
+        speech = self.trimmed if self.parts else TrimmedSpeech(self.mono)
         return measure_quality(
             self.native,
             self.sample_rate,
             segments=segments,
             rows=segmenter.spectrogram.rows(),
-            speech=heard.audio,
-            windows=heard.windows,
+            speech=speech,
             channels=self.channels,
             filtered=self.cutoff_hz is not None,
         )
 
     def report_voices(self, voices: Sequence[tuple[Turn, ...]]) -> None:
-        """Add to the quality that several voices speak, and the turns of each."""
+        """Add the finding of several voices to the quality; voices: the turns of each."""
         self.__dict__["quality"] = with_voices(self.quality, voices, self.segments)
 
     @cached_property
     def cleaned(self) -> NDArray[np.float32] | None:
-        """The speech with less noise and its low frequencies restored, float32[n]; None if there is nothing
-        to do, and of long audio."""
-        if self.is_long or not may_be_cleaned(self.quality):
+        """The speech with reduced noise and restored low frequencies, float32[n]; None if clean, or long."""
+        if self.is_long:
             return None
         speech = self.speech[:]
-        better = cleaned(speech, self.quality)
-        return None if better is speech else better
+        cleaned = clean(speech, self.quality)
+        return None if cleaned is speech else cleaned
 
     def warn_if_mixed(self) -> None:
-        """Log a warning where channels that differ were mixed."""
+        """Log a warning if different channels were mixed."""
         if self.channels.differ:
             self.warn(MIXED)
 
     def warn(self, message: str) -> None:
-        """Log a warning, with the name of the file if the recording came from one."""
+        """Log a warning, with the name of the source file."""
         logger.warning("%s%s", "" if self.name is None else f"{self.name}: ", message)
 
     def speech_at(self, sample_rate: int) -> NDArray[np.float32]:
-        """`speech` as a whole, at so many Hz."""
+        """All of `speech`, resampled to `sample_rate` Hz."""
         speech = self.speech[:]
         if sample_rate == buffers.SAMPLE_RATE:
             return speech
@@ -290,21 +282,21 @@ def assess(
     channel: int | None = None,
     channels: int = 1,
 ) -> AudioQuality:
-    """Measure how well the audio serves speaker recognition; `quality.score.measure_quality` says how.
+    """Measure the quality of audio for speaker recognition, see `quality.score.measure_quality`.
 
     Args:
-        audio_buffer: anything that `to_mono` takes, from one sample to an hour; or a `Recording`.
-        sample_rate: of the buffer, Hz in 8000..48000; None is 8000 of G.711 and 16000 of all else.
+        audio_buffer: any input of `to_mono`, from one sample to an hour; or a `Recording`.
+        sample_rate: of the buffer, Hz in 8000..48000; None means 8000 for G.711, else 16000.
         encoding, channel, channels: as for `to_mono`.
 
     Raises:
-        InvalidAudioError: the buffer, its sample rate, encoding or channel cannot be used.
+        InvalidAudioError: the buffer, its sample rate, encoding or channel is invalid.
     """
     return Recording.from_buffer(audio_buffer, sample_rate, encoding, channel, channels).quality
 
 
-def _mixed(reader: AudioReader) -> tuple[NDArray[Any], ChannelReport]:
-    """The mean of a reader's channels, and what they are to each other."""
+def _mix_channels(reader: AudioReader) -> tuple[NDArray[Any], ChannelReport]:
+    """The mean of a reader's channels, and their comparison."""
     comparison = ChannelComparison(reader.sample_rate)
     blocks: list[NDArray[Any]] = []
     count = 0

@@ -1,15 +1,15 @@
-"""The same speech under other conditions: through a simulated telephone line, or in noise.
+"""Simulation of other conditions: speech through a telephone line, or in noise.
 
-A condition has a name of one line, so that it fits an option, a file and the head of a table:
+The name of a condition fits an option, a file and a table header:
 
-    as-is                       nothing is done
+    as-is                       unchanged
     telephone                   8 kHz, 300 to 3400 Hz, G.711 mu-law
-    telephone:snr=20            and white noise on the line, 20 dB under the speech
+    telephone:snr=20            plus white noise on the line, 20 dB below the speech
     telephone:band=full         the whole band of an 8 kHz line, 0 to 4000 Hz
-    telephone:law=alaw,snr=15   several at once
-    noise:snr=10                white noise at the full rate, 10 dB under the speech
+    telephone:law=alaw,snr=15   several options
+    noise:snr=10                white noise at the full rate, 10 dB below the speech
 
-What is done depends on the audio and the condition alone: the noise is seeded by both.
+The result depends on audio and condition only: both seed the noise.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ LINE_RATE: Final = 8000
 """The sample rate of a telephone line, Hz."""
 
 NARROW_HZ: Final = (300.0, 3400.0)
-"""Where the band of an analog line lies 3 dB down (ITU-T G.120 and before)."""
+"""-3 dB frequencies of an analog line (ITU-T G.120 and before)."""
 
 _FILTER_ORDER: Final = 4
-_LEAST_SNR_DB, _MOST_SNR_DB = -20.0, 80.0
+_MIN_SNR_DB, _MAX_SNR_DB = -20.0, 80.0
 _KEYS: Final[dict[str, tuple[str, ...]]] = {
     "as-is": (),
     "telephone": ("snr", "band", "law"),
@@ -48,15 +48,15 @@ _KEYS: Final[dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition; `str` of it is its name, and `parse` reads that.
+    """A condition; `str` gives its name, and `parse` reads the name.
 
     kind: "as-is", "telephone" or "noise".
-    snr_db: power of the speech over that of white noise that is added, dB in -20..80; the speech is
-        where the VAD hears it, on a telephone after the band is cut. None adds none.
-    band: of a telephone, "narrow" for 300 to 3400 Hz or "full" for all that 8 kHz carry.
-    law: of a telephone's G.711, "mulaw" or "alaw".
+    snr_db: power of the speech (by the VAD, on a telephone after the band limit) over that of added white
+        noise, dB in -20..80; None adds no noise.
+    band: of a telephone, "narrow" for 300 to 3400 Hz or "full" for 0 to 4000 Hz.
+    law: G.711 variant of a telephone, "mulaw" or "alaw".
 
-    Raises `InvalidArgumentError` where these do not go together.
+    Raises `InvalidArgumentError` for an invalid combination.
     """
 
     kind: Kind = "as-is"
@@ -74,9 +74,9 @@ class Condition:
         if self.snr_db is None:
             if self.kind == "noise":
                 raise InvalidArgumentError("The condition noise needs its level, such as noise:snr=10.")
-        elif not _LEAST_SNR_DB <= self.snr_db <= _MOST_SNR_DB:  # NaN is refused as well
+        elif not _MIN_SNR_DB <= self.snr_db <= _MAX_SNR_DB:  # True for NaN as well
             raise InvalidArgumentError(
-                f"snr must be a number of {_LEAST_SNR_DB:g} to {_MOST_SNR_DB:g} dB, not {self.snr_db}"
+                f"snr must be a number of {_MIN_SNR_DB:g} to {_MAX_SNR_DB:g} dB, not {self.snr_db}"
             )
         if self.kind == "as-is" and self.snr_db is not None:
             raise InvalidArgumentError("The condition as-is adds no noise: take noise or telephone for that.")
@@ -85,28 +85,28 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> Condition:
-        """The condition of a name such as "telephone:snr=20". Raises `InvalidArgumentError`."""
+        """Parse a name such as "telephone:snr=20". Raises `InvalidArgumentError`."""
         kind, _, rest = text.strip().partition(":")
         if kind not in _KEYS:
             raise _unknown(text)
-        given: dict[str, str] = {}
+        options: dict[str, str] = {}
         for item in rest.split(",") if rest else ():
             key, equals, value = (part.strip() for part in item.partition("="))
-            if not equals or key not in _KEYS[kind] or key in given:
+            if not equals or key not in _KEYS[kind] or key in options:
                 allowed = ", ".join(f"{name}=..." for name in _KEYS[kind]) or "nothing"
                 raise InvalidArgumentError(
                     f"{item!r} in the condition {text!r} is not understood: {kind} takes {allowed}, each once"
                 )
-            given[key] = value
+            options[key] = value
         snr_db = None
-        if "snr" in given:
+        if "snr" in options:
             try:
-                snr_db = float(given["snr"])
+                snr_db = float(options["snr"])
             except ValueError:
                 raise InvalidArgumentError(
                     f"snr in the condition {text!r} must be a number of dB, such as snr=20"
                 ) from None
-        band, law = given.get("band", "narrow"), given.get("law", "mulaw")
+        band, law = options.get("band", "narrow"), options.get("law", "mulaw")
         return cls(kind, snr_db, band, law)  # type: ignore[arg-type]  # __post_init__ checks them
 
     def __str__(self) -> str:
@@ -120,11 +120,11 @@ class Condition:
         return self.kind + (":" + ",".join(items) if items else "")
 
     def apply(self, audio: Audio, seed: int = 0) -> Audio:
-        """The audio as it sounds under this condition.
+        """The audio under this condition.
 
         Args:
             audio: float32[n] in [-1, 1] at 16 kHz, n >= 1, as from `to_mono`.
-            seed: for another noise on the same audio.
+            seed: varies the noise on the same audio.
 
         Returns:
             float32[n] in [-1, 1] at 16 kHz; under "as-is" `audio` itself.
@@ -145,15 +145,15 @@ class Condition:
             return np.clip(self._with_noise(audio, audio, seed), -1.0, 1.0)
         line = buffers.resample(audio, buffers.SAMPLE_RATE, LINE_RATE)
         if self.band == "narrow":
-            line = _band_limited(line)
+            line = _limit_band(line)
         line = self._with_noise(line, audio, seed)
         pcm = np.rint(np.clip(line, -1.0, 1.0) * 32767.0).astype(np.int16)
-        heard = g711.decode(g711.encode(pcm, self.law), self.law).astype(np.float32) / np.float32(32768.0)
-        back = buffers.resample(heard, LINE_RATE, buffers.SAMPLE_RATE)[: len(audio)]
-        return np.pad(back, (0, len(audio) - len(back)))
+        received = g711.decode(g711.encode(pcm, self.law), self.law).astype(np.float32) / np.float32(32768.0)
+        output = buffers.resample(received, LINE_RATE, buffers.SAMPLE_RATE)[: len(audio)]
+        return np.pad(output, (0, len(audio) - len(output)))
 
     def _with_noise(self, signal: Audio, audio: Audio, seed: int) -> Audio:
-        """`signal`, which is `audio` at its own or the line's rate, and the noise."""
+        """`signal` plus noise; `signal` is `audio` at its own or the line's rate."""
         if self.snr_db is None:
             return signal
         mask = vad.speech_mask(audio)[:: round(len(audio) / len(signal))][: len(signal)]
@@ -170,7 +170,7 @@ class Condition:
 
 
 AS_IS: Final = Condition()
-"""The condition that changes nothing."""
+"""The condition without any change."""
 
 
 def _unknown(text: str) -> InvalidArgumentError:
@@ -179,10 +179,10 @@ def _unknown(text: str) -> InvalidArgumentError:
     )
 
 
-def _band_limited(line: Audio) -> Audio:
-    """float32[n] at 8 kHz under the magnitude of a Butterworth band pass of order 4, without its delay."""
+def _limit_band(line: Audio) -> Audio:
+    """Apply the magnitude of a Butterworth band pass of order 4, without delay, to float32[n] at 8 kHz."""
     low, high = NARROW_HZ
-    tail = LINE_RATE // 8  # silence that the filter rings out into, before it would come round to the start
+    tail = LINE_RATE // 8  # zeros for the filter to ring out, before it would wrap around to the start
     length = 1 << (len(line) + tail - 1).bit_length()
     spectrum = np.fft.rfft(line, length)
     frequency = np.fft.rfftfreq(length, 1.0 / LINE_RATE)

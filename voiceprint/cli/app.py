@@ -1,4 +1,4 @@
-"""The commands put together."""
+"""The command line application."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from voiceprint.cli import (
 app = typer.Typer(
     help="Enroll callers by voice, and say who is calling.",
     no_args_is_help=True,
-    # Typer's own error page would print local variables: audio and embeddings among them.
+    # Typer's error page would print local variables, such as audio and embeddings.
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"voiceprint {voiceprint.__version__}")
         raise typer.Exit
 

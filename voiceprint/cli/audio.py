@@ -1,11 +1,11 @@
-"""What the commands that take recordings share: their arguments and options, and how files are read."""
+"""The common arguments and options of commands on recordings; reading of files; the cache of embeddings."""
 
 from __future__ import annotations
 
 import io
 import sys
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -15,11 +15,15 @@ from voiceprint.audio import (
     Encoding,
     Recording,
 )
+from voiceprint.audio.io import folders
 from voiceprint.audio.io.buffers import MAX_SECONDS
 from voiceprint.audio.io.encodings import check_encoding
 from voiceprint.audio.io.reader import AudioReader, open_stream
-from voiceprint.cli.common import complain
-from voiceprint.errors import InvalidAudioError
+from voiceprint.cli.common import print_error
+from voiceprint.errors import InvalidArgumentError, InvalidAudioError
+
+if TYPE_CHECKING:
+    from voiceprint.evaluation import EmbeddingCache
 
 FILE_HELP = (
     "Audio: WAV, FLAC, OGG, MP3 and the like; with the extra formats MP4, WebM, AMR, G.722; without a header "
@@ -27,11 +31,11 @@ FILE_HELP = (
 )
 _STANDARD_INPUT = "standard input"
 _MOST_BYTES = MAX_SECONDS * MAX_SAMPLE_RATE * 4
-"""Of standard input, which is kept in memory: an hour of 16-bit stereo at 48 kHz, 691 MB."""
+"""Bytes of standard input at most, which is held in memory: an hour of 16-bit stereo at 48 kHz, 691 MB."""
 
 
 def _checked(encoding: str | None) -> str | None:
-    # A slip in an option is an error of the command, not of each of its files.
+    # A wrong encoding is an error of the command, not of each file.
     return None if encoding is None else check_encoding(encoding)
 
 
@@ -64,10 +68,43 @@ ChannelOption = Annotated[
 ]
 
 
-def read(path: Path, encoding: str | None, rate: int | None, channel: int | None) -> Recording:
-    """The recording in a file, or in standard input ("-"), with the chosen channel, or all mixed.
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Cache of embeddings, which are biometric data, readable by you alone. "
+        "Default: your cache folder.",
+    ),
+]
+NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Neither use nor write a cache.")]
 
-    What is odd about its channels is said to standard error, with the file's name.
+
+def embedding_cache(folder: Path | None, *, no_cache: bool) -> EmbeddingCache | None:
+    """The cache of the two options."""
+    from voiceprint.evaluation.cache import EmbeddingCache, default_folder
+
+    if no_cache and folder is not None:
+        raise InvalidArgumentError("--cache and --no-cache are opposites: give one of them")
+    if no_cache:
+        return None
+    try:
+        return EmbeddingCache(folder or default_folder())
+    except OSError as error:
+        print_error(f"Embeddings are not cached: {error.strerror or error}.")
+        return None
+
+
+def caller_folders(folder: Path) -> list[Path]:
+    """The folders of callers, DIR/CALLER, sorted. Raises `InvalidArgumentError` if DIR is no folder."""
+    if not folder.is_dir():
+        raise InvalidArgumentError(f"{str(folder)!r} is not a folder.")
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not folders.is_hidden(path))
+
+
+def read(path: Path, encoding: str | None, rate: int | None, channel: int | None) -> Recording:
+    """The recording of a file, or of standard input ("-"); channel: None mixes all.
+
+    Warns on standard error of channels that cancel each other.
     """
     coding = cast(Encoding | None, encoding)
     if str(path) == "-":
@@ -76,7 +113,7 @@ def read(path: Path, encoding: str | None, rate: int | None, channel: int | None
         recording = Recording.open(path, encoding=coding, sample_rate=rate, channel=channel)
     if recording.channels.cancels:
         used = recording.channels.use
-        complain(f"{path}: the channels cancel each other when mixed: channel {used} was used.")
+        print_error(f"{path}: the channels cancel each other when mixed: channel {used} was used.")
     return recording
 
 
@@ -85,7 +122,7 @@ def _standard_input(encoding: Encoding | None, rate: int | None, channel: int | 
     if len(data) > _MOST_BYTES:
         raise InvalidAudioError(f"{_STANDARD_INPUT} is longer than {_MOST_BYTES:,} bytes: give a file")
 
-    def opened() -> AudioReader:
+    def open_data() -> AudioReader:
         return open_stream(io.BytesIO(data), _STANDARD_INPUT, encoding=encoding, sample_rate=rate)
 
-    return Recording.read(opened, channel)
+    return Recording.read(open_data, channel)

@@ -12,11 +12,11 @@ from voiceprint.cli.common import (
     CreateOption,
     JsonOption,
     StoreOption,
-    counted,
-    counting,
-    opened,
+    counter,
+    open_recognizer,
+    plural,
     print_json,
-    say,
+    print_lines,
 )
 from voiceprint.storage.backup import back_up
 from voiceprint.storage.backup import restore as restore_backup
@@ -31,21 +31,20 @@ BackupFile = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")]
 def backup(
     file: BackupFile, store: StoreOption = None, create: CreateOption = False, as_json: JsonOption = False
 ) -> None:
-    """Write all callers, as of one moment, to a file, and verify it. Others may go on writing to the store.
+    """Write a consistent copy of all callers to a file, and verify it, while others write to the store.
 
-    The index is left out, as it is derived. The file holds biometric data, and is made readable for its owner
-    alone.
+    The index, which is derived, is left out. The file holds biometric data, and only its owner can read it.
     """
-    with opened(store, create=create) as recognizer:
+    with open_recognizer(store, create=create) as recognizer:
         storage = recognizer.storage
-        with counting("Backing up", storage.count_callers()) as progress:
+        with counter("Backing up", storage.count_callers()) as progress:
             report = back_up(storage, file, progress=progress)
     if as_json:
         print_json(dataclasses.asdict(report))
     else:
-        say(
-            f"Backed up {counted(report.callers, 'caller')} with "
-            f"{counted(report.voiceprints, 'voiceprint')} to {file}. Verified (SHA-256 {report.sha256[:16]})."
+        print_lines(
+            f"Backed up {plural(report.callers, 'caller')} with "
+            f"{plural(report.voiceprints, 'voiceprint')} to {file}. Verified (SHA-256 {report.sha256[:16]})."
         )
 
 
@@ -54,7 +53,7 @@ def restore(
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="The store may hold callers: those of the same id are replaced, others stay."
+            "--overwrite", help="Allow a store with callers: those of the same id are replaced, others stay."
         ),
     ] = False,
     include_deleted: IncludeDeletedOption = False,
@@ -63,42 +62,32 @@ def restore(
 ) -> None:
     """Put the callers of a backup into the store, with their ids and times, and verify them.
 
-    Callers who were deleted after the backup was made are left out. A restore that was broken off is resumed
-    by the same command.
+    Callers who were deleted after the backup are left out. The same command resumes an interrupted restore.
     """
-    with opened(store, create=True) as recognizer, counting("Restoring") as progress:
+    with open_recognizer(store, create=True) as recognizer, counter("Restoring") as progress:
         report = restore_backup(
             recognizer.storage, file, overwrite=overwrite, include_deleted=include_deleted, progress=progress
         )
     if as_json:
         print_json(dataclasses.asdict(report))
         return
-    say(
-        f"Restored {counted(report.callers, 'caller')} with {counted(report.voiceprints, 'voiceprint')}; "
-        f"{_written(report.changed, report.callers)}. Verified."
+    all_new = report.changed == report.callers
+    written = "all written" if all_new else f"{report.changed} written, the others were there already"
+    print_lines(
+        f"Restored {plural(report.callers, 'caller')} with {plural(report.voiceprints, 'voiceprint')}; "
+        f"{written}. Verified."
     )
-    say_left_out(report.left_out)
+    print_left_out(report.left_out)
     if report.kept:
-        who = counted(report.kept, "caller")
-        say(f"{who} of the store {_are(report.kept)} not in the backup, and stayed.")
+        verb = "is" if report.kept == 1 else "are"
+        print_lines(f"{plural(report.kept, 'caller')} of the store {verb} not in the backup, and stayed.")
 
 
-def say_left_out(count: int) -> None:
-    """Say how many were left out because they were deleted."""
+def print_left_out(count: int) -> None:
+    """Print the number of callers that were left out as deleted."""
     if count:
-        say(
-            f"{counted(count, 'caller')} {_were(count)} deleted after these copies were made: left out "
+        verb = "was" if count == 1 else "were"
+        print_lines(
+            f"{plural(count, 'caller')} {verb} deleted after these copies were made: left out "
             "(--include-deleted)."
         )
-
-
-def _written(changed: int, callers: int) -> str:
-    return "all written" if changed == callers else f"{changed} written, the others were there already"
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
-
-
-def _were(count: int) -> str:
-    return "was" if count == 1 else "were"

@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from voiceprint.cli.audio import ChannelOption
+from voiceprint.cli.audio import CacheOption, ChannelOption, NoCacheOption, embedding_cache
 from voiceprint.cli.common import (
     JsonOption,
     StoreOption,
-    complain,
-    counted,
-    opened,
+    build_index,
+    open_recognizer,
     paragraph,
+    plural,
+    print_error,
     print_json,
-    ready,
-    say,
-    stages,
+    print_lines,
+    stage_progress,
     table,
 )
-from voiceprint.cli.measuring import CacheOption, NoCacheOption, chosen_cache
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
 
@@ -50,38 +50,38 @@ def calibrate(
         typer.Option(
             "--labeled/--calls",
             "--labeled",
-            help="Whether the folders say who speaks. --calls: nobody knows, and the callers of the store "
-            "are the gallery.",
+            help="Whether the folders name the speakers. --calls: the recordings are unlabeled, and the "
+            "callers of the store are the gallery.",
         ),
     ] = True,
-    output: Annotated[Path, typer.Option(metavar="FILE", help="Where the calibration is written.")] = Path(
+    output: Annotated[Path, typer.Option(metavar="FILE", help="File of the calibration.")] = Path(
         "calibration.json"
     ),
     store: StoreOption = None,
     duration: Annotated[
-        float, typer.Option(metavar="S", help="Seconds of speech in each piece: about what a call gives.")
+        float, typer.Option(metavar="S", help="Seconds of speech in each piece, as in a call.")
     ] = 5.0,
     most_pieces: Annotated[
-        int, typer.Option(min=2, help="Pieces of a speaker at most, of labeled recordings.")
+        int, typer.Option(min=2, help="Most pieces of a speaker, of labeled recordings.")
     ] = 10,
     channel: ChannelOption = None,
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure by your own calls how often strangers pass, show what that changes, and write it to a file.
+    """Calibrate scores and false-positive rates to your own calls, and write the calibration to a file.
 
     Labeled recordings: half of the speakers are the gallery, the others are strangers. The file corrects the
-    false-positive rate and the meaning of the scores. Shown are FPIR and FNIR of speakers who were not fitted
-    to: each half of them is calibrated by the other.
+    false-positive rate and the log-likelihood ratios. The output is FPIR and FNIR of speakers outside the
+    fit: each half is calibrated by the other.
 
-    --calls: of recordings without labels, 30 or more, the best score of each with the callers of the store,
-    10 or more. The share of known callers is estimated. The file corrects the false-positive rate alone.
-    Shown are the calls that are accepted, each half of them calibrated by the other.
+    --calls: 30 unlabeled recordings or more are scored against the callers of the store, 10 or more. The
+    share of known callers is estimated. The file corrects the false-positive rate alone. The output is the
+    accepted calls; each half is calibrated by the other.
 
-    The file holds no embedding and no name. The same recordings and store give the same file.
+    The file holds no embedding and no name. Equal recordings and stores give equal files.
 
-    Recordings with a different voice on each channel are refused until --channel says which to use; stereo
+    Recordings with a different voice on each channel are refused unless --channel chooses one; stereo
     recordings of one voice are mixed.
 
     Exit code 1 when a recording could not be read.
@@ -93,26 +93,26 @@ def calibrate(
         raise InvalidArgumentError(f"cannot write {output}: there is no folder {output.parent}")
     if labeled and store is not None:
         raise InvalidArgumentError(_CALLS_ONLY)
-    with _written(output):  # not only after the work
+    with _write_errors(output):  # before the work
         check_replaceable(output, ours=is_calibration, kind="a calibration")
-    embeddings = chosen_cache(cache, no_cache=no_cache)
+    embeddings = embedding_cache(cache, no_cache=no_cache)
+    result: Calibrated | CalibratedByCalls
     show: Callable[[], None]
     if labeled:
-        found = _by_speakers(folders, duration, most_pieces, channel, embeddings)
-        made, unreadable, shown = found.calibration, found.unreadable, asdict(found)
-        show = lambda: _show_speakers(found)  # noqa: E731
+        result = by_speakers = _by_speakers(folders, duration, most_pieces, channel, embeddings)
+        show = partial(_print_speakers, by_speakers)
     else:
-        by_calls = _by_calls(folders, store, duration, channel, embeddings)
-        made, unreadable, shown = by_calls.calibration, by_calls.unreadable, asdict(by_calls)
-        show = lambda: _show_calls(by_calls)  # noqa: E731
-    with _written(output):
-        made.save(output)
+        result = by_calls = _by_calls(folders, store, duration, channel, embeddings)
+        show = partial(_print_calls, by_calls)
+    with _write_errors(output):
+        result.calibration.save(output)
     if as_json:
-        print_json(shown | {"calibration": made.model_dump(), "file": str(output)})
+        fitted = result.calibration.model_dump()
+        print_json(asdict(result) | {"calibration": fitted, "file": str(output)})
     else:
         show()
-        _show_file(made, output, unreadable)
-    if unreadable:
+        _print_file(result.calibration, output, result.unreadable)
+    if result.unreadable:
         raise typer.Exit(1)
 
 
@@ -127,7 +127,7 @@ def _by_speakers(
     from voiceprint.evaluation import calibrate as fit
 
     config = VoiceFingerprintConfig()
-    with stages() as progress:
+    with stage_progress() as progress:
         return fit(
             folders,
             encoder=default_encoder(config.encoder, config.encoder_threads),
@@ -149,60 +149,61 @@ def _by_calls(
 ) -> CalibratedByCalls:
     from voiceprint.evaluation import calibrate_by_calls
 
-    with opened(store) as recognizer:
-        ready(recognizer)
-        with stages() as progress:
+    with open_recognizer(store) as recognizer:
+        build_index(recognizer)
+        with stage_progress() as progress:
             return calibrate_by_calls(
                 folders, recognizer, duration_s=duration, channel=channel, cache=cache, progress=progress
             )
 
 
 @contextmanager
-def _written(output: Path) -> Iterator[None]:
+def _write_errors(output: Path) -> Iterator[None]:
+    """Raise an OSError as `InvalidArgumentError`."""
     try:
         yield
-    except OSError as error:  # of the file that is written
+    except OSError as error:
         raise InvalidArgumentError(f"cannot write {output}: {error.strerror or error}") from error
 
 
-def _show_speakers(found: Calibrated) -> None:
+def _print_speakers(found: Calibrated) -> None:
     from voiceprint.evaluation.calibration import ADVISED_SPEAKERS
     from voiceprint.evaluation.tables import left_out, percent
 
-    say(f"{found.speakers} speakers, {counted(found.pieces, 'piece')}.", "")
+    print_lines(f"{found.speakers} speakers, {plural(found.pieces, 'piece')}.", "")
     rows = [
         (name, f"{one.cllr:.3f}", *(f"{percent(at.fpir)} / {percent(at.fnir)}" for at in one.at_target))
         for name, one in (("before", found.before), ("after", found.after))
     ]
-    wanted = [f"FPIR / FNIR, {percent(at.target, 0)} wanted" for at in found.before.at_target]
-    columns = ("", "Cllr", *wanted)
+    targets = [f"FPIR / FNIR, target {percent(at.target, 0)}" for at in found.before.at_target]
+    columns = ("", "Cllr", *targets)
     table(*columns, rows=rows, right=columns[1:])
-    say("")
+    print_lines("")
     paragraph(
-        f"Of speakers who were not fitted to, in galleries of {counted(found.gallery, 'caller')}. FPIR: "
-        "strangers who get a name; FNIR: callers who are missed. Cllr: how well the scores say what they "
-        "mean, the less the better."
+        f"Of speakers outside the fit, in galleries of {plural(found.gallery, 'caller')}. FPIR: strangers "
+        "who get a name; FNIR: callers who are missed. Cllr: the cost of the scores as log-likelihood "
+        "ratios; less is better."
     )
     if found.speakers < ADVISED_SPEAKERS:
-        paragraph(f"Few speakers: of {ADVISED_SPEAKERS} or more, figures and file are surer.", "- ")
+        paragraph(f"Few speakers: with {ADVISED_SPEAKERS} or more, figures and file are more reliable.", "- ")
     if found.one_recording:
         paragraph(
-            f"{found.one_recording} of the speakers have one session alone, and parts of one are easier to "
-            "tell together than two calls: the file promises more than calls will hold.",
+            f"{found.one_recording} of the speakers have a single session, whose pieces are easier to "
+            "recognize than another call: the file is too optimistic.",
             "- ",
         )
     if found.dropped:
         paragraph(left_out(found.dropped), "- ")
     if found.after.cllr >= found.before.cllr:
-        complain("It made the scores no better: stay with the calibration that you have.")
+        print_error("The scores did not improve: use the calibration that you have.")
 
 
-def _show_calls(found: CalibratedByCalls) -> None:
+def _print_calls(found: CalibratedByCalls) -> None:
     from voiceprint.evaluation.tables import left_out, percent
 
     known = percent(found.known_share, 0)
-    say(
-        f"{found.calls} calls, {counted(found.callers, 'caller')} in the store.",
+    print_lines(
+        f"{found.calls} calls, {plural(found.callers, 'caller')} in the store.",
         f"Estimated: {known} of the calls are of enrolled callers.",
         "",
     )
@@ -216,24 +217,24 @@ def _show_calls(found: CalibratedByCalls) -> None:
         )
         for name, accepted in (("before", found.before), ("after", found.after))
     ]
-    columns = ("", *(f"{percent(at.target, 0)} wanted" for at in found.before))
+    columns = ("", *(f"target {percent(at.target, 0)}" for at in found.before))
     table(*columns, rows=rows, right=columns[1:])
-    say("")
+    print_lines("")
     paragraph(
-        "Calls that are accepted at a wanted FPIR; in brackets the estimated strangers among them, and their "
-        "share of all strangers, which is the FPIR got. Each half of the calls is calibrated by the other."
+        "Calls that are accepted at a target FPIR; in brackets the estimated strangers among them, and their "
+        "share of all strangers, which is the FPIR. Each half of the calls is calibrated by the other."
     )
-    paragraph("The estimate takes callers for strangers where their calls score no better than these.", "- ")
+    paragraph("The estimate counts callers as strangers if their calls score no better.", "- ")
     if found.dropped:
         paragraph(left_out(found.dropped, "calls"), "- ")
 
 
-def _show_file(made: Calibration, output: Path, unreadable: Sequence[Skip]) -> None:
+def _print_file(calibration: Calibration, output: Path, unreadable: Sequence[Skip]) -> None:
     for skip in unreadable:
         paragraph(f"A recording could not be read: {skip.why}.", "- ")
     paragraph(
-        f"Strangers score {made.stranger_shift:+.2f} deviations against what the gallery expects, with "
-        f"{made.stranger_spread:.2f} times the spread (+0.00 and 1.00: as expected).",
+        f"Strangers score {calibration.stranger_shift:+.2f} deviations above the expectation of the gallery, "
+        f"with {calibration.stranger_spread:.2f} times the standard deviation (+0.00 and 1.00: as expected).",
         "- ",
     )
-    say("", f"Written to {output}. To use it: VOICE_CALIBRATION_PATH={output}")
+    print_lines("", f"Written to {output}. To use it: VOICE_CALIBRATION_PATH={output}")

@@ -11,11 +11,11 @@ from voiceprint.cli.common import (
     CreateOption,
     JsonOption,
     StoreOption,
-    complain,
-    counted,
-    opened,
+    open_recognizer,
+    plural,
+    print_error,
     print_json,
-    say,
+    print_lines,
     table,
 )
 from voiceprint.cli.terminal import escaped
@@ -30,19 +30,19 @@ CallerId = Annotated[str, typer.Argument(metavar="CALLER_ID")]
 
 @app.command("list")
 def list_callers(
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many; default: all.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most callers to list. Default: all.")] = None,
     store: StoreOption = None,
     create: CreateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the enrolled callers."""
-    with opened(store, create=create) as recognizer:
+    with open_recognizer(store, create=create) as recognizer:
         callers = list(islice(recognizer.callers(), limit))
     if as_json:
         print_json([_as_json(caller) for caller in callers])
         return
     if not callers:
-        say("Nobody is enrolled.")
+        print_lines("Nobody is enrolled.")
         return
     rows = [(c.caller_id, len(c.voiceprints), _day(c.created_at), _day(c.last_seen)) for c in callers]
     table("Caller", "Voiceprints", "Enrolled", "Last seen", rows=rows, right=("Voiceprints",))
@@ -56,18 +56,18 @@ def show_caller(
 
     Exit code 1 when the caller is not enrolled.
     """
-    with opened(store, create=create) as recognizer:
+    with open_recognizer(store, create=create) as recognizer:
         caller = recognizer.get_caller(caller_id)
     if caller is None:
         raise _not_enrolled(caller_id)
     if as_json:
         print_json(_as_json(caller))
         return
-    say(f"{caller.caller_id}: enrolled {_day(caller.created_at)}, last seen {_day(caller.last_seen)}")
+    print_lines(f"{caller.caller_id}: enrolled {_day(caller.created_at)}, last seen {_day(caller.last_seen)}")
     if caller.metadata:
         table("Metadata", "Value", rows=caller.metadata.items())
     rows = [(print_.id, _day(print_.created_at), print_.encoder) for print_ in caller.voiceprints]
-    table("Voiceprint", "Made", "Encoder", rows=rows, right=("Voiceprint",))
+    table("Voiceprint", "Enrolled", "Encoder", rows=rows, right=("Voiceprint",))
 
 
 @app.command("delete")
@@ -75,10 +75,10 @@ def delete_caller(
     caller_id: CallerId,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     receipt: Annotated[
-        bool, typer.Option("--receipt", help="Look for remains in every file, and say what was removed.")
+        bool, typer.Option("--receipt", help="Search every file for remains, and print what was removed.")
     ] = False,
     rewrite: Annotated[
-        bool, typer.Option("--rewrite", help="Have a Redis server rewrite its files, and give a receipt.")
+        bool, typer.Option("--rewrite", help="Let a Redis server rewrite its files, and print a receipt.")
     ] = False,
     store: StoreOption = None,
     create: CreateOption = False,
@@ -86,30 +86,30 @@ def delete_caller(
 ) -> None:
     """Delete a caller with all voiceprints and metadata. This cannot be undone.
 
-    Exit code 1 when the caller is not enrolled, the answer is no, or a receipt says that something was left.
+    Exit code 1 when the caller is not enrolled, the answer is no, or a receipt lists remains.
     """
-    done: DeletionReceipt | None = None
+    deletion: DeletionReceipt | None = None
     removed = 0
-    with opened(store, create=create) as recognizer:
+    with open_recognizer(store, create=create) as recognizer:
         caller = recognizer.get_caller(caller_id)
         if caller is None:
             raise _not_enrolled(caller_id)
-        who = f"{caller_id} with {counted(len(caller.voiceprints), 'voiceprint')}"
+        who = f"{caller_id} with {plural(len(caller.voiceprints), 'voiceprint')}"
         if not yes and not _confirmed(escaped(f"Delete {who}?")):
-            complain("Nothing was deleted.")
+            print_error("Nothing was deleted.")
             raise typer.Exit(1)
         if rewrite and not recognizer.storage.rewrites_server_files:
             raise InvalidArgumentError("--rewrite is for a Redis server: leave it out for this store.")
         if receipt or rewrite:
-            done = delete_with_receipt(recognizer.storage, caller_id, rewrite=rewrite)
+            deletion = delete_with_receipt(recognizer.storage, caller_id, rewrite=rewrite)
         else:
             removed = recognizer.delete_caller(caller_id)
-    if done is not None:
-        _show_receipt(done, as_json=as_json)
+    if deletion is not None:
+        _print_receipt(deletion, as_json=as_json)
     elif as_json:
         print_json({"caller_id": caller_id, "voiceprints_removed": removed})
     else:
-        say(f"Deleted {caller_id} with {counted(removed, 'voiceprint')}.")
+        print_lines(f"Deleted {caller_id} with {plural(removed, 'voiceprint')}.")
 
 
 def _confirmed(question: str) -> bool:
@@ -118,18 +118,18 @@ def _confirmed(question: str) -> bool:
     except typer.Abort as error:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise
-        complain("")
+        print_error("")
         raise InvalidArgumentError(
-            "There is nobody to answer: nothing was deleted. Give --yes to delete without a question."
+            "The question has no answer: nothing was deleted. Give --yes to delete without a question."
         ) from error
 
 
-def _show_receipt(receipt: DeletionReceipt, *, as_json: bool) -> None:
+def _print_receipt(receipt: DeletionReceipt, *, as_json: bool) -> None:
     if as_json:
         print_json(receipt.model_dump())
     else:
-        say(
-            f"Deleted {receipt.caller_id} with {counted(receipt.voiceprints, 'voiceprint')} at "
+        print_lines(
+            f"Deleted {receipt.caller_id} with {plural(receipt.voiceprints, 'voiceprint')} at "
             f"{receipt.deleted_at}; looked for remains until {receipt.checked_at}."
         )
         rows = [(one.place, one.state.replace("_", " "), one.detail) for one in receipt.places]
@@ -143,12 +143,12 @@ def _not_enrolled(caller_id: str) -> CallerNotFoundError:
 
 
 def _as_json(caller: Caller) -> dict[str, Any]:
-    # Without the embeddings: they are biometric, and nobody reads them on a terminal.
+    # Without the embeddings, which are biometric data.
     fields = caller.model_dump(exclude={"voiceprints"})
     prints = [print_.model_dump(include={"id", "encoder", "created_at"}) for print_ in caller.voiceprints]
     return fields | {"voiceprints": prints}
 
 
 def _day(time: str | None) -> str:
-    """A stored time to the second, as people read it."""
+    """A stored time to the second, for people."""
     return f"{time[:10]} {time[11:19]} UTC" if time else "-"

@@ -1,4 +1,4 @@
-"""What the commands share: their options, the recognizer, and how results are shown."""
+"""The common options of the commands, the recognizer, and the output of results."""
 
 from __future__ import annotations
 
@@ -39,17 +39,15 @@ StoreOption = Annotated[
         "Default: the VOICE_* environment.",
     ),
 ]
-CreateOption = Annotated[
-    bool, typer.Option("--create", help="Take a store that does not exist for an empty one.")
-]
+CreateOption = Annotated[bool, typer.Option("--create", help="Treat a store that does not exist as empty.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
-# Standard output carries results, standard error all else, so that a pipe gets results alone.
-# Tables are as wide as they need to be, so that every row is one line: for the eye, grep and copying.
+# Results go to standard output, all other text to standard error, so that a pipe receives results alone.
+# Tables exceed the terminal's width, so that every row is one line, as grep and copying need it.
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        raise  # within the handler of the error, which is for `main`
+        raise  # called in the handler of the error, which `main` handles
 
 
 _out = _Console(highlight=False, soft_wrap=True, width=10_000)
@@ -57,10 +55,10 @@ _err = _Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def opened(store: str | None, *, create: bool = False) -> Iterator[OpusAgentVoiceRecognizer]:
-    """A recognizer on the store that `--store` or the environment names, closed at the end.
+def open_recognizer(store: str | None, *, create: bool = False) -> Iterator[OpusAgentVoiceRecognizer]:
+    """A recognizer on the store of `--store` or the environment, closed at the end.
 
-    create: whether the store may be one that is not there. Raises `StorageUnavailableError`.
+    create: whether the store need not exist. Raises `StorageUnavailableError`.
     """
     config = VoiceFingerprintConfig()
     storage = None
@@ -74,30 +72,30 @@ def opened(store: str | None, *, create: bool = False) -> Iterator[OpusAgentVoic
 
 
 def check_exists(storage: Storage, advice: str) -> None:
-    """Raise `StorageUnavailableError` with the advice where the store is not there."""
+    """Raise `StorageUnavailableError` with the advice if the store does not exist."""
     if not storage.exists():
         kind, _, place = storage.location.partition(":")
-        path = _shortest(place) if kind in ("json", "sqlite") else storage.location
+        path = _shorten(place) if kind in ("json", "sqlite") else storage.location
         raise StorageUnavailableError(f"{path} does not exist: {advice}.")
 
 
-def _shortest(path: str) -> str:
-    here = os.path.relpath(path)
-    return path if here.startswith(os.pardir) else here
+def _shorten(path: str) -> str:
+    """The path relative to the working folder, if it is below."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith(os.pardir) else relative
 
 
-def ready(recognizer: OpusAgentVoiceRecognizer) -> OpusAgentVoiceRecognizer:
-    """The recognizer once its index is there, with a bar on a terminal while it is built."""
-    with counting("Building the index") as progress:
+def build_index(recognizer: OpusAgentVoiceRecognizer) -> None:
+    """Load or build the recognizer's index, with a progress bar on a terminal."""
+    with counter("Building the index") as progress:
         recognizer.warm_up(progress=progress)
-    return recognizer
 
 
-def tell_of_other_spaces(recognizer: OpusAgentVoiceRecognizer) -> None:
-    """Say on standard error if the store holds voiceprints that this encoder cannot compare."""
-    told = other_spaces(recognizer.storage, recognizer.encoder.name)
-    if told is not None:
-        complain(told)
+def warn_of_other_spaces(recognizer: OpusAgentVoiceRecognizer) -> None:
+    """Warn on standard error of voiceprints that this encoder cannot compare."""
+    warning = other_spaces(recognizer.storage, recognizer.encoder.name)
+    if warning is not None:
+        print_error(warning)
 
 
 def print_json(value: Any) -> None:
@@ -105,14 +103,14 @@ def print_json(value: Any) -> None:
     typer.echo(json_text(value, sys.stdout.encoding or "utf-8"))
 
 
-def say(*lines: str) -> None:
+def print_lines(*lines: str) -> None:
     """Print lines of the result."""
     for line in lines:
         _out.print(Text(escaped(line)))
 
 
 def paragraph(text: str, bullet: str = "") -> None:
-    """Print prose, in lines as long as the terminal is wide, at most 100."""
+    """Print prose, wrapped at the width of the terminal, at most 100."""
     width = min(shutil.get_terminal_size().columns, 100)
     lines = textwrap.fill(
         escaped(text),
@@ -125,56 +123,56 @@ def paragraph(text: str, bullet: str = "") -> None:
     _out.print(Text(lines))
 
 
-def complain(text: str) -> None:
-    """Print a line about something that went wrong to standard error."""
+def print_error(text: str) -> None:
+    """Print a line to standard error."""
     _err.print(Text(escaped(text)))
 
 
-def counted(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
     """ "1 file", "2 files"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def percent(share: float) -> str:
-    """A share as "0.0046 %" or "70 %", of two digits; from 99.5 % on "100 %", and not "1e+02 %"."""
+    """A share with two digits, as "0.0046 %" or "70 %"; from 99.5 % on "100 %", not "1e+02 %"."""
     return "100 %" if share >= 0.995 else f"{100 * share:.2g} %"
 
 
 def table(*columns: str, rows: Iterable[Iterable[object]], right: Iterable[str] = ()) -> None:
-    """Print a table; the columns named in `right` hold figures, and are set to the right."""
+    """Print a table; right: the columns that are aligned to the right."""
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         shown.add_column(column, justify="right" if column in right else "left", no_wrap=True)
     for row in rows:
-        # As Text and escaped: a caller id such as "[red]" is to be shown, not obeyed.
+        # As Text and escaped: a caller id such as "[red]" is no markup.
         shown.add_row(*[cell if isinstance(cell, Text) else Text(escaped(cell)) for cell in row])
     _out.print(shown, soft_wrap=False)
 
 
-def progress(description: str, items: list[Any]) -> Iterator[Any]:
-    """The items, with a bar on standard error, if that is a terminal, while they are worked through."""
+def track(description: str, items: list[Any]) -> Iterator[Any]:
+    """Iterate over the items, with a progress bar on standard error if that is a terminal."""
     with _bar() as bar:
         yield from bar.track(items, description=description)
 
 
 @contextmanager
-def counting(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A function to be told how many items are done, with a bar on standard error if that is a terminal."""
+def counter(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A function that displays the number of items done, on standard error if that is a terminal."""
     with _bar() as bar:
         task = bar.add_task(description, total=total)
         yield lambda done: bar.update(task, completed=done)
 
 
 @contextmanager
-def stages() -> Iterator[Callable[[str, int, int], None]]:
-    """A function to be told what is being done, how many are done, and of how many; a bar for each what."""
+def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A function that displays a stage, the items done, and the items in all; each stage has a bar."""
     with _bar() as bar:
         tasks: dict[str, TaskID] = {}
 
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
 
         yield show
 
@@ -192,8 +190,8 @@ def _bar() -> Progress:
 
 
 @contextmanager
-def working(description: str) -> Iterator[None]:
-    """Says on a terminal what is going on while it lasts."""
+def spinner(description: str) -> Iterator[None]:
+    """Display the description on a terminal during the work."""
     if not _err.is_terminal:
         yield
         return

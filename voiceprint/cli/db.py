@@ -7,39 +7,39 @@ from typing import Any
 import typer
 
 from voiceprint import migrations
-from voiceprint.cli.common import JsonOption, StoreOption, check_exists, print_json, say, table
+from voiceprint.cli.common import JsonOption, StoreOption, check_exists, print_json, print_lines, table
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import ConfigurationError
 from voiceprint.storage import SQLiteStorage, SQLStorage, open_storage
 from voiceprint.storage.urls import configured_url, sqlite_path
 from voiceprint.validation import is_postgresql_url
 
-app = typer.Typer(help="Look after the database of an SQL store.", no_args_is_help=True)
+app = typer.Typer(help="Manage the database of an SQL store.", no_args_is_help=True)
 
 
 @app.command("upgrade")
 def upgrade(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Bring the database to the newest schema revision; a missing one is created.
 
-    Opening a store does the same, but creates none. A database that is newer than this program is left alone.
+    Opening a store does the same, but creates none. A database newer than this program stays unchanged.
     """
     url = _url(store)
     before = _revision(url)
-    storage = _opened(url)
+    storage = _open_storage(url)
     with storage:
         storage.create()
         location = storage.location
     if as_json:
         print_json({"store": location, "before": before, "revision": migrations.HEAD})
     elif before == migrations.HEAD:
-        say(f"{location} is at revision {migrations.HEAD}, the newest.")
+        print_lines(f"{location} is at revision {migrations.HEAD}, the newest.")
     else:
-        say(f"{location} was upgraded from {before or 'nothing'} to revision {migrations.HEAD}.")
+        print_lines(f"{location} was upgraded from {before or 'nothing'} to revision {migrations.HEAD}.")
 
 
 @app.command("current")
 def current(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Show the schema revision of the database, which is not changed.
+    """Show the schema revision of the database, without a change.
 
     Exit code 1 when it is not the newest.
     """
@@ -49,28 +49,28 @@ def current(store: StoreOption = None, as_json: JsonOption = False) -> None:
         print_json({"revision": revision, "head": migrations.HEAD, "newest": newest})
     else:
         shown = revision or "There is no schema yet"
-        say(f"{shown} (newest)" if newest else f"{shown}; the newest is {migrations.HEAD}")
+        print_lines(f"{shown} (newest)" if newest else f"{shown}; the newest is {migrations.HEAD}")
     if not newest:
         raise typer.Exit(1)
 
 
 @app.command("history")
 def history(as_json: JsonOption = False) -> None:
-    """List the schema revisions that this program knows, the oldest first."""
+    """List the schema revisions of this program, the oldest first."""
     revisions = migrations.history()
     if as_json:
         print_json([revision._asdict() for revision in revisions])
     else:
-        table("Revision", "What it brought", rows=revisions)
+        table("Revision", "Change", rows=revisions)
 
 
 @app.command("check")
 def check(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Let the database check itself, and read every record.
+    """Run the check of the database itself, and read every record.
 
     Exit code 1 when something is wrong.
     """
-    with _opened(_url(store)) as storage:
+    with _open_storage(_url(store)) as storage:
         check_exists(storage, "`voiceprint db upgrade` creates it")
         findings = storage.check()
         location = storage.location
@@ -80,13 +80,13 @@ def check(store: StoreOption = None, as_json: JsonOption = False) -> None:
         rows: list[tuple[Any, ...]] = [(found.code, found.place, found.message) for found in findings]
         table("Finding", "Place", "What to know", rows=rows)
     else:
-        say(f"All is well in {location}")
+        print_lines(f"All is well in {location}")
     if findings:
         raise typer.Exit(1)
 
 
 def _url(store: str | None) -> str:
-    """The URL of the store, which is an SQL store."""
+    """The URL of the store. Raises `ConfigurationError` for a store that is not SQL."""
     url = store if store is not None else configured_url(VoiceFingerprintConfig())
     kind = url.partition(":")[0]
     if kind != "sqlite" and not is_postgresql_url(url):
@@ -98,7 +98,7 @@ def _url(store: str | None) -> str:
 
 
 def _revision(url: str) -> str | None:
-    """The schema revision of the database, None where there is none; nothing is created or upgraded."""
+    """The schema revision of the database; None without a schema. Nothing is created or upgraded."""
     if not is_postgresql_url(url):
         return SQLiteStorage.schema_revision(sqlite_path(url.partition(":")[2]))
     from voiceprint.storage.sql.database import schema_revision
@@ -107,7 +107,7 @@ def _revision(url: str) -> str | None:
     return schema_revision(dialect_of(url))
 
 
-def _opened(url: str) -> SQLStorage:
+def _open_storage(url: str) -> SQLStorage:
     limit = VoiceFingerprintConfig().max_voiceprints_per_caller
     storage = open_storage(url, max_voiceprints_per_caller=limit)
     assert isinstance(storage, SQLStorage)  # noqa: S101  for the types

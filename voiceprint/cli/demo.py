@@ -1,4 +1,4 @@
-"""`voiceprint demo`: the product at work on the sample voices."""
+"""`voiceprint demo`: enrollment and identification of the sample voices."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import typer
 from rich.text import Text
 
 from voiceprint.audio import load_audio
-from voiceprint.cli.common import JsonOption, complain, percent, print_json, say, table, working
+from voiceprint.cli.common import JsonOption, percent, print_error, print_json, print_lines, spinner, table
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import JSONStorage
 
-TARGET = 0.05  # FPIR; so few voices say little of a smaller one
+TARGET = 0.05  # FPIR; so few voices cannot resolve a smaller one
 ENROLLED = 7
-ENROLMENT_FILES = 2
+ENROLLMENT_FILES = 2
 
 
 def demo(
@@ -32,51 +32,51 @@ def demo(
 ) -> None:
     """Enroll sample callers, recognize them in other recordings, and refuse strangers.
 
-    Nothing is kept. Exit code 1 when an answer is wrong.
+    Nothing stays on disk. Exit code 1 when an answer is wrong.
     """
     callers = _callers(voices or _sample_voices())
     known, strangers = dict(list(callers.items())[:ENROLLED]), dict(list(callers.items())[ENROLLED:])
     with tempfile.TemporaryDirectory() as folder:
-        # The settings as they are out of the box, whatever the environment says.
+        # The defaults, not the settings of the environment.
         recognizer = OpusAgentVoiceRecognizer(
             JSONStorage(Path(folder, "voiceprints.json")), config=_defaults()
         )
         started = time.perf_counter()
-        with working("Loading the encoder: the first time takes some seconds..."):
+        with spinner("Loading the encoder: the first time takes some seconds..."):
             audio, sample_rate = load_audio(next(iter(known.values()))[0])
             recognizer.get_embedding(audio, sample_rate=sample_rate)
         loaded_s = time.perf_counter() - started
         started = time.perf_counter()
         for caller_id, files in known.items():
-            for file in files[:ENROLMENT_FILES]:
+            for file in files[:ENROLLMENT_FILES]:
                 audio, sample_rate = load_audio(file)
                 recognizer.enroll_caller(caller_id, audio, sample_rate=sample_rate)
         enrolled_s = time.perf_counter() - started
         rows = [
             _identify(recognizer, file, caller_id, enrolled=caller_id in known)
             for caller_id, files in callers.items()
-            for file in files[ENROLMENT_FILES:]
+            for file in files[ENROLLMENT_FILES:]
         ]
     wrong = [row for row in rows if not row["right"]]
     if as_json:
         print_json(rows)
     else:
-        prints = ENROLMENT_FILES * len(known)
-        say(f"Loaded the encoder in {loaded_s:.1f} s.")
-        say(
-            f"Enrolled {len(known)} callers ({', '.join(known)}) from {ENROLMENT_FILES} recordings each: "
+        prints = ENROLLMENT_FILES * len(known)
+        print_lines(f"Loaded the encoder in {loaded_s:.1f} s.")
+        print_lines(
+            f"Enrolled {len(known)} callers ({', '.join(known)}) from {ENROLLMENT_FILES} recordings each: "
             f"{prints} recordings in {enrolled_s:.1f} s."
         )
-        say(
+        print_lines(
             f"Not enrolled: {', '.join(strangers)}. "
             f"Now other recordings of all {len(callers)} are identified:",
             "",
         )
-        _show(rows)
-        say("", *_summary(rows, recognizer.config.similarity_threshold))
-        say(_by_target(rows))
+        _print_rows(rows)
+        print_lines("", *_summary(rows, recognizer.config.similarity_threshold))
+        print_lines(_by_target(rows))
     if wrong:
-        complain(f"Wrong: {', '.join(row['recording'] for row in wrong)}.")
+        print_error(f"Wrong: {', '.join(row['recording'] for row in wrong)}.")
         raise typer.Exit(1)
 
 
@@ -91,15 +91,15 @@ def _sample_voices() -> Path:
 
 
 def _callers(folder: Path) -> dict[str, list[Path]]:
-    """The recordings of each caller; of callers with enough of them."""
+    """The recordings of each caller with enough of them."""
     callers = {}
     for caller in sorted(folder.iterdir()) if folder.is_dir() else ():
         files = sorted(caller.glob("*.flac")) if caller.is_dir() else []
-        if len(files) > ENROLMENT_FILES:
+        if len(files) > ENROLLMENT_FILES:
             callers[caller.name] = files
     if len(callers) <= ENROLLED:
         raise InvalidArgumentError(
-            f"The demo needs {ENROLLED + 1} callers with {ENROLMENT_FILES + 1} recordings each in "
+            f"The demo needs {ENROLLED + 1} callers with {ENROLLMENT_FILES + 1} recordings each in "
             f"{str(folder)!r} (DIR/CALLER/*.flac), and there are {len(callers)}."
         )
     return callers
@@ -113,7 +113,7 @@ def _defaults() -> VoiceFingerprintConfig:
 def _identify(
     recognizer: OpusAgentVoiceRecognizer, file: Path, speaker: str, *, enrolled: bool
 ) -> dict[str, Any]:
-    """What the recognizer says of one recording, and whether that is right."""
+    """The answer for a recording, and whether it is right."""
     audio, sample_rate = load_audio(file)
     started = time.perf_counter()
     best = recognizer.identify(audio, k=1, sample_rate=sample_rate)[0]
@@ -132,7 +132,7 @@ def _identify(
     }
 
 
-def _show(rows: list[dict[str, Any]]) -> None:
+def _print_rows(rows: list[dict[str, Any]]) -> None:
     table(
         "Recording",
         "Enrolled",
@@ -166,9 +166,9 @@ def _by_target(rows: list[dict[str, Any]]) -> str:
     right = sum(row["enrolled"] and row["nearest"] == row["speaker"] for row in named)
     strangers = sum(not row["enrolled"] for row in named)
     return (
-        f"By VOICE_TARGET_FPIR={TARGET:g} instead, which is read off the enrolled callers: {right} of "
+        f"By VOICE_TARGET_FPIR={TARGET:g} instead, estimated from the enrolled callers: {right} of "
         f"{len(known)} named right, {strangers} of {len(rows) - len(known)} strangers named. FPIR is the "
-        "share of strangers who would reach as much with some caller."
+        "share of strangers who would score as high with some caller."
     )
 
 

@@ -16,17 +16,17 @@ import typer
 from voiceprint.audio import SAMPLE_RATE, Recording
 from voiceprint.audio.io import folders
 from voiceprint.audio.prompts import KnownPrompts
-from voiceprint.cli.audio import ChannelOption, EncodingOption, Files, RateOption, read
+from voiceprint.cli.audio import ChannelOption, EncodingOption, Files, RateOption, caller_folders, read
 from voiceprint.cli.common import (
     JsonOption,
     StoreOption,
-    complain,
-    counted,
-    opened,
+    open_recognizer,
+    plural,
+    print_error,
     print_json,
-    progress,
-    say,
+    print_lines,
     table,
+    track,
 )
 from voiceprint.cli.prompts import distinct, find_prompts
 from voiceprint.enrollment.check import OnSeveralVoices
@@ -41,20 +41,20 @@ from voiceprint.errors import (
 from voiceprint.models import Voiceprint
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 
-SHOWN = 10  # copies that are listed one by one; of more, only the number
+LISTED = 10  # known recordings and prompts in a list; of more, only the number
 _Reader = Callable[[Path], Recording]
 
 
 @dataclass
 class _Sample:
-    """A file to enroll, and what became of it."""
+    """A file to enroll, and its result."""
 
     caller_id: str
     path: Path
     metadata: dict[str, Any] | None = None
     result: Voiceprint | VoiceprintError | None = None
     skipped: bool = False
-    known: bool = False  # the caller was enrolled with this recording before
+    known: bool = False  # the caller had a voiceprint of this recording before
 
     @property
     def failed(self) -> bool:
@@ -64,8 +64,8 @@ class _Sample:
 MismatchOption = Annotated[
     OnMismatch,
     typer.Option(
-        help="Store (with a warning) or refuse a voiceprint that does not sound like the caller's others: it "
-        "may be another person's.",
+        help="Store (with a warning) or refuse a voiceprint that is unlike the caller's others: it may be "
+        "another person's.",
     ),
 ]
 
@@ -73,8 +73,8 @@ MismatchOption = Annotated[
 SeveralVoicesOption = Annotated[
     OnSeveralVoices,
     typer.Option(
-        help="Refuse a recording in which several voices speak, store it as if it were one, or enroll the "
-        "voice that speaks most.",
+        help="Refuse a recording of several voices, enroll it as one voice, or enroll the voice that speaks "
+        "most.",
     ),
 ]
 
@@ -95,7 +95,7 @@ def enroll(
 ) -> None:
     """Enroll a caller from one file or more, each a voiceprint of its own.
 
-    A recording that the caller is enrolled with already is not stored again.
+    A recording is not stored twice for a caller.
 
     Exit code 1 when a file could not be enrolled.
     """
@@ -117,30 +117,30 @@ def enroll_dir(
     rate: RateOption = None,
     channel: ChannelOption = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Enroll callers too who have voiceprints already.")
+        bool, typer.Option("--again", help="Enroll also callers who have voiceprints already.")
     ] = False,
     on_mismatch: MismatchOption = "store",
     on_several_voices: SeveralVoicesOption = "refuse",
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Enroll every caller of a folder: DIR/CALLER/*, of every format that is read.
+    """Enroll every caller of a folder: DIR/CALLER/*, of every audio format.
 
-    Of more recordings of a caller than are kept (VOICE_MAX_VOICEPRINTS_PER_CALLER, 3) those are enrolled that
-    agree best: again and again the one least similar to the others is left out, of two alike the one of lower
-    quality. Recordings that are not used are listed.
+    Of a caller with more recordings than voiceprints (VOICE_MAX_VOICEPRINTS_PER_CALLER, 3), those that agree
+    best are enrolled: repeatedly, the recording least similar to the others is left out, of two equals the
+    one of lower quality. Unused recordings are listed.
 
-    Prompts, which recordings of three callers and more hold, are left out; `voiceprint prompts` lists them.
+    Prompts, which occur in recordings of three callers or more, are left out (see `voiceprint prompts`).
 
-    Callers who have voiceprints already are skipped. Ctrl-C stops after the caller whose turn it is; the same
-    command goes on from there.
+    Callers who have voiceprints already are skipped. Ctrl-C stops after the current caller; the same command
+    resumes there.
 
-    Exit code 1 when a file could not be enrolled, or was left out as it is no recording or not in a caller's
-    folder: all of them are listed, with the reason. Hidden files are passed over. 130 after Ctrl-C.
+    Exit code 1 when a file could not be enrolled, is no recording, or is in no caller's folder: such files
+    are listed with the reason. Hidden files are ignored. Exit code 130 after Ctrl-C.
     """
     samples, left_out = _audio_files(folder)
     for path, why in left_out:
-        complain(f"Skipped: {path} {why}.")
+        print_error(f"Skipped: {path} {why}.")
     _enroll(
         samples,
         partial(read, encoding=encoding, rate=rate, channel=channel),
@@ -167,33 +167,28 @@ def _parse_metadata(pairs: list[str]) -> dict[str, Any]:
 
 
 def _audio_files(folder: Path) -> tuple[list[_Sample], list[tuple[Path, str]]]:
-    """The recordings of DIR/CALLER/*, and the files that are left out with the reason of each."""
-    if not folder.is_dir():
-        raise InvalidArgumentError(f"{str(folder)!r} is not a folder.")
+    """The recordings of DIR/CALLER/*, and the other files, each with the reason why it is left out."""
+    callers = caller_folders(folder)
     samples: list[_Sample] = []
     left_out = [
-        (path, "lies in no caller's folder, DIR/CALLER")
+        (path, "is in no caller's folder, DIR/CALLER")
         for path in folders.sorted_files(folder)
         if folders.is_recording(path)
     ]
-    for caller in _folders(folder):
+    for caller in callers:
         for path in folders.sorted_files(caller):
             if folders.is_recording(path):
                 samples.append(_Sample(caller.name, path))
             else:
                 left_out.append((path, folders.NOT_AUDIO))
-        too_deep = "is a folder in a caller's: move its recordings one up"
-        left_out += [(deeper, too_deep) for deeper in _folders(caller) if any(deeper.iterdir())]
+        too_deep = "is a folder in a caller's: move its recordings up"
+        left_out += [(deeper, too_deep) for deeper in caller_folders(caller) if any(deeper.iterdir())]
     if not samples:
         raise InvalidArgumentError(
             f"{str(folder)!r} holds no audio: it needs a folder per caller, DIR/CALLER/*.wav (or .flac, "
             ".ogg, .mp3 and the like)."
         )
     return samples, left_out
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not folders.is_hidden(path))
 
 
 def _enroll(
@@ -208,20 +203,28 @@ def _enroll(
     keep: Keep = "newest",
     without_prompts: bool = False,
 ) -> None:
-    with opened(store, create=True) as recognizer, _stopping() as stopped:
+    with open_recognizer(store, create=True) as recognizer, _stopping() as stopped:
         limit = recognizer.config.max_voiceprints_per_caller
         prints = _prints(recognizer, samples)
         if skip:
             _skip_enrolled(samples, prints, limit)
-        wanted = [sample for sample in samples if not sample.skipped]
-        shared = _shared_prompts(wanted, read) if without_prompts else None
-        _enroll_all(recognizer, wanted, read, stopped, on_mismatch, on_several_voices, keep, shared)
+        to_enroll = [sample for sample in samples if not sample.skipped]
+        shared = _shared_prompts(to_enroll, read) if without_prompts else None
+        readable: list[_Sample] = []
+        results = recognizer.enroll_many(
+            _recordings(to_enroll, readable, read, stopped, shared),
+            on_mismatch=on_mismatch,
+            on_several_voices=on_several_voices,
+            keep=keep,
+        )
+        for sample, result in zip(readable, results, strict=True):
+            sample.result = result
     _mark_known(samples, prints)
     _report(samples, limit, as_json)
     if stopped():
         left = len({sample.caller_id for sample in samples if sample.result is None and not sample.skipped})
-        complain(
-            f"Interrupted. What is enrolled stays; {counted(left, 'caller')} are left. "
+        print_error(
+            f"Interrupted. What is enrolled stays; {plural(left, 'caller')} are left. "
             "To go on, run the same command again: it skips callers who are enrolled."
         )
         raise typer.Exit(130)
@@ -229,8 +232,7 @@ def _enroll(
 
 @contextmanager
 def _stopping() -> Iterator[Callable[[], bool]]:
-    """A function that says whether Ctrl-C was pressed, which ends the work in order. A second one ends it
-    at once."""
+    """A function that returns whether Ctrl-C was pressed; a second Ctrl-C raises KeyboardInterrupt."""
     pressed = False
 
     def stop(*_: object) -> None:
@@ -238,10 +240,10 @@ def _stopping() -> Iterator[Callable[[], bool]]:
         if pressed:
             raise KeyboardInterrupt
         pressed = True
-        complain("Stopping after this caller. Ctrl-C once more stops at once.")
+        print_error("Stopping after this caller. Ctrl-C once more stops at once.")
 
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # it is ignored, or somebody else's to handle
+    if before is not signal.default_int_handler:  # ignored, or handled elsewhere
         yield lambda: False
         return
     signal.signal(signal.SIGINT, stop)
@@ -252,7 +254,7 @@ def _stopping() -> Iterator[Callable[[], bool]]:
 
 
 def _prints(recognizer: OpusAgentVoiceRecognizer, samples: list[_Sample]) -> dict[str, set[int | None]]:
-    """The ids of the voiceprints that the callers have, of this encoder."""
+    """The ids of each caller's voiceprints of this encoder."""
     found = {}
     for caller_id in dict.fromkeys(sample.caller_id for sample in samples):
         caller = recognizer.get_caller(caller_id)
@@ -262,7 +264,7 @@ def _prints(recognizer: OpusAgentVoiceRecognizer, samples: list[_Sample]) -> dic
 
 
 def _mark_known(samples: list[_Sample], prints: dict[str, set[int | None]]) -> None:
-    """Mark the samples whose voiceprint was there before: in the store, or from an earlier sample."""
+    """Mark the samples with a voiceprint from before: of the store, or of an earlier sample."""
     for sample in samples:
         if isinstance(sample.result, Voiceprint):
             sample.known = sample.result.id in prints[sample.caller_id]
@@ -270,50 +272,32 @@ def _mark_known(samples: list[_Sample], prints: dict[str, set[int | None]]) -> N
 
 
 def _skip_enrolled(samples: list[_Sample], prints: dict[str, set[int | None]], limit: int) -> None:
-    """Mark the samples of callers who have voiceprints, and name those who have fewer than files."""
+    """Mark the samples of callers with voiceprints, and print callers with fewer of them than files."""
     files = Counter(sample.caller_id for sample in samples)
     enrolled = {caller_id: len(ids) for caller_id, ids in prints.items() if ids}
     for sample in samples:
         sample.skipped = sample.caller_id in enrolled
     fewer = [name for name, count in enrolled.items() if count < min(limit, files[name])]
     if enrolled:
-        complain(f"Skipped, as they have voiceprints already (--again): {counted(len(enrolled), 'caller')}.")
+        print_error(
+            f"Skipped, as they have voiceprints already (--again): {plural(len(enrolled), 'caller')}."
+        )
     if fewer:
         shown = ", ".join(fewer[:10]) + (", ..." if len(fewer) > 10 else "")
-        complain(f"Of these, with fewer voiceprints than files: {shown}.")
+        print_error(f"Of these, with fewer voiceprints than files: {shown}.")
 
 
-def _enroll_all(
-    recognizer: OpusAgentVoiceRecognizer,
+def _recordings(
     samples: list[_Sample],
-    read: _Reader,
-    stopped: Callable[[], bool],
-    on_mismatch: OnMismatch,
-    on_several_voices: OnSeveralVoices,
-    keep: Keep,
-    prompts: KnownPrompts | None,
-) -> None:
-    """Enroll the samples in order, reading each file only when its turn comes."""
-    taken: list[_Sample] = []
-    loaded = _loaded(samples, taken, read, stopped, prompts)
-    results = recognizer.enroll_many(
-        loaded, on_mismatch=on_mismatch, on_several_voices=on_several_voices, keep=keep
-    )
-    for sample, result in zip(taken, results, strict=True):
-        sample.result = result
-
-
-def _loaded(
-    samples: list[_Sample],
-    taken: list[_Sample],
+    readable: list[_Sample],
     read: _Reader,
     stopped: Callable[[], bool],
     prompts: KnownPrompts | None,
 ) -> Iterator[tuple[str, Recording, dict[str, Any] | None]]:
-    """The samples as `enroll_many` takes them; those that could be read are added to `taken`."""
+    """The samples as arguments of `enroll_many`, read one at a time; appends readable ones to `readable`."""
     previous = None
-    for sample in progress("Enrolling", samples):
-        # Between two callers: one of whom a part is stored would be skipped the next time.
+    for sample in track("Enrolling", samples):
+        # Stop only between callers: the next run would skip a partly enrolled caller.
         if stopped() and sample.caller_id != previous:
             return
         previous = sample.caller_id
@@ -322,20 +306,20 @@ def _loaded(
         except InvalidAudioError as error:  # the result of this file; the others go on
             sample.result = error
         else:
-            taken.append(sample)
+            readable.append(sample)
             yield sample.caller_id, recording.leave_out(prompts), sample.metadata
 
 
 def _shared_prompts(samples: list[_Sample], read: _Reader) -> KnownPrompts | None:
-    """The prompts that recordings of several callers hold, which are named to standard error."""
+    """The prompts in recordings of several callers, which are printed to standard error."""
     found = find_prompts([(sample.caller_id, sample.path) for sample in samples], read)
     if not found:
         return None
     audios = distinct(found, read)
-    lengths = ", ".join(f"{len(audio) / SAMPLE_RATE:.1f} s" for audio in audios[:SHOWN])
-    complain(
-        f"Left out of {counted(len(found), 'file')}: {counted(len(audios), 'prompt')} that recordings of "
-        f"several callers hold ({lengths}). `voiceprint prompts` lists and writes them."
+    lengths = ", ".join(f"{len(audio) / SAMPLE_RATE:.1f} s" for audio in audios[:LISTED])
+    print_error(
+        f"Left out of {plural(len(found), 'file')}: {plural(len(audios), 'prompt')} in recordings of several "
+        f"callers ({lengths}). `voiceprint prompts` lists and writes them."
     )
     return KnownPrompts(audios)
 
@@ -346,20 +330,20 @@ def _report(samples: list[_Sample], limit: int, as_json: bool) -> None:
         print_json([_as_json(sample) for sample in samples])
     else:
         enrolled = Counter(s.caller_id for s in samples if isinstance(s.result, Voiceprint) and not s.known)
-        say(f"Enrolled {counted(enrolled.total(), 'file')} for {counted(len(enrolled), 'caller')}.")
+        print_lines(f"Enrolled {plural(enrolled.total(), 'file')} for {plural(len(enrolled), 'caller')}.")
         known = [s for s in samples if s.known]
-        if len(known) > SHOWN:
-            say(f"Already enrolled with this recording: {counted(len(known), 'file')}.")
-        for sample in known if len(known) <= SHOWN else ():
-            say(f"{sample.path}: {sample.caller_id} is already enrolled with this recording.")
+        if len(known) > LISTED:
+            print_lines(f"Already enrolled with this recording: {plural(len(known), 'file')}.")
+        for sample in known if len(known) <= LISTED else ():
+            print_lines(f"{sample.path}: {sample.caller_id} is already enrolled with this recording.")
         if max(enrolled.values(), default=0) > limit:
-            say(f"Of each caller the newest {counted(limit, 'voiceprint')} are kept.")
+            print_lines(f"Each caller keeps the newest {plural(limit, 'voiceprint')}.")
         unused = [s for s in samples if isinstance(s.result, RecordingNotUsedError)]
         if unused:
-            say("", f"{counted(len(unused), 'file')} not used, as others of the caller agree better:")
+            print_lines("", f"{plural(len(unused), 'file')} not used, as others of the caller agree better:")
             table("Caller", "File", rows=[(s.caller_id, s.path) for s in unused])
         if failed:
-            say("", f"{counted(len(failed), 'file')} could not be enrolled:")
+            print_lines("", f"{plural(len(failed), 'file')} could not be enrolled:")
             rows = [(s.caller_id, s.path, type(s.result).__name__, s.result) for s in failed]
             table("Caller", "File", "Error", "Why", rows=rows)
     if failed:

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
-from voiceprint.cli.audio import ChannelOption
-from voiceprint.cli.common import JsonOption, complain, paragraph, print_json, say, stages, table
-from voiceprint.cli.measuring import (
-    CacheOption,
-    NoCacheOption,
-    chosen_cache,
-    llr_scorer,
+from voiceprint.cli.audio import CacheOption, ChannelOption, NoCacheOption, embedding_cache
+from voiceprint.cli.common import (
+    JsonOption,
+    paragraph,
+    print_error,
+    print_json,
+    print_lines,
+    stage_progress,
+    table,
 )
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from voiceprint.evaluation import Report, Scorer
+    from voiceprint.encoder import Encoder
+    from voiceprint.evaluation import CalibratedScorer, Report, Scorer
 
 V = TypeVar("V")
 
@@ -40,7 +43,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help=f"Condition of enrollment: {CONDITIONS}; joined by + where several go into a print. "
+            help=f"Condition of enrollment: {CONDITIONS}; joined by + for several in a print. "
             "May be repeated. Default: as-is.",
         ),
     ] = None,
@@ -56,14 +59,14 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="N,N,...",
-            help="Callers in the galleries that are searched. Default: 10, 20, 50, ... and all.",
+            help="Callers in the galleries. Default: 10, 20, 50, ... and all.",
         ),
     ] = None,
     unknown_share: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of the speakers who are not enrolled.")
     ] = 0.5,
     fpir: Annotated[
-        str, typer.Option(metavar="P,P,...", help="FPIR, in percent, at which the FNIR is given.")
+        str, typer.Option(metavar="P,P,...", help="FPIR, in percent, at which FNIR is measured.")
     ] = "1,5",
     threshold: Annotated[
         float | None,
@@ -74,8 +77,8 @@ def evaluate(
     scorer: Annotated[
         Literal["cosine", "calibrated"] | None,
         typer.Option(
-            help="The cosine alone, or the calibrated llr beside it. Default: both, where the embeddings "
-            "have a calibration."
+            help="The cosine alone, or with the calibrated llr. Default: both, if the embeddings have a "
+            "calibration."
         ),
     ] = None,
     calibration: Annotated[
@@ -84,10 +87,8 @@ def evaluate(
             metavar="FILE", help="The calibration, of `voiceprint calibrate`. Default: that of the settings."
         ),
     ] = None,
-    splits: Annotated[
-        int, typer.Option(min=1, help="How often callers and unknown speakers are drawn.")
-    ] = 20,
-    most_probes: Annotated[int, typer.Option(min=1, help="Probes of a speaker at most.")] = 10,
+    splits: Annotated[int, typer.Option(min=1, help="Draws of callers and unknown speakers.")] = 20,
+    most_probes: Annotated[int, typer.Option(min=1, help="Most probes of a speaker.")] = 10,
     by_clock: Annotated[
         bool, typer.Option("--by-clock", help="Count the pauses of a piece in its duration.")
     ] = False,
@@ -95,25 +96,25 @@ def evaluate(
         bool,
         typer.Option(
             "--noise-reduction/--no-noise-reduction",
-            help="Compute llr of noisy audio without its noise, as matching does.",
+            help="Compute llr after noise reduction, as matching does.",
         ),
     ] = True,
-    second_print: Annotated[
+    augmented_prints: Annotated[
         bool,
         typer.Option(
             "--simulated-lines/--no-simulated-lines",
-            help="Compute llr of an enrollment on simulated lines too, as enrollment keeps it.",
+            help="Compute llr with augmented prints of simulated lines too, as enrollment stores them.",
         ),
     ] = True,
     channel: ChannelOption = None,
     separate: Annotated[
         bool,
-        typer.Option("--separate", help="Of a recording of several voices, take the one that speaks most."),
+        typer.Option("--separate", help="Use only the voice that speaks most of a recording with several."),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Draws other pieces, callers and noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of pieces, callers and noise.")] = 0,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Write report.html, report.json and the plots there."),
+        typer.Option(metavar="FOLDER", help="Write report.html, report.json and the plots to this folder."),
     ] = None,
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
@@ -121,17 +122,17 @@ def evaluate(
 ) -> None:
     """Measure how well callers are recognized, on recordings of known speakers.
 
-    No speaker with several sessions is enrolled and probed from one; speakers with a single session are, and
-    are counted, as that is easier than another call.
+    A speaker with several sessions is never enrolled and probed from the same one. Speakers with a single
+    session are, and are counted, as that is easier than another call.
 
     Every combination of --enroll, --probe, --duration and --prints is a run of its own: verification, and
-    closed-set and open-set identification. The same recordings and options give the same figures. The end is
-    a recommendation: what the configured setting gives, what to set instead, and what more prints give.
+    closed-set and open-set identification. Equal recordings and options give equal figures. A recommendation
+    follows: the error rates of the configured setting, a better setting, and the effect of more prints.
 
-    Recordings with a different voice on each channel are refused until --channel says which to use; stereo
+    Recordings with a different voice on each channel are refused unless --channel chooses one; stereo
     recordings of one voice are mixed.
 
-    Exit code 1 when a recording could not be read, or a run or a gallery that was asked for not measured.
+    Exit code 1 when a recording could not be read, or a requested run or gallery not measured.
     """
     from voiceprint.encoder import default_encoder
     from voiceprint.evaluation import (
@@ -143,7 +144,7 @@ def evaluate(
     from voiceprint.evaluation import evaluate as measure
     from voiceprint.evaluation.page import prepare_folder
 
-    kept = chosen_cache(cache, no_cache=no_cache)
+    embeddings = embedding_cache(cache, no_cache=no_cache)
     config = VoiceFingerprintConfig()
     settings = Settings(
         enroll=tuple(parse_enrollment(name) for name in enroll or ["as-is"]),
@@ -159,47 +160,63 @@ def evaluate(
         most_probes=most_probes,
         net=not by_clock,
         noise_reduction=noise_reduction,
-        second_print=second_print and config.enroll_simulated_lines,
+        augmented_prints=augmented_prints and config.enroll_simulated_lines,
         channel=channel,
         separate=separate,
         prompts=config.prompts,
         seed=seed,
     )
     if output is not None:
-        prepare_folder(output)  # not only after the work
+        prepare_folder(output)  # before the work
     encoder = default_encoder(config.encoder, config.encoder_threads)
     scorers: list[Scorer] = [CosineScorer(config.similarity_threshold if threshold is None else threshold)]
     if scorer != "cosine":
-        llr = llr_scorer(encoder, config, calibration)
+        llr = _llr_scorer(encoder, config, calibration)
         if llr is not None:
             scorers.append(llr)
         elif scorer:
             raise InvalidArgumentError(
-                f"Embeddings of {encoder.name!r} have log-likelihood ratios in large galleries alone: "
+                f"Embeddings of {encoder.name!r} have log-likelihood ratios only in large galleries: "
                 "measure them with --scorer cosine."
             )
     if config.calibrated_similarity and config.target_fpir is None:
-        complain(
-            "VOICE_CALIBRATED_SIMILARITY holds the threshold against a probability, which is not measured: "
+        print_error(
+            "VOICE_CALIBRATED_SIMILARITY compares the threshold with a probability, which is not measured: "
             "the figures at the threshold are of the cosine."
         )
-    with stages() as progress:
+    with stage_progress() as progress:
         report = measure(
             folders,
             settings,
             encoder=encoder,
             scorer=scorers,
-            cache=kept,
+            cache=embeddings,
             progress=progress,
         )
     if as_json:
         print_json(report.as_dict())
     else:
-        _show(report)
+        _print_report(report)
     if output is not None:
         _write(report, output, quiet=as_json)
     if report.unreadable or any(skip.asked for run in report.runs for skip in run.skipped):
         raise typer.Exit(1)
+
+
+def _llr_scorer(
+    encoder: Encoder, config: VoiceFingerprintConfig, path: Path | None
+) -> CalibratedScorer | None:
+    """The scorer of log-likelihood ratios, with the calibration of a file, of the settings or of the package.
+
+    None for a space without a prior, in which small galleries have no log-likelihood ratios.
+    """
+    from voiceprint.evaluation import CalibratedScorer
+    from voiceprint.scoring import calibration_for, projection_for
+
+    if projection_for(encoder.name, encoder.dimension).prior is None:
+        return None
+    calibration = calibration_for(encoder.name, str(path) if path else config.calibration_path)
+    return CalibratedScorer(encoder.name, encoder.dimension, calibration)
 
 
 def _numbers(option: str, text: str, kind: Callable[[str], V]) -> tuple[V, ...]:
@@ -208,28 +225,28 @@ def _numbers(option: str, text: str, kind: Callable[[str], V]) -> tuple[V, ...]:
     except ValueError:
         example = "2,3,5" if kind is float else "1,2,3"
         raise InvalidArgumentError(
-            f"{option} takes numbers with commas between, such as {example}, not {text!r}"
+            f"{option} needs numbers separated by commas, such as {example}, not {text!r}"
         ) from None
 
 
-def _show(report: Report) -> None:
+def _print_report(report: Report) -> None:
     from voiceprint.evaluation.tables import recommendations, remarks, summary, tables
 
-    say(summary(report))
-    for said in report.sessions.summary:
-        paragraph(said)
+    print_lines(summary(report))
+    for sentence in report.sessions.summary:
+        paragraph(sentence)
     for number, shown in enumerate(tables(report)):
-        say("", shown.title)
-        paragraph(shown.meaning)
+        print_lines("", shown.title)
+        paragraph(shown.explanation)
         table(*shown.columns, rows=shown.rows, right=shown.columns if number else ())
-    say("", "In brackets: 95 % confidence, over speakers.")
+    print_lines("", "In brackets: 95 % confidence, over speakers.")
     notes = remarks(report)
     if notes:
-        say("", "Left out, and to know")
+        print_lines("", "Left out, and to know")
     for remark in notes:
         paragraph(remark, "- ")
     for heading, sentences in recommendations(report):
-        say("", heading)
+        print_lines("", heading)
         for sentence in sentences:
             paragraph(sentence, "- ")
 
@@ -239,6 +256,6 @@ def _write(report: Report, folder: Path, *, quiet: bool) -> None:
 
     files = page.write(report, folder)
     if not quiet:
-        say("", f"Written to {folder}: {', '.join(file.name for file in files)}")
+        print_lines("", f"Written to {folder}: {', '.join(file.name for file in files)}")
     if not plots.available():
-        complain("No plots: matplotlib is not installed (pip install opusagent-voiceprint[plots]).")
+        print_error("No plots: matplotlib is not installed (pip install opusagent-voiceprint[plots]).")

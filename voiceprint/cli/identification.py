@@ -13,14 +13,14 @@ from voiceprint.cli.common import (
     CreateOption,
     JsonOption,
     StoreOption,
-    complain,
-    opened,
+    build_index,
+    open_recognizer,
     percent,
+    print_error,
     print_json,
-    ready,
-    say,
+    print_lines,
     table,
-    tell_of_other_spaces,
+    warn_of_other_spaces,
 )
 from voiceprint.embedder import MIN_PROBE_SPEECH_S
 from voiceprint.errors import AudioQualityError, InvalidAudioError, VoiceprintError
@@ -28,7 +28,7 @@ from voiceprint.models import Match, SeparatedVoice, Verification
 
 
 class _Options(TypedDict):
-    """What `recognizer.identify` takes with and without `separate`."""
+    """Arguments of `recognizer.identify` with and without `separate`."""
 
     threshold: float | None
     candidates: list[str] | None
@@ -37,7 +37,7 @@ class _Options(TypedDict):
 
 def identify(
     files: Files,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many callers to name for each file.")] = 5,
+    k: Annotated[int, typer.Option("-k", min=1, help="Callers to name for each file.")] = 5,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Cosine from which a match counts as accepted.")
     ] = None,
@@ -46,22 +46,20 @@ def identify(
         typer.Option(
             "--candidate",
             metavar="CALLER_ID",
-            help="Search among these callers only; may be given several times.",
+            help="Search only these callers; may be repeated.",
         ),
     ] = None,
     ignore: Annotated[
         list[str] | None,
         typer.Option(
             metavar="CALLER_ID",
-            help="Name nobody of these, such as agents; may be repeated. With --separate a voice of "
-            "theirs is listed as ignored.",
+            help="Never name these callers, such as agents; may be repeated. With --separate their voices "
+            "are listed as ignored.",
         ),
     ] = None,
     separate: Annotated[
         bool,
-        typer.Option(
-            "--separate", help="Answer for each voice of a file, as where both parties are on one line."
-        ),
+        typer.Option("--separate", help="Identify each voice of a file, such as both parties of a call."),
     ] = False,
     encoding: EncodingOption = None,
     rate: RateOption = None,
@@ -73,24 +71,24 @@ def identify(
     """Name the likeliest callers for each file, the best first.
 
     LLR: natural logarithm of how much likelier the audio is if this caller spoke than if a stranger did.
-    FPIR: share of strangers' calls that would reach as much with some caller.
+    FPIR: share of strangers' calls that would score as high with some caller.
 
-    With --separate, Voice is a number, and Speech its seconds of speech.
+    With --separate, Voice is the number of a voice, and Speech its seconds of speech.
 
     Exit code 1 when nobody is accepted for a file, or it could not be used.
     """
     answers: dict[Path, list[Match]] = {}
     voices: dict[Path, list[SeparatedVoice]] = {}
     failures: dict[Path, VoiceprintError] = {}
-    with opened(store, create=create) as recognizer:
+    with open_recognizer(store, create=create) as recognizer:
         minimum = recognizer.config.min_audio_quality
         for caller_id in dict.fromkeys(ignore or ()):
-            if recognizer.get_caller(caller_id) is None:  # a slip would name an agent as the caller
-                complain(f"--ignore {caller_id}: not enrolled, so no voice is left out for it.")
+            if recognizer.get_caller(caller_id) is None:  # a typing error would name an agent as the caller
+                print_error(f"--ignore {caller_id}: not enrolled, so no voice is left out for it.")
         if not candidates:
-            ready(recognizer)
+            build_index(recognizer)
             if not recognizer.index_status().vectors:
-                tell_of_other_spaces(recognizer)
+                warn_of_other_spaces(recognizer)
         for path in files:
             try:
                 audio = read(path, encoding, rate, channel)
@@ -106,13 +104,13 @@ def identify(
         found = voices if separate else answers
         print_json([_as_json(path, found.get(path), failures.get(path), separate) for path in files])
     elif separate and voices:
-        rows = [row for path, heard in voices.items() for row in _voice_rows(path, heard, minimum)]
+        rows = [row for path, several in voices.items() for row in _voice_rows(path, several, minimum)]
         table("File", "Voice", "Speech", "Caller", *_FIGURES, rows=rows, right=("Voice", "Speech", *_RIGHT))
     elif answers:
         rows = [row for path, matches in answers.items() for row in _rows(path, matches)]
         table("File", "Caller", *_FIGURES, rows=rows, right=_RIGHT)
     for path, failure in failures.items():
-        complain(f"{path}: {type(failure).__name__}: {failure}")
+        print_error(f"{path}: {type(failure).__name__}: {failure}")
     if not all(any(match.accepted for match in answers.get(path, ())) for path in files):
         raise typer.Exit(1)
 
@@ -185,27 +183,27 @@ def verify(
     create: CreateOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say whether the voice in a file is that of the caller.
+    """Verify that the voice in a file is that of the caller.
 
-    Exit code 0 accepted; 1 rejected, not enrolled, or too poor audio; 2 error.
+    Exit code 0: accepted. 1: rejected, not enrolled, or too poor audio. 2: error.
     """
-    with opened(store, create=create) as recognizer:
+    with open_recognizer(store, create=create) as recognizer:
         audio = read(file, encoding, rate, channel)
         verification = recognizer.verify_caller(caller_id, audio, threshold=threshold)
     if as_json:
         print_json(verification.model_dump())
     else:
-        say(_sentence(verification))
+        print_lines(_sentence(verification))
     if not verification.accepted:
         raise typer.Exit(1)
 
 
 def _sentence(verification: Verification) -> str:
-    word = "Accepted" if verification.accepted else "Rejected"
-    head = f"{word}: the similarity with {verification.caller_id} is {verification.similarity:.3f}"
+    verdict = "Accepted" if verification.accepted else "Rejected"
+    head = f"{verdict}: the similarity with {verification.caller_id} is {verification.similarity:.3f}"
     if verification.threshold is not None:
         sign = "reaches" if verification.accepted else "is below"
         return f"{head}, which {sign} the threshold {verification.threshold:g}."
     if verification.fmr is None:
-        return f"{head}. Too few callers are enrolled to say how many strangers reach that."
+        return f"{head}. Too few callers are enrolled to estimate how many strangers reach that."
     return f"{head}, which {percent(verification.fmr)} of strangers would reach."

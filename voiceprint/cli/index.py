@@ -13,39 +13,39 @@ from voiceprint.cli.common import (
     CreateOption,
     JsonOption,
     StoreOption,
-    counting,
-    opened,
+    counter,
+    open_recognizer,
     paragraph,
     print_json,
-    say,
+    print_lines,
+    spinner,
     table,
-    tell_of_other_spaces,
-    working,
+    warn_of_other_spaces,
 )
 
 if TYPE_CHECKING:
     from voiceprint.index import IndexStatus
     from voiceprint.recognizer import OpusAgentVoiceRecognizer
 
-app = typer.Typer(help="Look after the index over a store.", no_args_is_help=True)
+app = typer.Typer(help="Manage the index of a store.", no_args_is_help=True)
 
 
 @app.command("status")
 def status(store: StoreOption = None, create: CreateOption = False, as_json: JsonOption = False) -> None:
-    """Show how the store's voiceprints are searched, and where the index's snapshot lies."""
-    with opened(store, create=create) as recognizer:
-        with counting("Building the index") as progress:
+    """Show the search structure of the index, and the path of its snapshot."""
+    with open_recognizer(store, create=create) as recognizer:
+        with counter("Building the index") as progress:
             now = recognizer.index_status(progress=progress)
-        _show(recognizer, now, as_json)
+        _print_status(recognizer, now, as_json)
 
 
 @app.command("rebuild")
 def rebuild(store: StoreOption = None, create: CreateOption = False, as_json: JsonOption = False) -> None:
-    """Build the index anew from the store, train it, and write its snapshot."""
-    with opened(store, create=create) as recognizer:
-        with counting("Building the index") as progress:
+    """Rebuild the index from the store, train it, and write its snapshot."""
+    with open_recognizer(store, create=create) as recognizer:
+        with counter("Building the index") as progress:
             now = recognizer.rebuild_index(progress=progress)
-        _show(recognizer, now, as_json)
+        _print_status(recognizer, now, as_json)
 
 
 @app.command("tune")
@@ -53,28 +53,28 @@ def tune(
     recall: Annotated[
         float | None,
         typer.Option(
-            min=0.01, max=1, help="Recall to aim at; VOICE_INDEX_RECALL is what recognizers aim at."
+            min=0.01, max=1, help="Target recall. Default: VOICE_INDEX_RECALL, the target of recognizers."
         ),
     ] = None,
     store: StoreOption = None,
     create: CreateOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how much of the index a search has to look at for a recall, and write the snapshot."""
-    with opened(store, create=create) as recognizer:
-        with counting("Building the index") as progress:
+    """Tune the search effort to a target recall, and write the snapshot."""
+    with open_recognizer(store, create=create) as recognizer:
+        with counter("Building the index") as progress:
             recognizer.index_status(progress=progress)
-        with working("Measuring"):
+        with spinner("Measuring"):
             now = recognizer.tune_index(recall)
-        _show(recognizer, now, as_json)
+        _print_status(recognizer, now, as_json)
 
 
-def _show(recognizer: OpusAgentVoiceRecognizer, status: IndexStatus, as_json: bool) -> None:
+def _print_status(recognizer: OpusAgentVoiceRecognizer, status: IndexStatus, as_json: bool) -> None:
     path = recognizer.snapshot_path()
     size = None
-    with suppress(OSError):  # it is not written yet, or not for us to look at
+    with suppress(OSError):  # not written yet, or not accessible
         size = None if path is None else path.stat().st_size
-    tell_of_other_spaces(recognizer)
+    warn_of_other_spaces(recognizer)
     if as_json:
         print_json(asdict(status) | {"snapshot": None if path is None else str(path), "snapshot_bytes": size})
         return
@@ -89,19 +89,19 @@ def _show(recognizer: OpusAgentVoiceRecognizer, status: IndexStatus, as_json: bo
         rows += [
             ("Search", f"{status.nprobe:,} of {status.nlist:,} lists ({share:.0f} %)"),
             ("Compared exactly", f"{status.rerank_k} candidates and {status.buffered:,} recent voiceprints"),
-            ("Recall", f"{status.recall:.3f} measured, {status.recall_target:g} wanted"),
+            ("Recall", f"{status.recall:.3f} measured, target {status.recall_target:g}"),
             ("Trained on", f"{status.trained_on:,} voiceprints"),
         ]
     if status.training:
         rows.append(("Training", "under way"))
-    rows.append(("Snapshot", _described(path, size)))
+    rows.append(("Snapshot", _describe_snapshot(path, size)))
     table("Index", "", rows=rows)
     if status.reason:
-        say("")
+        print_lines("")
         paragraph(f"Every voiceprint is compared: {status.reason}.")
 
 
-def _described(path: Path | None, size: int | None) -> str:
+def _describe_snapshot(path: Path | None, size: int | None) -> str:
     if path is None:
-        return "none is kept"
+        return "none"
     return f"{path} ({size / 1e6:,.1f} MB)" if size is not None else f"{path} (not written yet)"

@@ -1,4 +1,4 @@
-"""Text as it may reach a terminal or a pipe: whatever is shown is data, and never obeyed."""
+"""Safe text for a terminal or a pipe: data never contains control characters."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 
 import orjson
 
-# What a terminal obeys, and what reorders or breaks lines: C0, DEL and C1; the controls of direction; the
-# separators of lines and paragraphs; halves of surrogate pairs, which stand for bytes of a file name.
+# Characters that control a terminal, or reorder or break lines: C0, DEL and C1; direction controls;
+# separators of lines and paragraphs; surrogates, which encode invalid bytes of a file name.
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff]"
 )
 
 
 def escaped(text: object) -> str:
-    """`text` in one line that a terminal shows and does not obey: controls as `\\x1b` and `\\u202e`."""
+    """`text` in one line, with control characters as `\\x1b` and `\\u202e`."""
     return _CONTROL.sub(_as_escape, str(text))
 
 
@@ -31,12 +31,12 @@ def _as_escape(match: re.Match[str]) -> str:
 
 
 def json_text(value: Any, encoding: str) -> str:
-    """`value` as indented JSON that a terminal does not obey, and that `encoding` can write."""
+    """`value` as indented JSON without control characters, within the characters of `encoding`."""
     try:
         text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
-    except orjson.JSONEncodeError:  # the name of a file that is not UTF-8
+    except orjson.JSONEncodeError:  # a file name that is not UTF-8
         text = orjson.dumps(_as_unicode(value), option=orjson.OPT_INDENT_2).decode()
-    # All of them stand within strings: orjson indents with spaces, and a line break is its own.
+    # Control characters are only within strings: orjson indents with spaces and line breaks.
     return "\n".join(_in_json(line, encoding) for line in text.split("\n"))
 
 
@@ -44,7 +44,7 @@ def _in_json(line: str, encoding: str) -> str:
     line = _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
     try:
         line.encode(encoding)
-    except UnicodeEncodeError:  # an old terminal's or pipe's encoding: in JSON, ASCII can say all of it
+    except UnicodeEncodeError:  # the encoding of an old terminal or pipe: escape to ASCII
         return re.sub("[^\x00-\x7f]", _as_utf_16, line)
     return line
 
@@ -63,14 +63,14 @@ def _as_unicode(value: Any) -> Any:
 
 
 def prepare_streams() -> None:
-    """Let standard output and error write `\\u20ac` for what their encoding has no sign for."""
+    """Let standard output and error write `\\u20ac` for characters outside their encoding."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def drop_output() -> None:
-    """Let nothing more be written to standard output, whose reader is gone: Python would try at its end."""
+    """Discard further standard output, whose reader is closed: Python flushes it at exit."""
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  a device
         os.dup2(nowhere.fileno(), sys.__stdout__.fileno() if sys.__stdout__ is not None else 1)
 
@@ -88,6 +88,6 @@ def warnings_shown() -> Iterator[None]:
 
 class _Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        from voiceprint.cli.common import complain
+        from voiceprint.cli.common import print_error
 
-        complain(record.getMessage())
+        print_error(record.getMessage())

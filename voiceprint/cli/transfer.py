@@ -11,18 +11,18 @@ from typing import Annotated, BinaryIO
 import typer
 
 from voiceprint._files import RefusedFileError, check_apart, open_descriptor, replacement
-from voiceprint.cli.backup import IncludeDeletedOption, say_left_out
+from voiceprint.cli.backup import IncludeDeletedOption, print_left_out
 from voiceprint.cli.common import (
     CreateOption,
     JsonOption,
     StoreOption,
     check_exists,
-    complain,
-    counted,
-    counting,
-    opened,
+    counter,
+    open_recognizer,
+    plural,
+    print_error,
     print_json,
-    say,
+    print_lines,
     table,
 )
 from voiceprint.errors import InvalidArgumentError
@@ -43,20 +43,20 @@ def export(
 ) -> None:
     """Write all callers with their voiceprints to a file, a line each.
 
-    The file holds biometric data, and is made readable for its owner alone. It replaces an earlier export,
-    and no other file; a pipe or a device is written to.
+    The file holds biometric data, and only its owner can read it. It replaces an earlier export, but no other
+    file; a pipe or a device is written to.
     """
-    with opened(store, create=create) as recognizer, _written(file, recognizer) as stream:
+    with open_recognizer(store, create=create) as recognizer, _open_export(file, recognizer) as stream:
         storage = recognizer.storage
-        with counting("Exporting", storage.count_callers()) as progress:
+        with counter("Exporting", storage.count_callers()) as progress:
             count = export_callers(storage, stream, progress=progress)
-    if file not in _STANDARD_OUTPUT:  # a pipe's reader may write to standard output itself
-        (say if file.is_file() else complain)(f"Exported {counted(count, 'caller')} to {file}.")
+    if file not in _STANDARD_OUTPUT:  # the reader of a pipe may write to standard output itself
+        (print_lines if file.is_file() else print_error)(f"Exported {plural(count, 'caller')} to {file}.")
 
 
 @contextmanager
-def _written(file: Path, recognizer: OpusAgentVoiceRecognizer) -> Iterator[BinaryIO]:
-    """The file to write to, which takes its name only when it is whole."""
+def _open_export(file: Path, recognizer: OpusAgentVoiceRecognizer) -> Iterator[BinaryIO]:
+    """The file to write to; it replaces the old file at the end."""
     if file in _STANDARD_OUTPUT:
         yield sys.stdout.buffer
         return
@@ -82,28 +82,28 @@ def import_(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put the callers of an exported file in, with their ids and times.
+    """Import the callers of an exported file, with their ids and times.
 
-    Each takes the place of the caller of the same id. Callers who were deleted since are left out.
+    Each replaces the caller of the same id. Callers who were deleted since are left out.
     """
     with (
-        opened(store, create=True) as recognizer,
-        _read(file, recognizer.storage) as lines,
-        counting("Importing") as progress,
+        open_recognizer(store, create=True) as recognizer,
+        _open_import(file, recognizer.storage) as lines,
+        counter("Importing") as progress,
     ):
         report = import_callers(recognizer.storage, lines, include_deleted=include_deleted, progress=progress)
     if as_json:
         print_json(vars(report))
     else:
-        say(
-            f"Imported {counted(report.callers, 'caller')} with {counted(report.voiceprints, 'voiceprint')}; "
+        print_lines(
+            f"Imported {plural(report.callers, 'caller')} with {plural(report.voiceprints, 'voiceprint')}; "
             f"{report.callers - report.changed} were there already."
         )
-        say_left_out(report.left_out)
+        print_left_out(report.left_out)
 
 
 @contextmanager
-def _read(file: Path, storage: Storage) -> Iterator[Iterator[bytes]]:
+def _open_import(file: Path, storage: Storage) -> Iterator[Iterator[bytes]]:
     if file == _STANDARD:
         yield _lines(sys.stdin.buffer)
         return
@@ -118,7 +118,7 @@ def _read(file: Path, storage: Storage) -> Iterator[Iterator[bytes]]:
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
-    # None is longer: what has no ends of lines is not to fill the memory.
+    # Limited, so that a file without line breaks does not fill the memory.
     return iter(lambda: stream.readline(LONGEST_LINE), b"")
 
 
@@ -130,22 +130,22 @@ def copy(
 ) -> None:
     """Copy all callers from one store to another, with their ids and times, and verify the copy.
 
-    A copy that was broken off is resumed by the same command.
+    The same command resumes an interrupted copy.
     """
     with (
         open_storage(source) as from_,
         open_storage(target) as to,
-        counting("Copying", _counted(from_)) as progress,
+        counter("Copying", _counted(from_)) as progress,
     ):
         report = copy_callers(from_, to, include_deleted=include_deleted, progress=progress)
     if as_json:
         print_json(vars(report))
     else:
-        say(
-            f"Copied {counted(report.callers, 'caller')} with {counted(report.voiceprints, 'voiceprint')}; "
+        print_lines(
+            f"Copied {plural(report.callers, 'caller')} with {plural(report.voiceprints, 'voiceprint')}; "
             f"{report.callers - report.changed} were there already. Verified (SHA-256 {report.digest[:16]})."
         )
-        say_left_out(report.left_out)
+        print_left_out(report.left_out)
 
 
 def _counted(source: Storage) -> int:
@@ -170,18 +170,18 @@ def prune(
     A deletion cannot be undone.
     """
     period = parse_period(not_seen_for)
-    with opened(store, create=create) as recognizer:
+    with open_recognizer(store, create=create) as recognizer:
         storage = recognizer.storage
-        with counting("Looking", storage.count_callers()) as progress:
+        with counter("Looking", storage.count_callers()) as progress:
             report = prune_callers(storage, period, dry_run=not delete, progress=progress)
     if as_json:
         print_json({"deleted": delete} | vars(report))
         return
-    who = f"{counted(len(report.caller_ids), 'caller')} with {counted(report.voiceprints, 'voiceprint')}"
+    who = f"{plural(len(report.caller_ids), 'caller')} with {plural(report.voiceprints, 'voiceprint')}"
     if not delete:
         if report.caller_ids:
             table("Caller", rows=[(caller_id,) for caller_id in report.caller_ids])
         who = f"{who} would be deleted"
-        say(f"{who}: not seen since {report.not_seen_since[:10]}. Nothing was changed (--delete).")
+        print_lines(f"{who}: not seen since {report.not_seen_since[:10]}. Nothing was changed (--delete).")
     else:
-        say(f"Deleted {who}, not seen since {report.not_seen_since[:10]}.")
+        print_lines(f"Deleted {who}, not seen since {report.not_seen_since[:10]}.")

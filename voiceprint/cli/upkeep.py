@@ -12,12 +12,12 @@ from voiceprint.cli.common import (
     CreateOption,
     JsonOption,
     StoreOption,
-    complain,
-    opened,
+    open_recognizer,
+    print_error,
     print_json,
-    say,
+    print_lines,
     table,
-    tell_of_other_spaces,
+    warn_of_other_spaces,
 )
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidAudioError
@@ -36,12 +36,12 @@ def quality(
     channel: ChannelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how good recordings are for telling who speaks.
+    """Measure the quality of recordings for speaker recognition.
 
     Exit code 1 when one is below the minimum (VOICE_MIN_AUDIO_QUALITY) or cannot be read.
     """
     config = VoiceFingerprintConfig()
-    # It leaves known prompts out, and looks for several voices, which `assess` does not.
+    # Unlike `assess`, a recognizer leaves out known prompts, and detects several voices.
     recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), config=config)
     results: list[dict[str, Any]] = []
     rows: list[tuple[object, ...]] = []
@@ -71,7 +71,7 @@ def quality(
     else:
         table("File", *_FIGURES, "Verdict", "Feedback", rows=rows, right=_FIGURES)
         if advice:
-            say("")
+            print_lines("")
             table("File", "What to do", rows=advice)
     if not all(result["accepted"] for result in results):
         raise typer.Exit(1)
@@ -91,48 +91,48 @@ def check(
 ) -> None:
     """Read every record and compare the store with its index.
 
-    Says too when, at the configured similarity threshold, many strangers would get a caller's name.
+    Warns if many strangers would get a caller's name at the configured similarity threshold.
 
     Exit code 1 when something is wrong.
     """
-    with opened(store, create=create) as recognizer:
+    with open_recognizer(store, create=create) as recognizer:
         if erased is not None:
-            _show_remains(remains_of(recognizer.storage, erased), as_json=as_json)
+            _print_remains(remains_of(recognizer.storage, erased), as_json=as_json)
             return
         findings = recognizer.check(fix=fix)
         if not findings:
-            tell_of_other_spaces(recognizer)
-        advice = recognizer.threshold_advice() if not findings else None
-        if advice is not None:
-            complain(advice)
-        if not as_json and not findings:
-            storage = recognizer.storage
-            say(
-                f"All is well: {storage.count_callers()} callers with {storage.count()} voiceprints "
-                f"in {storage.location}"
-            )
+            warn_of_other_spaces(recognizer)
+            advice = recognizer.threshold_advice()
+            if advice is not None:
+                print_error(advice)
+            if not as_json:
+                storage = recognizer.storage
+                print_lines(
+                    f"All is well: {storage.count_callers()} callers with {storage.count()} voiceprints "
+                    f"in {storage.location}"
+                )
     if as_json:
         print_json([finding.model_dump() for finding in findings])
     elif findings:
-        _show_findings(findings)
+        _print_findings(findings)
     if findings:
         raise typer.Exit(1)
 
 
-def _show_remains(check: ErasureCheck, *, as_json: bool) -> None:
+def _print_remains(check: ErasureCheck, *, as_json: bool) -> None:
     if as_json:
         print_json(check.model_dump())
     else:
         when = f"deleted at {check.deleted_at}" if check.deleted_at else "no deletion noted"
-        say(f"{check.caller_id}: {when}; searched at {check.checked_at}: {', '.join(check.searched)}")
+        print_lines(f"{check.caller_id}: {when}; searched at {check.checked_at}: {', '.join(check.searched)}")
         if check.findings:
-            _show_findings(check.findings)
+            _print_findings(check.findings)
         else:
-            say("Nothing was found.")
+            print_lines("Nothing was found.")
     if check.findings:
         raise typer.Exit(1)
 
 
-def _show_findings(findings: Sequence[Finding]) -> None:
+def _print_findings(findings: Sequence[Finding]) -> None:
     rows = [(finding.code, finding.place, finding.message) for finding in findings]
     table("Finding", "Place", "What to know", rows=rows)

@@ -1,4 +1,4 @@
-"""Who speaks when: the voices of a recording, and the times of each."""
+"""Diarization: the voices of a recording, and the turns of each."""
 
 from voiceprint.audio import Turn
 from voiceprint.diarization.screen import note_voices

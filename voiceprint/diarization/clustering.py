@@ -1,19 +1,19 @@
-"""How many voices speak in windows of a recording, and which one in each.
+"""Clustering of the windows of a recording by voice.
 
-One voice is split in two by k-means for as long as the halves sound like two voices. Two voices of a
-recording differ by much less than two recordings of a voice may, as they share its room and line; so they
-are compared by a limit of their own, and only with each other.
+k-means splits a voice in two as long as the halves differ like two voices. Two voices of a recording share
+its room and line, and so differ by much less than two recordings of a voice may: the limit holds within a
+recording alone.
 
-Of recordings of one voice of 5 to 40 s, also with pauses, steps of 10 dB, over a telephone line and in noise
-of 10 and 20 dB, 0 % (LibriSpeech train-clean-100 and test-clean), 0.4 % (test-other) and 1.0 %
-(speechocean762, half of them children: sentences recorded one by one) are taken for several. Of recordings
-of two voices with 4 s each and more, several are found in 89 % as they are, in 65 % over a telephone line and
-in 66 % in noise of 10 dB; in turns of 5 s and more in 85 % of all of these, in turns of 2 s in 35 %. The form
-of the limit was chosen with all of these in sight, its two constants on train-clean-100 and speechocean762.
-See research/several-voices.md.
+False alarms: of recordings of one voice of 5 to 40 s, also with pauses, steps of 10 dB, over a telephone line
+and in noise of 10 and 20 dB, 0 % (LibriSpeech train-clean-100 and test-clean), 0.4 % (test-other) and 1.0 %
+(speechocean762, half of them children: sentences recorded one by one) count as several voices. Detections: of
+recordings of two voices with 4 s each and more, 89 % as they are, 65 % over a telephone line and 66 % in
+noise of 10 dB; 85 % of all of these in turns of 5 s and more, 35 % in turns of 2 s. All of these sets
+determined the form of the limit, train-clean-100 and speechocean762 its two constants. See
+research/several-voices.md.
 
-One voice whose line or noise changes for good within the recording is taken for two: with noise of 15 dB from
-the middle on, 8 of 18 are.
+A lasting change of line or noise within a recording may split a voice: noise of 15 dB from the middle on does
+in 8 of 18 recordings.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ Labels = NDArray[np.intp]
 Vectors = NDArray[np.floating]
 
 MIN_WINDOWS: Final = 6
-"""Windows that a voice has at least: 2.4 s."""
+"""Least number of windows of a voice: 2.4 s."""
 ONE_VOICE: Final = 0.87
-"""Cosine of the means of two halves of one voice, however these were chosen, if it speaks for long.
+"""Least cosine of the means of any two halves of one voice, for long speech.
 
-0.89 finds 6 % more recordings of two voices, and takes 1.6 % of those of speechocean762 for several."""
+0.89 finds 6 % more recordings of two voices, with false alarms in 1.6 % of speechocean762."""
 SAMPLING_S: Final = 0.32
-"""Over the seconds of the shorter half, what that limit is lowered by: words differ, and few of them more."""
+"""Lowers that limit by this over the seconds of the shorter half: the means of few words differ more."""
 SWITCH_COST: Final = 0.2
-"""Cosine that a change of voice has to gain. Windows of both are as near to one as to the other."""
+"""Cosine that a change of voice has to gain: windows across a change are close to both voices."""
 
-_SMOOTHED: Final = 3  # windows that are averaged before the first split: k-means takes words for voices
-_ROUNDS: Final = 10
+_SMOOTHED: Final = 3  # windows in the average before the first split, without which k-means splits by words
+_MAX_ITERATIONS: Final = 10
 
 
 def cluster(embeddings: NDArray[np.float32]) -> Labels:
@@ -49,14 +49,12 @@ def cluster(embeddings: NDArray[np.float32]) -> Labels:
     embeddings: float32[n, d] of length 1, in the order of the recording.
     """
     labels = np.zeros(len(embeddings), dtype=np.intp)
-    found = _split_any(embeddings, labels)
-    while found is not None:
-        labels = found
-        found = _split_any(embeddings, labels)
+    while (split := _split_any(embeddings, labels)) is not None:
+        labels = split
     return _in_order(labels)
 
 
-def two_voices(one: Vectors, other: Vectors) -> bool:
+def _are_two_voices(one: Vectors, other: Vectors) -> bool:
     """Whether windows, float[n, d] and float[m, d], are of two voices."""
     shorter_s = min(len(one), len(other)) * HOP_S
     return similarity(one, other) < ONE_VOICE - SAMPLING_S / shorter_s
@@ -68,12 +66,12 @@ def similarity(one: Vectors, other: Vectors) -> float:
 
 
 def _split_any(embeddings: NDArray[np.float32], labels: Labels) -> Labels | None:
-    """The labels with one voice more; None where all are one voice each."""
+    """The labels after a split of one voice; None where none is to be split."""
     voices = int(labels.max(initial=0)) + 1
     for voice in range(voices):
         windows = np.flatnonzero(labels == voice)
         second = halves(embeddings[windows])
-        if second is None or not two_voices(embeddings[windows][second], embeddings[windows][~second]):
+        if second is None or not _are_two_voices(embeddings[windows][second], embeddings[windows][~second]):
             continue
         tried = labels.copy()
         tried[windows[second]] = voices
@@ -84,13 +82,13 @@ def _split_any(embeddings: NDArray[np.float32], labels: Labels) -> Labels | None
 
 
 def halves(embeddings: NDArray[np.float32], least: int = MIN_WINDOWS) -> NDArray[np.bool_] | None:
-    """Of windows, float32[n, d], those of one half, bool[n]; None where one has fewer than `least`."""
+    """Split windows, float32[n, d], in two: bool[n], or None where a half has fewer than `least`."""
     if len(embeddings) < 2 * least:
         return None
     smooth = _unit(_moving_mean(embeddings))
     centered = smooth - smooth.mean(axis=0)
     second = centered @ _main_axis(centered) > 0.0
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_ITERATIONS):
         if min(second.sum(), (~second).sum()) < least:
             return None
         toward = _unit(smooth[second].mean(axis=0)) - _unit(smooth[~second].mean(axis=0))
@@ -101,9 +99,9 @@ def halves(embeddings: NDArray[np.float32], least: int = MIN_WINDOWS) -> NDArray
 
 
 def _resegment(embeddings: NDArray[np.float32], labels: Labels) -> Labels:
-    """The likeliest sequence of voices, by how near each window is to their means (Viterbi)."""
+    """The likeliest sequence of voices, by the cosines of the windows with their means (Viterbi)."""
     voices = int(labels.max()) + 1
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_ITERATIONS):
         if len(np.unique(labels)) < voices:
             break
         means = _unit(np.stack([embeddings[labels == voice].mean(axis=0) for voice in range(voices)]))
@@ -119,27 +117,27 @@ def _viterbi(scores: Vectors) -> Labels:
     origins = np.zeros((count, voices), dtype=np.intp)
     total = scores[0].astype(np.float64)
     stay = np.arange(voices)
-    for place in range(1, count):
+    for window in range(1, count):
         best = int(total.argmax())
         changed = total[best] - SWITCH_COST > total
-        origins[place] = np.where(changed, best, stay)
-        total = np.where(changed, total[best] - SWITCH_COST, total) + scores[place]
+        origins[window] = np.where(changed, best, stay)
+        total = np.where(changed, total[best] - SWITCH_COST, total) + scores[window]
     labels = np.zeros(count, dtype=np.intp)
     labels[-1] = total.argmax()
-    for place in range(count - 1, 0, -1):
-        labels[place - 1] = origins[place, labels[place]]
+    for window in range(count - 1, 0, -1):
+        labels[window - 1] = origins[window, labels[window]]
     return labels
 
 
 def _all_differ(embeddings: NDArray[np.float32], labels: Labels) -> bool:
     groups = [embeddings[labels == voice] for voice in np.unique(labels)]
     return all(len(group) >= MIN_WINDOWS for group in groups) and all(
-        two_voices(one, other) for place, one in enumerate(groups) for other in groups[:place]
+        _are_two_voices(one, other) for index, one in enumerate(groups) for other in groups[:index]
     )
 
 
 def _in_order(labels: Labels) -> Labels:
-    """The same voices, numbered in the order in which they are first heard."""
+    """The labels, renumbered in the order of first appearance."""
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     return np.asarray(np.argsort(np.argsort(first))[inverse], dtype=np.intp)
 
@@ -156,7 +154,7 @@ def _main_axis(centered: Vectors) -> Vectors:
     if count >= dimension:
         _, vectors = np.linalg.eigh(centered.T @ centered)
         return np.asarray(vectors[:, -1])
-    # Of few windows, by the products of windows: 0.05 ms of six, where those of dimensions take 3 ms.
+    # The Gram matrix is the smaller one: six windows take 0.05 ms, and 3 ms by the covariance.
     _, vectors = np.linalg.eigh(centered @ centered.T)
     return np.asarray(centered.T @ vectors[:, -1])
 

@@ -1,7 +1,7 @@
-"""Does one recording hold several voices? Asked of every recording, so at next to no cost.
+"""A cheap test of every recording for several voices.
 
-The partials that an embedding is the sum of are compared first: a coarse look, every 0.77 s, that lets 1 to
-2 % of the recordings of two voices pass that a closer look finds, and takes 3 % of those of one voice to it.
+The partials of the embedding, one every 0.77 s, are compared first. This misses 1 to 2 % of the recordings of
+two voices that diarization detects, and passes 3 % of those of one voice on to diarization.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from voiceprint.encoder.mel import HOP
 from voiceprint.encoder.partials import STEP
 
 _STEP_S: Final = STEP * HOP / SAMPLE_RATE
-_MIN_PARTIALS: Final = 3  # of a voice: 2.3 s, as much as its windows
-_ONE_VOICE: Final = 0.92  # over `clustering.ONE_VOICE`, as nothing is decided by it
+_MIN_PARTIALS: Final = 3  # of a voice: 2.3 s, like `clustering.MIN_WINDOWS`
+_ONE_VOICE: Final = 0.92  # above `clustering.ONE_VOICE`, because diarization decides
 _SAMPLING_S: Final = 0.32
 
 
 def note_voices(recording: Recording, embed: Partials, partials: NDArray[np.float32] | None = None) -> None:
-    """Add the voices of a recording to its quality if there are several.
+    """Add the turns of the voices to the quality of a recording of several.
 
-    partials: embeddings of those of its speech, float32[n, d], where they were computed; without, the closer
-    look is taken of every recording.
+    partials: embeddings of the partials of its speech, float32[n, d]; None skips the cheap test.
     """
     if partials is not None and not _may_hold_several(partials):
         return

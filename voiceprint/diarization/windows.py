@@ -1,7 +1,7 @@
-"""The embeddings of windows of a recording: 1.6 s of speech each, one every 0.4 s, all at one loudness.
+"""The embeddings of windows of a recording: 1.6 s of speech each, one every 0.4 s, all at one level.
 
-A partial of `OnnxEncoder.embed` differs in two ways. It comes every 0.77 s, which is too coarse for turns of
-a few seconds; and it keeps its level, which the network hears: where a voice becomes 10 dB quieter, the
+The partials of an embedding are unsuitable for two reasons. One every 0.77 s is too coarse for turns of a few
+seconds. And they have their own levels, which change the embedding: where a voice becomes 10 dB quieter, the
 cosine of its two halves falls from 0.96 to 0.88, as between two voices (research/several-voices.md).
 """
 
@@ -21,13 +21,13 @@ from voiceprint.encoder.partials import FRAMES
 
 RATE: Final = 16_000
 HOP_S: Final = 0.4
-"""From the beginning of one window to that of the next, in seconds of speech without its pauses."""
+"""Seconds between the starts of windows, in speech without its pauses."""
 WINDOW_S: Final = ((FRAMES - 1) * HOP + FRAME) / RATE
-"""Speech in a window: 1.615 s, which is what the network takes."""
+"""Seconds of speech in a window, 1.615: one partial."""
 
 _HOP: Final = round(HOP_S * RATE)
 _WINDOW: Final = (FRAMES - 1) * HOP + FRAME
-_LEVEL: Final = 10.0 ** (vad.TARGET_DBFS / 20.0)  # RMS of every window: the encoder's own, -30 dBFS
+_LEVEL: Final = 10.0 ** (vad.TARGET_DBFS / 20.0)  # RMS of every window: the -30 dBFS of the encoder
 _TOGETHER: Final = 64  # windows whose spectrograms, 1.6 MB, are in memory at once
 
 Partials = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -36,9 +36,9 @@ Partials = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Windows:
-    """What is said in a recording, window by window.
+    """The windows of a recording.
 
-    embeddings: float32[n, d] of length 1; n = 0 where nobody speaks.
+    embeddings: float32[n, d] of length 1; n = 0 without speech.
     speech: the recording without its pauses; window i begins at its sample i * 6400.
     """
 
@@ -49,13 +49,13 @@ class Windows:
         return len(self.embeddings)
 
     def nearest(self) -> NDArray[np.intp]:
-        """The window whose middle is nearest to each 30 ms of the speech, intp[len(speech) // 480]."""
+        """The index of the window closest to each 30 ms of the speech, intp[len(speech) // 480]."""
         middles = (np.arange(len(self.speech) // vad.WINDOW) + 0.5) * vad.WINDOW
         return np.clip(np.rint((middles - _WINDOW / 2) / _HOP), 0, len(self) - 1).astype(np.intp)
 
 
 def embed_windows(speech: TrimmedSpeech, embed: Partials) -> Windows:
-    """The windows of speech; one, filled up with zeros, where it is shorter. Raises `EncoderError`."""
+    """Embed the windows of speech; shorter speech gives one, padded with zeros. Raises `EncoderError`."""
     if not len(speech):
         return Windows(np.zeros((0, 0), dtype=np.float32), speech)
     starts = range(0, max(len(speech) - _WINDOW, 0) + 1, _HOP)

@@ -1,4 +1,4 @@
-"""Speech to embedding. `default_encoder` gives the encoder that the process shares."""
+"""Encoders: speech to embedding. `default_encoder` is the encoder that a process shares."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 
 
 Kind = Literal["onnx", "onnx-int8", "resemblyzer"]
-"""How embeddings are computed; "onnx-int8" gives nearly the same as the others, which give the same."""
+"""The encoders. "onnx" and "resemblyzer" give equal embeddings, "onnx-int8" nearly equal ones."""
 
 _KINDS: Final[dict[str, Callable[[int], Encoder]]] = {
     "onnx": OnnxEncoder,
@@ -32,7 +32,7 @@ _KINDS: Final[dict[str, Callable[[int], Encoder]]] = {
 
 
 def default_encoder(kind: Kind = "onnx", threads: int = 0) -> Encoder:
-    """The encoder of all recognizers of this process that were given none; it loads at its first use.
+    """The encoder that recognizers of this process share; it loads at its first use.
 
     threads: 0 lets the encoder choose.
     """

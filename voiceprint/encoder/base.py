@@ -1,4 +1,4 @@
-"""What an encoder is to the rest of the product."""
+"""The contract of encoders."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from voiceprint.audio.speech.trimming import TrimmedSpeech
 class Encoder(Protocol):
     """Turns speech into a unit vector; vectors of one speaker lie close together.
 
-    All methods may be called from many threads.
+    All methods are thread-safe.
     """
 
     @property
     def name(self) -> str:
-        """Name of the embedding space: two encoders of one name give comparable vectors."""
+        """Name of the embedding space: vectors of encoders with equal names can be compared."""
 
     @property
     def dimension(self) -> int:
@@ -31,12 +31,12 @@ class Encoder(Protocol):
         """Sample rate of the audio that `embed` takes, in Hz."""
 
     def warm_up(self) -> None:
-        """Load what the first embedding would load, so that no caller waits for it."""
+        """Load the model now, so that the first caller does not wait for it."""
 
     def embed(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
         """The embedding, float32[dimension] of length 1, of mono audio, float32[n] in [-1, 1].
 
-        Silences are trimmed by the encoder. Raises `EncoderError` when no speech is left.
+        The encoder trims silences. Raises `EncoderError` where no speech is left.
         """
 
     def embed_batch(self, audios: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -55,12 +55,12 @@ class PartialEncoder(Encoder, Protocol):
     """An encoder of Resemblyzer's kind: the embedding is the normalized sum of those of partials.
 
     Partials are the mel spectrograms of overlapping pieces of trimmed speech, see
-    `voiceprint.encoder.partials`. An encoder that has these methods is given speech that was found already,
-    and embeds a call while it lasts at no extra cost.
+    `voiceprint.encoder.partials`. These methods reuse a speech detection, and embed a call while it lasts at
+    no extra cost.
     """
 
     def embed_speech(self, speech: TrimmedSpeech) -> SpeechEmbedding:
-        """As `embed`, of audio whose speech was found, and with the partials."""
+        """As `embed`, of trimmed speech, with the embeddings of the partials."""
 
     def embed_speeches(self, speeches: Sequence[TrimmedSpeech]) -> list[SpeechEmbedding]:
         """`embed_speech` for many."""

@@ -1,7 +1,7 @@
 """The mel spectrogram that the network was trained on: power, not its logarithm.
 
 It equals librosa's `feature.melspectrogram` with the settings of Resemblyzer: frames of 25 ms every 10 ms
-under a periodic Hann window, centerd, with zeros beyond both ends, and 40 bands from 0 to 8 kHz on Slaney's
+under a periodic Hann window, centered, with zeros beyond both ends, and 40 bands from 0 to 8 kHz on Slaney's
 scale (Slaney, Auditory Toolbox, 1998), each of unit area.
 """
 
@@ -18,7 +18,7 @@ from voiceprint.encoder.runtime import Session
 
 RATE: Final = 16_000
 FRAME: Final = 400
-"""Samples that a frame looks at, half of them before the place that it stands for."""
+"""Samples of a frame."""
 HOP: Final = 160
 """Samples between frames."""
 BANDS: Final = 40
@@ -30,22 +30,22 @@ _LOG_STEP: Final = np.log(6.4) / 27.0
 
 
 def mel_frames(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mel power of every frame that fits in, float32[(n - 400) // 160 + 1, 40].
+    """Mel power of every whole frame, float32[(n - 400) // 160 + 1, 40].
 
-    samples: float32[n] at 16 kHz, n >= 400. Frame i is centerd at sample 160 i + 200.
+    samples: float32[n] at 16 kHz, n >= 400. Frame i is centered at sample 160 i + 200.
     """
     frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::HOP]
-    # Under a window that is even around its middle, sample 200 + i and 200 - i share a cosine, and but for
-    # the sign a sine: half a matrix product each. For float32, numpy's FFT takes 2.5 times as long; scipy's
-    # a third, but its import takes 0.1 s and 28 MB. Sample 0 is under the window's zero.
+    # The window is symmetric: samples 200 + i and 200 - i share a cosine, and but for the sign a sine, so
+    # each takes half a matrix product. numpy's FFT of float32 takes 2.5 times as long; scipy's takes a
+    # third, but its import takes 0.1 s and 28 MB. Sample 0 has weight zero.
     first, second = frames[:, 1:_HALF], frames[:, :_HALF:-1]
     even = np.concatenate((first + second, frames[:, _HALF, None]), axis=1)
     return _SESSION.get().run(even=even, odd=first - second)
 
 
 def _load() -> Session:
-    # Not by numpy's BLAS: its threads spin after each product, on the core that another partial needs. It
-    # made two threads of the encoder slower than one.
+    # ONNX Runtime, not numpy's BLAS: threads of BLAS spin after each product, on the core of another partial,
+    # which makes two threads of the encoder slower than one.
     cosines, sines = _transform()
     nodes = [
         node("MatMul", ["even", "cosines"], ["real"]),

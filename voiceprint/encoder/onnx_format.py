@@ -1,7 +1,7 @@
-"""ONNX models written from code: as much of the format as a small network needs.
+"""ONNX models built in code: the part of the format that a small network needs.
 
-A model is a protocol buffer (onnx.proto3 of ONNX 1.14, IR version 8). The `onnx` package would write it too,
-and is 20 MB of dependency for these few messages.
+A model is a protocol buffer (onnx.proto3 of ONNX 1.14, IR version 8). The `onnx` package would also write it,
+but is a dependency of 20 MB for these few messages.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def model(
 ) -> bytes:
     """A ModelProto of one graph.
 
-    nodes: as from `node`, in the order of their running. inputs, outputs: the shapes of float32 tensors, a
-    name for a length that is free. operators: the version of each set of operators, "" for ONNX's own.
+    nodes: from `node`, in the order of execution. inputs, outputs: shapes of float32 tensors; a name is a
+    variable length. operators: version of each set of operators, "" for ONNX's own.
     """
     graph = b"".join(
-        [_field(1, one) for one in nodes]
+        [_field(1, each) for each in nodes]
         + [_field(2, b"graph")]
         + [_field(5, _tensor(name, value)) for name, value in constants.items()]
         + [_field(11, _value(name, shape)) for name, shape in inputs.items()]
@@ -42,7 +42,7 @@ def model(
 def node(
     operator: str, inputs: Sequence[str], outputs: Sequence[str], *, domain: str = "", **attributes: int
 ) -> bytes:
-    """A NodeProto; an empty name stands for an input or output that is left out."""
+    """A NodeProto; an empty name leaves an input or output out."""
     return b"".join(
         [_field(1, name) for name in inputs]
         + [_field(2, name) for name in outputs]

@@ -11,18 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint._lazy import Lazy
-from voiceprint.audio.speech.vad import LEAST_POWER
+from voiceprint.audio.speech.vad import MIN_POWER
 from voiceprint.errors import EncoderError
 from voiceprint.models import RESEMBLYZER_SPACE
 
 
 class ResemblyzerEncoder:
-    """The `resemblyzer` package itself, on the CPU: its preprocessing, its network, its pooling.
+    """The `resemblyzer` package itself, on the CPU: the reference for `OnnxEncoder`.
 
-    The reference that `OnnxEncoder` is held against. The first embedding loads the network, which takes some
-    seconds and about 460 MB; making the object costs nothing.
+    The first embedding loads the network, which takes some seconds and about 460 MB.
 
-    threads: of torch, in the whole process; 0 leaves them as they are.
+    threads: of torch, in the whole process; 0 leaves them unchanged.
     """
 
     name = RESEMBLYZER_SPACE
@@ -39,16 +38,16 @@ class ResemblyzerEncoder:
     def embed(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `Encoder.embed`."""
         preprocess, network = self._loaded.get()
-        # The preprocessing raises the volume by the logarithm of the power, which float32 rounds to zero
-        # not only in silence.
-        if float(np.mean(np.square(audio, dtype=np.float64))) < LEAST_POWER:
+        # The preprocessing takes the logarithm of the power in float32, which may round to zero outside of
+        # silence too.
+        if float(np.mean(np.square(audio, dtype=np.float64))) < MIN_POWER:
             raise EncoderError("The audio holds no speech to embed.")
         speech = preprocess(audio)
         if not len(speech):
             raise EncoderError("The audio holds no speech to embed.")
         try:
             embedding: NDArray[np.float32] = network.embed_utterance(speech)
-        except (RuntimeError, MemoryError) as error:  # torch's errors, such as a want of memory
+        except (RuntimeError, MemoryError) as error:  # torch's errors, such as too little memory
             raise EncoderError(
                 f"Resemblyzer failed on {len(audio) / self.sample_rate:.0f} s of audio ({error})."
             ) from error
@@ -62,7 +61,7 @@ class ResemblyzerEncoder:
 
 
 def _load(threads: int) -> Any:
-    # Imported here: torch and librosa take seconds, which `import voiceprint` must not.
+    # Imported here: torch and librosa take seconds to import.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
         warnings.filterwarnings("ignore", ".*scipy.ndimage", DeprecationWarning)

@@ -1,4 +1,4 @@
-"""ONNX Runtime, with one thread: the caller's."""
+"""ONNX Runtime, in the calling thread, without telemetry."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _TELEMETRY: Final = "ORT_DISABLE_TELEMETRY"
 
 
 def _silence_telemetry() -> None:
-    """Keep ONNX Runtime from reporting to its maker, unless the user has set `ORT_DISABLE_TELEMETRY`.
+    """Switch the telemetry of ONNX Runtime off, unless the user has set `ORT_DISABLE_TELEMETRY`.
 
-    Its wheels have that switched on: the import alone writes a device id and a database into the user's
-    cache and a file into TMPDIR, and what is loaded and run is reported to Microsoft. Only the variable stops
-    all of it, and only before the import.
+    By default, the import alone writes a device id and a database into the user's cache and a file into
+    TMPDIR, and ONNX Runtime reports the models that it loads and runs to Microsoft. Only the variable stops
+    all of this, and only before the import.
     """
     if os.environ.get(_TELEMETRY):
         return
@@ -39,31 +39,31 @@ def _silence_telemetry() -> None:
         )
 
 
-# Here, and not at the first use: an application that imports ONNX Runtime after this package reports nothing.
+# At import, so that an application which imports ONNX Runtime after this package reports nothing.
 _silence_telemetry()
 
 
 class Session:
-    """A model, loaded; `run` may be called from many threads at once, each of which works by itself.
+    """A loaded model. `run` is thread-safe, and works in the calling thread.
 
-    ONNX Runtime gets no threads of its own: they would spin beside those of FAISS and BLAS, and not survive a
-    fork. The products here are too small for them anyhow: two were no faster than one.
+    ONNX Runtime has no threads of its own: they would spin beside those of FAISS and BLAS, and not survive a
+    fork. The products are too small for them: two threads are no faster than one.
     """
 
     def __init__(self, model: bytes) -> None:
         try:
-            import onnxruntime  # here, as it takes 0.1 s
+            import onnxruntime  # takes 0.1 s
         except ImportError as error:
             raise EncoderError(
                 f"ONNX Runtime cannot be imported ({error}). Install it with `pip install onnxruntime`, or "
-                "set VOICE_ENCODER=resemblyzer to do without."
+                "set VOICE_ENCODER=resemblyzer."
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except (RuntimeError, MemoryError) as error:  # the roots of ONNX Runtime's own
+        except (RuntimeError, MemoryError) as error:  # the bases of ONNX Runtime's errors
             raise EncoderError(f"ONNX Runtime cannot load the encoder ({error}).") from error
 
     def run(self, **inputs: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Threads that share out work which leaves Python's lock alone, such as the runs of a network."""
+"""Threads for work that releases the GIL, such as runs of a network."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ T = TypeVar("T")
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
 
 
 class Workers:
-    """`threads` threads, the caller's own being one of them; 0 for as many as there are cores.
+    """`threads` threads, of which the calling thread is one; 0 for one a core.
 
-    Shared by all callers, so that many of them at once do not start more threads than there are cores.
+    All calling threads share them, so that many at once do not start more threads than there are cores.
     """
 
     def __init__(self, threads: int = 0) -> None:
         self.threads = threads or cores()
-        # A forked process has none of its parent's threads, and starts its own.
+        # A forked process starts threads of its own.
         self._pool = Lazy(self._start, inherited=False)
 
     def _start(self) -> ThreadPoolExecutor:
@@ -41,7 +41,7 @@ class Workers:
         futures = [pool.submit(task) for task in tasks[1:]]
         try:
             results = [tasks[0]()]
-            # What no thread has begun, because all are busy with other callers' work, is done here.
+            # The tasks that no thread has begun, because all are busy, run here.
             return results + [
                 task() if future.cancel() else future.result()
                 for task, future in zip(tasks[1:], futures, strict=True)

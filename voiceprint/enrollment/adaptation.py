@@ -1,16 +1,16 @@
-"""Adaptation: a call that was recognized with confidence becomes one more voiceprint of its caller.
+"""Adaptation: a confident match adds a voiceprint to its caller.
 
-Off unless `VOICE_ADAPT` is set, because a wrong answer then has a lasting consequence. So that no stranger
-takes an identity over:
+Off unless `VOICE_ADAPT` is set, because a wrong match then has a lasting effect. Safeguards against
+strangers:
 
 - An adapted print only takes a free slot (`VOICE_MAX_VOICEPRINTS_PER_CALLER`) and replaces nothing. Only
   enrollment replaces prints, the oldest first, and each enrollment adds a print of its own: at least one
   enrolled print always remains, and as many enrollments as there are slots remove every adapted print.
 - The call must sound like each of the caller's prints by itself, not like their mean. Stores do not record
-  which prints are adapted, but an enrolled one is always among them. So a chain of adapted prints, each a
-  little further away, cannot leave the voice that was enrolled.
-- The match is made among all callers, whomever the call was compared with, and is clearly more certain than
-  an accepted one: see `confident`.
+  which prints are adapted, but at least one is enrolled, so a chain of adapted prints cannot drift away from
+  the enrolled voice.
+- The match is repeated among all callers, whatever the candidates of the call were, and has at most half of
+  the target FPIR: see `is_confident`.
 - The audio is long and good enough for enrollment, of one voice, and no mix of channels that
   differ.
 
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SHARE: Final = 0.5
-"""Of the target FPIR, up to which a match is confident."""
+"""Share of the target FPIR up to which a match is confident."""
 
 TARGET: Final = 0.01
 """The target FPIR where none is configured."""
 
-_ANY_NUMBER: Final = 10**6  # of voiceprints: nothing is replaced, whatever another process stores meanwhile
+_ANY_NUMBER: Final = 10**6  # of voiceprints: `save` replaces none, even if another process fills the slot
 
 
-def confident(matches: list[Match], target_fpir: float | None) -> bool:
-    """Whether the best match is certain enough to be enrolled: up to half of the target FPIR.
+def is_confident(matches: list[Match], target_fpir: float | None) -> bool:
+    """Whether the best match is certain enough to be enrolled: at most half of the target FPIR.
 
-    Never where the gallery does not say how near strangers come.
+    Never where the gallery is too small for an FPIR.
     """
     limit = SHARE * (TARGET if target_fpir is None else target_fpir)
     return bool(matches) and matches[0].fpir is not None and matches[0].fpir <= limit
@@ -58,7 +58,7 @@ def confident(matches: list[Match], target_fpir: float | None) -> bool:
 class Adaptation:
     """Enrolls confident matches as voiceprints of their callers, in free slots.
 
-    identify: the best match among all callers. encoder: name of the embedding space.
+    identify: returns the best match among all callers. encoder: name of the embedding space.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Adaptation:
     def add(self, caller_id: str, probe: Probe, quality: AudioQuality) -> Voiceprint | None:
         """With `adapt` set, store the plain embedding of an accepted probe that qualifies; else None.
 
-        A store that cannot be written is logged: the call has its answer.
+        A failed write is logged only: the call has its answer.
         """
         if not self._config.adapt:
             return None
@@ -85,11 +85,11 @@ class Adaptation:
         if not prints or len(prints) >= self._config.max_voiceprints_per_caller:
             return None
         if any(print_.encoder != self._encoder for print_ in prints):
-            return None  # the enrolled print might be one that cannot be compared
+            return None  # the enrolled print may be in the other space
         if not self._qualifies(caller_id, probe, quality, prints):
             return None
         try:
-            return self._stored(Voiceprint(caller_id, probe.plain, encoder=self._encoder))
+            return self._store(Voiceprint(caller_id, probe.plain, encoder=self._encoder))
         except StorageUnavailableError as error:
             logger.warning("The voiceprint of a confident match could not be stored: %s", error)
             return None
@@ -103,18 +103,20 @@ class Adaptation:
             or not {"channels_differ", "several_voices"}.isdisjoint(quality.feedback)
         ):
             return False
-        alike = is_measured(prints[0].encoder) and all(sounds_alike(probe.plain, [one]) for one in prints)
-        if not alike or same_recording(probe.plain, prints) is not None:
+        sounds_like_all = is_measured(prints[0].encoder) and all(
+            sounds_alike(probe.plain, [print_]) for print_ in prints
+        )
+        if not sounds_like_all or same_recording(probe.plain, prints) is not None:
             return False
         matches = self._identify(probe)
-        return confident(matches, self._config.target_fpir) and matches[0].caller_id == caller_id
+        return is_confident(matches, self._config.target_fpir) and matches[0].caller_id == caller_id
 
-    def _stored(self, voiceprint: Voiceprint) -> Voiceprint | None:
+    def _store(self, voiceprint: Voiceprint) -> Voiceprint | None:
         stored = self._storage.save(voiceprint, max_voiceprints=_ANY_NUMBER)
         caller = self._storage.get(voiceprint.caller_id)
         if caller is not None and [print_.id for print_ in caller.voiceprints] == [stored.id]:
-            # The caller was deleted meanwhile, and the save was a new caller's.
+            # The caller was deleted meanwhile, and `save` has created a new one.
             self._storage.delete(voiceprint.caller_id)
             return None
-        logger.info("The caller %r was recognized with confidence: one voiceprint added.", stored.caller_id)
+        logger.info("The caller %r was matched with confidence: one voiceprint added.", stored.caller_id)
         return stored

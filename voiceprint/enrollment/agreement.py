@@ -1,6 +1,6 @@
-"""How voiceprints of one caller agree: copies of a recording, another person's voice, the best of many.
+"""Agreement of one caller's voiceprints: copies of a recording, other people's voices, the best of many.
 
-research/agreement.md has the figures behind both limits, which hold for the embeddings of Resemblyzer.
+research/agreement.md has the figures for both limits, which hold for the embeddings of Resemblyzer.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ SAME_RECORDING: Final = 0.998
 
 Copies of 5 s: 1.0 as WAV or mu-law once more; at least this in 94 % from mu-law to A-law, in 82 % as OGG.
 Different recordings: at most 0.971 of 5 s, 0.977 of 10 s and 0.988 of 20 s, one following the other in a
-session. A copy at another volume or cut elsewhere is mostly below: it counts as another recording, which
-costs a slot and nothing else. A lower limit would take long recordings of one session for copies.
+session. A copy at another volume or with other cuts is mostly below, and only costs a slot. A lower limit
+would treat long recordings of one session as copies.
 """
 
 ALIKE: Final = 0.7
-"""Agreement from which a new print sounds like the caller's others.
+"""Agreement from which a new print sounds like the caller's other prints.
 
-New prints of 5 s of the caller, of another session where the set has one, are below this with one other
-print in 0.8 to 4 % on the same simulated line, and in 2 to 10 % on another (32 % between a 300 to 3400 Hz
-line and a noisy one); with two others in 0 to 3 % (21 %); of 10 s in none (11 %). Prints of other people are
-below it in 35 to 93 %, least often on the same telephone line. 0.65 has a third of these false alarms, and
-finds 14 to 79 %.
+False alarms: new prints of 5 s of the caller, of another session where the set has one, are below this with
+one other print in 0.8 to 4 % on the same simulated line, and in 2 to 10 % on another (32 % between a 300 to
+3400 Hz line and a noisy one); with two others in 0 to 3 % (21 %); of 10 s in none (11 %). Detections: prints
+of other people are below it in 35 to 93 %, least often on the same telephone line. 0.65 has a third of the
+false alarms, and 14 to 79 % detections.
 """
 
 
@@ -42,8 +42,8 @@ def same_recording(embedding: NDArray[np.float32], others: Sequence[Voiceprint])
 def sounds_alike(new: NDArray[np.float32], others: Sequence[Voiceprint]) -> bool:
     """Whether a new print sounds like the caller's others, at least one, of the same encoder.
 
-    new: its unit embedding [d], or [n, d] with that for simulated lines. True for an encoder for which no
-    limit is measured.
+    new: its unit embedding [d], or [n, d] with that for simulated lines. True for an encoder without a
+    measured limit.
     """
     return not is_measured(others[0].encoder) or agreement(new, others) >= ALIKE
 
@@ -56,8 +56,8 @@ def is_measured(encoder: str) -> bool:
 def agreement(new: NDArray[np.float32], others: Sequence[Voiceprint]) -> float:
     """The cosine of a new print with the mean of others, -1 to 1.
 
-    Of the plain embeddings or those for simulated lines, the pair that agrees most: a caller who enrolled on
-    a clear line and now on a telephone is the same person.
+    The greatest over plain and augmented embeddings, so that a caller on a clear line agrees with the same
+    caller on a telephone.
     """
     means = [_mean([other.embedding for other in others])]
     augmented = [other.augmented for other in others if other.augmented is not None]
@@ -72,11 +72,12 @@ def _mean(embeddings: list[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 
 def best_agreeing(embeddings: NDArray[np.float32], qualities: Sequence[float], count: int) -> list[int]:
-    """The places, in order, of the `count` recordings of one caller that agree best.
+    """The indices, in order, of the `count` recordings of one caller that agree best.
 
     While there are more, the recording with the lowest mean cosine to those left is dropped: a recording of
     another person, or of a bad line, goes first. Of equal means, to two decimals, the one of the lowest
-    quality is dropped, and then the later one. A copy of a recording is kept where that is, and not counted.
+    quality is dropped, and then the later one. A copy of a retained recording stays, and does
+    not count.
 
     embeddings: float32[n, d] of length 1; qualities: `AudioQuality.score` of each.
     """
@@ -86,5 +87,4 @@ def best_agreeing(embeddings: NDArray[np.float32], qualities: Sequence[float], c
     while len(left) > count:
         mean = {i: (cosines[i, left].sum() - cosines[i, i]) / (len(left) - 1) for i in left}
         left.remove(min(left, key=lambda i: (round(float(mean[i]), 2), qualities[i], -i)))
-    kept = set(left)
-    return [place for place, original in enumerate(originals) if original in kept]
+    return [place for place, original in enumerate(originals) if original in left]

@@ -1,10 +1,10 @@
 """The augmented embedding of an enrollment: the same audio over simulated telephone lines, or without noise.
 
-A caller who was enrolled on a clear line calls by telephone. So two simulated lines carry the same audio,
-and the mean of their embeddings and the plain one is stored beside the plain one. Noisy audio is embedded
+A caller who was enrolled on a clear line calls by telephone. So the augmented embedding is the mean of
+the plain one and those of the same audio over two simulated lines. Noisy audio is embedded
 with its noise reduced; audio of a telephone line with its low frequencies restored. A probe is compared with
-both embeddings, and the better score counts. Of the enrollments that were compared, this finds the most
-callers (research/telephone-lines.md).
+both embeddings, and the better score counts. Of the compared methods, this one identifies the most callers
+(research/telephone-lines.md).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LINES: Final = (Condition("telephone", 20.0, "full"), Condition("telephone", 20.0, "narrow"))
-"""The simulated lines. The noise of each is reduced again before it is embedded, as it was measured."""
+"""The simulated lines. Each is embedded after noise reduction."""
 
 LONGEST_S: Final = 30.0
 """Seconds of speech, from its start, that are augmented: this bounds the cost."""
@@ -61,7 +61,7 @@ class AugmentationPlan(NamedTuple):
 
 
 def augmentation_plan(encoder: Encoder, quality: AudioQuality) -> AugmentationPlan:
-    """Lines for wide-band audio, noise reduction for noisy audio; nothing for an encoder not measured."""
+    """Lines for wide-band audio, noise reduction for noisy audio; none for an unmeasured encoder."""
     measured = encoder.name == RESEMBLYZER_SPACE and encoder.sample_rate == SAMPLE_RATE
     narrow = NARROWBAND in quality.feedback
     return AugmentationPlan(measured and not narrow, measured and is_noisy(quality), measured and narrow)

@@ -1,4 +1,4 @@
-"""Long lists worked through in small groups, by several threads, without holding much of the list."""
+"""Threads that process long lists in small batches, with little of the list in memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ R = TypeVar("R")
 
 
 class BatchRunner(Generic[T, R]):
-    """Calls `work` with groups of items from `threads` threads; gives the results to `take`, in order.
+    """Calls `work` with batches of items in `threads` threads, and `take` with each result, in order.
 
-    work: a result for each item of a group. most, largest: a group ends with its `most`-th item, or as soon
-    as the `cost` of its items comes to `largest`. No more than a group for each thread and one, or a few
-    times `largest`, wait or are worked on at once: the list may be longer than the memory.
+    work: returns a result for each item of a batch. most, largest: a batch ends with its `most`-th item, or
+    when the `cost` of its items reaches `largest`. At most `threads` + 1 batches, or four times `largest`,
+    are in progress at once: the list may be larger than the memory.
 
-    `take` is called by the thread that calls `run`, and no two calls overlap.
+    The thread that calls `run` calls `take`.
     """
 
     def __init__(
@@ -36,35 +36,34 @@ class BatchRunner(Generic[T, R]):
         self._begun: deque[tuple[Future[list[R]], float]] = deque()
 
     def run(self, items: Iterable[T]) -> None:
-        """Work through all items. Where `items` fails midway, what it gave before is done first.
+        """Process all items. Where `items` fails midway, the items before are processed first.
 
-        An error of `work` or `take`, or an interrupt while waiting, ends it: the results taken are then those
-        of the items before.
+        An error of `work` or `take`, or an interrupt, ends the run after the results of the items before.
         """
         with ThreadPoolExecutor(self._threads, thread_name_prefix="voiceprint") as pool:
-            group: list[T] = []
+            batch: list[T] = []
             cost = 0.0
             try:
                 for item in items:
-                    group.append(item)
+                    batch.append(item)
                     cost += self._cost(item)
-                    if len(group) >= self._most or cost >= self._largest:
-                        # Handed over before it is begun, so that an error from there does not begin it again.
-                        full, spent, group, cost = group, cost, [], 0.0
+                    if len(batch) >= self._most or cost >= self._largest:
+                        # Reset first, so that an error of `_begin` does not begin the batch twice.
+                        full, spent, batch, cost = batch, cost, [], 0.0
                         self._begin(pool, full, spent)
             finally:
-                if group:
-                    self._begin(pool, group, cost)
+                if batch:
+                    self._begin(pool, batch, cost)
                 self._finish(0, 0.0)
 
-    def _begin(self, pool: ThreadPoolExecutor, group: list[T], cost: float) -> None:
-        self._begun.append((pool.submit(self._work, group), cost))
+    def _begin(self, pool: ThreadPoolExecutor, batch: list[T], cost: float) -> None:
+        self._begun.append((pool.submit(self._work, batch), cost))
         self._finish(self._threads, 4 * self._largest)
 
-    def _finish(self, groups: int, cost: float) -> None:
-        """Wait until no more than so many groups, of so much cost together, are left."""
+    def _finish(self, batches: int, cost: float) -> None:
+        """Wait until at most `batches` batches, of at most `cost` together, are left."""
         try:
-            while self._begun and (len(self._begun) > groups or sum(c for _, c in self._begun) > cost):
+            while self._begun and (len(self._begun) > batches or sum(c for _, c in self._begun) > cost):
                 for result in self._begun.popleft()[0].result():
                     self._take(result)
         except BaseException:

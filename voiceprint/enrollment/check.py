@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
 
 OnSeveralVoices = Literal["refuse", "store", "largest"]
-"""A recording of several voices: raise an error, enroll all of it, or enroll the voice that speaks most."""
+"""For several voices: raise an error, enroll the whole recording, or the voice with the most speech."""
 
 
 class EnrollmentCheck(BaseModel):
@@ -21,10 +21,10 @@ class EnrollmentCheck(BaseModel):
 
     ready: whether `enroll_caller` accepts the audio.
     more_audio_s: seconds of audio that are missing for enrollment, 0 or more.
-    more_speech_s: seconds of speech (audio without its pauses) that are missing until more would not make a
-        better voiceprint; 0 or more, also where the audio is ready.
+    more_speech_s: seconds of further speech (audio without its pauses) that would improve the voiceprint; 0
+        or more, also where the audio is ready.
     quality: measured quality, with the turns of each voice where several speak; the audio is not ready then.
-    advice: sentences that say what to do, the gravest first; also where the audio is ready but not ideal.
+    advice: sentences, the most important first; also where the audio is ready but not ideal.
     """
 
     model_config = ConfigDict(frozen=True)

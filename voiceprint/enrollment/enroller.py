@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from voiceprint.storage import Storage
 
 STORED_TOGETHER: Final = 64
-"""Enrollments of a long list that are stored in one change: a crash loses at most these, and a store that
-writes all of its records with every change is not slowed down by a long list."""
+"""Enrollments of a long list in one change of the store: a crash loses at most these, and a store that writes
+all of its records with every change writes them rarely."""
 
-# Samples of a long list that are embedded together: so many, or so many seconds of them.
+# The size of a batch of a long list: samples, or seconds of audio.
 _EMBEDDED_TOGETHER: Final = 8
 _EMBEDDED_TOGETHER_S: Final = 120.0
 
@@ -53,10 +53,10 @@ Sample = (
     tuple[str, AudioBuffer | Recording, dict[str, Any] | None]
     | tuple[str, AudioBuffer | Recording, dict[str, Any] | None, int]
 )
-"""Caller id, audio and metadata; and the sample rate of this audio, where samples differ in it."""
+"""Caller id, audio, metadata, and optionally the sample rate of this audio."""
 
 Keep = Literal["newest", "best"]
-"""Which samples of a caller with more than the limit to store: the last ones, or those that agree best."""
+"""Samples to store of a caller with more than the limit: the last ones, or those that agree best."""
 
 
 class EnrollmentOptions(NamedTuple):
@@ -117,7 +117,7 @@ class Enroller:
     ) -> Voiceprint | None:
         """Store the voiceprint of one sample, and return it.
 
-        may_store: called right before; where it says no, nothing is stored, and None returned.
+        may_store: called right before; where it returns False, nothing is stored, and None is returned.
         """
         options.check()
         checked = self._check_sample(sample, options)
@@ -135,7 +135,7 @@ class Enroller:
     def enroll_many(
         self, samples: Iterable[Sample], options: EnrollmentOptions, keep: Keep
     ) -> list[Voiceprint | VoiceprintError]:
-        """Store the voiceprints of all samples; for each, in order, the voiceprint or why there is none."""
+        """Store the voiceprints of all samples; return the voiceprint or error of each, in order."""
         options.check()
         check_choice("keep", keep, Keep)
         results = _Results(self._writer(options), self._best if keep == "best" else None)
@@ -158,7 +158,7 @@ class Enroller:
         return VoiceprintWriter(self._storage, self._config.max_voiceprints_per_caller, options.on_mismatch)
 
     def _best(self, prints: list[NewVoiceprint]) -> list[Voiceprint | VoiceprintError]:
-        """The voiceprints of one caller that agree best, and an error in the place of each other."""
+        """The voiceprints of one caller that agree best, and an error in place of each of the others."""
         limit = self._config.max_voiceprints_per_caller
         embeddings = np.stack([new.voiceprint.embedding for new in prints])
         best = set(best_agreeing(embeddings, [new.score for new in prints], limit))
@@ -173,7 +173,7 @@ class Enroller:
         ]
 
     def _check_sample(self, sample: Any, options: EnrollmentOptions) -> _CheckedSample:
-        """The sample as a recording; every reason to refuse it comes before the costly part."""
+        """The sample as a recording, after all checks, which cost less than the embedding."""
         self._embedder.check_enabled()
         audio_format = options.audio_format
         try:
@@ -265,7 +265,8 @@ class Enroller:
 class _Results:
     """The results of a long list in order; stores voiceprints some dozens at a time.
 
-    choose: of the voiceprints of one caller in a row, those to store and errors for the others; None for all.
+    choose: selects, of consecutive voiceprints of one caller, those to store, and errors for the others; None
+    stores all.
     """
 
     def __init__(
@@ -276,8 +277,8 @@ class _Results:
         self.all: list[Voiceprint | VoiceprintError] = []
         self._writer = writer
         self._choose = choose
-        self._of_caller: dict[int, NewVoiceprint] = {}  # to choose from, by place in `all`
-        self._to_store: dict[int, Voiceprint] = {}  # likewise
+        self._of_caller: dict[int, NewVoiceprint] = {}  # to choose from, by index in `all`
+        self._to_store: dict[int, Voiceprint] = {}  # by index in `all`
 
     def add(self, result: NewVoiceprint | VoiceprintError) -> None:
         if isinstance(result, VoiceprintError):
@@ -296,7 +297,7 @@ class _Results:
             self._store()
 
     def flush(self) -> None:
-        """Store what is not stored yet."""
+        """Store the rest."""
         self._end_caller()
         self._store()
 
@@ -318,11 +319,11 @@ class _Results:
 
 
 def _seconds(sample: Any, sample_rate: Any) -> float:
-    """About how much audio is in a sample that is not checked yet, in seconds."""
+    """An estimate of the seconds of audio in a sample that was not checked yet."""
     try:
         if isinstance(sample[1], Recording):
             return sample[1].duration_s
         size = len(sample[1]) if isinstance(sample[1], bytes | bytearray) else sample[1].nbytes
         return float(size / (4.0 * (sample[3] if len(sample) > 3 else sample_rate)))
-    except (TypeError, AttributeError, LookupError, ArithmeticError):  # `_check_sample` says what is wrong
+    except (TypeError, AttributeError, LookupError, ArithmeticError):  # `_check_sample` raises the error
         return 0.0

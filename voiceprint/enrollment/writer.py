@@ -1,4 +1,4 @@
-"""`VoiceprintWriter`: stores new voiceprints beside those that their callers have."""
+"""`VoiceprintWriter`: stores new voiceprints after a comparison with the caller's others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OnMismatch = Literal["store", "refuse"]
-"""How to treat a new print that does not sound like its caller's others: store it and warn, or refuse it."""
+"""For a new print that does not sound like its caller's others: store and warn, or raise an error."""
 
 Stored = Voiceprint | VoiceprintError
 
@@ -41,9 +41,9 @@ class VoiceprintWriter:
         self._on_mismatch = on_mismatch
 
     def store(self, voiceprints: Sequence[Voiceprint]) -> list[Stored]:
-        """Store them in order, in one change; for each the stored or existing print, or the error."""
+        """Store voiceprints in order, in one change; return the stored or existing print or error of each."""
         results: list[Stored | None] = [None] * len(voiceprints)
-        to_save: dict[int, Voiceprint] = {}  # by place in `results`
+        to_save: dict[int, Voiceprint] = {}  # by index in `results`
         by_caller: dict[str, list[Voiceprint]] = {}
 
         def save() -> None:
@@ -56,9 +56,9 @@ class VoiceprintWriter:
             try:
                 copied, others = self._compared(new, by_caller)
                 if copied is not None and copied.id is None:
-                    save()  # `new` is a copy of one of these, which has to be stored first
+                    save()  # `new` is a copy of one of these, which must be stored first
                     copied, others = self._compared(new, by_caller)
-            except VoiceprintError as error:  # of the store, which cannot be read: no need to try again
+            except VoiceprintError as error:  # the store cannot be read, for any of the others either
                 results[place:] = [error] * (len(results) - place)
                 break
             if copied is not None:
@@ -103,13 +103,13 @@ class VoiceprintWriter:
         return None
 
     def _save(self, voiceprints: list[Voiceprint]) -> list[Stored]:
-        """Save them in one change; where that fails, give the error in the place of each that it hit."""
+        """Save voiceprints in one change; return the stored print or error of each."""
         if not voiceprints:
             return []
         try:
             return [*self._storage.save_many(voiceprints, max_voiceprints=self._limit)]
         except InvalidArgumentError as error:
-            # One of them, such as a caller whose metadata became too large, and all were refused.
+            # All were refused for one of them, such as a caller whose merged metadata is too large.
             if len(voiceprints) == 1:
                 return [error]
             return [result for voiceprint in voiceprints for result in self._save([voiceprint])]
@@ -124,7 +124,7 @@ def _embeddings(voiceprint: Voiceprint) -> NDArray[np.float32]:
 
 
 def _enrolled_again(stored: Voiceprint, new: Voiceprint) -> Voiceprint:
-    """The stored voiceprint, to be saved in its own place: this merges the metadata and moves `last_seen`.
+    """The stored voiceprint, to be saved again: this merges the metadata and moves `last_seen`.
 
     An augmented embedding is added where there was none.
     """

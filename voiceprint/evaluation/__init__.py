@@ -10,8 +10,8 @@
 
 from voiceprint.audio.simulate import Condition
 from voiceprint.evaluation.cache import EmbeddingCache
-from voiceprint.evaluation.calibrating import Measured, TargetRates
 from voiceprint.evaluation.calibration import Calibrated, calibrate
+from voiceprint.evaluation.calibration_fit import Measured, TargetRates
 from voiceprint.evaluation.evaluate import evaluate
 from voiceprint.evaluation.report import Estimate, Report, RunResult, Skip
 from voiceprint.evaluation.scoring import CalibratedScorer, CosineScorer, Scorer, TargetScorer

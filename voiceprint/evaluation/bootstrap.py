@@ -1,8 +1,8 @@
-"""Confidence intervals of what was measured on some speakers, as a sample of all.
+"""Bootstrap confidence intervals over speakers.
 
-The scores of one speaker go up and down together, so it is the speakers that are drawn anew, not the
-trials: drawing trials would give intervals several times too narrow (Bolle, Ratha and Pankanti,
-"Error analysis of pattern recognition systems: the subsets bootstrap", CVIU 93, 2004).
+The scores of one speaker are correlated, so the bootstrap draws speakers, not trials: drawing trials would
+give intervals several times too narrow (Bolle, Ratha and Pankanti, "Error analysis of pattern recognition
+systems: the subsets bootstrap", CVIU 93, 2004).
 """
 
 from __future__ import annotations
@@ -19,43 +19,13 @@ Counts = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A range that holds the true value with the confidence asked for."""
+    """A confidence interval."""
 
     low: float
     high: float
 
 
 def bootstrap(
-    statistic: Callable[[Counts], float | None],
-    speakers: int,
-    *,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Interval | None:
-    """The percentile interval of a statistic over speakers drawn with replacement.
-
-    Args:
-        statistic: of how often each speaker was drawn, float64[speakers] of whole numbers that sum up
-            to `speakers`; None where the draw does not define it (it has no impostor, say).
-        speakers: how many there are, 1 or more.
-        resamples: how many draws, 1 or more.
-        confidence: between 0 and 1.
-        seed: the same one gives the same interval.
-
-    Returns:
-        The interval; None where under half of the draws define the statistic.
-    """
-    return bootstrap_all(
-        lambda drawn: [statistic(drawn)],
-        speakers,
-        resamples=resamples,
-        confidence=confidence,
-        seed=seed,
-    )[0]
-
-
-def bootstrap_all(
     statistics: Callable[[Counts], Sequence[float | None]],
     speakers: int,
     *,
@@ -63,7 +33,19 @@ def bootstrap_all(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> list[Interval | None]:
-    """`bootstrap` of several statistics of the same draws, which come together in the same order."""
+    """The percentile intervals of several statistics over speakers drawn with replacement.
+
+    Args:
+        statistics: of the number of times each speaker was drawn, float64[speakers], whole numbers whose sum
+            is `speakers`; a statistic is None where the draw does not define it (no impostors, say).
+        speakers: 1 or more.
+        resamples: number of draws, 1 or more.
+        confidence: between 0 and 1.
+        seed: equal seeds give equal intervals.
+
+    Returns:
+        The interval of each statistic; None where under half of the draws define it.
+    """
     if speakers < 1 or resamples < 1 or not 0.0 < confidence < 1.0:
         raise InvalidArgumentError(
             "bootstrap needs a speaker, a resample, and a confidence between 0 and 1: "
@@ -84,7 +66,7 @@ def bootstrap_all(
 
 
 def rule_of_three(interval: Interval | None, value: float, speakers: int) -> Interval | None:
-    """The interval of a rate without an error, or without a success, which no draw can widen.
+    """The interval of a rate; by the rule of 3 where it is 0 or 1, as no resampling widens that interval.
 
     Where none of n independent speakers errs, the rate lies under 3 / n with 95 % confidence
     (ISO/IEC 19795-1:2021, "rule of 3").

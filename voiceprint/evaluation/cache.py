@@ -1,8 +1,8 @@
-"""Embeddings kept on the disk, so that the next evaluation does not compute them again.
+"""A cache of embeddings on disk, for repeated evaluations.
 
-An embedding is biometric data: the files are readable for their owner alone (mode 0600, in a folder of
-mode 0700), and deleting the folder deletes them all. A name is the SHA-256 of the encoder's name and of
-the audio as the encoder gets it, condition included, so that what is found is never that of other audio.
+An embedding is biometric data: only the owner can read the files (mode 0600, in a folder of mode 0700), and
+deleting the folder deletes them all. A file name is the SHA-256 of the encoder's name and of the encoder's
+input, after the condition is applied.
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ _CHECKSUM: Final = hashlib.sha256().digest_size
 
 
 def default_folder() -> Path:
-    """In the user's cache folder of this platform. Raises OSError for a user who has no home folder."""
+    """The default, in the user's cache folder. Raises OSError for a user without a home folder."""
     return cache_folder() / "evaluation"
 
 
 class EmbeddingCache:
     """A folder of embeddings by content; processes may share it.
 
-    It never makes an evaluation fail: what cannot be read or is damaged counts as missing, and when
-    writing fails it says so in the log, once, and no longer tries.
+    Unreadable and damaged files count as missing. The first failure to write logs a warning and ends writing.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -49,7 +48,7 @@ class EmbeddingCache:
         self._writing = True
 
     def get(self, encoder: str, dimension: int, audio: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """The embedding, float32[dimension], of audio float32[n]; None where it is not kept."""
+        """The embedding, float32[dimension], of audio float32[n]; None where it is not cached."""
         content = b""
         with suppress(OSError):
             content = self._path(encoder, audio).read_bytes()
@@ -61,7 +60,7 @@ class EmbeddingCache:
         return np.frombuffer(values, dtype="<f4").astype(np.float32)
 
     def put(self, encoder: str, audio: NDArray[np.float32], embedding: NDArray[np.float32]) -> None:
-        """Keep the embedding of audio float32[n]."""
+        """Store the embedding of audio float32[n]."""
         if not self._writing:
             return
         values = embedding.astype("<f4").tobytes()
@@ -72,7 +71,7 @@ class EmbeddingCache:
             os.close(replace_file(path, hashlib.sha256(values).digest() + values, durable=False))
         except OSError as error:
             self._writing = False
-            logger.warning("Embeddings cannot be kept in %s: %s", self.folder, error)
+            logger.warning("Embeddings cannot be cached in %s: %s", self.folder, error)
 
     def _path(self, encoder: str, audio: NDArray[np.float32]) -> Path:
         digest = hashlib.sha256(f"{encoder}\n".encode())

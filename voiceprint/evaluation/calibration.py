@@ -1,11 +1,11 @@
-"""A calibration from recordings of known speakers, and what it is worth.
+"""A calibration from recordings of known speakers, with its error rates.
 
-    found = calibrate("calls")
-    found.before.at_target, found.after.at_target  # of speakers who were not fitted to
-    found.calibration.save("calibration.json")  # VOICE_CALIBRATION_PATH=calibration.json
+    result = calibrate("calls")
+    result.before.at_target, result.after.at_target  # of speakers outside the fit
+    result.calibration.save("calibration.json")  # VOICE_CALIBRATION_PATH=calibration.json
 
-Galleries of half of the speakers are searched with the calls of all: the others are strangers. To measure
-the calibration, each half of the speakers is calibrated by the other; the file is fitted to all.
+The calls of all speakers search galleries of half of them: the others are strangers. The error rates are of
+each half of the speakers, calibrated by the other; the file is fitted to all.
 """
 
 from __future__ import annotations
@@ -24,21 +24,28 @@ from voiceprint.encoder import Encoder, default_encoder
 from voiceprint.enrollment.augmentation import augmentation_plan
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation.cache import EmbeddingCache
-from voiceprint.evaluation.calibrating import Calls, Enrollment, Measured, fit, measure, search
-from voiceprint.evaluation.channels import check_channels
-from voiceprint.evaluation.embedding import Progress, embed, load_recordings, second_print, without_noise
-from voiceprint.evaluation.recordings import Speaker, cut, find_speakers, in_turns
+from voiceprint.evaluation.calibration_fit import Calls, Enrollment, Measured, fit, measure, search
+from voiceprint.evaluation.embedding import augmented_print, cleaned_speech, embed, load_recordings
+from voiceprint.evaluation.recordings import (
+    Audio,
+    Progress,
+    Speaker,
+    check_channels,
+    cut,
+    find_speakers,
+    in_turns,
+)
 from voiceprint.evaluation.report import Skip
 from voiceprint.evaluation.scoring import Embeddings
 from voiceprint.scoring import Calibration, CallerPrints, projection_for
 
 LEAST_SPEAKERS: Final = 8
-"""With two pieces each: galleries of two callers and two strangers in either half."""
+"""Fewest speakers with two pieces each: galleries of two callers, and two strangers, in each half."""
 
 ADVISED_SPEAKERS: Final = 30
-"""From which on the figures, and the file, can be relied on."""
+"""Fewest speakers for reliable error rates and a reliable file."""
 
-_ENROLLMENTS: Final = 2  # pieces of a speaker to enroll from, of different calls where there are
+_ENROLLMENTS: Final = 2  # pieces of a speaker to enroll from, of different calls if there are several
 _SEED: Final = 0
 
 
@@ -46,10 +53,10 @@ _SEED: Final = 0
 class Calibrated:
     """A calibration by known speakers: `calibration.save` writes it.
 
-    speakers, pieces: that it was fitted to. one_recording: speakers with one call alone, whose pieces are
-        easier to tell together than two calls are. gallery: callers in the galleries that were measured.
-    before, after: with the package's calibration, and with one of the other half of the speakers.
-    dropped: speakers who could not be used; unreadable: files.
+    speakers, pieces: the number of each in the fit. one_recording: speakers with a single call, whose pieces
+        are easier to recognize than two calls. gallery: callers in the galleries of the measurement.
+    before, after: with the package's calibration, and with that of the other half of the speakers.
+    dropped: speakers without enough pieces. unreadable: files.
     """
 
     calibration: Calibration = field(repr=False)
@@ -74,22 +81,22 @@ def calibrate(
     cache: EmbeddingCache | None = None,
     progress: Progress | None = None,
 ) -> Calibrated:
-    """Fit a calibration to recordings of known speakers; the same recordings give the same one.
+    """Fit a calibration to recordings of known speakers; equal recordings give equal calibrations.
 
     Args:
         folders: one or more DIR with DIR/SPEAKER/SESSION/*.wav (flac, ogg, mp3), as in `recordings`.
-        encoder: None for the shared default one.
-        duration_s: of speech in each piece, above 0, up to 60; about what a call gives.
+        encoder: None for the shared default encoder.
+        duration_s: of speech in each piece, above 0, up to 60; as in a call of yours.
         most_pieces: of a speaker, 2 or more, spread over the sessions.
-        channel: of recordings with several, from 0; None mixes them.
-        prompts: of `VoiceFingerprintConfig`, which are left out; None for none.
-        cache: of embeddings; None computes them all.
-        progress: told what is being done, how many of it are done, and how many there are.
+        channel: index of the channel, from 0; None mixes all.
+        prompts: as in `VoiceFingerprintConfig`; removed from all recordings.
+        cache: of embeddings; None for no cache.
+        progress: called with the stage, the items done, and the items in all.
 
     Raises:
-        InvalidAudioError: the channels of a recording hold different voices, and `channel` chooses none.
-        InvalidArgumentError: no recordings, fewer than `LEAST_SPEAKERS` speakers with two pieces, or in a
-            space that the package has no prior for, fewer than 20.
+        InvalidAudioError: a recording has a different voice on each channel, and `channel` is None.
+        InvalidArgumentError: no recordings, or fewer than `LEAST_SPEAKERS` speakers with two pieces; 20 in a
+            space without a prior.
         EncoderError: the encoder cannot be loaded.
     """
     if not 0.0 < duration_s <= 60.0 or most_pieces < 2:
@@ -98,44 +105,44 @@ def calibrate(
             f"not {duration_s} and {most_pieces}"
         )
     encoder = encoder or default_encoder()
-    known = None if prompts is None else prompts_at(prompts)
+    known_prompts = None if prompts is None else prompts_at(prompts)
     several = [folders] if isinstance(folders, (str, os.PathLike)) else folders
     unreadable: list[Skip] = []
     speakers = find_speakers([Path(folder) for folder in several], unreadable)
     check_channels(speakers, channel, progress)
     encoder.warm_up()
-    intake = _Intake(encoder, duration_s, most_pieces, cache)
+    embedder = _CallEmbedder(encoder, duration_s, most_pieces, cache)
     for number, speaker in enumerate(speakers):
         if progress:
             progress("Embedding", number, len(speakers))
-        intake.take(speaker, load_recordings(speaker, channel, unreadable, known))
+        embedder.add(speaker, load_recordings(speaker, channel, unreadable, known_prompts))
     if progress:
         progress("Embedding", len(speakers), len(speakers))
-    calls = intake.calls()
+    calls = embedder.calls()
     count = len(calls.enrollments)
     if count < LEAST_SPEAKERS:
-        raise InvalidArgumentError(_too_few(count, intake.dropped))
+        raise InvalidArgumentError(_too_few(count, embedder.dropped))
     projection = projection_for(encoder.name, encoder.dimension)
     order = np.random.default_rng(_SEED).permutation(count)
     halves = [search(calls, sorted(half.tolist()), projection, _SEED) for half in np.array_split(order, 2)]
     fitted = [fit(half, encoder.name) for half in halves]
     about = {"source": "labeled", "speakers": count, "pieces": len(calls.probes)}
-    whole = fit(search(calls, range(count), projection, _SEED), encoder.name)
+    calibration = fit(search(calls, range(count), projection, _SEED), encoder.name)
     return Calibrated(
-        calibration=whole.model_copy(update={"about": about}),
+        calibration=calibration.model_copy(update={"about": about}),
         speakers=count,
         pieces=len(calls.probes),
         one_recording=sum(len(np.unique(calls.calls[calls.speakers == one])) < 2 for one in range(count)),
         gallery=max(one.size for half in halves for one in half),
         before=measure([(Calibration(), half) for half in halves]),
         after=measure([(fitted[1], halves[0]), (fitted[0], halves[1])]),
-        dropped=tuple(intake.dropped),
+        dropped=tuple(embedder.dropped),
         unreadable=tuple(unreadable),
     )
 
 
-class _Intake:
-    """Embeds the calls of one speaker after the other."""
+class _CallEmbedder:
+    """Embeds pieces of the calls of speakers."""
 
     def __init__(
         self, encoder: Encoder, duration_s: float, most_pieces: int, cache: EmbeddingCache | None
@@ -148,26 +155,26 @@ class _Intake:
         self._enrollments: dict[int, list[Enrollment]] = {}
         self.dropped: list[Skip] = []
 
-    def take(self, speaker: Speaker, recordings: list[Embeddings]) -> None:
-        """Embed pieces of the recordings, float32[n] at 16 kHz each."""
+    def add(self, speaker: Speaker, recordings: list[Audio]) -> None:
+        """Embed pieces of a speaker's recordings, float32[n] at 16 kHz each."""
         cuts = [cut(audio, self._duration_s) for audio in recordings]
         pieces = []
         for place in in_turns(range(len(cuts)), list(map(len, cuts)))[: self._most]:
             start, end = cuts[place.session][place.piece]
             audio = recordings[place.session][start:end]
             piece = Recording.from_buffer(audio)
-            probe = embed(without_noise(piece), self._encoder, self._cache)
+            probe = embed(cleaned_speech(piece), self._encoder, self._cache)
             if probe is not None:
                 pieces.append((self._sessions + place.session, piece, probe))
         self._sessions += len(recordings)
         if len(pieces) < 2:
-            why = f"{len(pieces)} of the 2 pieces of {self._duration_s:g} s of speech that it takes"
+            why = f"{len(pieces)} of the 2 pieces of {self._duration_s:g} s of speech that are needed"
             self.dropped.append(Skip(speaker.name, why))
             return
         number = len(self._enrollments)
         self._enrollments[number] = [
-            Enrollment(call, self._prints(piece, probe), len(self._probes) + place)
-            for place, (call, piece, probe) in enumerate(pieces[:_ENROLLMENTS])
+            Enrollment(call, self._prints(piece, probe), len(self._probes) + index)
+            for index, (call, piece, probe) in enumerate(pieces[:_ENROLLMENTS])
         ]
         self._probes += [probe for _, _, probe in pieces]
         self._calls += [call for call, _, _ in pieces]
@@ -176,13 +183,14 @@ class _Intake:
     def _prints(self, piece: Recording, probe: Embeddings) -> CallerPrints:
         plain = embed(piece.speech[:], self._encoder, self._cache)
         plain = probe if plain is None else plain
-        wanted = augmentation_plan(self._encoder, piece.quality)
-        if not wanted:
+        plan = augmentation_plan(self._encoder, piece.quality)
+        if not plan:
             return CallerPrints(plain[None], plain[None][:0])
-        return CallerPrints(plain[None], second_print(piece, plain, wanted, self._encoder, self._cache)[None])
+        augmented = augmented_print(piece, plain, plan, self._encoder, self._cache)
+        return CallerPrints(plain[None], augmented[None])
 
     def calls(self) -> Calls:
-        """All that was taken."""
+        """The calls of all speakers added."""
         probes = np.array(self._probes, dtype=np.float32).reshape(-1, self._encoder.dimension)
         return Calls(probes, np.array(self._speakers), np.array(self._calls), self._enrollments)
 
@@ -192,6 +200,6 @@ def _too_few(count: int, dropped: list[Skip]) -> str:
     more = f"; and {len(dropped) - 3} more" if len(dropped) > 3 else ""
     left = f" ({reasons}{more})" if dropped else ""
     return (
-        f"A calibration takes {LEAST_SPEAKERS} speakers or more, with two pieces of speech each, and better "
+        f"A calibration needs {LEAST_SPEAKERS} speakers or more, with two pieces of speech each, and better "
         f"{ADVISED_SPEAKERS}: there are {count}{left}"
     )

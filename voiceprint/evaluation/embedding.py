@@ -1,10 +1,11 @@
-"""From recordings to embeddings: the enrollment pieces and probes of every speaker, for every run."""
+"""The embeddings of the enrollment pieces and probes of every speaker, for every run."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -22,24 +23,21 @@ from voiceprint.enrollment.augmentation import (
 )
 from voiceprint.errors import EncoderError, InvalidAudioError
 from voiceprint.evaluation.cache import EmbeddingCache
-from voiceprint.evaluation.recordings import Audio, Division, Place, Speaker, cut, divide
+from voiceprint.evaluation.recordings import Audio, Division, Place, Progress, Speaker, cut, divide
 from voiceprint.evaluation.report import Skip
 from voiceprint.evaluation.scoring import Embeddings
 from voiceprint.evaluation.settings import Run, Settings
 
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many of it are done, and how many there are."""
-
 
 @dataclass
-class Material:
-    """What a run compares.
+class RunEmbeddings:
+    """The embeddings that a run compares.
 
     names: of the speakers. prints: of each, float32[prints, conditions, d].
-    probes: float32[n, d] of all. owners: int64[n], the index of each probe's speaker.
-    seconds: of each speaker, float32[prints, d], the second print that the product keeps beside one under
-        a single condition: of simulated lines, and of noisy audio without its noise; None where it has none.
-    cleaned: of each probe, float32[d], its embedding without noise.
+    probes: of each probe, float32[d]. owners: the index of each probe's speaker.
+    augmented: of each speaker, float32[prints, d], the augmented prints that enrollment stores beside the
+        plain ones; None where enrollment has several conditions, or the settings leave them out.
+    cleaned: of each probe, float32[d], its embedding after noise reduction.
     same_session: names of the speakers whose probes are of the session that they are enrolled from.
     """
 
@@ -47,55 +45,55 @@ class Material:
     prints: list[Embeddings] = field(default_factory=list)
     probes: list[Embeddings] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
-    seconds: list[Embeddings | None] = field(default_factory=list)
+    augmented: list[Embeddings | None] = field(default_factory=list)
     cleaned: list[Embeddings] = field(default_factory=list)
     dropped: list[Skip] = field(default_factory=list)
     same_session: set[str] = field(default_factory=set)
     failed_probes: int = 0
 
-    def for_ratios(self) -> Material:
-        """The material as log-likelihood ratios are computed of it: cleaned probes, and both prints."""
+    def for_llrs(self) -> RunEmbeddings:
+        """The embeddings for log-likelihood ratios: cleaned probes, plain and augmented prints."""
         prints = [
-            one if second is None else np.concatenate([one, second[:, None]], axis=1)
-            for one, second in zip(self.prints, self.seconds, strict=True)
+            plain if augmented is None else np.concatenate([plain, augmented[:, None]], axis=1)
+            for plain, augmented in zip(self.prints, self.augmented, strict=True)
         ]
         return replace(self, prints=prints, probes=self.cleaned)
 
-    def with_prints(self, count: int) -> Material:
+    def first_prints(self, count: int) -> RunEmbeddings:
         """The same speakers and probes with the first `count` prints of each speaker."""
-        seconds = [None if second is None else second[:count] for second in self.seconds]
-        return replace(self, prints=[one[:count] for one in self.prints], seconds=seconds)
+        augmented = [None if prints is None else prints[:count] for prints in self.augmented]
+        return replace(self, prints=[prints[:count] for prints in self.prints], augmented=augmented)
 
 
 def embed_all(
     speakers: Sequence[Speaker],
-    wanted: Sequence[Run],
+    runs: Sequence[Run],
     settings: Settings,
     encoder: Encoder,
     cache: EmbeddingCache | None,
     progress: Progress,
     *,
-    ratios: bool,
+    llrs: bool,
     finder: PromptFinder,
-) -> tuple[dict[Run, Material], list[Skip]]:
-    """The material of every run, with that of `for_ratios` if `ratios`, and files that cannot be read.
+) -> tuple[dict[Run, RunEmbeddings], list[Skip]]:
+    """The embeddings of every run, and the files that cannot be read.
 
-    finder: is given every session.
+    llrs: whether to compute cleaned probes and augmented prints. finder: receives every session.
     """
     prompts = None if settings.prompts is None else prompts_at(settings.prompts)
-    runs = {run: Material() for run in wanted}
+    by_run = {run: RunEmbeddings() for run in runs}
     unreadable: list[Skip] = []
     for done, speaker in enumerate(speakers):
         progress("Embedding", done, len(speakers))
+        # Only the recordings of one speaker are in memory.
         recordings = load_recordings(
             speaker, settings.channel, unreadable, prompts, separate=settings.separate
         )
         for recording in recordings:
             finder.add(speaker.name, recording)
-        # One speaker's recordings at a time are in memory.
-        _Pieces(speaker.name, recordings, settings, encoder, cache, ratios=ratios).fill(runs)
+        _SpeakerEmbedder(speaker.name, recordings, settings, encoder, cache, llrs=llrs).add_to(by_run)
     progress("Embedding", len(speakers), len(speakers))
-    return runs, unreadable
+    return by_run, unreadable
 
 
 def load_recordings(
@@ -106,32 +104,72 @@ def load_recordings(
     *,
     separate: bool = False,
 ) -> list[Audio]:
-    """The sessions of a speaker, float32[n] at 16 kHz each, without `prompts`; appends unreadable files to
-    `unreadable`. separate: of a file of several voices, the one that speaks most alone."""
+    """The sessions of a speaker without `prompts`, float32[n] at 16 kHz each.
+
+    unreadable: receives the files that cannot be read. separate: of a file with several voices, use the
+    voice with the most net speech.
+    """
     sessions: list[Audio] = []
     for files in speaker.sessions.values():
         joined = [np.zeros(0, dtype=np.float32)]
         for file in files:
             try:
                 audio = Recording.open(file, channel=channel).mono[:]
-                audio = audio if prompts is None else prompts.left_out_of(audio)
-                joined.append(_largest_voice(audio) if separate else audio)
+                audio = audio if prompts is None else prompts.remove_from(audio)
+                joined.append(_main_voice(audio) if separate else audio)
             except InvalidAudioError as error:
                 unreadable.append(Skip(str(file), str(error)))
         sessions.append(np.concatenate(joined))
     return sessions
 
 
-def _largest_voice(audio: Audio) -> Audio:
-    """Of audio of several voices, the one that speaks most, as `on_several_voices="largest"` enrolls it."""
+def _main_voice(audio: Audio) -> Audio:
+    """The voice with the most net speech, as `on_several_voices="largest"` enrolls it."""
     voices = separated(Recording.from_buffer(audio), OnnxEncoder().embed_partials)
     if len(voices) < 2:
         return audio
     return max(voices, key=lambda voice: voice.net_speech_s).recording.mono[:]
 
 
-class _Pieces:
-    """The pieces of one speaker, each embedded once under each condition that asks for it."""
+class _Piece:
+    """A piece under a condition, with its embeddings."""
+
+    def __init__(
+        self, audio: Audio, settings: Settings, encoder: Encoder, cache: EmbeddingCache | None
+    ) -> None:
+        self._recording = Recording.from_buffer(audio)
+        self._settings, self._encoder, self._cache = settings, encoder, cache
+
+    @cached_property
+    def plain(self) -> Embeddings | None:
+        """The plain embedding; None where the encoder finds no speech."""
+        return embed(self._recording.speech[:], self._encoder, self._cache)
+
+    @cached_property
+    def cleaned(self) -> Embeddings:
+        """The embedding after noise reduction; the plain one without noise, or where no speech is left."""
+        embedding = None
+        if self._settings.noise_reduction and self._encoder.sample_rate == SAMPLE_RATE:
+            audio = self._recording.cleaned
+            embedding = None if audio is None else embed(audio, self._encoder, self._cache)
+        return self._required_plain if embedding is None else embedding
+
+    @cached_property
+    def augmented(self) -> Embeddings:
+        """The augmented print; the plain embedding where enrollment stores none."""
+        plan = augmentation_plan(self._encoder, self._recording.quality)
+        if not self._settings.noise_reduction:
+            plan = plan._replace(cleaned=False)
+        return augmented_print(self._recording, self._required_plain, plan, self._encoder, self._cache)
+
+    @property
+    def _required_plain(self) -> Embeddings:
+        assert self.plain is not None  # noqa: S101  the embedder checks
+        return self.plain
+
+
+class _SpeakerEmbedder:
+    """Embeds the pieces of one speaker, each once under each condition that a run uses."""
 
     def __init__(
         self,
@@ -141,148 +179,118 @@ class _Pieces:
         encoder: Encoder,
         cache: EmbeddingCache | None,
         *,
-        ratios: bool,
+        llrs: bool,
     ) -> None:
-        self._ratios = ratios
         self._name, self._recordings, self._settings = name, recordings, settings
-        self._encoder, self._cache = encoder, cache
+        self._encoder, self._cache, self._llrs = encoder, cache, llrs
         self._cuts = {
-            seconds: [cut(audio, seconds, net=settings.net) for audio in recordings]
-            for seconds in settings.durations_s
+            duration_s: [cut(audio, duration_s, net=settings.net) for audio in recordings]
+            for duration_s in settings.durations_s
         }
-        self._cleaned: dict[tuple[float, Place, Condition], Embeddings] = {}
-        self._seconds: dict[tuple[float, Place, Condition], Embeddings] = {}
-        self._embedded: dict[tuple[float, Place, Condition], Embeddings | None] = {}
-        self._made: dict[tuple[float, Place, Condition], Recording] = {}
+        self._pieces: dict[tuple[float, Place, Condition], _Piece] = {}
 
-    def fill(self, runs: dict[Run, Material]) -> None:
-        """Put the speaker into each run that he has pieces for."""
-        for run, material in runs.items():
+    def add_to(self, runs: dict[Run, RunEmbeddings]) -> None:
+        """Add the speaker to each run for which there are enough pieces."""
+        for run, embeddings in runs.items():
             division = self._division(run)
             if division is None:
-                material.dropped.append(Skip(self._name, self._too_few(run)))
+                embeddings.dropped.append(Skip(self._name, self._too_few(run)))
                 continue
-            prints = [
-                [self._embedding(run.duration_s, place, condition) for condition in run.enroll]
+            enrolled = [
+                [self._piece(run.duration_s, place, condition) for condition in run.enroll]
                 for place in division.enrollment
             ]
-            probes = [self._embedding(run.duration_s, place, run.probe) for place in division.probes]
-            heard = [probe for probe in probes if probe is not None]
-            cleaned = [
-                self._clean(run.duration_s, place, run.probe, probe)
-                for place, probe in zip(division.probes, probes, strict=True)
-                if probe is not None and self._ratios
-            ]
-            material.failed_probes += len(probes) - len(heard)
-            failed = any(one is None for row in prints for one in row)
-            if failed or not heard:
+            probes = [self._piece(run.duration_s, place, run.probe) for place in division.probes]
+            with_speech = [probe for probe in probes if probe.plain is not None]
+            embeddings.failed_probes += len(probes) - len(with_speech)
+            failed = any(piece.plain is None for row in enrolled for piece in row)
+            if failed or not with_speech:
                 where = "an enrollment piece" if failed else "every probe"
-                material.dropped.append(Skip(self._name, f"the encoder found no speech in {where}"))
+                embeddings.dropped.append(Skip(self._name, f"the encoder found no speech in {where}"))
                 continue
-            material.owners += [len(material.names)] * len(heard)
-            material.names.append(self._name)
-            material.prints.append(np.array(prints, dtype=np.float32))
-            material.probes += heard
-            material.cleaned += cleaned
-            second = None
-            if self._ratios and len(run.enroll) == 1 and self._settings.second_print:
-                second = np.stack(
-                    [self._second(run.duration_s, place, run.enroll[0]) for place in division.enrollment]
-                )
-            material.seconds.append(second)
+            embeddings.owners += [len(embeddings.names)] * len(with_speech)
+            embeddings.names.append(self._name)
+            prints = [[piece.plain for piece in row] for row in enrolled]
+            embeddings.prints.append(np.array(prints, dtype=np.float32))
+            embeddings.probes += [probe.plain for probe in with_speech if probe.plain is not None]
+            augmented = None
+            if self._llrs:
+                embeddings.cleaned += [probe.cleaned for probe in with_speech]
+                if len(run.enroll) == 1 and self._settings.augmented_prints:
+                    augmented = np.stack([piece.augmented for (piece,) in enrolled])
+            embeddings.augmented.append(augmented)
             if division.same_session:
-                material.same_session.add(self._name)
+                embeddings.same_session.add(self._name)
 
     def _division(self, run: Run) -> Division | None:
-        # By the speaker's name: others who come or go change nothing.
+        # Seeded by the speaker's name, so that the other speakers do not change the division.
         key = f"{self._settings.seed}\n{run.duration_s:g}\n{run.prints}\n{self._name}"
         rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little"))
         counts = [len(pieces) for pieces in self._cuts[run.duration_s]]
         return divide(counts, run.prints, self._settings.most_probes, rng)
 
     def _too_few(self, run: Run) -> str:
-        counts = [len(pieces) for pieces in self._cuts[run.duration_s]]
-        if sum(counts) <= run.prints:
+        count = sum(len(pieces) for pieces in self._cuts[run.duration_s])
+        if count <= run.prints:
             length = f"{run.duration_s:g} s of {'speech' if self._settings.net else 'audio'}"
-            return f"{sum(counts)} of the {run.prints + 1} pieces of {length} that it takes"
+            return f"{count} of the {run.prints + 1} pieces of {length} that are needed"
         return f"the sessions are too short for {run.prints} prints and a probe of another session"
 
-    def _embedding(self, seconds: float, place: Place, condition: Condition) -> Embeddings | None:
-        """None where the encoder finds no speech."""
-        key = seconds, place, condition
-        if key not in self._embedded:
-            self._embedded[key] = embed(self._piece(*key).speech[:], self._encoder, self._cache)
-        return self._embedded[key]
-
-    def _clean(self, seconds: float, place: Place, condition: Condition, plain: Embeddings) -> Embeddings:
-        """Without noise; the plain embedding where there is none, or nothing is left."""
-        key = seconds, place, condition
-        if key not in self._cleaned:
-            made: Embeddings | None = None
-            if self._settings.noise_reduction and self._encoder.sample_rate == SAMPLE_RATE:
-                better = self._piece(*key).cleaned
-                made = None if better is None else embed(better, self._encoder, self._cache)
-            self._cleaned[key] = plain if made is None else made
-        return self._cleaned[key]
-
-    def _second(self, seconds: float, place: Place, condition: Condition) -> Embeddings:
-        """The second print; the plain embedding where there is none."""
-        key = seconds, place, condition
-        plain = self._embedding(*key)
-        assert plain is not None  # noqa: S101 - the caller looked
-        if key not in self._seconds:
-            piece = self._piece(*key)
-            wanted = augmentation_plan(self._encoder, piece.quality)
-            if not self._settings.noise_reduction:
-                wanted = wanted._replace(cleaned=False)
-            self._seconds[key] = second_print(piece, plain, wanted, self._encoder, self._cache)
-        return self._seconds[key]
-
-    def _piece(self, seconds: float, place: Place, condition: Condition) -> Recording:
-        key = seconds, place, condition
-        if key not in self._made:
-            start, end = self._cuts[seconds][place.session][place.piece]
+    def _piece(self, duration_s: float, place: Place, condition: Condition) -> _Piece:
+        key = duration_s, place, condition
+        if key not in self._pieces:
+            start, end = self._cuts[duration_s][place.session][place.piece]
             audio = condition.apply(self._recordings[place.session][start:end], self._settings.seed)
-            self._made[key] = Recording.from_buffer(audio)
-        return self._made[key]
+            self._pieces[key] = _Piece(audio, self._settings, self._encoder, self._cache)
+        return self._pieces[key]
 
 
-def without_noise(recording: Recording) -> Audio:
-    """The audio that log-likelihood ratios are of: the speech, `cleaned` where that does anything."""
+def cleaned_speech(recording: Recording) -> Audio:
+    """The speech for log-likelihood ratios: after noise reduction, where that has an effect."""
     return recording.speech[:] if recording.cleaned is None else recording.cleaned
 
 
-def second_print(
+def augmented_print(
     recording: Recording,
     plain: Embeddings,
-    wanted: AugmentationPlan,
+    plan: AugmentationPlan,
     encoder: Encoder,
     cache: EmbeddingCache | None,
 ) -> Embeddings:
-    """What enrollment keeps beside the plain embedding, kept or computed; that itself where nothing."""
-    if not wanted:
+    """The augmented print, cached or computed; the plain one where enrollment stores none."""
+    if not plan:
         return plain
-    name = f"{encoder.name}; {wanted}; {RECIPE}"
-    kept = None if cache is None else cache.get(name, encoder.dimension, recording.speech[:])
-    if kept is not None:
-        return kept
-    made = augmented_embeddings(encoder, [PlannedAugmentation(recording, plain, wanted)])[0]
-    second = plain if made is None else made
-    if cache is not None:
-        cache.put(name, recording.speech[:], second)
-    return second
+
+    def compute() -> Embeddings:
+        augmented = augmented_embeddings(encoder, [PlannedAugmentation(recording, plain, plan)])[0]
+        return plain if augmented is None else augmented
+
+    return _cached(
+        cache, f"{encoder.name}; {plan}; {RECIPE}", encoder.dimension, recording.speech[:], compute
+    )
 
 
 def embed(audio: Audio, encoder: Encoder, cache: EmbeddingCache | None) -> Embeddings | None:
-    """The embedding, kept or computed; None where the encoder finds no speech."""
-    kept = None if cache is None else cache.get(encoder.name, encoder.dimension, audio)
-    if kept is not None:
-        return kept
+    """The embedding, cached or computed; None where the encoder finds no speech."""
     try:
-        # One by one: in a batch the last bits would depend on what else is in it.
-        embedding = encoder.embed(audio)
-    except EncoderError:
+        # One at a time: in a batch the last bits would depend on the rest of the batch.
+        return _cached(cache, encoder.name, encoder.dimension, audio, lambda: encoder.embed(audio))
+    except EncoderError:  # no speech: the encoder is loaded
         return None
+
+
+def _cached(
+    cache: EmbeddingCache | None,
+    name: str,
+    dimension: int,
+    audio: Audio,
+    compute: Callable[[], Embeddings],
+) -> Embeddings:
+    """The embedding of this name and audio, from the cache, or computed and then cached."""
+    cached = None if cache is None else cache.get(name, dimension, audio)
+    if cached is not None:
+        return cached
+    embedding = compute()
     if cache is not None:
-        cache.put(encoder.name, audio, embedding)
+        cache.put(name, audio, embedding)
     return embedding

@@ -1,9 +1,9 @@
-"""From recordings of known speakers to a report."""
+"""Evaluate recordings of known speakers: verification, and closed-set and open-set identification."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,20 +14,18 @@ from voiceprint.encoder import Encoder, default_encoder
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation import metrics, report
 from voiceprint.evaluation.cache import EmbeddingCache
-from voiceprint.evaluation.channels import check_channels
 from voiceprint.evaluation.curves import histogram
-from voiceprint.evaluation.embedding import Material, Progress, embed_all
+from voiceprint.evaluation.embedding import RunEmbeddings, embed_all
 from voiceprint.evaluation.identification import Searched, Searcher
 from voiceprint.evaluation.recommendation import TARGET, THRESHOLD, Recommender, first_runs, with_more_prints
-from voiceprint.evaluation.recordings import find_speakers
-from voiceprint.evaluation.report import Report, RunResult, Skip
+from voiceprint.evaluation.recordings import Progress, Speaker, check_channels, find_speakers
+from voiceprint.evaluation.report import Report, RunResult, Sessions, Skip
 from voiceprint.evaluation.scoring import CosineScorer, Scorer
-from voiceprint.evaluation.sessions import sessions
 from voiceprint.evaluation.settings import Run, Settings
 from voiceprint.evaluation.verification import LEAST_TO_CALIBRATE, ScoredTrials, verify
 
 MOST_TRIALS = 500_000
-"""Trials that a verification looks at; of more speakers, so many are drawn that there are no more."""
+"""Trials that a verification scores, at most; speakers are sampled to stay below."""
 
 
 def evaluate(
@@ -43,21 +41,20 @@ def evaluate(
 
     Args:
         folders: one or more DIR with DIR/SPEAKER/SESSION/*.wav (flac, ogg, mp3), at any depth; a file
-            directly in DIR/SPEAKER is a session of its own. No speaker with several sessions is enrolled
-            and probed from one.
-        settings: what to measure; None for the defaults.
-        encoder: None for the shared default one.
-        scorer: one, or several whose results stand side by side; None for the cosine, as `match_caller`
-            compares.
-        cache: of embeddings; None computes them all.
-        progress: told what is being done, how many of it are done, and how many there are.
+            directly in DIR/SPEAKER is a session of its own. A speaker with several sessions is never
+            enrolled and probed from the same one.
+        settings: None for the defaults.
+        encoder: None for the shared default encoder.
+        scorer: one, or several for results side by side; None for the cosine, as in `match_caller`.
+        cache: of embeddings; None for no cache.
+        progress: called with the stage, the items done, and the items in all.
 
     Returns:
-        The report; the same recordings and settings give the same one.
+        The report; equal recordings and settings give equal reports.
 
     Raises:
         InvalidArgumentError: no folder holds recordings, or no run has two speakers with enough of them.
-        InvalidAudioError: the channels of a recording hold different voices, and the settings choose none.
+        InvalidAudioError: a recording has a different voice on each channel, and `settings.channel` is None.
         EncoderError: the encoder cannot be loaded.
     """
     settings = settings or Settings()
@@ -71,30 +68,30 @@ def evaluate(
     skipped: list[Skip] = []
     speakers = find_speakers(paths, skipped)
     check_channels(speakers, settings.channel, progress)
-    encoder.warm_up()  # so that an encoder that cannot be loaded is not taken for audio without speech
-    ratios = any(one.calibrated for one in scorers)
+    encoder.warm_up()  # first, as later an EncoderError means audio without speech
+    llrs = any(one.calibrated for one in scorers)
     firsts = first_runs(settings)
     compared = [more for run in firsts for more in with_more_prints(run, settings)]
-    wanted = dict.fromkeys([*settings.runs(), *compared])
+    runs = dict.fromkeys([*settings.runs(), *compared])
     finder = PromptFinder()
     embedded, unreadable = embed_all(
-        speakers, [*wanted], settings, encoder, cache, progress, ratios=ratios, finder=finder
+        speakers, [*runs], settings, encoder, cache, progress, llrs=llrs, finder=finder
     )
     unreadable = [*skipped, *unreadable]
-    materials = {run: embedded[run] for run in settings.runs()}
-    if all(len(material.names) < 2 for material in materials.values()):
-        raise InvalidArgumentError(_too_little(materials, unreadable))
+    measured = {run: embedded[run] for run in settings.runs()}
+    if all(len(embeddings.names) < 2 for embeddings in measured.values()):
+        raise InvalidArgumentError(_too_few_speakers(measured, unreadable))
     results: dict[Run, list[RunResult]] = {}
-    for done, (run, material) in enumerate(materials.items()):
-        progress("Measuring", done, len(materials))
-        results[run] = [_measure(run, material, one, settings, named=len(scorers) > 1) for one in scorers]
+    for done, (run, embeddings) in enumerate(measured.items()):
+        progress("Measuring", done, len(measured))
+        results[run] = [_measure(run, embeddings, one, settings, named=len(scorers) > 1) for one in scorers]
     recommender = Recommender(scorers, settings, embedded)
     recommendations = tuple(recommender.recommend(run, results[run]) for run in firsts)
-    progress("Measuring", len(materials), len(materials))
+    progress("Measuring", len(measured), len(measured))
     import voiceprint
 
     return Report(
-        sessions=sessions(speakers, materials.values()),
+        sessions=_sessions(speakers, measured.values()),
         voiceprint=voiceprint.__version__,
         encoder=encoder.name,
         scorers=tuple(one.name for one in scorers),
@@ -114,39 +111,57 @@ def evaluate(
 
 
 def _silent(what: str, done: int, total: int) -> None:
-    """Progress that nobody looks at."""
+    """Ignore progress."""
 
 
-def _too_little(materials: dict[Run, Material], unreadable: list[Skip]) -> str:
-    run, material = max(materials.items(), key=lambda item: len(item[1].names))
-    # Why a file cannot be read begins with its path.
-    reasons = [skip.why for skip in unreadable] + [f"{skip.what}: {skip.why}" for skip in material.dropped]
+def _sessions(speakers: Iterable[Speaker], runs: Iterable[RunEmbeddings]) -> Sessions:
+    """Count the speakers whose probes are of another session than their enrollment, over all runs."""
+    measured: set[str] = set()
+    same: set[str] = set()
+    for embeddings in runs:
+        measured.update(embeddings.names)
+        same |= embeddings.same_session
+    single = {
+        one.name
+        for one in speakers
+        if len(one.sessions) > 1 and all(name == files[0].name for name, files in one.sessions.items())
+    }
+    return Sessions(len(measured), len(same), len(single & measured - same))
+
+
+def _too_few_speakers(runs: dict[Run, RunEmbeddings], unreadable: list[Skip]) -> str:
+    run, embeddings = max(runs.items(), key=lambda item: len(item[1].names))
+    # The reason of an unreadable file starts with its path.
+    reasons = [skip.why for skip in unreadable] + [f"{skip.what}: {skip.why}" for skip in embeddings.dropped]
     more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
     return (
-        f"{len(material.names)} of the speakers can be measured ({run}), and it takes 2. "
+        f"{len(embeddings.names)} of the speakers can be measured ({run}), and 2 are needed. "
         f"{'; '.join(reasons[:3])}{more}. Give longer or more recordings, or a shorter duration."
     )
 
 
-def _measure(run: Run, material: Material, scorer: Scorer, settings: Settings, *, named: bool) -> RunResult:
+def _measure(
+    run: Run, embeddings: RunEmbeddings, scorer: Scorer, settings: Settings, *, named: bool
+) -> RunResult:
+    """The results of a run by a scorer; named: whether its name contains that of the scorer."""
     skipped: list[Skip] = []
-    material = material.for_ratios() if scorer.calibrated else material
-    speakers = len(material.names)
-    verification, spread = None, None
+    embeddings = embeddings.for_llrs() if scorer.calibrated else embeddings
+    speakers = len(embeddings.names)
+    verification, distribution = None, None
     closed: list[report.ClosedSet] = []
     opened: list[report.OpenSet] = []
     thresholds: list[float] = []
     if speakers < 2:
         skipped.append(
-            Skip("everything", f"{speakers} of the speakers can be measured, and it takes 2", asked=True)
+            Skip("everything", f"{speakers} of the speakers can be measured, and 2 are needed", asked=True)
         )
     else:
-        scored = _trials(material, scorer, settings, skipped)
+        scored = _trials(embeddings, scorer, settings, skipped)
         verification = verify(scored, settings, calibrated=scorer.calibrated)
         if verification.cllr is None:
-            why = f"a calibration takes {LEAST_TO_CALIBRATE} speakers, and there are {speakers}"
+            why = f"a calibration needs {LEAST_TO_CALIBRATE} speakers, and there are {speakers}"
             skipped.append(Skip("Cllr", why))
-        searcher = Searcher(material, scorer, settings)
+        searcher = Searcher(embeddings, scorer, settings)
         sizes = settings.sizes(speakers - searcher.held_out)
         if settings.gallery is None and speakers not in sizes:
             sizes.append(speakers)
@@ -161,8 +176,8 @@ def _measure(run: Run, material: Material, scorer: Scorer, settings: Settings, *
         best = largest.best if largest else np.zeros(0)
         low, high, (own, other, nearest) = histogram([scored.targets, scored.impostors, best])
         gallery = largest.gallery if largest else None
-        limits = _limits(scorer, settings, largest)
-        spread = report.Histogram(low, high, own, other, nearest, gallery, limits)
+        thresholds_by_setting = _thresholds_by_setting(scorer, settings, largest)
+        distribution = report.Histogram(low, high, own, other, nearest, gallery, thresholds_by_setting)
     return RunResult(
         name=f"{run}, by {scorer.name}" if named else str(run),
         scorer=scorer.name,
@@ -172,25 +187,26 @@ def _measure(run: Run, material: Material, scorer: Scorer, settings: Settings, *
         prints=run.prints,
         material=report.Material(
             speakers=speakers,
-            dropped=tuple(material.dropped),
-            probes=len(material.probes),
-            same_session=len(material.same_session),
-            failed_probes=material.failed_probes,
+            dropped=tuple(embeddings.dropped),
+            probes=len(embeddings.probes),
+            same_session=len(embeddings.same_session),
+            failed_probes=embeddings.failed_probes,
         ),
         verification=verification,
         closed_set=tuple(closed),
         open_set=tuple(opened),
         thresholds=tuple(thresholds),
-        histogram=spread,
+        histogram=distribution,
         skipped=tuple(skipped),
     )
 
 
-def _limits(scorer: Scorer, settings: Settings, largest: Searched | None) -> tuple[tuple[str, float], ...]:
-    """The settings that accept by these scores, and the score from which each does."""
+def _thresholds_by_setting(
+    scorer: Scorer, settings: Settings, largest: Searched | None
+) -> tuple[tuple[str, float], ...]:
+    """Each setting that decides by these scores, with its threshold."""
     found = [] if scorer.threshold is None else [(f"{THRESHOLD}={scorer.threshold:g}", scorer.threshold)]
     if largest is not None:
-        # `over_unknown` is by how much a score is over its own threshold.
         thresholds = np.median(largest.best - largest.over_unknown, axis=1)
         found += [
             (f"{TARGET}={target:g}", float(threshold))
@@ -199,11 +215,13 @@ def _limits(scorer: Scorer, settings: Settings, largest: Searched | None) -> tup
     return tuple(found)
 
 
-def _trials(material: Material, scorer: Scorer, settings: Settings, skipped: list[Skip]) -> ScoredTrials:
-    """All against all, or so many speakers of them that there are not too many trials."""
-    owners = np.array(material.owners, dtype=np.int64)
-    probes = np.array(material.probes, dtype=np.float32)
-    speakers = len(material.names)
+def _trials(
+    embeddings: RunEmbeddings, scorer: Scorer, settings: Settings, skipped: list[Skip]
+) -> ScoredTrials:
+    """Score all probes against all callers, of a sample of the speakers above `MOST_TRIALS`."""
+    owners = np.array(embeddings.owners, dtype=np.int64)
+    probes = np.array(embeddings.probes, dtype=np.float32)
+    speakers = len(embeddings.names)
     chosen = np.arange(speakers)
     if speakers * len(owners) > MOST_TRIALS:
         count = max(2, int(speakers * (MOST_TRIALS / (speakers * len(owners))) ** 0.5))
@@ -214,20 +232,20 @@ def _trials(material: Material, scorer: Scorer, settings: Settings, skipped: lis
     column = np.full(speakers, -1)
     column[chosen] = np.arange(len(chosen))
     used = column[owners] >= 0
-    scores = scorer.score([material.prints[speaker] for speaker in chosen], probes[used])
+    scores = scorer.score([embeddings.prints[speaker] for speaker in chosen], probes[used])
     return ScoredTrials(np.asarray(scores, dtype=np.float64), column[owners[used]])
 
 
 def _open(
     searcher: Searcher, scorer: Scorer, settings: Settings, skipped: list[Skip]
 ) -> tuple[list[report.OpenSet], list[float], Searched | None]:
-    """The open-set results, the thresholds that they are compared at, and the searches of the largest."""
+    """The open-set results, the thresholds compared over gallery sizes, and the searches of the largest."""
     if not searcher.held_out:
         skipped.append(Skip("open-set search", "no speaker is held out (unknown share 0)"))
         return [], [], None
     most = searcher.speakers - searcher.held_out
     if most < 2:
-        why = f"{most} of {searcher.speakers} speakers are left to enroll, and it takes 2"
+        why = f"{most} of {searcher.speakers} speakers are left to enroll, and 2 are needed"
         skipped.append(Skip("open-set search", why))
         return [], [], None
     found = []
@@ -239,13 +257,14 @@ def _open(
             skipped.append(Skip(f"open-set search of {size} callers", why, asked=True))
     if not found:
         return [], [], None
-    there = searcher.unknown_probes(found[0])
-    fpirs = [target for target in settings.fpirs if there * target >= 1.0 - 1e-9]
+    count = searcher.unknown_probes(found[0])
+    fpirs = [target for target in settings.fpirs if count * target >= 1.0 - 1e-9]
     for target in settings.fpirs:
         if target not in fpirs:
-            why = f"it takes {int(np.ceil(1 / target))} probes of unknown speakers, and there are {there}"
+            needed = int(np.ceil(1 / target))
+            why = f"{needed} probes of unknown speakers are needed, and there are {count}"
             skipped.append(Skip(f"FNIR at FPIR {100 * target:g} %", why))
-    # What a threshold that was right for the smallest gallery does in the larger ones.
+    # The thresholds for the smallest gallery, applied to the larger ones.
     thresholds = [metrics.threshold_at_fpir(found[0].best, target) for target in fpirs]
     results = [searcher.measure(one, fpirs, scorer.threshold, thresholds) for one in found]
     return results, thresholds, found[-1]

@@ -1,10 +1,9 @@
-"""How well scores tell speakers apart: error rates, costs and log-likelihood ratios.
+"""Error rates, costs and calibration losses of scores.
 
-A trial is accepted when its score is at or above the threshold, so the larger score is always the
-more alike. Terms are those of ISO/IEC 19795-1:2021: FMR and FNMR of comparisons one to one, FPIR and
-FNIR of searches one to many. Arrays are float64[n] of finite scores, n >= 1; every function raises
-`InvalidArgumentError` for anything else. A weight is how often a trial counts (>= 0, not all zero);
-that is how `voiceprint.evaluation.bootstrap` counts the trials of a speaker who is drawn twice.
+A trial is accepted when its score is at or above the threshold. Terms are those of ISO/IEC 19795-1:2021: FMR
+and FNMR of one-to-one comparisons, FPIR and FNIR of one-to-many searches. Arrays are float64[n] of finite
+scores, n >= 1; every function raises `InvalidArgumentError` for anything else. A weight is the number of
+times that a trial counts (>= 0, not all zero), as in `voiceprint.evaluation.bootstrap`.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Det(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """What `Trials.measures` gives."""
+    """The result of `Trials.measures`."""
 
     eer: float
     min_dcf: float
@@ -41,9 +40,9 @@ class Measures(NamedTuple):
 
 
 class Trials:
-    """Scores of comparisons one to one, sorted once, so that they can be weighed anew many times.
+    """Scores of one-to-one comparisons, sorted once for measures with many different weights.
 
-    targets: of voices with themselves, float[n]. impostors: of voices with others, float[m].
+    targets: same-speaker scores, float[n]. impostors: different-speaker scores, float[m].
     """
 
     def __init__(self, targets: ArrayLike, impostors: ArrayLike) -> None:
@@ -56,11 +55,11 @@ class Trials:
         self._distinct = ascending[self._ends]
 
     def det(self, target_weights: _Weights = None, impostor_weights: _Weights = None) -> Det:
-        """The errors at every distinct score as the threshold, and above them all."""
+        """The errors at every distinct score as the threshold, and above all scores."""
         return self._det(*self._shares(target_weights, impostor_weights))
 
     def eer(self, target_weights: _Weights = None, impostor_weights: _Weights = None) -> float:
-        """Equal error rate, 0..1: where FMR and FNMR meet, on straight lines between the points of the DET.
+        """Equal error rate, 0..1: the intersection of FMR and FNMR, interpolated between points of the DET.
 
         Source: ISO/IEC 19795-1:2021, with the interpolation of the trapezoidal ROC.
         """
@@ -75,7 +74,7 @@ class Trials:
         target_weights: _Weights = None,
         impostor_weights: _Weights = None,
     ) -> float:
-        """Least detection cost over all thresholds, 0..1; 1 is what deciding without listening costs.
+        """Least detection cost over all thresholds, 0..1; 1 is the cost of a decision without the score.
 
         min over t of (C_miss P FNMR(t) + C_fa (1 - P) FMR(t)) / min(C_miss P, C_fa (1 - P)).
         Source: NIST Speaker Recognition Evaluation plans (2016 and after), "normalized" cost.
@@ -87,17 +86,17 @@ class Trials:
         return _min_dcf(det, cost_miss * p_target, cost_false_alarm * (1.0 - p_target))
 
     def min_cllr(self, target_weights: _Weights = None, impostor_weights: _Weights = None) -> float:
-        """The least Cllr, bits in 0..1, that any rising function of the scores could have.
+        """The least Cllr, bits in 0..1, of any increasing function of the scores.
 
         The optimal posteriors of the targets, at equal priors, are the isotonic regression of the labels
-        on the scores, found by pooling adjacent violators.
+        on the scores, by pooling adjacent violators.
         Source: Brümmer and du Preez, "Application-independent evaluation of speaker detection",
         Computer Speech and Language 20 (2006).
         """
         return _min_cllr(*self._shares(target_weights, impostor_weights))
 
     def measures(self, target_weights: _Weights = None, impostor_weights: _Weights = None) -> Measures:
-        """`eer`, `min_dcf` at 0.01, and `min_cllr`, in little more time than one of them."""
+        """`eer`, `min_dcf` at 0.01, and `min_cllr`, in little more time than one alone."""
         own, other = self._shares(target_weights, impostor_weights)
         det = self._det(own, other)
         return Measures(_eer(det), _min_dcf(det, 0.01, 0.99), _min_cllr(own, other))
@@ -106,15 +105,15 @@ class Trials:
         return Det(np.append(self._distinct, np.inf), 1.0 - _below(other), _below(own))
 
     def _shares(self, target_weights: _Weights, impostor_weights: _Weights) -> tuple[Floats, Floats]:
-        """The share of the targets and that of the impostors at each distinct score."""
+        """The shares of the targets and of the impostors at each distinct score."""
         total = len(self._order)
         shares = []
-        for given, first, last in (
+        for values, first, last in (
             (target_weights, 0, self._targets),
             (impostor_weights, self._targets, total),
         ):
             weights = np.zeros(total)
-            weights[first:last] = _weights(given, last - first)
+            weights[first:last] = _weights(values, last - first)
             running = np.cumsum(weights[self._order])[self._ends]
             shares.append(np.diff(running, prepend=0.0) / running[-1])
         return shares[0], shares[1]
@@ -152,10 +151,10 @@ def cllr(
     target_weights: _Weights = None,
     impostor_weights: _Weights = None,
 ) -> float:
-    """Cost of log-likelihood ratios, bits, 0 and up; 1 is what always saying 0 costs.
+    """Cost of log-likelihood ratios, bits, 0 and up; 1 is the cost of ratios that are all 0.
 
     1/2 (mean over targets of log2(1 + e^-s) + mean over impostors of log2(1 + e^s)).
-    Source: as of `Trials.min_cllr`.
+    Source: see `Trials.min_cllr`.
     target_llrs, impostor_llrs: natural logarithms of p(score | same) / p(score | different).
     """
     own, other = _scores(target_llrs, "target_llrs"), _scores(impostor_llrs, "impostor_llrs")
@@ -165,11 +164,11 @@ def cllr(
 
 
 class Searches(NamedTuple):
-    """What came of searches of a gallery, of enrolled and of unknown speakers.
+    """The results of searches of a gallery by enrolled and unknown speakers.
 
-    true: score of the searcher's own caller, float64[n].
-    first: whether that was above the score of every other caller, bool[n]: a tie is not rank 1.
-    best: the highest score of all callers, of searches by speakers who are not enrolled, float64[m].
+    true: the score with the own caller, of searches by enrolled speakers, float64[n].
+    first: whether it exceeds the scores of all other callers, bool[n]: a tie is not rank 1.
+    best: the highest score, of searches by unknown speakers, float64[m].
     """
 
     true: Floats
@@ -178,14 +177,14 @@ class Searches(NamedTuple):
 
 
 def searches(scores: ArrayLike, owners: ArrayLike) -> Searches:
-    """Read the searches from a matrix of scores.
+    """The results of the searches in a matrix of scores.
 
     Args:
         scores: float[searches, callers].
-        owners: int[searches], the column of the searcher; -1 who is not enrolled.
+        owners: int[searches], the column of the speaker; -1 for an unknown speaker.
 
     Raises:
-        InvalidArgumentError: the shapes do not fit, an owner is no column, or a score is not finite.
+        InvalidArgumentError: the shapes differ, an owner is no column, or a score is not finite.
     """
     matrix, columns = np.asarray(scores, dtype=np.float64), np.asarray(owners)
     if matrix.ndim != 2 or not matrix.size or columns.shape != matrix.shape[:1]:
@@ -213,7 +212,7 @@ def rank_one(first: ArrayLike, weights: _Weights = None) -> float:
 
 
 def fpir(best: ArrayLike, threshold: float, weights: _Weights = None) -> float:
-    """False-positive identification rate, 0..1: share of the searches by unknown speakers that name somebody.
+    """False-positive identification rate, 0..1: share of searches by unknown speakers that name a caller.
 
     best: `Searches.best`. Source: ISO/IEC 19795-1:2021.
     """
@@ -222,9 +221,9 @@ def fpir(best: ArrayLike, threshold: float, weights: _Weights = None) -> float:
 
 
 def fnir(true: ArrayLike, first: ArrayLike, threshold: float, weights: _Weights = None) -> float:
-    """False-negative identification rate, 0..1: share of the searches by enrolled speakers that miss them.
+    """False-negative identification rate, 0..1: share of searches by enrolled speakers that miss them.
 
-    Missed: another caller is as high or higher, or the true one is below the threshold.
+    A miss: another caller scores as high or higher, or the true one is below the threshold.
     true, first: of `Searches`. Source: ISO/IEC 19795-1:2021, at rank 1.
     """
     scores, hits = _scores(true, "true"), np.asarray(first)
@@ -236,18 +235,18 @@ def fnir(true: ArrayLike, first: ArrayLike, threshold: float, weights: _Weights 
 def threshold_at_fpir(best: ArrayLike, target: float, weights: _Weights = None) -> float:
     """The least threshold whose measured FPIR is at most `target`.
 
-    With under 1 / target searches it can only be one that none of them reaches: measure with more.
+    With fewer than 1 / target searches the threshold is above all scores.
     best: `Searches.best`. target: in 0..1.
     """
     if not 0.0 <= target <= 1.0:
-        raise InvalidArgumentError(f"an FPIR lies in 0 to 1, not at {target}")
+        raise InvalidArgumentError(f"an FPIR is from 0 to 1, not {target}")
     scores = _scores(best, "best")
     counts = _weights(weights, len(scores))
     order = np.argsort(-scores, kind="stable")
     descending, reached = scores[order], np.cumsum(counts[order])
     ends = np.flatnonzero(np.append(np.diff(descending) < 0, True))
     allowed = reached[ends] <= target * reached[-1] * (1.0 + 1e-12)
-    refused = int(allowed.sum())  # the highest of the scores that must not be reached
+    refused = int(allowed.sum())  # index of the highest score that must not be accepted
     if refused == len(ends):
         return float(descending[-1])
     return float(np.nextafter(descending[ends[refused]], np.inf))
@@ -298,16 +297,16 @@ def _min_cllr(own: Floats, other: Floats) -> float:
 
 
 def _below(shares: Floats) -> Floats:
-    """The share below each score, and below +inf: float64[k + 1] in 0..1."""
+    """The share below each score, and below +inf, float64[k + 1] in 0..1."""
     running = np.cumsum(shares)[:-1]
-    # No share is as small: this is rounding, which would make an error of none at all.
+    # Rounding, as no share is so small: 1 - 1e-16 would count as an error.
     running[running > 1.0 - 1e-12] = 1.0
     return np.concatenate([[0.0], running, [1.0]])
 
 
 def _pooled(own: Floats, other: Floats) -> list[list[float]]:
     """Blocks (target share, impostor share) whose ratios rise, by pooling adjacent violators."""
-    # Neighbors of one kind only are pooled together or not at all: that leaves few to walk through.
+    # Pool runs of one kind first, which never split: the loop below then has few iterations.
     kind = np.where(other == 0.0, 1, np.where(own == 0.0, 0, 2))
     used = (own > 0.0) | (other > 0.0)
     own, other, kind = own[used], other[used], kind[used]

@@ -1,9 +1,9 @@
-"""Strangers and known callers among the best scores of unlabeled calls: a mixture of two normal components.
+"""A mixture of two normal components, strangers and known callers, for the best scores of unlabeled calls.
 
-Values are normal deviates: 0 with deviation 1 is what a gallery expects of strangers. The stranger component
-has that as its prior, the component of known callers lies above it, and expectation maximization (EM) finds
-the greatest posterior from several starts. Calls without known callers, or without strangers, leave one
-component empty: the other explains them, and the empty one stays at its prior.
+Values are normal deviates: a gallery expects mean 0 and deviation 1 of strangers, which is the prior of the
+stranger component. The component of known callers lies above. Expectation maximization (EM) from several
+starts finds the greatest posterior. Calls without known callers, or without strangers, leave one component
+empty, at its prior.
 
 Source: Dempster, Laird and Rubin, "Maximum likelihood from incomplete data via the EM algorithm", JRSS B 39
 (1977); priors as in Fraley and Raftery, "Bayesian regularization for normal mixture estimation" (2007).
@@ -19,17 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 PRIOR_STRANGERS: Final = 20
-"""Strangers that the gallery's expectation counts as. Among 60 calls it leaves a third of the way to it; with
-none, a few known callers with poor lines pass for strangers (tests/evaluation/test_mixture.py)."""
+"""Strangers that the prior counts as. It is a quarter of the weight among 60 strangers; with 0, a few known
+callers on poor lines pass for strangers (tests/evaluation/test_mixture.py)."""
 
 PRIOR_KNOWN: Final = 10
 _KNOWN: Final = (3.0, 1.2)
-"""Mean and deviation of known callers, and the calls that they count as. On four populations and seven lines
-the means are 0.6 to 4.3, the deviations 0.5 to 1.5."""
+"""Calls that the prior of known callers counts as, and its mean and deviation: on four populations and seven
+lines the means are 0.6 to 4.3, the deviations 0.5 to 1.5."""
 
-_APART: Final = 1.0  # the known callers' mean is so many deviations of strangers above theirs, or more
-_SHARES: Final = (0.02, 0.2, 0.5, 0.8, 0.98)  # of known callers, where EM starts
-_PSEUDO: Final = 1.0  # calls of each kind, so that no share is 0
+_MIN_DISTANCE: Final = 1.0  # of the means, in deviations of the strangers
+_STARTS: Final = (0.02, 0.2, 0.5, 0.8, 0.98)  # shares of known callers
+_PSEUDO: Final = 1.0  # calls added to each component, so that no share is 0
 _STEPS: Final = 500
 
 Floats = NDArray[np.float64]
@@ -43,20 +43,20 @@ class Component:
     std: float
 
     def log_density(self, values: Floats) -> Floats:
-        """Without the constant, float64[n]."""
+        """The log density without its constant, float64[n]."""
         return np.asarray(-0.5 * ((values - self.mean) / self.std) ** 2 - math.log(self.std))
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Strangers and known callers, and the share of the latter among the calls, 0..1."""
+    """The components, and the share of known callers among the calls, 0..1."""
 
     strangers: Component
     known: Component
     known_share: float
 
     def stranger_probability(self, values: Floats) -> Floats:
-        """Of each call, that its caller is not enrolled, float64[n]."""
+        """The probability of each call that its caller is a stranger, float64[n]."""
         return 1.0 - _known_probability(self._log_joint(values))
 
     def _log_joint(self, values: Floats) -> Floats:
@@ -69,7 +69,7 @@ class Mixture:
         )
 
     def log_posterior(self, values: Floats) -> float:
-        """Of the parameters, up to a constant."""
+        """The log posterior density of the parameters, up to a constant."""
         prior = _log_prior(self.strangers, PRIOR_STRANGERS, 0.0, 1.0)
         prior += _log_prior(self.known, PRIOR_KNOWN, *_KNOWN)
         prior += _PSEUDO * (math.log(self.known_share) + math.log1p(-self.known_share))
@@ -77,37 +77,37 @@ class Mixture:
 
 
 def stranger_component(values: Floats, weights: Floats | None = None) -> Component:
-    """Mean and deviation of strangers: those of the values, and the prior as of `PRIOR_STRANGERS`.
+    """Mean and deviation of strangers, with the prior.
 
-    values: normal deviates, float64[n]. weights: strangers that each counts as; None for 1.
+    values: normal deviates, float64[n]. weights: of the values; None for 1.
     """
     return _shrunk(values, np.ones(len(values)) if weights is None else weights, PRIOR_STRANGERS, 0.0, 1.0)
 
 
 def fit_mixture(values: Floats) -> Mixture:
-    """The mixture of the greatest posterior; values: normal deviates of calls, float64[n]."""
-    fits = [_maximized(values, share) for share in _SHARES]
+    """The mixture with the greatest posterior; values: normal deviates of calls, float64[n]."""
+    fits = [_maximize(values, share) for share in _STARTS]
     return max(fits, key=lambda fit: fit.log_posterior(values))
 
 
-def _maximized(values: Floats, share: float) -> Mixture:
+def _maximize(values: Floats, share: float) -> Mixture:
     order = np.argsort(np.argsort(values, kind="stable"), kind="stable")
     known = (order >= (1.0 - share) * len(values)).astype(np.float64)
-    found = _updated(values, known)
+    found = _update(values, known)
     for _ in range(_STEPS):
-        latest = _updated(values, _known_probability(found._log_joint(values)))
-        settled = abs(latest.known_share - found.known_share) < 1e-7
+        latest = _update(values, _known_probability(found._log_joint(values)))
+        converged = abs(latest.known_share - found.known_share) < 1e-7
         found = latest
-        if settled:
+        if converged:
             break
     return found
 
 
-def _updated(values: Floats, known: Floats) -> Mixture:
-    """The mixture by the probabilities that each call is of a known caller."""
+def _update(values: Floats, known: Floats) -> Mixture:
+    """The maximization step; known: the probability of each call to be of a known caller."""
     strangers = stranger_component(values, 1.0 - known)
     enrolled = _shrunk(values, known, PRIOR_KNOWN, *_KNOWN)
-    lowest = strangers.mean + _APART * strangers.std
+    lowest = strangers.mean + _MIN_DISTANCE * strangers.std
     if enrolled.mean < lowest:
         enrolled = Component(lowest, enrolled.std)
     share = (float(known.sum()) + _PSEUDO) / (len(values) + 2.0 * _PSEUDO)
@@ -117,7 +117,7 @@ def _updated(values: Floats, known: Floats) -> Mixture:
 def _shrunk(values: Floats, weights: Floats, prior: float, mean: float, std: float) -> Component:
     total = prior + float(weights.sum())
     middle = (prior * mean + float(weights @ values)) / total
-    # About the shrunk mean: where prior and values disagree, the deviation grows.
+    # Around the shrunk mean, so that the deviation grows where prior and values disagree.
     square = prior * (std**2 + (middle - mean) ** 2) + float(weights @ (values - middle) ** 2)
     return Component(middle, math.sqrt(square / total))
 
@@ -127,6 +127,6 @@ def _known_probability(joint: Floats) -> Floats:
 
 
 def _log_prior(component: Component, weight: float, mean: float, std: float) -> float:
-    """As if `weight` values of that mean and deviation had been drawn from the component."""
+    """The log likelihood of `weight` values with this mean and deviation."""
     square = std**2 + (component.mean - mean) ** 2
     return -weight * (math.log(component.std) + 0.5 * square / component.std**2)

@@ -1,4 +1,4 @@
-"""A report as files: one page of HTML that needs nothing beside it, the plots, and JSON."""
+"""The files of a report: a self-contained HTML page, the plots, and JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from voiceprint.evaluation.tables import Table, recommendations, remarks, summar
 
 NAME: Final = "report"
 
-# How the files of a report begin; others of their names are not replaced.
+# The first bytes of the files of a report; other files of these names are not replaced.
 _HEADS: Final = {
     ".json": re.compile(rb'\{\s*"format":'),
     ".html": re.compile(rb"<!DOCTYPE html>"),
@@ -29,19 +29,19 @@ _HEADS: Final = {
 _CAPTIONS: Final = {
     "det": "Errors of verification as the threshold moves: the nearer to the lower left corner, the better. "
     "EER: the error where the curve meets the dotted diagonal.",
-    "scores": "How alike probes are to their own caller, to other callers, and to the best of many others. "
-    "What the red line and the blue area share is what no threshold can tell apart. A dashed line is where a "
-    "setting accepts; that of a target FPIR moves with the gallery, and is drawn at its median.",
+    "scores": "Scores of probes with their own caller, with other callers, and with the best of many others. "
+    "No threshold separates the overlap of the red line and the blue area. A dashed line is the threshold of "
+    "a setting; that of a target FPIR moves with the gallery, and is drawn at its median.",
     "identification": "Errors of a search of the largest gallery as the threshold moves.",
-    "fpir": "The best of many other callers is more alike than one: a threshold fits one size of gallery, "
-    "a target FPIR follows it.",
+    "fpir": "The best of more callers has a higher score: a threshold fits one size of gallery, a target "
+    "FPIR follows the size.",
 }
 
 _STYLE: Final = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; }
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .2rem; }
-p, li { max-width: 46rem; } .meaning, figcaption, footer { color: #555; margin: .2rem 0 .6rem; }
+p, li { max-width: 46rem; } .explanation, figcaption, footer { color: #555; margin: .2rem 0 .6rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .25rem .9rem .25rem 0; white-space: nowrap; border-bottom: 1px solid #ddd; }
 th { border-bottom: 2px solid #999; text-align: left; }
@@ -51,21 +51,21 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
 
 
 def as_json(report: Report) -> bytes:
-    """The report as indented JSON; the same report gives the same bytes."""
+    """The report as indented JSON; equal reports give equal bytes."""
     return orjson.dumps(report.as_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def as_page(report: Report, drawn: dict[str, bytes]) -> str:
-    """The report as one page of HTML, with the plots, PNG by name, inside."""
+    """The report as one page of HTML; drawn: the plots, PNG by name."""
     parts = [f"<p><strong>{escape(' '.join(report.sessions.summary))}</strong></p>"]
     parts += [f"<p>{escape(summary(report))} Folders: {escape(', '.join(report.folders))}.</p>"]
     first, *others = tables(report)
     parts.append(_table(first, "words"))
     parts += [_table(table, "figures") for table in others]
-    said = remarks(report)
-    if said:
+    notes = remarks(report)
+    if notes:
         parts.append("<h2>Left out, and to know</h2><ul>")
-        parts += [f"<li>{escape(remark)}</li>" for remark in said]
+        parts += [f"<li>{escape(note)}</li>" for note in notes]
         parts.append("</ul>")
     if drawn:
         parts.append("<h2>Plots</h2>")
@@ -94,7 +94,7 @@ def as_page(report: Report, drawn: dict[str, bytes]) -> str:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the folder that a report is to be written to. Raises `InvalidArgumentError`."""
+    """Create the folder of a report. Raises `InvalidArgumentError`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -105,10 +105,10 @@ def write(report: Report, folder: Path) -> list[Path]:
     """Write report.json, report.html and, where matplotlib is installed, the plots into a folder.
 
     Returns:
-        The files. Without matplotlib there are no plots, neither beside the page nor in it.
+        The files; without matplotlib no plots, neither as files nor in the page.
 
     Raises:
-        InvalidArgumentError: one cannot be written.
+        InvalidArgumentError: a file cannot be written.
     """
     prepare_folder(folder)
     drawn = plots.draw(report) if plots.available() else {}
@@ -118,7 +118,7 @@ def write(report: Report, folder: Path) -> list[Path]:
         for name, content in files.items():
             path = Path(folder, name)
             kind = f"the {path.suffix[1:].upper()} of a report"
-            ours = partial(_begins, _HEADS[path.suffix])
+            ours = partial(_starts_with, _HEADS[path.suffix])
             with replacement(path, ours=ours, kind=kind) as stream:
                 stream.write(content)
     except OSError as error:
@@ -126,8 +126,8 @@ def write(report: Report, folder: Path) -> list[Path]:
     return [Path(folder, name) for name in files]
 
 
-def _begins(form: re.Pattern[bytes], head: bytes) -> bool:
-    return form.match(head) is not None
+def _starts_with(pattern: re.Pattern[bytes], head: bytes) -> bool:
+    return pattern.match(head) is not None
 
 
 def _table(table: Table, kind: str) -> str:
@@ -136,7 +136,7 @@ def _table(table: Table, kind: str) -> str:
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
     )
     return (
-        f'<h2>{escape(table.title)}</h2><p class="meaning">{escape(table.meaning)}</p>'
+        f'<h2>{escape(table.title)}</h2><p class="explanation">{escape(table.explanation)}</p>'
         f'<div class="wide"><table class="{kind}"><thead><tr>{head}</tr></thead>\n'
         f"<tbody>{rows}</tbody></table></div>"
     )

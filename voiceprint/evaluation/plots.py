@@ -17,7 +17,7 @@ from voiceprint.evaluation.report import Report, RunResult
 DPI: Final = 130
 _TICKS: Final = (0.0001, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99)
 _TARGET, _IMPOSTOR, _BEST = "tab:blue", "tab:orange", "tab:red"
-_FEW: Final = 2  # runs whose lines at other thresholds can still be told apart
+_FEW: Final = 2  # most runs with intervals, and with lines at several thresholds
 
 _Runs = Sequence[tuple[int, RunResult]]
 _Drawing = Callable[[Any, _Runs], None]
@@ -29,7 +29,7 @@ def available() -> bool:
 
 
 def draw(report: Report) -> dict[str, bytes]:
-    """The plots that the report has figures for, by name: det, scores, identification, fpir."""
+    """The plots of the report's figures, PNG by name: det, scores, identification, fpir."""
     runs = [(number, run) for number, run in enumerate(report.runs, 1) if run.verification is not None]
     searched = [(number, run) for number, run in runs if run.open_set]
     drawings: list[tuple[str, _Drawing, _Runs]] = [
@@ -38,11 +38,11 @@ def draw(report: Report) -> dict[str, bytes]:
         ("identification", _identification, searched),
         ("fpir", _fpir, [(number, run) for number, run in searched if len(run.open_set) > 1]),
     ]
-    return {name: _png(drawing, some) for name, drawing, some in drawings if some}
+    return {name: _png(drawing, shown) for name, drawing, shown in drawings if shown}
 
 
 def _png(drawing: _Drawing, runs: _Runs) -> bytes:
-    # The classes, not pyplot: that would choose a window system, and keep the figure.
+    # Not pyplot, which would choose a window system, and hold the figure in memory.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -101,11 +101,11 @@ def _identification(figure: Any, runs: _Runs) -> None:
     least = max(least, 1e-3)
     _probit_axes(axes, least, 0.002)
     for number, fpir, fnir in dots:
-        # What lies outside, such as no error at all, is drawn on the edge.
+        # Points outside the axes, such as an error of 0, are drawn on the edge.
         x, y = probit([max(fpir, least)]), probit([min(max(fnir, 0.002), 0.99)])
         axes.plot(x, y, "o", color=_color(number, len(runs)), markersize=6, clip_on=False, zorder=5)
     axes.set(
-        title="Open-set identification" + (", dot: the threshold of now" if _limit(runs) else ""),
+        title="Open-set identification" + (", dot: the configured threshold" if _threshold(runs) else ""),
         xlabel="unknown callers who get a name (FPIR)",
         ylabel="enrolled callers who are missed (FNIR)",
     )
@@ -122,10 +122,10 @@ def _fpir(figure: Any, runs: _Runs) -> None:
         sizes.update(galleries)
         own = [one.at_threshold.fpir for one in run.open_set if one.at_threshold]
         if own:
-            limit = _limit([(number, run)])
+            threshold = _threshold([(number, run)])
             axes.plot(
                 galleries, [rate.value for rate in own], "o-", color=color, markersize=4,
-                label=f"{_label(number, run)}: {THRESHOLD}={limit:g}",
+                label=f"{_label(number, run)}: {THRESHOLD}={threshold:g}",
             )  # fmt: skip
             if len(runs) <= _FEW and all(rate.low is not None for rate in own):
                 low, high = [rate.low for rate in own], [rate.high for rate in own]
@@ -151,7 +151,7 @@ def _fpir(figure: Any, runs: _Runs) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
     axes.grid(alpha=0.3)
     axes.set(
-        title="Strangers who get a name as the gallery grows",
+        title="Strangers who get a name, by size of gallery",
         xlabel="callers in the gallery",
         ylabel="unknown callers who get a name (FPIR)",
     )
@@ -259,7 +259,7 @@ def _label(number: int, run: RunResult) -> str:
     return f"{number}: {run.name}"
 
 
-def _limit(runs: _Runs) -> float | None:
-    """The threshold of now of the first run."""
+def _threshold(runs: _Runs) -> float | None:
+    """The configured threshold of the first run."""
     at = runs[0][1].open_set[-1].at_threshold if runs[0][1].open_set else None
     return None if at is None else at.threshold

@@ -1,4 +1,4 @@
-"""The recommendation that an evaluation ends in: what to set, and what more enrollment audio gives."""
+"""The recommendation of an evaluation: the best setting, and the effect of more enrollment audio."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from voiceprint.evaluation.embedding import Material
+from voiceprint.evaluation.embedding import RunEmbeddings
 from voiceprint.evaluation.identification import Searcher
 from voiceprint.evaluation.report import Estimate, OpenSet, Outcome, Recommendation, RunResult
 from voiceprint.evaluation.scoring import Scorer
@@ -18,23 +18,23 @@ THRESHOLD: Final = "VOICE_SIMILARITY_THRESHOLD"
 TARGET: Final = "VOICE_TARGET_FPIR"
 
 ADVISED: Final = (0.01, 0.05)
-"""The settings of `VOICE_TARGET_FPIR` that the configured setting is compared with."""
+"""Settings of `VOICE_TARGET_FPIR` compared with the configured setting."""
 
-MOST_STRANGERS: Final = 0.05
-"""FPIR that a recommended setting should not exceed, unless `VOICE_TARGET_FPIR` is configured."""
+MAX_FPIR: Final = 0.05
+"""FPIR of a recommended setting at most, unless `VOICE_TARGET_FPIR` is configured."""
 
 LEAST_SPEAKERS: Final = 4
-"""Speakers that it takes to compare numbers of prints: two callers and two strangers."""
+"""Fewest speakers for a comparison of numbers of prints: two callers and two strangers."""
 
 
 def first_runs(settings: Settings) -> list[Run]:
-    """The runs that recommendations are for: under every condition the first duration and print count."""
+    """The runs with a recommendation: under every condition the first duration and print count."""
     first = settings.durations_s[0], settings.prints[0]
     return [run for run in settings.runs() if (run.duration_s, run.prints) == first]
 
 
 def with_more_prints(run: Run, settings: Settings) -> list[Run]:
-    """The runs that may show what more prints give: with the most that are wanted, and with one more."""
+    """The runs for the comparison with more prints: with the most, and with one more."""
     most = settings.more_prints or 0
     return [
         replace(run, prints=count)
@@ -47,22 +47,22 @@ def with_more_prints(run: Run, settings: Settings) -> list[Run]:
 class Recommender:
     """Recommends settings from the results of the runs.
 
-    scorers: those of the results; the configured threshold is that of the first that has one.
-    settings: with the configured target FPIR. materials: of the `first_runs` and those `with_more_prints`.
+    scorers: of the results; the configured threshold is that of the first scorer with one.
+    settings: with the configured target FPIR. runs: the `first_runs` and those `with_more_prints`.
     """
 
     scorers: Sequence[Scorer]
     settings: Settings
-    materials: Mapping[Run, Material]
+    runs: Mapping[Run, RunEmbeddings]
 
     def recommend(self, run: Run, results: Sequence[RunResult]) -> Recommendation:
-        """The recommendation for one of the `first_runs`, of its results by every scorer."""
+        """The recommendation for one of the `first_runs`, by its results of every scorer."""
         measured = [
             one for result in results if result.open_set for one in _outcomes(result.open_set[-1], run)
         ]
         if not measured:
-            said = "No strangers were measured, so no setting can be recommended."
-            return Recommendation(str(run), None, (), None, None, (said,))
+            text = "No strangers were measured, so no setting can be recommended."
+            return Recommendation(str(run), None, (), None, None, (text,))
         variable, value = self._configured()
         current = next((one for one in measured if (one.variable, one.value) == (variable, value)), None)
         others = [
@@ -71,7 +71,7 @@ class Recommender:
             if one is not current and (one.value in ADVISED if one.variable == TARGET else current is None)
         ]
         fitted = []
-        if all(one.fpir.value > self._most for one in (current, *others) if one):
+        if all(one.fpir.value > self._max_fpir for one in (current, *others) if one):
             plain = {scorer.name for scorer in self.scorers if not scorer.calibrated}
             fitted = [
                 one for result in results if result.scorer in plain for one in _in_hindsight(result, run)
@@ -79,13 +79,13 @@ class Recommender:
         others += fitted
         best = self._best(current, others or measured)
         fewer, more = self._prints_compared(run, best)
-        text = [
+        sentences = [
             _at_current(current, _setting(variable, value), results[0]),
             *self._advice(current, others, best, fitted=best in fitted),
             *_targets_missed(measured),
             self._about_prints(run, best, fewer, more),
         ]
-        return Recommendation(str(run), current, tuple(others), fewer, more, tuple(text))
+        return Recommendation(str(run), current, tuple(others), fewer, more, tuple(sentences))
 
     def _configured(self) -> tuple[str, float | None]:
         if self.settings.target_fpir is not None:
@@ -93,19 +93,21 @@ class Recommender:
         return THRESHOLD, next((one.threshold for one in self.scorers if one.threshold is not None), None)
 
     @property
-    def _most(self) -> float:
-        return self.settings.target_fpir or MOST_STRANGERS
+    def _max_fpir(self) -> float:
+        return self.settings.target_fpir or MAX_FPIR
 
     def _best(self, current: Outcome | None, others: Sequence[Outcome]) -> Outcome:
-        """The fewest callers missed at an FPIR that is low enough; else the lowest FPIR.
+        """The lowest FNIR among settings with an allowed FPIR; else the lowest FPIR.
 
-        A current setting whose FPIR is low enough gives way only to one whose interval is low enough.
+        A current setting with an allowed FPIR is replaced only if the whole interval is allowed.
         """
         candidates = [*([current] if current else []), *others]
-        allowed = [one for one in candidates if one.fpir.value <= self._most]
+        allowed = [one for one in candidates if one.fpir.value <= self._max_fpir]
         if current in allowed:
             allowed = [
-                one for one in allowed if one is current or (one.fpir.high or one.fpir.value) <= self._most
+                one
+                for one in allowed
+                if one is current or (one.fpir.high or one.fpir.value) <= self._max_fpir
             ]
         if allowed:
             return min(allowed, key=lambda one: one.fnir.value)
@@ -114,8 +116,8 @@ class Recommender:
     def _advice(
         self, current: Outcome | None, others: Sequence[Outcome], best: Outcome, *, fitted: bool
     ) -> list[str]:
-        most = f"{100 * self._most:g} %"
-        if best.fpir.value > self._most:
+        most = f"{100 * self._max_fpir:g} %"
+        if best.fpir.value > self._max_fpir:
             first = (
                 f"No setting measured names at most {most} of strangers. {best.setting} is nearest: "
                 f"{_errors(best)}."
@@ -130,7 +132,7 @@ class Recommender:
             else:
                 reason = f"the fewest callers missed with at most {most} of strangers named"
                 first = f"Set {best.setting} to get {_errors(best)}: of those measured, {reason}."
-            if best.fpir.high is not None and best.fpir.high > self._most:
+            if best.fpir.high is not None and best.fpir.high > self._max_fpir:
                 first += f" Strangers are few here: up to {percent(best.fpir.high)} named is possible."
             if fitted:
                 first += f" It is fitted to these strangers, and counts where {TARGET} is not set."
@@ -139,16 +141,17 @@ class Recommender:
     def _prints_compared(self, run: Run, best: Outcome) -> tuple[Outcome | None, Outcome | None]:
         """The recommended setting with the run's prints, and with more, of the same speakers and probes."""
         for more in with_more_prints(run, self.settings):
-            material = self.materials[more]
-            if len(material.names) >= max(LEAST_SPEAKERS, len(self.materials[run].names) / 2):
-                few = material.with_prints(run.prints)
-                return self._outcome(few, run, best), self._outcome(material, more, best)
+            embeddings = self.runs[more]
+            if len(embeddings.names) >= max(LEAST_SPEAKERS, len(self.runs[run].names) / 2):
+                few = embeddings.first_prints(run.prints)
+                return self._outcome(few, run, best), self._outcome(embeddings, more, best)
         return None, None
 
-    def _outcome(self, material: Material, run: Run, at: Outcome) -> Outcome | None:
+    def _outcome(self, embeddings: RunEmbeddings, run: Run, at: Outcome) -> Outcome | None:
+        """The outcome of a run under the setting of `at`."""
         for scorer in self.scorers:
-            used = material.for_ratios() if scorer.calibrated else material
-            searcher = Searcher(used, scorer, self.settings)
+            compared = embeddings.for_llrs() if scorer.calibrated else embeddings
+            searcher = Searcher(compared, scorer, self.settings)
             size = searcher.speakers - searcher.held_out
             if size < 2:
                 return None
@@ -160,17 +163,17 @@ class Recommender:
         return None
 
     def _about_prints(self, run: Run, best: Outcome, fewer: Outcome | None, more: Outcome | None) -> str:
-        wanted = with_more_prints(run, self.settings)
-        if not wanted:
+        longer = with_more_prints(run, self.settings)
+        if not longer:
             return "Enrollment with more prints was not measured."
         if fewer is None or more is None:
-            have, of = len(self.materials[wanted[-1]].names), len(self.materials[run].names)
+            enough, total = len(self.runs[longer[-1]].names), len(self.runs[run].names)
             return (
-                "The recordings are too short to tell what more enrollment audio gives: "
-                f"{have} of {of} speakers have {wanted[-1].prints} prints of {run.duration_s:g} s and "
+                "The recordings are too short to measure more enrollment audio: "
+                f"{enough} of {total} speakers have {longer[-1].prints} prints of {run.duration_s:g} s and "
                 "a probe."
             )
-        speakers = len(self.materials[replace(run, prints=more.prints)].names)
+        speakers = len(self.runs[replace(run, prints=more.prints)].names)
         return (
             f"More enrollment audio, {more.prints} prints of {run.duration_s:g} s instead of {run.prints}: "
             f"at {best.setting} {rate(more.fnir)} of callers are missed instead of {rate(fewer.fnir)}, and "
@@ -190,25 +193,25 @@ def _errors(outcome: Outcome) -> str:
 def _at_current(current: Outcome | None, name: str, result: RunResult) -> str:
     if current is None:
         return f"Your setting ({name}) is not measured by these scores."
-    said = (
+    text = (
         f"At your setting ({name}) {rate(current.fpir)} of strangers get a name and {rate(current.fnir)} of "
         f"callers are missed in a gallery of {current.gallery}."
     )
     material = result.material
     if material.same_session:
-        said += (
+        text += (
             f" Same session for {material.same_session} of {material.speakers} speakers: expect more errors."
         )
     if current.variable == THRESHOLD:
-        said += f" In a larger gallery this threshold names more strangers; {TARGET} follows the size."
-    return said
+        text += f" In a larger gallery this threshold names more strangers; {TARGET} follows the size."
+    return text
 
 
 def _targets_missed(measured: Sequence[Outcome]) -> list[str]:
     """Advice to calibrate where more strangers get a name than `VOICE_TARGET_FPIR` allows."""
     for one in measured:
-        surely = one.fpir.value if one.fpir.low is None else one.fpir.low
-        if one.variable == TARGET and one.fpir.value > 2 * one.value and surely > one.value:
+        low = one.fpir.value if one.fpir.low is None else one.fpir.low
+        if one.variable == TARGET and one.fpir.value > 2 * one.value and low > one.value:
             return [f"{TARGET} does not hold on these recordings: fit it with `voiceprint calibrate`."]
     return []
 
@@ -226,7 +229,7 @@ def _outcomes(opened: OpenSet, run: Run) -> list[Outcome]:
 
 
 def _in_hindsight(result: RunResult, run: Run) -> list[Outcome]:
-    """The thresholds of a cosine that give the wanted FPIRs on these very strangers."""
+    """The cosine thresholds with the FPIRs of `at_fpir` on the measured strangers."""
     if not result.open_set:
         return []
     opened = result.open_set[-1]

@@ -1,9 +1,9 @@
-"""What was measured. Rates are shares, 0..1; scores are the scorer's."""
+"""The results of an evaluation. Rates are shares, 0..1; scores are in units of the scorer."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 FORMAT = 1
@@ -12,7 +12,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval of 95 %, over speakers; None where too few draws define it."""
+    """A figure with its 95 % interval over speakers; None where too few draws define it."""
 
     value: float
     low: float | None = None
@@ -21,7 +21,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Skip:
-    """Something that could not be measured, and why; asked: it was asked for by name."""
+    """A file, speaker or figure that was left out, and why; asked: the settings name it."""
 
     what: str
     why: str
@@ -32,24 +32,45 @@ class Skip:
 class Sessions:
     """Whether probes come from other sessions than the enrollments.
 
-    speakers: who are measured in a run. same: speakers who are probed, in a run, with the session that they
-        are enrolled from. single_files: speakers whose files are in no session folder, each file counting as
-        a session. summary: the same in words.
+    speakers: measured in a run. same: speakers who are probed, in a run, with the session of enrollment.
+    single_files: speakers whose files are in no session folder, so that each file counts as a session.
+    summary: the counts in sentences.
     """
 
     speakers: int
     same: int
     single_files: int
-    summary: tuple[str, ...]
+    summary: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "summary", self._sentences())
+
+    def _sentences(self) -> tuple[str, ...]:
+        if self.same == self.speakers:
+            return (f"Sessions: same session for all {self.speakers} speakers: real accuracy is lower.",)
+        sentences = [
+            f"Sessions: {self.speakers - self.same} of {self.speakers} speakers are probed with another "
+            "session than they were enrolled from."
+        ]
+        if self.same:
+            sentences.append(
+                f"Same session for {self.same} of {self.speakers} speakers: real accuracy is lower."
+            )
+        if self.single_files:
+            sentences.append(
+                f"Each file counts as a session for {self.single_files} of {self.speakers} speakers. Put the "
+                "files of one session into a folder, DIR/SPEAKER/SESSION: otherwise the figures flatter."
+            )
+        return tuple(sentences)
 
 
 @dataclass(frozen=True)
 class Material:
     """The speakers and pieces of a run.
 
-    speakers: who are measured. dropped: who are not, with the reason. probes: of all speakers.
-    same_session: speakers whose probes come from the session that they are enrolled from.
-    failed_probes: pieces in which the encoder found no speech, under the run's condition; left out.
+    speakers: measured ones. dropped: the others, with the reason. probes: of all speakers.
+    same_session: speakers whose probes are of the session of enrollment.
+    failed_probes: probes left out, as the encoder found no speech in them under the run's condition.
     """
 
     speakers: int
@@ -63,9 +84,9 @@ class Material:
 class Verification:
     """Every probe against every caller.
 
-    cllr: of the scores, where they are log-likelihood ratios; else after an affine calibration that was
-        fitted on the other half of the speakers. cllr_of: which of the two.
-    det: (FMR, FNMR) along the curve.
+    cllr: of the scores, if they are log-likelihood ratios; else after an affine calibration fitted on the
+        other half of the speakers. cllr_of: which of the two.
+    det: points (FMR, FNMR).
     """
 
     targets: int
@@ -80,7 +101,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class ClosedSet:
-    """Searches by enrolled speakers alone, in galleries of one size drawn `splits` times."""
+    """Searches by enrolled speakers, in galleries of one size drawn `splits` times."""
 
     gallery: int
     splits: int
@@ -90,7 +111,7 @@ class ClosedSet:
 
 @dataclass(frozen=True)
 class AtFpir:
-    """The threshold that gives an FPIR, and the FNIR there."""
+    """The threshold with an FPIR, and the FNIR at that threshold."""
 
     fpir: float
     threshold: float
@@ -99,7 +120,7 @@ class AtFpir:
 
 @dataclass(frozen=True)
 class AtThreshold:
-    """What a threshold gives."""
+    """FPIR and FNIR at a threshold."""
 
     threshold: float
     fpir: Estimate
@@ -108,7 +129,7 @@ class AtThreshold:
 
 @dataclass(frozen=True)
 class AtTarget:
-    """What the scorer's own thresholds for a wanted FPIR give."""
+    """FPIR and FNIR at the scorer's own thresholds for a target FPIR."""
 
     target: float
     fpir: Estimate
@@ -120,11 +141,11 @@ class OpenSet:
     """Searches by enrolled and by unknown speakers, in galleries of one size drawn `splits` times.
 
     known_searches, unknown_searches: by enrolled and by unknown speakers, over all splits.
-    at_fpir: for each of `Settings.fpirs` that so many searches can show.
+    at_fpir: for each of `Settings.fpirs` that the number of searches can resolve.
     at_threshold: at the scorer's own threshold.
-    at_target: for each of `Settings.targets`, where the scorer sets thresholds for it.
+    at_target: for each of `Settings.targets`, if the scorer sets thresholds for a target.
     fpir_by_threshold: FPIR at each of `RunResult.thresholds`.
-    curve: (FPIR, FNIR) as the threshold falls.
+    curve: points (FPIR, FNIR) as the threshold falls.
     """
 
     gallery: int
@@ -141,10 +162,10 @@ class OpenSet:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How scores are spread: shares of each kind in `bins` of equal width from `low` to `high`.
+    """The distribution of scores: shares in `curves.BINS` bins of equal width from `low` to `high`.
 
     best_impostors: the best score of each search by an unknown speaker, in the largest gallery.
-    settings: each setting with the score from which it accepts there, the median where that varies by probe.
+    settings: each setting with its threshold in that gallery, the median where it varies by split.
     """
 
     low: float
@@ -158,7 +179,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class RunResult:
-    """The results of one run by one scorer; what could not be measured is named in `skipped`."""
+    """The results of one run by one scorer; `skipped` names the figures that could not be measured."""
 
     name: str
     scorer: str
@@ -179,8 +200,7 @@ class RunResult:
 class Outcome:
     """Errors of open-set identification under a setting.
 
-    variable, value: the environment variable that is set. prints: of each caller.
-    fpir: strangers' calls that get a name. fnir: callers' calls that are missed.
+    variable, value: of the environment. prints: of each caller.
     """
 
     variable: str
@@ -198,13 +218,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to set, by the results of one run.
+    """The recommended setting, by the results of one run.
 
-    current: under the configured setting; None where the scores do not measure that.
-    others: under settings to choose instead.
+    current: under the configured setting; None where the scores do not measure it.
+    others: under alternative settings.
     fewer_prints, more_prints: under the recommended setting with the prints of the run, and with more, of the
         same speakers and probes; None where the recordings are too short.
-    text: all of it in sentences.
+    text: the recommendation in sentences.
     """
 
     run: str
@@ -217,7 +237,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of `evaluate`; `as_dict` gives what is written as JSON."""
+    """The result of `evaluate`."""
 
     sessions: Sessions
     voiceprint: str
@@ -228,20 +248,19 @@ class Report:
     recordings: int
     unreadable: tuple[Skip, ...]
     with_prompts: int
-    """Sessions that hold audio which those of two other speakers hold too."""
+    """Sessions with audio that occurs in sessions of two other speakers too."""
     settings: dict[str, Any]
     runs: tuple[RunResult, ...]
     recommendations: tuple[Recommendation, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists and numbers; fractions rounded to six places, so that the last bits of a
-        machine's arithmetic do not show."""
+        """The report for JSON; floats are rounded to six places, to be equal on all machines."""
         return {"format": FORMAT, **_plain(self)}
 
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

@@ -1,4 +1,4 @@
-"""What compares a probe with the callers of a gallery: the part that is exchanged to try another scoring."""
+"""Scorers: the exchangeable comparison of probes with the callers of a gallery."""
 
 from __future__ import annotations
 
@@ -15,34 +15,33 @@ Embeddings = NDArray[np.float32]
 Scores = NDArray[np.float64]
 
 COSINE_THRESHOLD = 0.75
-"""The cosine from which the product accepts a match unless told otherwise."""
+"""The product's default threshold."""
 
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Scores probes against a gallery; the larger, the more alike."""
+    """Scores probes against a gallery; more similar voices score higher."""
 
     @property
     def name(self) -> str:
-        """For the report."""
+        """The name in the report."""
 
     @property
     def calibrated(self) -> bool:
-        """Whether the scores are log-likelihood ratios, natural logarithms."""
+        """Whether the scores are natural log-likelihood ratios."""
 
     @property
     def threshold(self) -> float | None:
-        """The score from which a match is accepted; None where there is no such number."""
+        """The score from which a match is accepted; None where that depends on the gallery."""
 
     def score(self, gallery: Sequence[Embeddings], probes: Embeddings) -> Scores:
         """Compare every probe with every caller.
 
-        It is called with each gallery as it is, so a score may depend on who else is enrolled, but
-        not on the other probes.
+        A score may depend on the other callers of the gallery, but not on the other probes.
 
         Args:
-            gallery: of each caller float32[prints, conditions, d] of unit vectors: one for each print
-                under each of the conditions that go into it.
+            gallery: of each caller float32[prints, conditions, d] of unit vectors: the embedding of each
+                print under each condition of the enrollment.
             probes: float32[n, d] of unit vectors, n >= 1.
 
         Returns:
@@ -51,7 +50,7 @@ class Scorer(Protocol):
 
 
 class CosineScorer:
-    """The cosine with the nearest of a caller's embeddings, as `match_caller` compares."""
+    """The cosine with the nearest of a caller's embeddings, as in `match_caller`."""
 
     name = "cosine"
     calibrated = False
@@ -69,17 +68,16 @@ class CosineScorer:
 
 @runtime_checkable
 class TargetScorer(Scorer, Protocol):
-    """A scorer whose threshold follows the gallery and a wanted FPIR."""
+    """A scorer whose threshold follows the gallery and a target FPIR."""
 
-    def limits(self, gallery: Sequence[Embeddings], targets: Sequence[float]) -> Scores:
-        """The score from which to accept, float64[targets]; gallery: as for `score`."""
+    def thresholds(self, gallery: Sequence[Embeddings], targets: Sequence[float]) -> Scores:
+        """The score from which to accept for each target, float64[targets]; gallery: as for `score`."""
 
 
 class CalibratedScorer:
-    """The log-likelihood ratio, as `identify` ranks by it: what it means is read off each gallery.
+    """The log-likelihood ratio by statistics of each gallery, as in `identify`.
 
-    Of a caller's conditions the first is the plain enrollment; further ones, such as the print for simulated
-    lines, count by their mean where that is better.
+    The first condition of a caller's prints is the plain one; the mean of the others is the augmented print.
     """
 
     name = "llr"
@@ -95,47 +93,48 @@ class CalibratedScorer:
         """As `Scorer.score`.
 
         Raises:
-            InvalidArgumentError: the gallery is too small to say what a score means.
+            InvalidArgumentError: the gallery is too small for log-likelihood ratios.
         """
-        callers, scorer = self._of(gallery)
+        callers, scorer = self._scorer(gallery)
         if scorer.statistics is None:
-            raise InvalidArgumentError(f"A gallery of {len(gallery)} callers says nothing of its scores.")
+            raise InvalidArgumentError(
+                f"A gallery of {len(gallery)} callers is too small for log-likelihood ratios."
+            )
         return scorer.llrs_of_many(probes, callers)
 
-    def limits(self, gallery: Sequence[Embeddings], targets: Sequence[float]) -> Scores:
-        """As `TargetScorer.limits`."""
-        scorer = self._of(gallery)[1]
+    def thresholds(self, gallery: Sequence[Embeddings], targets: Sequence[float]) -> Scores:
+        """As `TargetScorer.thresholds`."""
+        scorer = self._scorer(gallery)[1]
         return np.array([scorer.threshold(target, len(gallery)) for target in targets])
 
-    def _of(self, gallery: Sequence[Embeddings]) -> tuple[list[CallerPrints], GalleryScorer]:
-        """The scorer of a gallery; that of the last is kept, as probes come in several blocks."""
+    def _scorer(self, gallery: Sequence[Embeddings]) -> tuple[list[CallerPrints], GalleryScorer]:
+        """The callers and the scorer of a gallery; cached for the next block of probes."""
         if self._last is None or self._last[0] is not gallery:
             callers = [
-                CallerPrints(one[:, 0], one[:, 1:].mean(axis=1) if one.shape[1] > 1 else one[:0, 0])
-                for one in gallery
+                CallerPrints(
+                    caller[:, 0], caller[:, 1:].mean(axis=1) if caller.shape[1] > 1 else caller[:0, 0]
+                )
+                for caller in gallery
             ]
-            self._last = (
-                gallery,
-                callers,
-                GalleryScorer.of_gallery(self._projection, callers, self._calibration),
-            )
+            scorer = GalleryScorer.of_gallery(self._projection, callers, self._calibration)
+            self._last = gallery, callers, scorer
         return self._last[1:]
 
 
 class AffineCalibration:
-    """Scores to log-likelihood ratios by a scale and an offset, fitted by logistic regression.
+    """An affine map of scores to log-likelihood ratios, fitted by logistic regression.
 
     Source: Brümmer et al., "Fusion of heterogeneous speaker recognition systems in the STBU submission
-    for the NIST SRE 2006", IEEE TASLP 15 (2007): minimizes the Cllr, both classes counting alike; with
+    for the NIST SRE 2006", IEEE TASLP 15 (2007): minimizes the Cllr with equal weights of both classes; with
     the labels of Platt, "Probabilistic outputs for support vector machines" (1999), for small samples.
     """
 
     def __init__(self, targets: NDArray[np.floating], impostors: NDArray[np.floating]) -> None:
         """Fit to scores, float[n] and float[m]."""
         scores = np.concatenate([targets, impostors]).astype(np.float64)
-        # Not quite 1 and 0: else few scores that happen not to overlap would give ratios without bounds.
-        sure = (len(targets) + 1.0) / (len(targets) + 2.0), 1.0 / (len(impostors) + 2.0)
-        labels = np.repeat(sure, [len(targets), len(impostors)])
+        # Not 1 and 0: with few scores that happen not to overlap, the ratios would be unbounded.
+        soft = (len(targets) + 1.0) / (len(targets) + 2.0), 1.0 / (len(impostors) + 2.0)
+        labels = np.repeat(soft, [len(targets), len(impostors)])
         weights = np.repeat([0.5 / len(targets), 0.5 / len(impostors)], [len(targets), len(impostors)])
         self._scale, self._offset = logistic_regression(scores, labels, weights)
 
@@ -144,14 +143,14 @@ class AffineCalibration:
         return np.asarray(self._scale * np.asarray(scores, dtype=np.float64) + self._offset, dtype=np.float64)
 
 
-_RIDGE = 1e-9  # where all scores are equal, their scale is not defined
+_RIDGE = 1e-9  # where all scores are equal, the scale is undefined
 _STEPS = 100
 
 
 def logistic_regression(scores: Scores, labels: Scores, weights: Scores) -> tuple[float, float]:
-    """Scale and offset of the log odds, scale * score + offset, of the greatest likelihood.
+    """The maximum-likelihood scale and offset of the log odds, scale * score + offset, by Newton's method.
 
-    scores, labels (0..1), weights (together about 1): float64[n].
+    scores, labels (0..1), weights (of sum about 1): float64[n].
     """
     mean, deviation = float(scores.mean()), float(scores.std()) or 1.0
     design = np.stack([(scores - mean) / deviation, np.ones(len(scores))], axis=1)
@@ -162,7 +161,7 @@ def logistic_regression(scores: Scores, labels: Scores, weights: Scores) -> tupl
         curve = weights * posterior * (1.0 - posterior)
         step = np.linalg.solve(design.T @ (curve[:, None] * design) + _RIDGE * np.eye(2), slope)
         size = float(np.abs(step).max())
-        solution -= step if size <= 1.0 else step / size  # a longer one may overshoot
+        solution -= step if size <= 1.0 else step / size  # a longer step may overshoot
         if size < 1e-9:
             break
     scale = float(solution[0]) / deviation

@@ -1,4 +1,4 @@
-"""What is to be measured."""
+"""The settings of an evaluation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from voiceprint.audio.simulate import AS_IS, Condition
 from voiceprint.errors import InvalidArgumentError
 
 Enrollment = tuple[Condition, ...]
-"""The conditions that go into a print, one embedding each."""
+"""The conditions of an enrollment: a print has an embedding under each."""
 
 
 def parse_enrollment(text: str) -> Enrollment:
@@ -23,7 +23,7 @@ def parse_enrollment(text: str) -> Enrollment:
 
 @dataclass(frozen=True)
 class Run:
-    """One setting of what is compared: how callers are enrolled, and what their probes are like."""
+    """A combination of enrollment and probe conditions."""
 
     enroll: Enrollment
     probe: Condition
@@ -32,7 +32,7 @@ class Run:
 
     @property
     def enroll_name(self) -> str:
-        """The conditions of enrollment, as `parse_enrollment` reads them."""
+        """The conditions of enrollment, in the form of `parse_enrollment`."""
         return "+".join(map(str, self.enroll))
 
     def __str__(self) -> str:
@@ -42,31 +42,29 @@ class Run:
 
 @dataclass(frozen=True)
 class Settings:
-    """What `evaluate` measures: every combination of the first four, each a run of its own.
+    """The settings of `evaluate`: every combination of the first four is a run of its own.
 
-    enroll: conditions of enrollment; of each, those that go into every print.
+    enroll: conditions of enrollment.
     probe: conditions of the probes.
-    durations_s: of each piece, above 0, up to 60; `net` of speech, else by the clock.
+    durations_s: seconds of each piece, above 0, up to 60; `net`: without pauses.
     prints: enrollment pieces of a caller, 1 to 10.
-    gallery: sizes of the galleries that are searched, 2 or more; None for 10, 20, 50, 100, ... and the
-        largest there is; of 10 callers or fewer, from 2.
-    unknown_share: of the speakers who are held out, not enrolled, in open-set searches; 0 for none, to
-        under 1.
-    fpirs: false-positive identification rates at which FNIR is given, between 0 and 1.
-    targets: false-positive identification rates that a scorer which can is to set its thresholds for.
-    target_fpir: the configured target FPIR, which the recommendation is for; None where a threshold decides.
-    more_prints: prints of a caller in the enrollments that the recommendation compares with the first run;
-        None for no comparison.
-    splits: how often callers and unknown speakers are drawn, 1 or more.
+    gallery: gallery sizes, 2 or more; None for 10, 20, 50, 100, ... and all callers; of 10 callers or
+        fewer, from 2.
+    unknown_share: share of the speakers held out in open-set searches; 0 (none) to under 1.
+    fpirs: false-positive identification rates at which FNIR is measured, between 0 and 1.
+    targets: false-positive identification rates for the thresholds of a `TargetScorer`.
+    target_fpir: the configured target FPIR, for the recommendation; None where a threshold decides.
+    more_prints: prints of a caller that the recommendation compares with the first run; None for no
+        comparison.
+    splits: draws of callers and unknown speakers, 1 or more.
     most_probes: of a speaker, 1 or more.
-    resamples: draws of the bootstrap for the intervals, of confidence 95 %; 0 for no intervals.
-    noise_reduction: whether log-likelihood ratios are of noisy audio without its noise, as in the product.
-    second_print: whether they are also of a print for simulated lines, as the product keeps it beside an
-        enrollment under one condition.
-    channel: of recordings with several, from 0; None mixes them.
-    prompts: of `VoiceFingerprintConfig`, which are left out; None for none.
-    separate: whether of a recording of several voices only the one that speaks most counts.
-    seed: the same one, with the same recordings, gives the same report.
+    resamples: bootstrap draws for the 95 % intervals; 0 for no intervals.
+    noise_reduction: whether log-likelihood ratios use noise reduction, as in the product.
+    augmented_prints: whether they use augmented prints, as enrollment under one condition stores them.
+    channel: index of the channel, from 0; None mixes all.
+    prompts: as in `VoiceFingerprintConfig`; removed from all recordings.
+    separate: whether to use only the voice with the most net speech of a recording.
+    seed: equal seeds and recordings give equal reports.
 
     Raises `InvalidArgumentError` for a value that is not allowed.
     """
@@ -86,7 +84,7 @@ class Settings:
     net: bool = True
     resamples: int = 1000
     noise_reduction: bool = True
-    second_print: bool = True
+    augmented_prints: bool = True
     channel: int | None = None
     prompts: str | None = None
     separate: bool = False
@@ -119,7 +117,7 @@ class Settings:
         return [Run(*run) for run in product(self.enroll, self.probe, self.durations_s, self.prints)]
 
     def sizes(self, most: int) -> list[int]:
-        """The sizes of galleries to be measured where there are `most` callers; given ones may be larger."""
+        """The gallery sizes for `most` callers; configured ones may be larger."""
         if self.gallery is not None:
             return sorted(self.gallery)
         if most < 2:

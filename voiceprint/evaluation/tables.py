@@ -1,4 +1,4 @@
-"""A report as tables of text, for the terminal and for the page alike."""
+"""The tables and sentences of a report, for the terminal and the HTML page."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ NONE = "-"
 
 
 class Table(NamedTuple):
-    """A title, what it means, the heads of the columns, and the rows.
-
-    Figures of all tables but the first are set to the right.
-    """
+    """A table of text, with an explanation of its figures."""
 
     title: str
-    meaning: str
+    explanation: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
@@ -47,7 +44,7 @@ def cost(estimate: Estimate | None) -> str:
 
 
 def summary(report: Report) -> str:
-    """What was measured, in a line."""
+    """The speakers, the encoder and the scorers, in a line."""
     return (
         f"{report.speakers} speakers with {report.recordings} recordings; "
         f"encoder {report.encoder}, scores by {' and '.join(report.scorers)}."
@@ -55,16 +52,16 @@ def summary(report: Report) -> str:
 
 
 def tables(report: Report) -> list[Table]:
-    """The tables that have rows."""
+    """The tables with rows; the first describes the runs, the others hold figures."""
     numbered = list(enumerate(report.runs, 1))
-    made = [
+    all_tables = [
         _runs(numbered, net=bool(report.settings["net"])),
         _verification(numbered),
         _identification(numbered),
         _thresholds(numbered),
         _at_targets(numbered),
     ]
-    return [table for table in made if table.rows]
+    return [table for table in all_tables if table.rows]
 
 
 def recommendations(report: Report) -> list[tuple[str, tuple[str, ...]]]:
@@ -77,21 +74,21 @@ def recommendations(report: Report) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def remarks(report: Report) -> list[str]:
-    """What was left out and why, each in a sentence; equal ones of several runs together."""
-    said: dict[str, list[int]] = {}
+    """Sentences on everything that was left out, and why; equal ones of several runs are merged."""
+    runs_by_remark: dict[str, list[int]] = {}
     for number, run in enumerate(report.runs, 1):
         for remark in _remarks(run):
-            said.setdefault(remark, []).append(number)
+            runs_by_remark.setdefault(remark, []).append(number)
     everywhere = list(range(1, len(report.runs) + 1))
     lines = [
         remark
         if runs == everywhere
         else f"Run{'s' if runs[1:] else ''} {', '.join(map(str, runs))}: {remark}"
-        for remark, runs in said.items()
+        for remark, runs in runs_by_remark.items()
     ]
     if report.with_prompts:
         lines.append(
-            f"{report.with_prompts} sessions hold audio that those of other speakers hold too, such as an "
+            f"{report.with_prompts} sessions share audio with those of other speakers, such as an "
             "announcement: `voiceprint prompts` writes it, and VOICE_PROMPTS leaves it out."
         )
     lines += [f"A recording could not be read: {skip.why}." for skip in report.unreadable]
@@ -109,7 +106,7 @@ def _remarks(run: RunResult) -> Iterable[str]:
 
 
 def left_out(dropped: Sequence[Skip], what: str = "speakers") -> str:
-    """The speakers who are left out, or `what` else, by reason, in a sentence."""
+    """A sentence on the speakers (or `what`) that are left out, by reason."""
     reasons = Counter(skip.why for skip in dropped)
     shown = "; ".join(f"{why} ({count})" for why, count in reasons.most_common(3))
     left = len(reasons) - 3
@@ -140,7 +137,7 @@ def _runs(runs: _Numbered, *, net: bool) -> Table:
     ]
     return Table(
         "Runs",
-        f"A piece holds so many seconds of {'speech, pauses not counted' if net else 'audio, with pauses'}.",
+        f"Piece: seconds of {'speech, without pauses' if net else 'audio, with pauses'}.",
         ("Run", "Enrollment", "Probe", "Piece", "Prints", "Scores", "Speakers", "Probes"),
         tuple(rows),
     )
@@ -180,8 +177,8 @@ def _identification(runs: _Numbered) -> Table:
             rows.append((str(number), str(size), rank, *[rate(at.get(target)) for target in targets]))
     return Table(
         "Identification",
-        "Rank-1: enrolled callers who are named right where nobody is unknown. FNIR: enrolled callers who "
-        "are missed, at a threshold where so many of the unknown get a name (FPIR).",
+        "Rank-1: enrolled callers who are named right if nobody is unknown. FNIR: enrolled callers who are "
+        "missed, at the threshold with that share of unknown callers who get a name (FPIR).",
         ("Run", "Gallery", "Rank-1", *[f"FNIR at FPIR {100 * target:g} %" for target in targets]),
         tuple(rows),
     )
@@ -189,8 +186,8 @@ def _identification(runs: _Numbered) -> Table:
 
 def _thresholds(runs: _Numbered) -> Table:
     targets = _targets(runs)
-    limits = {one.at_threshold.threshold for _, run in runs for one in run.open_set if one.at_threshold}
-    shown = f" at {limits.pop():g}" if len(limits) == 1 else ""
+    thresholds = {one.at_threshold.threshold for _, run in runs for one in run.open_set if one.at_threshold}
+    shown = f" at {thresholds.pop():g}" if len(thresholds) == 1 else ""
     rows = []
     for number, run in runs:
         for one in run.open_set:
@@ -201,7 +198,7 @@ def _thresholds(runs: _Numbered) -> Table:
             rows.append((str(number), str(one.gallery), *own, *[at.get(target, NONE) for target in targets]))
     return Table(
         "Thresholds",
-        "What the threshold of now does, and the score at which the FPIR is as wanted.",
+        "Error rates at the configured threshold, and the thresholds with these FPIRs.",
         (
             "Run",
             "Gallery",
@@ -222,9 +219,9 @@ def _at_targets(runs: _Numbered) -> Table:
     ]
     return Table(
         "Thresholds that follow the gallery",
-        "For a wanted FPIR the llr gives each gallery a threshold (VOICE_TARGET_FPIR): "
-        "the FPIR and FNIR that these thresholds had here.",
-        ("Run", "Gallery", "FPIR wanted", "FPIR", "FNIR"),
+        "For a target FPIR (VOICE_TARGET_FPIR) each gallery has a threshold of the llr: "
+        "the measured FPIR and FNIR at these thresholds.",
+        ("Run", "Gallery", "Target FPIR", "FPIR", "FNIR"),
         tuple(rows),
     )
 

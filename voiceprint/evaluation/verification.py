@@ -1,4 +1,4 @@
-"""Verification: every probe against every caller, one to one."""
+"""Verification: one-to-one trials of every probe with every caller."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.evaluation import metrics
-from voiceprint.evaluation.bootstrap import Counts, Interval, bootstrap_all, rule_of_three
-from voiceprint.evaluation.curves import det_curve
+from voiceprint.evaluation.bootstrap import Counts, Interval, bootstrap, rule_of_three
+from voiceprint.evaluation.curves import thin
 from voiceprint.evaluation.report import Estimate, Verification
 from voiceprint.evaluation.scoring import AffineCalibration, Scores
 from voiceprint.evaluation.settings import Settings
 
 LEAST_TO_CALIBRATE = 4
-"""Speakers that it takes to fit a calibration on one half and have impostors in the other."""
+"""Speakers for a calibration fitted on one half, with impostors in the other half."""
 
 OF_SCORES = "the scores"
 OF_CALIBRATION = "an affine calibration of the scores, fitted on the other half of the speakers"
@@ -22,9 +22,9 @@ Indices = NDArray[np.int64]
 
 
 class ScoredTrials:
-    """The scores of all trials, with the speakers in them.
+    """The scores of all trials, with their speakers.
 
-    matrix: float64[probes, callers] of all against all. owners: int64[probes], the caller of each.
+    matrix: float64[probes, callers]. owners: int64[probes], the column of each probe's speaker.
     """
 
     def __init__(self, matrix: Scores, owners: Indices) -> None:
@@ -37,19 +37,19 @@ class ScoredTrials:
         self._impostor_speakers = owners[probes]
 
     def weights(self, drawn: Counts) -> tuple[Counts, Counts]:
-        """How often each target and each impostor trial counts where speakers are drawn so often.
+        """The weights of target and impostor trials, for the number of times each speaker was drawn.
 
         Two copies of one speaker are no impostors of each other.
         """
         return drawn[self.target_speakers], drawn[self._impostor_callers] * drawn[self._impostor_speakers]
 
     def within(self, chosen: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which targets and which impostor trials are of chosen speakers, bool[callers], alone."""
+        """Masks of the target and impostor trials between chosen speakers, bool[callers]."""
         return chosen[self.target_speakers], chosen[self._impostor_callers] & chosen[self._impostor_speakers]
 
 
 def verify(scored: ScoredTrials, settings: Settings, *, calibrated: bool) -> Verification:
-    """Measure the trials; calibrated: whether the scores are log-likelihood ratios."""
+    """The error rates of trials; calibrated: whether the scores are log-likelihood ratios."""
     trials = metrics.Trials(scored.targets, scored.impostors)
     llrs: _Llrs | None = None
     if calibrated:
@@ -63,10 +63,11 @@ def verify(scored: ScoredTrials, settings: Settings, *, calibrated: bool) -> Ver
             return [None] * 4
         return [*trials.measures(targets, impostors), None if llrs is None else llrs.cllr(targets, impostors)]
 
+    det = trials.det()
     values = measure(np.ones(scored.callers))
     intervals: list[Interval | None] = [None] * len(values)
     if settings.resamples:
-        intervals = bootstrap_all(measure, scored.callers, resamples=settings.resamples, seed=settings.seed)
+        intervals = bootstrap(measure, scored.callers, resamples=settings.resamples, seed=settings.seed)
     intervals[0] = intervals[0] and rule_of_three(intervals[0], values[0] or 0.0, scored.callers)
     eer, min_dcf, min_cllr, cllr = (
         None if value is None else _estimate(value, interval)
@@ -83,19 +84,19 @@ def verify(scored: ScoredTrials, settings: Settings, *, calibrated: bool) -> Ver
         min_cllr=min_cllr,
         cllr=cllr,
         cllr_of=OF_SCORES if calibrated else OF_CALIBRATION,
-        det=det_curve(trials.det()),
+        det=thin(det.fmr, det.fnmr),
     )
 
 
 def _estimate(value: float, interval: Interval | None) -> Estimate:
-    # Where no draw differs, as without any error, the draws say nothing about the range.
-    return (
-        Estimate(value) if interval is None or interval.low == interval.high else Estimate(value, *interval)
-    )
+    # Equal draws, as without any error, define no interval.
+    if interval is None or interval.low == interval.high:
+        return Estimate(value)
+    return Estimate(value, *interval)
 
 
 class _Llrs:
-    """Log-likelihood ratios of some of the trials, the others being NaN."""
+    """Log-likelihood ratios of the trials; NaN excludes a trial."""
 
     def __init__(self, targets: Scores, impostors: Scores) -> None:
         self._used = np.isfinite(targets), np.isfinite(impostors)
@@ -109,7 +110,7 @@ class _Llrs:
 
 
 def _cross_fitted(scored: ScoredTrials, seed: int) -> _Llrs:
-    """Each half of the speakers calibrated by the other; trials between the halves are not used."""
+    """Calibrate each half of the speakers by the other, and exclude trials between the halves."""
     first = np.zeros(scored.callers, dtype=np.bool_)
     first[np.random.default_rng(seed).permutation(scored.callers)[: scored.callers // 2]] = True
     targets = np.full(len(scored.targets), np.nan)

@@ -1,4 +1,4 @@
-"""When a match is accepted, and a verification."""
+"""The acceptance of matches and verifications."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class AcceptanceRule(NamedTuple):
-    """Accept from a similarity of `threshold` on, or up to an expected rate of strangers of `target`.
+    """Accept from a similarity of `threshold`, or up to an expected false-positive rate of `target`.
 
     target: expected false-positive identification rate of an identification, or false-match rate of a
         verification, 0 to 1; None lets the threshold decide.
@@ -24,7 +24,7 @@ class AcceptanceRule(NamedTuple):
 
     @classmethod
     def of_identification(cls, config: VoiceFingerprintConfig, threshold: float | None) -> AcceptanceRule:
-        """The rule of `match_caller`, `identify` and streams. threshold: given by the user for this call."""
+        """The rule of `match_caller`, `identify` and streams. threshold: argument of the call."""
         return cls._of(config, threshold, config.target_fpir)
 
     @classmethod
@@ -45,8 +45,8 @@ class AcceptanceRule(NamedTuple):
         return cls(config.similarity_threshold, target, calibrated, is_default=by_cosine)
 
     def accepts(self, similarity: float, rate: float | None, probability: float | None) -> bool:
-        """Whether to accept a match with this similarity, expected rate of strangers, and probability."""
+        """Whether to accept a match with this similarity, expected false-positive rate, and probability."""
         if self.target is not None:
             return rate is not None and rate <= self.target
-        # Without a probability the similarity is a cosine, which the threshold was not chosen for.
+        # Without a probability the similarity is a cosine, and the threshold is meant for a probability.
         return similarity >= self.threshold and not (self.calibrated and probability is None)

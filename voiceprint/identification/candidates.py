@@ -2,10 +2,10 @@
 
 Reading a caller from a store takes as long as some hundred scores. So every hit of the index is first scored
 with the vectors in the index, the plain embeddings, and only the best are read. The ranking uses the records
-alone: the index proposes, and no score is taken from it.
+alone: the index proposes, and none of its scores count.
 
 The index holds neither the augmented embeddings (`Voiceprint.augmented`) nor the owner of a voiceprint.
-benchmarks/shortlist.py measures the callers that are missed for that reason.
+benchmarks/shortlist.py measures the callers that the shortlist misses therefore.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LEAST_READ: Final = 16  # voiceprints that a query by likelihood reads
 class CandidateQuery(NamedTuple):
     """One search of the index, and a score for its hits.
 
-    query: float32[dimension], the vector to search with. score: of float32[n, dimension]; greater is better.
+    query: float32[dimension]. score: of float32[n, dimension]; greater is better.
     read: voiceprints to read from the store, of the best scores.
     """
 

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from voiceprint.storage.base import Storage
 
 STALE_SHARE: Final = 20
-"""The scorer is computed anew when one voiceprint in so many has changed since."""
+"""The scorer is computed again when one voiceprint in this many has changed."""
 
-_RIVALS: Final = 20  # index hits among which the best other caller of one of the cohort is sought
+_RIVALS: Final = 20  # index hits to search for the best other caller of a cohort member
 
 
 class CohortScorer:
-    """Computes the `GalleryScorer` of a gallery, and computes it anew when the gallery has changed.
+    """Computes the `GalleryScorer` of a gallery, and again when the gallery has changed.
 
-    Of a gallery of a million that takes a third of a second.
+    A gallery of a million takes a third of a second.
     """
 
     def __init__(self, encoder: str, dimension: int) -> None:
@@ -37,7 +37,7 @@ class CohortScorer:
         self._cosines: ImpostorStatistics | None = None
         self._changes = 0  # voiceprints that were added or removed, ever
         self._resets = 0
-        self._changed_meanwhile: set[int] | None = None  # ids, since a computation began
+        self._changed_meanwhile: set[int] | None = None  # ids, during a computation
         self._lock = threading.Lock()
 
     def get(self, storage: Storage, index: VectorIndex, callers: Callable[[], int]) -> GalleryScorer:
@@ -51,7 +51,7 @@ class CohortScorer:
             try:
                 scorer, self._cohort = self._compute(storage, index, callers)
                 self._scorer, self._computed_at = scorer, before
-                # `note_changes` notes the ids before it looks at the cohort: one of the two sees the other.
+                # `note_changes` adds the ids before it reads the cohort, so no change is missed.
                 if resets != self._resets or not self._cohort.isdisjoint(meanwhile):
                     self._scorer = None
             finally:
@@ -76,7 +76,7 @@ class CohortScorer:
             self._scorer = None  # no removed or replaced embedding stays in memory
 
     def reset(self) -> None:
-        """Drop the scorer, as the index was built anew."""
+        """Drop the scorer, after a new build of the index."""
         self._resets += 1
         self._scorer = None
 
@@ -130,7 +130,7 @@ def _cosine_statistics(
 def _best_rival(index: VectorIndex, scorer: GalleryScorer, prints: list[Voiceprint]) -> float | None:
     """The greatest approximate score of a caller's first print with the print of another caller.
 
-    None where the index holds no other print any more.
+    None where the index holds no other print.
     """
     probe, own = prints[0].embedding, _ids(prints)
     found = [

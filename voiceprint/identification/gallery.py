@@ -45,7 +45,7 @@ class Gallery:
     def refresh(self, progress: Progress | None = None) -> VectorIndex:
         """The index, with every change that was committed before this call.
 
-        progress: called with the number of voiceprints that are in, when the index has to be built.
+        progress: called with the number of indexed voiceprints while the index is built.
         """
         storage, shared = self.storage, self._shared
         state = shared.state
@@ -75,7 +75,7 @@ class Gallery:
             return self._stamped()[0]
 
     def _current_index(self) -> VectorIndex:
-        """The index as it stands, without a look at the store."""
+        """The index, without a comparison with the store."""
         state = self._shared.state
         return self.refresh() if state is None else state.vectors
 
@@ -111,7 +111,7 @@ class Gallery:
         shared = self._shared
         if len(changes.ids):
             self._check_dimension(changes.embeddings)
-        # An index with half of the changes is of no use: on an error, the next refresh builds another.
+        # After an error, half of the changes may be in the index: the next refresh builds another.
         state, shared.state = shared.state, None
         if len(changes.removed) or any(id_ in index for id_ in changes.ids.tolist()):
             shared.snapshots.erase(self.storage, index)
@@ -134,7 +134,7 @@ class Gallery:
 
     @contextmanager
     def _translate_index_errors(self) -> Iterator[None]:
-        """Raise an error of ours for those of faiss, most often for want of memory."""
+        """Raise `VoiceprintError` for errors of faiss, which mostly mean too little memory."""
         try:
             yield
         except (RuntimeError, MemoryError) as error:
@@ -147,7 +147,7 @@ class Gallery:
     # Reading
 
     def shortlist(self, queries: Sequence[CandidateQuery], found: int, wider: int) -> Shortlist:
-        """Voiceprint ids by the index as it stands; see `candidates.shortlist`."""
+        """Voiceprint ids by the current index; see `candidates.shortlist`."""
         index = self._current_index()
         if not len(index):
             self._warn_of_other_spaces()
@@ -155,7 +155,7 @@ class Gallery:
             return shortlist(index, queries, found, wider)
 
     def read(self, ids: list[int]) -> list[Voiceprint]:
-        """All voiceprints of the owners of these, as they are stored."""
+        """All stored voiceprints of the callers of these."""
         return [one for caller in self.storage.callers_of(ids) for one in self.prints_of(caller)]
 
     def prints_of(self, caller: Caller) -> list[Voiceprint]:
@@ -163,10 +163,9 @@ class Gallery:
         return [one for one in caller.voiceprints if one.encoder == self.encoder]
 
     def count_callers(self) -> int:
-        """The number of callers, to one in fifty: counting a million takes a while.
+        """The number of callers, to one in fifty: to count a million is slow.
 
-        A store counts the callers of all spaces; where there are others, each voiceprint counts as a caller
-        at most.
+        At most the number of voiceprints in this space, because a store counts the callers of all spaces.
         """
         prints = len(self._current_index())
         counted_at, counted = self._shared.counted
@@ -175,7 +174,7 @@ class Gallery:
         return min(counted, prints)
 
     def scorer(self, calibration_path: str | None = None) -> GalleryScorer:
-        """The scorer of the gallery as it stands. calibration_path: None is the package's calibration."""
+        """The scorer of the current gallery. calibration_path: None is the package's calibration."""
         from voiceprint.scoring import calibration_for
 
         calibration = calibration_for(self.encoder, calibration_path)
@@ -185,7 +184,7 @@ class Gallery:
     def expected_fpir(self, threshold: float) -> float | None:
         """The expected share of strangers whose cosine with some caller reaches a threshold, 0 to 1.
 
-        By how alike the gallery's callers are to each other; None where there are too few.
+        Estimated from the similarity of the gallery's callers to each other; None with too few callers.
         """
         statistics: ImpostorStatistics | None = self._shared.scorers.cosine_statistics(
             self.storage, self._current_index(), self.count_callers
@@ -202,7 +201,7 @@ class Gallery:
 
     @property
     def warned_of_strangers(self) -> bool:
-        """Whether the process has logged that the threshold names too many strangers."""
+        """Whether the process has logged that the threshold accepts too many strangers."""
         return self._shared.warned_of_strangers
 
     @warned_of_strangers.setter
@@ -221,7 +220,7 @@ class Gallery:
         return index
 
     def tune(self, recall: float | None) -> VectorIndex:
-        """Measure anew how much of the index a search has to look at, and write the snapshot."""
+        """Measure the part of the index that a search needs to probe, and write the snapshot."""
         index = self.refresh()
         try:
             index.tune(recall)
@@ -232,7 +231,7 @@ class Gallery:
         return index
 
     def close(self) -> None:
-        """Write the snapshot, if enough has changed. The gallery can go on being used."""
+        """Write the snapshot, if enough has changed. The gallery remains usable."""
         state = self._shared.state  # another thread may be about to change it
         if state is not None:
             self._shared.snapshots.close(
@@ -240,16 +239,16 @@ class Gallery:
             )
 
     def write_snapshot(self) -> None:
-        """Write the snapshot now, if there is to be one.
+        """Write the snapshot now, if it has a path.
 
-        Raises `ConfigurationError` where something else lies in its place; another failure is a warning.
+        Raises `ConfigurationError` where another file lies there; other failures are logged.
         """
         path = self.snapshot_path()
         if path is not None:
-            self._shared.snapshots.write(path, *self._stamped(), self.storage.files(), asked=True)
+            self._shared.snapshots.write(path, *self._stamped(), self.storage.files(), by_user=True)
 
     def snapshot_path(self) -> Path | None:
-        """Where the snapshot lies; None where none is written."""
+        """The path of the snapshot; None without one."""
         return snapshot_path(self.storage, self._shared.settings.path, self.encoder)
 
     def _stamped(self) -> tuple[VectorIndex, Stamp]:

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_STRANGERS: Final = 0.05
-"""Share of strangers' calls above which a threshold that names them is warned of."""
+"""Share of strangers' calls above which the log warns of a threshold that accepts them."""
 
 _ROUNDING: Final = 1e-4  # of a component of an embedding
 
 
 class Identifier:
-    """Finds, among the callers of a gallery, those that a probe sounds like."""
+    """Identifies and verifies probes against a gallery."""
 
     def __init__(self, gallery: Gallery, config: VoiceFingerprintConfig) -> None:
         self.gallery = gallery
@@ -67,7 +67,7 @@ class Identifier:
         while True:
             shortlist = gallery.shortlist(queries, hits, wider)
             voiceprints = gallery.read(shortlist.ids)
-            # A caller may have more voiceprints among the hits than the limit of today.
+            # A caller may have more voiceprints among the hits than the current limit.
             if shortlist.is_all or len({one.caller_id for one in voiceprints}) >= callers:
                 return voiceprints
             hits, wider = 2 * hits, 2 * wider
@@ -153,7 +153,7 @@ class Identifier:
             logger.warning("last_seen of a matched caller could not be stored: %s", error)
 
     def threshold_advice(self) -> str | None:
-        """A sentence where the configured threshold names more than `MOST_STRANGERS` of strangers' calls."""
+        """A sentence where the configured threshold accepts more than `MOST_STRANGERS` of strangers."""
         rule = AcceptanceRule.of_identification(self._config, None)
         if not rule.is_default:
             return None
@@ -178,7 +178,7 @@ class Identifier:
                 logger.warning("%s: %s", self.gallery.storage, advice)
 
     def _scorer(self, probe: Probe) -> GalleryScorer | None:
-        """The scorer of the gallery; None where the gallery is too small to say what a score means."""
+        """The scorer of the gallery; None where the gallery is too small for its statistics."""
         if not _is_covered(self.gallery.encoder, probe.best):
             return None
         scorer = self.gallery.scorer(self._config.calibration_path)
@@ -188,7 +188,7 @@ class Identifier:
 def _is_covered(space: str, embedding: NDArray[np.float32]) -> bool:
     """Whether the statistics of a space hold for an embedding: Resemblyzer gives no negative values.
 
-    For a vector from elsewhere, such as one of a test, a likelihood would mean nothing.
+    For other vectors, such as those of a test, a likelihood has no meaning.
     """
     return space != RESEMBLYZER_SPACE or float(np.min(embedding)) >= -_ROUNDING
 

@@ -10,20 +10,20 @@ from voiceprint.validation import check_caller_id, is_integer, is_number, shown
 
 
 class Query(NamedTuple):
-    """How many callers to return, from which similarity to accept one, and who is a candidate.
+    """The number of callers to return, the threshold of acceptance, and the candidates.
 
     k: callers, from 1. threshold: 0 to 1; None takes the configured rule. candidates: caller ids; None for
-    all callers. ignored: caller ids that are no candidates.
+    all callers. ignored: caller ids to exclude.
     """
 
     k: int = 1
     threshold: float | None = None
     candidates: list[str] | None = None
-    ignored: list[str] = []  # noqa: RUF012 - a tuple is not changed
+    ignored: list[str] = []  # noqa: RUF012 - never changed
 
     @classmethod
     def checked(cls, k: Any, threshold: Any, candidates: Any, ignore: Any) -> Query:
-        """The query of these arguments of a user. Raises `InvalidArgumentError`."""
+        """The query of a user's arguments. Raises `InvalidArgumentError`."""
         return cls(
             check_count(k),
             None if threshold is None else check_threshold(threshold),

@@ -1,4 +1,4 @@
-"""Ranking callers by how well a probe goes with their voiceprints."""
+"""The ranking of callers by the scores of a probe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Scored(NamedTuple):
-    """A caller: the cosine of the probe with the best of the voiceprints, which one that is, and the llr.
+    """A caller's best voiceprint by cosine, and the scores of the probe.
 
     llr: natural log-likelihood ratio of all the caller's voiceprints; None where the gallery is too small.
     """
@@ -28,7 +28,7 @@ class Scored(NamedTuple):
 
     @property
     def score(self) -> float:
-        """The number that callers are ranked by."""
+        """The score for the ranking."""
         return self.similarity if self.llr is None else self.llr
 
 
@@ -37,8 +37,8 @@ def rank(
 ) -> list[Scored]:
     """Each caller, the best first: by log-likelihood ratio with a scorer, else by the best similarity.
 
-    Equal ones are in the order of similarity, then of caller ids. Both are computed from the records and
-    not taken from an index, so that whatever an index may hold, no caller gets the score of another.
+    Ties are in the order of similarity, then of caller ids. Both scores come from the records, so that no
+    fault of an index can give a caller the score of another.
     """
     callers = by_caller(voiceprints)
     best = [_best(probe.plain, prints) for prints in callers]

@@ -1,4 +1,4 @@
-"""The index over the voiceprints of one store and embedding space, of which a process has one."""
+"""The one index of a process over the voiceprints of a store and embedding space."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from voiceprint.index import VectorIndex
 
 IDLE_INDEXES: Final = 4
-"""Indexes that stay in memory when no recognizer uses them, so that one built per call finds its index ready.
+"""Indexes that stay in memory without a recognizer, so that recognizers built per call need not build them.
 Each takes about 1 KB a voiceprint."""
 
 
 class IndexState(NamedTuple):
-    """An index, the identity of the store that it is of, and the position of the changes that it holds."""
+    """An index, the identity of its store, and the position of the last change in it."""
 
     vectors: VectorIndex
     store: str
@@ -28,11 +28,11 @@ class IndexState(NamedTuple):
 
 
 class SharedIndex:
-    """What all recognizers of a process over one store share: the index, its scorer, and its snapshot.
+    """The index, scorer and snapshot that all recognizers of a process over one store share.
 
     encoder: name of the embedding space; dimension: length of its embeddings.
 
-    Handles of the store come and go, so this object has none: each `Gallery` brings its own.
+    Has no handle of the store, because handles are closed at any time: each `Gallery` has its own.
     """
 
     _of_process: ClassVar[KeyedCache[tuple[str, str, IndexSettings], SharedIndex]] = KeyedCache(IDLE_INDEXES)
@@ -54,15 +54,15 @@ class SharedIndex:
 
     @classmethod
     def forget_all(cls) -> None:
-        """Let the next recognizers build or read their indexes anew."""
+        """Drop all indexes: the next recognizers build or load them again."""
         cls._of_process.forget_all()
 
     def reset(self) -> None:
-        """Drop the index. Nothing may use it at the moment."""
+        """Drop the index, which nothing may use at the moment."""
         self.snapshots = SnapshotKeeper(self.settings, self.dimension)
         self.scorers = CohortScorer(self.encoder, self.dimension)
         # One attribute, so that its parts are always read together. Without the identity, another store
-        # that was put in the same place and has come to the same revision would be taken for the old one.
+        # at the same location and revision would pass for the old one.
         self.state: IndexState | None = None
         self.lock = threading.Lock()  # held to change the state
 

@@ -1,4 +1,4 @@
-"""The index's snapshot beside the store: where it lies, whether it may be used, and when it is written."""
+"""The snapshot of the index: its path, its checks, and the times when it is written."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ logger = logging.getLogger(__name__)
 OFF = "off"
 """The setting of `VOICE_INDEX_PATH` that keeps no snapshot."""
 
-# Changes since the last snapshot after which another is written in the background: catching up with so
-# many takes longer than is wanted. And those from which closing writes one: fewer are caught up with in
-# less time than writing takes.
+# Changes since the last snapshot from which the next is written in the background, to bound the time to catch
+# up; and from which closing writes one: to catch up with fewer is faster than to write.
 _BACKGROUND = 20_000
 _BACKGROUND_SHARE = 10
 _CLOSING = 1_000
@@ -48,7 +47,7 @@ class IndexSettings(NamedTuple):
 
     @classmethod
     def of(cls, config: VoiceFingerprintConfig) -> IndexSettings:
-        """Those of a configuration."""
+        """The settings of a configuration."""
         return cls(config.index_path, config.index_recall, config.index_threads)
 
 
@@ -57,7 +56,7 @@ NO_SNAPSHOT = IndexSettings()
 
 
 class Stamp(NamedTuple):
-    """The store, the embedding space and the position from which to catch up, of a snapshot."""
+    """The store, embedding space and position of a snapshot, from which to catch up."""
 
     store: str
     encoder: str
@@ -65,24 +64,24 @@ class Stamp(NamedTuple):
 
     @classmethod
     def from_text(cls, text: Mapping[str, str]) -> Stamp:
-        """The stamp in a file. Raises KeyError and ValueError for something else."""
+        """Parse the stamp of a file. Raises KeyError and ValueError for an invalid one."""
         return cls(text["store"], text["encoder"], Position(int(text["revision"]), text["token"]))
 
     def as_text(self) -> dict[str, str]:
-        """For the file."""
+        """The stamp for a file."""
         revision, token = self.position
         return {"store": self.store, "encoder": self.encoder, "revision": str(revision), "token": token}
 
 
 def snapshot_path(storage: Storage, setting: str | None, encoder: str = RESEMBLYZER_SPACE) -> Path | None:
-    """Where the snapshot of a store's index lies; None where none is kept, or none can be.
+    """The path of the snapshot of a store's index; None without one.
 
     setting: a path, "off", or None for beside the store's file, or for a server in the user's cache.
-    encoder: each embedding space has a file of its own; all but the usual one have a digest in its name.
+    encoder: each embedding space has a file of its own; all but Resemblyzer's have a digest in its name.
     """
     try:
         path = _place(storage, setting)
-    except OSError:  # there is no home folder: `SnapshotKeeper.load` tells of it
+    except OSError:  # no home folder: `SnapshotKeeper.load` logs it
         return None
     return path if path is None or encoder == RESEMBLYZER_SPACE else _of_space(path, encoder)
 
@@ -97,7 +96,7 @@ def check_snapshot_path(storage: Storage, setting: str | None) -> None:
     except RefusedFileError as error:
         raise _not_a_place(error) from error
     except OSError:
-        return  # a loop of links, or no right to look: writing tells of it
+        return  # a loop of links, or no permission: writing logs it
 
 
 def add_snapshot_place(storage: Storage, setting: str | None) -> None:
@@ -119,7 +118,7 @@ def _of_space(path: Path, encoder: str) -> Path:
 
 
 def _place(storage: Storage, setting: str | None) -> Path | None:
-    """Where the snapshot of the usual space lies. Raises OSError where there is no home folder."""
+    """The path of the snapshot of Resemblyzer's space. Raises OSError without a home folder."""
     if setting == OFF or not storage.is_persistent:
         return None
     return storage.default_snapshot_path() if setting is None else expanded(setting)
@@ -136,7 +135,7 @@ class SnapshotKeeper:
         self._changes = 0
         self._writing = threading.Lock()
         self._writer: threading.Thread | None = None
-        self._erased = 0  # how often a snapshot was
+        self._erased = 0  # snapshots
         self._not_before = 0.0  # by the monotonic clock
 
     def load(self, storage: Storage, encoder: str) -> tuple[VectorIndex, Position] | None:
@@ -167,7 +166,7 @@ class SnapshotKeeper:
             logger.debug("%s: there is no snapshot yet.", path)
             return None
         except (IndexCorruptError, OSError, KeyError, ValueError, MemoryError) as error:
-            # A snapshot is only a cache: the store has it all, and building takes longer, no more.
+            # A snapshot is only a cache: the index is built from the store instead.
             logger.warning(
                 "The index's snapshot cannot be used (%s); building it anew.", error or type(error).__name__
             )
@@ -181,15 +180,15 @@ class SnapshotKeeper:
         return index, stamp.position
 
     def built(self, vectors: int) -> None:
-        """The index was built from the store: all of it is news to the snapshot."""
+        """Note that the index was built from the store: none of its vectors are in a snapshot."""
         self._changes = vectors
 
     def changed(self, count: int) -> None:
-        """So many vectors have changed."""
+        """Note that `count` vectors have changed."""
         self._changes += count
 
     def erase(self, storage: Storage, index: VectorIndex) -> None:
-        """Remove the snapshot, as it holds an embedding that the store has not; another is written later."""
+        """Remove the snapshot, which holds a removed embedding; another is written later."""
         self._erased += 1
         path = snapshot_path(storage, self.settings.path)
         if path is not None:
@@ -197,9 +196,9 @@ class SnapshotKeeper:
             self.built(len(index))
 
     def write_if_due(self, storage: Storage, index: VectorIndex, stamp: Stamp) -> None:
-        """Write in the background, after much has changed.
+        """Write in the background, after many changes.
 
-        No more than a twentieth of the time goes into writing, however often a snapshot has to be erased.
+        Writing takes at most a twentieth of the time, even if snapshots are erased often.
         """
         if self._changes < max(_BACKGROUND, len(index) // _BACKGROUND_SHARE):
             return
@@ -219,27 +218,27 @@ class SnapshotKeeper:
         self._writer.start()
 
     def close(self, storage: Storage, index: VectorIndex, stamp: Stamp) -> None:
-        """Write, if that is worth it and not being done already."""
+        """Write, after enough changes, and if no writer is at work."""
         path = snapshot_path(storage, self.settings.path, stamp.encoder)
         worthwhile = self._changes >= min(_CLOSING, max(1, len(index) // _CLOSING_SHARE))
         if path is not None and worthwhile and not (self._writer is not None and self._writer.is_alive()):
             self.write(path, index, stamp, storage.files())
 
     def write(
-        self, path: Path, index: VectorIndex, stamp: Stamp, files: Iterable[Path], *, asked: bool = False
+        self, path: Path, index: VectorIndex, stamp: Stamp, files: Iterable[Path], *, by_user: bool = False
     ) -> bool:
         """Write now; False, and a line in the log, when that cannot be done.
 
-        files: those of the store, which are not written to. asked: whether the user asked for it; then a
-        path where something else lies is a `ConfigurationError`.
+        files: of the store, which are never overwritten. by_user: raise `ConfigurationError` where another
+        file lies at the path.
         """
         with self._writing:
-            known, erased, start = self._changes, self._erased, time.perf_counter()
+            changes, erased, start = self._changes, self._erased, time.perf_counter()
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 index.save(path, stamp=stamp.as_text(), apart_from=files)
             except RefusedFileError as error:
-                if asked:
+                if by_user:
                     raise _not_a_place(error) from error
                 logger.warning("%s", _not_a_place(error))
                 return False
@@ -248,29 +247,30 @@ class SnapshotKeeper:
                 return False
             took = time.perf_counter() - start
             self._not_before = time.monotonic() + _SPARING * took
-            if self._erased != erased:  # it was erased while it was written, and has what was removed
+            if self._erased != erased:  # erased while it was written: it holds removed embeddings
                 erase_snapshots([path])
                 return False
-            self._changes -= known
+            self._changes -= changes
             logger.info("Wrote %s, %d vectors, in %.1f s.", path, len(index), took)
             return True
 
     @classmethod
     def _finish(cls) -> None:
-        # The index gives up its training when the process ends, and the snapshot is then written as it is.
+        # At exit the index ends its training, and the snapshot is written without it.
         for writer in list(cls._writers):
             writer.join(_AT_EXIT_S)
 
 
 def _remove_former(path: Path, store: str, encoder: str) -> None:
-    """Remove a snapshot of this space from the file of the usual one, where earlier versions kept all."""
+    """Remove a snapshot of this space from the path of Resemblyzer's, where earlier versions wrote it."""
     from voiceprint.index import IndexCorruptError, read_stamp
 
-    with suppress(OSError, IndexCorruptError):  # there is none, or something else
+    with suppress(OSError, IndexCorruptError):  # no file, or another one
         stamp = read_stamp(path)
         if (stamp.get("store"), stamp.get("encoder")) == (store, encoder):
             path.unlink()
 
 
-# Before faiss is loaded: what is registered last is called first, and the index is to end its training.
+# Registered before faiss is loaded: exit handlers run in reverse order, and the index must end its training
+# first.
 atexit.register(SnapshotKeeper._finish)

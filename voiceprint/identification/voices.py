@@ -18,15 +18,15 @@ _WANTED: Final = 2  # the best caller, and the next for the margin
 def identify_voices(
     embedder: Embedder, identifier: Identifier, recording: Recording, query: Query
 ) -> list[SeparatedVoice]:
-    """The voices of a recording, in the order in which they speak first, and the k best callers of each.
+    """The voices of a recording, in the order of their first turns, and the k best callers of each.
 
-    A voice that is accepted as a caller whom the query ignores is reported as theirs.
+    A voice that is accepted as a caller to ignore is reported as `ignored`.
 
     Raises `AudioQualityError` where the recording holds one voice and is too short or too poor, or none.
     """
     voices = embedder.voices(recording)
     if not voices:
-        embedder.probe(recording, one_voice=True)  # raises: nobody speaks
+        embedder.probe(recording, one_voice=True)  # raises `AudioQualityError`
     if len(voices) > 1:
         recording.report_voices([voice.turns for voice in voices])
     answers = []
@@ -36,11 +36,11 @@ def identify_voices(
         except AudioQualityError:
             if len(voices) == 1:
                 raise
-            answers.append(_unnamed(voice))  # its quality says why
+            answers.append(_unnamed(voice))  # see its quality
             continue
         wide = query._replace(k=max(query.k, _WANTED))
         if query.ignored:
-            # A voice of a caller to ignore is looked for, whoever the candidates are.
+            # Callers to ignore are always candidates here, to detect their voices.
             among = None if query.candidates is None else [*{*query.candidates, *query.ignored}]
             best = identifier.identify(probe, wide._replace(candidates=among, ignored=[]))
             accepted = next((match for match in best if match.accepted), None)

@@ -1,1 +1,1 @@
-"""Privacy: proof that a deleted caller is gone."""
+"""Privacy: proof of the erasure of a deleted caller."""

@@ -1,8 +1,8 @@
-"""Proof that a caller is gone: the deletion with a receipt, and the search for remains.
+"""Proof of erasure: the deletion with a receipt, and the search for remains.
 
 The search is for the removed values: the first and last 32 bytes of each embedding, the text of its first
-numbers (as a JSON file holds them), and the metadata as JSON text. Files are read as they are, including what
-the store does not use any more.
+numbers (as in a JSON file), and the metadata as JSON text. It covers the whole files, including unused
+space.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from voiceprint.validation import check_caller_id, now
 
 __all__ = ["delete_with_receipt", "remains_of"]
 
-_BLOCK = 8 << 20  # bytes that are read at once
+_BLOCK = 8 << 20  # bytes read at once
 _PIECE = 32  # bytes: eight numbers of an embedding, which no other embedding shares
 _NUMBERS = 4  # of an embedding as text
-_SHORTEST = 8  # bytes of metadata that are looked for: fewer stand anywhere by chance
+_SHORTEST = 8  # bytes of metadata to search for: fewer occur by chance
 
 
 def delete_with_receipt(
     storage: Storage, caller_id: str, *, timeout_s: float = FLUSH_S, rewrite: bool = False
 ) -> DeletionReceipt:
-    """Delete a caller, wait until the disk has followed, and look whether anything is left.
+    """Delete a caller, wait until the disk has followed, and search for remains.
 
-    timeout_s: how long to wait for other connections that hold up the erasure. rewrite: have a Redis server
-    rewrite its files, which takes it as long as it takes to write all of them.
+    timeout_s: longest wait for other connections that delay the erasure. rewrite: have a Redis server rewrite
+    all of its files.
 
-    Raises `CallerNotFoundError`, and what the store raises.
+    Raises `CallerNotFoundError`, and the errors of the store.
     """
     name = check_caller_id(caller_id)
     caller = storage.get(name)
@@ -51,34 +51,34 @@ def delete_with_receipt(
     removed = storage.delete(name)
     deleted_at = now()
     flushed = storage.flush_removals(timeout_s)
-    gone = storage.get(name) is None and not storage.get_many(ids)
+    deleted = storage.get(name) is None and not storage.get_many(ids)
     places = [
         ErasedPlace(
             place=storage.location,
-            state="erased" if gone else "there_again",
+            state="erased" if deleted else "there_again",
             detail="Neither the caller nor a voiceprint is found by its id."
-            if gone
-            else "Another process has enrolled the caller anew since.",
+            if deleted
+            else "Another process has enrolled the caller again since.",
         )
     ]
     for path in _files(storage):
         try:
             found = _searched(storage, path, pieces)
             size = path.stat().st_size if found is not None else 0
-        except FileNotFoundError:  # it was put in its place meanwhile, or removed
+        except FileNotFoundError:  # the file was replaced or removed meanwhile
             continue
-        except OSError as error:  # the caller is deleted all the same, and the receipt says what was not read
-            detail = f"It cannot be read ({error.strerror}): look for yourself."
+        except OSError as error:  # the deletion stands, and the receipt names the file
+            detail = f"The file cannot be read ({error.strerror}): search it by hand."
             places.append(ErasedPlace(place=str(path), state="not_searched", detail=detail))
             continue
         if found is None:
             continue
         detail = f"{size:,} bytes were searched."
         if found:
-            detail = "The embedding or metadata is still in it" + (
+            detail = "The file still holds the embedding or metadata" + (
                 ": another enrollment may hold the same values."
                 if flushed
-                else f": other connections held up its erasure for {timeout_s:g} s. The next change or "
+                else f": other connections delayed the erasure for {timeout_s:g} s. The next change or "
                 "closing the store erases it."
             )
         places.append(ErasedPlace(place=str(path), state="remains" if found else "erased", detail=detail))
@@ -95,9 +95,9 @@ def delete_with_receipt(
 def remains_of(storage: Storage, caller_id: str) -> ErasureCheck:
     """Search the store and its files for remains of a deleted caller; without any, `findings` is empty.
 
-    The embeddings are not known any more. So this looks for the caller's id in every file of the store, and
-    for a snapshot of the index that is older than the last removal. What a server keeps in its own files
-    cannot be read from here, and is among the findings.
+    The embeddings are gone, so the search is for the caller's id in every file of the store, and for a
+    snapshot of the index that is older than the last removal. The files of a server cannot be read from here,
+    and are among the findings.
     """
     name = check_caller_id(caller_id)
     noted = DeletionList(storage.deletions()).entries(name)
@@ -134,29 +134,29 @@ def _found_remains(storage: Storage, name: str, files: list[Path], *, is_noted: 
         try:
             if not _searched(storage, path, texts):
                 continue
-        except OSError as error:  # the others are searched all the same
-            message = f"It cannot be read ({error.strerror}): look for yourself."
+        except OSError as error:  # the search of the others goes on
+            message = f"The file cannot be read ({error.strerror}): search it by hand."
             findings.append(Finding(code="not_searched", place=str(path), message=message))
             continue
         shared = _mentions(storage, name) if shared is None else shared
         if not shared:
-            message = "The id of the caller is in the file."
+            message = "The file holds the id of the caller."
             findings.append(Finding(code="remains", place=str(path), message=message))
     if shared:
         findings.append(
             Finding(
                 code="not_told",
                 place=_of(name),
-                message="Records of other callers hold the same text, so that a search cannot tell remains.",
+                message="Records of other callers hold the same text, so a search cannot identify remains.",
             )
         )
     findings += [_stale(path) for path in _stale_snapshots(storage)]
-    kept = storage.server_remains()
-    return findings + [Finding(code=one.state, place=one.place, message=one.detail) for one in kept]
+    remains = storage.server_remains()
+    return findings + [Finding(code=each.state, place=each.place, message=each.detail) for each in remains]
 
 
 def _files(storage: Storage) -> list[Path]:
-    """Every file that may hold something of a record: of the store, being written, and of snapshots."""
+    """Every file that may hold data of a record: of the store, snapshots, and temporary files of both."""
     files = dict.fromkeys([*storage.record_files(), *snapshots_at(storage.snapshot_places)])
     for path in [*storage.files()[:1], *storage.snapshot_places]:
         files.update(dict.fromkeys(leftovers(path)))
@@ -207,7 +207,7 @@ def _is_in(file: int, wanted: list[bytes], overlap: int) -> bool:
 
 
 def _mentions(storage: Storage, name: str) -> bool:
-    """Whether a record of another caller holds the text, so that the files hold it too."""
+    """Whether a record of another caller holds the text."""
     text = orjson.dumps(name)[1:-1]
     return any(
         name in caller.caller_id or text in orjson.dumps(caller.metadata) for caller in storage.iter_callers()
@@ -221,12 +221,7 @@ def _stale_snapshots(storage: Storage) -> Iterator[Path]:
     for path in snapshots_at(storage.snapshot_places):
         try:
             stamp = Stamp.from_text(read_stamp(path))
-        except (
-            IndexCorruptError,
-            OSError,
-            KeyError,
-            ValueError,
-        ):  # one that cannot be read is not used either
+        except (IndexCorruptError, OSError, KeyError, ValueError):  # unreadable, so it may hold anything
             yield path
             continue
         changes = storage.changes(stamp.position, encoder=stamp.encoder)
@@ -238,7 +233,7 @@ def _stale(path: Path) -> Finding:
     return Finding(
         code="stale_snapshot",
         place=str(path),
-        message="The snapshot of the index is older than a removal and may hold what was removed: "
+        message="The snapshot of the index is older than a removal and may hold removed embeddings: "
         "remove it, or write another with `voiceprint index rebuild`.",
     )
 

@@ -78,7 +78,7 @@ class Transaction:
             return self.callers[caller_id]
         return self.base.callers.get(caller_id)
 
-    # What it removes
+    # Removals
 
     def removes_voiceprints(self) -> bool:
         """Whether it removes or replaces an embedding."""

@@ -90,8 +90,8 @@ class Framer:
         self._decode()
         if self._bytes:
             raise InvalidAudioError(
-                f"audio is an array, and the bytes before it end {len(self._bytes)} bytes into a sample: feed its "
-                "rest first"
+                f"audio is an array, and the bytes before it end {len(self._bytes)} bytes into a sample: "
+                "feed its rest first"
             )
         self._append(self._fast_floats(chunk))
 

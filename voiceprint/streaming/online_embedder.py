@@ -42,7 +42,7 @@ BUFFER_S: Final = 120.0
 DRIFT_DB: Final = 1.5
 """Change of the level from which the call is embedded again."""
 
-_QUALITY_S: Final = 8.0  # the running quality is that of so many last seconds
+_QUALITY_S: Final = 8.0  # the running quality is that of the last seconds
 _ANALYZED_S: Final = 4.6  # of audio that is analyzed at once without running answers: six partials of speech
 _LOOKAHEAD_S: Final = 2.0  # after BUFFER_S: later audio may still turn this audio into no speech
 

@@ -1,10 +1,11 @@
-"""Steady noise taken off before the encoder hears it: spectral subtraction, as mild as serves.
+"""Mild spectral subtraction of steady noise before embedding.
 
-The encoder sees the power of the mel bands, not its logarithm, and has heard little noise: white noise
-20 dB under the speech moves an embedding further than the whole of a telephone line does. Taken off
-gently, clean speech keeps its embedding (cosine 0.99) and noisy speech comes nearer to it. Harder
-subtraction, and equalizing the long-term spectrum, were measured and lost (research/telephone-lines.md).
-Raising what a line took of the lows alone wins: `voiceprint.audio.enhance.low_frequencies`.
+The encoder's input is the power of mel bands, not its logarithm, and its training data had little noise:
+white noise 20 dB below the speech shifts an embedding further than a whole telephone line. Mild subtraction
+preserves the embedding of clean speech (cosine 0.99) and moves that of noisy speech closer to it. Stronger
+subtraction, and equalization of the long-term spectrum, performed worse (research/telephone-lines.md).
+Amplifying only the low frequencies that a line attenuates performed better:
+`voiceprint.audio.enhance.low_frequencies`.
 
 Source: Berouti, Schwartz and Makhoul, "Enhancement of speech corrupted by acoustic noise", ICASSP 1979
 (subtraction of power with a floor); the noise is a low quantile of the power in each frequency, after
@@ -23,35 +24,30 @@ from voiceprint.audio.quality.model import AudioQuality
 
 _WINDOW: Final = 512  # 32 ms at 16 kHz
 _HOP: Final = _WINDOW // 4
-_BLOCK: Final = 2500  # frames, 20 s, over which the noise counts as steady; bounds the memory as well
+_BLOCK: Final = 2500  # frames, 20 s, of noise assumed steady; also bounds the memory
 _SMOOTHING: Final = np.float32(0.7)
 _QUANTILE: Final = 0.1
-_BIAS: Final = 2.0  # from the low quantile of smoothed noise power up to somewhat over its mean
-_FLOOR: Final = 0.05  # of the power that is left at least
+_BIAS: Final = 2.0  # from the low quantile of smoothed noise power to slightly above its mean
+_FLOOR: Final = 0.05  # least remaining share of the power
 
 NOISY_DB: Final = 25.0
-"""Signal-to-noise ratio under which audio counts as noisy: clean recordings have 28 to 60 dB."""
+"""Signal-to-noise ratio below which audio counts as noisy: clean recordings have 28 to 60 dB."""
 
 NARROWBAND: Final = "narrowband"
-"""What the quality of a telephone line says of it."""
+"""The feedback code of audio from a telephone line."""
 
 Audio = NDArray[np.float32]
 
 
 def is_noisy(quality: AudioQuality) -> bool:
-    """Whether `reduce_noise` helps; clean audio is left as it is, and keeps its very embedding."""
+    """Whether the audio needs `reduce_noise`; clean audio stays unchanged, and so does its embedding."""
     return quality.snr_db < NOISY_DB
 
 
-def may_be_cleaned(quality: AudioQuality) -> bool:
-    """Whether `cleaned` may do anything: noisy audio, and that of a telephone line."""
-    return is_noisy(quality) or NARROWBAND in quality.feedback
+def clean(audio: Audio, quality: AudioQuality) -> Audio:
+    """Reduce noise in noisy audio, and restore the low frequencies of a telephone line.
 
-
-def cleaned(audio: Audio, quality: AudioQuality) -> Audio:
-    """What says most of the voice: noise reduced where it is noisy, and lows back that a line took.
-
-    audio: as for `reduce_noise`. Where there is nothing to do, it is given back itself.
+    audio: as for `reduce_noise`; returned itself if neither applies.
     """
     if is_noisy(quality):
         return restore_low_frequencies(reduce_noise(audio))
@@ -59,44 +55,44 @@ def cleaned(audio: Audio, quality: AudioQuality) -> Audio:
 
 
 def reduce_noise(audio: Audio) -> Audio:
-    """The audio with less of what goes on all the time.
+    """The audio with less steady noise.
 
     Args:
         audio: float32[n] in [-1, 1] at 16 kHz, as from `to_mono`.
 
     Returns:
-        float32[n], not aligned in level, neither delayed nor shortened. Silence stays silence.
+        float32[n], neither delayed nor shortened, at a possibly lower level. Silence stays silence.
     """
-    frames = -(-len(audio) // _HOP) + 3  # so that four windows lie over every sample
+    frames = -(-len(audio) // _HOP) + 3  # so that four windows cover every sample
     window = np.hanning(_WINDOW + 1)[:-1].astype(np.float32)
-    cleaned = np.zeros((frames + 3) * _HOP, dtype=np.float32)
+    reduced = np.zeros((frames + 3) * _HOP, dtype=np.float32)
     blocks = max(1, round(frames / _BLOCK))
     for numbers in np.array_split(np.arange(frames), blocks):
         first, count = int(numbers[0]), len(numbers)
-        heard = _samples(audio, first * _HOP - 3 * _HOP, (count + 3) * _HOP)
-        pieces = np.lib.stride_tricks.sliding_window_view(heard, _WINDOW)[::_HOP]
+        padded = _padded_slice(audio, first * _HOP - 3 * _HOP, (count + 3) * _HOP)
+        pieces = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
         spectra = np.fft.rfft(pieces * window, axis=1).astype(np.complex64, copy=False)
-        spectra *= np.sqrt(_kept_power(np.abs(spectra) ** 2))
-        back = np.fft.irfft(spectra, _WINDOW, axis=1).astype(np.float32, copy=False) * window
-        for quarter in range(4):  # of each window: where the windows lie side by side
-            part = back[:, quarter * _HOP : (quarter + 1) * _HOP].reshape(-1)
+        spectra *= np.sqrt(_power_gain(np.abs(spectra) ** 2))
+        output = np.fft.irfft(spectra, _WINDOW, axis=1).astype(np.float32, copy=False) * window
+        for quarter in range(4):  # of each window: equal quarters do not overlap
+            part = output[:, quarter * _HOP : (quarter + 1) * _HOP].reshape(-1)
             start = (first + quarter) * _HOP
-            cleaned[start : start + len(part)] += part
+            reduced[start : start + len(part)] += part
     # Four Hann windows squared sum to 1.5.
-    cleaned /= np.float32(1.5)
-    return cleaned[3 * _HOP : 3 * _HOP + len(audio)]
+    reduced /= np.float32(1.5)
+    return reduced[3 * _HOP : 3 * _HOP + len(audio)]
 
 
-def _samples(audio: Audio, start: int, count: int) -> Audio:
-    """So many samples; zeros outside of the audio."""
-    read = np.zeros(count, dtype=np.float32)
+def _padded_slice(audio: Audio, start: int, count: int) -> Audio:
+    """`count` samples from `start` on; zeros outside of the audio."""
+    padded = np.zeros(count, dtype=np.float32)
     first, last = max(start, 0), min(start + count, len(audio))
-    read[first - start : last - start] = audio[first:last]
-    return read
+    padded[first - start : last - start] = audio[first:last]
+    return padded
 
 
-def _kept_power(power: Audio) -> Audio:
-    """The share of the power [frames, frequencies] that is kept, `_FLOOR` to 1."""
+def _power_gain(power: Audio) -> Audio:
+    """Gain for the power [frames, frequencies], `_FLOOR` to 1."""
     smooth = np.empty_like(power)
     last = np.zeros(power.shape[1], dtype=np.float32)
     for frame, now in zip(smooth, power, strict=True):

@@ -1,1 +1,1 @@
-"""Audio in: buffers, encodings and files, and mono audio of any length at 16 kHz."""
+"""Audio input: buffers, encodings and files, and mono audio of any length."""

@@ -1,8 +1,7 @@
-"""Any audio buffer in, one clean mono float32 array out.
+"""Conversion of audio buffers to mono float32.
 
-Everything that reaches the encoder passes through `to_mono`, so this is where a buffer that is not
-audio is refused, with a message that says what was wrong and what to do. No sample ever gets into a
-message: a voice is biometric data, and messages end in logs.
+All input of the encoder passes through `to_mono`, which refuses buffers that are not audio. No message holds
+a sample: a voice is biometric data, and messages end in logs.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from voiceprint.errors import InvalidArgumentError, InvalidAudioError
 from voiceprint.validation import is_integer, is_number
 
 SAMPLE_RATE: Final = 16000
-"""The rate that the encoder and the quality measures work at, in Hz."""
+"""Sample rate of the encoder and the quality measures, Hz."""
 
 MIN_SAMPLE_RATE: Final = 8000
 MAX_SAMPLE_RATE: Final = 48000
 MAX_CHANNELS: Final = 8
 MAX_SECONDS: Final = 3600
-"""The longest buffer that is accepted. A zero-stride view of a few bytes can claim any length, so
-without a limit such a view would exhaust the memory instead of being refused."""
+"""Seconds of the longest accepted buffer. Without a limit, a zero-stride view of a few bytes, which can claim
+any length, would exhaust the memory."""
 
-_BLOCK: Final = 60 * SAMPLE_RATE  # samples of each channel that are converted together
+_BLOCK: Final = 60 * SAMPLE_RATE  # samples per channel converted together
 
 
 def to_mono(
@@ -40,28 +39,26 @@ def to_mono(
     channel: int | None = None,
     channels: int = 1,
 ) -> npt.NDArray[np.float32]:
-    """Give a buffer as mono float32 at `target_rate`.
+    """Convert a buffer to mono float32 at `target_rate`.
 
     Args:
-        audio_buffer: a numpy array of int16, int32, uint8 (unsigned PCM, 128 is zero), float32 or
-            float64 in [-1, 1], in any byte order; 1-D, or 2-D in either axis order: the shorter
-            axis is the channels (the last one where both are equal), at most 8. Floats that overshoot
-            full scale to at most 1.25 are clipped, those beyond, to 32 (+30 dB), are scaled down as a
-            whole. Or bytes, bytearray or memoryview. At most an hour.
+        audio_buffer: a numpy array of int16, int32, uint8 (unsigned PCM, 128 is zero), float32 or float64 in
+            [-1, 1], in any byte order; 1-D, or 2-D in either axis order: the shorter axis (the last of equal
+            ones) holds the channels, at most 8. Floats with peaks up to 1.25 are clipped, those up to 32
+            (+30 dB) scaled down as a whole. Or bytes, bytearray or memoryview. At most an hour.
         sample_rate: of the buffer, an integral number of Hz in 8000..48000; see `rate_of`.
         target_rate: of the result, in the same range.
         encoding: of bytes ("pcm" is 16-bit little-endian), or of an array of G.711 codes; see
             `voiceprint.audio.io.encodings.Encoding`.
-        channel: index of the channel to take, from 0; None mixes them by mean.
-        channels: how many are interleaved in bytes, or in a 1-D array.
+        channel: index of the channel to use, from 0; None averages all.
+        channels: number of interleaved channels in bytes, or in a 1-D array.
 
     Returns:
         float32[n] in [-1, 1], contiguous, n >= 1, never sharing memory with `audio_buffer`.
-        Resampled by soxr ("HQ") where the rates differ.
+        Resampled by soxr ("HQ") if the rates differ.
 
     Raises:
-        InvalidAudioError: the buffer, its sample rate, encoding or channel cannot be used; says why
-            and what to do.
+        InvalidAudioError: the buffer, its sample rate, encoding or channel is invalid.
         InvalidArgumentError: `target_rate` is out of range.
     """
     rate = check_sample_rate(sample_rate)
@@ -72,8 +69,7 @@ def to_mono(
             f"not {_shown(target_rate)}"
         )
     samples, channel_axis = _opened(audio_buffer, rate, encoding, channel, channels)
-    # The state of numpy's error handling is the caller's; with "raise" an underflow to zero would escape.
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # a caller's "raise" would turn underflow into an error
         mono = _scaled(samples, channel_axis)
         if rate != target:
             mono = resample(mono, rate, target)
@@ -88,24 +84,23 @@ def as_pcm(
     channel: int | None = None,
     channels: int = 1,
 ) -> npt.NDArray[Any]:
-    """Give a buffer as an array that needs no more explanation: decoded, and with the channel chosen.
+    """Decode a buffer into a PCM array, and select the channel.
 
-    Arguments and errors are those of `to_mono`, which takes the result with the same `sample_rate`
-    alone. Values are not looked at; an array that is PCM already is not copied.
+    Arguments and errors are those of `to_mono`, which accepts the result with the same `sample_rate`. Neither
+    checks values nor copies an array of PCM.
     """
     samples, channel_axis = _opened(audio_buffer, check_sample_rate(sample_rate), encoding, channel, channels)
     if channel_axis == 1 and samples.shape[0] < samples.shape[1]:
-        # Fewer samples than channels would be taken for the other order; the copies are less than a
-        # millisecond.
+        # Fewer samples than channels would mean the other axis order; the copies last under a millisecond.
         return np.repeat(samples, samples.shape[1], axis=0)
     return samples
 
 
 def channels(audio_buffer: AudioBuffer, sample_rate: int) -> list[npt.NDArray[Any]]:
-    """The channels of an array, or the one of bytes, as 1-D views of it.
+    """The channels of an array, or of mono bytes, as 1-D views.
 
     Raises:
-        InvalidAudioError: the type, shape or sample rate cannot be used.
+        InvalidAudioError: the type, shape or sample rate is invalid.
     """
     samples, channel_axis = _opened(audio_buffer, check_sample_rate(sample_rate), "pcm", None, 1)
     return [samples] if channel_axis is None else [*np.moveaxis(samples, channel_axis, 0)]
@@ -114,12 +109,12 @@ def channels(audio_buffer: AudioBuffer, sample_rate: int) -> list[npt.NDArray[An
 def duration(
     audio_buffer: AudioBuffer, sample_rate: int, *, encoding: Encoding = "pcm", channels: int = 1
 ) -> float:
-    """Seconds of audio in a buffer, from its own sample count: samples per channel / `sample_rate`.
+    """Seconds of audio in a buffer: samples per channel / `sample_rate`.
 
-    Takes what `to_mono` takes, but does not look at the values.
+    Accepts the input of `to_mono`, but does not check values.
 
     Raises:
-        InvalidAudioError: the type, shape, encoding or sample rate cannot be used.
+        InvalidAudioError: the type, shape, encoding or sample rate is invalid.
     """
     rate = check_sample_rate(sample_rate)
     samples, channel_axis = _checked(coded(audio_buffer, check_encoding(encoding)), rate, channels)
@@ -127,16 +122,23 @@ def duration(
 
 
 def mix(block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """The mean of the channels of samples [n, channels], float32[n], as `to_mono` gives at the same rate."""
+    """The mean of the channels of samples [n, channels], float32[n], as by `to_mono` without resampling."""
     with np.errstate(all="ignore"):
         return np.asarray(_scaled_block(block, 1, 1.0), dtype=np.float32)
 
 
+def too_long(seconds: float) -> str:
+    """The message, without its subject, for audio over `MAX_SECONDS`."""
+    return (
+        f"lasts {seconds:.0f} s: at most {MAX_SECONDS} s are accepted, cut out a part where the caller speaks"
+    )
+
+
 def check_sample_rate(sample_rate: object) -> int:
-    """Give a sample rate as an int.
+    """Validate a sample rate.
 
     Raises:
-        InvalidAudioError: it is not an integral number of Hz in 8000..48000 (a bool is not a number).
+        InvalidAudioError: not an integral number of Hz in 8000..48000, or a bool.
     """
     rate = _integral(sample_rate)
     if rate is None:
@@ -153,10 +155,10 @@ def check_sample_rate(sample_rate: object) -> int:
 
 
 def rate_of(sample_rate: object, encoding: Encoding) -> int:
-    """The rate of a buffer as an int: that which is given, or of None the usual one of the encoding.
+    """The validated rate of a buffer; None means the default rate of the encoding.
 
     Raises:
-        InvalidAudioError: as `check_sample_rate`, or there is no such encoding.
+        InvalidAudioError: as `check_sample_rate`, or the encoding is unknown.
     """
     if sample_rate is None:
         return default_rate(check_encoding(encoding))
@@ -164,10 +166,10 @@ def rate_of(sample_rate: object, encoding: Encoding) -> int:
 
 
 def check_channels(channels: object) -> int:
-    """Give a number of channels as an int.
+    """Validate a number of channels.
 
     Raises:
-        InvalidAudioError: it is not 1 to 8.
+        InvalidAudioError: not 1 to 8.
     """
     count = _integral(channels)
     if count is None or not 1 <= count <= MAX_CHANNELS:
@@ -176,10 +178,10 @@ def check_channels(channels: object) -> int:
 
 
 def check_channel(channel: object, count: int) -> int:
-    """Give the index of one of `count` channels as an int.
+    """Validate the index of one of `count` channels.
 
     Raises:
-        InvalidAudioError: there is no such channel.
+        InvalidAudioError: the channel does not exist.
     """
     if not is_integer(channel) or not 0 <= channel < count:
         there = "1 channel: 0" if count == 1 else f"{count} channels: one of 0 to {count - 1}"
@@ -195,9 +197,9 @@ def resample(mono: npt.NDArray[np.float32], rate: int, target: int) -> npt.NDArr
 
     resampled = np.asarray(soxr.resample(mono, rate, target, quality="HQ"), dtype=np.float32)
     if not resampled.size:
-        # Downwards, one or two samples round to none, and nothing after this expects an empty array.
+        # Downsampled, one or two samples round to none, but callers expect at least one.
         return np.array(mono[:1], dtype=np.float32)
-    # The steep filter overshoots at edges: a signal in [-1, 1] can come out a little beyond it.
+    # The steep filter overshoots at edges, slightly beyond [-1, 1].
     np.clip(resampled, -1.0, 1.0, out=resampled)
     return np.ascontiguousarray(resampled, dtype=np.float32)
 
@@ -205,21 +207,21 @@ def resample(mono: npt.NDArray[np.float32], rate: int, target: int) -> npt.NDArr
 def _opened(
     audio_buffer: object, rate: int, encoding: Encoding, channel: int | None, channels: int
 ) -> tuple[npt.NDArray[Any], int | None]:
-    """The buffer as an array of PCM with the channel chosen, and its channel axis (None: 1-D)."""
+    """The buffer as PCM array with the channel selected, and its channel axis (None: 1-D)."""
     encoding = check_encoding(encoding)
     samples, channel_axis = _checked(coded(audio_buffer, encoding), rate, channels)
     if channel is not None:
         channel = check_channel(channel, 1 if channel_axis is None else samples.shape[channel_axis])
         if channel_axis is not None:
             samples, channel_axis = np.moveaxis(samples, channel_axis, 0)[channel], None
-    # Only now: what was refused for its length, or not chosen, is not worth decoding.
+    # Last, so that refused and unselected samples are not decoded.
     return decoded(samples, encoding), channel_axis
 
 
 def _checked(
     samples: npt.NDArray[Any], rate: int, interleaved: int = 1
 ) -> tuple[npt.NDArray[Any], int | None]:
-    """The array, and its channel axis (None: 1-D). Looks at the shape only."""
+    """Check the shape; returns the array and its channel axis (None: 1-D)."""
     count = check_channels(interleaved)
     if samples.ndim not in (1, 2):
         raise InvalidAudioError(f"audio has {samples.ndim} dimensions: give [samples] or [samples, channels]")
@@ -247,17 +249,14 @@ def _checked(
             )
     seconds = _frame_count(samples, channel_axis) / rate
     if seconds > MAX_SECONDS:
-        raise InvalidAudioError(
-            f"audio lasts {seconds:.0f} s: at most {MAX_SECONDS} s are accepted, "
-            "cut out a part where the caller speaks"
-        )
+        raise InvalidAudioError(f"audio {too_long(seconds)}")
     return samples, channel_axis
 
 
 def _scaled(samples: npt.NDArray[Any], channel_axis: int | None) -> npt.NDArray[np.float32]:
-    """Checked samples as a fresh, contiguous float32[n] in [-1, 1], channels mixed by mean."""
+    """Convert checked samples to a new contiguous float32[n] in [-1, 1], with channels averaged."""
     length, read = _scaled_reader(samples, channel_axis)
-    # In blocks, as an hour of it takes 220 MB in float32 already.
+    # In blocks: the result of an hour alone takes 220 MB.
     mono = np.empty(length, dtype=np.float32)
     for start in range(0, length, _BLOCK):
         mono[start : start + _BLOCK] = read(start, start + _BLOCK)
@@ -268,9 +267,9 @@ Reader = Callable[[int, int], npt.NDArray[np.float32]]
 
 
 def scaled_reader(pcm: npt.NDArray[Any], sample_rate: int) -> tuple[int, Reader]:
-    """For an array as from `as_pcm`: how many samples it has, and what gives any part of them converted.
+    """The length in samples of an array as from `as_pcm`, and a reader of its parts.
 
-    The reader gives samples start to stop, float32, mono, at the array's own rate, as `to_mono` would.
+    The reader converts samples start to stop to mono float32 at the array's own rate, as `to_mono` does.
 
     Raises:
         InvalidAudioError: as `to_mono`.
@@ -283,8 +282,7 @@ def _scaled_reader(samples: npt.NDArray[Any], channel_axis: int | None) -> tuple
 
     def read(start: int, stop: int) -> npt.NDArray[np.float32]:
         part = slice(start, stop)
-        # The state of numpy's error handling is the caller's; with "raise" an underflow to zero would escape.
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"):  # a caller's "raise" would turn underflow into an error
             block = _scaled_block(
                 samples[:, part] if channel_axis == 0 else samples[part], channel_axis, gain
             )
@@ -301,7 +299,7 @@ def _scaled_block(samples: npt.NDArray[Any], channel_axis: int | None, gain: flo
     if gain != 1.0:
         values *= wide(gain)
     if channel_axis is not None:
-        # Several times as quick as `mean`, which goes along the few channels of each sample by itself.
+        # Several times faster than `mean`, which loops over the few channels of each sample.
         first, *others = np.moveaxis(values, channel_axis, 0)
         values = np.array(first)
         for other in others:
@@ -321,7 +319,7 @@ def _frame_count(samples: npt.NDArray[Any], channel_axis: int | None) -> int:
 
 
 def _integral(value: object) -> int | None:
-    """A whole number as int; None for a bool, a fraction, NaN or anything that is not a number."""
+    """An integral number as int; None for a bool, a fraction, NaN or another type."""
     if is_integer(value):
         return int(value)
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
@@ -330,7 +328,7 @@ def _integral(value: object) -> int | None:
 
 
 def _shown(value: object) -> str:
-    """A rate for a message: numbers of a sane size as they are, of anything else only the type."""
+    """A rate for a message: a number of plausible size, otherwise its type."""
     if is_number(value):
         # str() of an int of thousands of digits raises.
         return f"{value}" if not abs(value) > 10**12 else "a number beyond 10**12"

@@ -1,4 +1,4 @@
-"""Containers of chunks: a name and a length, then so many bytes, as in WAV, AIFF and CAF."""
+"""Chunks of WAV, AIFF and CAF files: a name, a length and content."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import BinaryIO, Final, Literal, NamedTuple
 from voiceprint.audio.io.parts import read_at, size_of
 from voiceprint.errors import InvalidAudioError
 
-MOST_CHUNKS: Final = 1000
-"""Chunks before the audio. Files have up to about 20; 64 MB of empty ones would take 10 s to walk through."""
+MAX_CHUNKS: Final = 1000
+"""Chunks before the audio. Files have up to about 20; 64 MB of empty ones would take 10 s to parse."""
 
-_LARGEST_FILL: Final = 1 << 16  # bytes: file systems and recorders have blocks of up to 64 KB
+_MAX_PADDING: Final = 1 << 16  # bytes: file systems and recorders have blocks of up to 64 KB
 _KNOWN: Final = (
     b"LIST",
     b"id3 ",
@@ -25,11 +25,11 @@ _KNOWN: Final = (
     b"JUNK",
     b"PAD ",
 )
-"""Chunks that follow the audio, which count as such where they are cut off too."""
+"""Names of chunks after the audio, recognized even if truncated."""
 
 
 class Chunk(NamedTuple):
-    """A chunk: `start` is its first byte after the length, `size` the length that it claims."""
+    """A chunk: `start` is the offset of its content, `size` the declared length."""
 
     name: bytes
     start: int
@@ -39,44 +39,42 @@ class Chunk(NamedTuple):
 def chunks(
     file: BinaryIO, at: int, order: Literal["little", "big"], *, length_bytes: int = 4, align: int = 2
 ) -> Iterator[Chunk]:
-    """The chunks from byte `at` on, until one claims to go beyond the end of the file.
+    """The chunks from byte `at` on, up to one that exceeds the file.
 
     Raises:
-        InvalidAudioError: there are more than `MOST_CHUNKS`.
+        InvalidAudioError: more than `MAX_CHUNKS` chunks.
     """
     head_bytes = 4 + length_bytes
-    for _ in range(MOST_CHUNKS):
+    for _ in range(MAX_CHUNKS):
         head = read_at(file, at, head_bytes)
         if len(head) < head_bytes:
             return
         size = int.from_bytes(head[4:], order)
         yield Chunk(head[:4], at + head_bytes, size)
         at += head_bytes + size + -size % align
-    raise InvalidAudioError(
-        f"has more than {MOST_CHUNKS} chunks before its audio: convert it, such as by SoX"
-    )
+    raise InvalidAudioError(f"has more than {MAX_CHUNKS} chunks before its audio: convert it, such as by SoX")
 
 
 def are_chunks(
     file: BinaryIO, at: int, order: Literal["little", "big"], *, length_bytes: int = 4, align: int = 2
 ) -> bool:
-    """Whether the bytes from `at` to the end of the file are chunks, or nothing that could be audio.
+    """Whether the bytes from `at` to the end of the file are chunks, or anything else but audio.
 
-    Tags are no audio (ID3v1 is 128 bytes at the end), nor zeros that fill up a block, nor fewer bytes than a
-    chunk's head.
+    Tags are not audio (ID3v1 is 128 bytes at the end), nor are zeros that pad a block, nor fewer bytes than
+    the header of a chunk.
     """
     end = size_of(file)
-    rest = read_at(file, at, min(end - at, _LARGEST_FILL)) if at < end else b""
+    rest = read_at(file, at, min(end - at, _MAX_PADDING)) if at < end else b""
     if len(rest) < 8 or rest[:3] in (b"TAG", b"ID3") or rest[:4] in _KNOWN:
         return True
-    if end - at <= _LARGEST_FILL and not rest.strip(b"\0"):
+    if end - at <= _MAX_PADDING and not rest.strip(b"\0"):
         return True
-    for _ in range(MOST_CHUNKS):
+    for _ in range(MAX_CHUNKS):
         head = read_at(file, at, 4 + length_bytes)
         if len(head) < 4 + length_bytes:
             return not head.strip(b"\0")
         name, size = head[:4], int.from_bytes(head[4:], order)
-        # Four printable characters; audio has a chance of 1 in 50 for those, and the length must fit as well.
+        # Four printable characters, by chance in 1 of 50 places of audio; the length must fit as well.
         if not all(0x20 <= byte < 0x7F for byte in name) or at + len(head) + size > end + 1:
             return False
         at += len(head) + size + -size % align

@@ -1,4 +1,4 @@
-"""How many bytes of audio a file has: its header's size is a claim, which is compared with what is there."""
+"""The size of the audio in a file: the header's claim, checked against the file."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from voiceprint.audio.io.parts import read_at, size_of
 from voiceprint.errors import InvalidAudioError
 
 UNKNOWN_FROM: Final = 0x7F000000
-"""A writer into a pipe cannot go back to write the size. It claims one of about 2 or 4 GB, different with
-each: 0x7F000000 is the least (SoX into AIFF), others 0x7FFF0000 (GStreamer), 0x7FFFF000 (SoX), 0x80000000
-(arecord), 0xFFFFFFFF (FFmpeg), and those less the length of the header. Audio of 2.1 GB is longer than is
-accepted, but for wide samples of many channels at high rates."""
+"""The lowest size that means "unknown". A writer into a pipe cannot seek back to write the size, and claims
+about 2 or 4 GB: 0x7F000000 (SoX into AIFF), 0x7FFF0000 (GStreamer), 0x7FFFF000 (SoX), 0x80000000 (arecord),
+0xFFFFFFFF (FFmpeg), each possibly less the length of the header. Audio of 2.1 GB exceeds the accepted length,
+except for wide samples of many channels at high rates."""
 
 
 class Extent(NamedTuple):
-    """The bytes of audio, and a warning where the header says something else."""
+    """The size of the audio in bytes, and a warning if the header contradicts it."""
 
     size: int
     warning: str | None = None
 
 
 def without_headers(file: BinaryIO, start: int) -> tuple[int, int]:
-    """Where the audio really begins, and how many bytes it has, if it claims to begin at `start`.
+    """The actual offset and size of audio with the declared offset `start`.
 
-    libsndfile, and so SoX, writes the header of a CAF or W64 file again where the audio begins and behind it,
-    if the file is a pipe.
+    Into a pipe, libsndfile (and so SoX) repeats the header of a CAF or W64 file before and after the audio.
     """
     magic, stop, header = read_at(file, 0, 12), size_of(file), start
     if read_at(file, start, 12) == magic:
@@ -35,28 +34,32 @@ def without_headers(file: BinaryIO, start: int) -> tuple[int, int]:
     return start, max(0, stop - start)
 
 
-def extent(claimed: int | None, there: int, offset: int, *, rest_is_chunks: bool = True) -> Extent:
-    """How many bytes to read, of a header that claims `claimed`, in a file with `there` more bytes.
+def extent(claimed: int | None, available: int, offset: int, *, rest_is_chunks: bool = True) -> Extent:
+    """The size of the audio, by the header and the file.
 
     Args:
-        claimed: None where the header says that it does not know.
-        there: bytes from the first of the audio to the end of the file.
-        offset: of the audio in the file: so many bytes too many a header claims that counts itself in.
-        rest_is_chunks: whether what follows the claimed bytes are chunks of the container, or nothing.
+        claimed: bytes by the header; None if declared unknown.
+        available: bytes from the start of the audio to the end of the file.
+        offset: of the audio in the file, by which a header that counts itself claims too much.
+        rest_is_chunks: whether only chunks of the container, or nothing, follow the claimed bytes.
 
     Raises:
-        InvalidAudioError: the size is a likely one, and less is there: an upload that was cut off.
+        InvalidAudioError: the claim is plausible, but the file is shorter: a truncated upload.
     """
     if claimed is None:
-        return Extent(there)
-    if claimed == there or (claimed < there and rest_is_chunks):
+        return Extent(available)
+    if claimed == available or (claimed < available and rest_is_chunks):
         return Extent(claimed)
-    if claimed < there:
+    if claimed < available:
         if claimed == 0:
-            return Extent(there, "the header says that there is no audio, as of a writer that did not end: ")
-        return Extent(there, f"the header counts {claimed:,} bytes of audio and {there:,} are there: ")
+            return Extent(
+                available, "the header says that there is no audio, as of a writer that did not end: "
+            )
+        return Extent(
+            available, f"the header counts {claimed:,} bytes of audio and {available:,} are there: "
+        )
     if claimed >= UNKNOWN_FROM:
-        return Extent(there, "the header does not say how long the audio is: ")
-    if claimed - there <= offset:
-        return Extent(there, f"the header counts {claimed - there:,} bytes too many: ")
-    raise InvalidAudioError(f"is truncated: {there} of {claimed} bytes of audio are there, copy it again")
+        return Extent(available, "the header does not say how long the audio is: ")
+    if claimed - available <= offset:
+        return Extent(available, f"the header counts {claimed - available:,} bytes too many: ")
+    raise InvalidAudioError(f"is truncated: {available} of {claimed} bytes of audio are there, copy it again")

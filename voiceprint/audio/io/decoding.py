@@ -1,4 +1,4 @@
-"""Which decoder reads which bytes of a file."""
+"""Selection of the decoder for the streams of a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, Protocol, cast
 import numpy.typing as npt
 
 from voiceprint.audio.io import flac, headers, mpeg, ogg, pyav, wav
-from voiceprint.audio.io.buffers import MAX_SECONDS
+from voiceprint.audio.io.buffers import MAX_SECONDS, too_long
 from voiceprint.audio.io.encodings import Encoding
 from voiceprint.audio.io.formats import Format
 from voiceprint.audio.io.layout import SAMPLE_BYTES, Layout, PcmDecoder
@@ -26,11 +26,11 @@ _GSM_FRAME_BYTES: Final = 33
 
 
 class Decoder(Protocol):
-    """Decodes a stream from its beginning.
+    """Decodes a stream from its start.
 
-    frames: samples of each channel by its header, None where that does not say.
-    is_16_bit: `read` gives int16, else float32; is_float: the file itself holds floats of any scale.
-    warnings: what the file's header says otherwise.
+    frames: samples per channel by its header, None if unknown.
+    is_16_bit: `read` returns int16, else float32; is_float: the file holds floats of any scale.
+    warnings: contradictions between header and content.
     """
 
     sample_rate: int
@@ -44,15 +44,15 @@ class Decoder(Protocol):
         """The next samples, [n, channels]; n = 0 at the end. Raises `InvalidAudioError`."""
 
     def close(self) -> None:
-        """Give back what the decoder holds; the file stays open."""
+        """Release the decoder's resources; the file stays open."""
 
 
 class Plan(NamedTuple):
-    """How a file is read: the streams in it, one after the other.
+    """The consecutive streams of a file, and the checks on reading.
 
-    strict: fewer samples than a decoder says are an error, and not only a warning, as the file is cut off.
-    tolerance: samples that may lack of each stream all the same.
-    counted: the beginning of a warning that ends with how many samples were read.
+    strict: fewer samples than `Decoder.frames` are an error (the file is truncated), else a warning.
+    tolerance: samples that may be missing in each stream.
+    counted: the start of a warning that ends with the number of samples read.
     """
 
     openers: Sequence[Callable[[], Decoder]]
@@ -63,10 +63,10 @@ class Plan(NamedTuple):
 
 
 def plan(file: BinaryIO, found: Format | None) -> Plan:
-    """How to read a file with a header of the format `found`, or of one that only libsndfile may know.
+    """The plan for a file of the format `found`; None: of a format that only libsndfile may recognize.
 
     Raises:
-        InvalidAudioError: it is no audio, of a format that needs the extra `formats`, cut off, or damaged.
+        InvalidAudioError: the file is not audio, needs the extra `formats`, or is truncated or damaged.
     """
     if found is None:
         return Plan([lambda: _unknown(file)])
@@ -89,10 +89,10 @@ def plan(file: BinaryIO, found: Format | None) -> Plan:
 
 
 def plan_raw(file: BinaryIO, raw: Raw, sample_rate: int) -> Plan:
-    """How to read a file without a header.
+    """The plan for a file without a header.
 
     Raises:
-        InvalidAudioError: it is no whole number of samples, or needs the extra `formats`.
+        InvalidAudioError: the file has no whole number of samples, or needs the extra `formats`.
     """
     size = size_of(file)
     if raw.demuxer:
@@ -143,10 +143,10 @@ def _pcm(file: BinaryIO, found: Format) -> Plan:
 
 
 def _either(part: Part, name: str, demuxer: str) -> Decoder:
-    """By libsndfile, or where that lacks the codec, by PyAV."""
+    """A decoder of libsndfile, or of PyAV if libsndfile lacks the codec."""
     try:
         return SndfileDecoder(part)
-    except InvalidAudioError:  # FFmpeg has more codecs, and says itself what is damaged
+    except InvalidAudioError:  # FFmpeg has more codecs, and its own message for damage
         part.seek(0)
         return _av(cast(BinaryIO, part), name, demuxer)()
 
@@ -170,15 +170,15 @@ def _mpeg(file: BinaryIO, start: int, stop: int) -> Plan:
     warnings: tuple[str, ...] = ()
     if len(walked.runs) > 1:
         warnings += (f"{len(walked.runs)} MP3 files were joined in it: all of them were read",)
-    if walked.passed_over:
-        warnings += (f"{walked.passed_over:,} bytes between its frames are no audio, and were passed over",)
+    if walked.skipped:
+        warnings += (f"{walked.skipped:,} bytes between its frames are no audio, and were passed over",)
     openers = [_mpeg_opener(file, run) for run in walked.runs]
-    # A decoder leaves out a frame whose bits begin in one that is not there, as where a stream was cut.
+    # A decoder drops a frame whose bits start in a missing frame, as after a cut.
     return Plan(openers, warnings, tolerance=4 * walked.runs[0].first.samples)
 
 
 def _mpeg_opener(file: BinaryIO, run: mpeg.Run) -> Callable[[], Decoder]:
-    # Of a Xing header libsndfile knows more: the samples that the encoder added.
+    # With a Xing header, libsndfile also subtracts the encoder's padding.
     frames = None if run.counted or run.first.layer != 3 else run.frames * run.first.samples
     return lambda: SndfileDecoder(mpeg.part(file, run), frames=frames)
 
@@ -187,19 +187,17 @@ def _flac(file: BinaryIO) -> Plan:
     streams = flac.walk(file)
     for stream in streams:
         if stream.frames > MAX_SECONDS * max(1, stream.sample_rate):
-            raise InvalidAudioError(
-                f"lasts {stream.frames / max(1, stream.sample_rate):.0f} s: at most {MAX_SECONDS} s are "
-                "accepted, "
-                "cut out a part where the caller speaks"
-            )
+            raise InvalidAudioError(too_long(stream.frames / max(1, stream.sample_rate)))
     warnings: tuple[str, ...] = ()
     if len(streams) > 1:
         warnings += (f"{len(streams)} FLAC files were joined in it: all of them were read",)
     counted = None
     if any(stream.claimed != stream.frames for stream in streams):
-        says = streams[0].claimed
+        claimed = streams[0].claimed
         counted = (
-            f"the header counts {says:,} samples: " if says else "the header does not say how long it is: "
+            f"the header counts {claimed:,} samples: "
+            if claimed
+            else "the header does not say how long it is: "
         )
     return Plan([_flac_opener(file, stream) for stream in streams], warnings, counted=counted)
 
@@ -213,8 +211,8 @@ def _ogg(file: BinaryIO, found: Format) -> Plan:
     warnings: tuple[str, ...] = ()
     if len(chain.links) > 1:
         warnings += (f"{len(chain.links)} streams follow each other in it: all of them were read",)
-    if chain.passed_over:
-        warnings += (f"{chain.passed_over:,} bytes between its pages are no audio, and were passed over",)
+    if chain.skipped:
+        warnings += (f"{chain.skipped:,} bytes between its pages are no audio, and were passed over",)
     if not chain.links[-1].ended:
         warnings += ("its stream has no end: the writer did not finish, or it was cut off between two pages",)
     lost = sum(link.lost for link in chain.links)

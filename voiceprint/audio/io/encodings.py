@@ -1,6 +1,6 @@
-"""What the samples of a buffer are written in: arrays as they are, raw bytes by the name of their encoding.
+"""Sample encodings of buffers: arrays by their dtype, raw bytes by the name of an encoding.
 
-The names are ffmpeg's. A telephone's G.711 is "mulaw" (North America, Japan) or "alaw" (elsewhere).
+The names are FFmpeg's. Telephones use G.711 "mulaw" (North America, Japan) or "alaw" (elsewhere).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from voiceprint.audio.io.formats import file_in_buffer
 from voiceprint.errors import InvalidAudioError
 
 AudioBuffer = npt.NDArray[Any] | bytes | bytearray | memoryview
-"""Audio as it is given to the library."""
+"""Audio input of the library."""
 
 Encoding = Literal["pcm", "pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw"]
-"""How the samples are written:
+"""The encoding of samples:
 
-    pcm         an array by its dtype; bytes as pcm_s16le, what voice agents and telephony pass around
+    pcm         an array by its dtype; bytes as pcm_s16le, the usual format of voice agents and telephony
     pcm_u8      unsigned 8 bits, 128 is zero
     pcm_s16le   signed, little-endian, 16 bits
-    pcm_s24le   24 bits, packed: three bytes a sample
+    pcm_s24le   24 bits, packed: three bytes per sample
     pcm_s32le   32 bits
     pcm_f32le   float of 32 bits in [-1, 1]
     mulaw       G.711 mu-law, 8 bits (PCMU, g711_ulaw)
@@ -47,7 +47,7 @@ _ITEMS: Final[dict[str, np.dtype[Any]]] = {
     "pcm": np.dtype("<i2"),
     "pcm_u8": np.dtype("u1"),
     "pcm_s16le": np.dtype("<i2"),
-    "pcm_s24le": np.dtype("V3"),  # numpy has no such integer: three bytes to be unpacked
+    "pcm_s24le": np.dtype("V3"),  # numpy has no 24-bit integer
     "pcm_s32le": np.dtype("<i4"),
     "pcm_f32le": np.dtype("<f4"),
     "mulaw": np.dtype("u1"),
@@ -57,37 +57,36 @@ _ARRAYS: Final = ("i2", "i4", "u1", "f4", "f8")
 
 
 def check_encoding(encoding: object) -> Encoding:
-    """Give the encoding.
+    """Validate an encoding.
 
     Raises:
-        InvalidAudioError: there is none of this name; the message lists them.
+        InvalidAudioError: the name is unknown; the message lists all names.
     """
     for name in get_args(Encoding):
         if isinstance(encoding, str) and encoding == name:
             return name  # type: ignore[no-any-return]
-    what = repr(encoding[:40]) if isinstance(encoding, str) else type(encoding).__name__
-    raise InvalidAudioError(f"encoding must be one of {', '.join(get_args(Encoding))}, not {what}")
+    shown = repr(encoding[:40]) if isinstance(encoding, str) else type(encoding).__name__
+    raise InvalidAudioError(f"encoding must be one of {', '.join(get_args(Encoding))}, not {shown}")
 
 
 def sample_bytes(encoding: Encoding) -> int:
-    """How many bytes a sample takes."""
+    """Bytes per sample."""
     return _ITEMS[encoding].itemsize
 
 
 def default_rate(encoding: Encoding) -> int:
-    """The rate in Hz of a buffer whose rate is not given: 8000 for G.711, of telephone lines, else 16000."""
+    """Default sample rate in Hz: 8000 for G.711, else 16000."""
     return 8000 if encoding in ("mulaw", "alaw") else 16000
 
 
 FILE_HEAD: Final = 16
-"""Bytes by which the beginning of a file is recognized."""
+"""Bytes by which the start of a file is recognized."""
 
 
 def refuse_file(data: bytes | memoryview | npt.NDArray[Any]) -> None:
-    """Refuse the bytes of a file that are given as audio without a header, by how they begin.
+    """Refuse the bytes of an audio file in place of raw samples: as samples, they would be noise.
 
-    Those would be noise, and a caller enrolled with noise. `data` is all of a buffer, or the first chunk of a
-    stream; fewer than `FILE_HEAD` bytes pass.
+    data: a buffer, or the first chunk of a stream; fewer than `FILE_HEAD` bytes pass.
 
     Raises:
         InvalidAudioError: names the format.
@@ -104,12 +103,12 @@ def refuse_file(data: bytes | memoryview | npt.NDArray[Any]) -> None:
 
 
 def coded(audio_buffer: object, encoding: Encoding) -> npt.NDArray[Any]:
-    """The buffer as a plain array with an element for each sample, whose values are still coded.
+    """The buffer as an array with one encoded element per sample.
 
-    Looks at the type only, and copies nothing but a bytearray, so that its owner can go on filling it.
+    Checks types only, and copies only a bytearray, so that its owner can resize it.
 
     Raises:
-        InvalidAudioError: the buffer is of no type that is taken, or does not go with the encoding.
+        InvalidAudioError: the type is not accepted, or does not match the encoding.
     """
     if isinstance(audio_buffer, memoryview):
         audio_buffer = _viewed(audio_buffer)
@@ -122,7 +121,7 @@ def coded(audio_buffer: object, encoding: Encoding) -> npt.NDArray[Any]:
         _refuse_type(audio_buffer)
     if isinstance(audio_buffer, np.ma.MaskedArray):
         raise InvalidAudioError("audio is a masked array: fill the masked samples, audio.filled(0)")
-    samples = np.asarray(audio_buffer)  # subclasses may redefine what every operation means
+    samples = np.asarray(audio_buffer)  # subclasses may redefine any operation
     refuse_file(samples)
     kind = samples.dtype.kind + str(samples.dtype.itemsize)
     name = "structured or text" if samples.dtype.kind in "VSU" else samples.dtype.name
@@ -140,7 +139,7 @@ def coded(audio_buffer: object, encoding: Encoding) -> npt.NDArray[Any]:
 
 
 def decoded(samples: npt.NDArray[Any], encoding: Encoding) -> npt.NDArray[Any]:
-    """What `coded` gave, or a part of it, as integers or floats of the same shape that a dtype explains."""
+    """Decode the output of `coded`, or a part, to integers or floats of the same shape."""
     if encoding == "mulaw" or encoding == "alaw":
         return g711.decode(samples, encoding)
     if encoding != "pcm_s24le":
@@ -151,11 +150,11 @@ def decoded(samples: npt.NDArray[Any], encoding: Encoding) -> npt.NDArray[Any]:
 
 
 def _viewed(view: memoryview) -> memoryview | npt.NDArray[Any]:
-    """A view of bytes as it is; one of numbers, such as that of an array.array, as the array it shows."""
+    """A view of bytes unchanged; one of numbers, such as of an `array.array`, as array."""
     try:
         if view.format in ("B", "b", "c") and view.ndim == 1:
             if view.c_contiguous:
-                return view.cast("B") if view.nbytes else memoryview(b"")  # which cannot be cast
+                return view.cast("B") if view.nbytes else memoryview(b"")  # empty views cannot be cast
             raise InvalidAudioError("audio is a memoryview with gaps: give bytes(view)")
         return np.asarray(view)
     except (ValueError, TypeError, BufferError, NotImplementedError, RuntimeError) as error:

@@ -1,6 +1,6 @@
-"""The length of FLAC files, from their last frame: a writer into a pipe leaves it out of the header.
+"""The length of FLAC files by their last frame: the header of a writer into a pipe lacks it.
 
-libsndfile fails at the end of such a file, and reads the first of joined files alone. Source: RFC 9639.
+libsndfile fails at the end of such a file, and reads only the first of joined files. Source: RFC 9639.
 """
 
 from __future__ import annotations
@@ -9,29 +9,28 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import BinaryIO, Final, NamedTuple
 
-from voiceprint.audio.io.parts import Part, exactly, read_at, size_of
+from voiceprint.audio.io.parts import Part, read_at, read_exactly, size_of
 from voiceprint.errors import InvalidAudioError
 
-_MAGIC: Final = b"fLaC\0\0\0\x22"  # with the head of the block that must follow, not the last
-_MAGIC_LAST: Final = b"fLaC\x80\0\0\x22"  # with no other block behind it
-_MOST_BLOCKS: Final = 1000
+_MAGIC: Final = b"fLaC\0\0\0\x22"  # with the header of the mandatory first block, not the last
+_MAGIC_LAST: Final = b"fLaC\x80\0\0\x22"  # with the first block as the last
+_MAX_BLOCKS: Final = 1000
 _WINDOW: Final = 1 << 20
-_LONGEST_TAIL: Final = 1 << 22  # the longest frame is 2 MB: 65,535 samples of 8 channels and 32 bits
-_FILL: Final = 1 << 16  # bytes of zeros behind the last frame: file systems have blocks of up to 64 KB
-_MOST_CANDIDATES: Final = 200
-_MOST_CHECKED: Final = 1 << 22  # bytes of candidates for the last frame: 0.4 s
-_MOST_STREAMS: Final = 1000
+_MAX_TAIL: Final = 1 << 22  # the longest frame is 2 MB: 65,535 samples of 8 channels and 32 bits
+_PADDING: Final = 1 << 16  # zero bytes after the last frame: file systems have blocks of up to 64 KB
+_MAX_CANDIDATES: Final = 200
+_MAX_CHECKED: Final = 1 << 22  # bytes of candidates for the last frame: 0.4 s
+_MAX_STREAMS: Final = 1000
 _FIXED_SIZES: Final = {1: 192, **{code: 576 << code - 2 for code in range(2, 6)}, **{
     code: 256 << code - 8 for code in range(8, 16)
 }}  # fmt: skip
 
 
 class Stream(NamedTuple):
-    """A FLAC file, or one of several that were joined.
+    """A FLAC file, or one of several joined ones.
 
-    start, audio, stop: its bytes: where it begins, where its first frame is, and its end.
-    claimed: samples by its header, 0 where that does not know; counted: by its last frame, None where that
-        is not whole.
+    start, audio, stop: byte offsets of its start, its first frame and its end.
+    claimed: samples by its header, 0 if unknown; counted: by its last frame, None if that is incomplete.
     """
 
     start: int
@@ -49,43 +48,43 @@ class Stream(NamedTuple):
 
 
 def walk(file: BinaryIO) -> list[Stream]:
-    """The streams of a file; more than one if files were joined.
+    """The streams of a file; several if files were joined.
 
     Raises:
-        InvalidAudioError: a header is damaged, or the audio is cut off.
+        InvalidAudioError: a header is damaged, or the audio truncated.
     """
-    starts = [0, *_joined(file, 4)]
+    starts = [0, *_find_joined(file, 4)]
     return [_stream(file, at, stop) for at, stop in zip(starts, [*starts[1:], size_of(file)], strict=True)]
 
 
 def part(file: BinaryIO, stream: Stream) -> Part:
-    """A stream as a file whose header has the right length."""
+    """A stream as a file with the actual length in the header."""
     if stream.frames == stream.claimed:
         return Part(file, stream.start, stream.stop)
-    info = bytearray(exactly(file, stream.start, 42, "its header"))
+    info = bytearray(read_exactly(file, stream.start, 42, "its header"))
     total = info[21] >> 4 << 36 | stream.frames
     info[21:26] = total.to_bytes(5, "big")
-    info[26:42] = bytes(16)  # the checksum of the audio, which was not known either
+    info[26:42] = bytes(16)  # the checksum of the audio, also unknown
     return Part(file, stream.start + 42, stream.stop, bytes(info))
 
 
-def _joined(file: BinaryIO, start: int) -> list[int]:
-    found, at, end = [], start, size_of(file)
+def _find_joined(file: BinaryIO, start: int) -> list[int]:
+    starts, at, end = [], start, size_of(file)
     while at < end:
         data = read_at(file, at, _WINDOW)
         for magic in (_MAGIC, _MAGIC_LAST):
             place = data.find(magic)
             while place >= 0:
-                found.append(at + place)
-                if len(found) > _MOST_STREAMS:
-                    raise InvalidAudioError(f"holds more than {_MOST_STREAMS} FLAC files: divide it")
+                starts.append(at + place)
+                if len(starts) > _MAX_STREAMS:
+                    raise InvalidAudioError(f"holds more than {_MAX_STREAMS} FLAC files: divide it")
                 place = data.find(magic, place + 1)
         at += max(1, len(data) - len(_MAGIC) + 1) if at + len(data) < end else len(data)
-    return sorted(set(found))
+    return sorted(set(starts))
 
 
 def _stream(file: BinaryIO, start: int, stop: int) -> Stream:
-    info = exactly(file, start, 42, "its header")
+    info = read_exactly(file, start, 42, "its header")
     if info[:8] not in (_MAGIC, _MAGIC_LAST):
         raise InvalidAudioError(
             "is damaged or not an audio file that can be read (its header): copy it again"
@@ -93,8 +92,8 @@ def _stream(file: BinaryIO, start: int, stop: int) -> Stream:
     packed = int.from_bytes(info[18:26], "big")
     sample_rate, channels, claimed = packed >> 44, (packed >> 41 & 7) + 1, packed & (1 << 36) - 1
     at, last = start + 4, False
-    for _ in range(_MOST_BLOCKS):
-        head = exactly(file, at, 4, "its header")
+    for _ in range(_MAX_BLOCKS):
+        head = read_exactly(file, at, 4, "its header")
         last, at = head[0] >= 0x80, at + 4 + int.from_bytes(head[1:], "big")
         if last:
             break
@@ -112,32 +111,33 @@ def _stream(file: BinaryIO, start: int, stop: int) -> Stream:
 
 
 def _count(file: BinaryIO, start: int, stop: int, block: int, longest: int) -> tuple[int | None, int]:
-    """Samples up to the end of the last frame, None if none ends at `stop`; and of the last that is begun."""
-    size = min(2 * longest + _FILL if longest else _LONGEST_TAIL, _LONGEST_TAIL, stop - start)
+    """Samples up to the end of a frame that ends at `stop`, or None; and to that of the last frame header."""
+    size = min(2 * longest + _PADDING if longest else _MAX_TAIL, _MAX_TAIL, stop - start)
     tail = read_at(file, stop - size, size).rstrip(b"\0") if size > 0 else b""
-    # A checksum may end in a zero, as well as what fills up the file.
+    # A checksum may end in zeros, like the padding of the file.
     tail += bytes(min(2, size - len(tail)))
     checked = begun = 0
     for zeros in range(3):
-        whole = tail[: len(tail) - zeros] if zeros else tail
+        frames = tail[: len(tail) - zeros] if zeros else tail
         if zeros and not tail.endswith(bytes(zeros)):
             break
-        for at in _headers_from_the_end(whole):
-            end = _frame_end(whole, at, block)
+        for at in _frames_from_end(frames):
+            end = _frame_end(frames, at, block)
             if end is None:
                 continue
             begun = begun or end
-            checked += len(whole) - at
-            if checked > _MOST_CHECKED:
+            checked += len(frames) - at
+            if checked > _MAX_CHECKED:
                 return None, begun
-            if _crc16(whole[at:]) == 0:
+            if _crc16(frames[at:]) == 0:
                 return end, end
     return None, begun
 
 
-def _headers_from_the_end(data: bytes) -> Iterator[int]:
+def _frames_from_end(data: bytes) -> Iterator[int]:
+    """Offsets of possible frame headers, the last first."""
     at = len(data)
-    for _ in range(_MOST_CANDIDATES):
+    for _ in range(_MAX_CANDIDATES):
         at = max(data.rfind(b"\xff\xf8", 0, at), data.rfind(b"\xff\xf9", 0, at))
         if at < 0:
             return
@@ -145,7 +145,7 @@ def _headers_from_the_end(data: bytes) -> Iterator[int]:
 
 
 def _frame_end(data: bytes, at: int, block: int) -> int | None:
-    """The number of the sample after the frame at `at`; None where there is no frame."""
+    """The number of the sample after the frame at `at`; None if that is not a frame."""
     head = data[at : at + 16]
     if len(head) < 6 or head[2] >> 4 == 0 or head[2] & 15 == 15 or head[3] & 1:
         return None
@@ -169,7 +169,7 @@ def _frame_end(data: bytes, at: int, block: int) -> int | None:
 
 @lru_cache(maxsize=2)
 def _table(width: int, polynomial: int) -> list[int]:
-    """The remainder of every byte, of a checksum of `width` bits."""
+    """CRC of `width` bits for each byte value."""
     table, top = [], 1 << width - 1
     for byte in range(256):
         crc = byte << width - 8
@@ -187,7 +187,7 @@ def _crc8(data: bytes) -> int:
 
 
 def _crc16(data: bytes) -> int:
-    """0 of data that ends in its own checksum."""
+    """CRC-16; 0 for data that ends in its own checksum."""
     table, crc = _table(16, 0x8005), 0
     for byte in data:
         crc = (crc << 8 & 0xFFFF) ^ table[crc >> 8 ^ byte]

@@ -1,8 +1,7 @@
-"""The format of a file by its first bytes; its name is never looked at.
+"""Identification of file formats by content, regardless of the name.
 
-Which decoder reads a format: "pcm" is this package's own (a header, then samples), "ogg", "flac" and "mpeg"
-are libsndfile after a look at the stream, "sndfile" is libsndfile alone, "av" is PyAV, of the extra
-`formats`.
+Decoders: "pcm" is this package's own (a header, then samples), "ogg", "flac" and "mpeg" are libsndfile after
+a check of the stream, "sndfile" is libsndfile alone, "av" is PyAV, of the extra `formats`.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ from voiceprint.audio.io.parts import read_at, size_of
 Decoder = Literal["pcm", "ogg", "flac", "mpeg", "sndfile", "av", "none"]
 
 HEAD_BYTES: Final = 4096
-_MOST_BOXES: Final = 100  # of an MP4 file that are walked to find its codec
-_MOST_OF_A_BOX: Final = 1 << 20
+_MAX_BOXES: Final = 100  # of an MP4 file, searched for its codec
+_MAX_BOX_BYTES: Final = 1 << 20
 
 
 class Format(NamedTuple):
     """A format of files.
 
-    name: as users know it, with the codec where that decides.
-    decoder: see the module; "none" for what is no audio.
-    demuxer: FFmpeg's name of the container. It is forced, so that FFmpeg never guesses, and never takes a
-        file for a playlist that names other files or addresses.
+    name: the usual name, with the codec if that selects the decoder.
+    decoder: see the module; "none" for files other than audio.
+    demuxer: FFmpeg's name of the container, forced so that FFmpeg never guesses, and never treats a file as a
+        playlist of other files or addresses.
     """
 
     name: str
@@ -98,9 +97,9 @@ _MATROSKA_CODECS: Final = {
 
 
 def identify(file: BinaryIO) -> Format | None:
-    """The format of a file, by signatures of at least three bytes or by frames that follow each other.
+    """The format of a file, by signatures of at least three bytes or by consecutive frames.
 
-    None: no format is known by it, which goes for the files without a header.
+    None for an unknown format, such as a file without a header.
     """
     start = mpeg.after_id3(file)
     head = read_at(file, start, HEAD_BYTES)
@@ -118,13 +117,13 @@ def identify(file: BinaryIO) -> Format | None:
         return _named(found._replace(name="WebM" if webm else "Matroska"), _codec(head, _MATROSKA_CODECS))
     if found.decoder == "ogg":
         codec = _codec(head[:300], _OGG_CODECS)
-        ours = codec in ("Opus", "Vorbis")
-        return _named(found if ours or not codec else found._replace(decoder="av"), codec)
+        other = codec not in ("", "Opus", "Vorbis")
+        return _named(found._replace(decoder="av") if other else found, codec)
     return found
 
 
 def by_signature(head: bytes) -> Format | None:
-    """The format whose signature `head`, the first `HEAD_BYTES` of a file, begins with."""
+    """The format by the signature in `head`, the first `HEAD_BYTES` of a file."""
     for at, pattern, found in _PATTERNS:
         if pattern.match(head, at):
             return found
@@ -132,9 +131,9 @@ def by_signature(head: bytes) -> Format | None:
 
 
 def file_in_buffer(head: bytes) -> str | None:
-    """The format of a file of which these are the first bytes, 16 at least, if it surely is one.
+    """The format of a file by its first 16 bytes, if unambiguous.
 
-    For audio without a header, in which two or three bytes of any value are no sign of a file.
+    Distinguishes files from raw samples, in which two or three bytes of a signature may occur by chance.
     """
     if len(head) < 16 or not _BUFFER_KINDS.match(head):
         return None
@@ -149,14 +148,14 @@ def _named(found: Format, codec: str) -> Format:
 
 
 def _codec(data: bytes, codecs: dict[bytes, str]) -> str:
-    there = [(data.index(mark), name) for mark, name in codecs.items() if mark in data]
-    return min(there)[1] if there else ""
+    matches = [(data.index(mark), name) for mark, name in codecs.items() if mark in data]
+    return min(matches)[1] if matches else ""
 
 
 def _mp4_header(file: BinaryIO) -> bytes:
-    """The `moov` box, which names the codecs, wherever in the file it is; empty where it is not found."""
+    """The `moov` box, which names the codecs, from anywhere in the file; empty if missing."""
     at, size = 0, size_of(file)
-    for _ in range(_MOST_BOXES):
+    for _ in range(_MAX_BOXES):
         head = read_at(file, at, 16)
         if len(head) < 8:
             break
@@ -164,7 +163,7 @@ def _mp4_header(file: BinaryIO) -> bytes:
         if length == 1:
             length = int.from_bytes(head[8:], "big")
         if head[4:8] == b"moov":
-            return read_at(file, at, min(length or size, _MOST_OF_A_BOX))
+            return read_at(file, at, min(length or size, _MAX_BOX_BYTES))
         if length < 8:
             break
         at += length

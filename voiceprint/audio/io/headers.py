@@ -1,4 +1,4 @@
-"""AIFF, AU and CAF files of plain samples; the sizes in their headers are claims, see `claims`.
+"""AIFF, AU and CAF files of uncompressed samples; the sizes in their headers are claims, see `claims`.
 
 Sources: Apple's AIFF-C (1991) and Core Audio Format specifications, Sun's audio(4) header.
 """
@@ -12,8 +12,7 @@ from typing import BinaryIO, Final
 from voiceprint.audio.io.chunks import are_chunks, chunks
 from voiceprint.audio.io.claims import UNKNOWN_FROM, Extent, extent, without_headers
 from voiceprint.audio.io.layout import Layout
-from voiceprint.audio.io.parts import exactly, read_at, size_of
-from voiceprint.errors import InvalidAudioError
+from voiceprint.audio.io.parts import damaged, read_at, read_exactly, size_of
 
 _AIFF: Final = {
     b"fl32": "f32be", b"FL32": "f32be", b"fl64": "f64be", b"FL64": "f64be", b"ulaw": "mulaw",
@@ -26,10 +25,10 @@ _AU: Final = {
 
 
 def parse(file: BinaryIO) -> Layout | None:
-    """Find the samples of an AIFF, AU or CAF file; None where they are compressed.
+    """The layout of the samples in an AIFF, AU or CAF file; None if compressed.
 
     Raises:
-        InvalidAudioError: the header is damaged, or the audio is cut off.
+        InvalidAudioError: the header is damaged, or the audio truncated.
     """
     magic = read_at(file, 0, 4)
     return {b"FORM": _aiff, b".snd": _au, b"caff": _caf}[magic](file)
@@ -40,24 +39,24 @@ def _aiff(file: BinaryIO) -> Layout | None:
     for chunk in chunks(file, 12, "big"):
         if chunk.name == b"COMM":
             if chunk.size < 18:
-                raise _damaged("its COMM chunk is too short")
-            common = exactly(file, chunk.start, min(chunk.size, 22), "its header")
+                raise damaged("its COMM chunk is too short")
+            common = read_exactly(file, chunk.start, min(chunk.size, 22), "its header")
         elif chunk.name == b"SSND":
-            skipped = int.from_bytes(exactly(file, chunk.start, 8, "its header")[:4], "big")
+            skipped = int.from_bytes(read_exactly(file, chunk.start, 8, "its header")[:4], "big")
             at = chunk.start + 8 + skipped, chunk.size - 8 - skipped
         if common and at:
             break
     if not common or at is None:
-        raise _damaged("there is no COMM and SSND chunk")
+        raise damaged("there is no COMM and SSND chunk")
     channels, frames, bits = struct.unpack(">hLh", common[:8])
     coding = _aiff_coding(common[18:22], -(-bits // 8))
     if coding is None:
         return None
     start, claimed = at
-    there = size_of(file) - start
-    # SoX counts the frames of a pipe so that they are 0x7F000000 bytes; others leave both numbers at 0.
+    available = size_of(file) - start
+    # Into a pipe, SoX claims frames of 0x7F000000 bytes; other writers leave both numbers at 0.
     rest = max(0, claimed) + start
-    size = extent(max(0, claimed), there, start, rest_is_chunks=bool(frames) and _are_chunks(file, rest))
+    size = extent(max(0, claimed), available, start, rest_is_chunks=bool(frames) and _are_chunks(file, rest))
     return _layout(coding, _extended(common[8:18]), channels, start, size)
 
 
@@ -73,7 +72,7 @@ def _aiff_coding(compression: bytes, width: int) -> str | None:
 
 
 def _extended(number: bytes) -> float:
-    """A float of 80 bits."""
+    """Convert an 80-bit extended float."""
     exponent = int.from_bytes(number[:2], "big") & 0x7FFF
     if exponent > 16383 + 64:
         return math.inf
@@ -81,12 +80,12 @@ def _extended(number: bytes) -> float:
 
 
 def _au(file: BinaryIO) -> Layout | None:
-    start, claimed, encoding, rate, channels = struct.unpack(">5L", exactly(file, 4, 20, "its header"))
+    start, claimed, encoding, rate, channels = struct.unpack(">5L", read_exactly(file, 4, 20, "its header"))
     coding = _AU.get(encoding)
     if coding is None:
         return None
     if start < 24 or start > size_of(file):
-        raise _damaged("its header says that the audio begins outside the file")
+        raise damaged("its header says that the audio begins outside the file")
     unknown = claimed == 0xFFFFFFFF
     size = extent(None if unknown else claimed, size_of(file) - start, start, rest_is_chunks=False)
     return _layout(coding, rate, channels, start, size)
@@ -96,14 +95,14 @@ def _caf(file: BinaryIO) -> Layout | None:
     description = b""
     for chunk in chunks(file, 8, "big", length_bytes=8, align=1):
         if chunk.name == b"desc":
-            description = exactly(file, chunk.start, 32, "its header")
+            description = read_exactly(file, chunk.start, 32, "its header")
         elif chunk.name == b"data":
             if not description:
                 break
             return _caf_samples(file, description, chunk.start, chunk.size)
         elif chunk.size >= 1 << 62:
             break
-    raise _damaged("there is no desc and data chunk")
+    raise damaged("there is no desc and data chunk")
 
 
 def _caf_samples(file: BinaryIO, description: bytes, start: int, claimed: int) -> Layout | None:
@@ -118,21 +117,15 @@ def _caf_samples(file: BinaryIO, description: bytes, start: int, claimed: int) -
         coding = {b"ulaw": "mulaw", b"alaw": "alaw"}.get(kind)
     if coding is None:
         return None
-    start, there = without_headers(file, start + 4)  # after the number of edits
+    start, available = without_headers(file, start + 4)  # after the edit count
     known = 4 < claimed < UNKNOWN_FROM << 8
-    size = extent(claimed - 4 if known else None, there, start)
+    size = extent(claimed - 4 if known else None, available, start)
     return _layout(coding, rate, channels, start, size)
 
 
 def _layout(coding: str, rate: float, channels: int, start: int, size: Extent) -> Layout:
     if channels < 1:
-        raise _damaged("its header says that it has no channels")
-    # A rate that is no number of Hz is refused with the others that are not accepted.
+        raise damaged("its header says that it has no channels")
+    # 0 for a rate that is not a number, which the reader refuses.
     whole = int(rate) if math.isfinite(rate) and abs(rate) < 1e9 else 0
     return Layout(coding, whole, channels, start, size.size, size.warning)
-
-
-def _damaged(why: str) -> InvalidAudioError:
-    return InvalidAudioError(
-        f"is damaged or not an audio file that can be read ({why}): copy it again, or convert it"
-    )

@@ -1,4 +1,4 @@
-"""Uncompressed samples in a file: where they are, how they are written, and what decodes them."""
+"""Uncompressed samples in a file: location, coding and decoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SAMPLE_BYTES: Final = {
     "u8": 1, "s8": 1, "s16le": 2, "s16be": 2, "s24le": 3, "s24be": 3, "s32le": 4, "s32be": 4,
     "f32le": 4, "f32be": 4, "f64le": 8, "f64be": 8, "mulaw": 1, "alaw": 1,
 }  # fmt: skip
-"""The codings, by FFmpeg's names, and how many bytes a sample of each takes."""
+"""Bytes per sample of each coding, by FFmpeg's names."""
 
 _DTYPES: Final = {
     "u8": "u1", "s8": "i1", "s16le": "<i2", "s16be": ">i2", "s32le": "<i4", "s32be": ">i4",
@@ -23,11 +23,11 @@ _DTYPES: Final = {
 
 
 class Layout(NamedTuple):
-    """Samples without compression.
+    """Location and coding of uncompressed samples.
 
-    coding: a name of `SAMPLE_BYTES`.
-    start, size: the bytes of the samples in the file.
-    warning: what the header says otherwise, to be followed by how many samples were read; None is usual.
+    coding: a key of `SAMPLE_BYTES`.
+    start, size: offset and size of the samples in the file, bytes.
+    warning: the start of a warning about a wrong header, to end with the number of samples read; or None.
     """
 
     coding: str
@@ -52,7 +52,7 @@ class PcmDecoder:
         self.warnings: tuple[str, ...] = ()
 
     def read(self, frames: int) -> npt.NDArray[Any]:
-        """The next samples, int16 or, of more than 16 bits, float32 [n, channels]; n = 0 at the end."""
+        """The next samples [n, channels], int16, or float32 for over 16 bits; n = 0 at the end."""
         stop = self._layout.start + self._layout.size
         wanted = min(frames * self._frame_bytes, max(0, stop - self._at))
         data = read_at(self._file, self._at, wanted - wanted % self._frame_bytes)
@@ -61,28 +61,28 @@ class PcmDecoder:
         return decode(data, self._layout.coding).reshape(-1, self.channels)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """No resources to release."""
 
 
 def decode(data: bytes, coding: str) -> npt.NDArray[Any]:
-    """The samples of bytes: int16[n] if that holds them, else float32[n] in [-1, 1); floats as they are."""
+    """Decode bytes to int16[n] if exact, else float32[n] in [-1, 1); floats keep their scale."""
     if coding in ("mulaw", "alaw"):
         return g711.decode(np.frombuffer(data, np.uint8), coding)  # type: ignore[arg-type]
     if coding in ("s24le", "s24be"):
         wide = np.zeros((len(data) // 3, 4), dtype=np.uint8)
         packed = np.frombuffer(data, np.uint8).reshape(-1, 3)
         wide[:, 1:] = packed if coding == "s24le" else packed[:, ::-1]
-        return _as_float(wide.view("<i4")[:, 0])
+        return _scale_int32(wide.view("<i4")[:, 0])
     samples = np.frombuffer(data, dtype=_DTYPES[coding])
     if coding == "u8":
         return ((samples.astype(np.int16) - 128) << 8).astype(np.int16)
     if coding == "s8":
         return samples.astype(np.int16) << 8
     if coding[0] == "f":
-        with np.errstate(all="ignore"):  # of float64, what is beyond float32 becomes infinite, and is refused
+        with np.errstate(all="ignore"):  # values beyond float32 become infinite, and the reader refuses them
             return samples.astype(np.float32)
-    return _as_float(samples) if coding in ("s32le", "s32be") else samples.astype(np.int16)
+    return _scale_int32(samples) if coding in ("s32le", "s32be") else samples.astype(np.int16)
 
 
-def _as_float(samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _scale_int32(samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return np.asarray(samples.astype(np.float32) * np.float32(2.0**-31))

@@ -1,4 +1,4 @@
-"""Audio that is converted while it is read, so that an hour of it needs no memory but what it came in."""
+"""Audio converted on reading, so that an hour takes only the memory of its source."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy.typing as npt
 from voiceprint.audio.io import buffers
 
 LONG_S: Final = 120.0
-"""Seconds from which audio is not converted as a whole: up to here that is quicker, and takes 8 MB."""
+"""Seconds from which audio is converted on reading: below, 8 MB hold it, and conversion at once is faster."""
 
-_BLOCK_S: Final = 15  # resampled together
+_BLOCK_S: Final = 15  # seconds resampled together
 _NOTHING: Final = np.zeros(0, dtype=np.float32)
 
 
 class LazyAudio:
-    """What `to_mono` gives, of which `audio[start:stop]` is made when it is asked for, to the same values.
+    """The output of `to_mono`, with `audio[start:stop]` computed on demand to the same values.
 
-    pcm: as from `buffers.as_pcm`, of more than a few samples. Meant to be read forwards, as each step back
-    begins the resampling anew; and by one thread.
+    pcm: as from `buffers.as_pcm`, of more than a few samples. Read it forwards, as each step back restarts
+    the resampling; not thread-safe.
     """
 
     def __init__(
@@ -29,8 +29,8 @@ class LazyAudio:
     ) -> None:
         self._native, self._read = buffers.scaled_reader(pcm, sample_rate)
         self._rates = int(sample_rate), target_rate
-        self._length = int(self._native * target_rate / int(sample_rate) + 0.5)  # as many as soxr gives
-        self._held: npt.NDArray[np.float32] = _NOTHING
+        self._length = int(self._native * target_rate / int(sample_rate) + 0.5)  # as soxr rounds
+        self._buffer: npt.NDArray[np.float32] = _NOTHING
         self._rewind()
 
     def __len__(self) -> int:
@@ -39,34 +39,36 @@ class LazyAudio:
     def __getitem__(self, part: slice) -> npt.NDArray[np.float32]:
         start, stop, step = part.indices(self._length)
         if step != 1:
-            raise ValueError("Only whole parts can be read, without a step.")
+            raise ValueError("Slices must have no step.")
         if self._rates[0] == self._rates[1]:
             return self._read(start, stop)
         if start < self._first:
             self._rewind()
-        while self._first + len(self._held) < stop:
-            # What lies before `start` is not needed again, unless somebody goes back.
-            passed = min(max(0, start - self._first), len(self._held))
-            self._held = np.concatenate((self._held[passed:], self._next()))
+        while self._first + len(self._buffer) < stop:
+            # Samples before `start` are only needed again after a step back.
+            passed = min(max(0, start - self._first), len(self._buffer))
+            self._buffer = np.concatenate((self._buffer[passed:], self._next()))
             self._first += passed
-        return np.array(self._held[start - self._first : stop - self._first])
+        return np.array(self._buffer[start - self._first : stop - self._first])
 
     def _rewind(self) -> None:
         import soxr
 
         self._resampler: Any = soxr.ResampleStream(*self._rates, 1, dtype="float32", quality="HQ")
-        self._fed = self._first = 0
-        self._held = _NOTHING
+        self._consumed = self._first = 0
+        self._buffer = _NOTHING
 
     def _next(self) -> npt.NDArray[np.float32]:
-        start, self._fed = self._fed, min(self._native, self._fed + _BLOCK_S * self._rates[0])
-        block = self._resampler.resample_chunk(self._read(start, self._fed), last=self._fed == self._native)
+        start, self._consumed = self._consumed, min(self._native, self._consumed + _BLOCK_S * self._rates[0])
+        block = self._resampler.resample_chunk(
+            self._read(start, self._consumed), last=self._consumed == self._native
+        )
         resampled: npt.NDArray[np.float32] = np.clip(block, -1.0, 1.0)  # as `buffers.resample`
         return resampled
 
 
 class Samples(Protocol):
-    """Mono audio, float32[n]: an array, or audio that is made while it is read."""
+    """Mono audio, float32[n]: an array, or audio computed on reading."""
 
     def __len__(self) -> int: ...
 
@@ -75,7 +77,7 @@ class Samples(Protocol):
 
 
 class Spliced:
-    """Parts of audio, one after the other; read as they are needed.
+    """Concatenated parts of audio, read on demand.
 
     parts: (start, stop) of each in samples, in order, without overlap.
     """
@@ -91,25 +93,25 @@ class Spliced:
     def __getitem__(self, part: slice) -> npt.NDArray[np.float32]:
         start, stop, step = part.indices(len(self))
         if step != 1:
-            raise ValueError("Only whole parts can be read, without a step.")
+            raise ValueError("Slices must have no step.")
         pieces = [_NOTHING]
         first = max(0, int(np.searchsorted(self._starts, start, "right")) - 1)
         for number in range(first, len(self._parts)):
-            place, (begin, end) = int(self._starts[number]), self._parts[number]
-            if place >= stop:
+            offset, (begin, end) = int(self._starts[number]), self._parts[number]
+            if offset >= stop:
                 break
-            pieces.append(self._audio[begin + max(0, start - place) : min(end, begin + stop - place)])
+            pieces.append(self._audio[begin + max(0, start - offset) : min(end, begin + stop - offset)])
         return np.concatenate(pieces)
 
 
 def samples(pcm: npt.NDArray[Any], sample_rate: int, target_rate: int = buffers.SAMPLE_RATE) -> Samples:
-    """`to_mono` of an array as from `as_pcm`; long audio is converted while it is read."""
+    """`to_mono` of an array as from `as_pcm`; long audio is converted on reading."""
     if buffers.duration(pcm, sample_rate) < LONG_S:
         return buffers.to_mono(pcm, sample_rate, target_rate)
     return LazyAudio(pcm, sample_rate, target_rate)
 
 
 def blocks(audio: Samples, size: int) -> Iterator[npt.NDArray[np.float32]]:
-    """All of it, `size` samples at a time."""
+    """Consecutive blocks of `size` samples; the last may be shorter."""
     for start in range(0, len(audio), size):
         yield audio[start : start + size]

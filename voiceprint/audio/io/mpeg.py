@@ -1,8 +1,8 @@
-"""The frames of MP3 files and of ADTS AAC, counted by their headers.
+"""Frames of MP3 files and of ADTS AAC, counted by their headers.
 
 libsndfile estimates the length of an MP3 file without a Xing header from the bit rate of its first frame, and
-reads no further: 1.81 of 5.51 s of a file of variable bit rate. So the frames are counted here, and
-libsndfile is given a size of the file that it reads to the end by.
+reads no further: 1.81 of 5.51 s of a file of variable bit rate. This module counts the frames, and reports a
+file size to libsndfile that makes it read to the end.
 
 Sources: ISO/IEC 11172-3 and 13818-3 (frame header), 13818-7 (ADTS), id3.org (ID3v2.4, 3.1), and the layout of
 the Xing header as LAME's documentation describes it.
@@ -27,17 +27,19 @@ _KBITS: Final = {
     (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }  # fmt: skip
 _HEAD: Final = 4
-_CONFIRMED: Final = 2  # headers in a row that make a stream: of random bytes one in 2**11 looks like one
-_LONGEST: Final = 1730  # bytes of a frame: 384 kbit/s at 32 kHz, layer II
-_SEARCHED: Final = 1 << 16  # bytes in which the first or the next frame is looked for
-_WINDOW: Final = 1 << 20  # bytes that are read together
-_MOST_PASSED_OVER: Final = 1 << 18  # bytes: more is no stream that was cut, and takes seconds to look through
-_MOST_TAGS: Final = 20  # ID3 tags at the beginning
-_MOST_RUNS: Final = 1000  # joined files, and tags in all: each costs a decoder, or a step
+_CONFIRMED: Final = (
+    2  # consecutive headers that identify a stream: random bytes look like a header in 1 of 2**11
+)
+_MAX_FRAME: Final = 1730  # bytes: 384 kbit/s at 32 kHz, layer II
+_SEARCHED: Final = 1 << 16  # bytes searched for the first or the next frame
+_WINDOW: Final = 1 << 20  # bytes read together
+_MAX_SKIPPED: Final = 1 << 18  # bytes: a cut stream has less, and more would take seconds to search
+_MAX_TAGS: Final = 20  # ID3 tags at the start
+_MAX_RUNS: Final = 1000  # joined files, and tags in total: each costs a decoder, or a step
 
 
 class Frame(NamedTuple):
-    """A frame header of MPEG audio: `length` in bytes, `samples` of each channel."""
+    """A frame header of MPEG audio: `length` in bytes, `samples` per channel."""
 
     version: int  # 3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5
     layer: int
@@ -48,25 +50,25 @@ class Frame(NamedTuple):
 
     @property
     def stream(self) -> tuple[int, int, int, int]:
-        """The header fields that all frames of one stream share."""
+        """The header fields common to all frames of a stream."""
         return self.version, self.layer, self.sample_rate, self.channels
 
     @property
     def xing_at(self) -> int:
-        """Where in a frame of layer III a Xing header is: after the side information."""
+        """Offset of a Xing header in a frame of layer III: after the side information."""
         if self.version == 3:
             return 4 + (17 if self.channels == 1 else 32)
         return 4 + (9 if self.channels == 1 else 17)
 
 
 def frame_at(data: bytes, at: int) -> Frame | None:
-    """The frame whose header is at `at`, if it is one; free bit rates, which nobody uses, are none."""
+    """The frame with its header at `at`, or None; the unused free bit rates are not supported."""
     if len(data) - at < _HEAD or data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
         return None
     return _frame(data[at + 1] & 0x1F, data[at + 2], data[at + 3] >> 6 == 3)
 
 
-@lru_cache(maxsize=1024)  # a file has a few different ones, and 140,000 frames an hour
+@lru_cache(maxsize=1024)  # a file has few different headers, but 140,000 frames per hour
 def _frame(second: int, third: int, is_mono: bool) -> Frame | None:
     version, layer = second >> 3 & 3, 4 - (second >> 1 & 3)
     kbit, rate = third >> 4, third >> 2 & 3
@@ -81,8 +83,8 @@ def _frame(second: int, third: int, is_mono: bool) -> Frame | None:
 
 
 def after_id3(file: BinaryIO, at: int = 0) -> int:
-    """The first byte after the ID3v2 tags at `at`."""
-    for _ in range(_MOST_TAGS):
+    """The offset after the ID3v2 tags at `at`."""
+    for _ in range(_MAX_TAGS):
         head = read_at(file, at, 10)
         length = _id3_length(head, 0)
         if not length:
@@ -100,11 +102,11 @@ def _id3_length(data: bytes, at: int) -> int:
 
 
 def starts(file: BinaryIO, at: int) -> bool:
-    """Whether MPEG audio starts at `at`, or within the length of a frame, as where a stream was cut."""
+    """Whether MPEG audio starts at `at`, or within the length of a frame, as in a cut stream."""
     data = read_at(file, at, 16 * 1024)
-    whole, place = at + len(data) >= size_of(file), 0
-    while 0 <= place < _LONGEST:
-        if _confirmed(data, place, whole):
+    is_end, place = at + len(data) >= size_of(file), 0
+    while 0 <= place < _MAX_FRAME:
+        if _confirmed(data, place, is_end):
             return True
         place = data.find(b"\xff", place + 1)
     return False
@@ -125,26 +127,26 @@ def is_adts(file: BinaryIO, at: int) -> bool:
     return True
 
 
-def _confirmed(data: bytes, at: int, whole: bool) -> bool:
-    """Whether frames of one stream follow each other from `at`; whole: `data` ends where the file does."""
+def _confirmed(data: bytes, at: int, is_end: bool) -> bool:
+    """Whether frames of one stream follow each other from `at`; is_end: `data` ends with the file."""
     first = frame_at(data, at)
     frame, count = first, 0
     while first is not None and frame is not None and frame.stream == first.stream:
         at, count = at + frame.length, count + 1
-        if count > _CONFIRMED or (count and whole and at == len(data)):
+        if count > _CONFIRMED or (count and is_end and at == len(data)):
             return True
         if at + 4 > len(data) or data[at : at + 3] in (b"TAG", b"ID3") or data[at : at + 8] == b"APETAGEX":
-            return count > _CONFIRMED or (whole and count > 0 and at <= len(data))
+            return count > _CONFIRMED or (is_end and count > 0 and at <= len(data))
         frame = frame_at(data, at)
     return False
 
 
 class Run(NamedTuple):
-    """Frames of one stream that follow each other, as one encoder wrote them.
+    """Consecutive frames of one stream, from one encoder.
 
-    start, stop: the bytes, without tags; audio: where its frames begin, after a Xing header.
-    frames: how many there are; longest: bytes of the longest one.
-    claimed: how many the Xing header counts, None without one.
+    start, stop: byte range, without tags; audio: offset of the first frame, after a Xing header.
+    frames: number of frames; longest: bytes of the longest.
+    claimed: number of frames by the Xing header, None without one.
     """
 
     first: Frame
@@ -157,34 +159,34 @@ class Run(NamedTuple):
 
     @property
     def counted(self) -> bool:
-        """Whether the Xing header counts the frames that there are; some writers count the header as well."""
+        """Whether the Xing header is right; some writers include it in its count."""
         return self.claimed in (self.frames, self.frames + 1)
 
 
 class Walk(NamedTuple):
-    """The runs of a file; passed_over: bytes between frames that are neither audio nor a tag."""
+    """The runs of a file; skipped: bytes between frames that are neither audio nor tags."""
 
     runs: list[Run]
-    passed_over: int
+    skipped: int
 
 
-def walk(file: BinaryIO, start: int, stop: int, most_seconds: float) -> Walk:
+def walk(file: BinaryIO, start: int, stop: int, max_seconds: float) -> Walk:
     """Find every frame of `file` from byte `start` to `stop`.
 
-    Joined files are a run each: tags or a Xing header begin a new one, as does another rate.
+    Each joined file is a run: tags, a Xing header or another rate start a new one.
 
     Raises:
-        InvalidAudioError: no frame is found, the last one is cut off, or more than `most_seconds` follow.
+        InvalidAudioError: no frame exists, the last is truncated, or the audio exceeds `max_seconds`.
     """
-    return _Walker(file, stop, most_seconds).walk(start)
+    return _Walker(file, stop, max_seconds).walk(start)
 
 
 class _Walker:
-    def __init__(self, file: BinaryIO, stop: int, most_seconds: float) -> None:
-        self._file, self._stop, self._most_seconds = file, stop, most_seconds
+    def __init__(self, file: BinaryIO, stop: int, max_seconds: float) -> None:
+        self._file, self._stop, self._max_seconds = file, stop, max_seconds
         self._data, self._base = b"", 0
         self._runs: list[Run] = []
-        self._passed_over = 0
+        self._skipped = 0
         self._seconds = 0.0
         self._frames = self._longest = 0  # of the run
         self._tags = 0
@@ -201,8 +203,8 @@ class _Walker:
                 run, at = None, self._skip(data, offset, at)
                 continue
             if at + frame.length > self._stop:
-                if run is None or frame.stream != run.first.stream:  # it only looks like a frame
-                    self._passed_over += self._stop - at
+                if run is None or frame.stream != run.first.stream:  # only resembles a frame
+                    self._skipped += self._stop - at
                     break
                 self._close(run, at)
                 raise InvalidAudioError("is truncated: its last frame is cut off, copy it again")
@@ -217,18 +219,18 @@ class _Walker:
                 self._frames += 1
                 self._longest = max(self._longest, frame.length)
             self._seconds += frame.samples / frame.sample_rate
-            if self._seconds > self._most_seconds + 1:
+            if self._seconds > self._max_seconds + 1:
                 raise InvalidAudioError(
-                    f"lasts more than {self._most_seconds:.0f} s: cut out a part where the caller speaks"
+                    f"lasts more than {self._max_seconds:.0f} s: cut out a part where the caller speaks"
                 )
             at += frame.length
         self._close(run, min(at, self._stop))
         if not self._runs:
             raise InvalidAudioError("is damaged or not an audio file that can be read (no MP3 frames)")
-        return Walk(self._runs, self._passed_over)
+        return Walk(self._runs, self._skipped)
 
     def _window(self, at: int) -> tuple[bytes, int]:
-        """Bytes that hold those at `at` and, unless the file ends, 64 KB more; and where `at` is in them."""
+        """Bytes around `at`, with at least 64 KB after it unless the file ends; and the index of `at`."""
         end = self._base + len(self._data)
         if at < self._base or (at > end - _SEARCHED and end < self._stop):
             self._base = at
@@ -240,17 +242,17 @@ class _Walker:
 
     def _close(self, run: Run | None, at: int) -> None:
         if run is not None and (self._frames or run.claimed):
-            if len(self._runs) >= _MOST_RUNS:
-                raise InvalidAudioError(f"holds more than {_MOST_RUNS} MP3 files: divide it")
+            if len(self._runs) >= _MAX_RUNS:
+                raise InvalidAudioError(f"holds more than {_MAX_RUNS} MP3 files: divide it")
             self._runs.append(run._replace(stop=at, frames=self._frames, longest=self._longest))
 
     def _skip(self, data: bytes, offset: int, at: int) -> int:
-        """The next byte to look at, after a tag or what is no frame."""
+        """The offset after a tag or bytes that are not a frame."""
         tag = _tag_length(data, offset)
         if tag:
             self._tags += 1
-            if self._tags > _MOST_RUNS:
-                raise InvalidAudioError(f"has more than {_MOST_RUNS} tags between its MP3 frames: convert it")
+            if self._tags > _MAX_RUNS:
+                raise InvalidAudioError(f"has more than {_MAX_RUNS} tags between its MP3 frames: convert it")
             return at + tag
         found = offset + 1
         while True:
@@ -261,9 +263,9 @@ class _Walker:
             if _confirmed(data, found, self._ends(data)):
                 break
             found += 1
-        if data[offset:found].strip(b"\0"):  # zeros fill up blocks of some writers
-            self._passed_over += found - offset
-            if self._passed_over > _MOST_PASSED_OVER:
+        if data[offset:found].strip(b"\0"):  # some writers pad blocks with zeros
+            self._skipped += found - offset
+            if self._skipped > _MAX_SKIPPED:
                 raise InvalidAudioError("is damaged: more than 256 KB between its MP3 frames is no audio")
         return at + found - offset
 
@@ -272,14 +274,14 @@ def _tag_length(data: bytes, at: int) -> int:
     if data[at : at + 3] == b"TAG":
         return 128
     if data[at : at + 8] == b"APETAGEX" and len(data) - at >= 32:
-        # With a header, which does not count itself; the footer of one without is all that is left of it.
+        # The size excludes the header; a footer alone is the end of a tag without header.
         is_header = data[at + 23] & 0x20
         return 32 + (int.from_bytes(data[at + 12 : at + 16], "little") if is_header else 0)
     return _id3_length(data, at)
 
 
 def _xing(data: bytes, at: int, frame: Frame) -> tuple[int | None] | None:
-    """The number of frames by a Xing header, (None,) if it does not say; None without a header."""
+    """The number of frames by a Xing header, (None,) if unknown; None without a header."""
     if frame.layer != 3:
         return None
     place = at + frame.xing_at
@@ -293,11 +295,11 @@ def _xing(data: bytes, at: int, frame: Frame) -> tuple[int | None] | None:
 
 
 def part(file: BinaryIO, run: Run) -> Part:
-    """A run as a file of which libsndfile reads all frames.
+    """A run as a file that libsndfile reads to the end.
 
-    Without a Xing header it ends where mpg123 takes the end to be, by the size of the file and of the first
-    frames. So the file claims a size that is enough for all frames if they were of the longest.
-    A header of ours would not do: mpg123 takes it for an encoder's, and cuts off what those put in front.
+    Without a Xing header, mpg123 estimates the end from the size of the file and of the first frames. The
+    part therefore claims a size for frames of maximum length. Adding a Xing header fails: mpg123 then removes
+    the delay of an encoder.
     """
     if run.counted:
         return Part(file, run.start, run.stop)

@@ -1,4 +1,4 @@
-"""A part of a file as a file of its own: a wrong header is replaced without copying the audio."""
+"""A part of a file as a file object: replaces a wrong header without copying the audio."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, BinaryIO, Final
 from voiceprint.errors import InvalidAudioError
 
 _TAG_BYTES: Final = 128
-_FARTHEST: Final = 1 << 62  # a damaged header may point to where no file can be sought
+_MAX_OFFSET: Final = 1 << 62  # a damaged header may point beyond any seekable offset
 
 
 class Part(io.RawIOBase):
     """`head`, then the bytes `start` to `stop` of `file`, read-only.
 
-    claimed: bytes that the file says it has, if those are more. Reading ends where the bytes do, but the last
-        128 that are claimed are zeros: mpg123 refuses a file in which it cannot look there for a tag.
+    claimed: reported size in bytes, if larger. Reading ends with the actual bytes, except that the last 128
+        claimed bytes are zeros: mpg123 refuses a file in which it cannot look for a tag there.
 
     A part moves the position of `file`, which several parts may share in one thread. Closing a part leaves
     `file` open.
@@ -40,17 +40,17 @@ class Part(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """The position, in bytes from the beginning of `head`."""
+        """The position, in bytes from the start of `head`."""
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move to any place from 0 on; past the end nothing is read."""
+        """Move to any position from 0 on; reads past the end return nothing."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._claimed}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def readinto(self, buffer: Any, /) -> int:
-        """As of any raw file; fewer bytes than `buffer` takes only at the end."""
+        """As for any raw file; fills less than `buffer` only at the end."""
         view = memoryview(buffer).cast("B")
         if self._zeros_from <= self._position < self._claimed and self._zeros_from >= self._size:
             zeros = min(len(view), self._claimed - self._position)
@@ -73,25 +73,32 @@ class Part(io.RawIOBase):
 
 
 def size_of(file: BinaryIO) -> int:
-    """The bytes of a seekable file."""
+    """The size of a seekable file in bytes."""
     return file.seek(0, os.SEEK_END)
 
 
 def read_at(file: BinaryIO, offset: int, count: int) -> bytes:
-    """`count` bytes from `offset`, fewer where the file ends."""
-    if offset > _FARTHEST:
+    """`count` bytes from `offset`, fewer at the end of the file."""
+    if offset > _MAX_OFFSET:
         return b""
     file.seek(offset)
     return file.read(count)
 
 
-def exactly(file: BinaryIO, offset: int, count: int, what: str) -> bytes:
+def read_exactly(file: BinaryIO, offset: int, count: int, what: str) -> bytes:
     """`count` bytes from `offset`.
 
     Raises:
-        InvalidAudioError: the file ends before; says that `what` is cut off.
+        InvalidAudioError: the file ends before; the message says that `what` is cut off.
     """
     data = read_at(file, offset, count)
     if len(data) < count:
         raise InvalidAudioError(f"is truncated: {what} is cut off, copy it again")
     return data
+
+
+def damaged(why: str) -> InvalidAudioError:
+    """The error for a file whose header or content is invalid."""
+    return InvalidAudioError(
+        f"is damaged or not an audio file that can be read ({why}): copy it again, or convert it"
+    )

@@ -1,7 +1,7 @@
 """The decoder of PyAV (FFmpeg's libraries), of the extra `formats`: MP4, WebM, AMR, G.722 and many more.
 
-It is imported when a file first needs it: 0.1 s and 18 MB, of 104 MB on disk. The demuxer is forced and reads
-from the open file alone, so nothing is connected to, opened or written.
+PyAV is imported on first use: 0.1 s and 18 MB, of 104 MB on disk. The demuxer is forced and reads from the
+open file only, so FFmpeg connects to, opens and writes nothing.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from voiceprint.audio.io.buffers import MAX_SECONDS
+from voiceprint.audio.io.buffers import MAX_SECONDS, too_long
 from voiceprint.audio.io.parts import read_at, size_of
 from voiceprint.errors import InvalidAudioError
 
-_SLACK_S: Final = 0.5  # by which the length in a header may differ: containers round it to a packet
-_MOST_SILENT_PACKETS: Final = 10_000  # at the beginning, until one gives audio
+_SLACK_S: Final = 0.5  # tolerance of the length in a header: containers round it to a packet
+_MAX_EMPTY_PACKETS: Final = 10_000  # in a row, without audio
 _FAILURES: Final = (LookupError, OverflowError, RuntimeError, ValueError)
-"""Errors of PyAV beside FFmpeg's, such as for a stream that appears within a damaged file."""
+"""Errors of PyAV in addition to FFmpeg's, such as for a stream that appears within a damaged file."""
 _AMR_FRAMES: Final = {
     b"#!AMR\n": (12, 13, 15, 17, 19, 20, 26, 31, 5, 6, 5, 5, 0, 0, 0, 0),
     b"#!AMR-WB\n": (17, 23, 32, 36, 40, 46, 50, 58, 60, 5, 0, 0, 0, 0, 0, 0),
 }
-"""Bytes of a frame after its head, by its type (RFC 4867)."""
+"""Bytes of a frame after its header byte, by frame type (RFC 4867)."""
 
 
 def available() -> bool:
@@ -41,11 +41,10 @@ class AvDecoder:
     """Reads the first audio stream of a file by PyAV.
 
     Raises:
-        InvalidAudioError: it is damaged, or FFmpeg has no decoder; here, and in `read`.
+        InvalidAudioError: on damage, or without a decoder in FFmpeg; also by `read`.
     """
 
-    is_float = False  # what a lossy codec overshoots is no other scale
-    is_lossy = True
+    is_float = False  # overshoots of a lossy codec are no other scale
 
     def __init__(self, file: BinaryIO, name: str, demuxer: str) -> None:
         import av
@@ -76,20 +75,17 @@ class AvDecoder:
             raise InvalidAudioError(
                 f"is {self._name}, of a codec that FFmpeg does not decode: convert it where it was made"
             )
-        with suppress(RuntimeError, ValueError):  # it is open already
+        with suppress(RuntimeError, ValueError):  # if already open
             self._stream.codec_context.thread_count = 1  # threads would cost more than they save
         self._done = 0
         self._blocks = self._decoded()
-        self._waiting = next(self._blocks, None)
-        if self._waiting is None:
+        self._pending = next(self._blocks, None)
+        if self._pending is None:
             raise InvalidAudioError("holds no samples: record it again")
         self._claimed_s = self._claimed()
         if self._claimed_s is not None and self._claimed_s > MAX_SECONDS:
-            raise InvalidAudioError(
-                f"lasts {self._claimed_s:.0f} s: at most {MAX_SECONDS} s are accepted, cut out a part where "
-                "the caller speaks"
-            )
-        # The length in an MP4 file is exact, and the codec's last packet longer; Matroska's is rounded.
+            raise InvalidAudioError(too_long(self._claimed_s))
+        # The length in MP4 is exact, although the codec's last packet is longer; in Matroska it is rounded.
         self.frames: int | None = None
         if self._demuxer == "mp4" and self._claimed_s is not None:
             self.frames = round(self._claimed_s * self.sample_rate)
@@ -97,7 +93,7 @@ class AvDecoder:
             self.warnings += ("its header does not say how long it is",)
 
     def _claimed(self) -> float | None:
-        """Seconds by the header, None where it does not say. FFmpeg's estimate from a bit rate is none."""
+        """Seconds by the header, None if unknown. FFmpeg's estimate from a bit rate does not count."""
         if self._demuxer in ("mp4", "matroska"):
             if self._stream.duration and self._stream.time_base is not None:
                 return float(self._stream.duration * self._stream.time_base)
@@ -110,29 +106,29 @@ class AvDecoder:
 
         try:
             yield from self._packets()
-        except InvalidAudioError:  # which is a ValueError
+        except InvalidAudioError:  # a ValueError too
             raise
         except (av.FFmpegError, *_FAILURES) as error:
             raise self._damaged(error) from error
 
     def _packets(self) -> Iterator[npt.NDArray[Any]]:
-        silent = 0
+        empty = 0
         shape: tuple[int, int, str] | None = None
         for packet in self._container.demux(self._stream):
-            silent += 1
-            if silent > _MOST_SILENT_PACKETS:
+            empty += 1
+            if empty > _MAX_EMPTY_PACKETS:
                 raise InvalidAudioError(f"is {self._name} that is damaged: it gives no audio")
             if packet.is_corrupt:
                 raise InvalidAudioError(f"is truncated or damaged ({self._name}): copy it again")
             for frame in self._frames(packet):
-                its = frame.sample_rate, frame.layout.nb_channels, frame.format.name.rstrip("p")
+                current = frame.sample_rate, frame.layout.nb_channels, frame.format.name.rstrip("p")
                 if shape is None:
-                    shape = its
-                    self.sample_rate, self.channels = its[:2]
-                    self.is_16_bit = its[2] in ("s16", "u8")
-                elif its != shape:
+                    shape = current
+                    self.sample_rate, self.channels = current[:2]
+                    self.is_16_bit = current[2] in ("s16", "u8")
+                elif current != shape:
                     raise InvalidAudioError("changes its sample rate or channels: cut it there")
-                silent = 0
+                empty = 0
                 yield self._samples(frame)
 
     def _frames(self, packet: Any) -> list[Any]:
@@ -141,7 +137,7 @@ class AvDecoder:
         try:
             return list(packet.decode())
         except av.FFmpegError:
-            # FFmpeg's AMR decoder lacks the frames of comfort noise, between which there is silence.
+            # FFmpeg's AMR decoder does not support frames of comfort noise, which mark silence.
             if self._stream.codec_context.name in ("amrnb", "amrwb") and _is_comfort_noise(packet):
                 wide = self._stream.codec_context.name == "amrwb"
                 return [_silence(av, *((320, 16000) if wide else (160, 8000)))]
@@ -161,12 +157,12 @@ class AvDecoder:
         if self.frames is not None:
             frames = min(frames, max(0, self.frames - self._done))
         parts, count = [], 0
-        while self._waiting is not None and count < frames:
-            taken = self._waiting[: frames - count]
-            rest = self._waiting[len(taken) :]
-            self._waiting = rest if len(rest) else next(self._blocks, None)
-            parts.append(taken)
-            count += len(taken)
+        while self._pending is not None and count < frames:
+            part = self._pending[: frames - count]
+            rest = self._pending[len(part) :]
+            self._pending = rest if len(rest) else next(self._blocks, None)
+            parts.append(part)
+            count += len(part)
         self._done += count
         if self._done == self.frames:
             self._check_rest()
@@ -183,17 +179,17 @@ class AvDecoder:
             )
 
     def _check_rest(self) -> None:
-        """Warn of audio behind the end by the header, beyond what fills up the codec's last packets."""
+        """Warn about audio after the length in the header, beyond the padding of the codec's last packets."""
         rest = 0
-        while self._waiting is not None and rest <= _SLACK_S * self.sample_rate:
-            rest += len(self._waiting)
-            self._waiting = next(self._blocks, None)
+        while self._pending is not None and rest <= _SLACK_S * self.sample_rate:
+            rest += len(self._pending)
+            self._pending = next(self._blocks, None)
         if rest > _SLACK_S * self.sample_rate:
             self.warnings += ("more audio follows than its header says, and was left out",)
-        self._waiting = None
+        self._pending = None
 
     def close(self) -> None:
-        """Give back what FFmpeg holds; the file stays open."""
+        """Release FFmpeg's resources; the file stays open."""
         self._container.close()
 
     def _damaged(self, error: Exception) -> InvalidAudioError:
@@ -216,7 +212,7 @@ def _silence(av: Any, samples: int, rate: int) -> Any:
 
 
 def _check_amr(file: BinaryIO) -> None:
-    """Refuse an AMR file that ends within a frame, which FFmpeg does not mind."""
+    """Refuse an AMR file that ends within a frame, which FFmpeg accepts."""
     sizes, at = next(
         (
             (sizes, len(magic))

@@ -1,4 +1,4 @@
-"""Files without a header: the encoding and the rate that telephone systems mean by a suffix."""
+"""Files without a header: encoding and sample rate by the suffixes of telephone systems."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ TELEPHONE_RATE: Final = 8000  # Hz: that of G.711
 class Raw(NamedTuple):
     """Encoding and sample rate of a file without a header.
 
-    encoding: of `Encoding`, or "" for a codec that only files have.
-    sample_rate: Hz; None where it has to be given.
+    encoding: of `Encoding`, or "" for a codec of files only.
+    sample_rate: Hz; None if the caller must provide it.
     subtype: libsndfile's name of such a codec; demuxer: FFmpeg's.
     """
 
@@ -63,4 +63,4 @@ SUFFIXES: Final[dict[str, Raw]] = {
     ".g729": Raw("", 8000, name="G.729", demuxer="g729"),
     ".g723": Raw("", 8000, name="G.723.1", demuxer="g723_1"),
 }
-"""The suffixes, in lower case, of files without a header, and what is in them unless it is said."""
+"""Defaults for files without a header by suffix, in lower case."""

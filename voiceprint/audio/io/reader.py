@@ -1,4 +1,4 @@
-"""Audio files read block by block: `open_audio`."""
+"""Block-wise reading of audio files: `open_audio`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from voiceprint._files import open_descriptor
 from voiceprint.audio.io import formats, raw, scale
-from voiceprint.audio.io.buffers import MAX_CHANNELS, MAX_SECONDS, check_sample_rate
+from voiceprint.audio.io.buffers import MAX_CHANNELS, MAX_SECONDS, check_sample_rate, too_long
 from voiceprint.audio.io.decoding import Decoder, Plan, plan, plan_raw
 from voiceprint.audio.io.encodings import Encoding, check_encoding
 from voiceprint.audio.io.parts import read_at
@@ -28,23 +28,23 @@ BLOCK_S: Final = 15.0
 
 
 class AudioReader:
-    """The audio of a file, from the beginning to the end, once; made by `open_audio`, and a context manager.
+    """A single pass over the audio of a file; returned by `open_audio`, and a context manager.
 
-    name: the file's, for messages.
+    name: of the file, for messages.
     sample_rate: Hz, 8000..48000; channels: 1..8.
-    frames: samples of each channel by the header, which may be wrong; None where it does not say.
-    is_16_bit: blocks are int16, as the file's samples have no more bits; else float32.
-    warnings: what was wrong with the file and yet could be read, complete once `blocks` has ended.
+    frames: samples per channel by the header, which may be wrong; None if unknown.
+    is_16_bit: blocks are int16, as the file's samples fit 16 bits; else float32.
+    warnings: faults of the file that did not prevent reading, complete at the end of `blocks`.
     """
 
-    def __init__(self, name: str, file: BinaryIO, how: Plan) -> None:
+    def __init__(self, name: str, file: BinaryIO, plan: Plan) -> None:
         self.name = name
-        self._file, self._plan = file, how
+        self._file, self._plan = file, plan
         self._gain, self._read = 1.0, 0
         self.warnings: tuple[str, ...] = ()
-        self._decoder: Decoder | None = how.openers[0]()
+        self._decoder: Decoder | None = plan.openers[0]()
         self.sample_rate, self.channels = self._decoder.sample_rate, self._decoder.channels
-        self.frames = self._decoder.frames if len(how.openers) == 1 else None
+        self.frames = self._decoder.frames if len(plan.openers) == 1 else None
         self.is_16_bit, self._is_float = self._decoder.is_16_bit, self._decoder.is_float
         self._check()
 
@@ -59,19 +59,16 @@ class AudioReader:
             self._refuse_length(self.frames)
 
     def _refuse_length(self, frames: int) -> None:
-        raise InvalidAudioError(
-            f"lasts {frames / self.sample_rate:.0f} s: at most {MAX_SECONDS} s are accepted, "
-            "cut out a part where the caller speaks"
-        )
+        raise InvalidAudioError(too_long(frames / self.sample_rate))
 
     def blocks(self, seconds: float = BLOCK_S) -> Iterator[npt.NDArray[Any]]:
-        """All samples, `seconds` of them at a time: int16 or float32 [n, channels], n >= 1.
+        """All samples in blocks of `seconds`: int16 or float32 [n, channels], n >= 1.
 
-        Floats that a file holds beyond full scale are scaled down; those of a decoder may overshoot [-1, 1].
+        A file of floats over full scale is scaled down; the output of a lossy decoder may overshoot [-1, 1].
 
         Raises:
-            InvalidAudioError: the file is damaged or cut off, or holds more than an hour or nothing; which
-                may come after any block.
+            InvalidAudioError: the file is damaged, truncated, empty or longer than an hour; possibly after
+                some blocks.
         """
         size = max(1, round(seconds * self.sample_rate))
         with named(self.name):
@@ -112,7 +109,7 @@ class AudioReader:
             return np.asarray(block * np.float32(self._gain))
         if self.is_16_bit or block.dtype != np.int16:
             return block
-        return np.asarray(block.astype(np.float32) / np.float32(32768))  # a joined stream of other samples
+        return np.asarray(block.astype(np.float32) / np.float32(32768))  # a joined stream of 16 bits
 
     def _check_count(self, count: int, decoder: Decoder) -> None:
         if decoder.frames is None or count >= decoder.frames - self._plan.tolerance:
@@ -124,8 +121,8 @@ class AudioReader:
         self.warnings += (f"the header counts {decoder.frames:,} samples, of which {count:,} were read",)
 
     def _measure(self, size: int) -> None:
-        """Find the gain of float samples, any of which may be over full scale, by reading them before."""
-        found = scale.Level(0.0, True)
+        """Determine the gain of float samples in a first pass: any may exceed full scale."""
+        level = scale.Level(0.0, True)
         for opener in self._plan.openers:
             decoder = opener()
             count = 0
@@ -133,14 +130,14 @@ class AudioReader:
                 count += len(block)
                 if count > MAX_SECONDS * self.sample_rate:
                     self._refuse_length(count)
-                found = scale.louder(found, scale.level(block))
+                level = scale.combine(level, scale.level(block))
             decoder.close()
         try:
-            self._gain = scale.gain(found)
+            self._gain = scale.gain(level)
         except InvalidAudioError as error:
             raise InvalidAudioError(f"cannot be used: {error}") from error
         if self._gain != 1.0:
-            self.warnings += (scale.over_full_scale(found.peak),)
+            self.warnings += (scale.over_full_scale(level.peak),)
 
     def close(self) -> None:
         """Close the file."""
@@ -161,20 +158,20 @@ class AudioReader:
 def open_audio(
     path: str | os.PathLike[str], *, encoding: Encoding | None = None, sample_rate: int | None = None
 ) -> AudioReader:
-    """Open an audio file to be read block by block.
+    """Open an audio file for block-wise reading.
 
     Args:
-        path: a file of 8 to 48 kHz, at most 8 channels and an hour, of any format that libsndfile reads, and
-            with the extra `formats` of any that PyAV reads. The format is told by the content, not the name;
-            only of files without a header the suffix says what is in them, see `raw.SUFFIXES`.
-        encoding: what is in a file without a header; with it, any suffix will do.
-        sample_rate: Hz of a file without a header; None is that of its suffix, 8000 for G.711, and not enough
-            for PCM.
+        path: a file of 8 to 48 kHz, at most 8 channels and an hour, in any format of libsndfile, or of PyAV
+            with the extra `formats`. The content determines the format; the suffix only that of files without
+            a header, see `raw.SUFFIXES`.
+        encoding: of a file without a header, of any suffix.
+        sample_rate: Hz of a file without a header; None means the rate of its suffix, 8000 for G.711; PCM
+            requires one.
 
     Raises:
-        InvalidAudioError: the file is missing, unreadable, no regular file, empty, not audio, cut off, or of
-            a rate, channel count or length that is not accepted; or it needs an encoding, a sample rate or
-            the extra. Names the path and the reason; the cause is chained where there is one.
+        InvalidAudioError: the file is missing, unreadable, not a regular file, empty, not audio, truncated,
+            or outside the limits of rate, channels or length; or it needs an encoding, a sample rate or the
+            extra. The message starts with the path; the cause is chained.
     """
     if encoding is not None:
         check_encoding(encoding)
@@ -183,7 +180,7 @@ def open_audio(
     except TypeError as exc:
         raise InvalidAudioError(f"path must be a str or a Path, not {type(path).__name__}") from exc
     with named(str(name)):
-        # Opened here rather than by libsndfile, which reports every failure as "System error".
+        # Not opened by libsndfile, which reports every failure as "System error".
         file = open(name, "rb", opener=_open_without_waiting)  # noqa: SIM115  the reader closes it
         try:
             _check_regular(file)
@@ -196,9 +193,9 @@ def open_audio(
 def open_stream(
     file: BinaryIO, name: str, *, encoding: Encoding | None = None, sample_rate: int | None = None
 ) -> AudioReader:
-    """As `open_audio`, of an open file that can be sought in, such as an `io.BytesIO`; the reader closes it.
+    """As `open_audio`, for an open seekable file, such as an `io.BytesIO`; the reader closes it.
 
-    name: stands for the file in messages, and its suffix counts as that of a path.
+    name: replaces the path, in messages and for its suffix.
     """
     if encoding is not None:
         check_encoding(encoding)
@@ -210,31 +207,31 @@ def _opened(file: BinaryIO, name: str, encoding: Encoding | None, sample_rate: i
     head = read_at(file, 0, formats.HEAD_BYTES)
     if not head:
         raise InvalidAudioError("is empty: it holds no audio")
-    known = raw.SUFFIXES.get(Path(name).suffix.lower())
-    if known is None or formats.file_in_buffer(head):
+    raw_format = raw.SUFFIXES.get(Path(name).suffix.lower())
+    if raw_format is None or formats.file_in_buffer(head):
         found = formats.identify(file)
-        if found is not None or (known is None and encoding is None):
+        if found is not None or (raw_format is None and encoding is None):
             return AudioReader(name, file, plan(file, found))
     if encoding is not None:
-        known = raw.Raw(encoding, raw.TELEPHONE_RATE if encoding in ("mulaw", "alaw") else None)
-    assert known is not None  # noqa: S101
-    rate = known.sample_rate if sample_rate is None else sample_rate
+        raw_format = raw.Raw(encoding, raw.TELEPHONE_RATE if encoding in ("mulaw", "alaw") else None)
+    assert raw_format is not None  # noqa: S101
+    rate = raw_format.sample_rate if sample_rate is None else sample_rate
     if rate is None:
         raise InvalidAudioError("has no header that says its sample rate: give sample_rate (--rate)")
     try:
-        return AudioReader(name, file, plan_raw(file, known, check_sample_rate(rate)))
+        return AudioReader(name, file, plan_raw(file, raw_format, check_sample_rate(rate)))
     except InvalidAudioError as error:
-        raise InvalidAudioError(f"as {known.encoding or known.name}: {error}") from error
+        raise InvalidAudioError(f"as {raw_format.encoding or raw_format.name}: {error}") from error
 
 
 @contextmanager
 def named(name: str) -> Iterator[None]:
-    """Put the name of the file before what is said about it, and make errors of reading it typed ones."""
+    """Prefix error messages with the name of the file, and convert read errors to `InvalidAudioError`."""
     try:
         yield
     except InvalidAudioError as error:
         raise InvalidAudioError(f"{name} {error}") from (error.__cause__ or error)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or a file that was closed
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or a closed file
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InvalidAudioError(f"cannot read {name!r}: {reason}") from error
 
@@ -245,5 +242,5 @@ def _check_regular(file: BinaryIO) -> None:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    # Opening a named pipe would otherwise wait for a writer, perhaps for ever.
+    # Without O_NONBLOCK, opening a named pipe waits for a writer, perhaps forever.
     return open_descriptor(path, flags | getattr(os, "O_NONBLOCK", 0))

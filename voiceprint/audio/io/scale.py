@@ -1,4 +1,4 @@
-"""The scale of float samples: in [-1, 1], over full scale by some dB, or integers that were not divided."""
+"""The scale of float samples: in [-1, 1], over full scale by a few dB, or integers without division."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ import numpy.typing as npt
 from voiceprint.errors import InvalidAudioError
 
 CLIPPED_UP_TO: Final = 1.25
-"""+2 dB. The filters of resamplers and lossy codecs overshoot so far, on a few samples: these are clipped. A
-recording that goes beyond was made louder as a whole, and is scaled down as a whole, as clipping would cut
-off every crest of its waves."""
+"""Peak, +2 dB, up to which samples are clipped: resamplers and lossy codecs overshoot that far, in a few
+samples. A higher peak means that the whole recording was amplified: it is scaled down, as clipping would
+flatten every crest."""
 SCALED_UP_TO: Final = 32.0
-"""+30 dB: beyond any gain that is set by mistake. Speech as undivided int16 values
-peaks at a hundred and more."""
-_INT16_PEAK: Final = 32768 * 1.01  # a resampler may have been there
+"""Peak, +30 dB, up to which audio is scaled down: beyond any gain set by mistake. Speech as undivided int16
+values peaks at over a hundred."""
+_INT16_PEAK: Final = 32768 * 1.01  # with the overshoot of a resampler
 
 
 class Level(NamedTuple):
-    """The peak of samples (NaN where any is), and whether all are whole numbers."""
+    """The peak of samples (NaN if any is NaN), and whether all are integral."""
 
     peak: float
-    whole: bool
+    integral: bool
 
 
 def level(samples: npt.NDArray[Any]) -> Level:
-    """The level of float samples of any shape; of none it is 0."""
+    """The level of float samples of any shape; peak 0 without samples."""
     if not samples.size:
         return Level(0.0, True)
-    low, high = float(samples.min()), float(samples.max())  # either is NaN where any sample is
+    low, high = float(samples.min()), float(samples.max())  # both are NaN if any sample is
     peak = math.nan if math.isnan(low) or math.isnan(high) else max(abs(low), abs(high))
-    # Only asked of what is too loud, as it takes as long as all else.
-    whole = not 1 < peak < math.inf or bool((samples == np.rint(samples)).all())
-    return Level(peak, whole)
+    # Only for loud samples, as this doubles the time.
+    integral = not 1 < peak < math.inf or bool((samples == np.rint(samples)).all())
+    return Level(peak, integral)
 
 
-def louder(first: Level, second: Level) -> Level:
-    """The level of both together."""
+def combine(first: Level, second: Level) -> Level:
+    """The level of two sets of samples together."""
     peak = math.nan if math.isnan(first.peak + second.peak) else max(first.peak, second.peak)
-    return Level(peak, first.whole and second.whole)
+    return Level(peak, first.integral and second.integral)
 
 
-def gain(found: Level) -> float:
-    """The factor for samples of this level: 1, or that which takes the peak to full scale.
+def gain(level: Level) -> float:
+    """The gain for samples of this level: 1, or the one that brings the peak to full scale.
 
     Raises:
-        InvalidAudioError: the samples are NaN or infinite, or of no scale of audio.
+        InvalidAudioError: NaN or infinite samples, or a peak beyond all audio.
     """
-    peak = found.peak
+    peak = level.peak
     if math.isnan(peak):
         raise InvalidAudioError("audio holds NaN: find out which step produced it, or replace it with zeros")
     if math.isinf(peak):
         raise InvalidAudioError("audio holds infinite values: find out which step produced them")
     if peak <= CLIPPED_UP_TO:
         return 1.0
-    if peak <= SCALED_UP_TO and not found.whole:
+    if peak <= SCALED_UP_TO and not level.integral:
         return 1.0 / peak
     if peak <= _INT16_PEAK:
         raise InvalidAudioError(
@@ -70,5 +70,5 @@ def gain(found: Level) -> float:
 
 
 def over_full_scale(peak: float) -> str:
-    """The warning for audio that was scaled down."""
+    """The warning about audio scaled down from `peak`."""
     return f"it is over full scale by {20 * math.log10(peak):.1f} dB, and was scaled down: lower the gain"

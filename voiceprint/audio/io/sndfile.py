@@ -1,4 +1,4 @@
-"""The decoder of libsndfile: FLAC, OGG, MP3 and what else it reads."""
+"""The decoder of libsndfile: FLAC, OGG, MP3 and its other formats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from voiceprint.errors import InvalidAudioError
 
-# Subtypes whose samples int16 holds to the last bit.
+# Subtypes whose samples fit int16 exactly.
 _SMALL_SAMPLES: Final = frozenset(
     {
         "PCM_S8", "PCM_U8", "PCM_16", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "GSM610", "VOX_ADPCM",
@@ -18,18 +18,17 @@ _SMALL_SAMPLES: Final = frozenset(
     }
 )  # fmt: skip
 _BUFFER_BYTES: Final = 1 << 16
-_UNKNOWN_FRAMES: Final = 1 << 62  # libsndfile gives 2**63 - 1 where a stream does not say its length
-_LOSSY: Final = frozenset({"OPUS", "VORBIS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"})
+_UNKNOWN_FRAMES: Final = 1 << 62  # libsndfile reports 2**63 - 1 for streams of unknown length
 
 
 class SndfileDecoder:
     """Reads a file by libsndfile.
 
-    raw: the rate in Hz and the subtype of a file without a header.
-    frames: how many there are, where libsndfile cannot know.
+    raw: sample rate in Hz and subtype of a file without a header.
+    frames: samples per channel, if libsndfile cannot determine them.
 
     Raises:
-        InvalidAudioError: libsndfile does not read it; here, and in `read`.
+        InvalidAudioError: libsndfile cannot read the file; also by `read`.
     """
 
     def __init__(
@@ -37,21 +36,20 @@ class SndfileDecoder:
     ) -> None:
         import soundfile
 
-        how: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         if raw is not None:
-            how = {"samplerate": raw[0], "channels": 1, "subtype": raw[1], "format": "RAW"}
+            options = {"samplerate": raw[0], "channels": 1, "subtype": raw[1], "format": "RAW"}
         try:
-            # Buffered, as libsndfile reads MP3 by the frame, and each read is a call into Python.
-            self._sound = soundfile.SoundFile(io.BufferedReader(file, _BUFFER_BYTES), **how)
-        # TypeError: soundfile wants a rate where it takes a file to have no header.
+            # Buffered: libsndfile reads MP3 frame by frame, each with a call into Python.
+            self._sound = soundfile.SoundFile(io.BufferedReader(file, _BUFFER_BYTES), **options)
+        # TypeError: soundfile requires a rate if it detects no header.
         except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OverflowError) as error:
             raise _unreadable(error) from error
         self.sample_rate, self.channels = int(self._sound.samplerate), int(self._sound.channels)
-        known = 0 <= self._sound.frames < _UNKNOWN_FRAMES
-        self.frames = frames if frames is not None else int(self._sound.frames) if known else None
+        is_known = 0 <= self._sound.frames < _UNKNOWN_FRAMES
+        self.frames = frames if frames is not None else int(self._sound.frames) if is_known else None
         self.is_16_bit = self._sound.subtype in _SMALL_SAMPLES
         self.is_float = self._sound.subtype in ("FLOAT", "DOUBLE")
-        self.is_lossy = self._sound.subtype in _LOSSY
         self.warnings: tuple[str, ...] = ()
 
     def read(self, frames: int) -> npt.NDArray[Any]:
@@ -67,12 +65,12 @@ class SndfileDecoder:
         return np.asarray(block)
 
     def close(self) -> None:
-        """Give back what libsndfile holds."""
+        """Release libsndfile's resources."""
         self._sound.close()
 
 
 def _unreadable(error: Exception) -> InvalidAudioError:
-    # libsndfile's own words, without soundfile's, which show the Python object it was given.
+    # libsndfile's message only: soundfile's contains the repr of its argument.
     reason = str(getattr(error, "error_string", error)).rstrip(".")
     return InvalidAudioError(
         f"is damaged or not an audio file that can be read ({reason}): copy it again, "

@@ -1,4 +1,4 @@
-"""Sentences for the person who records: the faults of the audio, and their remedies."""
+"""Sentences for the person who records: faults of the audio, and remedies."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ if TYPE_CHECKING:
     from voiceprint.audio.speech.segmenter import Segment
 
 LEAST_NOISE_S: Final = 1.0
-"""Seconds of noise without speech that are worth a remark: less lies beside any tone."""
+"""Seconds of noise without speech worth a remark: any tone has less noise around it."""
 
-_WORTH_SAYING: Final = 0.95  # a factor over it costs next to nothing
+_NEGLIGIBLE: Final = 0.95  # factors above cost next to nothing
 _NARROWBAND_HZ: Final = 4000.0
 
 
 def advise(quality: AudioQuality, segments: Sequence[Segment] = ()) -> tuple[str, ...]:
-    """Sentences that say what was measured and what to do, what costs most of the score first.
+    """Sentences with the measures and remedies, the most costly fault first, then excluded sounds.
 
-    What is good enough but could be better has a sentence too, so there can be advice without feedback; and
-    so have tones, music and noise that were left out.
+    Audio that is good enough but improvable also gets a sentence, so advice may come without feedback.
     """
-    found = [
+    faults = [
         (interpolate(quality.snr_db, score_curves.SNR_DB), _noisy(quality)),
         (interpolate(quality.clipping, score_curves.CLIPPING), _clipped(quality)),
         (interpolate(quality.level_dbfs, score_curves.LEVEL_DBFS), _quiet(quality)),
@@ -36,9 +35,9 @@ def advise(quality: AudioQuality, segments: Sequence[Segment] = ()) -> tuple[str
         if not quality.net_speech_s:  # nothing else was measured on a voice
             return tuple(first)
     else:
-        found.append((interpolate(quality.net_speech_s, score_curves.NET_SPEECH_S), _short(quality)))
+        faults.append((interpolate(quality.net_speech_s, score_curves.NET_SPEECH_S), _short(quality)))
         if quality.bandwidth_hz <= _NARROWBAND_HZ:
-            found.append((interpolate(quality.bandwidth_hz, score_curves.BANDWIDTH_HZ), _narrow(quality)))
+            faults.append((interpolate(quality.bandwidth_hz, score_curves.BANDWIDTH_HZ), _narrow(quality)))
     if "channels_differ" in quality.feedback:
         first.append(_mixed())
     if "channels_cancel" in quality.feedback:
@@ -47,38 +46,38 @@ def advise(quality: AudioQuality, segments: Sequence[Segment] = ()) -> tuple[str
         first.append(_interleaved())
     if "several_voices" in quality.feedback:
         first.append(several_voices(quality))
-    costly = sorted((one for one in found if one[0] < _WORTH_SAYING), key=lambda one: one[0])
-    if not first and not costly and quality.speechlike < _WORTH_SAYING:  # which short or noisy speech is too
+    costly = sorted((fault for fault in faults if fault[0] < _NEGLIGIBLE), key=lambda fault: fault[0])
+    if not first and not costly and quality.speechlike < _NEGLIGIBLE:  # so is short or noisy speech
         first.append(_unlike_speech())
     if "hum" in quality.feedback:
         costly.append((1.0, "A DC offset or the hum of the mains was filtered out: see to the equipment."))
-    last = () if "no_speech" in quality.feedback else _left_out(quality, segments)
-    return (*first, *(sentence for _, sentence in costly), *last)
+    excluded = () if "no_speech" in quality.feedback else _excluded(quality, segments)
+    return (*first, *(sentence for _, sentence in costly), *excluded)
 
 
 def more_speech_s(quality: AudioQuality) -> float:
-    """Seconds of speech that are missing for the best score, >= 0."""
+    """Seconds of speech missing for the best score, >= 0."""
     return max(saturation(score_curves.NET_SPEECH_S) - quality.net_speech_s, 0.0)
 
 
 def _no_speech(quality: AudioQuality, segments: Sequence[Segment]) -> str:
     if quality.duration_s < 1.0:
         return f"{quality.duration_s:.1f} s are too short to find speech in: record 3 s or more."
-    found = {"tones": quality.tones_s, "music": quality.music_s, "noise": quality.noise_s}
-    found |= {"silence": quality.silence_s, "known prompts": quality.prompts_s}
-    most = max(found, key=lambda kind: found[kind])
-    if found[most] > quality.duration_s / 2:
-        what = f"{_tones(segments)}" if most == "tones" else most
-        is_there = f"most of this is {what} ({found[most]:.0f} of {quality.duration_s:.0f} s)"
+    seconds = {"tones": quality.tones_s, "music": quality.music_s, "noise": quality.noise_s}
+    seconds |= {"silence": quality.silence_s, "known prompts": quality.prompts_s}
+    longest = max(seconds, key=lambda kind: seconds[kind])
+    if seconds[longest] > quality.duration_s / 2:
+        sound = _tones(segments) if longest == "tones" else longest
+        reason = f"most of this is {sound} ({seconds[longest]:.0f} of {quality.duration_s:.0f} s)"
     else:
-        is_there = "music, tones and noise do not count"
+        reason = "music, tones and noise do not count"
     return (
         "No speech was found, or hardly any: see that the caller's channel is recorded, and that it is a "
-        f"voice; {is_there}."
+        f"voice; {reason}."
     )
 
 
-def _left_out(quality: AudioQuality, segments: Sequence[Segment]) -> tuple[str, ...]:
+def _excluded(quality: AudioQuality, segments: Sequence[Segment]) -> tuple[str, ...]:
     """The kinds of sound beside the speech, with their seconds."""
     sentences = []
     if quality.tones_s:
@@ -100,20 +99,20 @@ def _left_out(quality: AudioQuality, segments: Sequence[Segment]) -> tuple[str, 
 
 
 def _tones(segments: Sequence[Segment]) -> str:
-    """What tones there are, by their strongest frequencies, the longest first."""
+    """The tones by their strongest frequencies, the longest three."""
     lengths: dict[int, int] = {}
-    for each in segments:
-        if each.kind == "tone" and each.frequency_hz is not None:
-            place = round(each.frequency_hz)
-            near = next((one for one in lengths if abs(one - place) <= 20), place)
-            lengths[near] = lengths.get(near, 0) + each.stop - each.start
+    for segment in segments:
+        if segment.kind == "tone" and segment.frequency_hz is not None:
+            frequency = round(segment.frequency_hz)
+            near = next((hz for hz in lengths if abs(hz - frequency) <= 20), frequency)
+            lengths[near] = lengths.get(near, 0) + segment.stop - segment.start
     if not lengths:
         return "tones"
-    longest = sorted(lengths, key=lambda one: -lengths[one])
+    longest = sorted(lengths, key=lambda hz: -lengths[hz])
     if len(longest) == 1:
         return f"a tone of {longest[0]} Hz"
-    named = ", ".join(f"{one}" for one in sorted(longest[:3]))
-    return f"tones of {named} Hz" if len(longest) <= 3 else f"tones of {named} Hz and others"
+    listed = ", ".join(map(str, sorted(longest[:3])))
+    return f"tones of {listed} Hz" if len(longest) <= 3 else f"tones of {listed} Hz and others"
 
 
 def _mixed() -> str:
@@ -126,11 +125,11 @@ def _cancelled(quality: AudioQuality) -> str:
 
 
 def _interleaved() -> str:
-    return "Two channels stand interleaved in what was given as mono, and were split: give channels=2."
+    return "Two channels are interleaved in audio declared as mono, and were split: give channels=2."
 
 
 def several_voices(quality: AudioQuality) -> str:
-    """The sentence on voices that were found."""
+    """The advice for several voices."""
     first = ", ".join(f"{turns[0].start_s:.1f} s" for turns in quality.voices)
     return (
         f"{len(quality.voices)} voices speak, first at {first}: record the caller alone, or have the "
@@ -174,6 +173,6 @@ def _unlike_speech() -> str:
 
 def _narrow(quality: AudioQuality) -> str:
     return (
-        f"Nothing is heard over {quality.bandwidth_hz / 1000:.1f} kHz, as on a telephone line: a recording "
+        f"No sound lies above {quality.bandwidth_hz / 1000:.1f} kHz, as on a telephone line: a recording "
         "at 16 kHz tells voices apart better, where there is one."
     )

@@ -1,4 +1,4 @@
-"""`AudioQuality`: what was measured on a recording, and what to do about it. Plain data."""
+"""`AudioQuality`: the measures of a recording, and advice. Plain data."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Feedback = Literal[
     "noise",
     "prompt",
 ]
-"""What is wrong with the audio, or worth a remark; see `AudioQuality`."""
+"""A fault of the audio, or a remark; see `AudioQuality`."""
 
 
 class Turn(BaseModel):
-    """A stretch of a recording in which one voice speaks: seconds from the beginning."""
+    """A stretch of a recording in which one voice speaks, in seconds from the start."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,44 +38,42 @@ class Turn(BaseModel):
 class AudioQuality(BaseModel):
     """The measures of `assess`. All numbers are finite.
 
-    All but `duration_s` is that of the parts that hold speech: tones, music, and stretches of noise or
-    silence of two seconds and more were found first, and left out. Where no part holds speech, it is that of
-    all.
+    All measures but `duration_s` cover the speech segments only: tones, music, and noise or silence of at
+    least two seconds are excluded. Without any speech segment, they cover all audio.
 
     Attributes:
-        score: 0..1, the product of the factors listed at `assess`; 0.6 is the usual limit.
+        score: 0..1, the product of the factors listed at `measure_quality`; 0.6 is the usual limit.
         duration_s: of the buffer.
-        net_speech_s: seconds of speech that the encoder will see, without pauses (by WebRTC's VAD).
+        net_speech_s: seconds of speech for the encoder, without pauses (by WebRTC's VAD).
         snr_db: speech over noise floor, dB, -20..60.
-        clipping: share of the speech samples that are cut off flat, 0..1, also when the level was
-            changed or noise added afterwards; later filtering hides all but the hardest.
+        clipping: share of clipped speech samples, 0..1, also after a change of level or added noise; later
+            filtering hides all but the hardest clipping.
         level_dbfs: RMS of the speech relative to full scale, -120..0 dB.
-        bandwidth_hz: the highest frequency that carries anything, 0..8000 Hz.
-        speechlike: how much it sounds like one voice that speaks, 0..1; a factor of the score.
-        channel: index of the channel that was used in place of a mix that cancels; else None.
-        tones_s, music_s, noise_s, silence_s, prompts_s: seconds of each that were found and left out.
-        voices: of each voice, in the order in which they speak first, its turns; empty unless several were
-            found.
-        feedback: what to improve, in short and stable words for programs, the gravest first:
-            no_speech: it does not sound like speech, or less than 0.3 s of it does;
+        bandwidth_hz: the highest frequency with signal, 0..8000 Hz.
+        speechlike: similarity to a single speaking voice, 0..1; a factor of the score.
+        channel: index of the channel that replaces a mix that cancels; else None.
+        tones_s, music_s, noise_s, silence_s, prompts_s: excluded seconds of each kind.
+        voices: the turns of each voice, in order of first speech; empty for a single voice.
+        feedback: faults and remarks as stable codes for programs, the gravest first:
+            no_speech: the audio is not like speech, or has less than 0.3 s of it;
             channels_differ: the channels, which were mixed, hold different sounds; on a call, two
                 voices: choose one with `channel` (not in the score; see `voiceprint.audio.quality.channels`);
-            channels_cancel: the channels are inverted copies and would cancel each other when mixed: one of
-                them, `channel`, was used (a remark, not a fault);
-            interleaved: two channels were given as one, samples or frames of each in turn, and were split;
-                give `channels=2` (a remark);
-            several_voices: more than one voice speaks (not in the score). `assess` does not look for it:
-                enrollment and matching do, and `voices` says who speaks when;
+            channels_cancel: the channels are inverted copies that would cancel each other in a mix; `channel`
+                is used instead (a remark, not a fault);
+            interleaved: two channels were declared as one, samples or frames in turn, and were split; give
+                `channels=2` (a remark);
+            several_voices: more than one voice speaks (not in the score); set by enrollment and matching with
+                `voices`, not by `assess`;
             too_short: less than 1 s of net speech;
-            too_quiet: the speech is under -60 dBFS;
-            clipped: over 1 % of the speech is cut off;
-            noisy: the SNR is under 12 dB;
-            narrowband: nothing over 4 kHz, as on a telephone line (a remark, not a fault);
+            too_quiet: the speech is below -60 dBFS;
+            clipped: over 1 % of the speech is clipped;
+            noisy: the SNR is below 12 dB;
+            narrowband: no signal over 4 kHz, as on a telephone line (a remark, not a fault);
             hum: a DC offset or the hum of the mains was filtered out;
-            tones, music, noise: were left out (all remarks as well);
-            prompt: a known prompt (`VOICE_PROMPTS`) was left out (a remark).
-        advice: sentences that say what to do next, what costs most of the score first; also of what is good
-            enough and could be better, and of what was left out. Their wording may change.
+            tones, music, noise: were excluded (remarks);
+            prompt: a known prompt (`VOICE_PROMPTS`) was excluded (a remark).
+        advice: sentences on the next steps, the most costly fault first, then possible improvements and
+            excluded sounds. Their wording may change.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -1,15 +1,14 @@
-"""Where the speech is, by WebRTC's voice activity detector.
+"""Speech detection by WebRTC's voice activity detector.
 
-The encoder was trained on speech whose long silences are cut by the rule of Resemblyzer's
-`preprocess_wav` (Resemblyzer 0.1.4, `audio.py` and `hparams.py`). The same rule decides here what
-counts as speech, so `net_speech_s` is the amount of audio that the encoder will really see.
+The encoder was trained on speech without long silences, cut by the rule of Resemblyzer's `preprocess_wav`
+(Resemblyzer 0.1.4, `audio.py` and `hparams.py`). This module applies the same rule, so `net_speech_s` is the
+duration of the encoder's input.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -20,73 +19,62 @@ from voiceprint.audio.io.lazy_audio import Samples, blocks
 from voiceprint.errors import EncoderError
 
 WINDOW: Final = 480
-"""Samples a VAD window: 30 ms at 16 kHz."""
+"""Samples per VAD window: 30 ms at 16 kHz."""
 
 TARGET_DBFS: Final = -30.0
-"""RMS level that quieter audio is raised to before the VAD, which has absolute thresholds."""
+"""RMS level to which quieter audio is amplified before the VAD, which has absolute thresholds."""
 
-LEAST_POWER: Final = 1e-30
-"""Mean square below which nothing was ever recorded."""
+MIN_POWER: Final = 1e-30
+"""Mean square below which audio counts as digital silence: the gain would overflow float32."""
 
 BLOCK: Final = 2048 * WINDOW
-"""Samples that are looked at together, a minute: an hour would fill the memory."""
+"""Samples processed together, a minute: an hour would fill the memory."""
 _INT16_MAX: Final = 32767
-_AVERAGED: Final = 8  # windows that the moving average looks at
-_DILATION: Final = 7  # windows that a voiced one spreads to: three to each side and itself
+_AVERAGED: Final = 8  # windows in the moving average
+_DILATION: Final = 7  # windows that a voiced one marks: three on each side and itself
 
 BEFORE: Final = (_AVERAGED - 1) // 2 + _DILATION // 2
-"""Windows before one whose flags have a say in whether it counts as speech, see `speech_windows`."""
+"""Windows before a window whose flags affect its result in `speech_windows`."""
 AFTER: Final = _AVERAGED // 2 + _DILATION // 2
-"""Windows after it that have."""
+"""Windows after a window whose flags affect its result."""
 
 
 def volume_gain(audio: Samples) -> np.float32:
-    """What float32[n] is multiplied by to lie at -30 dBFS RMS; 1 if it is louder, or digital silence."""
+    """Gain that amplifies float32[n] to -30 dBFS RMS; 1 for louder audio and digital silence."""
     return gain_of(sum(energy_of(block) for block in blocks(audio, BLOCK)), len(audio))
 
 
 def energy_of(audio: npt.NDArray[np.float32]) -> float:
     """The sum of the squares of float32[n], in double precision."""
-    # In small parts, as arrays over 128 KiB are mapped by the system anew each time, which takes longer.
+    # In small parts: the system maps arrays over 128 KiB anew each time, which takes longer.
     parts = (audio[first : first + 8192].astype(np.float64) for first in range(0, len(audio), 8192))
     return float(sum(np.dot(part, part) for part in parts))
 
 
 def gain_of(energy: float, samples: int) -> np.float32:
-    """`volume_gain` of so many samples, the squares of which sum up to `energy`."""
+    """`volume_gain` of `samples` samples whose squares sum up to `energy`."""
     power = energy / max(1, samples)
     target = 10.0 ** (TARGET_DBFS / 20.0)
-    # Of less than LEAST_POWER the gain would overflow float32.
-    gain: np.float32 = np.float32(1.0)
-    if not (power < LEAST_POWER or power >= target**2):  # so that NaN shows in the gain
-        gain = np.float32(target / math.sqrt(power))
+    is_quiet = not (power < MIN_POWER or power >= target**2)  # True for NaN, which must reach the gain
+    gain: np.float32 = np.float32(target / math.sqrt(power) if is_quiet else 1.0)
     return gain
 
 
-def raise_volume(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Scale float32[n] to -30 dBFS RMS if it is quieter; louder audio and digital silence stay as they are.
-
-    The peaks of the result may lie beyond [-1, 1].
-    """
-    gain = volume_gain(audio)
-    return audio if gain == 1 else audio * gain
-
-
 def voice_flags(audio: Samples, gain: np.float32 | None = None) -> npt.NDArray[np.bool_]:
-    """Ask WebRTC's VAD (mode 3, the strictest) of each whole 30 ms window whether it is speech.
+    """Classify each whole 30 ms window as speech or not by WebRTC's VAD (mode 3, the strictest).
 
     Args:
-        audio: float32[n] in [-1, 1] at 16 kHz, of any level: it is raised as by `raise_volume`.
-        gain: its `volume_gain`, where that is known already.
+        audio: float32[n] in [-1, 1] at 16 kHz, of any level: quiet audio is amplified by `gain`.
+        gain: its `volume_gain`, if already computed.
 
     Returns:
-        bool[n // 480]; samples after the last whole window are not looked at.
+        bool[n // 480]; samples after the last whole window are ignored.
     """
     return Detector().flags(audio, volume_gain(audio) if gain is None else gain)
 
 
 class Detector:
-    """WebRTC's VAD (mode 3) with what it has heard: audio may come in pieces, and the flags are the same."""
+    """WebRTC's VAD (mode 3) and its state: pieces of audio give the same flags as the whole."""
 
     def __init__(self) -> None:
         self._is_speech = _WEBRTCVAD.get().Vad(3).is_speech
@@ -99,7 +87,7 @@ class Detector:
         step = 2 * WINDOW
         for first in range(0, count, BLOCK // WINDOW):
             block = audio[first * WINDOW : min(count, first + BLOCK // WINDOW) * WINDOW]
-            # Clipped, where Resemblyzer lets the cast wrap around: it only matters for peaks 30 dB over RMS.
+            # Clipped, where Resemblyzer's cast wraps around: a difference only for peaks 30 dB over RMS.
             pcm = np.clip(np.rint(block * factor), -32768, _INT16_MAX).astype("<i2").tobytes()
             for window, start in enumerate(range(0, len(pcm), step), first):
                 flags[window] = self._is_speech(pcm[start : start + step], 16000)
@@ -107,10 +95,10 @@ class Detector:
 
 
 def speech_windows(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Smooth per-window flags into the windows that count as speech.
+    """Smooth per-window flags.
 
-    A window counts when more than half of the eight around it (three before, four after) are
-    voiced, or when one at most three windows away does; so pauses up to 0.18 s stay in.
+    A window counts as speech if more than half of the eight around it (three before, four after) are voiced,
+    or if this holds for a window at most three away; so pauses up to 0.18 s count as speech.
 
     Args:
         flags: bool[w], as from `voice_flags`.
@@ -121,13 +109,13 @@ def speech_windows(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     count = len(flags)
     if not count:
         return np.zeros(0, dtype=np.bool_)
-    # "More than half": Resemblyzer rounds the average, and 0.5 rounds to the even number, 0.
+    # Resemblyzer rounds the average, and 0.5 rounds to the even number, 0: more than half is needed.
     voiced = 2 * _running_sum(flags, (_AVERAGED - 1) // 2, _AVERAGED // 2) > _AVERAGED
     return _running_sum(voiced, _DILATION // 2, _DILATION // 2) > 0
 
 
 def speech_mask(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Mark the samples that Resemblyzer's trimming keeps.
+    """Mask of the samples that remain after Resemblyzer's trimming.
 
     Args:
         audio: float32[n] in [-1, 1] at 16 kHz.
@@ -142,15 +130,14 @@ def speech_mask(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
 
 
 def _import_webrtcvad() -> Any:
-    # Once only: the filters belong to the whole process, and threads that save and restore them at once can
-    # leave them changed.
+    # Only once: the filters are global to the process, and concurrent saving and restoring can corrupt them.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
         try:
             import webrtcvad
         except ImportError as error:  # also of pkg_resources, which webrtcvad itself imports
             raise EncoderError(
-                f"WebRTC's VAD, which finds the speech, cannot be imported ({error}). Install it with "
+                f"WebRTC's VAD, which detects the speech, cannot be imported ({error}). Install it with "
                 "`pip install webrtcvad-wheels`, which needs no compiler."
             ) from error
     return webrtcvad
@@ -160,37 +147,7 @@ _WEBRTCVAD: Final = Lazy(_import_webrtcvad, inherited=True)
 
 
 def _running_sum(flags: npt.NDArray[np.bool_], before: int, after: int) -> npt.NDArray[np.int64]:
-    """For each i, the number of flags set in [i - before, i + after]; int64[w]."""
+    """Number of flags set in [i - before, i + after] for each i, int64[w]."""
     total = np.concatenate(([0], np.cumsum(np.pad(flags, (before, after)), dtype=np.int64)))
     width = before + after + 1
     return np.asarray(total[width:] - total[:-width], dtype=np.int64)
-
-
-class SpeechBlocks:
-    """What is kept of audio, float32[n]; all of it where nothing is.
-
-    kept: bool[windows], as of `speech_windows`.
-    """
-
-    def __init__(self, audio: Samples, kept: npt.NDArray[np.bool_]) -> None:
-        self._audio, self._kept = audio, kept
-        self._blocks: list[npt.NDArray[np.float32]] | None = None
-        self._length = int(kept.sum()) * WINDOW or len(audio)
-        if isinstance(audio, np.ndarray):  # short: once is enough
-            self._blocks = [*self.blocks()]
-
-    def __len__(self) -> int:
-        return self._length
-
-    def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
-        """The samples in blocks of a minute at most, any number of times."""
-        if self._blocks is not None:
-            yield from self._blocks
-        elif not self._kept.any():
-            yield from blocks(self._audio, BLOCK)
-        else:
-            for first in range(0, len(self._kept), BLOCK // WINDOW):
-                part = self._kept[first : first + BLOCK // WINDOW]
-                if part.any():
-                    block = self._audio[first * WINDOW : (first + len(part)) * WINDOW]
-                    yield block.reshape(-1, WINDOW)[part].reshape(-1)

@@ -1,4 +1,4 @@
-"""The numbers of a `Calibration`, fitted to searches of labeled calls, and what they are worth."""
+"""Fit a `Calibration` to searches of labeled calls, and measure its error rates."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from voiceprint.scoring import Calibration, CallerPrints, GalleryScorer, Imposto
 from voiceprint.scoring.calibration import OFFSET, SCALE
 
 TARGETS: Final = (0.01, 0.05)
-"""Wanted FPIRs that figures are given for."""
+"""Target FPIRs of the measurements."""
 
 DRAWS: Final = 5
-"""Galleries that are drawn of a set of speakers, and as many of the other half of it."""
+"""Random splits of the speakers in two galleries."""
 
 PRIOR_SPEAKERS: Final = PRIOR_STRANGERS
-"""Speakers that the package's scale and offset count as. Doubled, the calibration of 60 speakers goes 60 %
-instead of 75 % of the way to theirs."""
+"""Speakers that the package's scale and offset count as: with 60 speakers a quarter of the weight; 40 % if
+doubled."""
 
 _NORMAL: Final = NormalDist()
-_LEAST_FPIR: Final = 1e-15
-_PRIOR_POINTS: Final = 50  # quantiles that stand for the prior's scores of each kind
+_MIN_FPIR: Final = 1e-15
+_PRIOR_POINTS: Final = 50  # quantiles of the prior's target and impostor scores
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
 class Enrollment(NamedTuple):
-    """What a speaker can be enrolled from: the call, by number, its print, and the place among the probes."""
+    """A possible enrollment of a speaker: the number of the call, its prints, and its index in the probes."""
 
     call: int
     prints: CallerPrints
-    place: int
+    probe: int
 
 
 class Calls(NamedTuple):
-    """Labeled calls: of each piece its embedding, float32[n, d], the speaker and the call, int64[n].
+    """Labeled calls: the embedding of each piece, float32[n, d], its speaker and its call, int64[n].
 
-    enrollments: of each speaker, one or more.
+    enrollments: one or more of each speaker.
     """
 
     probes: Embeddings
@@ -58,8 +58,8 @@ class Calls(NamedTuple):
 class Searches(NamedTuple):
     """Searches of one gallery.
 
-    deviations: of the scores from the mean of different callers, float64[n, callers]. columns: of each
-    search, the column of its speaker; -1 for a stranger. speakers: int64[n].
+    deviations: scores in deviations from the mean of different callers, float64[n, callers].
+    columns: the column of the speaker of each search, int64[n]; -1 for a stranger. speakers: int64[n].
     """
 
     deviations: Floats
@@ -72,19 +72,15 @@ class Searches(NamedTuple):
         """Callers in the gallery."""
         return int(self.deviations.shape[1])
 
-    def scores(self, deviations: Floats) -> Floats:
-        """In units of the statistics."""
-        return self.statistics.pair_mean + self.statistics.pair_std * deviations
-
     def threshold(self, target_fpir: float, calibration: Calibration) -> float:
-        """The deviations from which to accept."""
+        """The deviations from which to accept at a target FPIR."""
         score = self.statistics.threshold(target_fpir, self.size)
         return self.statistics.deviations(calibration.to_traffic_score(score, self.statistics))
 
 
 @dataclass(frozen=True)
 class TargetRates:
-    """FPIR and FNIR got, 0..1, at the thresholds for a wanted FPIR."""
+    """Measured FPIR and FNIR, 0..1, at the thresholds for a target FPIR."""
 
     target: float
     fpir: float
@@ -93,7 +89,7 @@ class TargetRates:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the scores did with speakers who were not fitted to. cllr: bits, 1 for scores that say nothing."""
+    """Error rates of speakers outside the fit. cllr: bits; 1 for scores without information."""
 
     cllr: float
     at_target: tuple[TargetRates, ...]
@@ -102,61 +98,56 @@ class Measured:
 def deviates(scores: Floats, statistics: ImpostorStatistics, gallery_size: int) -> Floats:
     """Normal deviates of best scores, float64[n].
 
-    Those of strangers have mean 0 and deviation 1 where the statistics hold for them.
+    Those of strangers have mean 0 and deviation 1 if the statistics hold for them.
     """
     rates = [statistics.fpir(float(score), gallery_size) for score in scores]
-    return np.array([-_NORMAL.inv_cdf(min(max(rate, _LEAST_FPIR), 1.0 - _LEAST_FPIR)) for rate in rates])
+    return np.array([-_NORMAL.inv_cdf(min(max(rate, _MIN_FPIR), 1.0 - _MIN_FPIR)) for rate in rates])
 
 
 def search(calls: Calls, speakers: Sequence[int], projection: Projection, seed: int) -> list[Searches]:
-    """Searches of galleries of half of the speakers, drawn `DRAWS` times, and of the other half.
+    """Searches of galleries of each half of the speakers, for `DRAWS` random splits.
 
-    A speaker is enrolled from one call and probed with the others; of a speaker with one call alone, with
-    its other pieces.
+    A speaker is enrolled from one call and probed with the others; a speaker with a single call is probed
+    with its other pieces.
 
     Raises:
-        InvalidArgumentError: the galleries are too small to say what a score means.
+        InvalidArgumentError: the galleries are too small for log-likelihood ratios.
     """
-    chance = np.random.default_rng(seed)
-    halves = [
-        half for _ in range(DRAWS) for half in np.array_split(chance.permutation(np.array(speakers)), 2)
-    ]
-    return [_search(calls, speakers, sorted(half.tolist()), projection, chance) for half in halves]
+    rng = np.random.default_rng(seed)
+    halves = [half for _ in range(DRAWS) for half in np.array_split(rng.permutation(np.array(speakers)), 2)]
+    return [_search(calls, speakers, sorted(half.tolist()), projection, rng) for half in halves]
 
 
 def _search(
     calls: Calls,
     speakers: Sequence[int],
-    known: list[int],
+    callers: list[int],
     projection: Projection,
-    chance: np.random.Generator,
+    rng: np.random.Generator,
 ) -> Searches:
-    enrolled = [calls.enrollments[one][chance.integers(len(calls.enrollments[one]))] for one in known]
+    enrolled = [calls.enrollments[one][rng.integers(len(calls.enrollments[one]))] for one in callers]
     columns = np.full(len(calls.speakers), -1)
     used = np.isin(calls.speakers, speakers)
-    for column, (speaker, enrollment) in enumerate(zip(known, enrolled, strict=True)):
+    for column, (speaker, enrollment) in enumerate(zip(callers, enrolled, strict=True)):
         own = calls.speakers == speaker
         columns[own] = column
         other = own & (calls.calls != enrollment.call)
-        used &= ~own | other if other.any() else np.arange(len(own)) != enrollment.place
+        used &= ~own | other if other.any() else np.arange(len(own)) != enrollment.probe
     gallery = [enrollment.prints for enrollment in enrolled]
     scorer = GalleryScorer.of_gallery(projection, gallery)
     if scorer.statistics is None:
         raise InvalidArgumentError(
-            f"Galleries of {len(gallery)} callers say nothing of the scores of {projection.space}: calibrate "
+            f"Galleries of {len(gallery)} callers are too small for {projection.space}: calibrate "
             "with more speakers"
         )
-    package = scorer.calibration
-    llrs = scorer.llrs_of_many(calls.probes[used], gallery)
-    return Searches(
-        llrs / package.scale + package.offset, columns[used], calls.speakers[used], scorer.statistics
-    )
+    deviations = scorer.calibration.deviations(scorer.llrs_of_many(calls.probes[used], gallery))
+    return Searches(deviations, columns[used], calls.speakers[used], scorer.statistics)
 
 
 def fit(searched: Sequence[Searches], space: str) -> Calibration:
-    """The calibration of searches; each speaker counts as one, whatever the calls."""
-    strangers = _strangers(searched)
-    scale, offset = _scale_and_offset(searched)
+    """The calibration of searches; every speaker has the same weight."""
+    strangers = _fit_strangers(searched)
+    scale, offset = _fit_scale_and_offset(searched)
     return Calibration(
         scale=scale,
         offset=offset,
@@ -166,31 +157,36 @@ def fit(searched: Sequence[Searches], space: str) -> Calibration:
     )
 
 
-def _strangers(searched: Sequence[Searches]) -> Component:
+def _fit_strangers(searched: Sequence[Searches]) -> Component:
     parts = []
     for one in searched:
-        best = one.scores(one.deviations[one.columns < 0].max(axis=1))
+        best = one.statistics.score(one.deviations[one.columns < 0].max(axis=1))
         parts.append(deviates(best, one.statistics, one.size))
     owners = np.concatenate([one.speakers[one.columns < 0] for one in searched])
-    return stranger_component(np.concatenate(parts), _alike(owners))
+    return stranger_component(np.concatenate(parts), _speaker_weights(owners))
 
 
-def _scale_and_offset(searched: Sequence[Searches]) -> tuple[float, float]:
+def _fit_scale_and_offset(searched: Sequence[Searches]) -> tuple[float, float]:
     targets, impostors = zip(*(_trials(one) for one in searched), strict=True)
     owners = np.concatenate([one.speakers[one.columns >= 0] for one in searched])
     count = len(np.unique(owners))
-    # The package's calibration is right for normal ratios whose variance is twice their mean; those of
-    # impostors are at SCALE * -OFFSET by what deviations are.
+    # The prior is points of the package's calibration, which holds for normal ratios whose variance is twice
+    # their mean; impostors have deviation 0 in the mean, and so the ratio SCALE * -OFFSET.
     mean = SCALE * OFFSET
     quantiles = np.array([_NORMAL.inv_cdf((n + 0.5) / _PRIOR_POINTS) for n in range(_PRIOR_POINTS)])
     expected = quantiles * (2.0 * mean) ** 0.5 + mean
     parts = [np.concatenate(targets), np.concatenate(impostors), *(np.array([1, -1])[:, None] * expected)]
     parts[2:] = [part / SCALE + OFFSET for part in parts[2:]]
-    alike = [_alike(owners), np.ones(len(parts[1])), np.ones(_PRIOR_POINTS), np.ones(_PRIOR_POINTS)]
-    shares = [count, count, PRIOR_SPEAKERS, PRIOR_SPEAKERS]
+    within = [
+        _speaker_weights(owners),
+        np.ones(len(parts[1])),
+        np.ones(_PRIOR_POINTS),
+        np.ones(_PRIOR_POINTS),
+    ]
+    counts = [count, count, PRIOR_SPEAKERS, PRIOR_SPEAKERS]
     weights = [
-        0.5 * share / (count + PRIOR_SPEAKERS) * weight / weight.sum()
-        for share, weight in zip(shares, alike, strict=True)
+        0.5 * speakers / (count + PRIOR_SPEAKERS) * weight / weight.sum()
+        for speakers, weight in zip(counts, within, strict=True)
     ]
     labels = np.repeat([1.0, 0.0, 1.0, 0.0], [len(part) for part in parts])
     scale, offset = logistic_regression(np.concatenate(parts), labels, np.concatenate(weights))
@@ -198,15 +194,15 @@ def _scale_and_offset(searched: Sequence[Searches]) -> tuple[float, float]:
 
 
 def measure(pairs: Sequence[tuple[Calibration, Sequence[Searches]]]) -> Measured:
-    """What calibrations do with searches of other speakers than they were fitted to."""
+    """The error rates of calibrations in searches of speakers outside their fit."""
     targets, impostors = [], []
     accepted: list[list[Floats]] = [[] for _ in TARGETS]
     missed: list[list[Floats]] = [[] for _ in TARGETS]
     for calibration, searched in pairs:
         for one in searched:
             own, others = _trials(one)
-            targets.append(calibration.scale * (own - calibration.offset))
-            impostors.append(calibration.scale * (others - calibration.offset))
+            targets.append(calibration.llr(own))
+            impostors.append(calibration.llr(others))
             best, known = one.deviations.max(axis=1), one.columns >= 0
             right = known & (one.deviations.argmax(axis=1) == one.columns)
             for place, target in enumerate(TARGETS):
@@ -216,21 +212,21 @@ def measure(pairs: Sequence[tuple[Calibration, Sequence[Searches]]]) -> Measured
     return Measured(
         metrics.cllr(np.concatenate(targets), np.concatenate(impostors)),
         tuple(
-            TargetRates(target, float(np.concatenate(named).mean()), float(np.concatenate(lost).mean()))
-            for target, named, lost in zip(TARGETS, accepted, missed, strict=True)
+            TargetRates(target, float(np.concatenate(false).mean()), float(np.concatenate(misses).mean()))
+            for target, false, misses in zip(TARGETS, accepted, missed, strict=True)
         ),
     )
 
 
 def _trials(one: Searches) -> tuple[Floats, Floats]:
-    """Deviations of searches with their own caller, and with others."""
+    """Deviations of searches with their own caller, and with other callers."""
     rows = np.flatnonzero(one.columns >= 0)
     own = np.zeros(one.deviations.shape, dtype=np.bool_)
     own[rows, one.columns[rows]] = True
     return one.deviations[own], one.deviations[~own]
 
 
-def _alike(owners: Indices) -> Floats:
-    """Weights by which those of each owner count as one."""
+def _speaker_weights(owners: Indices) -> Floats:
+    """Weights whose sum is 1 over the searches of each speaker."""
     _, inverse, counts = np.unique(owners, return_inverse=True, return_counts=True)
     return np.asarray(1.0 / counts[inverse])
