@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,3 +68,27 @@ def test_there_is_no_circle() -> None:
         assert free, f"a circle among {sorted(left)}"
         for part in free:
             del left[part]
+
+
+def walk() -> list[tuple[list[str], list[str]]]:
+    """The names and the files of each step of the walk in docs/architecture.md."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = page.split("| Step |")[1].split("\n\n")[0].splitlines()[2:]
+    return [tuple(re.findall(r"`([a-zA-Z_./]+)`", cell) for cell in row.split("|")[2:4]) for row in rows]
+
+
+@pytest.mark.parametrize(("names", "files"), walk())
+def test_the_walk_of_the_architecture_page_names_what_there_is(names: list[str], files: list[str]) -> None:
+    package = ROOT / "voiceprint"
+    source = "\n".join(
+        path.read_text() for folder in (package, ROOT / "index") for path in folder.rglob("*.py")
+    )
+    assert names
+    for name in names:
+        defined = name.startswith("VOICE_") or all(
+            re.search(rf"^ *(def|class) {part}\b", source, re.MULTILINE) for part in name.split(".")
+        )
+        assert defined, name
+    assert files
+    for file in files:
+        assert (package / file).exists(), file
