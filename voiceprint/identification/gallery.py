@@ -140,8 +140,8 @@ class Gallery:
         except (RuntimeError, MemoryError) as error:
             raise VoiceprintError(
                 f"The index over {self.storage.location} failed ({type(error).__name__}). The callers are "
-                "safe in the store, and the index is built anew from them. Is there memory left, about 0.7 KB "
-                "a voiceprint?"
+                "safe in the store, and the index is built anew from them. Is there memory left, about 0.7 "
+                "KB a voiceprint?"
             ) from error
 
     # Reading
