@@ -7,7 +7,13 @@ import asyncio
 import pytest
 from voices import BandEncoder, Voices
 
-from voiceprint import AudioQualityError, MemoryStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig
+from voiceprint import (
+    AudioQualityError,
+    InvalidArgumentError,
+    MemoryStorage,
+    OpusAgentVoiceRecognizer,
+    VoiceFingerprintConfig,
+)
 from voiceprint import recognizer as module
 
 
@@ -91,3 +97,16 @@ def test_a_changed_setting_counts_from_the_next_call(
     assert recognizer.match_caller(voices["amara"][1]) is None
     recognizer.config = VoiceFingerprintConfig()
     assert recognizer.match_caller(voices["amara"][1]) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("storage", object()), ("config", None), ("encoder", BandEncoder), ("encoder", "onnx")],
+)
+def test_an_attribute_of_the_wrong_kind_is_refused_and_nothing_changes(
+    recognizer: OpusAgentVoiceRecognizer, name: str, value: object
+) -> None:
+    before = getattr(recognizer, name)
+    with pytest.raises(InvalidArgumentError, match=f"{name}.* is"):
+        setattr(recognizer, name, value)
+    assert getattr(recognizer, name) is before

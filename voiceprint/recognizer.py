@@ -78,12 +78,6 @@ class OpusAgentVoiceRecognizer:
         config: VoiceFingerprintConfig | None = None,
         encoder: Encoder | None = None,
     ) -> None:
-        if storage_backend is not None and not isinstance(storage_backend, Storage):
-            raise InvalidArgumentError(f"storage_backend is {shown(storage_backend)}: give a Storage.")
-        if config is not None and not isinstance(config, VoiceFingerprintConfig):
-            raise InvalidArgumentError(f"config is {shown(config)}: give a VoiceFingerprintConfig.")
-        if encoder is not None and not isinstance(encoder, Encoder):
-            raise InvalidArgumentError(f"encoder is {shown(encoder)}: give an Encoder.")
         self.config = VoiceFingerprintConfig() if config is None else config
         default = default_encoder(self.config.encoder, self.config.encoder_threads)
         self.encoder = default if encoder is None else encoder
@@ -92,6 +86,13 @@ class OpusAgentVoiceRecognizer:
         add_snapshot_place(self.storage, self.config.index_path)
 
     def __setattr__(self, name: str, value: object) -> None:
+        if name == "storage" and not isinstance(value, Storage):
+            raise InvalidArgumentError(f"storage_backend is {shown(value)}: give a Storage.")
+        if name == "config" and not isinstance(value, VoiceFingerprintConfig):
+            raise InvalidArgumentError(f"config is {shown(value)}: give a VoiceFingerprintConfig.")
+        # `Encoder` is a protocol, which the class of an encoder meets too.
+        if name == "encoder" and (isinstance(value, type) or not isinstance(value, Encoder)):
+            raise InvalidArgumentError(f"encoder is {shown(value)}: give an Encoder.")
         super().__setattr__(name, value)
         if name in ("storage", "encoder", "config"):
             self.__dict__.pop("_parts", None)  # which depend on it

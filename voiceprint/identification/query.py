@@ -48,6 +48,6 @@ def check_threshold(threshold: Any) -> float:
 
 def check_ids(ids: Any, name: str) -> list[str]:
     """The caller ids of an argument, without repetitions. name: of the argument, for the error."""
-    if isinstance(ids, str) or not isinstance(ids, Iterable):
+    if isinstance(ids, str | bytes | bytearray) or not isinstance(ids, Iterable):
         raise InvalidArgumentError(f"{name} is one {type(ids).__name__}: give a list of caller ids.")
     return [*dict.fromkeys(check_caller_id(caller_id) for caller_id in ids)]
