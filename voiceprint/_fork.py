@@ -1,4 +1,4 @@
-"""What happens to the process's shared objects when it forks: one registry, with ordered steps.
+"""The registry of functions that prepare shared objects for a fork of the process, in ordered steps.
 
 A forked process has only the thread that forked. A lock that another thread held is never released there, and
 a connection would be used by two processes. docs/forks.md says what a program may do.

@@ -95,7 +95,7 @@ def _includes_embeddings(info: SerializationInfo) -> bool:
 
 
 class Voiceprint(_Serialized):
-    """One voiceprint of a caller, with the caller's data.
+    """A voiceprint of a caller, with the caller's data.
 
     caller_id: 1 to 512 characters.
     embedding: array or list of numbers, stored as a read-only float32 unit vector (256 values in the space
@@ -313,7 +313,7 @@ class Match(_Frozen):
 
 
 class SeparatedVoice(_Frozen):
-    """One voice of a recording, identified.
+    """A voice of a recording, identified.
 
     turns: in seconds of the recording. net_speech_s: seconds of speech in them.
     quality: of this voice by itself. matches: the k most likely callers, the best first; empty where the

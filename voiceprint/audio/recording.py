@@ -35,7 +35,7 @@ __all__ = ["Recording", "assess"]
 
 
 class Recording:
-    """One call's audio: mono samples, segments, speech and quality. Accepted in place of a buffer.
+    """The audio of one call: mono samples, segments, speech and quality. Accepted in place of a buffer.
 
     Created by `from_buffer` or `open`. Audio of at least two minutes is converted on reading, so an hour
     takes only the memory of its source. Not thread-safe.

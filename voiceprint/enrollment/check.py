@@ -1,4 +1,4 @@
-"""Whether audio can be enrolled."""
+"""The check of audio before enrollment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OnSeveralVoices = Literal["refuse", "store", "largest"]
 
 
 class EnrollmentCheck(BaseModel):
-    """Whether audio can be enrolled, and what to do next.
+    """The result of checking audio for enrollment, with advice.
 
     ready: whether `enroll_caller` accepts the audio.
     more_audio_s: seconds of audio that are missing for enrollment, 0 or more.

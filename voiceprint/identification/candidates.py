@@ -28,7 +28,7 @@ _LEAST_READ: Final = 16  # voiceprints that a query by likelihood reads
 
 
 class CandidateQuery(NamedTuple):
-    """One search of the index, and a score for its hits.
+    """A search of the index, and a score for its hits.
 
     query: float32[dimension]. score: of float32[n, dimension]; greater is better.
     read: voiceprints to read from the store, of the best scores.
