@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from voices import BandEncoder, Voices
 
 from voiceprint import (
     AudioQualityError,
+    ConfigurationError,
     InvalidArgumentError,
+    JSONStorage,
     MemoryStorage,
     OpusAgentVoiceRecognizer,
+    SQLiteStorage,
     VoiceFingerprintConfig,
+    open_storage,
 )
 from voiceprint import recognizer as module
 
@@ -110,3 +115,19 @@ def test_an_attribute_of_the_wrong_kind_is_refused_and_nothing_changes(
     with pytest.raises(InvalidArgumentError, match=f"{name}.* is"):
         setattr(recognizer, name, value)
     assert getattr(recognizer, name) is before
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda recognizer: JSONStorage(5),
+        lambda recognizer: SQLiteStorage(None),
+        lambda recognizer: open_storage(5),
+        lambda recognizer: recognizer.enroll_many(None),
+    ],
+)
+def test_an_argument_of_the_wrong_type_is_an_error_of_ours(
+    recognizer: OpusAgentVoiceRecognizer, work: Callable[[OpusAgentVoiceRecognizer], object]
+) -> None:
+    with pytest.raises((InvalidArgumentError, ConfigurationError), match="give"):
+        work(recognizer)

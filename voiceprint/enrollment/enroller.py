@@ -138,6 +138,8 @@ class Enroller:
         """Store the voiceprints of all samples; return the voiceprint or error of each, in order."""
         options.check()
         check_choice("keep", keep, Keep)
+        if not isinstance(samples, Iterable):
+            raise InvalidArgumentError(f"samples is {shown(samples)}: give (caller_id, audio, metadata).")
         results = _Results(self._writer(options), self._best if keep == "best" else None)
         rate = options.audio_format.sample_rate or SAMPLE_RATE
         runner: BatchRunner[Sample, NewVoiceprint | VoiceprintError] = BatchRunner(

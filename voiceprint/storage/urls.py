@@ -11,7 +11,7 @@ from voiceprint.storage.json import JSONStorage
 from voiceprint.storage.memory import MemoryStorage
 from voiceprint.storage.redis import RedisStorage
 from voiceprint.storage.sql import SQLiteStorage, SQLStorage
-from voiceprint.validation import hide_passwords, is_postgresql_url
+from voiceprint.validation import hide_passwords, is_postgresql_url, shown
 
 if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
@@ -35,6 +35,8 @@ def open_storage(url: str, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOIC
 
 
 def _opened(url: str, limit: int) -> Storage:
+    if not isinstance(url, str):
+        raise ConfigurationError(f"The URL of the store is {shown(url)}: give a text such as json:PATH.")
     scheme, colon, rest = url.partition(":")
     if colon and scheme == "json" and rest:
         return JSONStorage(rest, max_voiceprints_per_caller=limit)

@@ -16,6 +16,7 @@ from voiceprint.storage.presence import StorePresence
 from voiceprint.storage.snapshot_files import erase_snapshots
 from voiceprint.storage.state import StoreState
 from voiceprint.storage.transaction import Transaction
+from voiceprint.validation import shown
 
 __all__ = ["JSONStorage"]
 
@@ -41,9 +42,9 @@ class JSONStorage(InMemoryStateStorage):
         max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
     ) -> None:
         super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller)
-        path = os.fspath(file_path)
+        path: object = os.fspath(file_path) if isinstance(file_path, os.PathLike) else file_path
         if not isinstance(path, str) or not path or "\0" in path:
-            raise InvalidArgumentError(f"The path of the JSON store is {path!r}: give the path of a file.")
+            raise InvalidArgumentError(f"The path of the JSON store is {shown(path)}: give one of a file.")
         # The real path: a rename over a symbolic link would replace the link, not the file behind it. By
         # os.path, which ignores an unknown "~user" and a loop of links: opening reports them.
         self._file = JSONFile.shared(Path(os.path.realpath(os.path.expanduser(path))))  # noqa: PTH111

@@ -41,7 +41,7 @@ from voiceprint.storage.deletions import check_deletion
 from voiceprint.storage.snapshot_files import erase_snapshots
 from voiceprint.storage.state import StoreState
 from voiceprint.storage.transaction import Transaction, check_incoming
-from voiceprint.validation import check_caller_id, check_time, now
+from voiceprint.validation import check_caller_id, check_time, now, shown
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -382,10 +382,10 @@ class SQLiteStorage(SQLStorage):
 
 
 def _sqlite_url(db_path: str | os.PathLike[str]) -> URL:
-    path = os.fspath(db_path)
+    path: object = os.fspath(db_path) if isinstance(db_path, os.PathLike) else db_path
     if not isinstance(path, str) or not path or "\0" in path or path == ":memory:":
         raise InvalidArgumentError(
-            f"The path of the SQLite store is {path!r}: give the path of a file, or use MemoryStorage."
+            f"The path of the SQLite store is {shown(path)}: give the path of a file, or use MemoryStorage."
         )
     from sqlalchemy import URL
 
