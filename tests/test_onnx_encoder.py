@@ -16,7 +16,7 @@ from processes import in_child, python
 from voices import RATE, SAMPLES, Voices
 
 from voiceprint import EncoderError, MemoryStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig
-from voiceprint._lazy import Lazy
+from voiceprint._lazy import Lazy, cached_property
 from voiceprint.encoder import OnnxEncoder, ResemblyzerEncoder, default_encoder
 from voiceprint.encoder.workers import Workers, cores
 
@@ -154,6 +154,33 @@ def test_a_forked_process_embeds_while_the_parents_threads_do(voices: Voices) ->
         for thread in busy:
             thread.join()
     np.testing.assert_allclose(encoder.embed(audio), expected, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_does_not_wait_for_a_property_that_a_thread_computes() -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    class Slow:
+        @cached_property
+        def value(self) -> int:
+            if threading.current_thread() is not threading.main_thread():
+                begun.set()
+                end.wait(60)
+            return 7
+
+    def child() -> None:
+        assert Slow().value == 7
+
+    one, other = Slow(), Slow()
+    thread = threading.Thread(target=lambda: one.value)
+    thread.start()
+    try:
+        assert begun.wait(60)
+        in_child(child)
+        assert other.value == 7  # nor does another instance in the same process
+    finally:
+        end.set()
+        thread.join()
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

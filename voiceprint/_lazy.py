@@ -6,9 +6,36 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from voiceprint import _fork
+
+if TYPE_CHECKING:
+    from functools import cached_property as cached_property
+else:
+
+    class cached_property:  # noqa: N801 - a decorator, as in functools
+        """`functools.cached_property` of Python 3.12, which has no lock.
+
+        The one of 3.10 and 3.11 holds a lock of the whole class while it computes: threads with different
+        recordings wait for each other, and a child that is forked meanwhile waits for ever. Without it, two
+        threads may compute the same value twice.
+        """
+
+        def __init__(self, compute: Callable[[Any], Any]) -> None:
+            self._compute = compute
+            self.__doc__ = compute.__doc__
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            self._name = name
+
+        def __get__(self, instance: Any, owner: type | None = None) -> Any:
+            # Called only while the instance's dictionary has no value of this name.
+            if instance is None:
+                return self
+            value = instance.__dict__[self._name] = self._compute(instance)
+            return value
+
 
 V = TypeVar("V")
 

@@ -6,12 +6,13 @@ import copy
 import logging
 import os
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._lazy import cached_property
 from voiceprint.audio.enhance.high_pass import HighPass, LowFrequencyMeter
 from voiceprint.audio.enhance.noise_reduction import clean
 from voiceprint.audio.io import buffers

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 
+from voiceprint._lazy import cached_property
 from voiceprint.audio import SAMPLE_RATE, Recording
 from voiceprint.audio.prompts import KnownPrompts, PromptFinder, prompts_at
 from voiceprint.audio.simulate import Condition

@@ -11,13 +11,14 @@ Garcia-Romero and Espy-Wilson, "Analysis of i-vector length normalization", Inte
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from importlib.resources import as_file, files
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._lazy import cached_property
 from voiceprint.errors import InvalidArgumentError
 
 Vectors = NDArray[np.float64]

@@ -7,12 +7,12 @@ windows of 30 ms that WebRTC's VAD classifies as silence are cut out (see `voice
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._lazy import cached_property
 from voiceprint.audio.io.buffers import SAMPLE_RATE
 from voiceprint.audio.io.lazy_audio import Samples, blocks
 from voiceprint.audio.speech import vad
