@@ -16,7 +16,7 @@ from voiceprint.audio import AudioBuffer, Encoding, Recording
 from voiceprint.audio.io.encodings import AudioFormat
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.embedder import Embedder
-from voiceprint.encoder import Encoder, default_encoder
+from voiceprint.encoder import Encoder, configured_encoder
 from voiceprint.enrollment.adaptation import Adaptation
 from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices
 from voiceprint.enrollment.enroller import Enroller, EnrollmentOptions, Keep, Sample
@@ -79,8 +79,7 @@ class OpusAgentVoiceRecognizer:
         encoder: Encoder | None = None,
     ) -> None:
         self.config = VoiceFingerprintConfig() if config is None else config
-        default = default_encoder(self.config.encoder, self.config.encoder_threads)
-        self.encoder = default if encoder is None else encoder
+        self.encoder = configured_encoder(self.config) if encoder is None else encoder
         self.storage = configured_storage(self.config) if storage_backend is None else storage_backend
         check_snapshot_path(self.storage, self.config.index_path)
         add_snapshot_place(self.storage, self.config.index_path)
@@ -120,7 +119,7 @@ class OpusAgentVoiceRecognizer:
         channel: int | None = None,
         channels: int = 1,
     ) -> NDArray[np.float32]:
-        """The embedding of the voice: float32[256] of length 1.
+        """The embedding of the voice: float32[d] of length 1; d is the encoder's dimension, 256 by default.
 
         Raises `AudioQualityError` for audio without speech, and `DisabledError`.
         """
