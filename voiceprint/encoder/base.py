@@ -8,8 +8,10 @@ from typing import Final, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint.audio.io.buffers import SAMPLE_RATE
 from voiceprint.audio.speech.trimming import TrimmedSpeech
 from voiceprint.errors import EncoderError
+from voiceprint.models import RESEMBLYZER_SPACE
 
 MIN_SPEECH_S: Final = 1.0
 """Least net speech of a probe in seconds where the encoder names none. The embedding of less depends little
@@ -85,6 +87,11 @@ class PartialEncoder(SpeechEncoder, Protocol):
 def min_speech_s(encoder: Encoder) -> float:
     """Least net speech of a probe in seconds: the encoder's `min_speech_s`, or `MIN_SPEECH_S` without one."""
     return float(getattr(encoder, "min_speech_s", MIN_SPEECH_S))
+
+
+def takes_enhanced(encoder: Encoder) -> bool:
+    """Whether embeddings of cleaned and simulated audio help this encoder, as measured for Resemblyzer's."""
+    return encoder.name == RESEMBLYZER_SPACE and encoder.sample_rate == SAMPLE_RATE
 
 
 def sum_embeddings(embeddings: NDArray[np.float32]) -> SpeechEmbedding:
