@@ -83,7 +83,7 @@ class ModelEncoder(ABC):
     def embed_speeches(self, speeches: Sequence[TrimmedSpeech]) -> list[SpeechEmbedding]:
         """As `SpeechEncoder.embed_speeches`."""
         pieces = [_pieces(check_speech(speech)) for speech in speeches]
-        # Only this thread reads, because reading lazy audio converts it; few pieces at a time bound the memory.
+        # Only this thread reads: reading lazy audio converts it. Few pieces at a time bound the memory.
         audios = (
             speech.read(*piece) for speech, parts in zip(speeches, pieces, strict=True) for piece in parts
         )
