@@ -29,6 +29,7 @@ RUN: Final = 4096
 
 _FRAMES_TOGETHER: Final = 1 << 16  # frames transformed at once: 4 KB each, 260 MB
 _HALF: Final = FRAME // 2
+_TINY: Final = float(np.finfo(np.float32).tiny)
 _LARGEST_FLOAT16: Final = 65504.0
 _TENSOR_CORES: Final = (7, 0)  # compute capability from which float16 is faster than float32
 
@@ -164,7 +165,8 @@ class TorchNetwork:
         _, (states, _) = self._lstm(mels.to(self._dtype))
         weight, bias = self._linear
         outputs: torch.Tensor = (states[-1].float() @ weight + bias).relu_()
-        return outputs / outputs.norm(dim=1, keepdim=True)
+        lengths: torch.Tensor = outputs.norm(dim=1, keepdim=True)
+        return outputs / lengths.clamp_min_(_TINY)  # zeros stay zeros, as in `network.py`
 
     def _has_tensor_cores(self) -> bool:
         if self._device.type != "cuda":
