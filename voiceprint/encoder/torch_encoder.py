@@ -119,7 +119,7 @@ _Group = list[tuple[int, NDArray[np.float32]]]
 
 
 def _groups(speeches: Sequence[TrimmedSpeech]) -> Iterator[_Group]:
-    """The samples of all speeches in blocks, each with the index of its speech; a group has `RUN` partials."""
+    """The samples of all speeches in blocks, each with the index of its speech; groups of `RUN` partials."""
     group: _Group = []
     room = RUN
     for owner, speech in enumerate(speeches):
