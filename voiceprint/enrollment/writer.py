@@ -27,9 +27,10 @@ Stored = Voiceprint | VoiceprintError
 class VoiceprintWriter:
     """Stores new voiceprints, and detects copies of a recording and voices of other people.
 
-    limit: voiceprints a caller. A second voiceprint of a recording is not stored: the existing one is
-    returned, with the metadata merged and `last_seen` moved. A voiceprint that does not sound like its
-    caller's others is stored with a warning, or refused with `VoiceMismatchError`.
+    limit: voiceprints a caller in one embedding space; voiceprints of other spaces are not looked at. A
+    second voiceprint of a recording is not stored: the existing one is returned, with the metadata merged and
+    `last_seen` moved. A voiceprint that does not sound like its caller's others is stored with a warning, or
+    refused with `VoiceMismatchError`.
 
     No lock is held between reading and storing: two processes that enroll the same recording at the same
     moment may both store it.
@@ -44,20 +45,20 @@ class VoiceprintWriter:
         """Store voiceprints in order, in one change; return the stored or existing print or error of each."""
         results: list[Stored | None] = [None] * len(voiceprints)
         to_save: dict[int, Voiceprint] = {}  # by index in `results`
-        by_caller: dict[str, list[Voiceprint]] = {}
+        compared: dict[tuple[str, str], list[Voiceprint]] = {}
 
         def save() -> None:
             for place, result in zip(to_save, self._save([*to_save.values()]), strict=True):
                 results[place] = result
             to_save.clear()
-            by_caller.clear()
+            compared.clear()
 
         for place, new in enumerate(voiceprints):
             try:
-                copied, others = self._compared(new, by_caller)
+                copied, others = self._compared(new, compared)
                 if copied is not None and copied.id is None:
                     save()  # `new` is a copy of one of these, which must be stored first
-                    copied, others = self._compared(new, by_caller)
+                    copied, others = self._compared(new, compared)
             except VoiceprintError as error:  # the store cannot be read, for any of the others either
                 results[place:] = [error] * (len(results) - place)
                 break
@@ -68,21 +69,24 @@ class VoiceprintWriter:
             if results[place] is None:
                 to_save[place] = new
                 # As the store will replace the oldest.
-                by_caller[new.caller_id] = [*by_caller[new.caller_id], new][-self._limit :]
+                compared[new.caller_id, new.encoder] = [*others, new][-self._limit :]
         save()
         return [result for result in results if result is not None]
 
     def _compared(
-        self, new: Voiceprint, by_caller: dict[str, list[Voiceprint]]
+        self, new: Voiceprint, compared: dict[tuple[str, str], list[Voiceprint]]
     ) -> tuple[Voiceprint | None, list[Voiceprint]]:
         """The voiceprint of the same recording, if there is one, and all that the new one is comparable with.
 
-        by_caller: the voiceprints of callers who were read before, with those to be saved.
+        compared: by caller id and embedding space, the voiceprints that were read before, with those to be
+        saved.
         """
-        if new.caller_id not in by_caller:
+        key = new.caller_id, new.encoder
+        if key not in compared:
             caller = self._storage.get(new.caller_id)
-            by_caller[new.caller_id] = [] if caller is None else [*caller.voiceprints]
-        others = [one for one in by_caller[new.caller_id] if one.encoder == new.encoder]
+            stored = () if caller is None else caller.voiceprints
+            compared[key] = [one for one in stored if one.encoder == new.encoder]
+        others = compared[key]
         return same_recording(new.embedding, others), others
 
     def _mismatch(self, new: Voiceprint, others: list[Voiceprint]) -> VoiceMismatchError | None:

@@ -157,10 +157,10 @@ class Storage(ABC):
         """Store a voiceprint and return it as it is stored; a new caller is created.
 
         A voiceprint whose `id` this caller already has in this store is replaced in place; any other gets a
-        new id. With more than `max_voiceprints` (default: the store's `max_voiceprints_per_caller`) the
-        caller's oldest are removed in the same change. The metadata is merged into the caller's, new keys
-        winning. Missing times are set to now; `last_seen` never moves back. Returns once the record is
-        durable.
+        new id. With more than `max_voiceprints` (default: the store's `max_voiceprints_per_caller`) of its
+        embedding space, the caller's oldest of that space are removed in the same change. The metadata is
+        merged into the caller's, new keys winning. Missing times are set to now; `last_seen` never moves
+        back. Returns once the record is durable.
         """
         return self.save_many([voiceprint], max_voiceprints=max_voiceprints)[0]
 

@@ -122,9 +122,9 @@ class Transaction:
             if replaced.encoder != record.encoder:
                 self.removed.append(record.id)
             prints = [record if print_ is replaced else print_ for print_ in caller.voiceprints]
-        # The oldest give way, but never the one being saved, which may replace an old one.
-        others = [print_ for print_ in prints if print_ is not record]
-        surplus = {print_.id for print_ in others[: max(0, len(prints) - limit)]}
+        # The oldest of its space give way, but never the one being saved, which may replace an old one.
+        others = [print_ for print_ in prints if print_ is not record and print_.encoder == record.encoder]
+        surplus = {print_.id for print_ in others[: max(0, len(others) + 1 - limit)]}
         self.removed += sorted(surplus)
         caller = replace(
             caller,
