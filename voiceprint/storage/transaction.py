@@ -245,6 +245,18 @@ class Transaction:
         self.changes_voiceprints = True
         return len(caller.voiceprints)
 
+    def delete_voiceprints(self, caller_id: str, encoder: str) -> int:
+        """As `Storage.delete_voiceprints` for one caller."""
+        caller = self.find(caller_id)
+        prints = caller.voiceprints if caller is not None else ()
+        remaining = tuple(print_ for print_ in prints if print_.encoder != encoder)
+        if caller is None or not remaining or len(remaining) == len(prints):
+            return 0
+        self.callers[caller_id] = replace(caller, voiceprints=remaining)
+        self.removed += [print_.id for print_ in prints if print_.encoder == encoder]
+        self.changes_voiceprints = True
+        return len(prints) - len(remaining)
+
     def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace_all: bool) -> CallerRecord:
         """As `Storage.update_metadata`."""
         caller = self.find(check_caller_id(caller_id))
