@@ -71,7 +71,8 @@ class VoiceFingerprintConfig(BaseSettings):
     min_audio_quality (0.6): least quality score for enrollment and matching, 0 to 1.
     on_poor_audio ("raise"): "raise" makes `match_caller` raise `AudioQualityError` for audio that is silent,
         too short or too poor; "none" makes it return None, for applications without a `try`.
-    max_voiceprints_per_caller (3): one print more replaces the oldest; at least 1.
+    max_voiceprints_per_caller (3): in each embedding space; one print more replaces the space's oldest; at
+        least 1.
     enroll_simulated_lines (True): enrollment of wide-band audio also stores the embedding for simulated
         telephone lines (`Voiceprint.augmented`), so that calls by telephone match too.
     adapt (False): when True, a confident match, verification or finished stream adds its voiceprint to the

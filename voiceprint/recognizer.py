@@ -205,7 +205,7 @@ class OpusAgentVoiceRecognizer:
 
         metadata: JSON object, merged into the caller's metadata; new keys take precedence. The audio needs
         `enrollment_duration` seconds and `min_audio_quality`. Beyond `max_voiceprints_per_caller`, the new
-        voiceprint replaces the caller's oldest.
+        voiceprint replaces the caller's oldest of this encoder.
 
         A recording is enrolled once: a repetition returns the existing voiceprint, merges the metadata, moves
         `last_seen`, and logs at level info. (Two processes at the same moment may both store it.)

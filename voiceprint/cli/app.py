@@ -18,6 +18,7 @@ from voiceprint.cli import (
     identification,
     index,
     prompts,
+    pruning,
     transfer,
     upkeep,
 )
@@ -57,7 +58,7 @@ app.command("import")(transfer.import_)
 app.command("copy")(transfer.copy)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
-app.command("prune")(transfer.prune)
+app.command("prune")(pruning.prune)
 app.command("quality")(upkeep.quality)
 app.command("prompts")(prompts.prompts)
 app.command("check")(upkeep.check)

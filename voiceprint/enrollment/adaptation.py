@@ -3,9 +3,10 @@
 Off unless `VOICE_ADAPT` is set, because a wrong match then has a lasting effect. Safeguards against
 strangers:
 
-- An adapted print only takes a free slot (`VOICE_MAX_VOICEPRINTS_PER_CALLER`) and replaces nothing. Only
-  enrollment replaces prints, the oldest first, and each enrollment adds a print of its own: at least one
-  enrolled print always remains, and as many enrollments as there are slots remove every adapted print.
+- An adapted print only takes a free slot (`VOICE_MAX_VOICEPRINTS_PER_CALLER`) of its embedding space and
+  replaces nothing; a caller without a print in that space gets none. Only enrollment replaces prints, the
+  oldest of the space first, and each enrollment adds a print of its own: at least one enrolled print always
+  remains, and as many enrollments as there are slots remove every adapted print.
 - The call must sound like each of the caller's prints by itself, not like their mean. Stores do not record
   which prints are adapted, but at least one is enrolled, so a chain of adapted prints cannot drift away from
   the enrolled voice.
@@ -81,11 +82,10 @@ class Adaptation:
         if not self._config.adapt:
             return None
         caller = self._storage.get(caller_id)
-        prints = [] if caller is None else [*caller.voiceprints]
+        stored = () if caller is None else caller.voiceprints
+        prints = [print_ for print_ in stored if print_.encoder == self._encoder]
         if not prints or len(prints) >= self._config.max_voiceprints_per_caller:
             return None
-        if any(print_.encoder != self._encoder for print_ in prints):
-            return None  # the enrolled print may be in the other space
         if not self._qualifies(caller_id, probe, quality, prints):
             return None
         try:
