@@ -60,6 +60,7 @@ class VoiceprintWriter:
                 results[place] = result
             to_save.clear()
             compared.clear()
+            self._callers.clear()
 
         for place, new in enumerate(voiceprints):
             try:
