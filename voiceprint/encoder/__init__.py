@@ -14,6 +14,7 @@ from voiceprint.encoder.onnx import OnnxEncoder, OnnxInt8Encoder
 from voiceprint.encoder.onnx_file import OnnxFileEncoder
 from voiceprint.encoder.resemblyzer import ResemblyzerEncoder
 from voiceprint.encoder.sherpa import SherpaEncoder
+from voiceprint.encoder.torch_encoder import Device, TorchEncoder, cuda_encoder
 from voiceprint.errors import ConfigurationError
 from voiceprint.validation import shown
 
@@ -27,8 +28,10 @@ __all__ = [
     "SherpaEncoder",
     "SpeechEmbedding",
     "SpeechEncoder",
+    "TorchEncoder",
     "configured_encoder",
     "default_encoder",
+    "secondary_encoder",
 ]
 
 _BUILT_IN: Final[dict[str, Callable[[int], Encoder]]] = {
@@ -39,15 +42,18 @@ _BUILT_IN: Final[dict[str, Callable[[int], Encoder]]] = {
 _FROM_FILE: Final[dict[str, type[ModelEncoder]]] = {"onnx": OnnxFileEncoder, "sherpa": SherpaEncoder}
 
 
-def default_encoder(spec: str = "onnx", threads: int = 0, sha256: str | None = None) -> Encoder:
+def default_encoder(
+    spec: str = "onnx", threads: int = 0, sha256: str | None = None, device: Device = "cpu"
+) -> Encoder:
     """The encoder that recognizers of this process share; it loads at its first use.
 
     spec: "onnx", "onnx-int8" or "resemblyzer", which give nearly equal embeddings; or "sherpa:PATH" or
         "onnx:PATH", the file of a speaker model.
     threads: 0 lets the encoder choose. sha256: digest that the file must have, 64 hex digits; None for any.
+    device: "auto" is CUDA where it can be used, otherwise the CPU.
 
-    Raises `ConfigurationError` for another spec, or a digest without a file, and `EncoderError` for a file
-    that cannot be used.
+    Raises `ConfigurationError` for another spec, a digest without a file, or where `device` is "cuda" and
+    CUDA or that encoder for it is absent; and `EncoderError` for a file that cannot be used.
     """
     try:
         program, path = EncoderSpec.parse(spec)
@@ -59,14 +65,25 @@ def default_encoder(spec: str = "onnx", threads: int = 0, sha256: str | None = N
             "VOICE_ENCODER=sherpa:PATH, or unset the digest."
         )
     # The absolute path, because a relative one names another file after a change of the folder.
-    return _shared(program, None if path is None else absolute_path(path), threads, sha256)
+    return _shared(program, None if path is None else absolute_path(path), threads, sha256, device)
 
 
 def configured_encoder(config: VoiceFingerprintConfig) -> Encoder:
     """The `default_encoder` of the settings."""
-    return default_encoder(config.encoder, config.encoder_threads, config.encoder_sha256)
+    return default_encoder(
+        config.encoder, config.encoder_threads, config.encoder_sha256, config.encoder_device
+    )
+
+
+def secondary_encoder(config: VoiceFingerprintConfig) -> Encoder | None:
+    """The encoder of `encoder_secondary`, None without one. On the CPU, where CUDA is for the other alone."""
+    spec = config.encoder_secondary
+    return None if spec is None else default_encoder(spec, config.encoder_threads)
 
 
 @lru_cache(maxsize=8)
-def _shared(program: str, path: str | None, threads: int, sha256: str | None) -> Encoder:
+def _shared(program: str, path: str | None, threads: int, sha256: str | None, device: Device) -> Encoder:
+    if device != "cpu":
+        kind = program if path is None else f"{program}:{path}"
+        return cuda_encoder(kind, device) or _shared(program, path, threads, sha256, "cpu")
     return _BUILT_IN[program](threads) if path is None else _FROM_FILE[program](path, threads, sha256)

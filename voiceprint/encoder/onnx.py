@@ -17,7 +17,13 @@ from voiceprint.audio.speech.vad import WINDOW
 from voiceprint.encoder.base import SpeechEmbedding, check_speech, sum_embeddings
 from voiceprint.encoder.mel import FRAME, HOP, mel_frames
 from voiceprint.encoder.network import Network
-from voiceprint.encoder.partials import FRAMES, count_partials, partials, sample_blocks, spectrograms
+from voiceprint.encoder.partials import (
+    FRAMES,
+    count_partials,
+    partials,
+    sample_blocks,
+    spectrograms,
+)
 from voiceprint.encoder.weights import HIDDEN, MELS
 from voiceprint.encoder.workers import Workers
 from voiceprint.models import RESEMBLYZER_SPACE
