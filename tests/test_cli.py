@@ -147,6 +147,7 @@ def test_a_folder_without_audio_is_an_error(run, folder):
 # identify and verify
 
 
+@pytest.mark.resemblyzer
 @pytest.mark.usefixtures("enrolled")
 def test_identify_lists_the_callers_the_best_first(run):
     code, out, _ = run("identify", VOICES / "amara/2.flac", VOICES / "bruno/2.flac", "-k", 2)
