@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from stores import voiceprint
 
 from voiceprint import JSONStorage
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has a folder of its own, where the default store lies."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
