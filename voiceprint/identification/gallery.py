@@ -70,6 +70,7 @@ class Gallery:
                 shared.state = state
                 self._apply(changes, state.vectors)
                 shared.state = state._replace(position=changes.position)
+                shared.snapshots.applied(changes.position)
                 more = changes.more
             shared.snapshots.write_if_due(storage, *self._stamped())
             return self._stamped()[0]
@@ -245,7 +246,7 @@ class Gallery:
         """
         path = self.snapshot_path()
         if path is not None:
-            self._shared.snapshots.write(path, *self._stamped(), self.storage.files(), by_user=True)
+            self._shared.snapshots.write(path, *self._stamped(), self.storage, by_user=True)
 
     def snapshot_path(self) -> Path | None:
         """The path of the snapshot; None without one."""

@@ -6,7 +6,7 @@ import hashlib
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -113,9 +113,17 @@ class Storage(ABC):
     def __init__(self, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
         self.max_voiceprints_per_caller = check_limit(max_voiceprints_per_caller)
         self._closed = False
-        # Paths of index snapshots over this store. They hold embeddings: a change that removes or replaces
-        # one also removes them, before it returns. Code that writes a snapshot elsewhere adds its path.
+        # Paths of index snapshots over this store, beside which lie those of other embedding spaces. They
+        # hold embeddings: a change that removes or replaces one also removes the snapshots of all spaces,
+        # before it returns. Code that writes a snapshot elsewhere adds its path.
         self.snapshot_places: set[Path] = set()
+
+    def _add_default_snapshot_place(self) -> None:
+        """Note the default path of the snapshot, where other processes may keep theirs."""
+        with suppress(OSError):  # no home folder for a cache: nobody has written a snapshot there
+            path = self.default_snapshot_path()
+            if path is not None:
+                self.snapshot_places.add(path)
 
     def _check_open(self) -> None:
         if self._closed:

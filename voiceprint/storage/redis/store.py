@@ -102,6 +102,7 @@ class RedisStorage(Storage):
         self._open_connection = RedisConnection(redis_client, float(timeout_s))
         self._location = self._open_connection.location(prefix)
         self._presence = StorePresence(self._location)
+        self._add_default_snapshot_place()
         try:
             if not self._read_header():
                 adopt(self._committer, self._prefix, self._reader.shard_of)

@@ -74,8 +74,7 @@ class SQLStorage(Storage):
 
         self._dialect = dialect_of(url)
         self._batch = threading.local()  # .removals: within `removing_many`
-        if self._dialect.path is not None:
-            self.snapshot_places = {snapshot_path_beside(self._dialect.path)}
+        self._add_default_snapshot_place()
         self._database = Database(self._dialect)
 
     @property
