@@ -39,6 +39,8 @@ _ALLOWED = {
     "prompts": "the path of a recording, or of a folder of recordings",
     "encoder": "onnx, onnx-int8 or resemblyzer",
     "encoder_threads": "a whole number from 0 to 64, 0 for one a core",
+    "encoder_secondary": "as VOICE_ENCODER, of another embedding space",
+    "adapt_secondary": "true or false",
     "index_path": "the path of a file, or off",
     "index_recall": "a number above 0, up to 1",
     "index_threads": "a whole number from 1 to 64",
@@ -79,8 +81,12 @@ class VoiceFingerprintConfig(BaseSettings):
         recordings, at any level and over any line (`voiceprint.audio.prompts`).
     encoder ("onnx"): "onnx"; "onnx-int8", with half the time and nearly equal embeddings (cosine 0.999); or
         "resemblyzer", that package itself, slower, with equal embeddings.
-    encoder_threads (0): threads of the encoder; 0 for one a core. A recognizer reads these two settings when
-        it is built.
+    encoder_threads (0): threads of the encoder; 0 for one a core.
+    encoder_secondary (None): an encoder of another space, to run beside the first: calls are enrolled and
+        matched with both, the first gives the answers, and the log has both verdicts (`voiceprint.dual_run`).
+        A recognizer reads the settings of encoders when it is built.
+    adapt_secondary (False): when True, a confident match, verification or finished stream also enrolls a
+        caller who has no voiceprint of the secondary encoder with it.
     index_path (None): file of the index's snapshot, or "off"; None is beside the store's file, or in the
         user's cache for a store on a server.
     index_recall (0.99): share of searches in a large index that find the most similar voiceprint, above 0, up
@@ -115,6 +121,8 @@ class VoiceFingerprintConfig(BaseSettings):
     prompts: str | None = Field(default=None, min_length=1)
     encoder: Literal["onnx", "onnx-int8", "resemblyzer"] = "onnx"
     encoder_threads: int = Field(default=0, ge=0, le=64)
+    encoder_secondary: str | None = Field(default=None, min_length=1)
+    adapt_secondary: bool = False
     index_path: str | None = Field(default=None, min_length=1)
     index_recall: float = Field(default=0.99, gt=0.0, le=1.0, allow_inf_nan=False)
     index_threads: int = Field(default=1, ge=1, le=64)
@@ -153,6 +161,15 @@ class VoiceFingerprintConfig(BaseSettings):
         copy = super().model_copy(deep=deep)
         for name, value in (update or {}).items():
             setattr(copy, name, value)
+        return copy
+
+    def for_other_encoder(self) -> Self:
+        """A copy without the settings that hold for the scores of one encoder, and without a secondary."""
+        copy = self.model_copy(
+            update={"calibration_path": None, "calibrated_similarity": False, "encoder_secondary": None}
+        )
+        copy.similarity_threshold = type(self).model_fields["similarity_threshold"].default
+        copy.model_fields_set.discard("similarity_threshold")
         return copy
 
     @property

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from voiceprint.encoder.base import Encoder, PartialEncoder, SpeechEmbedding
 from voiceprint.encoder.onnx import OnnxEncoder, OnnxInt8Encoder
 from voiceprint.encoder.resemblyzer import ResemblyzerEncoder
+from voiceprint.encoder.torch_encoder import Device, TorchEncoder, cuda_encoder
 
 __all__ = [
     "Encoder",
@@ -17,6 +18,7 @@ __all__ = [
     "PartialEncoder",
     "ResemblyzerEncoder",
     "SpeechEmbedding",
+    "TorchEncoder",
     "default_encoder",
 ]
 
@@ -31,14 +33,18 @@ _KINDS: Final[dict[str, Callable[[int], Encoder]]] = {
 }
 
 
-def default_encoder(kind: Kind = "onnx", threads: int = 0) -> Encoder:
+def default_encoder(kind: Kind = "onnx", threads: int = 0, device: Device = "cpu") -> Encoder:
     """The encoder that recognizers of this process share; it loads at its first use.
 
-    threads: 0 lets the encoder choose.
+    threads: 0 lets the encoder choose. device: "auto" is CUDA where it can be used, otherwise the CPU.
+
+    Raises `ConfigurationError` where `device` is "cuda" and CUDA or that encoder for it is absent.
     """
-    return _shared(kind, threads)
+    return _shared(kind, threads, device)
 
 
 @lru_cache(maxsize=8)
-def _shared(kind: str, threads: int) -> Encoder:
+def _shared(kind: str, threads: int, device: Device) -> Encoder:
+    if device != "cpu":
+        return cuda_encoder(kind, device) or _shared(kind, threads, "cpu")
     return _KINDS[kind](threads)

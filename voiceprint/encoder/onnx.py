@@ -17,10 +17,17 @@ from voiceprint.audio.speech.vad import WINDOW
 from voiceprint.encoder.base import SpeechEmbedding
 from voiceprint.encoder.mel import FRAME, HOP, mel_frames
 from voiceprint.encoder.network import Network
-from voiceprint.encoder.partials import FRAMES, count_partials, partials, sample_blocks, spectrograms
+from voiceprint.encoder.partials import (
+    FRAMES,
+    count_partials,
+    partials,
+    require_speech,
+    sample_blocks,
+    spectrograms,
+    unit,
+)
 from voiceprint.encoder.weights import HIDDEN, MELS
 from voiceprint.encoder.workers import Workers
-from voiceprint.errors import EncoderError
 from voiceprint.models import RESEMBLYZER_SPACE
 
 _BATCH = 6  # partials in a run of the network at most: see `Network.embed`
@@ -55,7 +62,7 @@ class OnnxEncoder:
 
     def embed_speech(self, speech: TrimmedSpeech) -> SpeechEmbedding:
         """As `PartialEncoder.embed_speech`."""
-        network, speech = self._network.get(), _checked(speech)
+        network, speech = self._network.get(), require_speech(speech)
         threads = self._workers.threads
         count = count_partials(len(speech))
         # As even as possible, so that no thread waits for another with one partial more.
@@ -69,7 +76,7 @@ class OnnxEncoder:
             for embeddings in self._workers.run(tasks):
                 total += embeddings.sum(axis=0, dtype=np.float64)
                 found.append(embeddings)
-        return SpeechEmbedding(_unit(total), np.concatenate(found))
+        return SpeechEmbedding(unit(total), np.concatenate(found))
 
     def embed_partials(self, mels: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `PartialEncoder.embed_partials`."""
@@ -90,7 +97,7 @@ class OnnxEncoder:
         tasks = [partial(_embed_queued, network, speeches, queue, found)] * self._workers.threads
         self._workers.run(tasks[: len(speeches)])
         stacked = [np.array(partials, dtype=np.float32) for partials in found]
-        return [SpeechEmbedding(_unit(each.sum(axis=0, dtype=np.float64)), each) for each in stacked]
+        return [SpeechEmbedding(unit(each.sum(axis=0, dtype=np.float64)), each) for each in stacked]
 
 
 class OnnxInt8Encoder(OnnxEncoder):
@@ -126,7 +133,7 @@ def _embed_queued(
         owners.clear()
 
     for index in queue:
-        for block in partials(_checked(speeches[index]), 4 * _BATCH):
+        for block in partials(require_speech(speeches[index]), 4 * _BATCH):
             for mel in block:
                 mels[len(owners)] = mel
                 owners.append(index)
@@ -134,16 +141,3 @@ def _embed_queued(
                     run()
     if owners:
         run()
-
-
-def _checked(speech: TrimmedSpeech) -> TrimmedSpeech:
-    if not len(speech):
-        raise EncoderError("The audio holds no speech to embed.")
-    return speech
-
-
-def _unit(total: NDArray[np.float64]) -> NDArray[np.float32]:
-    norm = float(np.linalg.norm(total))
-    if not 0.0 < norm < np.inf:  # all outputs are zero, or the audio was not finite
-        raise EncoderError("The network gave no embedding of this audio.")
-    return np.asarray(total / norm, dtype=np.float32)

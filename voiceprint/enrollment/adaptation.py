@@ -97,16 +97,27 @@ class Adaptation:
     def _qualifies(
         self, caller_id: str, probe: Probe, quality: AudioQuality, prints: list[Voiceprint]
     ) -> bool:
+        return (
+            is_measured(self._encoder)
+            and same_recording(probe.plain, prints) is None
+            and self.is_certain(caller_id, probe, quality, prints)
+        )
+
+    def is_certain(
+        self, caller_id: str, probe: Probe, quality: AudioQuality, prints: list[Voiceprint]
+    ) -> bool:
+        """Whether an accepted probe is certain enough of its caller, and its audio good enough, to be stored.
+
+        prints: all voiceprints of the caller in this space. In a space without a limit for them, only the
+        repeated match decides.
+        """
         if (
             quality.duration_s < self._config.enrollment_duration
             or quality.score < self._config.min_audio_quality
             or not {"channels_differ", "several_voices"}.isdisjoint(quality.feedback)
         ):
             return False
-        sounds_like_all = is_measured(prints[0].encoder) and all(
-            sounds_alike(probe.plain, [print_]) for print_ in prints
-        )
-        if not sounds_like_all or same_recording(probe.plain, prints) is not None:
+        if not all(sounds_alike(probe.plain, [print_]) for print_ in prints):
             return False
         matches = self._identify(probe)
         return is_confident(matches, self._config.target_fpir) and matches[0].caller_id == caller_id
