@@ -168,14 +168,18 @@ def test_a_pruned_space_is_gone_but_for_callers_without_another(harness: Harness
 
 def test_a_caller_who_is_enrolled_in_the_new_space_while_the_old_is_pruned_stays(storage: Storage) -> None:
     storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2), voiceprint("bob", 3, encoder="new")])
+    storage.save(voiceprint("carol", 5))
     read = storage.callers
 
     def read_and_enroll(**page: Any) -> list[Caller]:
         found = read(**page)
-        storage.save(voiceprint("alice", 4, encoder="new"))
+        storage.save(voiceprint("alice", 4, encoder="new", last_seen=found[0].last_seen))
         return found
 
     storage.callers = read_and_enroll  # type: ignore[method-assign]
     report = prune_space(storage, "resemblyzer", delete_callers=True, dry_run=False)
-    assert (report.kept_callers, report.callers) == (("alice",), 1)
-    assert storage.spaces() == {"resemblyzer": 1, "new": 2}
+    assert report == SpacePruneReport("resemblyzer", 3, 2, deleted_callers=("carol",), kept_callers=())
+    assert storage.spaces() == {"new": 2}
+    alice = storage.get("alice")
+    assert alice is not None
+    assert [print_.encoder for print_ in alice.voiceprints] == ["new"]

@@ -206,11 +206,14 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def delete_voiceprints(self, caller_ids: Iterable[str], *, encoder: str) -> int:
+    def delete_voiceprints(
+        self, caller_ids: Iterable[str], *, encoder: str, delete_callers: bool = False
+    ) -> int:
         """Remove these callers' voiceprints of one embedding space, as one change; returns their number.
 
-        A caller with no voiceprint of another space keeps these: `delete` removes such a caller. Unknown
-        callers are skipped. No deletion is noted, so an older backup brings these voiceprints back.
+        A caller with no voiceprint of another space keeps these, or with `delete_callers` is deleted as by
+        `delete`. Unknown callers are skipped. No deletion is noted of the others, so an older backup brings
+        their voiceprints back.
         """
 
     @abstractmethod

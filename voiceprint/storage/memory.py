@@ -81,10 +81,14 @@ class InMemoryStateStorage(Storage):
         with self._writing(creates=False) as transaction:
             return transaction.delete(caller_id, unless_seen_since)
 
-    def delete_voiceprints(self, caller_ids: Iterable[str], *, encoder: str) -> int:
+    def delete_voiceprints(
+        self, caller_ids: Iterable[str], *, encoder: str, delete_callers: bool = False
+    ) -> int:
         names, space = check_caller_ids(caller_ids), check_space(encoder)
         with self._writing(creates=False) as transaction:
-            return sum(transaction.delete_voiceprints(name, space) for name in names)
+            return sum(
+                transaction.delete_voiceprints(name, space, delete_callers=delete_callers) for name in names
+            )
 
     def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
         with self._writing(creates=False) as transaction:

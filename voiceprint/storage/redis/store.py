@@ -272,14 +272,18 @@ class RedisStorage(Storage):
             caller_id, lambda transaction: transaction.delete(caller_id, unless_seen_since)
         )
 
-    def delete_voiceprints(self, caller_ids: Iterable[str], *, encoder: str) -> int:
+    def delete_voiceprints(
+        self, caller_ids: Iterable[str], *, encoder: str, delete_callers: bool = False
+    ) -> int:
         """As the contract says; in a cluster, as one change of each caller."""
         names, space = check_caller_ids(caller_ids), check_space(encoder)
         if not self.exists():
             return 0
 
         def deleting(group: list[str]) -> Callable[[PartialTransaction], int]:
-            return lambda transaction: sum(transaction.delete_voiceprints(name, space) for name in group)
+            return lambda transaction: sum(
+                transaction.delete_voiceprints(name, space, delete_callers=delete_callers) for name in group
+            )
 
         groups: dict[int, list[str]] = {}
         for name in names:

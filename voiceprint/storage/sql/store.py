@@ -154,11 +154,15 @@ class SQLStorage(Storage):
             [name], lambda transaction: transaction.delete(name, unless_seen_since), creates=False
         )
 
-    def delete_voiceprints(self, caller_ids: Iterable[str], *, encoder: str) -> int:
+    def delete_voiceprints(
+        self, caller_ids: Iterable[str], *, encoder: str, delete_callers: bool = False
+    ) -> int:
         names, space = check_caller_ids(caller_ids), check_space(encoder)
         return self._change(
             names,
-            lambda transaction: sum(transaction.delete_voiceprints(name, space) for name in names),
+            lambda transaction: sum(
+                transaction.delete_voiceprints(name, space, delete_callers=delete_callers) for name in names
+            ),
             creates=False,
         )
 
