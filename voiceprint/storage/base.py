@@ -66,6 +66,19 @@ class Deletion(NamedTuple):
     deleted_at: str
 
 
+class SpaceCounts(NamedTuple):
+    """The voiceprints of one embedding space in a store.
+
+    dimension: values of an embedding. callers: who have such a voiceprint; only: those of them who have no
+    voiceprint of another space.
+    """
+
+    dimension: int
+    voiceprints: int
+    callers: int
+    only: int
+
+
 class ConsistentView(NamedTuple):
     """A whole store as of one moment; callers: in the order of their ids, to be iterated once."""
 
@@ -279,6 +292,13 @@ class Storage(ABC):
     @abstractmethod
     def spaces(self) -> dict[str, int]:
         """Number of voiceprints of each embedding space, by the name of its encoder."""
+
+    @abstractmethod
+    def coverage(self) -> dict[str, SpaceCounts]:
+        """The voiceprints and callers of each embedding space, by the name of its encoder.
+
+        Unlike `spaces`, this looks at every record, without reading the embeddings into this process.
+        """
 
     def get_all(self) -> list[Voiceprint]:
         """Every voiceprint, in the order of caller ids. For large stores, use `callers` or `scan`."""

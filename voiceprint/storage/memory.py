@@ -22,6 +22,7 @@ from voiceprint.storage.base import (
     Deletion,
     Position,
     Progress,
+    SpaceCounts,
     Storage,
     check_after,
     check_caller_ids,
@@ -141,6 +142,10 @@ class InMemoryStateStorage(Storage):
     def spaces(self) -> dict[str, int]:
         with self._reading() as state:
             return dict(Counter(print_.encoder for c in state.callers.values() for print_ in c.voiceprints))
+
+    def coverage(self) -> dict[str, SpaceCounts]:
+        with self._reading() as state:
+            return state.coverage()
 
     def count_callers(self) -> int:
         with self._reading() as state:

@@ -87,9 +87,9 @@ def prune_space(
     """Remove all voiceprints of one embedding space, such as those of an earlier encoder.
 
     Callers without voiceprints of another space keep theirs, unless `delete_callers` deletes these callers;
-    one who is enrolled in another space meanwhile stays. dry_run: only report; the default, as a removal cannot be
-    undone. `progress` is called with the number of callers read. Raises `InvalidArgumentError` for a space
-    of which the store has no voiceprints.
+    one who is enrolled in another space meanwhile stays. dry_run: only report; the default, as a removal
+    cannot be undone. `progress` is called with the number of callers read. Raises `InvalidArgumentError` for
+    a space of which the store has no voiceprints.
     """
     spaces = storage.spaces()
     if check_space(encoder) not in spaces:

@@ -23,6 +23,7 @@ from voiceprint.storage.base import (
     Deletion,
     Position,
     Progress,
+    SpaceCounts,
     Storage,
     cached_snapshot_path,
     check_after,
@@ -384,6 +385,11 @@ class RedisStorage(Storage):
                 if kind == "n" and value.isdigit() and int(value):
                     counts[space] = counts.get(space, 0) + int(value)
         return counts
+
+    def coverage(self) -> dict[str, SpaceCounts]:
+        """As the contract says. The server reads all records, a thousand in each of its steps."""
+        self._check_present()
+        return self._reader.coverage()
 
     def count_callers(self) -> int:
         self._check_present()

@@ -27,6 +27,7 @@ from voiceprint.storage.base import (
     Deletion,
     Position,
     Progress,
+    SpaceCounts,
     Storage,
     cached_snapshot_path,
     check_after,
@@ -301,6 +302,9 @@ class SQLStorage(Storage):
 
     def spaces(self) -> dict[str, int]:
         return self._read(lambda reader: reader.spaces(), {})
+
+    def coverage(self) -> dict[str, SpaceCounts]:
+        return self._read(lambda reader: reader.coverage(), {})
 
     def count_callers(self) -> int:
         return self._read(lambda reader: reader.count_callers(), 0)
