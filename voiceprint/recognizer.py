@@ -16,7 +16,7 @@ from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, Encoding, Recording
 from voiceprint.audio.io.encodings import AudioFormat
 from voiceprint.config import VoiceFingerprintConfig
-from voiceprint.encoder import Encoder, default_encoder
+from voiceprint.encoder import Encoder, configured_encoder, secondary_encoder
 from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices
 from voiceprint.enrollment.enroller import EnrollmentOptions, Keep, Sample
 from voiceprint.enrollment.writer import OnMismatch
@@ -81,14 +81,8 @@ class OpusAgentVoiceRecognizer:
         secondary: Encoder | None = None,
     ) -> None:
         self.config = VoiceFingerprintConfig() if config is None else config
-        default = default_encoder(self.config.encoder, self.config.encoder_threads)
-        self.encoder = default if encoder is None else encoder
-        if secondary is None and self.config.encoder_secondary is not None:
-            secondary = default_encoder(
-                self.config.encoder_secondary,  # type: ignore[arg-type]
-                self.config.encoder_threads,
-            )
-        self.secondary = secondary
+        self.encoder = configured_encoder(self.config) if encoder is None else encoder
+        self.secondary = secondary_encoder(self.config) if secondary is None else secondary
         self.storage = configured_storage(self.config) if storage_backend is None else storage_backend
         check_snapshot_path(self.storage, self.config.index_path)
         add_snapshot_place(self.storage, self.config.index_path)
@@ -127,7 +121,7 @@ class OpusAgentVoiceRecognizer:
         """
         if isinstance(encoder, str):
             config = self.config.model_copy(update={"encoder": encoder})
-            encoder = default_encoder(config.encoder, config.encoder_threads)
+            encoder = configured_encoder(config)
         else:
             config = self.config.model_copy()
         if encoder.name != self.encoder.name:
@@ -149,7 +143,7 @@ class OpusAgentVoiceRecognizer:
         channel: int | None = None,
         channels: int = 1,
     ) -> NDArray[np.float32]:
-        """The embedding of the voice: float32[256] of length 1.
+        """The embedding of the voice: float32[d] of length 1; d is the encoder's dimension, 256 by default.
 
         Raises `AudioQualityError` for audio without speech, and `DisabledError`.
         """

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.encoder.mel import FRAME, HOP, mel_frames
-from voiceprint.errors import EncoderError
 
 if TYPE_CHECKING:
     from voiceprint.audio.speech.trimming import TrimmedSpeech
@@ -60,21 +59,3 @@ def spectrograms(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     frames = mel_frames(samples)
     windows = np.lib.stride_tricks.sliding_window_view(frames, FRAMES, axis=0)[::STEP]
     return np.asarray(windows.transpose(0, 2, 1))
-
-
-def require_speech(speech: TrimmedSpeech) -> TrimmedSpeech:
-    """The speech. Raises `EncoderError` where it is empty."""
-    if not len(speech):
-        raise EncoderError("The audio holds no speech to embed.")
-    return speech
-
-
-def unit(total: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The sum of the embeddings of partials, scaled to length 1: the embedding of the speech.
-
-    Raises `EncoderError` for a sum of zero or one that is not finite.
-    """
-    norm = float(np.linalg.norm(total))
-    if not 0.0 < norm < np.inf:  # all outputs are zero, or the audio was not finite
-        raise EncoderError("The network gave no embedding of this audio.")
-    return np.asarray(total / norm, dtype=np.float32)

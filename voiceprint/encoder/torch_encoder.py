@@ -14,8 +14,8 @@ from voiceprint._lazy import Lazy
 from voiceprint.audio.io.lazy_audio import Samples
 from voiceprint.audio.speech.trimming import TrimmedSpeech
 from voiceprint.audio.speech.vad import WINDOW
-from voiceprint.encoder.base import SpeechEmbedding
-from voiceprint.encoder.partials import FRAMES, count_in_block, require_speech, sample_blocks, unit
+from voiceprint.encoder.base import SpeechEmbedding, check_speech, sum_embeddings
+from voiceprint.encoder.partials import FRAMES, count_in_block, sample_blocks
 from voiceprint.encoder.torch_network import RUN, Precision, TorchNetwork, import_torch
 from voiceprint.encoder.weights import HIDDEN, MELS, read_weights, weights_file
 from voiceprint.errors import ConfigurationError, EncoderError
@@ -76,7 +76,7 @@ class TorchEncoder:
             for (owner, _), some in zip(group, np.split(embeddings, ends[:-1]), strict=True):
                 found[owner].append(some)
         stacked = [np.concatenate(parts) for parts in found]
-        return [SpeechEmbedding(unit(each.sum(axis=0, dtype=np.float64)), each) for each in stacked]
+        return [sum_embeddings(each) for each in stacked]
 
     def embed_partials(self, mels: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `PartialEncoder.embed_partials`."""
@@ -119,11 +119,11 @@ _Group = list[tuple[int, NDArray[np.float32]]]
 
 
 def _groups(speeches: Sequence[TrimmedSpeech]) -> Iterator[_Group]:
-    """The samples of all speeches in blocks, each with the index of its speech; a group has `RUN` partials."""
+    """The samples of all speeches in blocks, each with the index of its speech; `RUN` partials a group."""
     group: _Group = []
     room = RUN
     for owner, speech in enumerate(speeches):
-        for block in sample_blocks(require_speech(speech), RUN):
+        for block in sample_blocks(check_speech(speech), RUN):
             count = count_in_block(len(block))
             if count > room:
                 yield group

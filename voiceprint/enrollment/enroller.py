@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Recording
 from voiceprint.audio.io.encodings import PCM, AudioFormat
 from voiceprint.audio.quality.advice import several_voices
-from voiceprint.embedder import MIN_PROBE_SPEECH_S
 from voiceprint.encoder.workers import cores
 from voiceprint.enrollment.agreement import best_agreeing
 from voiceprint.enrollment.augmentation import (
@@ -132,7 +131,7 @@ class Enroller:
     def check(self, audio_buffer: AudioBuffer | Recording, audio_format: AudioFormat) -> EnrollmentCheck:
         """Check whether the audio is long and good enough to enroll."""
         recording = self._embedder.recording(audio_buffer, audio_format)
-        if recording.quality.net_speech_s >= MIN_PROBE_SPEECH_S:
+        if recording.quality.net_speech_s >= self._embedder.min_speech_s:
             self._embedder.note_voices(recording, None)
         return check_quality(recording.quality, self._config)
 
@@ -193,7 +192,7 @@ class Enroller:
         """The voiceprints of one caller that agree best, and an error in place of each of the others."""
         limit = self._config.max_voiceprints_per_caller
         embeddings = np.stack([new.voiceprint.embedding for new in prints])
-        best = set(best_agreeing(embeddings, [new.score for new in prints], limit))
+        best = set(best_agreeing(embeddings, [new.score for new in prints], limit, self._encoder.name))
         return [
             new.voiceprint
             if place in best

@@ -93,9 +93,9 @@ def prune_space(
     """
     spaces = storage.spaces()
     if check_space(encoder) not in spaces:
-        found = ", ".join(f"{count:,} of {space!r}" for space, count in sorted(spaces.items())[:5])
+        named = ", ".join(f"{count:,} of {space!r}" for space, count in sorted(spaces.items())[:5])
         raise InvalidArgumentError(
-            f"The store has no voiceprints of the space {shown(encoder)}: it has {found or 'none at all'}."
+            f"The store has no voiceprints of the space {shown(encoder)}: it has {named or 'none at all'}."
         )
     callers = voiceprints = done = 0
     deleted: list[str] = []

@@ -14,7 +14,7 @@ from voiceprint._threads import in_thread
 from voiceprint.audio import AudioBuffer, AudioQuality, Recording, Turn
 from voiceprint.audio.io.encodings import AudioFormat
 from voiceprint.dual_run import DualRun
-from voiceprint.embedder import MIN_PROBE_SPEECH_S, Embedder, Probe
+from voiceprint.embedder import Embedder, Probe
 from voiceprint.errors import AudioQualityError, InvalidArgumentError
 from voiceprint.identification.acceptance import AcceptanceRule
 from voiceprint.identification.pipeline import Identifier
@@ -185,7 +185,7 @@ class CallStream:
                 self._use_quality(quality)
                 self._quality_at_s = self._framed_s
         net = self._online.net_speech_s
-        self._pending.append(_Interim(total, net, self._good and net >= MIN_PROBE_SPEECH_S))
+        self._pending.append(_Interim(total, net, self._good and net >= self._context.embedder.min_speech_s))
 
     def _use_quality(self, quality: AudioQuality) -> None:
         channels = {
@@ -201,7 +201,7 @@ class CallStream:
         query = context.query._replace(k=max(2, context.query.k))
         matches = context.identifier.identify(self._probe(interim.total, None), query)
         self._answer = self._result_of(matches, good=interim.good)
-        rule = AcceptanceRule.of_identification(self._config, query.threshold)
+        rule = AcceptanceRule.of_identification(self._config, context.embedder.space, query.threshold)
         if interim.good and self._decision.update(matches, rule, interim.net_speech_s):
             update = {"decided": True, "net_speech_s": interim.net_speech_s}
             self._answer = self._answer.model_copy(update=update)
@@ -237,7 +237,7 @@ class CallStream:
             return StreamResult(**measured, feedback=("no_speech",))
         quality = self._online.end()
         self._use_quality(quality)
-        good = self._good and quality.net_speech_s >= MIN_PROBE_SPEECH_S
+        good = self._good and quality.net_speech_s >= self._context.embedder.min_speech_s
         answer, probe = StreamResult(), None
         recording = self._online.recording
         if good and recording is not None and self._context.separate:
