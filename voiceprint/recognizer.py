@@ -23,6 +23,7 @@ from voiceprint.enrollment.writer import OnMismatch
 from voiceprint.errors import AudioQualityError, InvalidArgumentError, VoiceprintError
 from voiceprint.identification.query import Query, check_threshold
 from voiceprint.identification.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
+from voiceprint.identification.spaces import snapshot_statuses, space_coverage
 from voiceprint.identification.voices import identify_voices
 from voiceprint.models import (
     Caller,
@@ -30,6 +31,8 @@ from voiceprint.models import (
     Finding,
     Match,
     SeparatedVoice,
+    SnapshotStatus,
+    SpaceCoverage,
     Verification,
     Voiceprint,
 )
@@ -475,6 +478,14 @@ class OpusAgentVoiceRecognizer:
 
         return delete_with_receipt(self.storage, caller_id)
 
+    def spaces(self) -> list[SpaceCoverage]:
+        """The embedding spaces of the store, by encoder, and the callers that each covers.
+
+        The recognizer's own encoder comes first, and the secondary one next, also without voiceprints. All
+        records are counted: some seconds a million.
+        """
+        return space_coverage(self.storage, self.encoder, self.secondary)
+
     def check(self, *, fix: bool = False) -> list[Finding]:
         """The faults of the store, and the differences of index and store; empty without any.
 
@@ -522,6 +533,13 @@ class OpusAgentVoiceRecognizer:
     def snapshot_path(self) -> Path | None:
         """The path of the index's snapshot; None without one."""
         return self._built.gallery.snapshot_path()
+
+    def snapshots(self) -> list[SnapshotStatus]:
+        """The index's snapshot of each embedding space of the store, the recognizer's own first.
+
+        Reads the changes since each snapshot, and changes nothing.
+        """
+        return snapshot_statuses(self.storage, self.config.index_path, self.encoder.name)
 
     # For event loops: each runs in a worker thread, because embedding takes tens of milliseconds
 
