@@ -19,7 +19,7 @@ LAYERS = (
     ("embedder",),
     ("enrollment", "identification"),
     ("privacy", "streaming"),
-    ("recognizer",),
+    ("recognizer", "upkeep"),
     ("evaluation",),
     ("cli",),
 )

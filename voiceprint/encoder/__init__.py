@@ -7,11 +7,13 @@ from functools import lru_cache
 from typing import Final, Literal
 
 from voiceprint.encoder.base import Encoder, PartialEncoder, SpeechEmbedding
+from voiceprint.encoder.external import ExternalEncoder
 from voiceprint.encoder.onnx import OnnxEncoder, OnnxInt8Encoder
 from voiceprint.encoder.resemblyzer import ResemblyzerEncoder
 
 __all__ = [
     "Encoder",
+    "ExternalEncoder",
     "OnnxEncoder",
     "OnnxInt8Encoder",
     "PartialEncoder",

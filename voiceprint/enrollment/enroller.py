@@ -35,7 +35,7 @@ from voiceprint.validation import check_caller_id, check_metadata, shown
 
 if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
-    from voiceprint.embedder import Embedder
+    from voiceprint.embedder import Embedder, OwnEmbedding
     from voiceprint.encoder import Encoder
     from voiceprint.storage import Storage
 
@@ -124,7 +124,30 @@ class Enroller:
         embedding = self._embedder.embed(checked.recording)
         checked, embedding = self._of_one_voice(checked, embedding, options)
         (augmented,) = self._augment([checked], [embedding])
-        voiceprint = self._voiceprint(checked, embedding, augmented)
+        return self._store_one(self._voiceprint(checked, embedding, augmented), options, may_store)
+
+    def enroll_own(
+        self,
+        caller_id: str,
+        embedding: OwnEmbedding,
+        metadata: dict[str, Any] | None,
+        options: EnrollmentOptions,
+        may_store: Callable[[], bool] = lambda: True,
+    ) -> Voiceprint | None:
+        """As `enroll`, of an embedding that the application computed."""
+        options.check()
+        voiceprint = Voiceprint(
+            caller_id,
+            embedding.plain,
+            metadata,
+            encoder=self._encoder.name,
+            augmented=embedding.augmented,
+        )
+        return self._store_one(voiceprint, options, may_store)
+
+    def _store_one(
+        self, voiceprint: Voiceprint, options: EnrollmentOptions, may_store: Callable[[], bool]
+    ) -> Voiceprint | None:
         if not may_store():
             return None
         (result,) = self._writer(options).store([voiceprint])
