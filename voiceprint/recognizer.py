@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, AudioQuality, Encoding, Recording
@@ -228,6 +228,32 @@ class OpusAgentVoiceRecognizer(Upkeep):
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
         options = EnrollmentOptions(audio_format, on_mismatch, on_several_voices)
         return self._built.enroller.enroll_many(samples, options, keep)
+
+    def enroll_embeddings(
+        self,
+        caller_ids: Iterable[str],
+        embeddings: ArrayLike,
+        metadata: Iterable[dict[str, Any] | None] | None = None,
+        *,
+        encoder: str | None = None,
+        progress: Progress | None = None,
+    ) -> NDArray[np.int64]:
+        """Enroll many embeddings that the application computed; return the voiceprint id of each, int64[n].
+
+        caller_ids: n ids, one a row; a caller may have several rows. embeddings: [n, dimension] of numbers,
+        scaled to length 1; also an array on the disk (`np.load(path, mmap_mode="r")`). metadata: a JSON
+        object or None for each row. encoder: name of the encoder that computed them, to be checked.
+        progress: called with the number of rows that are stored.
+
+        All rows are checked before the first is stored: `InvalidArgumentError` names the bad row, counted
+        from 0. Rows are stored in order, 5,000 in one change of the store: after an error of the store or a
+        crash, the rows before are stored, and the same call resumes, because an embedding with which its
+        caller is enrolled already is not stored again: its id is that of the existing voiceprint. Limits and
+        warnings are as in `enroll_caller`. Raises `DisabledError`.
+        """
+        parts = self._built
+        parts.embedder.check_space(encoder)
+        return parts.enroller.enroll_rows(caller_ids, embeddings, metadata, progress)
 
     def check_enrollment(
         self,

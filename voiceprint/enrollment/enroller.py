@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Recording
 from voiceprint.audio.io.encodings import PCM, AudioFormat
@@ -22,6 +22,7 @@ from voiceprint.enrollment.augmentation import (
 )
 from voiceprint.enrollment.batches import BatchRunner
 from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices, check_quality
+from voiceprint.enrollment.own_embeddings import EmbeddingRows, enroll_rows
 from voiceprint.enrollment.writer import OnMismatch, VoiceprintWriter
 from voiceprint.errors import (
     AudioQualityError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from voiceprint.embedder import Embedder, OwnEmbedding
     from voiceprint.encoder import Encoder
     from voiceprint.storage import Storage
+    from voiceprint.storage.base import Progress
 
 STORED_TOGETHER: Final = 64
 """Enrollments of a long list in one change of the store: a crash loses at most these, and a store that writes
@@ -154,6 +156,18 @@ class Enroller:
         if isinstance(result, VoiceprintError):
             raise result
         return result
+
+    def enroll_rows(
+        self,
+        caller_ids: Iterable[str],
+        embeddings: ArrayLike,
+        metadata: Iterable[dict[str, Any] | None] | None,
+        progress: Progress | None,
+    ) -> NDArray[np.int64]:
+        """As `voiceprint.enrollment.own_embeddings.enroll_rows`, after a check of all rows."""
+        self._embedder.check_enabled()
+        rows = EmbeddingRows(caller_ids, embeddings, metadata, self._encoder.dimension)
+        return enroll_rows(rows, self._encoder.name, self._writer(EnrollmentOptions()), progress)
 
     def enroll_many(
         self, samples: Iterable[Sample], options: EnrollmentOptions, keep: Keep

@@ -44,7 +44,10 @@ class VoiceprintWriter:
         """Store voiceprints in order, in one change; return the stored or existing print or error of each."""
         results: list[Stored | None] = [None] * len(voiceprints)
         to_save: dict[int, Voiceprint] = {}  # by index in `results`
-        by_caller: dict[str, list[Voiceprint]] = {}
+        try:
+            by_caller = self._prints_of([new.caller_id for new in voiceprints])
+        except VoiceprintError as error:  # the store cannot be read, and is not written to
+            return [error] * len(voiceprints)
 
         def save() -> None:
             for place, result in zip(to_save, self._save([*to_save.values()]), strict=True):
@@ -72,6 +75,11 @@ class VoiceprintWriter:
         save()
         return [result for result in results if result is not None]
 
+    def _prints_of(self, caller_ids: Sequence[str]) -> dict[str, list[Voiceprint]]:
+        """The stored voiceprints of each of these callers."""
+        found = self._storage.get_callers(caller_ids)
+        return {name: [*found[name].voiceprints] if name in found else [] for name in caller_ids}
+
     def _compared(
         self, new: Voiceprint, by_caller: dict[str, list[Voiceprint]]
     ) -> tuple[Voiceprint | None, list[Voiceprint]]:
@@ -80,8 +88,7 @@ class VoiceprintWriter:
         by_caller: the voiceprints of callers who were read before, with those to be saved.
         """
         if new.caller_id not in by_caller:
-            caller = self._storage.get(new.caller_id)
-            by_caller[new.caller_id] = [] if caller is None else [*caller.voiceprints]
+            by_caller |= self._prints_of([new.caller_id])
         others = [one for one in by_caller[new.caller_id] if one.encoder == new.encoder]
         return same_recording(new.embedding, others), others
 

@@ -228,6 +228,11 @@ class Storage(ABC):
     def get(self, caller_id: str) -> Caller | None:
         """The caller with all voiceprints, oldest first, or None."""
 
+    def get_callers(self, caller_ids: Iterable[str]) -> dict[str, Caller]:
+        """Callers by their ids, in the order of `caller_ids`; unknown ids are left out."""
+        found = {name: self.get(name) for name in check_caller_ids(caller_ids)}
+        return {name: caller for name, caller in found.items() if caller is not None}
+
     def get_many(self, ids: Iterable[int]) -> dict[int, Voiceprint]:
         """Voiceprints by their ids, in the order of `ids`; unknown ids are left out."""
         wanted = check_ids(ids)
@@ -399,6 +404,15 @@ def check_ids(ids: Iterable[int]) -> list[int]:
         return [operator.index(id_) for id_ in ids]
     except TypeError as error:
         raise InvalidArgumentError("The ids of voiceprints are whole numbers in a list or array.") from error
+
+
+def check_caller_ids(caller_ids: Iterable[str]) -> list[str]:
+    """Ids of callers in a list or array, each once."""
+    if isinstance(caller_ids, str | bytes) or not isinstance(caller_ids, Iterable):
+        raise InvalidArgumentError(
+            f"The ids of callers are of type {type(caller_ids).__name__}: give a list."
+        )
+    return [*dict.fromkeys(map(check_caller_id, caller_ids))]
 
 
 def check_after(after: str) -> str:

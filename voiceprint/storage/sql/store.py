@@ -30,6 +30,7 @@ from voiceprint.storage.base import (
     Storage,
     cached_snapshot_path,
     check_after,
+    check_caller_ids,
     check_ids,
     check_limit,
     check_page,
@@ -262,6 +263,11 @@ class SQLStorage(Storage):
         name = check_caller_id(caller_id)
         record = self._read(lambda reader: reader.caller(name), None)
         return None if record is None else record.caller()
+
+    def get_callers(self, caller_ids: Iterable[str]) -> dict[str, Caller]:
+        wanted = check_caller_ids(caller_ids)
+        found = self._read(lambda reader: reader.callers(wanted), {})
+        return {name: found[name].caller() for name in wanted if name in found}
 
     def callers_of(self, ids: Iterable[int]) -> list[Caller]:
         wanted = check_ids(ids)

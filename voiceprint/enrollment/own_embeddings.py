@@ -1,0 +1,153 @@
+"""Enrollment of many embeddings that an application computed, in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from voiceprint.errors import InvalidArgumentError, VoiceprintError
+from voiceprint.models import Voiceprint, construct
+from voiceprint.validation import UNIT_TOLERANCE, check_caller_id, check_metadata, unit_vector
+
+if TYPE_CHECKING:
+    from voiceprint.enrollment.writer import VoiceprintWriter
+    from voiceprint.storage.base import Progress
+
+ROWS_TOGETHER: Final = 5_000
+"""Rows in one change of the store: some 20 MB of memory at 256 values. Twice as many need twice the memory;
+half as many have a store that writes all of its records with every change write them twice as often."""
+
+
+class EmbeddingRows:
+    """The rows of a bulk enrollment, all of them checked.
+
+    caller_ids: n ids. embeddings: numbers [n, d] of any lengths above 0, also memory-mapped. metadata: a JSON
+    object or None for each row; None for no metadata. dimension: d.
+
+    Raises `InvalidArgumentError`, which names the first bad row, counted from 0.
+    """
+
+    def __init__(
+        self,
+        caller_ids: Iterable[str],
+        embeddings: ArrayLike,
+        metadata: Iterable[dict[str, Any] | None] | None,
+        dimension: int,
+    ) -> None:
+        self._embeddings = _matrix(embeddings, dimension)
+        self._caller_ids = self._one_a_row("caller_ids", caller_ids)
+        self._metadata = None if metadata is None else self._one_a_row("metadata", metadata)
+        _check_each(self._caller_ids, check_caller_id)
+        _check_each(self._metadata or [], check_metadata)
+        for start in range(0, len(self), ROWS_TOGETHER):
+            self._unit_rows(start)
+
+    def __len__(self) -> int:
+        return len(self._embeddings)
+
+    def _one_a_row(self, name: str, items: Iterable[Any]) -> Sequence[Any]:
+        if isinstance(items, str | bytes | dict) or not isinstance(items, Iterable):
+            raise InvalidArgumentError(
+                f"{name} is of type {type(items).__name__}: give a list, one item a row."
+            )
+        listed = items if isinstance(items, list | tuple) else list(items)
+        if len(listed) != len(self):
+            raise InvalidArgumentError(
+                f"{name} has {len(listed):,} items, and embeddings has {len(self):,} rows: give one a row."
+            )
+        return listed
+
+    def blocks(self, encoder: str) -> Iterator[list[Voiceprint]]:
+        """The voiceprints of the rows in order, some thousands at a time. encoder: name of their space."""
+        for start in range(0, len(self), ROWS_TOGETHER):
+            block = self._unit_rows(start)
+            block.flags.writeable = False
+            names = self._caller_ids[start : start + len(block)]
+            metadata = self._metadata[start : start + len(block)] if self._metadata else [None] * len(block)
+            # Without pydantic's checks, which all values have passed already: they take as long as the store.
+            yield [
+                construct(
+                    Voiceprint,
+                    {
+                        "caller_id": check_caller_id(name),
+                        "encoder": encoder,
+                        "embedding": vector,
+                        "augmented": None,
+                        "metadata": check_metadata(one),
+                        "created_at": None,
+                        "last_seen": None,
+                        "id": None,
+                        "revision": None,
+                    },
+                )
+                for name, vector, one in zip(names, block, metadata, strict=True)
+            ]
+
+    def _unit_rows(self, start: int) -> NDArray[np.float32]:
+        """The rows of a block scaled to length 1, a new float32[m, d]; those of length 1 unchanged."""
+        given = self._embeddings[start : start + ROWS_TOGETHER]
+        with np.errstate(over="ignore", invalid="ignore"):  # such rows are not of length 1
+            rows = np.array(given, dtype=np.float32)
+            squares = np.einsum("ij,ij->i", rows, rows)
+        others = np.flatnonzero(~(np.abs(squares - 1.0) <= 2 * UNIT_TOLERANCE))  # NaN among them
+        if not len(others):
+            return rows
+        wide = given[others].astype(np.float64)
+        peaks = np.abs(wide).max(axis=1)
+        bad = np.flatnonzero(~np.isfinite(peaks) | (peaks == 0.0))
+        if len(bad):
+            row = int(others[bad[0]])
+            _check_each([given[row]], unit_vector, first=start + row)
+        wide /= peaks[:, None]  # first, because squares of huge values overflow
+        rows[others] = wide / np.linalg.norm(wide, axis=1, keepdims=True)
+        return rows
+
+
+def enroll_rows(
+    rows: EmbeddingRows, encoder: str, writer: VoiceprintWriter, progress: Progress | None
+) -> NDArray[np.int64]:
+    """Store all rows, a block in one change; return the ids of their voiceprints, int64[n].
+
+    progress: called with the number of stored rows. Raises the first error of the store.
+    """
+    ids = np.empty(len(rows), dtype=np.int64)
+    done = 0
+    for block in rows.blocks(encoder):
+        for stored in writer.store(block):
+            if isinstance(stored, VoiceprintError):
+                raise stored
+            assert stored.id is not None  # noqa: S101  every stored voiceprint has one
+            ids[done] = stored.id
+            done += 1
+        if progress is not None:
+            progress(done)
+    return ids
+
+
+def _matrix(embeddings: ArrayLike, dimension: int) -> NDArray[Any]:
+    try:
+        matrix = np.asarray(embeddings)
+    except (TypeError, ValueError):  # rows of different lengths; numpy's message may quote values
+        matrix = np.empty(0, dtype=object)
+    if matrix.dtype.kind not in "fiu":
+        raise InvalidArgumentError(
+            f"embeddings is a {type(embeddings).__name__} of {matrix.dtype}: numbers [n, {dimension}] are "
+            "allowed, one row an embedding."
+        )
+    if matrix.ndim != 2 or matrix.shape[1] != dimension:
+        raise InvalidArgumentError(
+            f"embeddings has the shape {matrix.shape}: [n, {dimension}] is allowed, one row an embedding of "
+            "this encoder."
+        )
+    return matrix
+
+
+def _check_each(items: Iterable[Any], check: Callable[[Any], object], *, first: int = 0) -> None:
+    for row, item in enumerate(items, start=first):
+        try:
+            check(item)
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(f"Row {row:,}: {error} Nothing was stored.") from error
