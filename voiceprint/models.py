@@ -7,6 +7,7 @@ out by default, so that no web framework sends them to a client.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import numpy as np
@@ -88,6 +89,12 @@ class _Serialized(BaseModel):
         return super().model_dump_json(context=_with_option(context, include_embeddings), **options)
 
 
+@cache
+def _all_fields(model: type[BaseModel]) -> set[str]:
+    """The names of all fields, one set for all models: no assignment adds another name to it."""
+    return set(model.model_fields)
+
+
 def construct(model: type[Model], fields: dict[str, Any]) -> Model:
     """The model of all its fields, which are valid, without a check. `fields` becomes part of it.
 
@@ -96,7 +103,7 @@ def construct(model: type[Model], fields: dict[str, Any]) -> Model:
     """
     built = model.__new__(model)
     object.__setattr__(built, "__dict__", fields)
-    object.__setattr__(built, "__pydantic_fields_set__", set(fields))
+    object.__setattr__(built, "__pydantic_fields_set__", _all_fields(model))
     object.__setattr__(built, "__pydantic_extra__", None)
     object.__setattr__(built, "__pydantic_private__", None)
     return built
