@@ -449,6 +449,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
             encoder=self.encoder,
             identifier=parts.identifier,
             adaptation=parts.adaptation,
+            enroller=parts.enroller,
             config=self.config,
             query=Query.checked(k, threshold, candidates, ignore),
             audio_format=AudioFormat(sample_rate, encoding, channel, channels),
