@@ -17,7 +17,6 @@ from voiceprint import (
     InvalidArgumentError,
     MemoryStorage,
     OpusAgentVoiceRecognizer,
-    Recording,
     SeveralVoicesError,
     VoiceMismatchError,
 )

@@ -246,10 +246,10 @@ class OpusAgentVoiceRecognizer(Upkeep):
         progress: called with the number of rows that are stored.
 
         All rows are checked before the first is stored: `InvalidArgumentError` names the bad row, counted
-        from 0. Rows are stored in order, 5,000 in one change of the store: after an error of the store or a
-        crash, the rows before are stored, and the same call resumes, because an embedding with which its
-        caller is enrolled already is not stored again: its id is that of the existing voiceprint. Limits and
-        warnings are as in `enroll_caller`. Raises `DisabledError`.
+        from 0. Rows are stored in the order of caller ids, 5,000 in one change of the store; an error of the
+        store or a crash leaves those that are stored. The same call resumes: an embedding with which its
+        caller is enrolled already is not stored again, and its id is that of the existing voiceprint. Limits
+        and warnings are as in `enroll_caller`. Raises `DisabledError`.
         """
         parts = self._built
         parts.embedder.check_space(encoder)
