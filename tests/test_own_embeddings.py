@@ -20,6 +20,7 @@ from voiceprint import (
     InvalidArgumentError,
     MemoryStorage,
     OpusAgentVoiceRecognizer,
+    VoiceFingerprintConfig,
     VoiceMismatchError,
     Voiceprint,
 )
@@ -28,7 +29,8 @@ from voiceprint import (
 @pytest.fixture
 def external() -> OpusAgentVoiceRecognizer:
     """A recognizer without a model, for embeddings of 192 values."""
-    return OpusAgentVoiceRecognizer(MemoryStorage(), encoder=ExternalEncoder("elsewhere", 192))
+    config = VoiceFingerprintConfig(similarity_threshold=0.75)
+    return OpusAgentVoiceRecognizer(MemoryStorage(), config=config, encoder=ExternalEncoder("elsewhere", 192))
 
 
 def near(vector: np.ndarray, seed: int, cosine: float = 0.9) -> np.ndarray:

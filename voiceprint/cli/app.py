@@ -18,6 +18,7 @@ from voiceprint.cli import (
     identification,
     index,
     prompts,
+    pruning,
     transfer,
     upkeep,
 )
@@ -48,6 +49,7 @@ def _options(
 
 app.command("enroll")(enrollment.enroll)
 app.command("enroll-dir")(enrollment.enroll_dir)
+app.command("reenroll")(enrollment.reenroll)
 app.command("identify")(identification.identify)
 app.command("verify")(identification.verify)
 app.add_typer(callers.app, name="callers")
@@ -56,7 +58,7 @@ app.command("import")(transfer.import_)
 app.command("copy")(transfer.copy)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
-app.command("prune")(transfer.prune)
+app.command("prune")(pruning.prune)
 app.command("quality")(upkeep.quality)
 app.command("prompts")(prompts.prompts)
 app.command("check")(upkeep.check)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast, get_args
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Recording
 from voiceprint.audio.io.encodings import PCM, AudioFormat
 from voiceprint.audio.quality.advice import several_voices
-from voiceprint.embedder import MIN_PROBE_SPEECH_S
 from voiceprint.encoder.workers import cores
 from voiceprint.enrollment.agreement import best_agreeing
 from voiceprint.enrollment.augmentation import (
@@ -62,11 +61,15 @@ Keep = Literal["newest", "best"]
 
 
 class EnrollmentOptions(NamedTuple):
-    """How to enroll: the format of the audio, and what to do about mismatches and several voices."""
+    """How to enroll: the format of the audio, and what to do about mismatches and several voices.
+
+    enrolled_only: see `VoiceprintWriter`.
+    """
 
     audio_format: AudioFormat = PCM
     on_mismatch: OnMismatch = "store"
     on_several_voices: OnSeveralVoices = "refuse"
+    enrolled_only: bool = False
 
     def check(self) -> None:
         """Raise `InvalidArgumentError` for an unknown option."""
@@ -90,27 +93,47 @@ class _CheckedSample(NamedTuple):
 
 
 class NewVoiceprint(NamedTuple):
-    """A voiceprint that is not stored yet, and the quality score of its audio, 0 to 1."""
+    """A voiceprint that is not stored yet, and the quality score of its audio, 0 to 1.
+
+    secondary: the same audio's voiceprint of the secondary encoder.
+    """
 
     voiceprint: Voiceprint
     score: float
+    secondary: Voiceprint | None = None
+
+
+class SecondaryEnroller(Protocol):
+    """Enrolls what is enrolled with a secondary encoder too; failures are logged only."""
+
+    def voiceprint(self, caller_id: str, recording: Recording) -> Voiceprint | None:
+        """The voiceprint of a recording, None where the encoder fails."""
+
+    def store(self, voiceprints: Sequence[Voiceprint]) -> int:
+        """Store voiceprints of callers who are enrolled; returns the number stored."""
 
 
 class Enroller:
     """Checks samples, embeds them, and stores their voiceprints."""
 
     def __init__(
-        self, storage: Storage, embedder: Embedder, encoder: Encoder, config: VoiceFingerprintConfig
+        self,
+        storage: Storage,
+        embedder: Embedder,
+        encoder: Encoder,
+        config: VoiceFingerprintConfig,
+        secondary: SecondaryEnroller | None = None,
     ) -> None:
         self._storage = storage
         self._embedder = embedder
         self._encoder = encoder
         self._config = config
+        self._secondary = secondary
 
     def check(self, audio_buffer: AudioBuffer | Recording, audio_format: AudioFormat) -> EnrollmentCheck:
         """Check whether the audio is long and good enough to enroll."""
         recording = self._embedder.recording(audio_buffer, audio_format)
-        if recording.quality.net_speech_s >= MIN_PROBE_SPEECH_S:
+        if recording.quality.net_speech_s >= self._embedder.min_speech_s:
             self._embedder.note_voices(recording, None)
         return check_quality(recording.quality, self._config)
 
@@ -126,7 +149,7 @@ class Enroller:
         embedding = self._embedder.embed(checked.recording)
         checked, embedding = self._of_one_voice(checked, embedding, options)
         (augmented,) = self._augment([checked], [embedding])
-        return self._store_one(self._voiceprint(checked, embedding, augmented), options, may_store)
+        return self._store_one(self._new_voiceprint(checked, embedding, augmented), options, may_store)
 
     def enroll_own(
         self,
@@ -145,16 +168,18 @@ class Enroller:
             encoder=self._encoder.name,
             augmented=embedding.augmented,
         )
-        return self._store_one(voiceprint, options, may_store)
+        return self._store_one(NewVoiceprint(voiceprint, 1.0), options, may_store)
 
     def _store_one(
-        self, voiceprint: Voiceprint, options: EnrollmentOptions, may_store: Callable[[], bool]
+        self, new: NewVoiceprint, options: EnrollmentOptions, may_store: Callable[[], bool]
     ) -> Voiceprint | None:
         if not may_store():
             return None
-        (result,) = self._writer(options).store([voiceprint])
+        (result,) = self._writer(options).store([new.voiceprint])
         if isinstance(result, VoiceprintError):
             raise result
+        if self._secondary is not None and new.secondary is not None:
+            self._secondary.store([new.secondary])
         return result
 
     def enroll_rows(
@@ -177,7 +202,8 @@ class Enroller:
         check_choice("keep", keep, Keep)
         if not isinstance(samples, Iterable):
             raise InvalidArgumentError(f"samples is {shown(samples)}: give (caller_id, audio, metadata).")
-        results = _Results(self._writer(options), self._best if keep == "best" else None)
+        choose = self._best if keep == "best" else None
+        results = _Results(self._writer(options), choose, self._secondary)
         rate = options.audio_format.sample_rate or SAMPLE_RATE
         runner: BatchRunner[Sample, NewVoiceprint | VoiceprintError] = BatchRunner(
             lambda batch: self._embed_samples(batch, options),
@@ -194,13 +220,16 @@ class Enroller:
         return results.all
 
     def _writer(self, options: EnrollmentOptions) -> VoiceprintWriter:
-        return VoiceprintWriter(self._storage, self._config.max_voiceprints_per_caller, options.on_mismatch)
+        limit = self._config.max_voiceprints_per_caller
+        return VoiceprintWriter(
+            self._storage, limit, options.on_mismatch, enrolled_only=options.enrolled_only
+        )
 
     def _best(self, prints: list[NewVoiceprint]) -> list[Voiceprint | VoiceprintError]:
         """The voiceprints of one caller that agree best, and an error in place of each of the others."""
         limit = self._config.max_voiceprints_per_caller
         embeddings = np.stack([new.voiceprint.embedding for new in prints])
-        best = set(best_agreeing(embeddings, [new.score for new in prints], limit))
+        best = set(best_agreeing(embeddings, [new.score for new in prints], limit, self._encoder.name))
         return [
             new.voiceprint
             if place in best
@@ -282,8 +311,7 @@ class Enroller:
                 results[place] = error
         augmented = self._augment([good[place] for place in embeddings], [*embeddings.values()])
         for place, other in zip(embeddings, augmented, strict=True):
-            voiceprint = self._voiceprint(good[place], embeddings[place], other)
-            results[place] = NewVoiceprint(voiceprint, good[place].recording.quality.score)
+            results[place] = self._new_voiceprint(good[place], embeddings[place], other)
         return cast("list[NewVoiceprint | VoiceprintError]", results)
 
     def _augment(self, samples: list[_CheckedSample], embeddings: list[Embedding]) -> list[Embedding | None]:
@@ -293,12 +321,16 @@ class Enroller:
         ]
         return augmented_embeddings(self._encoder, planned)
 
-    def _voiceprint(
+    def _new_voiceprint(
         self, sample: _CheckedSample, embedding: Embedding, augmented: Embedding | None
-    ) -> Voiceprint:
-        return Voiceprint(
+    ) -> NewVoiceprint:
+        voiceprint = Voiceprint(
             sample.caller_id, embedding, sample.metadata, encoder=self._encoder.name, augmented=augmented
         )
+        other = None
+        if self._secondary is not None:
+            other = self._secondary.voiceprint(sample.caller_id, sample.recording)
+        return NewVoiceprint(voiceprint, sample.recording.quality.score, other)
 
 
 class _Results:
@@ -312,12 +344,15 @@ class _Results:
         self,
         writer: VoiceprintWriter,
         choose: Callable[[list[NewVoiceprint]], list[Voiceprint | VoiceprintError]] | None,
+        secondary: SecondaryEnroller | None,
     ) -> None:
         self.all: list[Voiceprint | VoiceprintError] = []
         self._writer = writer
         self._choose = choose
+        self._secondary = secondary
         self._of_caller: dict[int, NewVoiceprint] = {}  # to choose from, by index in `all`
         self._to_store: dict[int, Voiceprint] = {}  # by index in `all`
+        self._of_secondary: dict[int, Voiceprint] = {}  # by index in `all`
 
     def add(self, result: NewVoiceprint | VoiceprintError) -> None:
         if isinstance(result, VoiceprintError):
@@ -325,6 +360,8 @@ class _Results:
             return
         place, voiceprint = len(self.all), result.voiceprint
         self.all.append(voiceprint)
+        if result.secondary is not None:
+            self._of_secondary[place] = result.secondary
         if self._choose is None:
             self._to_store[place] = voiceprint
         else:
@@ -347,6 +384,8 @@ class _Results:
             self.all[place] = result
             if isinstance(result, Voiceprint):
                 self._to_store[place] = result
+            else:
+                self._of_secondary.pop(place, None)
         self._of_caller.clear()
 
     def _store(self) -> None:
@@ -354,7 +393,11 @@ class _Results:
             stored = self._writer.store([*self._to_store.values()])
             for place, result in zip(self._to_store, stored, strict=True):
                 self.all[place] = result
+            others = {place: self._of_secondary.pop(place, None) for place in self._to_store}
             self._to_store.clear()
+            if self._secondary is not None:
+                enrolled = [place for place in others if isinstance(self.all[place], Voiceprint)]
+                self._secondary.store([one for place in enrolled if (one := others[place]) is not None])
 
 
 def _seconds(sample: Any, sample_rate: Any) -> float:
