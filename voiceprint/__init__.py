@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from voiceprint.audio import AudioQuality, Recording, Turn, assess, load_audio
 from voiceprint.config import Config, VoiceFingerprintConfig
-from voiceprint.encoder import Encoder
+from voiceprint.encoder import Encoder, ExternalEncoder
 from voiceprint.enrollment.check import EnrollmentCheck
 from voiceprint.errors import (
     AudioQualityError,
@@ -68,6 +68,7 @@ __all__ = [
     "Encoder",
     "EncoderError",
     "EnrollmentCheck",
+    "ExternalEncoder",
     "Finding",
     "InvalidArgumentError",
     "InvalidAudioError",
