@@ -13,6 +13,7 @@ from voiceprint.cli import (
     callers,
     db,
     demo,
+    enroll_csv,
     enrollment,
     evaluation,
     identification,
@@ -48,6 +49,7 @@ def _options(
 
 app.command("enroll")(enrollment.enroll)
 app.command("enroll-dir")(enrollment.enroll_dir)
+app.command("enroll-csv")(enroll_csv.enroll_csv)
 app.command("identify")(identification.identify)
 app.command("verify")(identification.verify)
 app.add_typer(callers.app, name="callers")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +23,7 @@ from voiceprint.cli.common import (
     print_error,
     print_json,
     print_lines,
+    stopping,
     table,
     track,
 )
@@ -203,7 +202,7 @@ def _enroll(
     keep: Keep = "newest",
     without_prompts: bool = False,
 ) -> None:
-    with open_recognizer(store, create=True) as recognizer, _stopping() as stopped:
+    with open_recognizer(store, create=True) as recognizer, stopping("this caller") as stopped:
         limit = recognizer.config.max_voiceprints_per_caller
         prints = _prints(recognizer, samples)
         if skip:
@@ -228,29 +227,6 @@ def _enroll(
             "To go on, run the same command again: it skips callers who are enrolled."
         )
         raise typer.Exit(130)
-
-
-@contextmanager
-def _stopping() -> Iterator[Callable[[], bool]]:
-    """A function that returns whether Ctrl-C was pressed; a second Ctrl-C raises KeyboardInterrupt."""
-    pressed = False
-
-    def stop(*_: object) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-        print_error("Stopping after this caller. Ctrl-C once more stops at once.")
-
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # ignored, or handled elsewhere
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _prints(recognizer: OpusAgentVoiceRecognizer, samples: list[_Sample]) -> dict[str, set[int | None]]:

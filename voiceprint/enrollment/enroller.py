@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast, get_args
 
 import numpy as np
@@ -22,6 +22,7 @@ from voiceprint.enrollment.augmentation import (
 )
 from voiceprint.enrollment.batches import BatchRunner
 from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices, check_quality
+from voiceprint.enrollment.results import NewVoiceprint, OrderedResults
 from voiceprint.enrollment.writer import OnMismatch, VoiceprintWriter
 from voiceprint.errors import (
     AudioQualityError,
@@ -37,11 +38,8 @@ if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.embedder import Embedder
     from voiceprint.encoder import Encoder
+    from voiceprint.enrollment.manifest import ManifestRow
     from voiceprint.storage import Storage
-
-STORED_TOGETHER: Final = 64
-"""Enrollments of a long list in one change of the store: a crash loses at most these, and a store that writes
-all of its records with every change writes them rarely."""
 
 # The size of a batch of a long list: samples, or seconds of audio.
 _EMBEDDED_TOGETHER: Final = 8
@@ -87,13 +85,6 @@ class _CheckedSample(NamedTuple):
     plan: AugmentationPlan
 
 
-class NewVoiceprint(NamedTuple):
-    """A voiceprint that is not stored yet, and the quality score of its audio, 0 to 1."""
-
-    voiceprint: Voiceprint
-    score: float
-
-
 class Enroller:
     """Checks samples, embeds them, and stores their voiceprints."""
 
@@ -127,7 +118,7 @@ class Enroller:
         voiceprint = self._voiceprint(checked, embedding, augmented)
         if not may_store():
             return None
-        (result,) = self._writer(options).store([voiceprint])
+        (result,) = self.writer(options).store([voiceprint])
         if isinstance(result, VoiceprintError):
             raise result
         return result
@@ -140,7 +131,13 @@ class Enroller:
         check_choice("keep", keep, Keep)
         if not isinstance(samples, Iterable):
             raise InvalidArgumentError(f"samples is {shown(samples)}: give (caller_id, audio, metadata).")
-        results = _Results(self._writer(options), self._best if keep == "best" else None)
+        found: list[Voiceprint | VoiceprintError] = []
+        writer = self.writer(options)
+        results = OrderedResults(
+            lambda voiceprints: writer.store([*voiceprints.values()]),
+            found.append,
+            self._best if keep == "best" else None,
+        )
         rate = options.audio_format.sample_rate or SAMPLE_RATE
         runner: BatchRunner[Sample, NewVoiceprint | VoiceprintError] = BatchRunner(
             lambda batch: self._embed_samples(batch, options),
@@ -148,16 +145,56 @@ class Enroller:
             cost=lambda sample: _seconds(sample, rate),
             most=_EMBEDDED_TOGETHER,
             largest=_EMBEDDED_TOGETHER_S,
-            threads=self._config.encoder_threads or cores(),
+            threads=self.threads,
         )
         try:
             runner.run(samples)
         finally:  # also when `samples` itself fails midway: the samples before it are not lost
             results.flush()
-        return results.all
+        return found
 
-    def _writer(self, options: EnrollmentOptions) -> VoiceprintWriter:
+    @property
+    def storage(self) -> Storage:
+        """The store of the voiceprints."""
+        return self._storage
+
+    @property
+    def space(self) -> str:
+        """Name of the embedding space."""
+        return self._encoder.name
+
+    @property
+    def threads(self) -> int:
+        """The threads of a long list."""
+        return self._config.encoder_threads or cores()
+
+    def writer(self, options: EnrollmentOptions) -> VoiceprintWriter:
+        """The writer of new voiceprints to the store."""
         return VoiceprintWriter(self._storage, self._config.max_voiceprints_per_caller, options.on_mismatch)
+
+    def embed_rows(
+        self, rows: Sequence[ManifestRow], options: EnrollmentOptions
+    ) -> list[NewVoiceprint | VoiceprintError]:
+        """The voiceprint of each row of a manifest, which is not stored yet, or why there is none.
+
+        Recordings are opened one after the other: at most 120 s of audio, or one recording, is in memory.
+        """
+        results: dict[int, NewVoiceprint | VoiceprintError] = {}
+        opened: dict[int, Sample] = {}
+        seconds = 0.0
+        for place, row in enumerate(rows):
+            try:
+                recording = row.open()
+            except VoiceprintError as error:  # the result of this row
+                results[place] = error
+                continue
+            opened[place] = row.caller_id, recording, row.metadata
+            seconds += recording.duration_s
+            if seconds >= _EMBEDDED_TOGETHER_S:
+                results |= zip(opened, self._embed_samples([*opened.values()], options), strict=True)
+                opened, seconds = {}, 0.0
+        results |= zip(opened, self._embed_samples([*opened.values()], options), strict=True)
+        return [results[place] for place in range(len(rows))]
 
     def _best(self, prints: list[NewVoiceprint]) -> list[Voiceprint | VoiceprintError]:
         """The voiceprints of one caller that agree best, and an error in place of each of the others."""
@@ -262,62 +299,6 @@ class Enroller:
         return Voiceprint(
             sample.caller_id, embedding, sample.metadata, encoder=self._encoder.name, augmented=augmented
         )
-
-
-class _Results:
-    """The results of a long list in order; stores voiceprints some dozens at a time.
-
-    choose: selects, of consecutive voiceprints of one caller, those to store, and errors for the others; None
-    stores all.
-    """
-
-    def __init__(
-        self,
-        writer: VoiceprintWriter,
-        choose: Callable[[list[NewVoiceprint]], list[Voiceprint | VoiceprintError]] | None,
-    ) -> None:
-        self.all: list[Voiceprint | VoiceprintError] = []
-        self._writer = writer
-        self._choose = choose
-        self._of_caller: dict[int, NewVoiceprint] = {}  # to choose from, by index in `all`
-        self._to_store: dict[int, Voiceprint] = {}  # by index in `all`
-
-    def add(self, result: NewVoiceprint | VoiceprintError) -> None:
-        if isinstance(result, VoiceprintError):
-            self.all.append(result)
-            return
-        place, voiceprint = len(self.all), result.voiceprint
-        self.all.append(voiceprint)
-        if self._choose is None:
-            self._to_store[place] = voiceprint
-        else:
-            others = self._of_caller.values()
-            if any(other.voiceprint.caller_id != voiceprint.caller_id for other in others):
-                self._end_caller()
-            self._of_caller[place] = result
-        if len(self._to_store) >= STORED_TOGETHER:
-            self._store()
-
-    def flush(self) -> None:
-        """Store the rest."""
-        self._end_caller()
-        self._store()
-
-    def _end_caller(self) -> None:
-        if self._choose is None or not self._of_caller:
-            return
-        for place, result in zip(self._of_caller, self._choose([*self._of_caller.values()]), strict=True):
-            self.all[place] = result
-            if isinstance(result, Voiceprint):
-                self._to_store[place] = result
-        self._of_caller.clear()
-
-    def _store(self) -> None:
-        if self._to_store:
-            stored = self._writer.store([*self._to_store.values()])
-            for place, result in zip(self._to_store, stored, strict=True):
-                self.all[place] = result
-            self._to_store.clear()
 
 
 def _seconds(sample: Any, sample_rate: Any) -> float:
