@@ -64,12 +64,9 @@ def write(name: str, figures: dict[str, Any], folder: Path, *, packages: Sequenc
 
     packages: packages besides the product's own whose versions are recorded; they may be absent.
     """
-    commit = subprocess.run(
-        ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
     stamp = {
         "benchmark": name,
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": _commit() or "unknown",
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "cpu": _cpu(),
         "python": platform.python_version(),
@@ -124,6 +121,14 @@ def draw(result: Path, plots: Plots) -> None:
         path = folder / f"{result.stem}-{name}.png"
         figure.savefig(path, dpi=120, metadata={"Software": None})
         print(f"Plot: {path}")
+
+
+def _commit() -> str:
+    command = ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:  # no git
+        return ""
 
 
 def _version(package: str) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import postgres_server
 import pytest
 import redis_server
-from voices import BandEncoder, Voices, load_voices
+from tiny_models import TINY, TINY_THRESHOLD, write_tiny_model
+from voices import BandEncoder, Voices, by_cosine, load_voices
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer
 from voiceprint.cli import main
@@ -30,10 +35,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-speech", action="store_true", help="compare the encoders on all real speech, not on some of it"
     )
+    parser.addoption(
+        "--encoder", choices=[*TINY], help="run with a tiny speaker model in place of the default encoder"
+    )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests whose module, name or parameter names a server; the few others are marked one by one."""
+def pytest_configure(config: pytest.Config) -> None:
+    """With --encoder, a tiny model is the encoder of the settings, here and in the processes of the tests."""
+    name = config.getoption("--encoder")
+    if name is None:
+        return
+    folder = tempfile.mkdtemp(prefix="voiceprint-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    program, dimension, framework = TINY[name]
+    path = write_tiny_model(Path(folder, f"{name}.onnx"), dimension, framework)
+    os.environ["VOICE_ENCODER"] = f"{program}:{path}"
+    # The tests expect the answers of a threshold; tests/test_other_spaces.py tests the default rule.
+    os.environ["VOICE_SIMILARITY_THRESHOLD"] = TINY_THRESHOLD
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests whose module, name or parameter names a server; the few others are marked one by one.
+
+    With --encoder, the tests of the default encoder's values are left out.
+    """
+    if config.getoption("--encoder") is not None:
+        others = [item for item in items if item.get_closest_marker("resemblyzer")]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
     for item in items:
         for word, marker in (("redis", "redis"), ("postgres", "postgres"), ("psycopg", "postgres")):
             if word in item.nodeid:
@@ -49,10 +78,13 @@ def _end_servers() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _clean_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test depends on the settings of the shell that it is run from."""
+    kept = {"VOICE_TEST_DATA"}
+    if request.config.getoption("--encoder") is not None:
+        kept |= {"VOICE_ENCODER", "VOICE_SIMILARITY_THRESHOLD"}
     for name in os.environ:
-        if name.upper().startswith("VOICE_") and name != "VOICE_TEST_DATA":
+        if name.upper().startswith("VOICE_") and name not in kept:
             monkeypatch.delenv(name)
 
 
@@ -98,8 +130,8 @@ def recognizer() -> Iterator[OpusAgentVoiceRecognizer]:
 
 @pytest.fixture
 def quick() -> OpusAgentVoiceRecognizer:
-    """A recognizer with the quick encoder of the tests, over an empty store in memory."""
-    return OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder())
+    """A recognizer with the quick encoder of the tests and its threshold, over an empty store in memory."""
+    return OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder(), config=by_cosine())
 
 
 @pytest.fixture(autouse=True)

@@ -115,6 +115,19 @@ def test_an_encoder_without_a_measured_limit_does_not_adapt(voices: Voices) -> N
     assert recognizer.storage.count() == 2
 
 
+def test_voiceprints_of_another_encoder_neither_take_a_slot_nor_count_as_enrollment(voices: Voices) -> None:
+    recognizer = adapting()
+    other = OpusAgentVoiceRecognizer(recognizer.storage, config=recognizer.config, encoder=BandEncoder())
+    enrolled(recognizer, voices, "amara", "gil")
+    for recording in voices["amara"]:
+        other.enroll_caller("amara", recording)
+    assert recognizer.match_caller(voices["amara"][1]) is not None
+    assert recognizer.storage.spaces() == {"resemblyzer": 3, "test-bands": 3}
+    other.enroll_caller("hakan", voices["hakan"][0])
+    recognizer.match_caller(voices["hakan"][0])
+    assert [print_.encoder for print_ in prints(recognizer, "hakan")] == ["test-bands"]
+
+
 def test_a_mix_of_two_voices_is_not_added(voices: Voices) -> None:
     recognizer = adapting(similarity_threshold=0.5)
     enrolled(recognizer, voices, "amara", "gil")

@@ -82,8 +82,8 @@ def test_a_submodule_is_the_same_module_with_its_own_name_and_spec(name: str) ->
 
 
 def test_patching_one_name_patches_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opusagent.voiceprint.embedder.MIN_PROBE_SPEECH_S", 99.0)
-    assert voiceprint.embedder.MIN_PROBE_SPEECH_S == 99.0  # type: ignore[attr-defined]
+    monkeypatch.setattr("opusagent.voiceprint.encoder.base.MIN_SPEECH_S", 99.0)
+    assert voiceprint.encoder.base.MIN_SPEECH_S == 99.0  # type: ignore[attr-defined]
     monkeypatch.setattr("voiceprint.storage.JSONStorage", None)
     storage = importlib.import_module("opusagent.voiceprint.storage")
     assert storage.JSONStorage is None

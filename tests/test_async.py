@@ -75,8 +75,8 @@ def test_parts_are_built_once_and_again_after_a_change(
     voices: Voices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = []
-    parts = module._Parts
-    monkeypatch.setattr(module, "_Parts", lambda *given: built.append(given) or parts(*given))
+    parts = module.Parts
+    monkeypatch.setattr(module, "Parts", lambda *given: built.append(given) or parts(*given))
     recognizer = OpusAgentVoiceRecognizer(
         MemoryStorage(), config=VoiceFingerprintConfig(), encoder=BandEncoder()
     )

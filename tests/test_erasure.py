@@ -31,7 +31,7 @@ from voiceprint.identification.shared_index import SharedIndex
 from voiceprint.identification.snapshots import IndexSettings
 from voiceprint.index import VectorIndex
 from voiceprint.privacy.erasure import delete_with_receipt, remains_of
-from voiceprint.storage import prune_callers
+from voiceprint.storage import prune_callers, prune_space
 from voiceprint.storage.backup import back_up, restore
 from voiceprint.storage.snapshot_files import SNAPSHOT_MAGIC, snapshots_at
 
@@ -70,6 +70,7 @@ REMOVALS: dict[str, Callable[[Storage, Path], object]] = {
     "a fourth print": lambda storage, _: storage.save_many([voiceprint(seed=n) for n in (2, 3, 4)]),
     "replace": lambda storage, _: storage.save(voiceprint(seed=9, id=1)),
     "prune": lambda storage, _: _prune(storage),
+    "prune a space": lambda storage, _: _prune_space(storage),
     "restore": lambda storage, folder: _restore(storage, folder),
 }
 
@@ -78,6 +79,13 @@ def _prune(storage: Storage) -> None:
     from datetime import timedelta
 
     assert prune_callers(storage, timedelta(days=30), dry_run=False).caller_ids == ("alice",)
+
+
+def _prune_space(storage: Storage) -> None:
+    for name in ("alice", "bob"):
+        storage.save(voiceprint(name, 3, encoder="other"))
+    storage.delete_voiceprints(["bob"], encoder="other")
+    assert prune_space(storage, "resemblyzer", delete_callers=False, dry_run=False).callers == 1
 
 
 def _restore(storage: Storage, folder: Path) -> None:

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint import EncoderError, Voiceprint, VoiceprintError, load_audio
+from voiceprint import (
+    EncoderError,
+    VoiceFingerprintConfig,
+    Voiceprint,
+    VoiceprintError,
+    load_audio,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "examples" / "voices"
@@ -40,6 +46,11 @@ def saved(result: Voiceprint | VoiceprintError) -> Voiceprint:
     """An enrollment that is expected to have succeeded."""
     assert isinstance(result, Voiceprint), result
     return result
+
+
+def by_cosine(**settings: Any) -> VoiceFingerprintConfig:
+    """Settings by which a cosine of 0.75 decides in the space of `BandEncoder` too."""
+    return VoiceFingerprintConfig(**{"similarity_threshold": 0.75, **settings})
 
 
 class BandEncoder:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, NoReturn
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 from pydantic import model_validator as _model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
@@ -17,9 +17,42 @@ from voiceprint.validation import is_postgresql_url, shown
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Config", "VoiceFingerprintConfig"]
+__all__ = ["Config", "EncoderSpec", "VoiceFingerprintConfig"]
 
 _PREFIX = "VOICE_"
+
+_BUILT_IN: Final = ("onnx", "onnx-int8", "resemblyzer")
+_FROM_FILE: Final = ("onnx", "sherpa")
+_ENCODERS: Final = "onnx, onnx-int8, resemblyzer, sherpa:PATH or onnx:PATH (the file of a speaker model)"
+
+
+class EncoderSpec(NamedTuple):
+    """An encoder by name: the program, and for a speaker model the path of its file, as it was given.
+
+    program: "onnx", "onnx-int8" or "resemblyzer" without a path; "sherpa" or "onnx" with one.
+    """
+
+    program: str
+    path: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> EncoderSpec:
+        """The spec in a text such as "onnx" or "sherpa:models/campplus.onnx".
+
+        The program is in any case, without spaces around. Raises ValueError.
+        """
+        program, colon, path = text.strip().partition(":")
+        program = program.strip().lower()
+        if program not in (_FROM_FILE if colon else _BUILT_IN) or bool(path) != bool(colon):
+            raise ValueError(f"{_ENCODERS} is allowed")
+        return cls(program, path or None)
+
+    def __str__(self) -> str:
+        return self.program if self.path is None else f"{self.program}:{self.path}"
+
+
+EncoderText = Annotated[str, AfterValidator(lambda text: str(EncoderSpec.parse(text)))]
+"""The type of a setting that names an encoder."""
 
 _ALLOWED = {
     "fingerprinting_enabled": "true or false",
@@ -37,8 +70,12 @@ _ALLOWED = {
     "enroll_simulated_lines": "true or false",
     "adapt": "true or false",
     "prompts": "the path of a recording, or of a folder of recordings",
-    "encoder": "onnx, onnx-int8 or resemblyzer",
+    "encoder": _ENCODERS,
+    "encoder_sha256": "the 64 hex digits of a SHA-256 digest",
+    "encoder_device": "cpu, cuda or auto",
     "encoder_threads": "a whole number from 0 to 64, 0 for one a core",
+    "encoder_secondary": "as VOICE_ENCODER, of another embedding space",
+    "adapt_secondary": "true or false",
     "index_path": "the path of a file, or off",
     "index_recall": "a number above 0, up to 1",
     "index_threads": "a whole number from 1 to 64",
@@ -69,7 +106,8 @@ class VoiceFingerprintConfig(BaseSettings):
     min_audio_quality (0.6): least quality score for enrollment and matching, 0 to 1.
     on_poor_audio ("raise"): "raise" makes `match_caller` raise `AudioQualityError` for audio that is silent,
         too short or too poor; "none" makes it return None, for applications without a `try`.
-    max_voiceprints_per_caller (3): one print more replaces the oldest; at least 1.
+    max_voiceprints_per_caller (3): in each embedding space; one print more replaces the space's oldest; at
+        least 1.
     enroll_simulated_lines (True): enrollment of wide-band audio also stores the embedding for simulated
         telephone lines (`Voiceprint.augmented`), so that calls by telephone match too.
     adapt (False): when True, a confident match, verification or finished stream adds its voiceprint to the
@@ -77,9 +115,18 @@ class VoiceFingerprintConfig(BaseSettings):
     prompts (None): recording of an announcement, or a folder of such. The announcement is cut out of callers'
         recordings, at any level and over any line (`voiceprint.audio.prompts`).
     encoder ("onnx"): "onnx"; "onnx-int8", with half the time and nearly equal embeddings (cosine 0.999); or
-        "resemblyzer", that package itself, slower, with equal embeddings.
-    encoder_threads (0): threads of the encoder; 0 for one a core. A recognizer reads these two settings when
-        it is built.
+        "resemblyzer", that package itself, slower, with equal embeddings. "sherpa:PATH" and "onnx:PATH" are
+        the file of another speaker model, run by sherpa-onnx or by ONNX Runtime, with an embedding space of
+        its own (docs/encoders.md).
+    encoder_sha256 (None): SHA-256 digest that the file of the speaker model must have, 64 hex digits.
+    encoder_device ("cpu"): "cuda" runs the encoder "onnx" on a CUDA device, by torch; "auto" does so where it
+        can, and otherwise says so in the log and runs on the CPU.
+    encoder_threads (0): threads of the encoder; 0 for one a core.
+    encoder_secondary (None): an encoder of another space, to run beside the first: calls are enrolled and
+        matched with both, the first gives the answers, and the log has both verdicts (`voiceprint.dual_run`).
+        A recognizer reads the settings of encoders when it is built.
+    adapt_secondary (False): when True, a confident match, verification or finished stream also enrolls a
+        caller who has no voiceprint of the secondary encoder with it.
     index_path (None): file of the index's snapshot, or "off"; None is beside the store's file, or in the
         user's cache for a store on a server.
     index_recall (0.99): share of searches in a large index that find the most similar voiceprint, above 0, up
@@ -112,8 +159,12 @@ class VoiceFingerprintConfig(BaseSettings):
     enroll_simulated_lines: bool = True
     adapt: bool = False
     prompts: str | None = Field(default=None, min_length=1)
-    encoder: Literal["onnx", "onnx-int8", "resemblyzer"] = "onnx"
+    encoder: EncoderText = "onnx"
+    encoder_sha256: str | None = Field(default=None, pattern="^[0-9A-Fa-f]{64}$")
+    encoder_device: Literal["cpu", "cuda", "auto"] = "cpu"
     encoder_threads: int = Field(default=0, ge=0, le=64)
+    encoder_secondary: EncoderText | None = None
+    adapt_secondary: bool = False
     index_path: str | None = Field(default=None, min_length=1)
     index_recall: float = Field(default=0.99, gt=0.0, le=1.0, allow_inf_nan=False)
     index_threads: int = Field(default=1, ge=1, le=64)
@@ -154,12 +205,21 @@ class VoiceFingerprintConfig(BaseSettings):
             setattr(copy, name, value)
         return copy
 
+    def for_other_encoder(self) -> Self:
+        """A copy without the settings that hold for the scores of one encoder, and without a secondary."""
+        copy = self.model_copy(
+            update={"calibration_path": None, "calibrated_similarity": False, "encoder_secondary": None}
+        )
+        copy.similarity_threshold = type(self).model_fields["similarity_threshold"].default
+        copy.model_fields_set.discard("similarity_threshold")
+        return copy
+
     @property
     def enabled(self) -> bool:
         """Another name for `fingerprinting_enabled`."""
         return self.fingerprinting_enabled
 
-    @field_validator("storage_backend", "encoder", "on_poor_audio", mode="before")
+    @field_validator("storage_backend", "on_poor_audio", "encoder_device", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value

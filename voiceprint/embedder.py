@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio import SAMPLE_RATE, Recording
+from voiceprint.audio import Recording
 from voiceprint.audio.io.encodings import PCM, AudioFormat
 from voiceprint.audio.prompts import prompts_at
 from voiceprint.diarization import Voice, note_voices, separate
 from voiceprint.encoder import default_encoder
-from voiceprint.encoder.base import PartialEncoder, SpeechEmbedding
+from voiceprint.encoder.base import (
+    PartialEncoder,
+    SpeechEmbedding,
+    SpeechEncoder,
+    min_speech_s,
+    takes_enhanced,
+)
 from voiceprint.errors import (
     AudioQualityError,
     DisabledError,
@@ -37,9 +43,6 @@ SEVERAL_VOICES: Final = (
     "The recording holds several voices, and the answer is for all of them together: `identify` with "
     "separate=True (--separate) answers for each."
 )
-
-MIN_PROBE_SPEECH_S: Final = 1.0
-"""Least net speech of a probe in seconds: the embedding of less depends little on the speaker."""
 
 
 class Probe(NamedTuple):
@@ -74,6 +77,11 @@ class Embedder:
     def space(self) -> str:
         """Name of the embedding space."""
         return self._encoder.name
+
+    @property
+    def min_speech_s(self) -> float:
+        """Least net speech of a probe in seconds."""
+        return min_speech_s(self._encoder)
 
     @property
     def prompts(self) -> KnownPrompts | None:
@@ -118,10 +126,10 @@ class Embedder:
         one_voice: the audio holds one voice. Otherwise several voices are noted in its quality and logged.
         """
         quality = recording.quality
-        if quality.net_speech_s < MIN_PROBE_SPEECH_S:
+        if quality.net_speech_s < self.min_speech_s:
             why = f" {quality.advice[0]}" if "no_speech" in quality.feedback and quality.advice else ""
             raise AudioQualityError(
-                f"Matching needs {MIN_PROBE_SPEECH_S:g} s of speech, and this audio holds "
+                f"Matching needs {self.min_speech_s:g} s of speech, and this audio holds "
                 f"{quality.net_speech_s:.2f} s: wait for the caller to say more.{why}",
                 quality,
             )
@@ -129,7 +137,7 @@ class Embedder:
         plain, cleaned = self.embed(recording, one_voice=one_voice), None
         if "several_voices" in recording.quality.feedback:
             recording.warn(SEVERAL_VOICES)
-        if self._encoder.sample_rate == SAMPLE_RATE and recording.cleaned is not None:
+        if takes_enhanced(self._encoder) and recording.cleaned is not None:
             cleaned = self.embed_cleaned(recording.cleaned)
         return Probe(plain, cleaned)
 
@@ -186,14 +194,14 @@ class Embedder:
 
     def _embed(self, recording: Recording) -> tuple[Any, NDArray[np.float32] | None]:
         """The embedding, and those of the partials where diarization can use them."""
-        if isinstance(self._encoder, PartialEncoder):
+        if isinstance(self._encoder, SpeechEncoder):
             return self._with_own_partials(self._encoder.embed_speech(recording.trimmed))
         return self._encoder.embed(recording.speech_at(self._encoder.sample_rate)), None
 
     def _embed_batch(
         self, recordings: Sequence[Recording]
     ) -> Sequence[tuple[Any, NDArray[np.float32] | None]]:
-        if isinstance(self._encoder, PartialEncoder):
+        if isinstance(self._encoder, SpeechEncoder):
             found = self._encoder.embed_speeches([recording.trimmed for recording in recordings])
             return [*map(self._with_own_partials, found)]
         rate = self._encoder.sample_rate

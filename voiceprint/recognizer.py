@@ -13,22 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._parts import Parts
 from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, Encoding, Recording
 from voiceprint.audio.io.encodings import AudioFormat
 from voiceprint.config import VoiceFingerprintConfig
-from voiceprint.embedder import Embedder
-from voiceprint.encoder import Encoder, default_encoder
-from voiceprint.enrollment.adaptation import Adaptation
+from voiceprint.encoder import Encoder, configured_encoder, secondary_encoder
 from voiceprint.enrollment.bulk import ManifestOptions, RowResult, RowStatus, enroll_manifest
 from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices
-from voiceprint.enrollment.enroller import Enroller, EnrollmentOptions, Keep, Sample
+from voiceprint.enrollment.enroller import EnrollmentOptions, Keep, Sample
 from voiceprint.enrollment.writer import OnMismatch
 from voiceprint.errors import AudioQualityError, InvalidArgumentError, VoiceprintError
-from voiceprint.identification.gallery import Gallery
-from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query, check_threshold
-from voiceprint.identification.shared_index import SharedIndex
 from voiceprint.identification.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
 from voiceprint.identification.voices import identify_voices
 from voiceprint.models import (
@@ -61,6 +57,8 @@ class OpusAgentVoiceRecognizer:
         call on.
     encoder: an `Encoder`; None is the one of the configuration, loaded once per process, at its first use or
         by `warm_up`.
+    secondary: an `Encoder` of another space to run beside it, see `voiceprint.dual_run`; None is the
+        `encoder_secondary` of the configuration.
 
     Methods take a `Recording`, or a buffer: an array of int16, int32, uint8 or float in [-1, 1], mono or with
     channels, or bytes. The arguments of a buffer:
@@ -80,10 +78,11 @@ class OpusAgentVoiceRecognizer:
         *,
         config: VoiceFingerprintConfig | None = None,
         encoder: Encoder | None = None,
+        secondary: Encoder | None = None,
     ) -> None:
         self.config = VoiceFingerprintConfig() if config is None else config
-        default = default_encoder(self.config.encoder, self.config.encoder_threads)
-        self.encoder = default if encoder is None else encoder
+        self.encoder = configured_encoder(self.config) if encoder is None else encoder
+        self.secondary = secondary_encoder(self.config) if secondary is None else secondary
         self.storage = configured_storage(self.config) if storage_backend is None else storage_backend
         check_snapshot_path(self.storage, self.config.index_path)
         add_snapshot_place(self.storage, self.config.index_path)
@@ -94,20 +93,41 @@ class OpusAgentVoiceRecognizer:
         if name == "config" and not isinstance(value, VoiceFingerprintConfig):
             raise InvalidArgumentError(f"config is {shown(value)}: give a VoiceFingerprintConfig.")
         # `Encoder` is a protocol, which the class of an encoder meets too.
-        if name == "encoder" and (isinstance(value, type) or not isinstance(value, Encoder)):
-            raise InvalidArgumentError(f"encoder is {shown(value)}: give an Encoder.")
+        is_encoder = isinstance(value, Encoder) and not isinstance(value, type)
+        if (name == "encoder" and not is_encoder) or (
+            name == "secondary" and not is_encoder and value is not None
+        ):
+            raise InvalidArgumentError(f"{name} is {shown(value)}: give an Encoder.")
         super().__setattr__(name, value)
-        if name in ("storage", "encoder", "config"):
+        if name in ("storage", "encoder", "secondary", "config"):
             self.__dict__.pop("_parts", None)  # which depend on it
 
     @property
-    def _built(self) -> _Parts:
+    def _built(self) -> Parts:
         """The parts, built at the first use, and again after a change of an attribute."""
         settings = IndexSettings.of(self.config)
-        parts: _Parts | None = self.__dict__.get("_parts")
+        parts: Parts | None = self.__dict__.get("_parts")
         if parts is None or parts.settings != settings:
-            parts = self.__dict__["_parts"] = _Parts(self.storage, self.encoder, self.config, settings)
+            parts = Parts(self.storage, self.encoder, self.secondary, self.config, settings)
+            self.__dict__["_parts"] = parts
         return parts
+
+    def with_encoder(self, encoder: Encoder | str) -> OpusAgentVoiceRecognizer:
+        """A recognizer with another encoder over the same store, such as the one that the callers move to.
+
+        encoder: an `Encoder`, or a name as in `VOICE_ENCODER`. The settings are a copy; for another embedding
+        space without `similarity_threshold`, `calibration_path`, `calibrated_similarity` and
+        `encoder_secondary`, which belong to this one. To close either recognizer closes the store of both.
+        """
+        if isinstance(encoder, str):
+            config = self.config.model_copy(update={"encoder": encoder})
+            encoder = configured_encoder(config)
+        else:
+            config = self.config.model_copy()
+        if encoder.name != self.encoder.name:
+            config = config.for_other_encoder()
+        secondary = self.secondary if encoder.name == self.encoder.name else None
+        return OpusAgentVoiceRecognizer(self.storage, config=config, encoder=encoder, secondary=secondary)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.storage!r}, encoder={self.encoder.name!r})"
@@ -123,7 +143,7 @@ class OpusAgentVoiceRecognizer:
         channel: int | None = None,
         channels: int = 1,
     ) -> NDArray[np.float32]:
-        """The embedding of the voice: float32[256] of length 1.
+        """The embedding of the voice: float32[d] of length 1; d is the encoder's dimension, 256 by default.
 
         Raises `AudioQualityError` for audio without speech, and `DisabledError`.
         """
@@ -141,15 +161,20 @@ class OpusAgentVoiceRecognizer:
         """
         self.encoder.warm_up()
         self._built.gallery.refresh(progress)
+        if self.secondary is not None and self._built.dual_run is not None:
+            self.secondary.warm_up()
+            self._built.dual_run.gallery.refresh()
 
     def close(self) -> None:
         """Write the index's snapshot if much has changed, and close the store. May be called twice.
 
         Recognizers with other handles of the same store are not affected.
         """
-        parts: _Parts | None = self.__dict__.pop("_parts", None)
+        parts: Parts | None = self.__dict__.pop("_parts", None)
         if parts is not None:
             parts.gallery.close()
+            if parts.dual_run is not None:
+                parts.dual_run.gallery.close()
         self.storage.close()
 
     def __enter__(self) -> OpusAgentVoiceRecognizer:
@@ -177,7 +202,7 @@ class OpusAgentVoiceRecognizer:
 
         metadata: JSON object, merged into the caller's metadata; new keys take precedence. The audio needs
         `enrollment_duration` seconds and `min_audio_quality`. Beyond `max_voiceprints_per_caller`, the new
-        voiceprint replaces the caller's oldest.
+        voiceprint replaces the caller's oldest of this encoder.
 
         A recording is enrolled once: a repetition returns the existing voiceprint, merges the metadata, moves
         `last_seen`, and logs at level info. (Two processes at the same moment may both store it.)
@@ -207,6 +232,7 @@ class OpusAgentVoiceRecognizer:
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
         keep: Keep = "newest",
+        enrolled_only: bool = False,
     ) -> list[Voiceprint | VoiceprintError]:
         """Enroll (caller_id, audio, metadata) samples; return the voiceprint or error of each, in order.
 
@@ -221,9 +247,12 @@ class OpusAgentVoiceRecognizer:
         that agree best with each other, and then by quality
         (`voiceprint.enrollment.agreement.best_agreeing`); the others get a `RecordingNotUsedError`, and
         their metadata is not stored. "newest" enrolls all; the last remain.
+
+        enrolled_only: for recordings that were kept, such as with `with_encoder`: a caller who is not
+        enrolled gets a `CallerNotFoundError`, and `last_seen` stays, as nobody has called.
         """
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
-        options = EnrollmentOptions(audio_format, on_mismatch, on_several_voices)
+        options = EnrollmentOptions(audio_format, on_mismatch, on_several_voices, enrolled_only)
         return self._built.enroller.enroll_many(samples, options, keep)
 
     def enroll_manifest(
@@ -312,11 +341,13 @@ class OpusAgentVoiceRecognizer:
             logger.info("No match for poor audio: %s", error)
             return None
         matches = parts.identifier.identify(probe, query)
+        if parts.dual_run is not None:
+            parts.dual_run.identified(recording, query, matches)
         best = next((match for match in matches if match.accepted), None)
         if best is None:
             return None
         parts.identifier.touch(best.caller_id)
-        parts.adaptation.add(best.caller_id, probe, recording.quality)
+        parts.add_voiceprint(best.caller_id, probe, recording, recording.quality)
         return best.caller_id, best.similarity, best.metadata
 
     @overload
@@ -383,7 +414,10 @@ class OpusAgentVoiceRecognizer:
         recording = parts.embedder.recording(audio_buffer, audio_format)
         if separate:
             return identify_voices(parts.embedder, parts.identifier, recording, query)
-        return parts.identifier.identify(parts.embedder.probe(recording), query)
+        matches = parts.identifier.identify(parts.embedder.probe(recording), query)
+        if parts.dual_run is not None:
+            parts.dual_run.identified(recording, query, matches)
+        return matches
 
     def verify_caller(
         self,
@@ -411,9 +445,11 @@ class OpusAgentVoiceRecognizer:
         recording = parts.embedder.recording(audio_buffer, audio_format)
         probe = parts.embedder.probe(recording)
         verification = parts.identifier.verify(probe, prints, threshold)
+        if parts.dual_run is not None:
+            parts.dual_run.verified(recording, verification)
         if verification.accepted:
             parts.identifier.touch(caller_id)
-            parts.adaptation.add(caller_id, probe, recording.quality)
+            parts.add_voiceprint(caller_id, probe, recording, recording.quality)
         return verification
 
     def stream(
@@ -441,7 +477,8 @@ class OpusAgentVoiceRecognizer:
             embedder=parts.embedder,
             encoder=self.encoder,
             identifier=parts.identifier,
-            adaptation=parts.adaptation,
+            dual_run=parts.dual_run,
+            add_voiceprint=parts.add_voiceprint,
             config=self.config,
             query=Query.checked(k, threshold, candidates, ignore),
             audio_format=AudioFormat(sample_rate, encoding, channel, channels),
@@ -556,21 +593,3 @@ class OpusAgentVoiceRecognizer:
     aidentify = in_thread(identify)
     averify_caller = in_thread(verify_caller)
     acheck_enrollment = in_thread(check_enrollment)
-
-
-class _Parts:
-    """The parts of a recognizer, which read `config` at every use."""
-
-    def __init__(
-        self, storage: Storage, encoder: Encoder, config: VoiceFingerprintConfig, settings: IndexSettings
-    ) -> None:
-        self.settings = settings
-        shared = SharedIndex.of_process(storage.location, encoder.name, encoder.dimension, settings)
-        self.gallery = Gallery(storage, shared)
-        self.embedder = Embedder(encoder, config)
-        self.identifier = Identifier(self.gallery, config)
-        self.enroller = Enroller(storage, self.embedder, encoder, config)
-        everyone = Query(k=1)
-        self.adaptation = Adaptation(
-            storage, lambda probe: self.identifier.identify(probe, everyone), encoder.name, config
-        )

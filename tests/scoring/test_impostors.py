@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from voiceprint import InvalidArgumentError
 from voiceprint.scoring import ImpostorStatistics, impostor_statistics
+from voiceprint.scoring.impostors import _maximum_moments
 
 PRIOR = (0.0, 1.0)
 
@@ -20,6 +21,7 @@ statistics = st.builds(
     pair_std=st.floats(0.1, 50),
     best_mean=st.floats(-50, 50),
     best_std=st.floats(0.1, 50),
+    maximum_of=st.sampled_from([1, 9, 100_000]),
 )
 
 
@@ -117,3 +119,27 @@ def test_a_rate_of_nobody_has_no_sign() -> None:
     known = ImpostorStatistics(20, 19, -40.0, 20.0, 3.0, 9.0)
     for score, size in ((1e200, 5), (3.0, 0)):
         assert str(known.fpir(score, size)) == "0.0"
+
+
+def test_the_maximum_of_normal_scores_has_the_moments_of_a_simulation() -> None:
+    random = np.random.default_rng(5)
+    for count in (1, 9, 400):
+        drawn = random.standard_normal((40_000, count)).max(axis=1)
+        mean, std = _maximum_moments(count)
+        assert mean == pytest.approx(drawn.mean(), abs=0.02)
+        assert std == pytest.approx(drawn.std(), abs=0.02)
+
+
+def test_without_a_prior_strangers_of_independent_scores_reach_the_threshold_as_often_as_asked() -> None:
+    random = np.random.default_rng(6)
+    callers, target = 60, 0.01
+    reached = []
+    for _ in range(60):
+        pairs = random.normal(-40.0, 20.0, (callers, callers))
+        np.fill_diagonal(pairs, np.nan)
+        found = impostor_statistics(pairs, np.nanmax(pairs, axis=1), callers - 1, None)
+        assert found.maximum_of == callers - 1
+        limit = found.threshold(target, callers)
+        assert found.fpir(limit, callers) == pytest.approx(target, rel=1e-3)
+        reached.append((random.normal(-40.0, 20.0, (2_000, callers)).max(axis=1) >= limit).mean())
+    assert 0.006 < np.mean(reached) < 0.012

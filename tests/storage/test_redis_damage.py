@@ -223,3 +223,14 @@ def test_a_store_of_a_newer_version_is_refused(storage: RedisStorage, client: re
     for use in (lambda: RedisStorage(client), lambda: storage.save(voiceprint()), lambda: storage.callers()):
         with pytest.raises(StorageCorruptError, match="format"):
             use()
+
+
+def test_check_reports_embeddings_of_several_lengths_in_one_space(
+    storage: RedisStorage, client: redis.Redis
+) -> None:
+    body = b'{"caller_id":"alice","metadata":{},"created_at":null,"last_seen":null,"voiceprints":[{"id":1,'
+    body += b'"created_at":null,"encoder":"tiny","revision":1,"size":9}]}\n'
+    _signed(client, body + unit(1, 9).tobytes())
+    (finding,) = [finding for finding in storage.check() if finding.code == "dimension"]
+    assert finding.place == "the space 'tiny'"
+    assert "have 8 values, and 1 of them another number (voiceprint 1 has 9)" in finding.message

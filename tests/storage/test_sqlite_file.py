@@ -436,3 +436,14 @@ def test_a_backup_put_back_is_noticed(filled: Path, tmp_path: Path) -> None:
     shutil.copy(tmp_path / "backup", filled)
     with SQLiteStorage(filled) as storage:
         assert storage.changes(since) is None
+
+
+def test_check_reports_embeddings_of_several_lengths_in_one_space(path: Path) -> None:
+    with SQLiteStorage(path) as storage:
+        storage.save_many([voiceprint("alice", n, encoder="tiny") for n in range(3)])
+        storage.save(voiceprint("bob", 1))
+    sql(path, "UPDATE voiceprints SET embedding = zeroblob(36) WHERE id = 2")
+    with SQLiteStorage(path) as storage:
+        (finding,) = [finding for finding in storage.check() if finding.code == "dimension"]
+    assert finding.place == "the space 'tiny'"
+    assert "have 8 values, and 1 of them another number (voiceprint 2 has 9)" in finding.message

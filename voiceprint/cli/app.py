@@ -19,6 +19,7 @@ from voiceprint.cli import (
     identification,
     index,
     prompts,
+    pruning,
     transfer,
     upkeep,
 )
@@ -50,6 +51,7 @@ def _options(
 app.command("enroll")(enrollment.enroll)
 app.command("enroll-dir")(enrollment.enroll_dir)
 app.command("enroll-csv")(enroll_csv.enroll_csv)
+app.command("reenroll")(enrollment.reenroll)
 app.command("identify")(identification.identify)
 app.command("verify")(identification.verify)
 app.add_typer(callers.app, name="callers")
@@ -58,7 +60,7 @@ app.command("import")(transfer.import_)
 app.command("copy")(transfer.copy)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
-app.command("prune")(transfer.prune)
+app.command("prune")(pruning.prune)
 app.command("quality")(upkeep.quality)
 app.command("prompts")(prompts.prompts)
 app.command("check")(upkeep.check)

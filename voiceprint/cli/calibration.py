@@ -123,14 +123,14 @@ def _by_speakers(
     channel: int | None,
     cache: EmbeddingCache | None,
 ) -> Calibrated:
-    from voiceprint.encoder import default_encoder
+    from voiceprint.encoder import configured_encoder
     from voiceprint.evaluation import calibrate as fit
 
     config = VoiceFingerprintConfig()
     with stage_progress() as progress:
         return fit(
             folders,
-            encoder=default_encoder(config.encoder, config.encoder_threads),
+            encoder=configured_encoder(config),
             duration_s=duration,
             most_pieces=most_pieces,
             channel=channel,

@@ -1,4 +1,4 @@
-"""`voiceprint enroll` and `voiceprint enroll-dir`."""
+"""`voiceprint enroll`, `voiceprint enroll-dir` and `voiceprint reenroll`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from voiceprint.enrollment.check import OnSeveralVoices
 from voiceprint.enrollment.enroller import Keep
 from voiceprint.enrollment.writer import OnMismatch
 from voiceprint.errors import (
+    CallerNotFoundError,
     InvalidArgumentError,
     InvalidAudioError,
     RecordingNotUsedError,
@@ -155,6 +156,54 @@ def enroll_dir(
         raise typer.Exit(1)
 
 
+def reenroll(
+    encoder: Annotated[
+        str, typer.Option(metavar="ENCODER", help="The encoder to move to, as VOICE_ENCODER.")
+    ],
+    audio_dir: Annotated[
+        Path, typer.Option(metavar="DIR", help="With a folder per caller: DIR/CALLER/*.wav")
+    ],
+    encoding: EncodingOption = None,
+    rate: RateOption = None,
+    channel: ChannelOption = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Enroll also callers who have voiceprints of that encoder.")
+    ] = False,
+    on_mismatch: MismatchOption = "store",
+    on_several_voices: SeveralVoicesOption = "refuse",
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Enroll the callers of the store with another encoder, from recordings that were kept.
+
+    Only callers who are enrolled already: a folder of anyone else is listed and left out. Their voiceprints
+    of other encoders, metadata and the time of their last call stay. Recordings are chosen and prompts left
+    out as in enroll-dir.
+
+    Callers who have voiceprints of that encoder are skipped. Ctrl-C stops after the current caller; the same
+    command resumes there. `voiceprint spaces` shows how many callers are left.
+
+    Exit code 1 when a file could not be enrolled. Exit code 130 after Ctrl-C.
+    """
+    samples, left_out = _audio_files(audio_dir)
+    for path, why in left_out:
+        print_error(f"Skipped: {path} {why}.")
+    _enroll(
+        samples,
+        partial(read, encoding=encoding, rate=rate, channel=channel),
+        store,
+        as_json,
+        on_mismatch,
+        on_several_voices,
+        skip=not again,
+        keep="best",
+        without_prompts=True,
+        encoder=encoder,
+    )
+    if left_out:
+        raise typer.Exit(1)
+
+
 def _parse_metadata(pairs: list[str]) -> dict[str, Any]:
     fields = {}
     for pair in pairs:
@@ -201,13 +250,18 @@ def _enroll(
     skip: bool = False,
     keep: Keep = "newest",
     without_prompts: bool = False,
+    encoder: str | None = None,
 ) -> None:
-    with open_recognizer(store, create=True) as recognizer, stopping("this caller") as stopped:
+    """encoder: to enroll again with, callers of the store only."""
+    with open_recognizer(store, create=encoder is None) as recognizer, stopping("this caller") as stopped:
+        if encoder is not None:
+            recognizer = recognizer.with_encoder(encoder)
+            _refuse_strangers(recognizer, samples)
         limit = recognizer.config.max_voiceprints_per_caller
         prints = _prints(recognizer, samples)
         if skip:
             _skip_enrolled(samples, prints, limit)
-        to_enroll = [sample for sample in samples if not sample.skipped]
+        to_enroll = [sample for sample in samples if not sample.skipped and not sample.failed]
         shared = _shared_prompts(to_enroll, read) if without_prompts else None
         readable: list[_Sample] = []
         results = recognizer.enroll_many(
@@ -215,6 +269,7 @@ def _enroll(
             on_mismatch=on_mismatch,
             on_several_voices=on_several_voices,
             keep=keep,
+            enrolled_only=encoder is not None,
         )
         for sample, result in zip(readable, results, strict=True):
             sample.result = result
@@ -227,6 +282,17 @@ def _enroll(
             "To go on, run the same command again: it skips callers who are enrolled."
         )
         raise typer.Exit(130)
+
+
+def _refuse_strangers(recognizer: OpusAgentVoiceRecognizer, samples: list[_Sample]) -> None:
+    """Give the samples of callers who are not enrolled their error."""
+    enrolled: dict[str, bool] = {}
+    for sample in samples:
+        caller_id = sample.caller_id
+        if caller_id not in enrolled:
+            enrolled[caller_id] = recognizer.get_caller(caller_id) is not None
+        if not enrolled[caller_id]:
+            sample.result = CallerNotFoundError(f"The caller {caller_id!r} is not enrolled.")
 
 
 def _prints(recognizer: OpusAgentVoiceRecognizer, samples: list[_Sample]) -> dict[str, set[int | None]]:

@@ -134,7 +134,7 @@ def evaluate(
 
     Exit code 1 when a recording could not be read, or a requested run or gallery not measured.
     """
-    from voiceprint.encoder import default_encoder
+    from voiceprint.encoder import configured_encoder
     from voiceprint.evaluation import (
         Condition,
         CosineScorer,
@@ -168,7 +168,7 @@ def evaluate(
     )
     if output is not None:
         prepare_folder(output)  # before the work
-    encoder = default_encoder(config.encoder, config.encoder_threads)
+    encoder = configured_encoder(config)
     scorers: list[Scorer] = [CosineScorer(config.similarity_threshold if threshold is None else threshold)]
     if scorer != "cosine":
         llr = _llr_scorer(encoder, config, calibration)

@@ -22,7 +22,7 @@ from voiceprint.cli.common import (
     table,
     warn_of_other_spaces,
 )
-from voiceprint.embedder import MIN_PROBE_SPEECH_S
+from voiceprint.encoder.base import min_speech_s
 from voiceprint.errors import AudioQualityError, InvalidAudioError, VoiceprintError
 from voiceprint.models import Match, SeparatedVoice, Verification
 
@@ -81,7 +81,7 @@ def identify(
     voices: dict[Path, list[SeparatedVoice]] = {}
     failures: dict[Path, VoiceprintError] = {}
     with open_recognizer(store, create=create) as recognizer:
-        minimum = recognizer.config.min_audio_quality
+        minimum, least_s = recognizer.config.min_audio_quality, min_speech_s(recognizer.encoder)
         for caller_id in dict.fromkeys(ignore or ()):
             if recognizer.get_caller(caller_id) is None:  # a typing error would name an agent as the caller
                 print_error(f"--ignore {caller_id}: not enrolled, so no voice is left out for it.")
@@ -104,7 +104,9 @@ def identify(
         found = voices if separate else answers
         print_json([_as_json(path, found.get(path), failures.get(path), separate) for path in files])
     elif separate and voices:
-        rows = [row for path, several in voices.items() for row in _voice_rows(path, several, minimum)]
+        rows = [
+            row for path, several in voices.items() for row in _voice_rows(path, several, minimum, least_s)
+        ]
         table("File", "Voice", "Speech", "Caller", *_FIGURES, rows=rows, right=("Voice", "Speech", *_RIGHT))
     elif answers:
         rows = [row for path, matches in answers.items() for row in _rows(path, matches)]
@@ -136,14 +138,15 @@ def _rows(path: Path, matches: list[Match]) -> list[tuple[object, ...]]:
     ]
 
 
-def _voice_rows(path: Path, voices: list[SeparatedVoice], minimum: float) -> list[tuple[object, ...]]:
+def _voice_rows(
+    path: Path, voices: list[SeparatedVoice], minimum: float, least_s: float
+) -> list[tuple[object, ...]]:
+    """The rows of a file. minimum: least quality; least_s: least speech in seconds."""
     rows = []
     for number, voice in enumerate(voices, 1):
         if voice.ignored is not None:
             answers: list[tuple[object, ...]] = [("", voice.ignored, "", "", "", "ignored", "")]
-        elif not voice.matches and (
-            voice.quality.score < minimum or voice.quality.net_speech_s < MIN_PROBE_SPEECH_S
-        ):
+        elif not voice.matches and (voice.quality.score < minimum or voice.quality.net_speech_s < least_s):
             answers = [("", f"nobody: {', '.join(voice.quality.feedback)}", "", "", "", "", "")]
         else:
             answers = _rows(path, [*voice.matches])

@@ -1,4 +1,4 @@
-"""`voiceprint export`, `import`, `copy` and `prune`."""
+"""`voiceprint export`, `import` and `copy`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,11 @@ from voiceprint.cli.common import (
     print_error,
     print_json,
     print_lines,
-    table,
 )
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import Storage, open_storage
 from voiceprint.storage.backup import LONGEST_LINE
-from voiceprint.storage.pruning import parse_period, prune_callers
 from voiceprint.storage.transfer import copy_callers, export_callers, import_callers, is_export
 
 _STANDARD = Path("-")
@@ -151,37 +149,3 @@ def copy(
 def _counted(source: Storage) -> int:
     check_exists(source, "give the store to copy from")
     return source.count_callers()
-
-
-def prune(
-    not_seen_for: Annotated[
-        str,
-        typer.Option(
-            "--not-seen-for", metavar="PERIOD", help="Days, weeks, months, years: 90d, 12w, 18m, 3y."
-        ),
-    ],
-    delete: Annotated[bool, typer.Option("--delete", help="Delete them instead of listing.")] = False,
-    store: StoreOption = None,
-    create: CreateOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """List the callers who have not been seen for long; with --delete, delete them.
-
-    A deletion cannot be undone.
-    """
-    period = parse_period(not_seen_for)
-    with open_recognizer(store, create=create) as recognizer:
-        storage = recognizer.storage
-        with counter("Looking", storage.count_callers()) as progress:
-            report = prune_callers(storage, period, dry_run=not delete, progress=progress)
-    if as_json:
-        print_json({"deleted": delete} | vars(report))
-        return
-    who = f"{plural(len(report.caller_ids), 'caller')} with {plural(report.voiceprints, 'voiceprint')}"
-    if not delete:
-        if report.caller_ids:
-            table("Caller", rows=[(caller_id,) for caller_id in report.caller_ids])
-        who = f"{who} would be deleted"
-        print_lines(f"{who}: not seen since {report.not_seen_since[:10]}. Nothing was changed (--delete).")
-    else:
-        print_lines(f"Deleted {who}, not seen since {report.not_seen_since[:10]}.")

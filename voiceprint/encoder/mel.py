@@ -46,7 +46,7 @@ def mel_frames(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 def _load() -> Session:
     # ONNX Runtime, not numpy's BLAS: threads of BLAS spin after each product, on the core of another partial,
     # which makes two threads of the encoder slower than one.
-    cosines, sines = _transform()
+    cosines, sines = windowed_transform()
     nodes = [
         node("MatMul", ["even", "cosines"], ["real"]),
         node("MatMul", ["odd", "sines"], ["imaginary"]),
@@ -55,7 +55,7 @@ def _load() -> Session:
         node("Add", ["real power", "imaginary power"], ["power"]),
         node("MatMul", ["power", "filters"], ["mel"]),
     ]
-    constants = {"cosines": cosines, "sines": sines, "filters": _filters()}
+    constants = {"cosines": cosines, "sines": sines, "filters": mel_filters()}
     inputs: dict[str, list[int | str]] = {"even": ["n", _HALF], "odd": ["n", _HALF - 1]}
     return Session(model(nodes, constants, inputs, {"mel": ["n", BANDS]}, {"": 14}))
 
@@ -63,8 +63,12 @@ def _load() -> Session:
 _SESSION: Final = Lazy(_load, inherited=False)
 
 
-def _transform() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Window and Fourier transform of samples 1 to 200 and 1 to 199, float32[200, 201] and [199, 201]."""
+def windowed_transform() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Window and Fourier transform for `mel_frames`: cosines float32[200, 201], sines float32[199, 201].
+
+    Rows of the cosines: samples 1 to 199, each added to sample 400 minus its number, and sample 200. Rows of
+    the sines: samples 1 to 199, each minus that other.
+    """
     sample = np.arange(1, _HALF + 1)[:, None]
     window = 0.5 - 0.5 * np.cos(2 * np.pi * sample / FRAME)
     angle = 2 * np.pi * sample * np.arange(_HALF + 1) / FRAME
@@ -72,8 +76,11 @@ def _transform() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return cosines.astype(np.float32), sines.astype(np.float32)
 
 
-def _filters() -> NDArray[np.float32]:
-    """float32[201, 40]: triangles from the center of the band below to that of the band above."""
+def mel_filters() -> NDArray[np.float32]:
+    """Weights of the 201 frequencies in the 40 bands, float32[201, 40].
+
+    Each band is a triangle from the center of the band below to that of the band above.
+    """
     highest = _BREAK_HZ / _HZ_PER_MEL + np.log(RATE / 2 / _BREAK_HZ) / _LOG_STEP
     mels = np.linspace(0.0, highest, BANDS + 2)
     linear = mels * _HZ_PER_MEL

@@ -14,13 +14,18 @@ from voiceprint._lazy import Lazy
 from voiceprint.audio.io.lazy_audio import Samples
 from voiceprint.audio.speech.trimming import TrimmedSpeech
 from voiceprint.audio.speech.vad import WINDOW
-from voiceprint.encoder.base import SpeechEmbedding
+from voiceprint.encoder.base import SpeechEmbedding, check_speech, sum_embeddings
 from voiceprint.encoder.mel import FRAME, HOP, mel_frames
 from voiceprint.encoder.network import Network
-from voiceprint.encoder.partials import FRAMES, count_partials, partials, sample_blocks, spectrograms
+from voiceprint.encoder.partials import (
+    FRAMES,
+    count_partials,
+    partials,
+    sample_blocks,
+    spectrograms,
+)
 from voiceprint.encoder.weights import HIDDEN, MELS
 from voiceprint.encoder.workers import Workers
-from voiceprint.errors import EncoderError
 from voiceprint.models import RESEMBLYZER_SPACE
 
 _BATCH = 6  # partials in a run of the network at most: see `Network.embed`
@@ -54,22 +59,19 @@ class OnnxEncoder:
         return self.embed_speech(TrimmedSpeech(audio)).embedding
 
     def embed_speech(self, speech: TrimmedSpeech) -> SpeechEmbedding:
-        """As `PartialEncoder.embed_speech`."""
-        network, speech = self._network.get(), _checked(speech)
+        """As `SpeechEncoder.embed_speech`."""
+        network, speech = self._network.get(), check_speech(speech)
         threads = self._workers.threads
         count = count_partials(len(speech))
         # As even as possible, so that no thread waits for another with one partial more.
         rounds = -(-count // (threads * _BATCH))
         each = -(-count // (threads * rounds))
-        total = np.zeros(HIDDEN, dtype=np.float64)
         found: list[NDArray[np.float32]] = []
         # Only this thread reads, because reading lazy audio converts it.
         blocks = sample_blocks(speech, each)
         while tasks := [partial(_embed_block, network, samples) for samples in islice(blocks, threads)]:
-            for embeddings in self._workers.run(tasks):
-                total += embeddings.sum(axis=0, dtype=np.float64)
-                found.append(embeddings)
-        return SpeechEmbedding(_unit(total), np.concatenate(found))
+            found += self._workers.run(tasks)
+        return sum_embeddings(np.concatenate(found))
 
     def embed_partials(self, mels: NDArray[np.float32]) -> NDArray[np.float32]:
         """As `PartialEncoder.embed_partials`."""
@@ -83,14 +85,13 @@ class OnnxEncoder:
         return np.array([each.embedding for each in found], dtype=np.float32).reshape(-1, HIDDEN)
 
     def embed_speeches(self, speeches: Sequence[TrimmedSpeech]) -> list[SpeechEmbedding]:
-        """As `PartialEncoder.embed_speeches`; a run of the network may hold partials of several."""
+        """As `SpeechEncoder.embed_speeches`; a run of the network may hold partials of several."""
         network = self._network.get()
         found: list[list[NDArray[np.float32]]] = [[] for _ in speeches]
         queue = iter(range(len(speeches)))  # shared by the threads
         tasks = [partial(_embed_queued, network, speeches, queue, found)] * self._workers.threads
         self._workers.run(tasks[: len(speeches)])
-        stacked = [np.array(partials, dtype=np.float32) for partials in found]
-        return [SpeechEmbedding(_unit(each.sum(axis=0, dtype=np.float64)), each) for each in stacked]
+        return [sum_embeddings(np.array(partials, dtype=np.float32)) for partials in found]
 
 
 class OnnxInt8Encoder(OnnxEncoder):
@@ -126,7 +127,7 @@ def _embed_queued(
         owners.clear()
 
     for index in queue:
-        for block in partials(_checked(speeches[index]), 4 * _BATCH):
+        for block in partials(check_speech(speeches[index]), 4 * _BATCH):
             for mel in block:
                 mels[len(owners)] = mel
                 owners.append(index)
@@ -134,16 +135,3 @@ def _embed_queued(
                     run()
     if owners:
         run()
-
-
-def _checked(speech: TrimmedSpeech) -> TrimmedSpeech:
-    if not len(speech):
-        raise EncoderError("The audio holds no speech to embed.")
-    return speech
-
-
-def _unit(total: NDArray[np.float64]) -> NDArray[np.float32]:
-    norm = float(np.linalg.norm(total))
-    if not 0.0 < norm < np.inf:  # all outputs are zero, or the audio was not finite
-        raise EncoderError("The network gave no embedding of this audio.")
-    return np.asarray(total / norm, dtype=np.float32)

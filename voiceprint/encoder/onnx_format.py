@@ -1,4 +1,4 @@
-"""ONNX models built in code: the part of the format that a small network needs.
+"""ONNX models built in code, and the facts that a model file states: the part of the format that these need.
 
 A model is a protocol buffer (onnx.proto3 of ONNX 1.14, IR version 8). The `onnx` package would also write it,
 but is a dependency of 20 MB for these few messages.
@@ -6,14 +6,15 @@ but is a dependency of 20 MB for these few messages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from numpy.typing import NDArray
 
 _IR_VERSION: Final = 8
 _TYPES: Final = {"float32": 1, "int8": 3, "int64": 7}
 _INT: Final = 2  # AttributeProto.AttributeType
+_EXTERNAL: Final = 1  # TensorProto.DataLocation
 
 
 def model(
@@ -22,21 +23,27 @@ def model(
     inputs: Mapping[str, Sequence[int | str]],
     outputs: Mapping[str, Sequence[int | str]],
     operators: Mapping[str, int],
+    *,
+    lengths: Sequence[str] = (),
+    metadata: Mapping[str, str] | None = None,
 ) -> bytes:
     """A ModelProto of one graph.
 
     nodes: from `node`, in the order of execution. inputs, outputs: shapes of float32 tensors; a name is a
-    variable length. operators: version of each set of operators, "" for ONNX's own.
+    variable length. operators: version of each set of operators, "" for ONNX's own. lengths: further inputs,
+    int64[n] each. metadata: properties of the model by name.
     """
     graph = b"".join(
         [_field(1, each) for each in nodes]
         + [_field(2, b"graph")]
         + [_field(5, _tensor(name, value)) for name, value in constants.items()]
         + [_field(11, _value(name, shape)) for name, shape in inputs.items()]
+        + [_field(11, _value(name, ["n"], "int64")) for name in lengths]
         + [_field(12, _value(name, shape)) for name, shape in outputs.items()]
     )
     sets = [_field(8, _field(1, domain) + _number(2, version)) for domain, version in operators.items()]
-    return _number(1, _IR_VERSION) + _field(7, graph) + b"".join(sets)
+    properties = [_field(14, _field(1, name) + _field(2, text)) for name, text in (metadata or {}).items()]
+    return _number(1, _IR_VERSION) + _field(7, graph) + b"".join(sets + properties)
 
 
 def node(
@@ -60,9 +67,9 @@ def _tensor(name: str, value: NDArray[Any]) -> bytes:
     )
 
 
-def _value(name: str, shape: Sequence[int | str]) -> bytes:
+def _value(name: str, shape: Sequence[int | str], of: str = "float32") -> bytes:
     dims = [_field(1, _field(2, n) if isinstance(n, str) else _number(1, n)) for n in shape]
-    tensor = _number(1, _TYPES["float32"]) + _field(2, b"".join(dims))
+    tensor = _number(1, _TYPES[of]) + _field(2, b"".join(dims))
     return _field(1, name) + _field(2, _field(1, tensor))
 
 
@@ -82,3 +89,72 @@ def _varint(value: int) -> bytes:
         value >>= 7
     digits.append(value)
     return bytes(digits)
+
+
+class ModelFacts(NamedTuple):
+    """The facts that a ModelProto states.
+
+    metadata: its properties by name. outputs: number of its graph's outputs. is_whole: whether no weight lies
+    in another file.
+    """
+
+    metadata: dict[str, str]
+    outputs: int
+    is_whole: bool
+
+
+def model_facts(data: bytes) -> ModelFacts:
+    """The facts in a ModelProto; no weight is read. Raises ValueError where the bytes are no model."""
+    metadata: dict[str, str] = {}
+    outputs, is_whole, has_graph = 0, True, False
+    for number, content in _messages(memoryview(data)):
+        if number == 7:
+            has_graph = True
+            for inner, part in _messages(content):
+                outputs += inner == 12
+                is_whole &= inner != 5 or (14, _EXTERNAL) not in _fields(part)
+        elif number == 14:
+            entry = {inner: bytes(text).decode() for inner, text in _messages(content)}
+            metadata[entry.get(1, "")] = entry.get(2, "")
+    if not has_graph:
+        raise ValueError("there is no graph")
+    return ModelFacts(metadata, outputs, is_whole)
+
+
+def _messages(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The number and bytes of each field that is no number."""
+    for number, value in _fields(message):
+        if isinstance(value, memoryview):
+            yield number, value
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """The number and value of each field: an int, or the bytes of any other kind of field."""
+    place, end = 0, len(message)
+    while place < end:
+        key, place = _read_varint(message, place)
+        kind = key & 7
+        if kind == 0:
+            value, place = _read_varint(message, place)
+            yield key >> 3, value
+            continue
+        if kind == 2:
+            length, place = _read_varint(message, place)
+        elif kind in (1, 5):  # of 64 or 32 bits
+            length = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"a field of the unknown kind {kind}")
+        if place + length > end:
+            raise ValueError("a field ends after the file")
+        yield key >> 3, message[place : place + length]
+        place += length
+
+
+def _read_varint(message: memoryview, place: int) -> tuple[int, int]:
+    """The number at a place, and the place after it."""
+    value = 0
+    for shift, digit in enumerate(message[place : place + 10]):
+        value |= (digit & 0x7F) << 7 * shift
+        if digit < 0x80:
+            return value, place + shift + 1
+    raise ValueError("a number that does not end")

@@ -8,13 +8,15 @@ memory than a minute.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.audio.speech.trimming import TrimmedSpeech
 from voiceprint.encoder.mel import FRAME, HOP, mel_frames
+
+if TYPE_CHECKING:
+    from voiceprint.audio.speech.trimming import TrimmedSpeech
 
 FRAMES: Final = 160
 """Mel frames of a partial."""
@@ -45,6 +47,11 @@ def sample_blocks(speech: TrimmedSpeech, block: int) -> Iterator[NDArray[np.floa
         number = min(block, count - first)
         start = first * STEP * HOP - FRAME // 2
         yield speech.read(start, start + ((number - 1) * STEP + FRAMES - 1) * HOP + FRAME)
+
+
+def count_in_block(samples: int) -> int:
+    """The number of partials in a block of `sample_blocks`."""
+    return ((samples - FRAME) // HOP + 1 - FRAMES) // STEP + 1
 
 
 def spectrograms(samples: NDArray[np.float32]) -> NDArray[np.float32]:

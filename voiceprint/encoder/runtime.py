@@ -43,6 +43,14 @@ def _silence_telemetry() -> None:
 _silence_telemetry()
 
 
+def _errors() -> tuple[type[Exception], ...]:
+    """The errors of ONNX Runtime, whose only common base is Exception, and those of its Python part."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = [each for each in vars(state).values() if isinstance(each, type) and issubclass(each, Exception)]
+    return (*own, RuntimeError, ValueError, MemoryError)
+
+
 class Session:
     """A loaded model. `run` is thread-safe, and works in the calling thread.
 
@@ -63,14 +71,24 @@ class Session:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except (RuntimeError, MemoryError) as error:  # the bases of ONNX Runtime's errors
+        except _errors() as error:
             raise EncoderError(f"ONNX Runtime cannot load the encoder ({error}).") from error
 
-    def run(self, **inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The model's one output. Raises `EncoderError`."""
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs, in order."""
+        return [each.name for each in self._session.get_inputs()]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs, in order."""
+        return [each.name for each in self._session.get_outputs()]
+
+    def run(self, wanted: str | None = None, /, **inputs: NDArray[Any]) -> NDArray[np.float32]:
+        """The output of this name, or the model's one output for None. Raises `EncoderError`."""
         try:
-            (output,) = self._session.run(None, inputs)
-        except (RuntimeError, MemoryError) as error:
+            (output,) = self._session.run(None if wanted is None else [wanted], inputs)
+        except _errors() as error:
             shapes = {name: value.shape for name, value in inputs.items()}
             raise EncoderError(f"ONNX Runtime failed on {shapes} ({error}).") from error
         result: Any = output

@@ -3,9 +3,10 @@
 Off unless `VOICE_ADAPT` is set, because a wrong match then has a lasting effect. Safeguards against
 strangers:
 
-- An adapted print only takes a free slot (`VOICE_MAX_VOICEPRINTS_PER_CALLER`) and replaces nothing. Only
-  enrollment replaces prints, the oldest first, and each enrollment adds a print of its own: at least one
-  enrolled print always remains, and as many enrollments as there are slots remove every adapted print.
+- An adapted print only takes a free slot (`VOICE_MAX_VOICEPRINTS_PER_CALLER`) of its embedding space and
+  replaces nothing; a caller without a print in that space gets none. Only enrollment replaces prints, the
+  oldest of the space first, and each enrollment adds a print of its own: at least one enrolled print always
+  remains, and as many enrollments as there are slots remove every adapted print.
 - The call must sound like each of the caller's prints by itself, not like their mean. Stores do not record
   which prints are adapted, but at least one is enrolled, so a chain of adapted prints cannot drift away from
   the enrolled voice.
@@ -81,11 +82,10 @@ class Adaptation:
         if not self._config.adapt:
             return None
         caller = self._storage.get(caller_id)
-        prints = [] if caller is None else [*caller.voiceprints]
+        stored = () if caller is None else caller.voiceprints
+        prints = [print_ for print_ in stored if print_.encoder == self._encoder]
         if not prints or len(prints) >= self._config.max_voiceprints_per_caller:
             return None
-        if any(print_.encoder != self._encoder for print_ in prints):
-            return None  # the enrolled print may be in the other space
         if not self._qualifies(caller_id, probe, quality, prints):
             return None
         try:
@@ -97,16 +97,27 @@ class Adaptation:
     def _qualifies(
         self, caller_id: str, probe: Probe, quality: AudioQuality, prints: list[Voiceprint]
     ) -> bool:
+        return (
+            is_measured(self._encoder)
+            and same_recording(probe.plain, prints) is None
+            and self.is_certain(caller_id, probe, quality, prints)
+        )
+
+    def is_certain(
+        self, caller_id: str, probe: Probe, quality: AudioQuality, prints: list[Voiceprint]
+    ) -> bool:
+        """Whether an accepted probe is certain enough of its caller, and its audio good enough, to be stored.
+
+        prints: all voiceprints of the caller in this space. In a space without a limit for them, only the
+        repeated match decides.
+        """
         if (
             quality.duration_s < self._config.enrollment_duration
             or quality.score < self._config.min_audio_quality
             or not {"channels_differ", "several_voices"}.isdisjoint(quality.feedback)
         ):
             return False
-        sounds_like_all = is_measured(prints[0].encoder) and all(
-            sounds_alike(probe.plain, [print_]) for print_ in prints
-        )
-        if not sounds_like_all or same_recording(probe.plain, prints) is not None:
+        if not all(sounds_alike(probe.plain, [print_]) for print_ in prints):
             return False
         matches = self._identify(probe)
         return is_confident(matches, self._config.target_fpir) and matches[0].caller_id == caller_id

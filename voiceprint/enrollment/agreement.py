@@ -22,6 +22,13 @@ session. A copy at another volume or with other cuts is mostly below, and only c
 would treat long recordings of one session as copies.
 """
 
+SAME_AUDIO: Final = 0.99999
+"""Cosine from which two prints are of the same recording in a space without a measured limit.
+
+Embedding the same samples twice gives 1 to six digits. A copy in another encoding is mostly below, and only
+costs a slot. A lower limit would merge recordings of a caller in a space whose cosines are all high.
+"""
+
 ALIKE: Final = 0.7
 """Agreement from which a new print sounds like the caller's other prints.
 
@@ -36,7 +43,14 @@ false alarms, and 14 to 79 % detections.
 def same_recording(embedding: NDArray[np.float32], others: Sequence[Voiceprint]) -> Voiceprint | None:
     """The voiceprint among `others`, of the same encoder, of the recording of this embedding, or None."""
     best = max(others, key=lambda other: float(embedding @ other.embedding), default=None)
-    return best if best is not None and float(embedding @ best.embedding) >= SAME_RECORDING else None
+    if best is None or float(embedding @ best.embedding) < same_recording_limit(best.encoder):
+        return None
+    return best
+
+
+def same_recording_limit(encoder: str) -> float:
+    """Cosine from which two prints of this encoder are of the same recording."""
+    return SAME_RECORDING if is_measured(encoder) else SAME_AUDIO
 
 
 def sounds_alike(new: NDArray[np.float32], others: Sequence[Voiceprint]) -> bool:
@@ -49,7 +63,7 @@ def sounds_alike(new: NDArray[np.float32], others: Sequence[Voiceprint]) -> bool
 
 
 def is_measured(encoder: str) -> bool:
-    """Whether `sounds_alike` has a limit for the embeddings of this encoder."""
+    """Whether the limits of this module were measured on the embeddings of this encoder."""
     return encoder == RESEMBLYZER_SPACE
 
 
@@ -71,7 +85,12 @@ def _mean(embeddings: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     return np.asarray(total / max(float(np.linalg.norm(total)), 1e-6), dtype=np.float32)
 
 
-def best_agreeing(embeddings: NDArray[np.float32], qualities: Sequence[float], count: int) -> list[int]:
+def best_agreeing(
+    embeddings: NDArray[np.float32],
+    qualities: Sequence[float],
+    count: int,
+    encoder: str = RESEMBLYZER_SPACE,
+) -> list[int]:
     """The indices, in order, of the `count` recordings of one caller that agree best.
 
     While there are more, the recording with the lowest mean cosine to those left is dropped: a recording of
@@ -79,10 +98,10 @@ def best_agreeing(embeddings: NDArray[np.float32], qualities: Sequence[float], c
     quality is dropped, and then the later one. A copy of a retained recording stays, and does
     not count.
 
-    embeddings: float32[n, d] of length 1; qualities: `AudioQuality.score` of each.
+    embeddings: float32[n, d] of length 1, of `encoder`; qualities: `AudioQuality.score` of each.
     """
-    cosines = embeddings @ embeddings.T
-    originals = [int(np.argmax(row[: place + 1] >= SAME_RECORDING)) for place, row in enumerate(cosines)]
+    cosines, limit = embeddings @ embeddings.T, same_recording_limit(encoder)
+    originals = [int(np.argmax(row[: place + 1] >= limit)) for place, row in enumerate(cosines)]
     left = [place for place, original in enumerate(originals) if place == original]
     while len(left) > count:
         mean = {i: (cosines[i, left].sum() - cosines[i, i]) / (len(left) - 1) for i in left}

@@ -21,8 +21,8 @@ from voiceprint.audio.enhance.low_frequencies import restore_low_frequencies
 from voiceprint.audio.enhance.noise_reduction import NARROWBAND, is_noisy, reduce_noise
 from voiceprint.audio.io.buffers import SAMPLE_RATE
 from voiceprint.audio.simulate import Condition
+from voiceprint.encoder.base import takes_enhanced
 from voiceprint.errors import EncoderError, InvalidArgumentError
-from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.validation import unit_vector
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class AugmentationPlan(NamedTuple):
 
 def augmentation_plan(encoder: Encoder, quality: AudioQuality) -> AugmentationPlan:
     """Lines for wide-band audio, noise reduction for noisy audio; none for an unmeasured encoder."""
-    measured = encoder.name == RESEMBLYZER_SPACE and encoder.sample_rate == SAMPLE_RATE
+    measured = takes_enhanced(encoder)
     narrow = NARROWBAND in quality.feedback
     return AugmentationPlan(measured and not narrow, measured and is_noisy(quality), measured and narrow)
 

@@ -114,7 +114,9 @@ class ManifestEnrollment:
 
     def run(self, rows: Iterator[ManifestRow]) -> None:
         """Enroll the rows. Raises the `StorageError` of a store that failed, after `on_row` for each row."""
-        results: OrderedResults[RowResult] = OrderedResults(self._store, self._take)
+        results: OrderedResults[RowResult] = OrderedResults(
+            self._store, self._take, secondary=self._enroller.secondary
+        )
         runner: BatchRunner[RowResult | ManifestRow, NewVoiceprint | VoiceprintError | RowResult]
         runner = BatchRunner(
             self._embed,

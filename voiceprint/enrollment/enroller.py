@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Recording
 from voiceprint.audio.io.encodings import PCM, AudioFormat
 from voiceprint.audio.quality.advice import several_voices
-from voiceprint.embedder import MIN_PROBE_SPEECH_S
 from voiceprint.encoder.workers import cores
 from voiceprint.enrollment.agreement import best_agreeing
 from voiceprint.enrollment.augmentation import (
@@ -22,7 +21,7 @@ from voiceprint.enrollment.augmentation import (
 )
 from voiceprint.enrollment.batches import BatchRunner
 from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices, check_quality
-from voiceprint.enrollment.results import NewVoiceprint, OrderedResults
+from voiceprint.enrollment.results import NewVoiceprint, OrderedResults, SecondaryEnroller
 from voiceprint.enrollment.writer import OnMismatch, VoiceprintWriter
 from voiceprint.errors import (
     AudioQualityError,
@@ -58,11 +57,15 @@ Keep = Literal["newest", "best"]
 
 
 class EnrollmentOptions(NamedTuple):
-    """How to enroll: the format of the audio, and what to do about mismatches and several voices."""
+    """How to enroll: the format of the audio, and what to do about mismatches and several voices.
+
+    enrolled_only: see `VoiceprintWriter`.
+    """
 
     audio_format: AudioFormat = PCM
     on_mismatch: OnMismatch = "store"
     on_several_voices: OnSeveralVoices = "refuse"
+    enrolled_only: bool = False
 
     def check(self) -> None:
         """Raise `InvalidArgumentError` for an unknown option."""
@@ -89,17 +92,23 @@ class Enroller:
     """Checks samples, embeds them, and stores their voiceprints."""
 
     def __init__(
-        self, storage: Storage, embedder: Embedder, encoder: Encoder, config: VoiceFingerprintConfig
+        self,
+        storage: Storage,
+        embedder: Embedder,
+        encoder: Encoder,
+        config: VoiceFingerprintConfig,
+        secondary: SecondaryEnroller | None = None,
     ) -> None:
         self._storage = storage
         self._embedder = embedder
         self._encoder = encoder
         self._config = config
+        self._secondary = secondary
 
     def check(self, audio_buffer: AudioBuffer | Recording, audio_format: AudioFormat) -> EnrollmentCheck:
         """Check whether the audio is long and good enough to enroll."""
         recording = self._embedder.recording(audio_buffer, audio_format)
-        if recording.quality.net_speech_s >= MIN_PROBE_SPEECH_S:
+        if recording.quality.net_speech_s >= self._embedder.min_speech_s:
             self._embedder.note_voices(recording, None)
         return check_quality(recording.quality, self._config)
 
@@ -115,12 +124,14 @@ class Enroller:
         embedding = self._embedder.embed(checked.recording)
         checked, embedding = self._of_one_voice(checked, embedding, options)
         (augmented,) = self._augment([checked], [embedding])
-        voiceprint = self._voiceprint(checked, embedding, augmented)
+        new = self._new_voiceprint(checked, embedding, augmented)
         if not may_store():
             return None
-        (result,) = self.writer(options).store([voiceprint])
+        (result,) = self.writer(options).store([new.voiceprint])
         if isinstance(result, VoiceprintError):
             raise result
+        if self._secondary is not None and new.secondary is not None:
+            self._secondary.store([new.secondary])
         return result
 
     def enroll_many(
@@ -137,6 +148,7 @@ class Enroller:
             lambda voiceprints: writer.store([*voiceprints.values()]),
             found.append,
             self._best if keep == "best" else None,
+            self._secondary,
         )
         rate = options.audio_format.sample_rate or SAMPLE_RATE
         runner: BatchRunner[Sample, NewVoiceprint | VoiceprintError] = BatchRunner(
@@ -164,13 +176,21 @@ class Enroller:
         return self._encoder.name
 
     @property
+    def secondary(self) -> SecondaryEnroller | None:
+        """The enrollment with the secondary encoder."""
+        return self._secondary
+
+    @property
     def threads(self) -> int:
         """The threads of a long list."""
         return self._config.encoder_threads or cores()
 
     def writer(self, options: EnrollmentOptions) -> VoiceprintWriter:
         """The writer of new voiceprints to the store."""
-        return VoiceprintWriter(self._storage, self._config.max_voiceprints_per_caller, options.on_mismatch)
+        limit = self._config.max_voiceprints_per_caller
+        return VoiceprintWriter(
+            self._storage, limit, options.on_mismatch, enrolled_only=options.enrolled_only
+        )
 
     def embed_rows(
         self, rows: Sequence[ManifestRow], options: EnrollmentOptions
@@ -200,7 +220,7 @@ class Enroller:
         """The voiceprints of one caller that agree best, and an error in place of each of the others."""
         limit = self._config.max_voiceprints_per_caller
         embeddings = np.stack([new.voiceprint.embedding for new in prints])
-        best = set(best_agreeing(embeddings, [new.score for new in prints], limit))
+        best = set(best_agreeing(embeddings, [new.score for new in prints], limit, self._encoder.name))
         return [
             new.voiceprint
             if place in best
@@ -282,8 +302,7 @@ class Enroller:
                 results[place] = error
         augmented = self._augment([good[place] for place in embeddings], [*embeddings.values()])
         for place, other in zip(embeddings, augmented, strict=True):
-            voiceprint = self._voiceprint(good[place], embeddings[place], other)
-            results[place] = NewVoiceprint(voiceprint, good[place].recording.quality.score)
+            results[place] = self._new_voiceprint(good[place], embeddings[place], other)
         return cast("list[NewVoiceprint | VoiceprintError]", results)
 
     def _augment(self, samples: list[_CheckedSample], embeddings: list[Embedding]) -> list[Embedding | None]:
@@ -293,12 +312,16 @@ class Enroller:
         ]
         return augmented_embeddings(self._encoder, planned)
 
-    def _voiceprint(
+    def _new_voiceprint(
         self, sample: _CheckedSample, embedding: Embedding, augmented: Embedding | None
-    ) -> Voiceprint:
-        return Voiceprint(
+    ) -> NewVoiceprint:
+        voiceprint = Voiceprint(
             sample.caller_id, embedding, sample.metadata, encoder=self._encoder.name, augmented=augmented
         )
+        other = None
+        if self._secondary is not None:
+            other = self._secondary.voiceprint(sample.caller_id, sample.recording)
+        return NewVoiceprint(voiceprint, sample.recording.quality.score, other)
 
 
 def _seconds(sample: Any, sample_rate: Any) -> float:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from voiceprint.enrollment.writer import Stored
 from voiceprint.errors import VoiceprintError
 from voiceprint.models import Voiceprint
+
+if TYPE_CHECKING:
+    from voiceprint.audio import Recording
 
 STORED_TOGETHER: Final = 64
 """Enrollments of a long list in one change of the store: a crash loses at most these, and a store that writes
@@ -22,10 +25,24 @@ R = TypeVar("R")
 
 
 class NewVoiceprint(NamedTuple):
-    """A voiceprint that is not stored yet, and the quality score of its audio, 0 to 1."""
+    """A voiceprint that is not stored yet, and the quality score of its audio, 0 to 1.
+
+    secondary: the same audio's voiceprint of the secondary encoder.
+    """
 
     voiceprint: Voiceprint
     score: float
+    secondary: Voiceprint | None = None
+
+
+class SecondaryEnroller(Protocol):
+    """Enrolls what is enrolled with a secondary encoder too; failures are logged only."""
+
+    def voiceprint(self, caller_id: str, recording: Recording) -> Voiceprint | None:
+        """The voiceprint of a recording, None where the encoder fails."""
+
+    def store(self, voiceprints: Sequence[Voiceprint]) -> int:
+        """Store voiceprints of callers who are enrolled; returns the number stored."""
 
 
 class OrderedResults(Generic[R]):
@@ -34,7 +51,7 @@ class OrderedResults(Generic[R]):
     store: stores voiceprints, by their place in the list, in one change, and returns the results in order.
     take: called with the result of each place, in order, as soon as all before it are stored.
     choose: selects, of consecutive voiceprints of one caller, those to store, and errors for the others; None
-    stores all.
+    stores all. secondary: stores the secondary voiceprints of what was stored.
 
     At most `STORED_TOGETHER` voiceprints wait to be stored, beside those of the caller to choose from.
     """
@@ -44,12 +61,14 @@ class OrderedResults(Generic[R]):
         store: Callable[[dict[int, Voiceprint]], Sequence[Stored]],
         take: Callable[[Stored | R], None],
         choose: Callable[[list[NewVoiceprint]], list[Stored]] | None = None,
+        secondary: SecondaryEnroller | None = None,
     ) -> None:
-        self._store, self._take, self._choose = store, take, choose
+        self._store, self._take, self._choose, self._secondary = store, take, choose, secondary
         self._results: deque[Stored | R | None] = deque()  # not taken yet; None: not stored yet
         self._first = 0  # the place of the first of them
         self._of_caller: dict[int, NewVoiceprint] = {}  # to choose from, by place
         self._to_store: dict[int, Voiceprint] = {}  # by place
+        self._of_secondary: dict[int, Voiceprint] = {}  # by place
 
     def add(self, result: NewVoiceprint | VoiceprintError | R) -> None:
         """Add the result of the next place."""
@@ -61,6 +80,8 @@ class OrderedResults(Generic[R]):
             self._take_ready()
             return
         self._results.append(None)
+        if result.secondary is not None:
+            self._of_secondary[place] = result.secondary
         if self._choose is None:
             self._to_store[place] = result.voiceprint
         else:
@@ -84,14 +105,21 @@ class OrderedResults(Generic[R]):
                 self._to_store[place] = result
             else:
                 self._results[place - self._first] = result
+                self._of_secondary.pop(place, None)
         self._of_caller.clear()
 
     def _store_all(self) -> None:
         if self._to_store:
             # Reset first, so that an error does not store them twice.
             voiceprints, self._to_store = self._to_store, {}
+            others = []
             for place, result in zip(voiceprints, self._store(voiceprints), strict=True):
                 self._results[place - self._first] = result
+                other = self._of_secondary.pop(place, None)
+                if other is not None and isinstance(result, Voiceprint):
+                    others.append(other)
+            if self._secondary is not None and others:
+                self._secondary.store(others)
         self._take_ready()
 
     def _take_ready(self) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.enrollment.agreement import same_recording, sounds_alike
-from voiceprint.errors import InvalidArgumentError, VoiceMismatchError, VoiceprintError
-from voiceprint.models import Voiceprint
+from voiceprint.errors import CallerNotFoundError, InvalidArgumentError, VoiceMismatchError, VoiceprintError
+from voiceprint.models import Caller, Voiceprint
 
 if TYPE_CHECKING:
     from voiceprint.storage import Storage
@@ -27,37 +27,53 @@ Stored = Voiceprint | VoiceprintError
 class VoiceprintWriter:
     """Stores new voiceprints, and detects copies of a recording and voices of other people.
 
-    limit: voiceprints a caller. A second voiceprint of a recording is not stored: the existing one is
-    returned, with the metadata merged and `last_seen` moved. A voiceprint that does not sound like its
-    caller's others is stored with a warning, or refused with `VoiceMismatchError`.
+    limit: voiceprints a caller in one embedding space; voiceprints of other spaces are not looked at. A
+    second voiceprint of a recording is not stored: the existing one is returned, with the metadata merged and
+    `last_seen` moved. A voiceprint that does not sound like its caller's others is stored with a warning, or
+    refused with `VoiceMismatchError`.
+
+    enrolled_only: refuse callers who are not enrolled, with `CallerNotFoundError`, and leave the `last_seen`
+    of the others: these recordings are no contact with the caller. A caller who is deleted meanwhile is not
+    created again.
 
     No lock is held between reading and storing: two processes that enroll the same recording at the same
     moment may both store it.
     """
 
-    def __init__(self, storage: Storage, limit: int, on_mismatch: OnMismatch) -> None:
+    def __init__(
+        self, storage: Storage, limit: int, on_mismatch: OnMismatch, *, enrolled_only: bool = False
+    ) -> None:
         self._storage = storage
         self._limit = limit
         self._on_mismatch = on_mismatch
+        self._enrolled_only = enrolled_only
+        self._callers: dict[str, Caller | None] = {}  # as they were last read
 
     def store(self, voiceprints: Sequence[Voiceprint]) -> list[Stored]:
         """Store voiceprints in order, in one change; return the stored or existing print or error of each."""
         results: list[Stored | None] = [None] * len(voiceprints)
         to_save: dict[int, Voiceprint] = {}  # by index in `results`
-        by_caller: dict[str, list[Voiceprint]] = {}
+        compared: dict[tuple[str, str], list[Voiceprint]] = {}
 
         def save() -> None:
             for place, result in zip(to_save, self._save([*to_save.values()]), strict=True):
                 results[place] = result
             to_save.clear()
-            by_caller.clear()
+            compared.clear()
+            self._callers.clear()
 
         for place, new in enumerate(voiceprints):
             try:
-                copied, others = self._compared(new, by_caller)
+                copied, others = self._compared(new, compared)
                 if copied is not None and copied.id is None:
                     save()  # `new` is a copy of one of these, which must be stored first
-                    copied, others = self._compared(new, by_caller)
+                    copied, others = self._compared(new, compared)
+                if self._enrolled_only:
+                    caller = self._callers[new.caller_id]
+                    if caller is None:
+                        results[place] = _not_enrolled(new.caller_id)
+                        continue
+                    new = new.model_copy(update={"last_seen": caller.last_seen or caller.created_at})
             except VoiceprintError as error:  # the store cannot be read, for any of the others either
                 results[place:] = [error] * (len(results) - place)
                 break
@@ -68,21 +84,25 @@ class VoiceprintWriter:
             if results[place] is None:
                 to_save[place] = new
                 # As the store will replace the oldest.
-                by_caller[new.caller_id] = [*by_caller[new.caller_id], new][-self._limit :]
+                compared[new.caller_id, new.encoder] = [*others, new][-self._limit :]
         save()
         return [result for result in results if result is not None]
 
     def _compared(
-        self, new: Voiceprint, by_caller: dict[str, list[Voiceprint]]
+        self, new: Voiceprint, compared: dict[tuple[str, str], list[Voiceprint]]
     ) -> tuple[Voiceprint | None, list[Voiceprint]]:
         """The voiceprint of the same recording, if there is one, and all that the new one is comparable with.
 
-        by_caller: the voiceprints of callers who were read before, with those to be saved.
+        compared: by caller id and embedding space, the voiceprints that were read before, with those to be
+        saved.
         """
-        if new.caller_id not in by_caller:
+        key = new.caller_id, new.encoder
+        if key not in compared:
             caller = self._storage.get(new.caller_id)
-            by_caller[new.caller_id] = [] if caller is None else [*caller.voiceprints]
-        others = [one for one in by_caller[new.caller_id] if one.encoder == new.encoder]
+            self._callers[new.caller_id] = caller
+            stored = () if caller is None else caller.voiceprints
+            compared[key] = [one for one in stored if one.encoder == new.encoder]
+        others = compared[key]
         return same_recording(new.embedding, others), others
 
     def _mismatch(self, new: Voiceprint, others: list[Voiceprint]) -> VoiceMismatchError | None:
@@ -107,7 +127,8 @@ class VoiceprintWriter:
         if not voiceprints:
             return []
         try:
-            return [*self._storage.save_many(voiceprints, max_voiceprints=self._limit)]
+            stored = self._storage.save_many(voiceprints, max_voiceprints=self._limit)
+            return self._without_recreated(stored) if self._enrolled_only else [*stored]
         except InvalidArgumentError as error:
             # All were refused for one of them, such as a caller whose merged metadata is too large.
             if len(voiceprints) == 1:
@@ -115,6 +136,25 @@ class VoiceprintWriter:
             return [result for voiceprint in voiceprints for result in self._save([voiceprint])]
         except VoiceprintError as error:
             return [error] * len(voiceprints)
+
+    def _without_recreated(self, stored: list[Voiceprint]) -> list[Stored]:
+        """The stored voiceprints. A caller whom another process has just deleted is deleted again."""
+        ids = {one.id for one in stored}
+        recreated = set()
+        for caller_id in {one.caller_id for one in stored}:
+            caller, before = self._storage.get(caller_id), self._callers[caller_id]
+            if (
+                caller is not None
+                and (before is None or caller.created_at != before.created_at)
+                and ids.issuperset(one.id for one in caller.voiceprints)
+            ):
+                self._storage.delete(caller_id)
+                recreated.add(caller_id)
+        return [_not_enrolled(one.caller_id) if one.caller_id in recreated else one for one in stored]
+
+
+def _not_enrolled(caller_id: str) -> CallerNotFoundError:
+    return CallerNotFoundError(f"The caller {caller_id!r} is not enrolled: enroll the caller first.")
 
 
 def _embeddings(voiceprint: Voiceprint) -> NDArray[np.float32]:
@@ -130,4 +170,6 @@ def _enrolled_again(stored: Voiceprint, new: Voiceprint) -> Voiceprint:
     """
     logger.info("The caller %r is already enrolled with this recording.", stored.caller_id)
     augmented = new.augmented if stored.augmented is None else stored.augmented
-    return stored.model_copy(update={"metadata": new.metadata, "augmented": augmented, "last_seen": None})
+    return stored.model_copy(
+        update={"metadata": new.metadata, "augmented": augmented, "last_seen": new.last_seen}
+    )

@@ -25,7 +25,7 @@ from voiceprint.enrollment.augmentation import augmentation_plan
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation.cache import EmbeddingCache
 from voiceprint.evaluation.calibration_fit import Calls, Enrollment, Measured, fit, measure, search
-from voiceprint.evaluation.embedding import augmented_print, cleaned_speech, embed, load_recordings
+from voiceprint.evaluation.embedding import augmented_print, embed, load_recordings, probe_speech
 from voiceprint.evaluation.recordings import (
     Audio,
     Progress,
@@ -163,7 +163,7 @@ class _CallEmbedder:
             start, end = cuts[place.session][place.piece]
             audio = recordings[place.session][start:end]
             piece = Recording.from_buffer(audio)
-            probe = embed(cleaned_speech(piece), self._encoder, self._cache)
+            probe = embed(probe_speech(piece, self._encoder), self._encoder, self._cache)
             if probe is not None:
                 pieces.append((self._sessions + place.session, piece, probe))
         self._sessions += len(recordings)

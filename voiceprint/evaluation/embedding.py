@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from voiceprint._lazy import cached_property
-from voiceprint.audio import SAMPLE_RATE, Recording
+from voiceprint.audio import SAMPLE_RATE, Recording, to_mono
 from voiceprint.audio.prompts import KnownPrompts, PromptFinder, prompts_at
 from voiceprint.audio.simulate import Condition
 from voiceprint.diarization import separate as separated
 from voiceprint.encoder import Encoder, OnnxEncoder
+from voiceprint.encoder.base import takes_enhanced
 from voiceprint.enrollment.augmentation import (
     RECIPE,
     AugmentationPlan,
@@ -149,7 +150,7 @@ class _Piece:
     def cleaned(self) -> Embeddings:
         """The embedding after noise reduction; the plain one without noise, or where no speech is left."""
         embedding = None
-        if self._settings.noise_reduction and self._encoder.sample_rate == SAMPLE_RATE:
+        if self._settings.noise_reduction and takes_enhanced(self._encoder):
             audio = self._recording.cleaned
             embedding = None if audio is None else embed(audio, self._encoder, self._cache)
         return self._required_plain if embedding is None else embedding
@@ -245,9 +246,10 @@ class _SpeakerEmbedder:
         return self._pieces[key]
 
 
-def cleaned_speech(recording: Recording) -> Audio:
-    """The speech for log-likelihood ratios: after noise reduction, where that has an effect."""
-    return recording.speech[:] if recording.cleaned is None else recording.cleaned
+def probe_speech(recording: Recording, encoder: Encoder) -> Audio:
+    """The speech for log-likelihood ratios: after noise reduction, where that has an effect and helps."""
+    cleaned = recording.cleaned if takes_enhanced(encoder) else None
+    return recording.speech[:] if cleaned is None else cleaned
 
 
 def augmented_print(
@@ -271,10 +273,16 @@ def augmented_print(
 
 
 def embed(audio: Audio, encoder: Encoder, cache: EmbeddingCache | None) -> Embeddings | None:
-    """The embedding, cached or computed; None where the encoder finds no speech."""
+    """The embedding of audio at 16 kHz, cached or computed; None where the encoder finds no speech."""
     try:
         # One at a time: in a batch the last bits would depend on the rest of the batch.
-        return _cached(cache, encoder.name, encoder.dimension, audio, lambda: encoder.embed(audio))
+        return _cached(
+            cache,
+            encoder.name,
+            encoder.dimension,
+            audio,
+            lambda: encoder.embed(to_mono(audio, SAMPLE_RATE, encoder.sample_rate)),
+        )
     except EncoderError:  # no speech: the encoder is loaded
         return None
 

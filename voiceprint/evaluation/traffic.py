@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from voiceprint.audio import Recording
 from voiceprint.audio.prompts import prompts_at
-from voiceprint.embedder import MIN_PROBE_SPEECH_S, Probe
+from voiceprint.embedder import Probe
+from voiceprint.encoder.base import min_speech_s
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.evaluation.cache import EmbeddingCache
 from voiceprint.evaluation.calibration_fit import TARGETS, deviates
-from voiceprint.evaluation.embedding import cleaned_speech, embed, load_recordings
+from voiceprint.evaluation.embedding import embed, load_recordings, probe_speech
 from voiceprint.evaluation.mixture import Mixture, fit_mixture
 from voiceprint.evaluation.recordings import Progress, check_channels, cut, find_calls
 from voiceprint.evaluation.report import Skip
@@ -211,11 +212,12 @@ def _embed_call(
         audio = audio[pieces[0][0] : pieces[0][1]]
     call = Recording.from_buffer(audio)
     quality = call.quality
-    if quality.net_speech_s < min(MIN_PROBE_SPEECH_S, duration_s):
-        return f"{quality.net_speech_s:.1f} s of the {MIN_PROBE_SPEECH_S:g} s of speech that are needed"
+    least_s = min_speech_s(recognizer.encoder)
+    if quality.net_speech_s < min(least_s, duration_s):
+        return f"{quality.net_speech_s:.1f} s of the {least_s:g} s of speech that are needed"
     if quality.score < recognizer.config.min_audio_quality:
         return f"an audio quality of {quality.score:.2f}, which identification refuses"
-    embedding = embed(cleaned_speech(call), recognizer.encoder, cache)
+    embedding = embed(probe_speech(call, recognizer.encoder), recognizer.encoder, cache)
     return _NO_SPEECH if embedding is None else embedding
 
 

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from voiceprint.models import RESEMBLYZER_SPACE
 
 if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
+
+DEFAULT_TARGET: Final = 0.01
+"""Target of the default rule in other spaces than Resemblyzer's, where a cosine of 0.75 has no meaning: a
+share of strangers, 0 to 1. Doubled, twice as many strangers are accepted."""
+
+
+def configured_target(config: VoiceFingerprintConfig, space: str) -> float | None:
+    """The target FPIR by which the settings decide in a space, 0 to 1; None where a threshold decides.
+
+    Without a target, threshold or calibrated similarity in the settings, a space other than Resemblyzer's has
+    `DEFAULT_TARGET`.
+    """
+    if config.target_fpir is not None:
+        return config.target_fpir
+    return DEFAULT_TARGET if _has_default_target(config, space) else None
+
+
+def _has_default_target(config: VoiceFingerprintConfig, space: str) -> bool:
+    is_set = "similarity_threshold" in config.model_fields_set or config.calibrated_similarity
+    return space != RESEMBLYZER_SPACE and not is_set
 
 
 class AcceptanceRule(NamedTuple):
@@ -15,32 +37,39 @@ class AcceptanceRule(NamedTuple):
         verification, 0 to 1; None lets the threshold decide.
     calibrated: similarities are probabilities, not cosines.
     is_default: the configured cosine threshold decides.
+    is_default_target: `DEFAULT_TARGET` decides, which nobody has set.
     """
 
     threshold: float
     target: float | None = None
     calibrated: bool = False
     is_default: bool = False
+    is_default_target: bool = False
 
     @classmethod
-    def of_identification(cls, config: VoiceFingerprintConfig, threshold: float | None) -> AcceptanceRule:
+    def of_identification(
+        cls, config: VoiceFingerprintConfig, space: str, threshold: float | None
+    ) -> AcceptanceRule:
         """The rule of `match_caller`, `identify` and streams. threshold: argument of the call."""
-        return cls._of(config, threshold, config.target_fpir)
+        return cls._of(config, space, threshold, config.target_fpir)
 
     @classmethod
-    def of_verification(cls, config: VoiceFingerprintConfig, threshold: float | None) -> AcceptanceRule:
+    def of_verification(
+        cls, config: VoiceFingerprintConfig, space: str, threshold: float | None
+    ) -> AcceptanceRule:
         """The rule of `verify_caller`: a target FPIR is the false-match rate with one caller enrolled."""
-        return cls._of(
-            config, threshold, config.target_fpir if config.target_fmr is None else config.target_fmr
-        )
+        target = config.target_fpir if config.target_fmr is None else config.target_fmr
+        return cls._of(config, space, threshold, target)
 
     @classmethod
     def _of(
-        cls, config: VoiceFingerprintConfig, threshold: float | None, target: float | None
+        cls, config: VoiceFingerprintConfig, space: str, threshold: float | None, target: float | None
     ) -> AcceptanceRule:
         calibrated = config.calibrated_similarity
         if threshold is not None:
             return cls(threshold, calibrated=calibrated)
+        if target is None and _has_default_target(config, space):
+            return cls(config.similarity_threshold, DEFAULT_TARGET, is_default_target=True)
         by_cosine = target is None and not calibrated
         return cls(config.similarity_threshold, target, calibrated, is_default=by_cosine)
 

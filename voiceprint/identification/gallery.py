@@ -200,13 +200,13 @@ class Gallery:
             logger.warning("%s: %s", self.storage, message)
 
     @property
-    def warned_of_strangers(self) -> bool:
-        """Whether the process has logged that the threshold accepts too many strangers."""
-        return self._shared.warned_of_strangers
+    def warned_of_rule(self) -> bool:
+        """Whether the process has logged a warning of the default rule of acceptance."""
+        return self._shared.warned_of_rule
 
-    @warned_of_strangers.setter
-    def warned_of_strangers(self, value: bool) -> None:
-        self._shared.warned_of_strangers = value
+    @warned_of_rule.setter
+    def warned_of_rule(self, value: bool) -> None:
+        self._shared.warned_of_rule = value
 
     # Upkeep
 

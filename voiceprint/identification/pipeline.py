@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from voiceprint.embedder import Probe
 from voiceprint.errors import CallerNotFoundError, StorageUnavailableError
-from voiceprint.identification.acceptance import AcceptanceRule
+from voiceprint.identification.acceptance import DEFAULT_TARGET, AcceptanceRule
 from voiceprint.identification.candidates import CANDIDATES_PER_QUERY, candidate_queries
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.query import Query
@@ -73,9 +73,8 @@ class Identifier:
             hits, wider = 2 * hits, 2 * wider
 
     def _decide(self, ranked: list[Scored], scorer: GalleryScorer | None, query: Query) -> list[Match]:
-        rule = AcceptanceRule.of_identification(self._config, query.threshold)
-        if rule.is_default:
-            self._warn_of_strangers(rule.threshold)
+        rule = AcceptanceRule.of_identification(self._config, self.gallery.encoder, query.threshold)
+        self._warn_of_default(rule)
         size, likely = 0, np.zeros(0)
         if scorer is not None and ranked:
             size = self._gallery_size(ranked, query)
@@ -112,7 +111,9 @@ class Identifier:
         """Whether the probe is of the caller of these voiceprints."""
         self.gallery.refresh()
         scorer = self._scorer(probe)
-        rule = AcceptanceRule.of_verification(self._config, threshold)
+        rule = AcceptanceRule.of_verification(self._config, self.gallery.encoder, threshold)
+        if rule.is_default_target:
+            self._warn_of_default(rule)
         (scored,) = rank(probe, voiceprints, scorer)
         rate = probability = None
         if scorer is not None and scored.llr is not None:
@@ -154,7 +155,7 @@ class Identifier:
 
     def threshold_advice(self) -> str | None:
         """A sentence where the configured threshold accepts more than `MOST_STRANGERS` of strangers."""
-        rule = AcceptanceRule.of_identification(self._config, None)
+        rule = AcceptanceRule.of_identification(self._config, self.gallery.encoder, None)
         if not rule.is_default:
             return None
         self.gallery.refresh()
@@ -170,12 +171,26 @@ class Identifier:
             "for 1 %."
         )
 
-    def _warn_of_strangers(self, threshold: float) -> None:
-        if not self.gallery.warned_of_strangers:
-            advice = self._advice(threshold)
+    def _warn_of_default(self, rule: AcceptanceRule) -> None:
+        """Log once of a default threshold that accepts many strangers, or of the target that replaces it."""
+        gallery = self.gallery
+        if gallery.warned_of_rule:
+            return
+        if rule.is_default_target:
+            gallery.warned_of_rule = True
+            logger.warning(
+                "%s: %s: the default threshold holds for Resemblyzer's embeddings alone, so a match in this "
+                "space is accepted by an expected share of strangers of %g %%. VOICE_TARGET_FPIR or "
+                "VOICE_SIMILARITY_THRESHOLD sets the rule.",
+                gallery.storage,
+                gallery.encoder,
+                100 * DEFAULT_TARGET,
+            )
+        elif rule.is_default:
+            advice = self._advice(rule.threshold)
             if advice is not None:
-                self.gallery.warned_of_strangers = True
-                logger.warning("%s: %s", self.gallery.storage, advice)
+                gallery.warned_of_rule = True
+                logger.warning("%s: %s", gallery.storage, advice)
 
     def _scorer(self, probe: Probe) -> GalleryScorer | None:
         """The scorer of the gallery; None where the gallery is too small for its statistics."""

@@ -41,7 +41,7 @@ class SharedIndex:
         self.encoder = encoder
         self.dimension = dimension
         self.settings = settings
-        self.warned_of_other_spaces = self.warned_of_strangers = False
+        self.warned_of_other_spaces = self.warned_of_rule = False
         self.counted = (0, 0)  # voiceprints, and callers, when these were last counted
         self.reset()
 

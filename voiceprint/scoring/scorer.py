@@ -183,13 +183,20 @@ class GalleryScorer:
         counts = np.bincount(owners, minlength=self._size)
         corrections = self._level_weight * (levels - self._mean_level)
         self._corrections = np.bincount(owners, corrections, self._size) / counts
-        self._maxima = np.bincount(owners, np.nanmax(self._pairs, axis=1), self._size) / counts
-        self._set_statistics(self._maxima - self._corrections, self._size - 1)
+        best = np.nanmax(self._pairs, axis=1)
+        self._maxima = np.bincount(owners, best, self._size) / counts
+        within = 0.0
+        if self.projection.prior is None:
+            # A stranger calls with one print: means of several deviate less. The constants of a prior were
+            # measured with these means.
+            deviations = (best - corrections) - (self._maxima - self._corrections)[owners]
+            within = float(np.mean(np.bincount(owners, deviations**2, self._size) / counts))
+        self._set_statistics(self._maxima - self._corrections, self._size - 1, within)
 
-    def _set_statistics(self, maxima: Vectors, others: int) -> None:
+    def _set_statistics(self, maxima: Vectors, others: int, within: float = 0.0) -> None:
         prior = self.projection.prior
         pair_prior = None if prior is None else (prior.pair_mean, prior.pair_std)
-        self.statistics = impostor_statistics(self._pairs, maxima, others, pair_prior)
+        self.statistics = impostor_statistics(self._pairs, maxima, others, pair_prior, within)
 
     def use_gallery_maxima(self, maxima: NDArray[np.float64], others: int) -> None:
         """Compute the statistics from the whole gallery, of which the cohort is a sample.

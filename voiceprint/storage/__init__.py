@@ -6,7 +6,7 @@ from voiceprint.storage.backup import BackupReport, RestoreReport, back_up, read
 from voiceprint.storage.base import START, Changes, ConsistentView, Deletion, Position, Storage
 from voiceprint.storage.json import JSONStorage
 from voiceprint.storage.memory import MemoryStorage
-from voiceprint.storage.pruning import PruneReport, prune_callers
+from voiceprint.storage.pruning import PruneReport, SpacePruneReport, prune_callers, prune_space
 from voiceprint.storage.redis import RedisStorage
 from voiceprint.storage.sql import SQLiteStorage, SQLStorage
 from voiceprint.storage.transfer import CopyReport, copy_callers, digest, export_callers, import_callers
@@ -27,6 +27,7 @@ __all__ = [
     "RestoreReport",
     "SQLStorage",
     "SQLiteStorage",
+    "SpacePruneReport",
     "Storage",
     "back_up",
     "configured_storage",
@@ -36,6 +37,7 @@ __all__ = [
     "import_callers",
     "open_storage",
     "prune_callers",
+    "prune_space",
     "read_backup",
     "restore",
 ]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from voiceprint._files import cache_folder, reading_descriptor
 from voiceprint.errors import InvalidArgumentError, StorageError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
-from voiceprint.validation import check_caller_id, is_integer
+from voiceprint.validation import check_caller_id, is_integer, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -157,10 +157,10 @@ class Storage(ABC):
         """Store a voiceprint and return it as it is stored; a new caller is created.
 
         A voiceprint whose `id` this caller already has in this store is replaced in place; any other gets a
-        new id. With more than `max_voiceprints` (default: the store's `max_voiceprints_per_caller`) the
-        caller's oldest are removed in the same change. The metadata is merged into the caller's, new keys
-        winning. Missing times are set to now; `last_seen` never moves back. Returns once the record is
-        durable.
+        new id. With more than `max_voiceprints` (default: the store's `max_voiceprints_per_caller`) of its
+        embedding space, the caller's oldest of that space are removed in the same change. The metadata is
+        merged into the caller's, new keys winning. Missing times are set to now; `last_seen` never moves
+        back. Returns once the record is durable.
         """
         return self.save_many([voiceprint], max_voiceprints=max_voiceprints)[0]
 
@@ -195,6 +195,14 @@ class Storage(ABC):
 
         unless_seen_since: keep the caller (and return 0) if `last_seen` is at this time or later; checked
         within the change, so that a caller who is just calling is not lost.
+        """
+
+    @abstractmethod
+    def delete_voiceprints(self, caller_ids: Iterable[str], *, encoder: str) -> int:
+        """Remove these callers' voiceprints of one embedding space, as one change; returns their number.
+
+        A caller with no voiceprint of another space keeps these: `delete` removes such a caller. Unknown
+        callers are skipped. No deletion is noted, so an older backup brings these voiceprints back.
         """
 
     @abstractmethod
@@ -399,6 +407,22 @@ def check_ids(ids: Iterable[int]) -> list[int]:
         return [operator.index(id_) for id_ in ids]
     except TypeError as error:
         raise InvalidArgumentError("The ids of voiceprints are whole numbers in a list or array.") from error
+
+
+def check_caller_ids(caller_ids: Iterable[str]) -> list[str]:
+    """Caller ids, each once, in their order."""
+    if isinstance(caller_ids, str):
+        raise InvalidArgumentError(f"The caller ids are {shown(caller_ids)}: give a list of them.")
+    return list(dict.fromkeys(check_caller_id(caller_id) for caller_id in caller_ids))
+
+
+def check_space(encoder: object) -> str:
+    """The name of an embedding space: a str of 1 character or more."""
+    if not isinstance(encoder, str) or not encoder:
+        raise InvalidArgumentError(
+            f"The embedding space is {shown(encoder)}: give the name of its encoder, see `Storage.spaces`."
+        )
+    return encoder
 
 
 def check_after(after: str) -> str:

@@ -24,10 +24,12 @@ from voiceprint.storage.base import (
     Progress,
     Storage,
     check_after,
+    check_caller_ids,
     check_ids,
     check_limit,
     check_page,
     check_position,
+    check_space,
     with_progress,
 )
 from voiceprint.storage.records import as_arrays
@@ -78,6 +80,11 @@ class InMemoryStateStorage(Storage):
     def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
         with self._writing(creates=False) as transaction:
             return transaction.delete(caller_id, unless_seen_since)
+
+    def delete_voiceprints(self, caller_ids: Iterable[str], *, encoder: str) -> int:
+        names, space = check_caller_ids(caller_ids), check_space(encoder)
+        with self._writing(creates=False) as transaction:
+            return sum(transaction.delete_voiceprints(name, space) for name in names)
 
     def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
         with self._writing(creates=False) as transaction:

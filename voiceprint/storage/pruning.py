@@ -1,16 +1,20 @@
-"""Deletes callers who have not called for a long time, as data protection law requires."""
+"""Deletes callers who have not called for a long time, as data protection law requires, and voiceprints of an
+encoder that is no longer used."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from itertools import islice
 
 from voiceprint.errors import InvalidArgumentError
-from voiceprint.storage.base import Progress, Storage
-from voiceprint.validation import format_time
+from voiceprint.models import Caller
+from voiceprint.storage.base import DEFAULT_PAGE, Progress, Storage, check_space
+from voiceprint.validation import format_time, now, shown
 
-__all__ = ["PruneReport", "parse_period", "prune_callers"]
+__all__ = ["PruneReport", "SpacePruneReport", "parse_period", "prune_callers", "prune_space"]
 
 _UNITS = {"d": timedelta(days=1), "w": timedelta(weeks=1), "m": timedelta(days=30), "y": timedelta(days=365)}
 
@@ -54,6 +58,79 @@ def prune_callers(
             if progress is not None:
                 progress(done)
     return PruneReport(limit, tuple(pruned), voiceprints)
+
+
+@dataclass(frozen=True)
+class SpacePruneReport:
+    """The voiceprints of one embedding space that were pruned, or would be.
+
+    encoder: name of the space. voiceprints: their number. callers: number of callers who lose them and have
+    voiceprints of another space. deleted_callers: ids of callers who had no others, and were deleted.
+    kept_callers: ids of callers who have no others, and keep theirs.
+    """
+
+    encoder: str
+    voiceprints: int
+    callers: int
+    deleted_callers: tuple[str, ...]
+    kept_callers: tuple[str, ...]
+
+
+def prune_space(
+    storage: Storage,
+    encoder: str,
+    *,
+    delete_callers: bool = False,
+    dry_run: bool = True,
+    progress: Progress | None = None,
+) -> SpacePruneReport:
+    """Remove all voiceprints of one embedding space, such as those of an earlier encoder.
+
+    Callers without voiceprints of another space keep theirs, unless `delete_callers` deletes these callers;
+    one who calls or is enrolled meanwhile stays. dry_run: only report; the default, as a removal cannot be
+    undone. `progress` is called with the number of callers read. Raises `InvalidArgumentError` for a space
+    of which the store has no voiceprints.
+    """
+    spaces = storage.spaces()
+    if check_space(encoder) not in spaces:
+        named = ", ".join(f"{count:,} of {space!r}" for space, count in sorted(spaces.items())[:5])
+        raise InvalidArgumentError(
+            f"The store has no voiceprints of the space {shown(encoder)}: it has {named or 'none at all'}."
+        )
+    started = now()
+    callers = voiceprints = done = 0
+    deleted: list[str] = []
+    kept: list[str] = []
+    with storage.removing_many():
+        for page in _pages(storage):
+            counts = {caller.caller_id: _count(caller, encoder) for caller in page}
+            only = [one.caller_id for one in page if 0 < counts[one.caller_id] == len(one.voiceprints)]
+            others = [name for name in counts.keys() - set(only) if counts[name]]
+            if dry_run:
+                voiceprints += sum(counts[name] for name in others)
+            elif others:
+                voiceprints += storage.delete_voiceprints(others, encoder=encoder)
+            callers += len(others)
+            for name in only:
+                removed = counts[name] if delete_callers else 0
+                if removed and not dry_run:
+                    removed = storage.delete(name, unless_seen_since=started)
+                voiceprints += removed
+                (deleted if removed else kept).append(name)
+            done += len(page)
+            if progress is not None:
+                progress(done)
+    return SpacePruneReport(encoder, voiceprints, callers, tuple(deleted), tuple(kept))
+
+
+def _pages(storage: Storage) -> Iterator[list[Caller]]:
+    callers = storage.iter_callers()
+    while page := list(islice(callers, DEFAULT_PAGE)):
+        yield page
+
+
+def _count(caller: Caller, encoder: str) -> int:
+    return sum(print_.encoder == encoder for print_ in caller.voiceprints)
 
 
 def parse_period(text: str) -> timedelta:

@@ -11,6 +11,7 @@ import numpy as np
 
 from voiceprint.models import Finding
 from voiceprint.storage.base import START, Changes, Deletion, Position
+from voiceprint.storage.findings import over_limit
 from voiceprint.storage.records import CallerRecord, PrintRecord, as_arrays
 
 if TYPE_CHECKING:
@@ -91,16 +92,7 @@ class StoreState:
 
     def check(self, limit: int) -> list[Finding]:
         """Findings of `Storage.check` that only a damaged or hand-edited store gives."""
-        return [
-            Finding(
-                code="too_many_voiceprints",
-                place=f"caller {caller.caller_id!r}",
-                message=f"{len(caller.voiceprints)} voiceprints, and {limit} are the limit: "
-                "the next enrollment removes the oldest.",
-            )
-            for caller in self.callers.values()
-            if len(caller.voiceprints) > limit
-        ]
+        return [finding for caller in self.callers.values() for finding in over_limit(caller, limit)]
 
     def has_id(self, id_: int) -> bool:
         """Whether a voiceprint has this id."""

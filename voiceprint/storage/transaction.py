@@ -122,9 +122,9 @@ class Transaction:
             if replaced.encoder != record.encoder:
                 self.removed.append(record.id)
             prints = [record if print_ is replaced else print_ for print_ in caller.voiceprints]
-        # The oldest give way, but never the one being saved, which may replace an old one.
-        others = [print_ for print_ in prints if print_ is not record]
-        surplus = {print_.id for print_ in others[: max(0, len(prints) - limit)]}
+        # The oldest of its space give way, but never the one being saved, which may replace an old one.
+        others = [print_ for print_ in prints if print_ is not record and print_.encoder == record.encoder]
+        surplus = {print_.id for print_ in others[: max(0, len(others) + 1 - limit)]}
         self.removed += sorted(surplus)
         caller = replace(
             caller,
@@ -244,6 +244,18 @@ class Transaction:
         self.removed += [print_.id for print_ in caller.voiceprints]
         self.changes_voiceprints = True
         return len(caller.voiceprints)
+
+    def delete_voiceprints(self, caller_id: str, encoder: str) -> int:
+        """As `Storage.delete_voiceprints` for one caller."""
+        caller = self.find(caller_id)
+        prints = caller.voiceprints if caller is not None else ()
+        remaining = tuple(print_ for print_ in prints if print_.encoder != encoder)
+        if caller is None or not remaining or len(remaining) == len(prints):
+            return 0
+        self.callers[caller_id] = replace(caller, voiceprints=remaining)
+        self.removed += [print_.id for print_ in prints if print_.encoder == encoder]
+        self.changes_voiceprints = True
+        return len(prints) - len(remaining)
 
     def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace_all: bool) -> CallerRecord:
         """As `Storage.update_metadata`."""

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from voiceprint.audio import SAMPLE_RATE, AudioQuality, Recording
 from voiceprint.audio.enhance.high_pass import REACH
 from voiceprint.audio.prompts import KnownPrompts
-from voiceprint.encoder.base import PartialEncoder
+from voiceprint.encoder.base import PartialEncoder, SpeechEncoder, takes_enhanced
 from voiceprint.streaming.accumulator import PartialAccumulator
 from voiceprint.streaming.buffered_audio import Audio, BufferedAudio, Parts
 from voiceprint.streaming.embedding_pass import SAME_DB, EmbeddingPass, level_difference_db, whole_windows
@@ -133,8 +133,10 @@ class OnlineEmbedder:
         """The embedding of the ended call, of any length above 0. Raises `EncoderError`."""
         if not self._is_long:
             assert self._last is not None  # noqa: S101
-            if not isinstance(self._encoder, PartialEncoder):
+            if not isinstance(self._encoder, SpeechEncoder):
                 return self._encoder.embed(self._last.speech_at(self._encoder.sample_rate))
+            if not isinstance(self._encoder, PartialEncoder):
+                return self._encoder.embed_speech(self._last.trimmed).embedding
             if not self._pass.is_of(self._last):
                 found = self._encoder.embed_speech(self._last.trimmed)
                 self.partials = found.partials
@@ -150,7 +152,7 @@ class OnlineEmbedder:
 
     def cleaned(self) -> Audio | None:
         """`Recording.cleaned` of the ended call; None of a call over BUFFER_S."""
-        if self._is_long or self._last is None or self._encoder.sample_rate != SAMPLE_RATE:
+        if self._is_long or self._last is None or not takes_enhanced(self._encoder):
             return None
         return self._last.cleaned
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 from voiceprint._threads import in_thread
 from voiceprint.audio import AudioBuffer, AudioQuality, Recording, Turn
 from voiceprint.audio.io.encodings import AudioFormat
-from voiceprint.embedder import MIN_PROBE_SPEECH_S, Embedder, Probe
-from voiceprint.enrollment.adaptation import Adaptation
+from voiceprint.dual_run import DualRun
+from voiceprint.embedder import Embedder, Probe
 from voiceprint.errors import AudioQualityError, InvalidArgumentError
 from voiceprint.identification.acceptance import AcceptanceRule
 from voiceprint.identification.pipeline import Identifier
@@ -40,7 +41,8 @@ class CallContext(NamedTuple):
     embedder: Embedder
     encoder: Encoder
     identifier: Identifier
-    adaptation: Adaptation
+    dual_run: DualRun | None
+    add_voiceprint: Callable[[str, Probe, Recording | None, AudioQuality], None]
     config: VoiceFingerprintConfig
     query: Query
     audio_format: AudioFormat
@@ -183,7 +185,7 @@ class CallStream:
                 self._use_quality(quality)
                 self._quality_at_s = self._framed_s
         net = self._online.net_speech_s
-        self._pending.append(_Interim(total, net, self._good and net >= MIN_PROBE_SPEECH_S))
+        self._pending.append(_Interim(total, net, self._good and net >= self._context.embedder.min_speech_s))
 
     def _use_quality(self, quality: AudioQuality) -> None:
         channels = {
@@ -199,7 +201,7 @@ class CallStream:
         query = context.query._replace(k=max(2, context.query.k))
         matches = context.identifier.identify(self._probe(interim.total, None), query)
         self._answer = self._result_of(matches, good=interim.good)
-        rule = AcceptanceRule.of_identification(self._config, query.threshold)
+        rule = AcceptanceRule.of_identification(self._config, context.embedder.space, query.threshold)
         if interim.good and self._decision.update(matches, rule, interim.net_speech_s):
             update = {"decided": True, "net_speech_s": interim.net_speech_s}
             self._answer = self._answer.model_copy(update=update)
@@ -235,7 +237,7 @@ class CallStream:
             return StreamResult(**measured, feedback=("no_speech",))
         quality = self._online.end()
         self._use_quality(quality)
-        good = self._good and quality.net_speech_s >= MIN_PROBE_SPEECH_S
+        good = self._good and quality.net_speech_s >= self._context.embedder.min_speech_s
         answer, probe = StreamResult(), None
         recording = self._online.recording
         if good and recording is not None and self._context.separate:
@@ -243,8 +245,11 @@ class CallStream:
             self._use_quality(recording.quality)
         elif good:
             probe = self._probe(self._online.embedding(), self._online.cleaned())
-            answer = self._result_of(self._context.identifier.identify(probe, self._context.query), good=True)
+            matches = self._context.identifier.identify(probe, self._context.query)
+            answer = self._result_of(matches, good=True)
             if recording is not None:
+                if self._context.dual_run is not None:
+                    self._context.dual_run.identified(recording, self._context.query, matches)
                 self._context.embedder.note_voices(recording, self._online.partials)
                 quality = recording.quality
                 self._use_quality(quality)
@@ -256,7 +261,7 @@ class CallStream:
         self._move_last_seen()
         if probe is not None and answer.accepted and answer.caller_id is not None:
             reported = quality.model_copy(update={"feedback": self._feedback})
-            self._context.adaptation.add(answer.caller_id, probe, reported)
+            self._context.add_voiceprint(answer.caller_id, probe, recording, reported)
         return self._answer
 
     def _separated(self, recording: Recording) -> StreamResult:

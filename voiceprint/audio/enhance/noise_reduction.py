@@ -105,7 +105,7 @@ def _smoothed(power: Audio) -> Audio:
     By doubling: after each pass, every frame holds twice as many terms of the sum of 0.7**k p[t - k]. A loop
     over the frames would hold the GIL, and so stop the other threads.
     """
-    smooth = (np.float32(1.0) - _SMOOTHING) * power
+    smooth: Audio = np.multiply(power, np.float32(1.0) - _SMOOTHING)
     terms, weight = 1, _SMOOTHING
     while terms < len(smooth) and weight > np.finfo(np.float32).tiny:
         smooth[terms:] += weight * smooth[:-terms]

@@ -9,6 +9,7 @@ from typing import Any
 
 from voiceprint.errors import StorageCorruptError
 from voiceprint.models import Finding
+from voiceprint.storage.findings import EmbeddingLengths, over_limit
 from voiceprint.storage.records import COUNTER_END, next_id_after
 from voiceprint.storage.redis.adoption import old_keys
 from voiceprint.storage.redis.connection import RedisConnection
@@ -37,6 +38,7 @@ class _ShardReport:
     owners: dict[int, str] = field(default_factory=dict)
     feed: dict[int, int] = field(default_factory=dict)
     spaces: dict[str, str] = field(default_factory=dict)
+    lengths: list[tuple[str, int, int]] = field(default_factory=list)  # space, values, id of a voiceprint
     damaged: set[str] = field(default_factory=set)
     revision: int = 0
     top_id: int = 0
@@ -74,14 +76,17 @@ class StoreChecker:
         ]
         stored = self._stored_names()
         ids: dict[int, str] = {}
+        lengths = EmbeddingLengths()
         for shard in self.shards:
             report = self._check_shard(shard, stored.get(shard.number, set()), fix=fix)
             findings += report.findings
+            for space, length, id_ in report.lengths:
+                lengths.add(space, length, id_)
             for id_, caller_id in report.owners.items():
                 other = ids.setdefault(id_, caller_id)
                 if other != caller_id:
                     findings.append(_duplicate(id_, other, caller_id))
-        return findings
+        return [*findings, *lengths.findings()]
 
     def _stored_names(self) -> dict[int, set[str]]:
         """The callers who have a record, listed or not, by the number of their shard."""
@@ -181,13 +186,8 @@ class StoreChecker:
             counts[print_.encoder] = counts.get(print_.encoder, 0) + 1
             report.spaces[f"n:{print_.encoder}"] = str(counts[print_.encoder])
             report.spaces[f"d:{print_.encoder}"] = str(print_.embedding.size)
-        if len(record.voiceprints) > self.limit:
-            report.add(
-                "too_many_voiceprints",
-                f"caller {name!r}",
-                f"{len(record.voiceprints)} voiceprints, and {self.limit} are the limit: "
-                "the next enrollment removes the oldest.",
-            )
+            report.lengths.append((print_.encoder, print_.embedding.size, print_.id))
+        report.findings += over_limit(record, self.limit)
 
     def _compare(self, shard: Shard, report: _ShardReport) -> None:
         owners = {int(id_): name.decode(errors="replace") for id_, name in self._hash(shard.owners)}

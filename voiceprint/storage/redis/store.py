@@ -26,10 +26,12 @@ from voiceprint.storage.base import (
     Storage,
     cached_snapshot_path,
     check_after,
+    check_caller_ids,
     check_ids,
     check_limit,
     check_page,
     check_position,
+    check_space,
     with_progress,
 )
 from voiceprint.storage.deletions import check_deletion, deletion_digest
@@ -268,6 +270,21 @@ class RedisStorage(Storage):
         return self._change_caller(
             caller_id, lambda transaction: transaction.delete(caller_id, unless_seen_since)
         )
+
+    def delete_voiceprints(self, caller_ids: Iterable[str], *, encoder: str) -> int:
+        """As the contract says; in a cluster, as one change of each caller."""
+        names, space = check_caller_ids(caller_ids), check_space(encoder)
+        if not self.exists():
+            return 0
+
+        def deleting(group: list[str]) -> Callable[[PartialTransaction], int]:
+            return lambda transaction: sum(transaction.delete_voiceprints(name, space) for name in group)
+
+        groups: dict[int, list[str]] = {}
+        for name in names:
+            groups.setdefault(self._reader.shard_of(name).number, []).append(name)
+        tasks = [Task(self._shards[number], group, deleting(group)) for number, group in groups.items()]
+        return sum(part.result for part in self._run(tasks))
 
     def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
         return self._change_caller(

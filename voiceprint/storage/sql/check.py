@@ -10,6 +10,7 @@ from sqlalchemy import case, delete, func, insert, select, update
 from voiceprint import migrations
 from voiceprint.errors import StorageCorruptError
 from voiceprint.models import Finding
+from voiceprint.storage.findings import EmbeddingLengths
 from voiceprint.storage.records import COUNTER_END, LAST_COUNTED_ID
 from voiceprint.storage.sql.database import Database
 from voiceprint.storage.sql.reader import Reader
@@ -62,15 +63,14 @@ def _schema(reader: Reader) -> Iterator[Finding]:
 
 
 def _spaces(reader: Reader) -> Iterator[Finding]:
-    length = func.length(voiceprints.c.embedding)
-    statement = select(voiceprints.c.encoder, func.min(length), func.max(length))
-    for space, least, most in reader.connection.execute(statement.group_by(voiceprints.c.encoder)):
-        if least != most:
-            yield Finding(
-                code="dimension",
-                place=f"the space {str(space)[:100]!r}",
-                message=f"Its embeddings have {least // 4} to {most // 4} values, and one length is right.",
-            )
+    lengths = EmbeddingLengths()
+    size, id_ = func.length(voiceprints.c.embedding), voiceprints.c.id
+    statement = select(voiceprints.c.encoder, size, func.min(id_), func.count())
+    for space, length, lowest, count in reader.connection.execute(
+        statement.group_by(voiceprints.c.encoder, size)
+    ):
+        lengths.add(str(space), int(length or 0) // 4, lowest, count)
+    return lengths.findings()
 
 
 def _newest(reader: Reader) -> tuple[int, int]:

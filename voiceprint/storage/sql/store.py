@@ -30,10 +30,12 @@ from voiceprint.storage.base import (
     Storage,
     cached_snapshot_path,
     check_after,
+    check_caller_ids,
     check_ids,
     check_limit,
     check_page,
     check_position,
+    check_space,
     snapshot_path_beside,
     with_progress,
 )
@@ -151,6 +153,14 @@ class SQLStorage(Storage):
         name = check_caller_id(caller_id)
         return self._change(
             [name], lambda transaction: transaction.delete(name, unless_seen_since), creates=False
+        )
+
+    def delete_voiceprints(self, caller_ids: Iterable[str], *, encoder: str) -> int:
+        names, space = check_caller_ids(caller_ids), check_space(encoder)
+        return self._change(
+            names,
+            lambda transaction: sum(transaction.delete_voiceprints(name, space) for name in names),
+            creates=False,
         )
 
     def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:

@@ -59,8 +59,8 @@ callers = Table(
     Column("last_seen", Text),
 )
 
-# slot: a number below the limit, unique per caller, so that two writers cannot both take the last one.
-# position: the order of enrollment, which slots do not show.
+# slot: a number unique per caller over all embedding spaces, so that two writers cannot both add a voiceprint
+# to the same state of a caller. position: the order of enrollment, which slots do not show.
 voiceprints = Table(
     "voiceprints",
     metadata,

@@ -1,0 +1,117 @@
+"""`voiceprint prune`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from voiceprint.cli.common import (
+    CreateOption,
+    JsonOption,
+    StoreOption,
+    counter,
+    open_recognizer,
+    plural,
+    print_json,
+    print_lines,
+    table,
+)
+from voiceprint.errors import InvalidArgumentError
+from voiceprint.storage import Storage
+from voiceprint.storage.pruning import parse_period, prune_callers, prune_space
+
+
+def prune(
+    not_seen_for: Annotated[
+        str | None,
+        typer.Option(
+            "--not-seen-for", metavar="PERIOD", help="Days, weeks, months, years: 90d, 12w, 18m, 3y."
+        ),
+    ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            "--space",
+            metavar="NAME",
+            help="The voiceprints of this encoder, as `voiceprint spaces` names it.",
+        ),
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete them instead of listing.")] = False,
+    delete_callers: Annotated[
+        bool,
+        typer.Option(
+            "--delete-callers", help="With --space: also the callers without voiceprints of another encoder."
+        ),
+    ] = False,
+    store: StoreOption = None,
+    create: CreateOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the callers who have not been seen for long, or count the voiceprints of an encoder that is no
+    longer used; with --delete, delete them.
+
+    A deletion cannot be undone. With --space, callers without voiceprints of another encoder keep theirs.
+    """
+    if (not_seen_for is None) == (space is None):
+        raise InvalidArgumentError("Give either --not-seen-for PERIOD or --space NAME.")
+    if delete_callers and space is None:
+        raise InvalidArgumentError("--delete-callers goes with --space NAME.")
+    period = parse_period(not_seen_for) if not_seen_for is not None else None
+    with open_recognizer(store, create=create) as recognizer:
+        if period is not None:
+            _prune_callers(recognizer.storage, period, delete=delete, as_json=as_json)
+        elif space is not None:
+            if delete and space == recognizer.encoder.name:
+                raise InvalidArgumentError(
+                    f"{space!r} is the space of the configured encoder, by which callers are recognized: set "
+                    "VOICE_ENCODER to the encoder that replaces it. Nothing was deleted."
+                )
+            _prune_space(
+                recognizer.storage, space, delete=delete, delete_callers=delete_callers, as_json=as_json
+            )
+
+
+def _prune_callers(storage: Storage, period: timedelta, *, delete: bool, as_json: bool) -> None:
+    with counter("Looking", storage.count_callers()) as progress:
+        report = prune_callers(storage, period, dry_run=not delete, progress=progress)
+    if as_json:
+        print_json({"deleted": delete} | vars(report))
+        return
+    who = f"{plural(len(report.caller_ids), 'caller')} with {plural(report.voiceprints, 'voiceprint')}"
+    if not delete:
+        if report.caller_ids:
+            table("Caller", rows=[(caller_id,) for caller_id in report.caller_ids])
+        who = f"{who} would be deleted"
+        print_lines(f"{who}: not seen since {report.not_seen_since[:10]}. Nothing was changed (--delete).")
+    else:
+        print_lines(f"Deleted {who}, not seen since {report.not_seen_since[:10]}.")
+
+
+def _prune_space(storage: Storage, space: str, *, delete: bool, delete_callers: bool, as_json: bool) -> None:
+    with counter("Looking", storage.count_callers()) as progress:
+        report = prune_space(
+            storage, space, delete_callers=delete_callers, dry_run=not delete, progress=progress
+        )
+    if as_json:
+        print_json({"deleted": delete} | vars(report))
+        return
+    callers = report.callers + len(report.deleted_callers)
+    removed = (
+        f"{plural(report.voiceprints, 'voiceprint')} of the space {space!r}, of {plural(callers, 'caller')}"
+    )
+    if report.deleted_callers:
+        removed += f", {len(report.deleted_callers)} of them with no others and deleted as a whole"
+    if delete:
+        print_lines(f"Deleted {removed}.")
+    else:
+        print_lines(f"{removed}: would be deleted. Nothing was changed (--delete).")
+    if report.kept_callers:
+        print_lines(
+            f"{plural(len(report.kept_callers), 'caller')} without voiceprints of another encoder "
+            f"{'keep' if len(report.kept_callers) > 1 else 'keeps'} theirs: enroll them with another encoder "
+            "first, or delete them too (--delete-callers)."
+        )
+        if not delete:
+            table("Caller", rows=[(caller_id,) for caller_id in report.kept_callers])

@@ -1,0 +1,54 @@
+"""Speaker models by the `sherpa-onnx` wheel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.encoder.model_encoder import ModelEncoder, Network
+from voiceprint.encoder.model_file import ModelFile
+from voiceprint.errors import EncoderError
+
+
+class SherpaEncoder(ModelEncoder):
+    """A speaker model by sherpa-onnx (the extra `sherpa`), which brings its own ONNX Runtime and features."""
+
+    @staticmethod
+    def _load(model: ModelFile) -> Network:
+        try:
+            import sherpa_onnx
+        except ImportError as error:
+            raise EncoderError(
+                f"sherpa-onnx cannot be imported ({error}). Install it with `pip install "
+                f"'opusagent-voiceprint[sherpa]'`; or set VOICE_ENCODER=onnx:{model.path}, which gives equal "
+                "embeddings."
+            ) from error
+        model.read()  # checks the digest once more; sherpa-onnx reads the file itself
+        try:
+            config = sherpa_onnx.SpeakerEmbeddingExtractorConfig(str(model.path), num_threads=1)
+            return _Extractor(sherpa_onnx.SpeakerEmbeddingExtractor(config), model.front_end.sample_rate)
+        except (RuntimeError, MemoryError) as error:  # the errors of ONNX Runtime, as pybind11 passes them on
+            raise EncoderError(f"sherpa-onnx cannot load {model.path} ({error}).") from error
+
+
+class _Extractor:
+    """A loaded `SpeakerEmbeddingExtractor`. Thread-safe: each call has a stream of its own."""
+
+    def __init__(self, extractor: Any, sample_rate: int) -> None:
+        self._extractor = extractor
+        self._sample_rate = sample_rate
+
+    def __call__(self, audio: NDArray[np.float32], /) -> Any:
+        try:
+            stream = self._extractor.create_stream()
+            stream.accept_waveform(self._sample_rate, audio)
+            stream.input_finished()
+            if not self._extractor.is_ready(stream):
+                raise EncoderError("The audio is too short for one frame of the model.")
+            return self._extractor.compute(stream)
+        except (RuntimeError, MemoryError) as error:
+            raise EncoderError(
+                f"sherpa-onnx failed on {len(audio) / self._sample_rate:.1f} s of audio ({error})."
+            ) from error
