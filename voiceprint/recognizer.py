@@ -263,6 +263,7 @@ class OpusAgentVoiceRecognizer:
         stop: Callable[[], bool] | None = None,
         progress_path: str | os.PathLike[str] | None = None,
         again: bool = False,
+        processes: int | None = None,
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
     ) -> Counter[RowStatus]:
@@ -275,7 +276,9 @@ class OpusAgentVoiceRecognizer:
 
         on_row: called with the `RowResult` of each row, in order, once it is stored. stop: asked before each
         row; True leaves the rows that are not begun. again: enroll also the rows that were enrolled before.
-        The other arguments are those of `enroll_caller`.
+        processes: worker processes that read and embed; 0 works in threads of this process. None is one a
+        thread of the encoder (`encoder_threads`), and 0 for fewer than 100 rows, or an encoder that is not
+        that of the settings. The other arguments are those of `enroll_caller`.
 
         Raises `InvalidArgumentError` for a file that is no manifest, before anything is stored; and the error
         of the store, once `on_row` was called for every row.
@@ -284,6 +287,7 @@ class OpusAgentVoiceRecognizer:
             EnrollmentOptions(on_mismatch=on_mismatch, on_several_voices=on_several_voices),
             None if progress_path is None else Path(progress_path),
             again,
+            processes,
         )
         parts = self._built
         parts.embedder.check_enabled()

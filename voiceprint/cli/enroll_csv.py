@@ -57,6 +57,16 @@ def enroll_csv(
     again: Annotated[
         bool, typer.Option("--again", help="Enroll also the rows that are noted as enrolled.")
     ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=256,
+            metavar="N",
+            help="Worker processes that read and embed; 0 for none. Default: one a core "
+            "(VOICE_ENCODER_THREADS), and none for fewer than 100 rows.",
+        ),
+    ] = None,
     on_mismatch: MismatchOption = "store",
     on_several_voices: SeveralVoicesOption = "refuse",
     store: StoreOption = None,
@@ -106,6 +116,7 @@ def enroll_csv(
                     stop=asked,
                     progress_path=progress,
                     again=again,
+                    processes=processes,
                     on_mismatch=on_mismatch,
                     on_several_voices=on_several_voices,
                 )

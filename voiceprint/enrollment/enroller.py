@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Recording
 from voiceprint.audio.io.encodings import PCM, AudioFormat
 from voiceprint.audio.quality.advice import several_voices
+from voiceprint.encoder import configured_encoder
 from voiceprint.encoder.workers import cores
 from voiceprint.enrollment.agreement import best_agreeing
 from voiceprint.enrollment.augmentation import (
@@ -179,6 +180,20 @@ class Enroller:
     def secondary(self) -> SecondaryEnroller | None:
         """The enrollment with the secondary encoder."""
         return self._secondary
+
+    def process_settings(self) -> dict[str, Any] | None:
+        """The settings with which a worker process embeds as this one, in one thread, see `row_embedder`.
+
+        None where it cannot: with an encoder other than that of the settings, a secondary one, or on a GPU.
+        """
+        config = self._config
+        if self._secondary is not None or config.encoder_device != "cpu":
+            return None
+        if self._encoder is not configured_encoder(config):
+            return None
+        return config.model_dump(exclude={"database_url", "redis_url"}, exclude_unset=True) | {
+            "encoder_threads": 1
+        }
 
     @property
     def threads(self) -> int:
