@@ -319,7 +319,7 @@ def test_a_progress_that_is_in_use_or_damaged_is_refused(quick) -> None:
     assert quick.enroll_manifest("m.csv") == {"already_enrolled": 1}
 
 
-@pytest.mark.parametrize("moment", ["noted", "stored", "taken"])
+@pytest.mark.parametrize("moment", ["noted", "stored", pytest.param("taken", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("url", [STORES[0], pytest.param(STORES[1], marks=pytest.mark.slow)])
 def test_killed_at_any_step_of_a_change_each_row_is_enrolled_once(url: str, moment: str) -> None:
     excerpts(40, 0.6)
@@ -359,9 +359,9 @@ def kill_at_random(command: list[str], longest_s: float) -> int:
 
 
 def test_killed_at_random_each_row_is_enrolled_once() -> None:
-    excerpts(150, 0.6)
-    assert kill_at_random([sys.executable, "-c", KILLED, STORES[0], "never", "10"], 0.5) > 0
-    assert_each_row_once(STORES[0], 150)
+    excerpts(100, 0.6)
+    assert kill_at_random([sys.executable, "-c", KILLED, STORES[0], "never", "10"], 0.4) > 0
+    assert_each_row_once(STORES[0], 100)
 
 
 @pytest.mark.slow
