@@ -111,7 +111,8 @@ class TorchNetwork:
         return _Packed(samples, np.concatenate(starts))
 
     def _load(self, values: NDArray[np.float32]) -> torch.Tensor:
-        loaded: torch.Tensor = self._torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
+        # Not by from_numpy, which warns of arrays that are read-only, such as parts of a caller's audio.
+        loaded: torch.Tensor = self._torch.tensor(values, device=self._device)
         return loaded
 
     # Runs
