@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -60,7 +59,8 @@ CLIP: Final = 5 * RATE
 PARTIALS: Final = count_partials(CLIP)  # of a clip: 5
 CLIPS: Final = {"cuda": 512, "cpu": 16}  # different ones
 CPU_CLIPS: Final = 64  # for the CPU's rates
-THREADS: Final = 4  # of the last measurement of the whole
+THREADS: Final = 4  # that embed whole runs at once
+CALLERS: Final = {"cuda": 64, "cpu": 4}  # threads that embed one clip each at once
 RUNS: Final = {"cuda": (64, 1024, 2048, 4096, 8192, 16_384), "cpu": (24, 96)}  # partials
 PRECISIONS: Final = {"cuda": ("float16", "tf32", "float32"), "cpu": ("float32",)}
 
@@ -100,7 +100,7 @@ class Benchmark:
         self._blocks = [padded(clip) for clip in clips]
         self._rows: list[dict[str, Any]] = []
         self._precisions = PRECISIONS[self._device]
-        measurements = len(self._precisions) * (len(RUNS[self._device]) + 4) + 4
+        measurements = len(self._precisions) * (len(RUNS[self._device]) + 8) + 3
         self._each_s = arguments.seconds / measurements
 
     def run(self) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class Benchmark:
 
             def both(some: int = some, starts: range = starts) -> None:
                 for first in starts:
-                    network._embed_packed(packed, first, first + some)
+                    network._embed_part(packed, first, first + some)
 
             self._add("spectrograms + network", precision, some, some * len(starts), both)
 
@@ -161,13 +161,15 @@ class Benchmark:
         run = min(network.run, RUNS[self._device][-1])
         blocks = self._many(run)
         self._add("whole", precision, run, PARTIALS * len(blocks), lambda: network.embed_blocks(blocks))
-        with ThreadPoolExecutor(THREADS) as pool:
+        for threads, size in ((THREADS, len(blocks)), (CALLERS[self._device], 1)):
+            calls = [(self._blocks * size)[n : n + size] for n in range(threads)] * (4 if size == 1 else 1)
+            with ThreadPoolExecutor(threads) as pool:
 
-            def at_once() -> None:
-                list(pool.map(network.embed_blocks, repeat(blocks, THREADS)))
+                def at_once(pool: ThreadPoolExecutor = pool, calls: list[list[Audio]] = calls) -> None:
+                    list(pool.map(network.embed_blocks, calls))
 
-            name = f"whole, {THREADS} threads"
-            self._add(name, precision, run, THREADS * PARTIALS * len(blocks), at_once)
+                name = f"whole, {threads} threads of {size} clips"
+                self._add(name, precision, run, PARTIALS * size * len(calls), at_once)
 
     def _cpu(self) -> None:
         blocks = self._blocks[:CPU_CLIPS]
