@@ -14,6 +14,7 @@ else of the package's dependencies.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import statistics
@@ -128,6 +129,7 @@ class Benchmark:
                 distances[precision] = distance(clip_embeddings(network, self._blocks), reference)
         self._cpu()
         figures |= {"one_minus_cosine": distances, "one_clip_ms": one_clip_ms, "rows": self._rows}
+        print(figures, flush=True)  # the checks below may fail
         if self._device == "cuda":
             figures["out_of_memory"] = self._out_of_memory(reference)
             figures["after_a_fork"] = self._after_a_fork()
@@ -202,9 +204,11 @@ class Benchmark:
     def _out_of_memory(self, reference: Audio) -> dict[str, Any]:
         """The partials of a run that remain with 1.5 GB of the device, and the distance of the embeddings."""
         torch = self._torch
+        gc.collect()  # the networks of the measurements
         torch.cuda.empty_cache()
+        allowed = torch.cuda.memory_reserved() + 1.5 * 2**30
         torch.cuda.set_per_process_memory_fraction(
-            min(1.0, 1.5 * 2**30 / torch.cuda.get_device_properties(0).total_memory)
+            min(1.0, allowed / torch.cuda.get_device_properties(0).total_memory)
         )
         network = TorchNetwork(self._weights, self._device)
         embeddings = clip_embeddings(network, self._blocks)
