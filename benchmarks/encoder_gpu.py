@@ -162,6 +162,8 @@ class Benchmark:
     def _whole(self, network: TorchNetwork, precision: str) -> None:
         run = min(network.run, RUNS[self._device][-1])
         blocks = self._many(run)
+        if precision == "float32":  # which is the same for all
+            self._add("packing", precision, run, PARTIALS * len(blocks), lambda: network._pack(blocks))
         self._add("whole", precision, run, PARTIALS * len(blocks), lambda: network.embed_blocks(blocks))
         for threads, size in ((THREADS, len(blocks)), (CALLERS[self._device], 1)):
             calls = [(self._blocks * size)[n : n + size] for n in range(threads)] * (4 if size == 1 else 1)

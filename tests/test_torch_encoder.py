@@ -194,6 +194,33 @@ def test_many_threads_get_the_same_answers(encoder: TorchEncoder, voices: Voices
             check_distances(encoder, np.stack([*pool.map(encoder.embed, audios)]), expected)
 
 
+def test_calls_that_wait_for_the_device_are_answered_together(
+    encoder: TorchEncoder, voices: Voices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = encoder._network.get()
+    sizes: list[int] = []
+    embed = network._embed
+
+    def counted(mels: torch.Tensor) -> torch.Tensor:
+        sizes.append(mels.shape[1])
+        return embed(mels)
+
+    audios = [audios[0] for audios in voices.values()]
+    speeches = [TrimmedSpeech(audio) for audio in audios]
+    mels = [np.concatenate([*partials(speech, 50)]) for speech in speeches]
+    monkeypatch.setattr(network, "_embed", counted)
+    with ThreadPoolExecutor(len(audios)) as pool:
+        embeddings = np.stack([*pool.map(encoder.embed, audios)])
+        of_mels = [*pool.map(encoder.embed_partials, mels)]
+    monkeypatch.undo()
+    assert sum(sizes) == 2 * sum(map(len, mels))
+    assert len(sizes) < 2 * len(audios)
+    onnx = OnnxEncoder()
+    check_distances(encoder, embeddings, onnx.embed_batch(audios))
+    for found, expected in zip(of_mels, map(onnx.embed_partials, mels), strict=True):
+        check_distances(encoder, found, expected)
+
+
 def limit_memory(network: TorchNetwork, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the device run out of memory for more partials than `most`, as a device does."""
     embed = network._embed
