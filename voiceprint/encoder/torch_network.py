@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Precision = Literal["float16", "float32"]
 
 RUN: Final = 4096
-"""Partials in a run of the network at most."""
+"""Partials in a run of the network at most: in float16, 1.9 MB of the device each, 7.8 GB together. Doubled,
+the network is 8 % faster on an H200; halved, it is 45 % slower, as small runs take 10 ms too."""
 
 _FRAMES_TOGETHER: Final = 1 << 16  # frames transformed at once: 4 KB each, 260 MB
 _HALF: Final = FRAME // 2
@@ -229,7 +230,8 @@ def _torch_errors(what: str) -> Iterator[None]:
     except (RuntimeError, MemoryError, AssertionError) as error:
         first_line = str(error).partition("\n")[0]
         hint = ""
-        if "forked subprocess" in first_line:
+        # The second: CUDA was asked for its devices before the fork, and not used.
+        if "forked subprocess" in first_line or "initialization error" in first_line:
             hint = (
                 " CUDA cannot be used in a process that was forked after its use: make the recognizer in the "
                 "worker, or start processes by spawn, see docs/forks.md."
