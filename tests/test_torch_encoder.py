@@ -17,6 +17,7 @@ from voices import RATE, Audio, Voices
 from voiceprint import (
     ConfigurationError,
     EncoderError,
+    InvalidArgumentError,
     MemoryStorage,
     OpusAgentVoiceRecognizer,
     VoiceFingerprintConfig,
@@ -267,6 +268,14 @@ def test_an_error_of_the_device_is_one_of_ours_with_its_cause(
     with pytest.raises(EncoderError, match=r"illegal memory access was encountered\)") as caught:
         encoder.embed(voices["amara"][0])
     assert caught.value.__cause__ is failure
+
+
+def test_another_precision_or_device_is_an_error(voices: Voices) -> None:
+    wrong: Any = "float64"
+    with pytest.raises(InvalidArgumentError, match="precision is 'float64': float16 or float32"):
+        TorchEncoder("cpu", wrong)
+    with pytest.raises(EncoderError, match="cannot load the encoder on gpu"):
+        TorchEncoder("gpu").embed(voices["amara"][0])
 
 
 @without_cuda
