@@ -355,6 +355,29 @@ def test_the_setting_takes_the_device(device: str) -> None:
 
 @without_cuda
 @pytest.mark.usefixtures("_no_shared_encoders")
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+def test_where_torch_reports_a_device_the_setting_takes_it(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    encoder = encoder_of(encoder_device=device)
+    assert isinstance(encoder, TorchEncoder)
+    assert encoder_of(encoder_device=device) is encoder  # and loads nothing yet
+
+
+@without_cuda
+@pytest.mark.usefixtures("_no_shared_encoders")
+@pytest.mark.parametrize(("built", "why"), [(True, "finds no CUDA device"), (False, "built without CUDA")])
+def test_the_error_tells_a_build_without_cuda_from_a_machine_without_a_device(
+    built: bool, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
+    with pytest.raises(ConfigurationError, match=why):
+        encoder_of(encoder_device="cuda")
+
+
+@without_cuda
+@pytest.mark.usefixtures("_no_shared_encoders")
 def test_without_a_device_the_setting_cuda_is_an_error_that_names_it() -> None:
     with pytest.raises(ConfigurationError, match=r"VOICE_ENCODER_DEVICE is cuda: .* CUDA.*DEVICE=cpu"):
         encoder_of(encoder_device="cuda")
