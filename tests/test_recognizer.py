@@ -171,7 +171,7 @@ def test_a_caller_id_that_cannot_be_stored_is_refused_before_the_audio_is_looked
         quick.enroll_caller("a", object(), {"a": {1}})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("audio", [None, [0.0] * 80_000, np.zeros(0), np.full(80_000, np.nan), "a.wav"])
+@pytest.mark.parametrize("audio", [object(), [0.0] * 80_000, np.zeros(0), np.full(80_000, np.nan), "a.wav"])
 def test_what_is_not_audio_is_refused_by_every_method(quick: OpusAgentVoiceRecognizer, audio: Any) -> None:
     for use in (quick.get_embedding, quick.match_caller, quick.identify):
         with pytest.raises(InvalidAudioError):

@@ -30,6 +30,13 @@ def known(quick, voices):
     return quick
 
 
+@pytest.mark.parametrize("seconds", [120, 240])
+def test_a_call_that_ends_where_a_buffer_is_full_is_answered(known, voices, seconds):
+    audio = np.resize(voices["amara"][1], seconds * RATE)
+    answer = fed(known.stream(), audio, RATE).finish()
+    assert (answer.caller_id, answer.audio_s) == ("amara", seconds)
+
+
 def test_chunk_that_is_refused_counts_as_never_fed(known, voices):
     audio = voices["amara"][1]
     expected = fed(known.stream(), audio, 4000).finish()
