@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple, cast, get_args
 
 from voiceprint._files import open_regular
-from voiceprint.encoder.onnx_format import ModelFacts, model_facts
+from voiceprint.encoder.onnx_format import ModelFacts, model_facts, with_exact_pools
 from voiceprint.errors import EncoderError
 
 Framework = Literal["wespeaker", "3d-speaker", "nemo"]
@@ -70,14 +70,14 @@ class ModelFile(NamedTuple):
         return f"{self.front_end.framework}-{self.dimension}-{self.sha256[:_DIGITS]}"
 
     def read(self) -> bytes:
-        """The content. Raises `EncoderError` where the file was replaced since it was checked."""
+        """The content to load, with exact pools. Raises `EncoderError` where the file was replaced since."""
         content = _read(self.path)
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise EncoderError(
                 f"{self.path} was replaced by another file while this process used it: start the process "
                 "anew, and put every model into a file of its own."
             )
-        return content
+        return with_exact_pools(content)
 
 
 def open_model(path: str | os.PathLike[str], sha256: str | None = None) -> ModelFile:
