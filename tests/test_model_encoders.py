@@ -421,6 +421,14 @@ def test_a_damaged_graph_is_an_error(tmp_path: Path, program: Any) -> None:
         program(tmp_path / "model.onnx").warm_up()
 
 
+def test_a_damaged_node_is_an_error(tmp_path: Path, program: Any) -> None:
+    content = tiny_model(192)
+    place = content.index(b"ReduceMean")
+    (tmp_path / "model.onnx").write_bytes(content[: place - 2] + b"\x07" + content[place - 1 :])
+    with pytest.raises(EncoderError, match=r"is no ONNX model \(a field of the unknown kind 7\)"):
+        program(tmp_path / "model.onnx").warm_up()
+
+
 @pytest.mark.parametrize("framework", ["wespeaker", "nemo"])
 def test_a_graph_with_other_inputs_is_an_error(tmp_path: Path, program: Any, framework: Framework) -> None:
     metadata = METADATA[framework] | {"output_dim": "80"}
