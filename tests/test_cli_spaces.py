@@ -58,6 +58,7 @@ def test_pruning_a_space_counts_first_and_keeps_callers_without_another(run):
     assert run("callers", "show", "amara")[0] == 0
 
 
+@pytest.mark.resemblyzer
 @pytest.mark.usefixtures("filled")
 def test_pruning_refuses_the_space_in_use_and_options_that_do_not_go_together(run):
     assert "1 of the space" not in run("prune", "--space", "resemblyzer", "--delete")[1]

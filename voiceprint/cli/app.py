@@ -13,6 +13,7 @@ from voiceprint.cli import (
     callers,
     db,
     demo,
+    enroll_csv,
     enrollment,
     evaluation,
     identification,
@@ -50,6 +51,7 @@ def _options(
 
 app.command("enroll")(enrollment.enroll)
 app.command("enroll-dir")(enrollment.enroll_dir)
+app.command("enroll-csv")(enroll_csv.enroll_csv)
 app.command("reenroll")(enrollment.reenroll)
 app.command("identify")(identification.identify)
 app.command("verify")(identification.verify)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
@@ -197,3 +198,29 @@ def spinner(description: str) -> Iterator[None]:
         return
     with _err.status(description):
         yield
+
+
+@contextmanager
+def stopping(after: str) -> Iterator[Callable[[], bool]]:
+    """A function that returns whether Ctrl-C was pressed; a second Ctrl-C raises KeyboardInterrupt.
+
+    after: the work that is finished first, for the message.
+    """
+    pressed = False
+
+    def stop(*_: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+        print_error(f"Stopping after {after}. Ctrl-C once more stops at once.")
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # ignored, or handled elsewhere
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

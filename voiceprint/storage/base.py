@@ -260,6 +260,11 @@ class Storage(ABC):
     def get(self, caller_id: str) -> Caller | None:
         """The caller with all voiceprints, oldest first, or None."""
 
+    def get_callers(self, caller_ids: Iterable[str]) -> dict[str, Caller]:
+        """Callers by their ids, in the order of `caller_ids`; unknown ids are left out."""
+        found = {name: self.get(name) for name in check_caller_ids(caller_ids)}
+        return {name: caller for name, caller in found.items() if caller is not None}
+
     def get_many(self, ids: Iterable[int]) -> dict[int, Voiceprint]:
         """Voiceprints by their ids, in the order of `ids`; unknown ids are left out."""
         wanted = check_ids(ids)
@@ -442,7 +447,7 @@ def check_ids(ids: Iterable[int]) -> list[int]:
 
 def check_caller_ids(caller_ids: Iterable[str]) -> list[str]:
     """Caller ids, each once, in their order."""
-    if isinstance(caller_ids, str):
+    if isinstance(caller_ids, str | bytes) or not isinstance(caller_ids, Iterable):
         raise InvalidArgumentError(f"The caller ids are {shown(caller_ids)}: give a list of them.")
     return list(dict.fromkeys(check_caller_id(caller_id) for caller_id in caller_ids))
 

@@ -114,6 +114,12 @@ class InMemoryStateStorage(Storage):
             record = state.callers.get(caller_id)
         return None if record is None else record.caller()
 
+    def get_callers(self, caller_ids: Iterable[str]) -> dict[str, Caller]:
+        wanted = check_caller_ids(caller_ids)
+        with self._reading() as state:
+            found = [state.callers[name] for name in wanted if name in state.callers]
+        return {record.caller_id: record.caller() for record in found}
+
     def callers_of(self, ids: Iterable[int]) -> list[Caller]:
         wanted = check_ids(ids)
         with self._reading() as state:

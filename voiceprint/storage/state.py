@@ -66,6 +66,13 @@ class StoreState:
         """As `Storage.position`."""
         return self.commits[-1] if self.commits else START
 
+    def may_note_deletions(self, time: str) -> bool:  # noqa: ARG002  a store that reads them on demand uses it
+        """Whether deletions are noted, of `time` or later; True where only a look-up of each can say.
+
+        Without any, `Transaction` saves the digest of every new caller, a sixth of the time of a save.
+        """
+        return bool(self.deletions)
+
     def deleted_since(self, key: str, digest: str, time: str) -> str | None:
         """The time of this caller's noted deletion if it is `time` or later, else None."""
         noted = self.deletions.get((key, digest))

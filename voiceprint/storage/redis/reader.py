@@ -43,6 +43,21 @@ class Reader:
         value = self.connection.call("GET", key)
         return None if value is None else decode_record(value, caller_id, key)
 
+    def named(self, caller_ids: Iterable[str]) -> dict[str, CallerRecord]:
+        """The callers with these ids; unknown ids are left out."""
+        by_shard: dict[int, list[str]] = {}
+        for name in caller_ids:
+            by_shard.setdefault(self.shard_of(name).number, []).append(name)
+        found = {}
+        for number, names in by_shard.items():
+            for start in range(0, len(names), PAGE_SIZE):
+                page = names[start : start + PAGE_SIZE]
+                keys = [*map(self.shards[number].caller, page)]
+                for name, key, value in zip(page, keys, self.connection.call("MGET", *keys), strict=True):
+                    if value is not None:
+                        found[name] = decode_record(value, name, key)
+        return found
+
     def owners(self, ids: Iterable[int]) -> list[CallerRecord]:
         """The callers who have these voiceprints; a caller may come twice."""
         wanted = list(dict.fromkeys(id_ for id_ in ids if 0 < id_ < 2**63))

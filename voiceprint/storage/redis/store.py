@@ -344,6 +344,12 @@ class RedisStorage(Storage):
         record = self._reader.caller(name)
         return None if record is None else record.caller()
 
+    def get_callers(self, caller_ids: Iterable[str]) -> dict[str, Caller]:
+        wanted = check_caller_ids(caller_ids)
+        self._check_present()
+        found = self._reader.named(wanted)
+        return {name: found[name].caller() for name in wanted if name in found}
+
     def callers_of(self, ids: Iterable[int]) -> list[Caller]:
         wanted = check_ids(ids)
         self._check_present()

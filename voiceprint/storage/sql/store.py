@@ -277,6 +277,11 @@ class SQLStorage(Storage):
         record = self._read(lambda reader: reader.caller(name), None)
         return None if record is None else record.caller()
 
+    def get_callers(self, caller_ids: Iterable[str]) -> dict[str, Caller]:
+        wanted = check_caller_ids(caller_ids)
+        found = self._read(lambda reader: reader.callers(wanted), {})
+        return {name: found[name].caller() for name in wanted if name in found}
+
     def callers_of(self, ids: Iterable[int]) -> list[Caller]:
         wanted = check_ids(ids)
         return [record.caller() for record in self._read(lambda reader: reader.callers_of(wanted), [])]
