@@ -33,6 +33,7 @@ def network() -> resemblyzer.VoiceEncoder:
     return resemblyzer.VoiceEncoder("cpu", verbose=False)
 
 
+@pytest.mark.resemblyzer
 @pytest.mark.parametrize("caller", ["amara", "gil", "ivo"])
 def test_the_embedding_is_resemblyzers_own(
     recognizer: OpusAgentVoiceRecognizer, network: resemblyzer.VoiceEncoder, voices: Voices, caller: str
@@ -45,6 +46,7 @@ def test_the_embedding_is_resemblyzers_own(
     np.testing.assert_allclose(embedding, expected, atol=1e-6)
 
 
+@pytest.mark.resemblyzer
 def test_every_format_of_one_recording_gives_nearly_one_embedding(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -80,6 +82,7 @@ def test_audio_without_speech_has_no_embedding(recognizer: OpusAgentVoiceRecogni
     assert "no_speech" in caught.value.quality.feedback
 
 
+@pytest.mark.resemblyzer
 def test_enrollment_gives_the_voiceprint_as_it_is_stored(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:

@@ -189,6 +189,7 @@ def test_store_that_fails_does_not_lose_the_call(voices):
         assert session.finish().caller_id == "amara"
 
 
+@pytest.mark.resemblyzer
 def test_example_of_the_bridge_runs_as_it_stands(tmp_path):
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "opusagent_bridge.py")],

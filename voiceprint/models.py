@@ -52,6 +52,8 @@ __all__ = [
     "Finding",
     "Match",
     "SeparatedVoice",
+    "SnapshotStatus",
+    "SpaceCoverage",
     "StreamResult",
     "Verdict",
     "Verification",
@@ -447,6 +449,44 @@ class Finding(_Frozen):
     code: str
     place: str
     message: str
+
+
+class SpaceCoverage(_Frozen):
+    """The voiceprints of one embedding space in a store, see `OpusAgentVoiceRecognizer.spaces`.
+
+    encoder: name of the space. dimension: values of an embedding. callers: who have such a voiceprint;
+    only: those of them who have no voiceprint of another space. share: of all callers of the store who have
+    one, 0 to 1. use: "primary" for the recognizer's encoder, "secondary" for the one that runs beside it.
+    """
+
+    encoder: str
+    dimension: int
+    voiceprints: int
+    callers: int
+    only: int
+    share: float
+    use: Literal["primary", "secondary"] | None
+
+
+SnapshotState = Literal["off", "not_written", "current", "behind", "outdated", "unusable"]
+
+
+class SnapshotStatus(_Frozen):
+    """The snapshot of the index of one embedding space, see `OpusAgentVoiceRecognizer.snapshots`.
+
+    encoder: name of the space; voiceprints: of it in the store. path: None where no snapshot is kept.
+    size: bytes of the file; None without one. changes: voiceprints that were added or replaced since, in the
+    states "current" and "behind".
+    state: "off"; "not_written"; "current"; "behind", the next use applies the changes; "outdated", may hold
+        removed embeddings, and the next use removes it; "unusable", damaged, or of another store or version.
+    """
+
+    encoder: str
+    voiceprints: int
+    path: str | None
+    size: int | None
+    changes: int | None
+    state: SnapshotState
 
 
 class ErasureCheck(_Frozen):

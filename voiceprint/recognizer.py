@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -16,6 +19,7 @@ from voiceprint.audio.io.encodings import AudioFormat
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.embedder import EmbeddingLike, OwnEmbedding
 from voiceprint.encoder import Encoder, configured_encoder, secondary_encoder
+from voiceprint.enrollment.bulk import ManifestOptions, RowResult, RowStatus, enroll_manifest
 from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices
 from voiceprint.enrollment.enroller import EnrollmentOptions, Keep, Sample
 from voiceprint.enrollment.writer import OnMismatch
@@ -284,6 +288,46 @@ class OpusAgentVoiceRecognizer(Upkeep):
         parts = self._built
         parts.embedder.check_space(encoder)
         return parts.enroller.enroll_rows(caller_ids, embeddings, metadata, progress)
+
+    def enroll_manifest(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_row: Callable[[RowResult], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+        progress_path: str | os.PathLike[str] | None = None,
+        again: bool = False,
+        processes: int | None = None,
+        on_mismatch: OnMismatch = "store",
+        on_several_voices: OnSeveralVoices = "refuse",
+    ) -> Counter[RowStatus]:
+        """Enroll the rows of a manifest, see `read_manifest`; return the number of rows of each status.
+
+        Enrolled rows are noted in the file at `progress_path` (None: FILE.progress, beside the manifest), so
+        that a run after an interruption, or with corrected rows, enrolls each row once. Memory does not grow
+        with the number of rows. Of a caller with more rows than `max_voiceprints_per_caller`, the last
+        remain.
+
+        on_row: called with the `RowResult` of each row, in order, once it is stored. stop: asked before each
+        row; True leaves the rows that are not begun. again: enroll also the rows that were enrolled before.
+        processes: worker processes that read and embed; 0 works in threads of this process. None is one a
+        thread of the encoder (`encoder_threads`), and 0 for fewer than 100 rows, or an encoder that is not
+        that of the settings. The other arguments are those of `enroll_caller`.
+
+        Raises `InvalidArgumentError` for a file that is no manifest, before anything is stored; and the error
+        of the store, once `on_row` was called for every row.
+        """
+        options = ManifestOptions(
+            EnrollmentOptions(on_mismatch=on_mismatch, on_several_voices=on_several_voices),
+            None if progress_path is None else Path(progress_path),
+            again,
+            processes,
+        )
+        parts = self._built
+        parts.embedder.check_enabled()
+        return enroll_manifest(
+            Path(path), parts.enroller, options, on_row or (lambda _: None), stop or (lambda: False)
+        )
 
     def check_enrollment(
         self,

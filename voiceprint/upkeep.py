@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.pipeline import Identifier
-from voiceprint.models import Caller, DeletionReceipt, Finding
+from voiceprint.identification.spaces import snapshot_statuses, space_coverage
+from voiceprint.models import Caller, DeletionReceipt, Finding, SnapshotStatus, SpaceCoverage
 from voiceprint.storage import Storage
 from voiceprint.storage.base import Progress
 
 if TYPE_CHECKING:
+    from voiceprint.config import VoiceFingerprintConfig
+    from voiceprint.encoder import Encoder
     from voiceprint.index import IndexStatus
 
 
@@ -21,6 +24,9 @@ class Upkeep(ABC):
     """The methods of a recognizer that need no audio: callers, the check, the index."""
 
     storage: Storage
+    config: VoiceFingerprintConfig
+    encoder: Encoder
+    secondary: Encoder | None
 
     @property
     @abstractmethod
@@ -58,6 +64,14 @@ class Upkeep(ABC):
         from voiceprint.privacy.erasure import delete_with_receipt
 
         return delete_with_receipt(self.storage, caller_id)
+
+    def spaces(self) -> list[SpaceCoverage]:
+        """The embedding spaces of the store, by encoder, and the callers that each covers.
+
+        The recognizer's own encoder comes first, and the secondary one next, also without voiceprints. All
+        records are counted: some seconds a million.
+        """
+        return space_coverage(self.storage, self.encoder, self.secondary)
 
     def check(self, *, fix: bool = False) -> list[Finding]:
         """The faults of the store, and the differences of index and store; empty without any.
@@ -102,6 +116,13 @@ class Upkeep(ABC):
         `index_recall`. Valid until the index is next built or loaded.
         """
         return self._gallery.tune(recall).status()
+
+    def snapshots(self) -> list[SnapshotStatus]:
+        """The index's snapshot of each embedding space of the store, the recognizer's own first.
+
+        Reads the changes since each snapshot, and changes nothing.
+        """
+        return snapshot_statuses(self.storage, self.config.index_path, self.encoder.name)
 
     def snapshot_path(self) -> Path | None:
         """The path of the index's snapshot; None without one."""

@@ -248,13 +248,15 @@ class Transaction:
         self.changes_voiceprints = True
         return len(caller.voiceprints)
 
-    def delete_voiceprints(self, caller_id: str, encoder: str) -> int:
+    def delete_voiceprints(self, caller_id: str, encoder: str, *, delete_callers: bool) -> int:
         """As `Storage.delete_voiceprints` for one caller."""
         caller = self.find(caller_id)
         prints = caller.voiceprints if caller is not None else ()
         remaining = tuple(print_ for print_ in prints if print_.encoder != encoder)
-        if caller is None or not remaining or len(remaining) == len(prints):
+        if caller is None or len(remaining) == len(prints):
             return 0
+        if not remaining:
+            return self.delete(caller_id) if delete_callers else 0
         self.callers[caller_id] = replace(caller, voiceprints=remaining)
         self.removed += [print_.id for print_ in prints if print_.encoder == encoder]
         self.changes_voiceprints = True
