@@ -14,16 +14,17 @@ else of the package's dependencies.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import statistics
 import sys
+import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -60,7 +61,8 @@ CLIP: Final = 5 * RATE
 PARTIALS: Final = count_partials(CLIP)  # of a clip: 5
 CLIPS: Final = {"cuda": 512, "cpu": 16}  # different ones
 CPU_CLIPS: Final = 64  # for the CPU's rates
-THREADS: Final = 4  # of the last measurement of the whole
+THREADS: Final = 4  # that embed whole runs at once
+CALLERS: Final = {"cuda": 64, "cpu": 4}  # threads that embed one clip each at once
 RUNS: Final = {"cuda": (64, 1024, 2048, 4096, 8192, 16_384), "cpu": (24, 96)}  # partials
 PRECISIONS: Final = {"cuda": ("float16", "tf32", "float32"), "cpu": ("float32",)}
 
@@ -80,12 +82,14 @@ def main() -> int:
     clips = recorded(arguments.recordings) if arguments.recordings else synthetic(CLIPS[arguments.device])
     benchmark = Benchmark(torch, weights, clips[: CLIPS[arguments.device]], arguments)
     figures = benchmark.run()
-    for row in figures["rows"]:
-        row["partials_per_s"] = round(row["partials_per_s"])
     print(table(figures["rows"]))
     for name, value in figures.items():
         if name != "rows":
-            print(f"{name:24}{value}")
+            print(f"{name:24}{value}", flush=True)  # the checks may fail
+    if arguments.device == "cuda":
+        checks = benchmark.checks()
+        print(*(f"{name:24}{value}" for name, value in checks.items()), sep="\n")
+        figures |= checks
     write("encoder_gpu", figures, arguments.results)
     return 0
 
@@ -99,14 +103,14 @@ class Benchmark:
         self._device: str = arguments.device
         self._blocks = [padded(clip) for clip in clips]
         self._rows: list[dict[str, Any]] = []
+        self._reference = clip_embeddings(TorchNetwork(weights, "cpu", "float32"), self._blocks)
         self._precisions = PRECISIONS[self._device]
-        measurements = len(self._precisions) * (len(RUNS[self._device]) + 4) + 4
+        measurements = len(self._precisions) * (len(RUNS[self._device]) + 8) + 3
         self._each_s = arguments.seconds / measurements
 
     def run(self) -> dict[str, Any]:
         """The figures."""
         torch = self._torch
-        reference = clip_embeddings(TorchNetwork(self._weights, "cpu", "float32"), self._blocks)
         figures: dict[str, Any] = {
             "device": torch.cuda.get_device_name() if self._device == "cuda" else "cpu",
             "torch": torch.__version__,
@@ -125,13 +129,14 @@ class Benchmark:
                 self._spectrograms(network, precision)
                 self._whole(network, precision)
                 one_clip_ms[precision] = self._one_clip_ms(network)
-                distances[precision] = distance(clip_embeddings(network, self._blocks), reference)
+                distances[precision] = distance(clip_embeddings(network, self._blocks), self._reference)
         self._cpu()
         figures |= {"one_minus_cosine": distances, "one_clip_ms": one_clip_ms, "rows": self._rows}
-        if self._device == "cuda":
-            figures["out_of_memory"] = self._out_of_memory(reference)
-            figures["after_a_fork"] = self._after_a_fork()
         return figures
+
+    def checks(self) -> dict[str, Any]:
+        """Answers with little memory, and after a fork."""
+        return {"out_of_memory": self._out_of_memory(), "after_a_fork": self._after_a_fork()}
 
     # Stages
 
@@ -153,21 +158,25 @@ class Benchmark:
 
             def both(some: int = some, starts: range = starts) -> None:
                 for first in starts:
-                    network._embed_packed(packed, first, first + some)
+                    network._embed_part(packed, first, first + some)
 
             self._add("spectrograms + network", precision, some, some * len(starts), both)
 
     def _whole(self, network: TorchNetwork, precision: str) -> None:
         run = min(network.run, RUNS[self._device][-1])
         blocks = self._many(run)
+        if precision == "float32":  # which is the same for all
+            self._add("packing", precision, run, PARTIALS * len(blocks), lambda: network._pack(blocks))
         self._add("whole", precision, run, PARTIALS * len(blocks), lambda: network.embed_blocks(blocks))
-        with ThreadPoolExecutor(THREADS) as pool:
+        for threads, size in ((THREADS, len(blocks)), (CALLERS[self._device], 1)):
+            calls = [(self._blocks * size)[n : n + size] for n in range(threads)] * (4 if size == 1 else 1)
+            with ThreadPoolExecutor(threads) as pool:
 
-            def at_once() -> None:
-                list(pool.map(network.embed_blocks, repeat(blocks, THREADS)))
+                def at_once(pool: ThreadPoolExecutor = pool, calls: list[list[Audio]] = calls) -> None:
+                    list(pool.map(network.embed_blocks, calls))
 
-            name = f"whole, {THREADS} threads"
-            self._add(name, precision, run, THREADS * PARTIALS * len(blocks), at_once)
+                name = f"whole, {threads} threads of {size} clips"
+                self._add(name, precision, run, PARTIALS * size * len(calls), at_once)
 
     def _cpu(self) -> None:
         blocks = self._blocks[:CPU_CLIPS]
@@ -197,22 +206,26 @@ class Benchmark:
 
     # Checks
 
-    def _out_of_memory(self, reference: Audio) -> dict[str, Any]:
+    def _out_of_memory(self) -> dict[str, Any]:
         """The partials of a run that remain with 1.5 GB of the device, and the distance of the embeddings."""
         torch = self._torch
+        gc.collect()  # the networks of the measurements
         torch.cuda.empty_cache()
+        allowed = torch.cuda.memory_reserved() + 1.5 * 2**30
         torch.cuda.set_per_process_memory_fraction(
-            min(1.0, 1.5 * 2**30 / torch.cuda.get_device_properties(0).total_memory)
+            min(1.0, allowed / torch.cuda.get_device_properties(0).total_memory)
         )
         network = TorchNetwork(self._weights, self._device)
         embeddings = clip_embeddings(network, self._blocks)
         torch.cuda.set_per_process_memory_fraction(1.0)
-        return {"run": network.run, "one_minus_cosine": distance(embeddings, reference)["max"]}
+        return {"run": network.run, "one_minus_cosine": distance(embeddings, self._reference)["max"]}
 
     def _after_a_fork(self) -> str:
         """The error of a network that a forked process loads."""
         read, written = os.pipe()
-        child = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the child starts no thread
+            child = os.fork()
         if not child:
             signal.alarm(30)
             try:
@@ -248,7 +261,7 @@ class Benchmark:
             times = [timed(synchronized)]
             times += [timed(synchronized) for _ in range(int(min(self._each_s / times[0], 1000)))]
         rate = partials / statistics.median(times)
-        row = {"stage": stage, "precision": precision, "run": run, "partials_per_s": rate}
+        row = {"stage": stage, "precision": precision, "run": run, "partials_per_s": round(rate)}
         row |= {"clips_per_s": round(rate / PARTIALS), "rounds": len(times), "peak_mb": self._memory_mb}
         self._rows.append(row)
 

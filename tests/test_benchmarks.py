@@ -83,6 +83,22 @@ def test_encoder_is_measured_beside_resemblyzer(tmp_path: Path) -> None:
     assert figures["warm_ms"].keys() == {"onnx", "onnx, one thread", "onnx-int8", "resemblyzer"}
 
 
+def test_the_encoder_by_torch_is_measured_beside_the_default_one(tmp_path: Path) -> None:
+    recordings = tmp_path / "recordings.npz"
+    audios = [load_audio(path)[0] for path in sorted(VOICES.glob("*/1.flac"))[:4]]
+    pcm = {str(n): np.round(32767 * audio).astype(np.int16) for n, audio in enumerate(audios)}
+    np.savez(recordings, **pcm)
+    options = f"--device cpu --seconds 0.1 --recordings {recordings}"
+    figures, printed = run("encoder_gpu", options, tmp_path)
+    assert figures["clips"] == 4
+    assert abs(figures["one_minus_cosine"]["float32"]["max"]) < 1e-6
+    stages = {row["stage"]: row["partials_per_s"] for row in figures["rows"]}
+    assert {"network", "spectrograms", "spectrograms + network", "packing", "whole"} <= stages.keys()
+    assert {"CPU: ONNX Runtime, 1 threads", "whole, 4 threads of 1 clips"} <= stages.keys()
+    assert min(stages.values()) > 0
+    assert "| spectrograms + network | float32 |" in printed
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_index_and_flat_search_are_measured_at_every_size(tmp_path: Path, own: bool) -> None:
     options = "--sizes 200 400 --probes 30"

@@ -21,7 +21,7 @@ LAYERS = (
     ("dual_run",),
     ("privacy", "streaming"),
     ("_parts",),
-    ("recognizer",),
+    ("recognizer", "upkeep"),
     ("evaluation",),
     ("cli",),
 )

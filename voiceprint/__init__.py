@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from voiceprint.audio import AudioQuality, Recording, Turn, assess, load_audio
 from voiceprint.config import Config, VoiceFingerprintConfig
-from voiceprint.encoder import Encoder
+from voiceprint.encoder import Encoder, ExternalEncoder
 from voiceprint.enrollment.bulk import RowResult
 from voiceprint.enrollment.check import EnrollmentCheck
 from voiceprint.enrollment.manifest import ManifestRow, read_manifest
@@ -39,6 +39,8 @@ from voiceprint.models import (
     Finding,
     Match,
     SeparatedVoice,
+    SnapshotStatus,
+    SpaceCoverage,
     StreamResult,
     Verification,
     Voiceprint,
@@ -68,6 +70,7 @@ __all__ = [
     "Encoder",
     "EncoderError",
     "EnrollmentCheck",
+    "ExternalEncoder",
     "Finding",
     "InvalidArgumentError",
     "InvalidAudioError",
@@ -83,6 +86,8 @@ __all__ = [
     "SQLiteStorage",
     "SeparatedVoice",
     "SeveralVoicesError",
+    "SnapshotStatus",
+    "SpaceCoverage",
     "Storage",
     "StorageCorruptError",
     "StorageError",

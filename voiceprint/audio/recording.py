@@ -315,11 +315,12 @@ def _mix_channels(reader: AudioReader) -> tuple[NDArray[Any], ChannelReport]:
         count += len(mono)
         blocks.append(mono)
         if reader.is_16_bit and count >= LONG_S * reader.sample_rate:
-            blocks = [_as_int16(part) for part in blocks]
+            blocks = [as_int16(part) for part in blocks]
     return np.concatenate(blocks), comparison.report()
 
 
-def _as_int16(audio: NDArray[Any]) -> NDArray[np.int16]:
+def as_int16(audio: NDArray[Any]) -> NDArray[np.int16]:
+    """Audio, int16 or float in [-1, 1], as 16 bits."""
     if audio.dtype == np.int16:
         return audio
     return np.asarray(np.clip(np.rint(audio * 32768.0), -32768, 32767), dtype=np.int16)

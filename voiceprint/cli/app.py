@@ -20,6 +20,7 @@ from voiceprint.cli import (
     index,
     prompts,
     pruning,
+    spaces,
     transfer,
     upkeep,
 )
@@ -61,6 +62,7 @@ app.command("copy")(transfer.copy)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.command("prune")(pruning.prune)
+app.command("spaces")(spaces.spaces)
 app.command("quality")(upkeep.quality)
 app.command("prompts")(prompts.prompts)
 app.command("check")(upkeep.check)

@@ -27,7 +27,7 @@ from rich.text import Text
 from voiceprint.cli.terminal import escaped, json_text
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import StorageUnavailableError
-from voiceprint.identification.gallery import other_spaces
+from voiceprint.identification.spaces import other_spaces
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import Storage, open_storage
 
@@ -93,7 +93,7 @@ def build_index(recognizer: OpusAgentVoiceRecognizer) -> None:
 
 
 def warn_of_other_spaces(recognizer: OpusAgentVoiceRecognizer) -> None:
-    """Warn on standard error of voiceprints that this encoder cannot compare."""
+    """Warn on standard error of callers who have voiceprints, and none of this encoder."""
     warning = other_spaces(recognizer.storage, recognizer.encoder.name)
     if warning is not None:
         print_error(warning)

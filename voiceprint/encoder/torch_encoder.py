@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,9 @@ from voiceprint.encoder.base import SpeechEmbedding, check_speech, sum_embedding
 from voiceprint.encoder.partials import FRAMES, count_in_block, sample_blocks
 from voiceprint.encoder.torch_network import RUN, Precision, TorchNetwork, import_torch
 from voiceprint.encoder.weights import HIDDEN, MELS, read_weights, weights_file
-from voiceprint.errors import ConfigurationError, EncoderError
+from voiceprint.errors import ConfigurationError, EncoderError, InvalidArgumentError
 from voiceprint.models import RESEMBLYZER_SPACE
+from voiceprint.validation import shown
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class TorchEncoder:
 
     device: "cuda" is the first device that CUDA_VISIBLE_DEVICES leaves; "cpu" is for tests.
     precision: of the LSTM, "float16" or "float32"; None chooses by the device.
+
+    Raises `InvalidArgumentError` for another precision; for another device, `EncoderError` at the first use.
     """
 
     name = RESEMBLYZER_SPACE
@@ -44,6 +47,10 @@ class TorchEncoder:
     sample_rate = 16_000
 
     def __init__(self, device: str = "cuda", precision: Precision | None = None) -> None:
+        if precision not in (None, *get_args(Precision)):
+            raise InvalidArgumentError(
+                f"precision is {shown(precision)}: {' or '.join(get_args(Precision))} is allowed."
+            )
         self._network = Lazy(partial(_load, device, precision), inherited=False)
 
     def warm_up(self) -> None:

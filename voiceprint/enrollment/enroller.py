@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Recording
 from voiceprint.audio.io.encodings import PCM, AudioFormat
@@ -22,6 +22,7 @@ from voiceprint.enrollment.augmentation import (
 )
 from voiceprint.enrollment.batches import BatchRunner
 from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices, check_quality
+from voiceprint.enrollment.own_embeddings import EmbeddingRows, enroll_rows
 from voiceprint.enrollment.results import NewVoiceprint, OrderedResults, SecondaryEnroller
 from voiceprint.enrollment.writer import OnMismatch, VoiceprintWriter
 from voiceprint.errors import (
@@ -36,10 +37,11 @@ from voiceprint.validation import check_caller_id, check_metadata, shown
 
 if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
-    from voiceprint.embedder import Embedder
+    from voiceprint.embedder import Embedder, OwnEmbedding
     from voiceprint.encoder import Encoder
     from voiceprint.enrollment.manifest import ManifestRow
     from voiceprint.storage import Storage
+    from voiceprint.storage.base import Progress
 
 # The size of a batch of a long list: samples, or seconds of audio.
 _EMBEDDED_TOGETHER: Final = 8
@@ -125,7 +127,30 @@ class Enroller:
         embedding = self._embedder.embed(checked.recording)
         checked, embedding = self._of_one_voice(checked, embedding, options)
         (augmented,) = self._augment([checked], [embedding])
-        new = self._new_voiceprint(checked, embedding, augmented)
+        return self._store_one(self._new_voiceprint(checked, embedding, augmented), options, may_store)
+
+    def enroll_own(
+        self,
+        caller_id: str,
+        embedding: OwnEmbedding,
+        metadata: dict[str, Any] | None,
+        options: EnrollmentOptions,
+        may_store: Callable[[], bool] = lambda: True,
+    ) -> Voiceprint | None:
+        """As `enroll`, of an embedding that the application computed."""
+        options.check()
+        voiceprint = Voiceprint(
+            caller_id,
+            embedding.plain,
+            metadata,
+            encoder=self._encoder.name,
+            augmented=embedding.augmented,
+        )
+        return self._store_one(NewVoiceprint(voiceprint, 1.0), options, may_store)
+
+    def _store_one(
+        self, new: NewVoiceprint, options: EnrollmentOptions, may_store: Callable[[], bool]
+    ) -> Voiceprint | None:
         if not may_store():
             return None
         (result,) = self.writer(options).store([new.voiceprint])
@@ -134,6 +159,18 @@ class Enroller:
         if self._secondary is not None and new.secondary is not None:
             self._secondary.store([new.secondary])
         return result
+
+    def enroll_rows(
+        self,
+        caller_ids: Iterable[str],
+        embeddings: ArrayLike,
+        metadata: Iterable[dict[str, Any] | None] | None,
+        progress: Progress | None,
+    ) -> NDArray[np.int64]:
+        """As `voiceprint.enrollment.own_embeddings.enroll_rows`, after a check of all rows."""
+        self._embedder.check_enabled()
+        rows = EmbeddingRows(caller_ids, embeddings, metadata, self._encoder.dimension)
+        return enroll_rows(rows, self._encoder.name, self.writer(EnrollmentOptions()), progress)
 
     def enroll_many(
         self, samples: Iterable[Sample], options: EnrollmentOptions, keep: Keep
