@@ -12,6 +12,7 @@ from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Recording
 from voiceprint.audio.io.encodings import PCM, AudioFormat
 from voiceprint.audio.quality.advice import several_voices
 from voiceprint.encoder import configured_encoder
+from voiceprint.encoder.torch_encoder import TorchEncoder
 from voiceprint.encoder.workers import cores
 from voiceprint.enrollment.agreement import best_agreeing
 from voiceprint.enrollment.augmentation import (
@@ -224,13 +225,12 @@ class Enroller:
         None where it cannot: with an encoder other than that of the settings, a secondary one, or on a GPU.
         """
         config = self._config
-        if self._secondary is not None or config.encoder_device != "cpu":
+        if self._secondary is not None or isinstance(self._encoder, TorchEncoder):
             return None
         if self._encoder is not configured_encoder(config):
             return None
-        return config.model_dump(exclude={"database_url", "redis_url"}, exclude_unset=True) | {
-            "encoder_threads": 1
-        }
+        settings = config.model_dump(exclude={"database_url", "redis_url"}, exclude_unset=True)
+        return settings | {"encoder_threads": 1, "encoder_device": "cpu"}
 
     @property
     def threads(self) -> int:
