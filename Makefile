@@ -9,11 +9,12 @@ SLIM_INSTALLED := $(SLIM)/.installed
 # pytest arguments, such as T="-k json -x"
 T ?=
 
-.PHONY: help install demo test test-all coverage lint types wheel slim bench docs clean
+.PHONY: help install demo test test-all test-encoders coverage lint types wheel slim bench docs clean
 help:
 	@echo "make demo       enroll and recognize the sample voices"
 	@echo "make test       run the quick tests: at most 5 minutes on two cores"
 	@echo "make test-all   run all tests"
+	@echo "make test-encoders  run tests with tiny speaker models in place of the default encoder"
 	@echo "make coverage   run all tests, and fail where less is covered than pyproject.toml asks"
 	@echo "make lint       formatter, linter and strict types"
 	@echo "make wheel      build the wheel, and use it alone, outside the checkout"
@@ -46,6 +47,16 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 $(T)
+
+# The modules that go through the encoder of the settings, without the values of the default one.
+OTHER_ENCODER_TESTS := $(addprefix tests/,evaluation test_agreement.py test_async.py test_channels.py test_cli.py \
+	test_cli_audio.py test_cli_enrollment.py test_decisions.py test_diarization.py test_end_to_end.py \
+	test_enroll_many.py test_identify.py test_long_calls.py test_recognizer.py test_recording.py test_streaming.py \
+	test_streaming_session.py)
+
+test-encoders: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 -m "not slow" --encoder tiny-192 $(OTHER_ENCODER_TESTS) $(T)
+	$(BIN)/python -m pytest -n 2 --encoder tiny-512 tests/test_end_to_end.py $(T)
 
 coverage: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered $(T)

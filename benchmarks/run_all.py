@@ -28,6 +28,7 @@ def main() -> int:
         ["match", "--prints", prints],
         ["opening", "--prints", prints],
         ["encoder", *(["--voices", data / "librispeech"] if data else [])],
+        ["enrollment", *(["--voices", data / "librispeech"] if data else [])],
     ]
     if data:
         runs += [

@@ -71,18 +71,23 @@ def memory_harness(_: Path) -> Harness:
     return Harness(MemoryStorage, persists=False)
 
 
-def redis_harness(_: Path, **settings: Any) -> Harness:
+def redis_harness(_: Path, *, shards: int | None = None, **settings: Any) -> Harness:
     server, database = shared_server(), fresh_database()
 
     def opener(**options: Any) -> Storage:
         with server.client(database, **settings) as client:
-            return RedisStorage(client, **options)
+            return RedisStorage(client, shards=shards, **options)
 
     return Harness(opener, persists=True)
 
 
 def redis_decoding_harness(path: Path) -> Harness:
     return redis_harness(path, decode_responses=True)
+
+
+def redis_shards_harness(path: Path) -> Harness:
+    """A store whose keys are spread over four slots, as in a cluster, on one server."""
+    return redis_harness(path, shards=4)
 
 
 def postgresql_harness(_: Path) -> Harness:

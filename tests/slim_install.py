@@ -20,8 +20,8 @@ TESTS = Path(__file__).resolve().parent
 SAMPLES = TESTS.parent / "examples/voices"
 
 ABSENT = ("librosa", "llvmlite", "numba", "scipy", "sklearn", "torch")
-# Imported where VOICE_ENCODER=resemblyzer asks for them, for PostgreSQL, for plots and for MP4 and the like.
-OPTIONAL = {"av", "matplotlib", "psycopg", "resemblyzer", "torch"}
+# Imported where VOICE_ENCODER asks for them, for PostgreSQL, for plots and for MP4 and the like.
+OPTIONAL = {"av", "kaldi_native_fbank", "matplotlib", "psycopg", "resemblyzer", "sherpa_onnx", "torch"}
 MOST_MB = 500
 LEAST_COSINE = 0.9999
 

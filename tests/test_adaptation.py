@@ -19,6 +19,8 @@ from voiceprint import (
 )
 from voiceprint.enrollment.agreement import ALIKE, agreement
 
+pytestmark = pytest.mark.resemblyzer
+
 
 def adapting(storage: Any = None, **settings: Any) -> OpusAgentVoiceRecognizer:
     config = VoiceFingerprintConfig(adapt=True, **settings)

@@ -21,6 +21,7 @@ def _line(audio: np.ndarray, law: g711.Law) -> np.ndarray:
     return g711.encode((np.clip(audio, -1, 1) * 32767).astype(np.int16), law)
 
 
+@pytest.mark.resemblyzer
 def test_a_recording_that_was_encoded_once_more_costs_no_slot(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices, tmp_path: Path
 ) -> None:
@@ -41,6 +42,7 @@ def test_a_recording_that_was_encoded_once_more_costs_no_slot(
     assert caller.metadata == {"name": "Amara", "plan": "gold"}
 
 
+@pytest.mark.resemblyzer
 def test_a_call_in_mu_law_is_a_copy_of_itself_in_a_law(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -60,6 +62,7 @@ def test_a_copy_is_logged_with_the_caller_and_nothing_else(
     assert caplog.messages == ["The caller 'amara' is already enrolled with this recording."]
 
 
+@pytest.mark.resemblyzer
 def test_the_augmented_print_comes_with_the_same_recording_later(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -71,6 +74,7 @@ def test_the_augmented_print_comes_with_the_same_recording_later(
     assert again.id == first.id
 
 
+@pytest.mark.resemblyzer
 def test_another_person_is_warned_of_or_refused_and_the_caller_is_not(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices, caplog: pytest.LogCaptureFixture
 ) -> None:

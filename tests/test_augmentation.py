@@ -23,6 +23,8 @@ from voiceprint.enrollment.augmentation import (
     augmented_embeddings,
 )
 
+pytestmark = pytest.mark.resemblyzer
+
 
 def simulated_embedding(
     encoder: Encoder, audio: NDArray[np.float32], plain: NDArray[np.float32]

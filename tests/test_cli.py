@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 import voiceprint
-from voiceprint import JSONStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig, load_audio
+from voiceprint import JSONStorage, OpusAgentVoiceRecognizer, load_audio
 from voiceprint.cli.common import percent
 from voiceprint.storage.transfer import digest
 
@@ -24,8 +24,6 @@ VOICES = Path(__file__).resolve().parents[1] / "examples/voices"
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in VoiceFingerprintConfig.model_fields:
-        monkeypatch.delenv(f"VOICE_{name.upper()}", raising=False)
 
 
 @pytest.fixture(scope="session")
@@ -149,6 +147,7 @@ def test_a_folder_without_audio_is_an_error(run, folder):
 # identify and verify
 
 
+@pytest.mark.resemblyzer
 @pytest.mark.usefixtures("enrolled")
 def test_identify_lists_the_callers_the_best_first(run):
     code, out, _ = run("identify", VOICES / "amara/2.flac", VOICES / "bruno/2.flac", "-k", 2)

@@ -45,6 +45,7 @@ def test_a_recording_is_enrolled_once(run):
     assert prints("amara") == [1]
 
 
+@pytest.mark.resemblyzer
 def test_another_persons_recording_is_stored_with_a_warning_or_refused(run):
     assert run("enroll", "amara", SAMPLES / "amara/1.flac", SAMPLES / "amara/2.flac")[0] == 0
     code, out, err = run("enroll", "amara", SAMPLES / "hakan/1.flac", "--on-mismatch", "refuse")

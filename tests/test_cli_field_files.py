@@ -103,6 +103,7 @@ def test_evaluate_reads_every_format_and_names_what_it_left_out(run: Run) -> Non
     assert "in/top.flac is in no speaker's folder" in said
 
 
+@pytest.mark.resemblyzer
 def test_standard_input_is_a_file(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     feed(monkeypatch, sample("amara", 1))
     assert run("enroll", "amara", "-")[:2] == (0, "Enrolled 1 file for 1 caller.\n")

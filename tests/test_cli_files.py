@@ -48,6 +48,7 @@ def stored(url: str) -> object:
         return state(storage)
 
 
+@pytest.mark.resemblyzer
 @pytest.mark.parametrize(
     ("url", "name"),
     [

@@ -111,8 +111,8 @@ def test_voiceprints_of_other_encoders_are_told_of_and_what_to_do(run):
     for command in (["index", "status"], ["check"], ["identify", SAMPLES / "amara/1.flac"]):
         code, _, err = run(*command)
         assert code == (1 if command[0] == "identify" else 0)
-        assert "2 voiceprints are of other encoders than 'resemblyzer' and are not compared" in err
-        assert "set VOICE_ENCODER to the one that enrolled them, or enroll the callers anew" in err
+        assert "1 of 1 callers have no voiceprint of the encoder 'resemblyzer' and are not found by it" in err
+        assert "Set VOICE_ENCODER to the one that enrolled them, or enroll the callers anew" in err
     code, _, err = run("verify", "alice", SAMPLES / "amara/1.flac")
     assert (code, "but with 'another': set VOICE_ENCODER" in err) == (1, True)
 

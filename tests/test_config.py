@@ -19,6 +19,8 @@ from voiceprint import Config, ConfigurationError, VoiceFingerprintConfig, Voice
 from voiceprint.config import VoiceFingerprintConfig as FromConfig
 from voiceprint.models import VoiceFingerprintConfig as FromModels
 
+pytestmark = pytest.mark.resemblyzer
+
 DEFAULTS: dict[str, Any] = {
     "fingerprinting_enabled": True,
     "similarity_threshold": 0.75,

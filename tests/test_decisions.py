@@ -67,6 +67,7 @@ def test_the_likelihood_favors_the_caller_and_not_a_stranger(gallery: MemoryStor
         assert best.fpir < min(next_.fpir, stranger.fpir)
 
 
+@pytest.mark.resemblyzer
 def test_the_likelihood_is_that_of_all_voiceprints_of_a_caller(
     gallery: MemoryStorage, voices: Voices
 ) -> None:
@@ -94,6 +95,7 @@ def test_among_few_candidates_a_stranger_is_less_likely_to_be_named(
     assert claimed.fmr == pytest.approx(alone.fpir)
 
 
+@pytest.mark.resemblyzer
 def test_a_single_caller_is_judged_by_the_prior(voices: Voices) -> None:
     recognizer = over(MemoryStorage(), target_fpir=0.05)
     recognizer.enroll_caller("amara", voices["amara"][0])
@@ -124,6 +126,7 @@ def alike(storage: MemoryStorage, callers: int, in_common: float) -> None:
     )
 
 
+@pytest.mark.resemblyzer
 def test_a_threshold_that_gives_strangers_a_name_is_warned_of_once(
     voices: Voices, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -161,6 +164,7 @@ def test_voices_that_differ_and_few_callers_give_no_warning(callers: int, in_com
     assert over(storage).threshold_advice() is None
 
 
+@pytest.mark.resemblyzer
 def test_of_a_large_gallery_a_sample_says_how_often_strangers_get_a_name() -> None:
     storage = MemoryStorage()
     alike(storage, 900, 0.3)
@@ -195,6 +199,7 @@ def test_a_threshold_that_is_given_goes_before_the_target(gallery: MemoryStorage
     assert recognizer.identify(voices["amara"][2], threshold=0.75)[0].accepted
 
 
+@pytest.mark.resemblyzer
 def test_similarity_is_the_probability_only_where_one_asked_for_it(
     gallery: MemoryStorage, voices: Voices
 ) -> None:
@@ -228,6 +233,7 @@ def test_a_verification_is_calibrated_where_one_asked_for_it(gallery: MemoryStor
         assert asked.accepted == accepted
 
 
+@pytest.mark.resemblyzer
 def test_a_stream_decides_by_the_probability_where_one_asked_for_it(
     gallery: MemoryStorage, voices: Voices
 ) -> None:
@@ -271,6 +277,7 @@ def test_a_cosine_is_never_taken_for_the_probability_that_was_asked_for(voices: 
     assert not recognizer.verify_caller("amara", voices["amara"][1]).accepted
 
 
+@pytest.mark.resemblyzer
 def test_a_verification_goes_by_its_own_target_or_a_threshold(gallery: MemoryStorage, voices: Voices) -> None:
     audio = voices["amara"][2]
     by_default = over(gallery).verify_caller("amara", audio)

@@ -26,6 +26,8 @@ from voiceprint import (
 )
 from voiceprint.enrollment.writer import VoiceprintWriter
 
+pytestmark = pytest.mark.resemblyzer
+
 OWN, OTHER = "resemblyzer", "test-bands"
 
 

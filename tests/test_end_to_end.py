@@ -53,6 +53,7 @@ def test_the_sample_callers_are_named_from_one_utterance_and_the_stranger_is_ref
         assert answer[0] == stranger
 
 
+@pytest.mark.resemblyzer
 @pytest.mark.slow
 @pytest.mark.speech
 @needs_speech

@@ -22,7 +22,7 @@ from voiceprint import (
     Voiceprint,
 )
 from voiceprint.audio.io.buffers import resample
-from voiceprint.enrollment.enroller import STORED_TOGETHER
+from voiceprint.enrollment.results import STORED_TOGETHER
 
 
 def test_results_come_in_order_whatever_is_wrong_in_the_middle(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from redis_server import RedisServer
+from redis_server import RedisServer, fresh_database, shared_server
 from stores import unit, voiceprint
 
 from voiceprint import (
@@ -192,6 +192,109 @@ def test_a_snapshot_that_is_being_written_during_a_removal_is_not_left(
     monkeypatch.setattr(VectorIndex, "save", slow_save)
     Gallery(storage, shared).write_snapshot()
     assert _found(tmp_path, unit(1)) == []
+
+
+@pytest.mark.parametrize("removal", ["delete", "replace", "rewind"])
+def test_a_snapshot_that_is_being_written_while_another_process_removes_is_not_left(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removal: str
+) -> None:
+    saved = storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2)])
+    shared = SharedIndex("resemblyzer", 256, IndexSettings(None))
+    Gallery(storage, shared).refresh()
+    save = VectorIndex.save
+
+    def slow_save(self: VectorIndex, *given: object, **options: object) -> None:
+        if removal == "delete":
+            storage.delete("alice")
+        elif removal == "replace":
+            storage.save(voiceprint("alice", 3, id=saved[0].id))
+        else:
+            monkeypatch.setattr(storage, "changes", lambda *_, **__: None)
+        save(self, *given, **options)
+
+    monkeypatch.setattr(VectorIndex, "save", slow_save)
+    Gallery(storage, shared).close()
+    assert snapshots_at(storage.snapshot_places) == []
+
+
+def test_enrollments_while_a_snapshot_is_being_written_leave_it(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2)])
+    shared = SharedIndex("resemblyzer", 256, IndexSettings(None))
+    Gallery(storage, shared).refresh()
+    save = VectorIndex.save
+
+    def slow_save(self: VectorIndex, *given: object, **options: object) -> None:
+        save(self, *given, **options)
+        storage.save(voiceprint("carol", 3))
+        Gallery(storage, shared).refresh()  # another thread has a match
+        storage.save(voiceprint("dora", 4))
+
+    monkeypatch.setattr(VectorIndex, "save", slow_save)
+    Gallery(storage, shared).write_snapshot()
+    assert snapshots_at(storage.snapshot_places) == [*storage.snapshot_places]
+
+
+def test_a_store_that_is_closed_while_a_snapshot_is_being_written_leaves_it(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2)])
+    shared = SharedIndex("resemblyzer", 256, IndexSettings(None))
+    Gallery(storage, shared).refresh()
+    save = VectorIndex.save
+
+    def slow_save(self: VectorIndex, *given: object, **options: object) -> None:
+        save(self, *given, **options)
+        storage.close()
+
+    monkeypatch.setattr(VectorIndex, "save", slow_save)
+    Gallery(storage, shared).write_snapshot()
+    assert snapshots_at(storage.snapshot_places) == [*storage.snapshot_places]
+
+
+def test_an_encoder_of_another_space_in_another_process_leaves_no_deleted_caller(
+    storage: Storage, tmp_path: Path
+) -> None:
+    """Two processes, each with an encoder and a snapshot of its own; one of them deletes the caller."""
+    storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2)])
+    storage.save_many([voiceprint(name, seed, encoder="other") for name, seed in (("alice", 3), ("bob", 4))])
+    with type(storage)(tmp_path / "store") as second:
+        other = SharedIndex("other", 8, IndexSettings(None))
+        Gallery(second, other).refresh()
+        Gallery(second, other).write_snapshot()
+        snapshot = Gallery(second, other).snapshot_path()
+        assert snapshot is not None
+        left = snapshot.with_name(f".{snapshot.name}.abcdefgh.tmp")  # of a writer that was killed
+        left.write_bytes(snapshot.read_bytes())
+        own = _indexed(storage)
+        assert set(_found(tmp_path, unit(3, 8))) >= {snapshot.name, left.name}
+        receipt = delete_with_receipt(storage, "alice")
+        assert receipt.complete
+        assert {str(own), str(snapshot)} <= {one.place for one in receipt.places}
+        for seed, dimension in ((1, 256), (3, 8)):
+            assert _found(tmp_path, unit(seed, dimension)) == []
+        Gallery(second, other).close()  # which has not read the deletion
+        assert _found(tmp_path, unit(3, 8)) == []
+        Gallery(second, other).refresh()
+        Gallery(second, other).write_snapshot()
+        assert snapshot.exists()
+        assert _found(tmp_path, unit(3, 8)) == []
+        assert remains_of(storage, "alice").findings == ()
+
+
+def test_a_handle_without_a_recognizer_erases_the_snapshots_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with shared_server().client(fresh_database()) as client:
+        with RedisStorage(client) as storage:
+            storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2)])
+            path = _indexed(storage)
+            assert tmp_path in path.parents
+        with RedisStorage(client) as storage:
+            storage.delete("alice")
+    assert not path.exists()
 
 
 def test_a_snapshot_that_cannot_be_removed_is_told_of(

@@ -141,6 +141,7 @@ def test_numbers_of_numpy_are_taken_for_k_and_threshold(
     assert type(matches[0].accepted) is bool
 
 
+@pytest.mark.resemblyzer
 def test_the_threshold_decides_what_is_accepted(line: OpusAgentVoiceRecognizer, voices: Voices) -> None:
     probe = voices["amara"][1]
     matches = line.identify(probe)
@@ -178,6 +179,7 @@ def test_candidates_that_are_not_caller_ids_are_refused(
         line.identify(voices["amara"][1], candidates=candidates)
 
 
+@pytest.mark.resemblyzer
 def test_verification_compares_with_the_claimed_caller_alone(
     line: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -274,6 +276,7 @@ def test_a_store_that_cannot_be_written_still_answers(
     assert last_seen(recognizer, "amara") == enrolled
 
 
+@pytest.mark.resemblyzer
 def test_prints_of_another_embedding_space_are_never_compared(voices: Voices) -> None:
     storage = MemoryStorage()
     bands = OpusAgentVoiceRecognizer(storage, encoder=BandEncoder())

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    ("_files", "_fork", "_keyed_cache", "_lazy", "_threads", "errors", "validation"),
+    ("_files", "_fork", "_keyed_cache", "_lazy", "_processes", "_threads", "errors", "validation"),
     ("audio", "index", "migrations"),
     ("config", "models", "utils"),
     ("encoder", "scoring", "storage"),
@@ -21,7 +21,7 @@ LAYERS = (
     ("dual_run",),
     ("privacy", "streaming"),
     ("_parts",),
-    ("recognizer",),
+    ("recognizer", "upkeep"),
     ("evaluation",),
     ("cli",),
 )

@@ -75,6 +75,7 @@ def test_a_line_without_noise_gets_them_back_as_well(voices: Voices):
     assert np.array_equal(clean(noisy, assess(noisy)), restore_low_frequencies(reduce_noise(noisy)))
 
 
+@pytest.mark.resemblyzer
 def test_a_call_is_named_by_the_raised_low_frequencies_at_once_and_as_a_stream(voices: Voices):
     with MemoryStorage() as storage:
         recognizer = OpusAgentVoiceRecognizer(storage)

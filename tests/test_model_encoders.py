@@ -449,7 +449,7 @@ def test_another_spec_is_an_error_that_says_what_is_allowed(spec: str) -> None:
 
 def test_a_digest_without_a_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="VOICE_ENCODER_SHA256 is set, and VOICE_ENCODER is 'onnx'"):
-        configured_encoder(VoiceFingerprintConfig(encoder_sha256="0" * 64))
+        configured_encoder(VoiceFingerprintConfig(encoder="onnx", encoder_sha256="0" * 64))
 
 
 def test_the_digest_of_the_setting_is_checked(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import field_files
 import pytest
 from redis_server import fresh_database, shared_server
+from tiny_models import write_tiny_model
 from voices import SAMPLES
 from watched import Watched, watched
 
@@ -74,6 +75,16 @@ def test_the_reference_encoder_opens_no_socket_either(tmp_path: Path) -> None:
     assert (seen.home, seen.temporary) == (set(), set())
     compiled = [path for path in outside(seen, tmp_path) if "__pycache__" not in path]  # librosa's, by numba
     assert compiled == []
+
+
+@pytest.mark.parametrize("program", ["sherpa", "onnx"])
+def test_speaker_models_open_no_socket_and_write_nothing(tmp_path: Path, program: str) -> None:
+    model = write_tiny_model(tmp_path / "model.onnx", 192)
+    settings = {"VOICE_ENCODER": f"{program}:{model}", "VOICE_SIMILARITY_THRESHOLD": "0.8"}
+    seen = use(tmp_path, "json:callers", **settings)
+    assert seen.network == []
+    assert (seen.home, seen.temporary, seen.complained) == (set(), set(), "")
+    assert outside(seen, tmp_path / "work", tmp_path / "temporary") == []
 
 
 def test_evaluating_opens_no_socket_and_keeps_nothing_where_that_is_wanted(tmp_path: Path) -> None:

@@ -111,6 +111,7 @@ def test_the_network_is_loaded_once_whoever_asks() -> None:
     assert len(loads) == 1
 
 
+@pytest.mark.resemblyzer
 def test_the_settings_choose_the_encoder_which_recognizers_share() -> None:
     def encoder(**settings: object) -> object:
         config = VoiceFingerprintConfig(**settings)
@@ -282,6 +283,7 @@ def test_a_long_recording_has_the_embedding_of_all_its_partials(voices: Voices) 
     assert float(OnnxEncoder(2).embed(audio) @ expected) > 0.99999
 
 
+@pytest.mark.resemblyzer
 def test_warming_up_loads_all_that_an_embedding_needs() -> None:
     code = f"""
 import sys, voiceprint

@@ -28,7 +28,6 @@ from voiceprint.audio.io import buffers
 from voiceprint.audio.io.buffers import resample
 from voiceprint.audio.io.lazy_audio import LONG_S
 from voiceprint.audio.speech.vad import Detector
-from voiceprint.encoder import default_encoder
 
 ROOT = Path(__file__).parent.parent
 
@@ -95,12 +94,12 @@ def test_every_method_takes_a_recording(voices: Voices) -> None:
 
 
 def test_embedding_of_clean_speech_is_that_of_the_encoder_to_the_bit(voices: Voices) -> None:
-    recognizer, encoder = OpusAgentVoiceRecognizer(MemoryStorage()), default_encoder()
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage())
     for audios in voices.values():
         for audio in audios:
             recording = Recording.from_buffer(audio)
             assert recording.parts == ((0, len(audio)),)
-            assert np.array_equal(recognizer.get_embedding(recording), encoder.embed(audio))
+            assert np.array_equal(recognizer.get_embedding(recording), recognizer.encoder.embed(audio))
 
 
 def test_repr_says_how_long_it_is_and_shows_no_audio(voices: Voices) -> None:

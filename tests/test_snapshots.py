@@ -275,6 +275,7 @@ def test_a_snapshot_whose_vectors_are_no_embeddings_is_not_taken(
     assert "length is not 1" in caplog.text
 
 
+@pytest.mark.resemblyzer
 @pytest.mark.redis
 @pytest.mark.parametrize("setting", [None, "~nobody-of-this-name/index"])
 def test_without_a_home_folder_no_snapshot_is_kept_and_that_is_a_warning(
@@ -292,6 +293,7 @@ def test_without_a_home_folder_no_snapshot_is_kept_and_that_is_a_warning(
     assert not [file for file in tmp_path.iterdir() if file.name.startswith("~")]
 
 
+@pytest.mark.resemblyzer
 @pytest.mark.redis
 def test_a_home_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir(mode=0o555)

@@ -73,6 +73,7 @@ def assert_ends_alike(recognizer, audio, how, chunk):
     assert final.final
 
 
+@pytest.mark.resemblyzer
 def test_end_of_a_long_call_is_near_to_that_of_identify(center, voices, monkeypatch):
     monkeypatch.setattr(online, "BUFFER_S", 20.0)
     audio = at_level(np.concatenate([with_pauses(each) for each in voices["bruno"]] * 2), -32.0)

@@ -30,6 +30,13 @@ def known(quick, voices):
     return quick
 
 
+@pytest.mark.parametrize("seconds", [120, 240])
+def test_a_call_that_ends_where_a_buffer_is_full_is_answered(known, voices, seconds):
+    audio = np.resize(voices["amara"][1], seconds * RATE)
+    answer = fed(known.stream(), audio, RATE).finish()
+    assert (answer.caller_id, answer.audio_s) == ("amara", seconds)
+
+
 def test_chunk_that_is_refused_counts_as_never_fed(known, voices):
     audio = voices["amara"][1]
     expected = fed(known.stream(), audio, 4000).finish()
@@ -182,6 +189,7 @@ def test_store_that_fails_does_not_lose_the_call(voices):
         assert session.finish().caller_id == "amara"
 
 
+@pytest.mark.resemblyzer
 def test_example_of_the_bridge_runs_as_it_stands(tmp_path):
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "opusagent_bridge.py")],

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from voiceprint.audio import AudioQuality, Recording, Turn, assess, load_audio
 from voiceprint.config import Config, VoiceFingerprintConfig
-from voiceprint.encoder import Encoder
+from voiceprint.encoder import Encoder, ExternalEncoder
+from voiceprint.enrollment.bulk import RowResult
 from voiceprint.enrollment.check import EnrollmentCheck
+from voiceprint.enrollment.manifest import ManifestRow, read_manifest
 from voiceprint.errors import (
     AudioQualityError,
     CallerNotFoundError,
@@ -37,6 +39,8 @@ from voiceprint.models import (
     Finding,
     Match,
     SeparatedVoice,
+    SnapshotStatus,
+    SpaceCoverage,
     StreamResult,
     Verification,
     Voiceprint,
@@ -66,19 +70,24 @@ __all__ = [
     "Encoder",
     "EncoderError",
     "EnrollmentCheck",
+    "ExternalEncoder",
     "Finding",
     "InvalidArgumentError",
     "InvalidAudioError",
     "JSONStorage",
+    "ManifestRow",
     "Match",
     "MemoryStorage",
     "OpusAgentVoiceRecognizer",
     "Recording",
     "RecordingNotUsedError",
     "RedisStorage",
+    "RowResult",
     "SQLiteStorage",
     "SeparatedVoice",
     "SeveralVoicesError",
+    "SnapshotStatus",
+    "SpaceCoverage",
     "Storage",
     "StorageCorruptError",
     "StorageError",
@@ -96,6 +105,7 @@ __all__ = [
     "normalize_embedding",
     "open_storage",
     "preprocess_audio",
+    "read_manifest",
 ]
 
 __version__ = "0.1.0"

@@ -262,14 +262,18 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def leftovers(path: Path) -> list[Path]:
-    """The files that writers of `path` are writing, or left when they were killed."""
-    return sorted(path.parent.glob(f"{glob.escape(_prefix(path))}{'[a-z0-9_]' * 8}{_SUFFIX}"))
+def leftovers(path: Path, *, pattern: str | None = None) -> list[Path]:
+    """The files that writers of `path` are writing, or left when they were killed.
+
+    pattern: of the names of files beside `path`, in the form of `glob`, whose leftovers are meant instead.
+    """
+    name = glob.escape(path.name) if pattern is None else pattern
+    return sorted(path.parent.glob(f".{name}.{'[a-z0-9_]' * 8}{_SUFFIX}"))
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove the `leftovers` of `path`, except those that are being written."""
-    for entry in leftovers(path):
+def remove_leftovers(path: Path, *, pattern: str | None = None) -> None:
+    """Remove the `leftovers` of `path` or of the pattern, except those that are being written."""
+    for entry in leftovers(path, pattern=pattern):
         with suppress(OSError), open_regular(entry) as stream:  # locked by its writer, or removed already
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             entry.unlink()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from voiceprint.audio.io.encodings import PCM, AudioFormat
 from voiceprint.dual_run import DualRun
-from voiceprint.embedder import Embedder, Probe
+from voiceprint.embedder import Embedder, OwnEmbedding, Probe
 from voiceprint.enrollment.adaptation import Adaptation
-from voiceprint.enrollment.enroller import Enroller
+from voiceprint.enrollment.enroller import Enroller, EnrollmentOptions
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query
@@ -15,9 +18,11 @@ from voiceprint.identification.shared_index import SharedIndex
 from voiceprint.identification.snapshots import IndexSettings
 
 if TYPE_CHECKING:
-    from voiceprint.audio import AudioQuality, Recording
+    from voiceprint.audio import AudioBuffer, AudioQuality, Recording
     from voiceprint.config import VoiceFingerprintConfig
+    from voiceprint.embedder import EmbeddingLike
     from voiceprint.encoder import Encoder
+    from voiceprint.models import Voiceprint
     from voiceprint.storage import Storage
 
 
@@ -56,3 +61,35 @@ class Parts:
         self._adaptation.add(caller_id, probe, quality)
         if self.dual_run is not None and recording is not None:
             self.dual_run.matched(caller_id, probe, recording, quality, self._adaptation)
+
+    def probe(
+        self,
+        audio_buffer: AudioBuffer | Recording | None,
+        audio_format: AudioFormat,
+        embedding: EmbeddingLike | None,
+        encoder: str | None,
+    ) -> tuple[Probe, Recording | None]:
+        """The probe of audio, with its recording, or of an application's own embedding, with None."""
+        source = self.embedder.source(audio_buffer, embedding, encoder, audio_arguments=audio_format != PCM)
+        if isinstance(source, OwnEmbedding):
+            return Probe(source.plain), None
+        recording = self.embedder.recording(source, audio_format)
+        return self.embedder.probe(recording), recording
+
+    def enrollment(
+        self,
+        caller_id: str,
+        audio_buffer: AudioBuffer | Recording | None,
+        metadata: dict[str, Any] | None,
+        embedding: EmbeddingLike | None,
+        encoder: str | None,
+        options: EnrollmentOptions,
+    ) -> Callable[[Callable[[], bool]], Voiceprint | None]:
+        """The enrollment of audio or of an application's own embedding, to be called with `may_store`."""
+        self.embedder.check_enabled()
+        options.check()
+        audio_arguments = options.audio_format != PCM or options.on_several_voices != "refuse"
+        source = self.embedder.source(audio_buffer, embedding, encoder, audio_arguments=audio_arguments)
+        if isinstance(source, OwnEmbedding):
+            return partial(self.enroller.enroll_own, caller_id, source, metadata, options)
+        return partial(self.enroller.enroll, (caller_id, source, metadata), options)

@@ -28,8 +28,8 @@ from voiceprint.errors import (
     InvalidArgumentError,
     VoiceprintError,
 )
-from voiceprint.models import RESEMBLYZER_SPACE
-from voiceprint.validation import unit_vector
+from voiceprint.models import RESEMBLYZER_SPACE, Voiceprint
+from voiceprint.validation import shown, unit_vector
 
 if TYPE_CHECKING:
     from voiceprint.audio import AudioBuffer
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from voiceprint.encoder import Encoder
 
 logger = logging.getLogger(__name__)
+
+EmbeddingLike = Voiceprint | Sequence[float] | NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
+"""An embedding that an application computed, see `Embedder.source`."""
 
 SEVERAL_VOICES: Final = (
     "The recording holds several voices, and the answer is for all of them together: `identify` with "
@@ -59,6 +62,13 @@ class Probe(NamedTuple):
     def best(self) -> NDArray[np.float32]:
         """The embedding for log-likelihood ratios."""
         return self.plain if self.cleaned is None else self.cleaned
+
+
+class OwnEmbedding(NamedTuple):
+    """An embedding that the application computed: float32[d] of length 1, and the augmented one if given."""
+
+    plain: NDArray[np.float32]
+    augmented: NDArray[np.float32] | None = None
 
 
 class Embedder:
@@ -91,6 +101,62 @@ class Embedder:
     def recording(self, audio_buffer: AudioBuffer | Recording, audio_format: AudioFormat = PCM) -> Recording:
         """`Recording.from_buffer`, with known prompts left out."""
         return Recording.from_buffer(audio_buffer, *audio_format).leaving_out(self.prompts)
+
+    def source(
+        self,
+        audio_buffer: AudioBuffer | Recording | None,
+        embedding: EmbeddingLike | None,
+        encoder: str | None,
+        *,
+        audio_arguments: bool,
+    ) -> AudioBuffer | Recording | OwnEmbedding:
+        """The audio of a method's arguments unchanged, or the application's own embedding, checked.
+
+        encoder: the space that the application names, or None. audio_arguments: whether an argument that
+        only audio has differs from its default.
+        Raises `InvalidArgumentError` unless there is exactly one of audio and embedding, for audio arguments
+        beside an embedding, and for an embedding that is not of this space.
+        """
+        if embedding is None:
+            if audio_buffer is None:
+                raise InvalidArgumentError("There is neither audio nor an embedding: give one of them.")
+            if encoder is not None:
+                raise InvalidArgumentError(
+                    f"encoder is {shown(encoder)}, and names the space of an embedding: audio is embedded by "
+                    "the recognizer's encoder."
+                )
+            return audio_buffer
+        if audio_buffer is not None:
+            raise InvalidArgumentError("There are both audio and an embedding: give one of them.")
+        if audio_arguments:
+            raise InvalidArgumentError(
+                "sample_rate, encoding, channel, channels, separate and on_several_voices are for audio: "
+                "leave them out beside an embedding."
+            )
+        self.check_space(encoder)
+        if isinstance(embedding, Voiceprint):
+            self.check_space(embedding.encoder)
+            own = OwnEmbedding(embedding.embedding, embedding.augmented)
+        else:
+            own = OwnEmbedding(unit_vector(embedding))
+        self.check_dimension(own.plain.size)
+        return own
+
+    def check_space(self, encoder: object) -> None:
+        """Raise `InvalidArgumentError` where the space of an embedding, None if not given, is another."""
+        if encoder is not None and encoder != self.space:
+            raise InvalidArgumentError(
+                f"The embedding is of the encoder {shown(encoder)}, and this recognizer's is {self.space!r}: "
+                "embeddings of different encoders cannot be compared. Use a recognizer with that encoder."
+            )
+
+    def check_dimension(self, values: int) -> None:
+        """Raise `InvalidArgumentError` where an embedding has another number of values than the space."""
+        if values != self._encoder.dimension:
+            raise InvalidArgumentError(
+                f"The embedding has {values} values, and those of the encoder {self.space!r} have "
+                f"{self._encoder.dimension}: it is of another model."
+            )
 
     def check_enabled(self) -> None:
         """Raise `DisabledError` when fingerprinting is off."""

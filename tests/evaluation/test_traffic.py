@@ -179,6 +179,7 @@ def test_too_few_callers_in_the_store_are_refused_before_the_work(voices: Voices
             calibrate_by_calls(SAMPLES, few)
 
 
+@pytest.mark.resemblyzer
 def test_a_store_that_is_not_there_and_a_folder_without_calls_are_errors_of_the_command(
     run: Run, store: str, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import time
@@ -9,13 +10,16 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from harness import Harness
 from processes import kill_while_adopting
 from redis.cluster import RedisCluster
 from redis_server import PATIENCE_S, RedisServer, free_port
+from storage_machine import run_machine
 from stores import Follower, ids_of, state, voiceprint
 
 from voiceprint import InvalidArgumentError, RedisStorage, StorageUnavailableError, Voiceprint, open_storage
-from voiceprint.storage.base import Position
+from voiceprint.storage import prune_space
+from voiceprint.storage.base import Position, SpaceCounts
 
 SLOTS = 16_384
 
@@ -156,6 +160,29 @@ def test_callers_are_restored_with_their_ids(storage: RedisStorage, client: Redi
         stranger = callers[0].model_copy(update={"caller_id": "stranger"})
         with pytest.raises(InvalidArgumentError, match="another caller"):
             again.restore_many([stranger])
+
+
+def test_spaces_are_counted_and_deleted_over_all_nodes(storage: RedisStorage) -> None:
+    storage.save_many(voiceprint(f"c{n}", n) for n in range(60))
+    storage.save_many(voiceprint(f"c{n}", n, encoder="other") for n in range(40, 80))
+    assert storage.coverage() == {
+        "resemblyzer": SpaceCounts(256, 60, 60, 40),
+        "other": SpaceCounts(8, 40, 40, 20),
+    }
+    report = prune_space(storage, "other", delete_callers=True, dry_run=False)
+    assert (report.voiceprints, report.callers, len(report.deleted_callers)) == (40, 20, 20)
+    assert storage.coverage() == {"resemblyzer": SpaceCounts(256, 60, 60, 60)}
+
+
+@pytest.mark.slow
+def test_any_run_of_operations_leaves_the_cluster_like_a_dict(client: RedisCluster) -> None:
+    counter = itertools.count()
+
+    def make() -> Harness:
+        prefix = f"machine{next(counter)}:"
+        return Harness(lambda **options: RedisStorage(client, prefix=prefix, **options), persists=True)
+
+    run_machine(make, examples=20)
 
 
 def test_records_of_opusagent_are_taken_over(client: RedisCluster) -> None:

@@ -119,13 +119,21 @@ class Recording:
         encoding: Encoding | None = None,
         sample_rate: int | None = None,
         channel: int | None = None,
+        start_s: float = 0.0,
+        end_s: float | None = None,
     ) -> Recording:
         """The recording in a file; arguments and errors as for `load_audio`.
+
+        start_s, end_s: excerpt to read, in seconds from the start of the file; None is its end. Only the
+        excerpt is in memory. Raises `InvalidAudioError` where the file ends more than 0.05 s before `end_s`.
 
         Channels are mixed during reading. The mix of at least two minutes of 16-bit samples is rounded to 16
         bits, so that an hour of 8 channels takes no more memory than an hour of one.
         """
-        return cls.read(partial(open_audio, path, encoding=encoding, sample_rate=sample_rate), channel)
+        open_reader = partial(
+            open_audio, path, encoding=encoding, sample_rate=sample_rate, start_s=start_s, end_s=end_s
+        )
+        return cls.read(open_reader, channel)
 
     @classmethod
     def read(cls, open_reader: Callable[[], AudioReader], channel: int | None = None) -> Recording:
@@ -307,11 +315,12 @@ def _mix_channels(reader: AudioReader) -> tuple[NDArray[Any], ChannelReport]:
         count += len(mono)
         blocks.append(mono)
         if reader.is_16_bit and count >= LONG_S * reader.sample_rate:
-            blocks = [_as_int16(part) for part in blocks]
+            blocks = [as_int16(part) for part in blocks]
     return np.concatenate(blocks), comparison.report()
 
 
-def _as_int16(audio: NDArray[Any]) -> NDArray[np.int16]:
+def as_int16(audio: NDArray[Any]) -> NDArray[np.int16]:
+    """Audio, int16 or float in [-1, 1], as 16 bits."""
     if audio.dtype == np.int16:
         return audio
     return np.asarray(np.clip(np.rint(audio * 32768.0), -32768, 32767), dtype=np.int16)

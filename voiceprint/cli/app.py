@@ -13,12 +13,14 @@ from voiceprint.cli import (
     callers,
     db,
     demo,
+    enroll_csv,
     enrollment,
     evaluation,
     identification,
     index,
     prompts,
     pruning,
+    spaces,
     transfer,
     upkeep,
 )
@@ -49,6 +51,7 @@ def _options(
 
 app.command("enroll")(enrollment.enroll)
 app.command("enroll-dir")(enrollment.enroll_dir)
+app.command("enroll-csv")(enroll_csv.enroll_csv)
 app.command("reenroll")(enrollment.reenroll)
 app.command("identify")(identification.identify)
 app.command("verify")(identification.verify)
@@ -59,6 +62,7 @@ app.command("copy")(transfer.copy)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.command("prune")(pruning.prune)
+app.command("spaces")(spaces.spaces)
 app.command("quality")(upkeep.quality)
 app.command("prompts")(prompts.prompts)
 app.command("check")(upkeep.check)

@@ -31,18 +31,38 @@ CallerId = Annotated[str, typer.Argument(metavar="CALLER_ID")]
 @app.command("list")
 def list_callers(
     limit: Annotated[int | None, typer.Option(min=1, help="Most callers to list. Default: all.")] = None,
+    space: Annotated[
+        str | None,
+        typer.Option("--space", metavar="NAME", help="Only callers with a voiceprint of this encoder."),
+    ] = None,
+    without_space: Annotated[
+        str | None,
+        typer.Option(
+            "--without-space", metavar="NAME", help="Only callers with no voiceprint of this encoder."
+        ),
+    ] = None,
     store: StoreOption = None,
     create: CreateOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the enrolled callers."""
+    """List the enrolled callers.
+
+    The encoders are those of `voiceprint spaces`. With --without-space, the list has the callers who still
+    have to be enrolled with an encoder.
+    """
+
+    def is_wanted(caller: Caller) -> bool:
+        encoders = {print_.encoder for print_ in caller.voiceprints}
+        return (space is None or space in encoders) and without_space not in encoders
+
     with open_recognizer(store, create=create) as recognizer:
-        callers = list(islice(recognizer.callers(), limit))
+        callers = list(islice(filter(is_wanted, recognizer.callers()), limit))
     if as_json:
         print_json([_as_json(caller) for caller in callers])
         return
     if not callers:
-        print_lines("Nobody is enrolled.")
+        is_filtered = space is not None or without_space is not None
+        print_lines("No caller is like that." if is_filtered else "Nobody is enrolled.")
         return
     rows = [(c.caller_id, len(c.voiceprints), _day(c.created_at), _day(c.last_seen)) for c in callers]
     table("Caller", "Voiceprints", "Enrolled", "Last seen", rows=rows, right=("Voiceprints",))

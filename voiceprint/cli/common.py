@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +27,7 @@ from rich.text import Text
 from voiceprint.cli.terminal import escaped, json_text
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import StorageUnavailableError
-from voiceprint.identification.gallery import other_spaces
+from voiceprint.identification.spaces import other_spaces
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import Storage, open_storage
 
@@ -92,7 +93,7 @@ def build_index(recognizer: OpusAgentVoiceRecognizer) -> None:
 
 
 def warn_of_other_spaces(recognizer: OpusAgentVoiceRecognizer) -> None:
-    """Warn on standard error of voiceprints that this encoder cannot compare."""
+    """Warn on standard error of callers who have voiceprints, and none of this encoder."""
     warning = other_spaces(recognizer.storage, recognizer.encoder.name)
     if warning is not None:
         print_error(warning)
@@ -197,3 +198,29 @@ def spinner(description: str) -> Iterator[None]:
         return
     with _err.status(description):
         yield
+
+
+@contextmanager
+def stopping(after: str) -> Iterator[Callable[[], bool]]:
+    """A function that returns whether Ctrl-C was pressed; a second Ctrl-C raises KeyboardInterrupt.
+
+    after: the work that is finished first, for the message.
+    """
+    pressed = False
+
+    def stop(*_: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+        print_error(f"Stopping after {after}. Ctrl-C once more stops at once.")
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # ignored, or handled elsewhere
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +23,7 @@ from voiceprint.cli.common import (
     print_error,
     print_json,
     print_lines,
+    stopping,
     table,
     track,
 )
@@ -254,7 +253,7 @@ def _enroll(
     encoder: str | None = None,
 ) -> None:
     """encoder: to enroll again with, callers of the store only."""
-    with open_recognizer(store, create=encoder is None) as recognizer, _stopping() as stopped:
+    with open_recognizer(store, create=encoder is None) as recognizer, stopping("this caller") as stopped:
         if encoder is not None:
             recognizer = recognizer.with_encoder(encoder)
             _refuse_strangers(recognizer, samples)
@@ -294,29 +293,6 @@ def _refuse_strangers(recognizer: OpusAgentVoiceRecognizer, samples: list[_Sampl
             enrolled[caller_id] = recognizer.get_caller(caller_id) is not None
         if not enrolled[caller_id]:
             sample.result = CallerNotFoundError(f"The caller {caller_id!r} is not enrolled.")
-
-
-@contextmanager
-def _stopping() -> Iterator[Callable[[], bool]]:
-    """A function that returns whether Ctrl-C was pressed; a second Ctrl-C raises KeyboardInterrupt."""
-    pressed = False
-
-    def stop(*_: object) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-        print_error("Stopping after this caller. Ctrl-C once more stops at once.")
-
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # ignored, or handled elsewhere
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _prints(recognizer: OpusAgentVoiceRecognizer, samples: list[_Sample]) -> dict[str, set[int | None]]:

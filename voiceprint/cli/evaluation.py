@@ -143,9 +143,11 @@ def evaluate(
     )
     from voiceprint.evaluation import evaluate as measure
     from voiceprint.evaluation.page import prepare_folder
+    from voiceprint.identification.acceptance import configured_target, configured_threshold
 
     embeddings = embedding_cache(cache, no_cache=no_cache)
     config = VoiceFingerprintConfig()
+    encoder = configured_encoder(config)
     settings = Settings(
         enroll=tuple(parse_enrollment(name) for name in enroll or ["as-is"]),
         probe=tuple(Condition.parse(name) for name in probe or ["as-is"]),
@@ -154,7 +156,7 @@ def evaluate(
         gallery=None if gallery is None else _numbers("--gallery", gallery, int),
         unknown_share=unknown_share,
         fpirs=tuple(percent / 100 for percent in _numbers("--fpir", fpir, float)),
-        target_fpir=config.target_fpir,
+        target_fpir=configured_target(config, encoder.name),
         more_prints=min(config.max_voiceprints_per_caller, 10),
         splits=splits,
         most_probes=most_probes,
@@ -168,17 +170,11 @@ def evaluate(
     )
     if output is not None:
         prepare_folder(output)  # before the work
-    encoder = configured_encoder(config)
-    scorers: list[Scorer] = [CosineScorer(config.similarity_threshold if threshold is None else threshold)]
+    if threshold is None:
+        threshold = configured_threshold(config, encoder.name)
+    scorers: list[Scorer] = [CosineScorer(threshold)]
     if scorer != "cosine":
-        llr = _llr_scorer(encoder, config, calibration)
-        if llr is not None:
-            scorers.append(llr)
-        elif scorer:
-            raise InvalidArgumentError(
-                f"Embeddings of {encoder.name!r} have log-likelihood ratios only in large galleries: "
-                "measure them with --scorer cosine."
-            )
+        scorers.append(_llr_scorer(encoder, config, calibration))
     if config.calibrated_similarity and config.target_fpir is None:
         print_error(
             "VOICE_CALIBRATED_SIMILARITY compares the threshold with a probability, which is not measured: "
@@ -203,18 +199,11 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _llr_scorer(
-    encoder: Encoder, config: VoiceFingerprintConfig, path: Path | None
-) -> CalibratedScorer | None:
-    """The scorer of log-likelihood ratios, with the calibration of a file, of the settings or of the package.
-
-    None for a space without a prior, in which small galleries have no log-likelihood ratios.
-    """
+def _llr_scorer(encoder: Encoder, config: VoiceFingerprintConfig, path: Path | None) -> CalibratedScorer:
+    """The scorer of log-likelihood ratios; path: of a calibration, None for that of the settings."""
     from voiceprint.evaluation import CalibratedScorer
-    from voiceprint.scoring import calibration_for, projection_for
+    from voiceprint.scoring import calibration_for
 
-    if projection_for(encoder.name, encoder.dimension).prior is None:
-        return None
     calibration = calibration_for(encoder.name, str(path) if path else config.calibration_path)
     return CalibratedScorer(encoder.name, encoder.dimension, calibration)
 

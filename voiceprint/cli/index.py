@@ -25,14 +25,23 @@ from voiceprint.cli.common import (
 
 if TYPE_CHECKING:
     from voiceprint.index import IndexStatus
+    from voiceprint.models import SnapshotStatus
     from voiceprint.recognizer import OpusAgentVoiceRecognizer
+
+_STATES = {
+    "off": "no snapshot is kept",
+    "not_written": "not written yet",
+    "current": "current",
+    "outdated": "older than a removal: built anew at the next use",
+    "unusable": "damaged, or of another store or version: built anew at the next use",
+}
 
 app = typer.Typer(help="Manage the index of a store.", no_args_is_help=True)
 
 
 @app.command("status")
 def status(store: StoreOption = None, create: CreateOption = False, as_json: JsonOption = False) -> None:
-    """Show the search structure of the index, and the path of its snapshot."""
+    """Show the search structure of the index, and the snapshot of each encoder's index."""
     with open_recognizer(store, create=create) as recognizer:
         with counter("Building the index") as progress:
             now = recognizer.index_status(progress=progress)
@@ -75,8 +84,13 @@ def _print_status(recognizer: OpusAgentVoiceRecognizer, status: IndexStatus, as_
     with suppress(OSError):  # not written yet, or not accessible
         size = None if path is None else path.stat().st_size
     warn_of_other_spaces(recognizer)
+    spaces = recognizer.snapshots()
     if as_json:
-        print_json(asdict(status) | {"snapshot": None if path is None else str(path), "snapshot_bytes": size})
+        print_json(
+            asdict(status)
+            | {"snapshot": None if path is None else str(path), "snapshot_bytes": size}
+            | {"spaces": [space.model_dump() for space in spaces]}
+        )
         return
     rows: list[tuple[str, str]] = [
         ("Store", recognizer.storage.location),
@@ -95,7 +109,21 @@ def _print_status(recognizer: OpusAgentVoiceRecognizer, status: IndexStatus, as_
     if status.training:
         rows.append(("Training", "under way"))
     rows.append(("Snapshot", _describe_snapshot(path, size)))
+    rows.insert(1, ("Encoder", recognizer.encoder.name))
     table("Index", "", rows=rows)
+    if len(spaces) > 1:
+        print_lines("")
+        table(
+            "Encoder",
+            "Voiceprints",
+            "Snapshot",
+            "State",
+            rows=[
+                (space.encoder, f"{space.voiceprints:,}", space.path or "none", _describe_state(space))
+                for space in spaces
+            ],
+            right=("Voiceprints",),
+        )
     if status.reason:
         print_lines("")
         paragraph(f"Every voiceprint is compared: {status.reason}.")
@@ -105,3 +133,9 @@ def _describe_snapshot(path: Path | None, size: int | None) -> str:
     if path is None:
         return "none"
     return f"{path} ({size / 1e6:,.1f} MB)" if size is not None else f"{path} (not written yet)"
+
+
+def _describe_state(snapshot: SnapshotStatus) -> str:
+    if snapshot.state == "behind":
+        return f"{snapshot.changes:,} changes behind: applied at the next use"
+    return _STATES[snapshot.state]

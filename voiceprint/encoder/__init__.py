@@ -8,6 +8,7 @@ from typing import Final
 
 from voiceprint.config import EncoderSpec, VoiceFingerprintConfig
 from voiceprint.encoder.base import Encoder, PartialEncoder, SpeechEmbedding, SpeechEncoder
+from voiceprint.encoder.external import ExternalEncoder
 from voiceprint.encoder.model_encoder import ModelEncoder
 from voiceprint.encoder.model_file import absolute_path
 from voiceprint.encoder.onnx import OnnxEncoder, OnnxInt8Encoder
@@ -20,6 +21,7 @@ from voiceprint.validation import shown
 
 __all__ = [
     "Encoder",
+    "ExternalEncoder",
     "OnnxEncoder",
     "OnnxFileEncoder",
     "OnnxInt8Encoder",

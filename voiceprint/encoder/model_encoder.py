@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -83,25 +83,23 @@ class ModelEncoder(ABC):
     def embed_speeches(self, speeches: Sequence[TrimmedSpeech]) -> list[SpeechEmbedding]:
         """As `SpeechEncoder.embed_speeches`."""
         pieces = [_pieces(check_speech(speech)) for speech in speeches]
-        tasks = [
-            partial(self._embed_part, speech, *piece)
-            for speech, parts in zip(speeches, pieces, strict=True)
-            for piece in parts
-        ]
-        found = self._workers.run(tasks)
-        results = []
-        for parts in pieces:
-            results.append(sum_embeddings(np.stack(found[: len(parts)])))
-            del found[: len(parts)]
-        return results
+        # Only this thread reads: reading lazy audio converts it. Few pieces at a time bound the memory.
+        audios = (
+            speech.read(*piece) for speech, parts in zip(speeches, pieces, strict=True) for piece in parts
+        )
+        found: list[NDArray[np.float32]] = []
+        while some := [*islice(audios, 2 * self._workers.threads)]:
+            found += self._workers.run([partial(self._embed_part, audio) for audio in some])
+        embeddings = iter(found)
+        return [sum_embeddings(np.stack([*islice(embeddings, len(parts))])) for parts in pieces]
 
     def _trimmed(self, audio: Samples) -> TrimmedSpeech:
         if self.sample_rate != SAMPLE_RATE:
             audio = resample(audio[:], self.sample_rate, SAMPLE_RATE)
         return TrimmedSpeech(audio)
 
-    def _embed_part(self, speech: TrimmedSpeech, start: int, stop: int) -> NDArray[np.float32]:
-        audio = speech.read(start, stop)
+    def _embed_part(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The embedding of a piece at 16 kHz."""
         if self.sample_rate != SAMPLE_RATE:
             audio = resample(audio, SAMPLE_RATE, self.sample_rate)
         return self._embed_piece(audio)

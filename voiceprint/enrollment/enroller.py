@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Recording
 from voiceprint.audio.io.encodings import PCM, AudioFormat
 from voiceprint.audio.quality.advice import several_voices
+from voiceprint.encoder import configured_encoder
 from voiceprint.encoder.workers import cores
 from voiceprint.enrollment.agreement import best_agreeing
 from voiceprint.enrollment.augmentation import (
@@ -21,6 +22,8 @@ from voiceprint.enrollment.augmentation import (
 )
 from voiceprint.enrollment.batches import BatchRunner
 from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices, check_quality
+from voiceprint.enrollment.own_embeddings import EmbeddingRows, enroll_rows
+from voiceprint.enrollment.results import NewVoiceprint, OrderedResults, SecondaryEnroller
 from voiceprint.enrollment.writer import OnMismatch, VoiceprintWriter
 from voiceprint.errors import (
     AudioQualityError,
@@ -34,13 +37,11 @@ from voiceprint.validation import check_caller_id, check_metadata, shown
 
 if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
-    from voiceprint.embedder import Embedder
+    from voiceprint.embedder import Embedder, OwnEmbedding
     from voiceprint.encoder import Encoder
+    from voiceprint.enrollment.manifest import ManifestRow
     from voiceprint.storage import Storage
-
-STORED_TOGETHER: Final = 64
-"""Enrollments of a long list in one change of the store: a crash loses at most these, and a store that writes
-all of its records with every change writes them rarely."""
+    from voiceprint.storage.base import Progress
 
 # The size of a batch of a long list: samples, or seconds of audio.
 _EMBEDDED_TOGETHER: Final = 8
@@ -90,27 +91,6 @@ class _CheckedSample(NamedTuple):
     plan: AugmentationPlan
 
 
-class NewVoiceprint(NamedTuple):
-    """A voiceprint that is not stored yet, and the quality score of its audio, 0 to 1.
-
-    secondary: the same audio's voiceprint of the secondary encoder.
-    """
-
-    voiceprint: Voiceprint
-    score: float
-    secondary: Voiceprint | None = None
-
-
-class SecondaryEnroller(Protocol):
-    """Enrolls what is enrolled with a secondary encoder too; failures are logged only."""
-
-    def voiceprint(self, caller_id: str, recording: Recording) -> Voiceprint | None:
-        """The voiceprint of a recording, None where the encoder fails."""
-
-    def store(self, voiceprints: Sequence[Voiceprint]) -> int:
-        """Store voiceprints of callers who are enrolled; returns the number stored."""
-
-
 class Enroller:
     """Checks samples, embeds them, and stores their voiceprints."""
 
@@ -147,15 +127,50 @@ class Enroller:
         embedding = self._embedder.embed(checked.recording)
         checked, embedding = self._of_one_voice(checked, embedding, options)
         (augmented,) = self._augment([checked], [embedding])
-        new = self._new_voiceprint(checked, embedding, augmented)
+        return self._store_one(self._new_voiceprint(checked, embedding, augmented), options, may_store)
+
+    def enroll_own(
+        self,
+        caller_id: str,
+        embedding: OwnEmbedding,
+        metadata: dict[str, Any] | None,
+        options: EnrollmentOptions,
+        may_store: Callable[[], bool] = lambda: True,
+    ) -> Voiceprint | None:
+        """As `enroll`, of an embedding that the application computed."""
+        options.check()
+        voiceprint = Voiceprint(
+            caller_id,
+            embedding.plain,
+            metadata,
+            encoder=self._encoder.name,
+            augmented=embedding.augmented,
+        )
+        return self._store_one(NewVoiceprint(voiceprint, 1.0), options, may_store)
+
+    def _store_one(
+        self, new: NewVoiceprint, options: EnrollmentOptions, may_store: Callable[[], bool]
+    ) -> Voiceprint | None:
         if not may_store():
             return None
-        (result,) = self._writer(options).store([new.voiceprint])
+        (result,) = self.writer(options).store([new.voiceprint])
         if isinstance(result, VoiceprintError):
             raise result
         if self._secondary is not None and new.secondary is not None:
             self._secondary.store([new.secondary])
         return result
+
+    def enroll_rows(
+        self,
+        caller_ids: Iterable[str],
+        embeddings: ArrayLike,
+        metadata: Iterable[dict[str, Any] | None] | None,
+        progress: Progress | None,
+    ) -> NDArray[np.int64]:
+        """As `voiceprint.enrollment.own_embeddings.enroll_rows`, after a check of all rows."""
+        self._embedder.check_enabled()
+        rows = EmbeddingRows(caller_ids, embeddings, metadata, self._encoder.dimension)
+        return enroll_rows(rows, self._encoder.name, self.writer(EnrollmentOptions()), progress)
 
     def enroll_many(
         self, samples: Iterable[Sample], options: EnrollmentOptions, keep: Keep
@@ -165,8 +180,14 @@ class Enroller:
         check_choice("keep", keep, Keep)
         if not isinstance(samples, Iterable):
             raise InvalidArgumentError(f"samples is {shown(samples)}: give (caller_id, audio, metadata).")
-        choose = self._best if keep == "best" else None
-        results = _Results(self._writer(options), choose, self._secondary)
+        found: list[Voiceprint | VoiceprintError] = []
+        writer = self.writer(options)
+        results = OrderedResults(
+            lambda voiceprints: writer.store([*voiceprints.values()]),
+            found.append,
+            self._best if keep == "best" else None,
+            self._secondary,
+        )
         rate = options.audio_format.sample_rate or SAMPLE_RATE
         runner: BatchRunner[Sample, NewVoiceprint | VoiceprintError] = BatchRunner(
             lambda batch: self._embed_samples(batch, options),
@@ -174,19 +195,78 @@ class Enroller:
             cost=lambda sample: _seconds(sample, rate),
             most=_EMBEDDED_TOGETHER,
             largest=_EMBEDDED_TOGETHER_S,
-            threads=self._config.encoder_threads or cores(),
+            threads=self.threads,
         )
         try:
             runner.run(samples)
         finally:  # also when `samples` itself fails midway: the samples before it are not lost
             results.flush()
-        return results.all
+        return found
 
-    def _writer(self, options: EnrollmentOptions) -> VoiceprintWriter:
+    @property
+    def storage(self) -> Storage:
+        """The store of the voiceprints."""
+        return self._storage
+
+    @property
+    def space(self) -> str:
+        """Name of the embedding space."""
+        return self._encoder.name
+
+    @property
+    def secondary(self) -> SecondaryEnroller | None:
+        """The enrollment with the secondary encoder."""
+        return self._secondary
+
+    def process_settings(self) -> dict[str, Any] | None:
+        """The settings with which a worker process embeds as this one, in one thread, see `row_embedder`.
+
+        None where it cannot: with an encoder other than that of the settings, a secondary one, or on a GPU.
+        """
+        config = self._config
+        if self._secondary is not None or config.encoder_device != "cpu":
+            return None
+        if self._encoder is not configured_encoder(config):
+            return None
+        return config.model_dump(exclude={"database_url", "redis_url"}, exclude_unset=True) | {
+            "encoder_threads": 1
+        }
+
+    @property
+    def threads(self) -> int:
+        """The threads of a long list."""
+        return self._config.encoder_threads or cores()
+
+    def writer(self, options: EnrollmentOptions) -> VoiceprintWriter:
+        """The writer of new voiceprints to the store."""
         limit = self._config.max_voiceprints_per_caller
         return VoiceprintWriter(
             self._storage, limit, options.on_mismatch, enrolled_only=options.enrolled_only
         )
+
+    def embed_rows(
+        self, rows: Sequence[ManifestRow], options: EnrollmentOptions
+    ) -> list[NewVoiceprint | VoiceprintError]:
+        """The voiceprint of each row of a manifest, which is not stored yet, or why there is none.
+
+        Recordings are opened one after the other: at most 120 s of audio, or one recording, is in memory.
+        """
+        results: dict[int, NewVoiceprint | VoiceprintError] = {}
+        opened: dict[int, Sample] = {}
+        seconds = 0.0
+        for place, row in enumerate(rows):
+            try:
+                recording = row.open()
+            except VoiceprintError as error:  # the result of this row
+                results[place] = error
+                continue
+            opened[place] = row.caller_id, recording, row.metadata
+            seconds += recording.duration_s
+            if seconds >= _EMBEDDED_TOGETHER_S:
+                results |= zip(opened, self._embed_samples([*opened.values()], options), strict=True)
+                opened, seconds = {}, 0.0
+        results |= zip(opened, self._embed_samples([*opened.values()], options), strict=True)
+        return [results[place] for place in range(len(rows))]
 
     def _best(self, prints: list[NewVoiceprint]) -> list[Voiceprint | VoiceprintError]:
         """The voiceprints of one caller that agree best, and an error in place of each of the others."""
@@ -294,73 +374,6 @@ class Enroller:
         if self._secondary is not None:
             other = self._secondary.voiceprint(sample.caller_id, sample.recording)
         return NewVoiceprint(voiceprint, sample.recording.quality.score, other)
-
-
-class _Results:
-    """The results of a long list in order; stores voiceprints some dozens at a time.
-
-    choose: selects, of consecutive voiceprints of one caller, those to store, and errors for the others; None
-    stores all.
-    """
-
-    def __init__(
-        self,
-        writer: VoiceprintWriter,
-        choose: Callable[[list[NewVoiceprint]], list[Voiceprint | VoiceprintError]] | None,
-        secondary: SecondaryEnroller | None,
-    ) -> None:
-        self.all: list[Voiceprint | VoiceprintError] = []
-        self._writer = writer
-        self._choose = choose
-        self._secondary = secondary
-        self._of_caller: dict[int, NewVoiceprint] = {}  # to choose from, by index in `all`
-        self._to_store: dict[int, Voiceprint] = {}  # by index in `all`
-        self._of_secondary: dict[int, Voiceprint] = {}  # by index in `all`
-
-    def add(self, result: NewVoiceprint | VoiceprintError) -> None:
-        if isinstance(result, VoiceprintError):
-            self.all.append(result)
-            return
-        place, voiceprint = len(self.all), result.voiceprint
-        self.all.append(voiceprint)
-        if result.secondary is not None:
-            self._of_secondary[place] = result.secondary
-        if self._choose is None:
-            self._to_store[place] = voiceprint
-        else:
-            others = self._of_caller.values()
-            if any(other.voiceprint.caller_id != voiceprint.caller_id for other in others):
-                self._end_caller()
-            self._of_caller[place] = result
-        if len(self._to_store) >= STORED_TOGETHER:
-            self._store()
-
-    def flush(self) -> None:
-        """Store the rest."""
-        self._end_caller()
-        self._store()
-
-    def _end_caller(self) -> None:
-        if self._choose is None or not self._of_caller:
-            return
-        for place, result in zip(self._of_caller, self._choose([*self._of_caller.values()]), strict=True):
-            self.all[place] = result
-            if isinstance(result, Voiceprint):
-                self._to_store[place] = result
-            else:
-                self._of_secondary.pop(place, None)
-        self._of_caller.clear()
-
-    def _store(self) -> None:
-        if self._to_store:
-            stored = self._writer.store([*self._to_store.values()])
-            for place, result in zip(self._to_store, stored, strict=True):
-                self.all[place] = result
-            others = {place: self._of_secondary.pop(place, None) for place in self._to_store}
-            self._to_store.clear()
-            if self._secondary is not None:
-                enrolled = [place for place in others if isinstance(self.all[place], Voiceprint)]
-                self._secondary.store([one for place in enrolled if (one := others[place]) is not None])
 
 
 def _seconds(sample: Any, sample_rate: Any) -> float:

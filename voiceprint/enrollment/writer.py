@@ -54,6 +54,10 @@ class VoiceprintWriter:
         results: list[Stored | None] = [None] * len(voiceprints)
         to_save: dict[int, Voiceprint] = {}  # by index in `results`
         compared: dict[tuple[str, str], list[Voiceprint]] = {}
+        try:
+            self._read([new.caller_id for new in voiceprints])
+        except VoiceprintError as error:  # the store cannot be read, and is not written to
+            return [error] * len(voiceprints)
 
         def save() -> None:
             for place, result in zip(to_save, self._save([*to_save.values()]), strict=True):
@@ -88,6 +92,10 @@ class VoiceprintWriter:
         save()
         return [result for result in results if result is not None]
 
+    def _read(self, caller_ids: Sequence[str]) -> None:
+        found = self._storage.get_callers(caller_ids)
+        self._callers.update((name, found.get(name)) for name in caller_ids)
+
     def _compared(
         self, new: Voiceprint, compared: dict[tuple[str, str], list[Voiceprint]]
     ) -> tuple[Voiceprint | None, list[Voiceprint]]:
@@ -98,8 +106,9 @@ class VoiceprintWriter:
         """
         key = new.caller_id, new.encoder
         if key not in compared:
-            caller = self._storage.get(new.caller_id)
-            self._callers[new.caller_id] = caller
+            if new.caller_id not in self._callers:
+                self._read([new.caller_id])
+            caller = self._callers[new.caller_id]
             stored = () if caller is None else caller.voiceprints
             compared[key] = [one for one in stored if one.encoder == new.encoder]
         others = compared[key]

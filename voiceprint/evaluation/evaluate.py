@@ -20,7 +20,7 @@ from voiceprint.evaluation.identification import Searched, Searcher
 from voiceprint.evaluation.recommendation import TARGET, THRESHOLD, Recommender, first_runs, with_more_prints
 from voiceprint.evaluation.recordings import Progress, Speaker, check_channels, find_speakers
 from voiceprint.evaluation.report import Report, RunResult, Sessions, Skip
-from voiceprint.evaluation.scoring import CosineScorer, Scorer
+from voiceprint.evaluation.scoring import CosineScorer, Scorer, least_callers
 from voiceprint.evaluation.settings import Run, Settings
 from voiceprint.evaluation.verification import LEAST_TO_CALIBRATE, ScoredTrials, verify
 
@@ -151,10 +151,10 @@ def _measure(
     closed: list[report.ClosedSet] = []
     opened: list[report.OpenSet] = []
     thresholds: list[float] = []
-    if speakers < 2:
-        skipped.append(
-            Skip("everything", f"{speakers} of the speakers can be measured, and 2 are needed", asked=True)
-        )
+    least = least_callers(scorer)
+    if speakers < least:
+        why = f"{speakers} of the speakers can be measured, and {least} are needed"
+        skipped.append(Skip("everything", why, asked=True))
     else:
         scored = _trials(embeddings, scorer, settings, skipped)
         verification = verify(scored, settings, calibrated=scorer.calibrated)
@@ -166,12 +166,11 @@ def _measure(
         if settings.gallery is None and speakers not in sizes:
             sizes.append(speakers)
         for size in sizes:
-            if size <= speakers:
+            if least <= size <= speakers:
                 closed.append(searcher.closed(size))
-            else:
-                skipped.append(
-                    Skip(f"closed-set search of {size} callers", f"there are {speakers}", asked=True)
-                )
+            elif size > speakers or settings.gallery is not None:
+                why = f"there are {speakers}" if size > speakers else f"{scorer.name} needs {least}"
+                skipped.append(Skip(f"closed-set search of {size} callers", why, asked=True))
         opened, thresholds, largest = _open(searcher, scorer, settings, skipped)
         best = largest.best if largest else np.zeros(0)
         low, high, (own, other, nearest) = histogram([scored.targets, scored.impostors, best])
@@ -243,16 +242,16 @@ def _open(
     if not searcher.held_out:
         skipped.append(Skip("open-set search", "no speaker is held out (unknown share 0)"))
         return [], [], None
-    most = searcher.speakers - searcher.held_out
-    if most < 2:
-        why = f"{most} of {searcher.speakers} speakers are left to enroll, and 2 are needed"
+    most, least = searcher.speakers - searcher.held_out, least_callers(scorer)
+    if most < least:
+        why = f"{most} of {searcher.speakers} speakers are left to enroll, and {least} are needed"
         skipped.append(Skip("open-set search", why))
         return [], [], None
     found = []
     for size in settings.sizes(most):
-        if size <= most:
+        if least <= size <= most:
             found.append(searcher.open(size))
-        else:
+        elif size > most:
             why = f"{searcher.held_out} of {searcher.speakers} speakers are held out, which leaves {most}"
             skipped.append(Skip(f"open-set search of {size} callers", why, asked=True))
     if not found:

@@ -10,7 +10,7 @@ from typing import Final
 from voiceprint.evaluation.embedding import RunEmbeddings
 from voiceprint.evaluation.identification import Searcher
 from voiceprint.evaluation.report import Estimate, OpenSet, Outcome, Recommendation, RunResult
-from voiceprint.evaluation.scoring import Scorer
+from voiceprint.evaluation.scoring import Scorer, least_callers
 from voiceprint.evaluation.settings import Run, Settings
 from voiceprint.evaluation.tables import percent, rate
 
@@ -153,8 +153,8 @@ class Recommender:
             compared = embeddings.for_llrs() if scorer.calibrated else embeddings
             searcher = Searcher(compared, scorer, self.settings)
             size = searcher.speakers - searcher.held_out
-            if size < 2:
-                return None
+            if size < least_callers(scorer):
+                continue
             threshold = None if scorer.calibrated or at.variable != THRESHOLD else at.value
             opened = searcher.measure(searcher.open(size), [], threshold, [])
             for one in _outcomes(opened, run):

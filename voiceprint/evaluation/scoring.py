@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.errors import InvalidArgumentError
-from voiceprint.scoring import Calibration, CallerPrints, GalleryScorer, projection_for
+from voiceprint.scoring import MIN_CALLERS, Calibration, CallerPrints, GalleryScorer, projection_for
 
 Embeddings = NDArray[np.float32]
 Scores = NDArray[np.float64]
@@ -86,6 +86,7 @@ class CalibratedScorer:
 
     def __init__(self, space: str, dimension: int, calibration: Calibration | None = None) -> None:
         self._projection = projection_for(space, dimension)
+        self.least_callers = MIN_CALLERS if self._projection.prior is None else 2
         self._calibration = calibration
         self._last: tuple[Sequence[Embeddings], list[CallerPrints], GalleryScorer] | None = None
 
@@ -119,6 +120,11 @@ class CalibratedScorer:
             scorer = GalleryScorer.of_gallery(self._projection, callers, self._calibration)
             self._last = gallery, callers, scorer
         return self._last[1:]
+
+
+def least_callers(scorer: Scorer) -> int:
+    """Callers that a gallery needs for this scorer: its attribute of that name, or 2 without one."""
+    return int(getattr(scorer, "least_callers", 2))
 
 
 class AffineCalibration:

@@ -25,9 +25,14 @@ def configured_target(config: VoiceFingerprintConfig, space: str) -> float | Non
     return DEFAULT_TARGET if _has_default_target(config, space) else None
 
 
+def configured_threshold(config: VoiceFingerprintConfig, space: str) -> float | None:
+    """The cosine threshold of the settings for a space; None without one in another than Resemblyzer's."""
+    is_set = "similarity_threshold" in config.model_fields_set
+    return config.similarity_threshold if is_set or space == RESEMBLYZER_SPACE else None
+
+
 def _has_default_target(config: VoiceFingerprintConfig, space: str) -> bool:
-    is_set = "similarity_threshold" in config.model_fields_set or config.calibrated_similarity
-    return space != RESEMBLYZER_SPACE and not is_set
+    return configured_threshold(config, space) is None and not config.calibrated_similarity
 
 
 class AcceptanceRule(NamedTuple):

@@ -19,6 +19,7 @@ from voiceprint.errors import InvalidArgumentError, StorageCorruptError, Voicepr
 from voiceprint.identification.candidates import CandidateQuery, Shortlist, shortlist
 from voiceprint.identification.shared_index import IndexState, SharedIndex
 from voiceprint.identification.snapshots import Stamp, snapshot_path
+from voiceprint.identification.spaces import other_spaces
 from voiceprint.models import Caller, Finding, Voiceprint
 from voiceprint.storage.base import Changes, Progress, Storage
 
@@ -70,6 +71,7 @@ class Gallery:
                 shared.state = state
                 self._apply(changes, state.vectors)
                 shared.state = state._replace(position=changes.position)
+                shared.snapshots.applied(changes.position)
                 more = changes.more
             shared.snapshots.write_if_due(storage, *self._stamped())
             return self._stamped()[0]
@@ -245,7 +247,7 @@ class Gallery:
         """
         path = self.snapshot_path()
         if path is not None:
-            self._shared.snapshots.write(path, *self._stamped(), self.storage.files(), by_user=True)
+            self._shared.snapshots.write(path, *self._stamped(), self.storage, by_user=True)
 
     def snapshot_path(self) -> Path | None:
         """The path of the snapshot; None without one."""
@@ -276,15 +278,3 @@ class Gallery:
             Finding(code=code, place=f"voiceprint {id_}", message=message)
             for id_, (code, message) in sorted(found.items())
         ]
-
-
-def other_spaces(storage: Storage, encoder: str) -> str | None:
-    """A sentence on the voiceprints of other spaces than this encoder's; None where there are none."""
-    others = {space: count for space, count in storage.spaces().items() if space != encoder}
-    if not others:
-        return None
-    named = ", ".join(f"{count:,} of {space!r}" for space, count in sorted(others.items())[:5])
-    return (
-        f"{sum(others.values()):,} voiceprints are of other encoders than {encoder!r} and are not compared "
-        f"({named}): set VOICE_ENCODER to the one that enrolled them, or enroll the callers anew."
-    )

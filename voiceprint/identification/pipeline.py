@@ -179,9 +179,9 @@ class Identifier:
         if rule.is_default_target:
             gallery.warned_of_rule = True
             logger.warning(
-                "%s: %s: the default threshold holds for Resemblyzer's embeddings alone, so a match in this "
-                "space is accepted by an expected share of strangers of %g %%. VOICE_TARGET_FPIR or "
-                "VOICE_SIMILARITY_THRESHOLD sets the rule.",
+                "%s: the default threshold holds for Resemblyzer's embeddings alone. In the space %r a match "
+                "is accepted up to an expected FPIR of %g %%: set VOICE_TARGET_FPIR or "
+                "VOICE_SIMILARITY_THRESHOLD for another rule.",
                 gallery.storage,
                 gallery.encoder,
                 100 * DEFAULT_TARGET,

@@ -7,16 +7,16 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from weakref import WeakSet
 
 from voiceprint._files import RefusedFileError, check_apart, expanded
-from voiceprint.errors import ConfigurationError
+from voiceprint.errors import ConfigurationError, StorageError
 from voiceprint.models import RESEMBLYZER_SPACE
-from voiceprint.storage.base import Position, Storage
+from voiceprint.storage.base import Changes, Position, Storage
 from voiceprint.storage.snapshot_files import erase_snapshots
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ class SnapshotKeeper:
         self._writing = threading.Lock()
         self._writer: threading.Thread | None = None
         self._erased = 0  # snapshots
+        self._applied: Position | None = None  # of the last change in the index
         self._not_before = 0.0  # by the monotonic clock
 
     def load(self, storage: Storage, encoder: str) -> tuple[VectorIndex, Position] | None:
@@ -187,6 +188,10 @@ class SnapshotKeeper:
         """Note that `count` vectors have changed."""
         self._changes += count
 
+    def applied(self, position: Position) -> None:
+        """Note that the index has all changes up to this position."""
+        self._applied = position
+
     def erase(self, storage: Storage, index: VectorIndex) -> None:
         """Remove the snapshot, which holds a removed embedding; another is written later."""
         self._erased += 1
@@ -207,11 +212,10 @@ class SnapshotKeeper:
         path = snapshot_path(storage, self.settings.path, stamp.encoder)
         if path is None or (self._writer is not None and self._writer.is_alive()):
             return
-        files = storage.files()
 
         def write() -> None:
             index.wait()  # trained, so that the next process need not train
-            self.write(path, index, stamp, files)
+            self.write(path, index, stamp, storage)
 
         self._writer = threading.Thread(target=write, name="voiceprint-snapshot", daemon=True)
         self._writers.add(self._writer)
@@ -222,21 +226,21 @@ class SnapshotKeeper:
         path = snapshot_path(storage, self.settings.path, stamp.encoder)
         worthwhile = self._changes >= min(_CLOSING, max(1, len(index) // _CLOSING_SHARE))
         if path is not None and worthwhile and not (self._writer is not None and self._writer.is_alive()):
-            self.write(path, index, stamp, storage.files())
+            self.write(path, index, stamp, storage)
 
     def write(
-        self, path: Path, index: VectorIndex, stamp: Stamp, files: Iterable[Path], *, by_user: bool = False
+        self, path: Path, index: VectorIndex, stamp: Stamp, storage: Storage, *, by_user: bool = False
     ) -> bool:
         """Write now; False, and a line in the log, when that cannot be done.
 
-        files: of the store, which are never overwritten. by_user: raise `ConfigurationError` where another
-        file lies at the path.
+        The files of the store are never overwritten. by_user: raise `ConfigurationError` where another file
+        lies at the path.
         """
         with self._writing:
             changes, erased, start = self._changes, self._erased, time.perf_counter()
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                index.save(path, stamp=stamp.as_text(), apart_from=files)
+                index.save(path, stamp=stamp.as_text(), apart_from=storage.files())
             except RefusedFileError as error:
                 if by_user:
                     raise _not_a_place(error) from error
@@ -247,18 +251,49 @@ class SnapshotKeeper:
                 return False
             took = time.perf_counter() - start
             self._not_before = time.monotonic() + _SPARING * took
-            if self._erased != erased:  # erased while it was written: it holds removed embeddings
+            # Whoever removes an embedding erases the snapshot that is there then, so a removal during the
+            # writing must be noticed here: by this process, or by another.
+            if self._erased != erased or self._holds_removed(storage, index, stamp):
                 erase_snapshots([path])
                 return False
             self._changes -= changes
             logger.info("Wrote %s, %d vectors, in %.1f s.", path, len(index), took)
             return True
 
+    def _holds_removed(self, storage: Storage, index: VectorIndex, stamp: Stamp) -> bool:
+        """Whether another process has removed or replaced an embedding of the index since the stamp."""
+        while True:
+            # This process has erased the snapshot if one of the changes until here is a removal.
+            applied = self._applied or stamp.position
+            try:
+                found = any(
+                    changes is None
+                    or any(id_ in index for id_ in (*changes.removed.tolist(), *changes.ids.tolist()))
+                    for changes in changes_since(storage, stamp._replace(position=applied))
+                )
+            except StorageError:
+                # The handle was closed while this thread wrote, or the store is not there. The snapshot
+                # stays, as the next process that loads it applies all removals.
+                return False
+            if applied == (self._applied or stamp.position):  # else the index has new ids of these changes
+                return found
+
     @classmethod
     def _finish(cls) -> None:
         # At exit the index ends its training, and the snapshot is written without it.
         for writer in list(cls._writers):
             writer.join(_AT_EXIT_S)
+
+
+def changes_since(storage: Storage, stamp: Stamp) -> Iterator[Changes | None]:
+    """The changes since a snapshot, page by page; None where the feed does not reach back to it."""
+    position, more = stamp.position, True
+    while more:
+        changes = storage.changes(position, encoder=stamp.encoder)
+        yield changes
+        if changes is None:
+            return
+        position, more = changes.position, changes.more
 
 
 def _remove_former(path: Path, store: str, encoder: str) -> None:

@@ -21,7 +21,7 @@ from voiceprint.errors import CallerNotFoundError
 from voiceprint.models import Caller, DeletionReceipt, ErasedPlace, ErasureCheck, Finding
 from voiceprint.storage.base import FLUSH_S, Storage
 from voiceprint.storage.deletions import DeletionList
-from voiceprint.storage.snapshot_files import snapshots_at
+from voiceprint.storage.snapshot_files import snapshot_leftovers, snapshots_at
 from voiceprint.validation import check_caller_id, now
 
 __all__ = ["delete_with_receipt", "remains_of"]
@@ -48,6 +48,7 @@ def delete_with_receipt(
         raise CallerNotFoundError(f"There is no caller {name!r} in the store: nothing was deleted.")
     pieces = _pieces(caller)
     ids = [voiceprint.id for voiceprint in caller.voiceprints if voiceprint.id is not None]
+    snapshots = snapshots_at(storage.snapshot_places)
     removed = storage.delete(name)
     deleted_at = now()
     flushed = storage.flush_removals(timeout_s)
@@ -82,6 +83,15 @@ def delete_with_receipt(
                 "closing the store erases it."
             )
         places.append(ErasedPlace(place=str(path), state="remains" if found else "erased", detail=detail))
+    places += [
+        ErasedPlace(
+            place=str(path),
+            state="erased",
+            detail="This snapshot of the index was removed with the embeddings in it.",
+        )
+        for path in snapshots
+        if not path.exists()
+    ]
     places += storage.server_remains(rewrite=rewrite)
     return DeletionReceipt(
         caller_id=name,
@@ -158,8 +168,10 @@ def _found_remains(storage: Storage, name: str, files: list[Path], *, is_noted: 
 def _files(storage: Storage) -> list[Path]:
     """Every file that may hold data of a record: of the store, snapshots, and temporary files of both."""
     files = dict.fromkeys([*storage.record_files(), *snapshots_at(storage.snapshot_places)])
-    for path in [*storage.files()[:1], *storage.snapshot_places]:
+    for path in storage.files()[:1]:
         files.update(dict.fromkeys(leftovers(path)))
+    for place in storage.snapshot_places:
+        files.update(dict.fromkeys(snapshot_leftovers(place)))
     return list(files)
 
 
@@ -215,7 +227,7 @@ def _mentions(storage: Storage, name: str) -> bool:
 
 
 def _stale_snapshots(storage: Storage) -> Iterator[Path]:
-    from voiceprint.identification.snapshots import Stamp
+    from voiceprint.identification.snapshots import Stamp, changes_since
     from voiceprint.index import IndexCorruptError, read_stamp
 
     for path in snapshots_at(storage.snapshot_places):
@@ -224,8 +236,9 @@ def _stale_snapshots(storage: Storage) -> Iterator[Path]:
         except (IndexCorruptError, OSError, KeyError, ValueError):  # unreadable, so it may hold anything
             yield path
             continue
-        changes = storage.changes(stamp.position, encoder=stamp.encoder)
-        if stamp.store != storage.identity() or changes is None or len(changes.removed):
+        if stamp.store != storage.identity() or any(
+            changes is None or len(changes.removed) for changes in changes_since(storage, stamp)
+        ):
             yield path
 
 

@@ -6,7 +6,7 @@ import hashlib
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -66,6 +66,19 @@ class Deletion(NamedTuple):
     deleted_at: str
 
 
+class SpaceCounts(NamedTuple):
+    """The voiceprints of one embedding space in a store.
+
+    dimension: values of an embedding. callers: who have such a voiceprint; only: those of them who have no
+    voiceprint of another space.
+    """
+
+    dimension: int
+    voiceprints: int
+    callers: int
+    only: int
+
+
 class ConsistentView(NamedTuple):
     """A whole store as of one moment; callers: in the order of their ids, to be iterated once."""
 
@@ -113,9 +126,17 @@ class Storage(ABC):
     def __init__(self, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
         self.max_voiceprints_per_caller = check_limit(max_voiceprints_per_caller)
         self._closed = False
-        # Paths of index snapshots over this store. They hold embeddings: a change that removes or replaces
-        # one also removes them, before it returns. Code that writes a snapshot elsewhere adds its path.
+        # Paths of index snapshots over this store, beside which lie those of other embedding spaces. They
+        # hold embeddings: a change that removes or replaces one also removes the snapshots of all spaces,
+        # before it returns. Code that writes a snapshot elsewhere adds its path.
         self.snapshot_places: set[Path] = set()
+
+    def _add_default_snapshot_place(self) -> None:
+        """Note the default path of the snapshot, where other processes may keep theirs."""
+        with suppress(OSError):  # no home folder for a cache: nobody has written a snapshot there
+            path = self.default_snapshot_path()
+            if path is not None:
+                self.snapshot_places.add(path)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -198,11 +219,14 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def delete_voiceprints(self, caller_ids: Iterable[str], *, encoder: str) -> int:
+    def delete_voiceprints(
+        self, caller_ids: Iterable[str], *, encoder: str, delete_callers: bool = False
+    ) -> int:
         """Remove these callers' voiceprints of one embedding space, as one change; returns their number.
 
-        A caller with no voiceprint of another space keeps these: `delete` removes such a caller. Unknown
-        callers are skipped. No deletion is noted, so an older backup brings these voiceprints back.
+        A caller with no voiceprint of another space keeps these, or with `delete_callers` is deleted as by
+        `delete`. Unknown callers are skipped. No deletion is noted of the others, so an older backup brings
+        their voiceprints back.
         """
 
     @abstractmethod
@@ -236,6 +260,11 @@ class Storage(ABC):
     def get(self, caller_id: str) -> Caller | None:
         """The caller with all voiceprints, oldest first, or None."""
 
+    def get_callers(self, caller_ids: Iterable[str]) -> dict[str, Caller]:
+        """Callers by their ids, in the order of `caller_ids`; unknown ids are left out."""
+        found = {name: self.get(name) for name in check_caller_ids(caller_ids)}
+        return {name: caller for name, caller in found.items() if caller is not None}
+
     def get_many(self, ids: Iterable[int]) -> dict[int, Voiceprint]:
         """Voiceprints by their ids, in the order of `ids`; unknown ids are left out."""
         wanted = check_ids(ids)
@@ -268,6 +297,13 @@ class Storage(ABC):
     @abstractmethod
     def spaces(self) -> dict[str, int]:
         """Number of voiceprints of each embedding space, by the name of its encoder."""
+
+    @abstractmethod
+    def coverage(self) -> dict[str, SpaceCounts]:
+        """The voiceprints and callers of each embedding space, by the name of its encoder.
+
+        Unlike `spaces`, this looks at every record, without reading the embeddings into this process.
+        """
 
     def get_all(self) -> list[Voiceprint]:
         """Every voiceprint, in the order of caller ids. For large stores, use `callers` or `scan`."""
@@ -411,7 +447,7 @@ def check_ids(ids: Iterable[int]) -> list[int]:
 
 def check_caller_ids(caller_ids: Iterable[str]) -> list[str]:
     """Caller ids, each once, in their order."""
-    if isinstance(caller_ids, str):
+    if isinstance(caller_ids, str | bytes) or not isinstance(caller_ids, Iterable):
         raise InvalidArgumentError(f"The caller ids are {shown(caller_ids)}: give a list of them.")
     return list(dict.fromkeys(check_caller_id(caller_id) for caller_id in caller_ids))
 

@@ -22,6 +22,7 @@ from voiceprint.storage.base import (
     Deletion,
     Position,
     Progress,
+    SpaceCounts,
     Storage,
     check_after,
     check_caller_ids,
@@ -81,10 +82,14 @@ class InMemoryStateStorage(Storage):
         with self._writing(creates=False) as transaction:
             return transaction.delete(caller_id, unless_seen_since)
 
-    def delete_voiceprints(self, caller_ids: Iterable[str], *, encoder: str) -> int:
+    def delete_voiceprints(
+        self, caller_ids: Iterable[str], *, encoder: str, delete_callers: bool = False
+    ) -> int:
         names, space = check_caller_ids(caller_ids), check_space(encoder)
         with self._writing(creates=False) as transaction:
-            return sum(transaction.delete_voiceprints(name, space) for name in names)
+            return sum(
+                transaction.delete_voiceprints(name, space, delete_callers=delete_callers) for name in names
+            )
 
     def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
         with self._writing(creates=False) as transaction:
@@ -108,6 +113,12 @@ class InMemoryStateStorage(Storage):
         with self._reading() as state:
             record = state.callers.get(caller_id)
         return None if record is None else record.caller()
+
+    def get_callers(self, caller_ids: Iterable[str]) -> dict[str, Caller]:
+        wanted = check_caller_ids(caller_ids)
+        with self._reading() as state:
+            found = [state.callers[name] for name in wanted if name in state.callers]
+        return {record.caller_id: record.caller() for record in found}
 
     def callers_of(self, ids: Iterable[int]) -> list[Caller]:
         wanted = check_ids(ids)
@@ -137,6 +148,10 @@ class InMemoryStateStorage(Storage):
     def spaces(self) -> dict[str, int]:
         with self._reading() as state:
             return dict(Counter(print_.encoder for c in state.callers.values() for print_ in c.voiceprints))
+
+    def coverage(self) -> dict[str, SpaceCounts]:
+        with self._reading() as state:
+            return state.coverage()
 
     def count_callers(self) -> int:
         with self._reading() as state:

@@ -12,7 +12,7 @@ from itertools import islice
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.models import Caller
 from voiceprint.storage.base import DEFAULT_PAGE, Progress, Storage, check_space
-from voiceprint.validation import format_time, now, shown
+from voiceprint.validation import format_time, shown
 
 __all__ = ["PruneReport", "SpacePruneReport", "parse_period", "prune_callers", "prune_space"]
 
@@ -87,9 +87,9 @@ def prune_space(
     """Remove all voiceprints of one embedding space, such as those of an earlier encoder.
 
     Callers without voiceprints of another space keep theirs, unless `delete_callers` deletes these callers;
-    one who calls or is enrolled meanwhile stays. dry_run: only report; the default, as a removal cannot be
-    undone. `progress` is called with the number of callers read. Raises `InvalidArgumentError` for a space
-    of which the store has no voiceprints.
+    one who is enrolled in another space meanwhile stays. dry_run: only report; the default, as a removal
+    cannot be undone. `progress` is called with the number of callers read. Raises `InvalidArgumentError` for
+    a space of which the store has no voiceprints.
     """
     spaces = storage.spaces()
     if check_space(encoder) not in spaces:
@@ -97,26 +97,27 @@ def prune_space(
         raise InvalidArgumentError(
             f"The store has no voiceprints of the space {shown(encoder)}: it has {named or 'none at all'}."
         )
-    started = now()
     callers = voiceprints = done = 0
     deleted: list[str] = []
     kept: list[str] = []
     with storage.removing_many():
         for page in _pages(storage):
             counts = {caller.caller_id: _count(caller, encoder) for caller in page}
-            only = [one.caller_id for one in page if 0 < counts[one.caller_id] == len(one.voiceprints)]
-            others = [name for name in counts.keys() - set(only) if counts[name]]
+            only = {one.caller_id for one in page if 0 < counts[one.caller_id] == len(one.voiceprints)}
+            pruned = [
+                name for name, count in counts.items() if count and (delete_callers or name not in only)
+            ]
             if dry_run:
-                voiceprints += sum(counts[name] for name in others)
-            elif others:
-                voiceprints += storage.delete_voiceprints(others, encoder=encoder)
-            callers += len(others)
-            for name in only:
-                removed = counts[name] if delete_callers else 0
-                if removed and not dry_run:
-                    removed = storage.delete(name, unless_seen_since=started)
-                voiceprints += removed
-                (deleted if removed else kept).append(name)
+                voiceprints += sum(counts[name] for name in pruned)
+            elif pruned:
+                voiceprints += storage.delete_voiceprints(
+                    pruned, encoder=encoder, delete_callers=delete_callers
+                )
+            # Others may be enrolled in another space meanwhile, and lose only these voiceprints.
+            gone = {name for name in only.intersection(pruned) if dry_run or storage.get(name) is None}
+            deleted += sorted(gone)
+            kept += sorted(only.difference(pruned))
+            callers += len(pruned) - len(gone)
             done += len(page)
             if progress is not None:
                 progress(done)

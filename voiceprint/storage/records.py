@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from voiceprint.models import Caller, Voiceprint
+from voiceprint.models import Caller, Voiceprint, construct
 
 # Limit of every counter of a store: Redis takes 15 digits, as Lua counts in floats.
 COUNTER_END = 10**15
@@ -55,26 +55,32 @@ class CallerRecord:
 
     def voiceprint(self, record: PrintRecord) -> Voiceprint:
         """One of this caller's voiceprints as the public model, with a copy of the metadata."""
-        return Voiceprint.model_construct(
-            caller_id=self.caller_id,
-            encoder=record.encoder,
-            embedding=record.embedding,
-            augmented=record.augmented,
-            metadata=_copy_json(self.metadata),
-            created_at=record.created_at,
-            last_seen=self.last_seen,
-            id=record.id,
-            revision=record.revision,
+        return construct(
+            Voiceprint,
+            {
+                "caller_id": self.caller_id,
+                "encoder": record.encoder,
+                "embedding": record.embedding,
+                "augmented": record.augmented,
+                "metadata": _copy_json(self.metadata),
+                "created_at": record.created_at,
+                "last_seen": self.last_seen,
+                "id": record.id,
+                "revision": record.revision,
+            },
         )
 
     def caller(self) -> Caller:
         """This caller as the public model, with copies of the metadata."""
-        return Caller.model_construct(
-            caller_id=self.caller_id,
-            metadata=_copy_json(self.metadata),
-            created_at=self.created_at,
-            last_seen=self.last_seen,
-            voiceprints=tuple(self.voiceprint(print_) for print_ in self.voiceprints),
+        return construct(
+            Caller,
+            {
+                "caller_id": self.caller_id,
+                "metadata": _copy_json(self.metadata),
+                "created_at": self.created_at,
+                "last_seen": self.last_seen,
+                "voiceprints": tuple([self.voiceprint(print_) for print_ in self.voiceprints]),
+            },
         )
 
     def has_content_of(self, other: CallerRecord) -> bool:

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from voiceprint._files import open_regular, remove_leftovers
+from voiceprint._files import leftovers, open_regular, remove_leftovers
 
-__all__ = ["SNAPSHOT_MAGIC", "erase_snapshots", "snapshots_at"]
+__all__ = ["SNAPSHOT_MAGIC", "erase_snapshots", "snapshot_leftovers", "snapshots_at"]
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +27,18 @@ def snapshots_at(places: Iterable[Path]) -> list[Path]:
     return [path for place in places for path in _candidates(place) if _is_snapshot(path) is not False]
 
 
+def snapshot_leftovers(place: Path) -> list[Path]:
+    """The files that writers of the snapshots at this place, of all spaces, are writing or left behind."""
+    return [*leftovers(place), *leftovers(place, pattern=_of_other_spaces(place))]
+
+
 def _candidates(place: Path) -> list[Path]:
-    spaces = f"{glob.escape(place.stem)}.{'[0-9a-f]' * 16}{glob.escape(place.suffix)}"
-    return [place, *sorted(place.parent.glob(spaces))]
+    return [place, *sorted(place.parent.glob(_of_other_spaces(place)))]
+
+
+def _of_other_spaces(place: Path) -> str:
+    """Pattern of the names that `voiceprint.identification.snapshots` gives to all spaces but the first."""
+    return f"{glob.escape(place.stem)}.{'[0-9a-f]' * 16}{glob.escape(place.suffix)}"
 
 
 def _is_snapshot(path: Path) -> bool | None:
@@ -65,4 +74,5 @@ def erase_snapshots(places: Iterable[Path]) -> bool:
                 )
         with suppress(OSError):  # the folder does not exist
             remove_leftovers(place)
+            remove_leftovers(place, pattern=_of_other_spaces(place))
     return done

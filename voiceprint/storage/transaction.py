@@ -114,9 +114,9 @@ class Transaction:
         seen = check_time(voiceprint.last_seen) or self._now
         caller = self.find(caller_id) or self._new_caller(caller_id, created_at)
         replaced = next((print_ for print_ in caller.voiceprints if print_.id == voiceprint.id), None)
-        record = self._record(voiceprint, 0 if replaced is None else replaced.id, created_at)
+        id_ = self.new_id(caller_id) if replaced is None else replaced.id
+        record = self._record(voiceprint, id_, created_at)
         if replaced is None:
-            record = replace(record, id=self.new_id(caller_id))
             prints = [*caller.voiceprints, record]
         else:
             if replaced.encoder != record.encoder:
@@ -126,11 +126,12 @@ class Transaction:
         others = [print_ for print_ in prints if print_ is not record and print_.encoder == record.encoder]
         surplus = {print_.id for print_ in others[: max(0, len(others) + 1 - limit)]}
         self.removed += sorted(surplus)
-        caller = replace(
-            caller,
-            metadata=check_metadata({**caller.metadata, **voiceprint.metadata}),
-            last_seen=_later(caller.last_seen, seen),
-            voiceprints=tuple(print_ for print_ in prints if print_.id not in surplus),
+        caller = CallerRecord(
+            caller_id,
+            check_metadata({**caller.metadata, **voiceprint.metadata}),
+            caller.created_at,
+            _later(caller.last_seen, seen),
+            tuple([print_ for print_ in prints if print_.id not in surplus]),
         )
         self.callers[caller_id] = caller
         self.changes_voiceprints = True
@@ -158,6 +159,8 @@ class Transaction:
 
         Otherwise, after a clock went back, `DeletionList.covers` would take the caller for a deleted one.
         """
+        if not self.deletions and not self.base.may_note_deletions(created_at):
+            return CallerRecord(caller_id, {}, created_at, None, ())
         entry = self.identity, deletion_digest(self.identity, caller_id)
         deleted_at = self.deletions.get(entry) or self.base.deleted_since(*entry, created_at)
         if deleted_at is not None and deleted_at >= created_at:
@@ -245,13 +248,15 @@ class Transaction:
         self.changes_voiceprints = True
         return len(caller.voiceprints)
 
-    def delete_voiceprints(self, caller_id: str, encoder: str) -> int:
+    def delete_voiceprints(self, caller_id: str, encoder: str, *, delete_callers: bool) -> int:
         """As `Storage.delete_voiceprints` for one caller."""
         caller = self.find(caller_id)
         prints = caller.voiceprints if caller is not None else ()
         remaining = tuple(print_ for print_ in prints if print_.encoder != encoder)
-        if caller is None or not remaining or len(remaining) == len(prints):
+        if caller is None or len(remaining) == len(prints):
             return 0
+        if not remaining:
+            return self.delete(caller_id) if delete_callers else 0
         self.callers[caller_id] = replace(caller, voiceprints=remaining)
         self.removed += [print_.id for print_ in prints if print_.encoder == encoder]
         self.changes_voiceprints = True

@@ -183,6 +183,11 @@ class Framer:
             self._mixer.compare()
             yield mono, self._resampled(mono, last=True)
 
+    def rest(self) -> Samples:
+        """The audio after the last block, float32[n] mono at the call's rate. It stays for the next block."""
+        self._decode()
+        return np.concatenate([_NOTHING, *map(self._mixer.mix, self._waiting)])
+
     def _resampled(self, block: Samples, *, last: bool) -> Samples:
         if self._resampler is None:
             return block

@@ -9,7 +9,8 @@ cosine of 0.998, 6 dB 0.95.) So
   this is final.
 - Up to two minutes, the audio stays in memory. At the end it becomes a `Recording` like any other; its speech
   is embedded again only where parts, level or filter differ from those of the running embedding.
-- After two minutes, the audio so far is embedded by the properties measured until then, and released. Later
+- After two minutes, the audio so far is embedded by the properties measured until then, and released, but
+  for the two minutes with the most speech, which remain as 16-bit samples for an enrollment. Later
   audio is embedded once, at the level of the moment; at the end the sum is corrected by the change that the
   final level makes on 64 partials spread over the call. In an hour that fades by 6 dB this leaves a
   difference of 0.001.
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from voiceprint.audio import SAMPLE_RATE, AudioQuality, Recording
 from voiceprint.audio.enhance.high_pass import REACH
 from voiceprint.audio.prompts import KnownPrompts
+from voiceprint.audio.recording import as_int16
 from voiceprint.encoder.base import PartialEncoder, SpeechEncoder, takes_enhanced
 from voiceprint.streaming.accumulator import PartialAccumulator
 from voiceprint.streaming.buffered_audio import Audio, BufferedAudio, Parts
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
     from voiceprint.encoder import Encoder
 
 BUFFER_S: Final = 120.0
-"""Seconds of audio in memory: 4 to 23 MB at the call's rate, and 8 MB at 16 kHz."""
+"""Seconds of audio in memory: 4 to 23 MB at the call's rate, and 8 MB at 16 kHz. Of a longer call as many
+seconds more, for an enrollment: 2 to 12 MB."""
 
 DRIFT_DB: Final = 1.5
 """Change of the level from which the call is embedded again."""
@@ -71,6 +74,8 @@ class OnlineEmbedder:
         self._buffer = BufferedAudio(prompts)
         self._native: list[Audio] = []  # the buffer at the call's rate: resampling hides clipping
         self._best: AudioQuality | None = None  # of the buffer with the most speech
+        self._released: NDArray[np.int16] | None = None  # the released buffer with the most speech
+        self._released_speech_s = 0.0
         self._last: Recording | None = None  # of the last buffer
         self._samples = 0  # at 16 kHz
         self._is_long = False  # a buffer was released
@@ -119,7 +124,7 @@ class OnlineEmbedder:
 
     def end(self) -> AudioQuality:
         """End the call after its last block, and return its quality. May be repeated."""
-        if self._native:
+        if any(map(len, self._native)):  # nothing follows a buffer that was full at the end of the call
             self._update_quality()
         assert self._best is not None  # noqa: S101
         if not self._is_long:
@@ -155,6 +160,21 @@ class OnlineEmbedder:
         if self._is_long or self._last is None or not takes_enhanced(self._encoder):
             return None
         return self._last.cleaned
+
+    def best_recording(self, rest: Audio) -> Recording:
+        """The audio so far: at most BUFFER_S, those with the most speech.
+
+        rest: the audio after the last block, at the call's rate.
+        """
+        if self.recording is not None and not self._is_long:
+            return self.recording  # the call has ended
+        audio = np.concatenate([*self._native, rest])
+        if not len(audio):
+            audio = np.zeros(1, dtype=np.float32)  # too short, as any other: no error of its own
+        present = Recording(audio, self._rate).leave_out(self._prompts)
+        if self._released is None or present.quality.net_speech_s > self._released_speech_s:
+            return present
+        return Recording(self._released, self._rate).leave_out(self._prompts)
 
     def _advance(self) -> None:
         """Embed the new speech, or all speech again where the analysis of earlier audio has changed."""
@@ -199,6 +219,10 @@ class OnlineEmbedder:
         else:
             self._restart(parts, stop, exact=True)
         self._is_long = True
+        assert self._last is not None  # noqa: S101  `_update_quality` has set it
+        speech_s = self._last.quality.net_speech_s
+        if self._released is None or speech_s > self._released_speech_s:
+            self._released, self._released_speech_s = as_int16(self._last.native[:]), speech_s
         self._native, self._buffer, self._last = [], BufferedAudio(self._prompts), None
         if not self._keep_best:
             self.recording = None

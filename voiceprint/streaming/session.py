@@ -5,22 +5,26 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint._threads import in_thread
+from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, AudioQuality, Recording, Turn
-from voiceprint.audio.io.encodings import AudioFormat
+from voiceprint.audio.io.encodings import PCM, AudioFormat
 from voiceprint.dual_run import DualRun
 from voiceprint.embedder import Embedder, Probe
+from voiceprint.enrollment.check import OnSeveralVoices
+from voiceprint.enrollment.enroller import Enroller, EnrollmentOptions
+from voiceprint.enrollment.writer import OnMismatch
 from voiceprint.errors import AudioQualityError, InvalidArgumentError
 from voiceprint.identification.acceptance import AcceptanceRule
 from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query
 from voiceprint.identification.voices import identify_voices
-from voiceprint.models import Match, SeparatedVoice, StreamResult
+from voiceprint.models import Match, SeparatedVoice, StreamResult, Voiceprint
 from voiceprint.streaming.decision import Decision
 from voiceprint.streaming.framer import Framer
 from voiceprint.streaming.online_embedder import OnlineEmbedder
@@ -43,6 +47,7 @@ class CallContext(NamedTuple):
     identifier: Identifier
     dual_run: DualRun | None
     add_voiceprint: Callable[[str, Probe, Recording | None, AudioQuality], None]
+    enroller: Enroller
     config: VoiceFingerprintConfig
     query: Query
     audio_format: AudioFormat
@@ -61,7 +66,8 @@ class CallStream:
     """The identification of one call while it lasts. See `recognizer.stream`.
 
     `feed` chunks of any size, cut anywhere; call `result` at any time, and `finish` at the end, or leave a
-    `with` block. These work in the calling thread; `afeed`, `aresult` and `afinish` in a worker thread. A
+    `with` block; `enroll` enrolls the caller. These work in the calling thread; `afeed`, `aresult`, `aenroll`
+    and `afinish` in a worker thread. A
     session is for one call. Threads may share it; chunks count in the order of their calls.
 
     Caller and similarity of a `decided` answer do not change until `finish`, which returns those of the whole
@@ -90,6 +96,7 @@ class CallStream:
         self._framed_s, self._has_new_audio = 0.0, False
         self._ended = self._closed = False
         self._lock = threading.RLock()
+        self._enrolling = threading.Lock()  # a recording is for one thread
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "finished" if self._answer.final else "open"
@@ -144,6 +151,57 @@ class CallStream:
             if not self._answer.final:
                 self._answer = self._finish() if self._enabled else StreamResult(decided=True, final=True)
             return self._answer
+
+    def enroll(
+        self,
+        caller_id: str,
+        metadata: dict[str, Any] | None = None,
+        *,
+        on_mismatch: OnMismatch = "store",
+        on_several_voices: OnSeveralVoices = "refuse",
+    ) -> Voiceprint:
+        """Enroll the audio so far, and return the stored voiceprint. The stream goes on.
+
+        As `enroll_caller` with that audio: the same checks, errors and options, and with an augmented
+        embedding. Of a call over two minutes, the two minutes with the most speech are enrolled. Works before
+        and after `finish`, until `close`. Each call of it enrolls again: with the same audio, the existing
+        voiceprint is returned. Later answers of this stream compare with the new voiceprint too.
+        """
+        stored = self._enroll(caller_id, metadata, on_mismatch, on_several_voices, lambda: True)
+        assert stored is not None  # noqa: S101  `may_store` is always true
+        return stored
+
+    async def aenroll(
+        self,
+        caller_id: str,
+        metadata: dict[str, Any] | None = None,
+        *,
+        on_mismatch: OnMismatch = "store",
+        on_several_voices: OnSeveralVoices = "refuse",
+    ) -> Voiceprint:
+        """`enroll` without blocking the event loop; a cancellation is as of `aenroll_caller`."""
+        stored = await store_in_thread(
+            partial(self._enroll, caller_id, metadata, on_mismatch, on_several_voices)
+        )
+        assert stored is not None  # noqa: S101  not cancelled
+        return stored
+
+    def _enroll(
+        self,
+        caller_id: str,
+        metadata: dict[str, Any] | None,
+        on_mismatch: OnMismatch,
+        on_several_voices: OnSeveralVoices,
+        may_store: Callable[[], bool],
+    ) -> Voiceprint | None:
+        self._context.embedder.check_enabled()
+        with self._enrolling:
+            with self._lock:
+                self._check_open()
+                recording = self._online.best_recording(self._framer.rest())
+            # Without the lock, so that `feed` goes on.
+            options = EnrollmentOptions(PCM, on_mismatch, on_several_voices)
+            return self._context.enroller.enroll((caller_id, recording, metadata), options, may_store)
 
     def close(self) -> None:
         """Drop the audio and end the session. May be repeated."""

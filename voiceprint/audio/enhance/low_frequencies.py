@@ -12,6 +12,7 @@ attenuates all.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -43,14 +44,27 @@ def restore_low_frequencies(audio: Audio) -> Audio:
     """
     if len(audio) < _MIN_S * SAMPLE_RATE:
         return audio
-    spectrum = np.fft.rfft(audio)
-    if low_frequency_level_db(spectrum, len(audio)) >= _FAINT_DB:
+    size = _quick_length(len(audio))
+    spectrum = np.fft.rfft(audio, size)
+    if low_frequency_level_db(spectrum, size) >= _FAINT_DB:
         return audio
-    frequency = np.fft.rfftfreq(len(audio), 1.0 / SAMPLE_RATE)
-    slope = (EDGE_HZ / np.clip(frequency, _LOWEST_HZ, EDGE_HZ)) ** _ORDER
+    low = spectrum[: math.ceil(EDGE_HZ * size / SAMPLE_RATE)]
+    frequency = np.arange(len(low)) * (SAMPLE_RATE / size)
+    slope = (EDGE_HZ / np.maximum(frequency, _LOWEST_HZ)) ** _ORDER
     gain = np.minimum(slope, 10.0 ** (_MAX_GAIN_DB / 20.0))
     gain[frequency < _LOWEST_HZ] = 0.0
-    return np.fft.irfft(spectrum * gain, len(audio)).astype(np.float32)
+    low *= gain.astype(np.float32)
+    return np.fft.irfft(spectrum, size)[: len(audio)].astype(np.float32, copy=False)
+
+
+def _quick_length(samples: int) -> int:
+    """A length from `samples` on, at most a sixteenth longer, whose Fourier transform is quick.
+
+    Five bits followed by zeros: its largest prime factor is at most 31. The transform of a prime length takes
+    five times as long.
+    """
+    step = 1 << max(0, samples.bit_length() - 5)
+    return -(-samples // step) * step
 
 
 def low_frequency_level_db(spectrum: NDArray[np.complexfloating], length: int) -> float:

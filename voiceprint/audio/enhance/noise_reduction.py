@@ -93,11 +93,21 @@ def _padded_slice(audio: Audio, start: int, count: int) -> Audio:
 
 def _power_gain(power: Audio) -> Audio:
     """Gain for the power [frames, frequencies], `_FLOOR` to 1."""
-    smooth = np.empty_like(power)
-    last = np.zeros(power.shape[1], dtype=np.float32)
-    for frame, now in zip(smooth, power, strict=True):
-        last = _SMOOTHING * last + (np.float32(1.0) - _SMOOTHING) * now
-        frame[:] = last
+    smooth = _smoothed(power)
     rank = round(_QUANTILE * (len(smooth) - 1))
     noise = np.float32(_BIAS) * np.partition(smooth, rank, axis=0)[rank]
     return np.asarray(np.maximum(1.0 - noise / np.maximum(smooth, np.float32(1e-20)), np.float32(_FLOOR)))
+
+
+def _smoothed(power: Audio) -> Audio:
+    """The exponential average over the frames: s[t] = 0.7 s[t - 1] + 0.3 p[t].
+
+    By doubling: after each pass, every frame holds twice as many terms of the sum of 0.7**k p[t - k]. A loop
+    over the frames would hold the GIL, and so stop the other threads.
+    """
+    smooth: Audio = np.multiply(power, np.float32(1.0) - _SMOOTHING)
+    terms, weight = 1, _SMOOTHING
+    while terms < len(smooth) and weight > np.finfo(np.float32).tiny:
+        smooth[terms:] += weight * smooth[:-terms]
+        terms, weight = 2 * terms, weight * weight
+    return smooth

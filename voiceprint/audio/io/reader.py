@@ -19,6 +19,7 @@ from voiceprint.audio.io import formats, raw, scale
 from voiceprint.audio.io.buffers import MAX_CHANNELS, MAX_SECONDS, check_sample_rate, too_long
 from voiceprint.audio.io.decoding import Decoder, Plan, plan, plan_raw
 from voiceprint.audio.io.encodings import Encoding, check_encoding
+from voiceprint.audio.io.excerpt import WHOLE, Excerpt
 from voiceprint.audio.io.parts import read_at
 from voiceprint.errors import InvalidAudioError
 
@@ -37,9 +38,9 @@ class AudioReader:
     warnings: faults of the file that did not prevent reading, complete at the end of `blocks`.
     """
 
-    def __init__(self, name: str, file: BinaryIO, plan: Plan) -> None:
+    def __init__(self, name: str, file: BinaryIO, plan: Plan, excerpt: Excerpt = WHOLE) -> None:
         self.name = name
-        self._file, self._plan = file, plan
+        self._file, self._plan, self._excerpt = file, plan, excerpt
         self._gain, self._read = 1.0, 0
         self.warnings: tuple[str, ...] = ()
         self._decoder: Decoder | None = plan.openers[0]()
@@ -62,25 +63,29 @@ class AudioReader:
         raise InvalidAudioError(too_long(frames / self.sample_rate))
 
     def blocks(self, seconds: float = BLOCK_S) -> Iterator[npt.NDArray[Any]]:
-        """All samples in blocks of `seconds`: int16 or float32 [n, channels], n >= 1.
+        """The samples in blocks of at most `seconds`: int16 or float32 [n, channels], n >= 1.
 
-        A file of floats over full scale is scaled down; the output of a lossy decoder may overshoot [-1, 1].
+        Of an excerpt, the samples before it are decoded and dropped, and those after it are not read. A file
+        of floats over full scale is scaled down; the output of a lossy decoder may overshoot [-1, 1].
 
         Raises:
-            InvalidAudioError: the file is damaged, truncated, empty or longer than an hour; possibly after
-                some blocks.
+            InvalidAudioError: the file is damaged, truncated, empty, longer than an hour, or ends before the
+                excerpt does; possibly after some blocks.
         """
         size = max(1, round(seconds * self.sample_rate))
         with named(self.name):
-            if self._is_float:
-                self._measure(size)
-            for place in range(len(self._plan.openers)):
-                yield from self._stream(place, size)
-            if not self._read:
-                raise InvalidAudioError("holds no samples: record it again")
-            if self._plan.counted:
-                self.warnings += (f"{self._plan.counted}{self._read:,} samples were read",)
-            self.warnings += self._plan.warnings
+            yield from self._excerpt.cut(self._all_blocks(size), self.sample_rate)
+
+    def _all_blocks(self, size: int) -> Iterator[npt.NDArray[Any]]:
+        if self._is_float:
+            self._measure(size)
+        for place in range(len(self._plan.openers)):
+            yield from self._stream(place, size)
+        if not self._read:
+            raise InvalidAudioError("holds no samples: record it again")
+        if self._plan.counted:
+            self.warnings += (f"{self._plan.counted}{self._read:,} samples were read",)
+        self.warnings += self._plan.warnings
         for warning in self.warnings:
             logger.warning("%s: %s", self.name, warning)
 
@@ -156,7 +161,12 @@ class AudioReader:
 
 
 def open_audio(
-    path: str | os.PathLike[str], *, encoding: Encoding | None = None, sample_rate: int | None = None
+    path: str | os.PathLike[str],
+    *,
+    encoding: Encoding | None = None,
+    sample_rate: int | None = None,
+    start_s: float = 0.0,
+    end_s: float | None = None,
 ) -> AudioReader:
     """Open an audio file for block-wise reading.
 
@@ -167,6 +177,7 @@ def open_audio(
         encoding: of a file without a header, of any suffix.
         sample_rate: Hz of a file without a header; None means the rate of its suffix, 8000 for G.711; PCM
             requires one.
+        start_s, end_s: excerpt to read, in seconds from the start of the file; None is its end.
 
     Raises:
         InvalidAudioError: the file is missing, unreadable, not a regular file, empty, not audio, truncated,
@@ -175,6 +186,7 @@ def open_audio(
     """
     if encoding is not None:
         check_encoding(encoding)
+    excerpt = Excerpt.checked(start_s, end_s)
     try:
         name = Path(os.fspath(path))
     except TypeError as exc:
@@ -184,7 +196,7 @@ def open_audio(
         file = open(name, "rb", opener=_open_without_waiting)  # noqa: SIM115  the reader closes it
         try:
             _check_regular(file)
-            return _opened(file, str(name), encoding, sample_rate)
+            return _opened(file, str(name), encoding, sample_rate, excerpt)
         except BaseException:
             file.close()
             raise
@@ -203,7 +215,13 @@ def open_stream(
         return _opened(file, name, encoding, sample_rate)
 
 
-def _opened(file: BinaryIO, name: str, encoding: Encoding | None, sample_rate: int | None) -> AudioReader:
+def _opened(
+    file: BinaryIO,
+    name: str,
+    encoding: Encoding | None,
+    sample_rate: int | None,
+    excerpt: Excerpt = WHOLE,
+) -> AudioReader:
     head = read_at(file, 0, formats.HEAD_BYTES)
     if not head:
         raise InvalidAudioError("is empty: it holds no audio")
@@ -211,7 +229,7 @@ def _opened(file: BinaryIO, name: str, encoding: Encoding | None, sample_rate: i
     if raw_format is None or formats.file_in_buffer(head):
         found = formats.identify(file)
         if found is not None or (raw_format is None and encoding is None):
-            return AudioReader(name, file, plan(file, found))
+            return AudioReader(name, file, plan(file, found), excerpt)
     if encoding is not None:
         raw_format = raw.Raw(encoding, raw.TELEPHONE_RATE if encoding in ("mulaw", "alaw") else None)
     assert raw_format is not None  # noqa: S101
@@ -219,7 +237,7 @@ def _opened(file: BinaryIO, name: str, encoding: Encoding | None, sample_rate: i
     if rate is None:
         raise InvalidAudioError("has no header that says its sample rate: give sample_rate (--rate)")
     try:
-        return AudioReader(name, file, plan_raw(file, raw_format, check_sample_rate(rate)))
+        return AudioReader(name, file, plan_raw(file, raw_format, check_sample_rate(rate)), excerpt)
     except InvalidAudioError as error:
         raise InvalidAudioError(f"as {raw_format.encoding or raw_format.name}: {error}") from error
 

@@ -49,7 +49,7 @@ class JSONStorage(InMemoryStateStorage):
         # os.path, which ignores an unknown "~user" and a loop of links: opening reports them.
         self._file = JSONFile.shared(Path(os.path.realpath(os.path.expanduser(path))))  # noqa: PTH111
         self._presence = StorePresence(self.location)
-        self.snapshot_places = {self.default_snapshot_path()}
+        self._add_default_snapshot_place()
         with self._reading():
             pass  # so that opening reports a damaged file
 

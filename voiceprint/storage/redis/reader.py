@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from voiceprint.storage.base import Changes, Position
+from voiceprint.storage.base import Changes, Position, SpaceCounts
 from voiceprint.storage.records import CallerRecord, PrintRecord, as_arrays
 from voiceprint.storage.redis.connection import RedisConnection
 from voiceprint.storage.redis.format import corrupt, decode_record
 from voiceprint.storage.redis.keys import Shard, joined_position, shard_number, split_position
-from voiceprint.storage.redis.scripts import CHANGES, OWNERS, PAGE
+from voiceprint.storage.redis.scripts import CHANGES, COVERAGE, OWNERS, PAGE
 
 # Records that one script reads: some 3 MB, which block the server for some milliseconds.
 PAGE_SIZE = 1_000
@@ -42,6 +42,21 @@ class Reader:
         key = self.shard_of(caller_id).caller(caller_id)
         value = self.connection.call("GET", key)
         return None if value is None else decode_record(value, caller_id, key)
+
+    def named(self, caller_ids: Iterable[str]) -> dict[str, CallerRecord]:
+        """The callers with these ids; unknown ids are left out."""
+        by_shard: dict[int, list[str]] = {}
+        for name in caller_ids:
+            by_shard.setdefault(self.shard_of(name).number, []).append(name)
+        found = {}
+        for number, names in by_shard.items():
+            for start in range(0, len(names), PAGE_SIZE):
+                page = names[start : start + PAGE_SIZE]
+                keys = [*map(self.shards[number].caller, page)]
+                for name, key, value in zip(page, keys, self.connection.call("MGET", *keys), strict=True):
+                    if value is not None:
+                        found[name] = decode_record(value, name, key)
+        return found
 
     def owners(self, ids: Iterable[int]) -> list[CallerRecord]:
         """The callers who have these voiceprints; a caller may come twice."""
@@ -79,6 +94,26 @@ class Reader:
         request = {"after": after, "size": size, "base": shard.base}
         _, names, values = self.connection.run(PAGE, shard.fixed, request)
         return list(_decoded(shard, names, values))
+
+    def coverage(self) -> dict[str, SpaceCounts]:
+        """As `Storage.coverage`."""
+        found: dict[str, SpaceCounts] = {}
+        for shard in self.shards:
+            after, is_last = "", False
+            while not is_last:
+                request = {"after": after, "size": PAGE_SIZE, "base": shard.base}
+                _, names, last, counts = self.connection.run(COVERAGE, shard.fixed, request)
+                for space, *numbers in counts:
+                    more, name = SpaceCounts(*map(int, numbers)), space.decode(errors="replace")
+                    before = found.get(name, SpaceCounts(0, 0, 0, 0))
+                    found[name] = SpaceCounts(
+                        more.dimension,
+                        before.voiceprints + more.voiceprints,
+                        before.callers + more.callers,
+                        before.only + more.only,
+                    )
+                after, is_last = last.decode(), int(names) < PAGE_SIZE
+        return found
 
     # The change feed
 

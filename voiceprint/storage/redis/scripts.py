@@ -197,6 +197,46 @@ return {'ok', found, values}
 """
 )
 
+# request: as of PAGE. Returns the number of callers on the page, the last of them, and for each of their
+# embedding spaces its name, the length of an embedding, the number of voiceprints, of callers, and of callers
+# who have no other space. Reads the line of JSON in each record (format.py), which begins at the 37th byte.
+COVERAGE = (
+    _HEAD
+    + """
+local after = '-'
+if request.after ~= '' then after = '(' .. request.after end
+local found = redis.call('ZRANGEBYLEX', NAMES, after, '+', 'LIMIT', 0, request.size)
+local counts = {}
+for _, name in ipairs(found) do
+  local key = request.base .. name
+  local value, bad = record(key)
+  if bad then return bad end
+  if not value then return {'corrupt', key, 'is listed and does not exist'} end
+  local line = string.sub(value, 37, (string.find(value, '\\n', 37, true) or 0) - 1)
+  local sound, entry = pcall(cjson.decode, line)
+  if not sound or type(entry) ~= 'table' or type(entry.voiceprints) ~= 'table' then
+    return {'corrupt', key, 'holds no readable record'}
+  end
+  local mine, spaces = {}, 0
+  for _, one in ipairs(entry.voiceprints) do
+    if not mine[one.encoder] then
+      mine[one.encoder], spaces = {one.size, 0}, spaces + 1
+    end
+    mine[one.encoder][2] = mine[one.encoder][2] + 1
+  end
+  for space, count in pairs(mine) do
+    local sum = counts[space] or {space, 0, 0, 0, 0}
+    counts[space] = sum
+    sum[2], sum[3], sum[4] = count[1], sum[3] + count[2], sum[4] + 1
+    if spaces == 1 then sum[5] = sum[5] + 1 end
+  end
+end
+local answer = {}
+for _, sum in pairs(counts) do answer[#answer + 1] = sum end
+return {'ok', #found, found[#found] or '', answer}
+"""
+)
+
 # request: base, the start of callers' keys; ids of voiceprints. Returns the callers who have them.
 OWNERS = (
     _HEAD

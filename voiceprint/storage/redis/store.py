@@ -23,6 +23,7 @@ from voiceprint.storage.base import (
     Deletion,
     Position,
     Progress,
+    SpaceCounts,
     Storage,
     cached_snapshot_path,
     check_after,
@@ -102,6 +103,7 @@ class RedisStorage(Storage):
         self._open_connection = RedisConnection(redis_client, float(timeout_s))
         self._location = self._open_connection.location(prefix)
         self._presence = StorePresence(self._location)
+        self._add_default_snapshot_place()
         try:
             if not self._read_header():
                 adopt(self._committer, self._prefix, self._reader.shard_of)
@@ -271,14 +273,18 @@ class RedisStorage(Storage):
             caller_id, lambda transaction: transaction.delete(caller_id, unless_seen_since)
         )
 
-    def delete_voiceprints(self, caller_ids: Iterable[str], *, encoder: str) -> int:
+    def delete_voiceprints(
+        self, caller_ids: Iterable[str], *, encoder: str, delete_callers: bool = False
+    ) -> int:
         """As the contract says; in a cluster, as one change of each caller."""
         names, space = check_caller_ids(caller_ids), check_space(encoder)
         if not self.exists():
             return 0
 
         def deleting(group: list[str]) -> Callable[[PartialTransaction], int]:
-            return lambda transaction: sum(transaction.delete_voiceprints(name, space) for name in group)
+            return lambda transaction: sum(
+                transaction.delete_voiceprints(name, space, delete_callers=delete_callers) for name in group
+            )
 
         groups: dict[int, list[str]] = {}
         for name in names:
@@ -338,6 +344,12 @@ class RedisStorage(Storage):
         record = self._reader.caller(name)
         return None if record is None else record.caller()
 
+    def get_callers(self, caller_ids: Iterable[str]) -> dict[str, Caller]:
+        wanted = check_caller_ids(caller_ids)
+        self._check_present()
+        found = self._reader.named(wanted)
+        return {name: found[name].caller() for name in wanted if name in found}
+
     def callers_of(self, ids: Iterable[int]) -> list[Caller]:
         wanted = check_ids(ids)
         self._check_present()
@@ -379,6 +391,11 @@ class RedisStorage(Storage):
                 if kind == "n" and value.isdigit() and int(value):
                     counts[space] = counts.get(space, 0) + int(value)
         return counts
+
+    def coverage(self) -> dict[str, SpaceCounts]:
+        """As the contract says. The server reads all records, a thousand in each of its steps."""
+        self._check_present()
+        return self._reader.coverage()
 
     def count_callers(self) -> int:
         self._check_present()

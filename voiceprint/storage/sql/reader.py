@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, RowMapping, Select, func, select
 
-from voiceprint.storage.base import START, Changes, Deletion, Position
+from voiceprint.storage.base import START, Changes, Deletion, Position, SpaceCounts
 from voiceprint.storage.records import CallerRecord
 from voiceprint.storage.sql import statements as sql
 from voiceprint.storage.sql.rows import RowDecoder
@@ -120,6 +120,18 @@ class Reader:
         """Number of voiceprints of each space."""
         counted = select(voiceprints.c.encoder, func.count()).group_by(voiceprints.c.encoder)
         return {str(space): count for space, count in self.connection.execute(counted)}
+
+    def coverage(self) -> dict[str, SpaceCounts]:
+        """As `Storage.coverage`."""
+        found = self.connection.execute(sql.COVERAGE).all()
+        only = {space: callers for space, _, callers, _ in found}
+        if len(found) > 1:
+            rows = self.connection.execute(sql.CALLERS_OF_ONE_SPACE).all()
+            only = {row[0]: row[1] for row in rows}
+        return {
+            str(space): SpaceCounts(int(length or 0) // 4, prints, callers, only.get(space, 0))
+            for space, prints, callers, length in found
+        }
 
     def count_callers(self) -> int:
         """Number of callers."""

@@ -95,6 +95,21 @@ SCAN = (
 )
 DIMENSION = select(voiceprints.c.embedding).where(SPACE).limit(1)
 IDS_OF_SPACE = select(voiceprints.c.id).where(SPACE).limit(bindparam("size"))
+# Of each space: its voiceprints, its callers, and the bytes of an embedding.
+COVERAGE = select(
+    voiceprints.c.encoder,
+    func.count(),
+    func.count(voiceprints.c.caller_id.distinct()),
+    func.max(func.length(voiceprints.c.embedding)),
+).group_by(voiceprints.c.encoder)
+FIRST_SPACE, LAST_SPACE = func.min(voiceprints.c.encoder), func.max(voiceprints.c.encoder)
+OF_ONE_SPACE = (
+    select(FIRST_SPACE.label("encoder"))
+    .group_by(voiceprints.c.caller_id)
+    .having(FIRST_SPACE == LAST_SPACE)
+    .subquery()
+)
+CALLERS_OF_ONE_SPACE = select(OF_ONE_SPACE.c.encoder, func.count()).group_by(OF_ONE_SPACE.c.encoder)
 SINCE = voiceprints.c.revision > bindparam("since")
 FIRST_CHANGED = select(func.min(voiceprints.c.revision)).where(SPACE, SINCE)
 REVISION_BEYOND_PAGE = (

@@ -27,6 +27,7 @@ from voiceprint.storage.base import (
     Deletion,
     Position,
     Progress,
+    SpaceCounts,
     Storage,
     cached_snapshot_path,
     check_after,
@@ -74,8 +75,7 @@ class SQLStorage(Storage):
 
         self._dialect = dialect_of(url)
         self._batch = threading.local()  # .removals: within `removing_many`
-        if self._dialect.path is not None:
-            self.snapshot_places = {snapshot_path_beside(self._dialect.path)}
+        self._add_default_snapshot_place()
         self._database = Database(self._dialect)
 
     @property
@@ -155,11 +155,15 @@ class SQLStorage(Storage):
             [name], lambda transaction: transaction.delete(name, unless_seen_since), creates=False
         )
 
-    def delete_voiceprints(self, caller_ids: Iterable[str], *, encoder: str) -> int:
+    def delete_voiceprints(
+        self, caller_ids: Iterable[str], *, encoder: str, delete_callers: bool = False
+    ) -> int:
         names, space = check_caller_ids(caller_ids), check_space(encoder)
         return self._change(
             names,
-            lambda transaction: sum(transaction.delete_voiceprints(name, space) for name in names),
+            lambda transaction: sum(
+                transaction.delete_voiceprints(name, space, delete_callers=delete_callers) for name in names
+            ),
             creates=False,
         )
 
@@ -273,6 +277,11 @@ class SQLStorage(Storage):
         record = self._read(lambda reader: reader.caller(name), None)
         return None if record is None else record.caller()
 
+    def get_callers(self, caller_ids: Iterable[str]) -> dict[str, Caller]:
+        wanted = check_caller_ids(caller_ids)
+        found = self._read(lambda reader: reader.callers(wanted), {})
+        return {name: found[name].caller() for name in wanted if name in found}
+
     def callers_of(self, ids: Iterable[int]) -> list[Caller]:
         wanted = check_ids(ids)
         return [record.caller() for record in self._read(lambda reader: reader.callers_of(wanted), [])]
@@ -298,6 +307,9 @@ class SQLStorage(Storage):
 
     def spaces(self) -> dict[str, int]:
         return self._read(lambda reader: reader.spaces(), {})
+
+    def coverage(self) -> dict[str, SpaceCounts]:
+        return self._read(lambda reader: reader.coverage(), {})
 
     def count_callers(self) -> int:
         return self._read(lambda reader: reader.count_callers(), 0)

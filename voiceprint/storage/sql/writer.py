@@ -39,11 +39,14 @@ class PartialState(StoreState):
         self._reader = reader
         self._deleted_since: dict[str, dict[tuple[str, str], str]] = {}
 
-    def deleted_since(self, key: str, digest: str, time: str) -> str | None:
+    def may_note_deletions(self, time: str) -> bool:
         # One query for all new callers of a transaction: hardly any noted deletion is from the future.
         if time not in self._deleted_since:
             self._deleted_since[time] = self._reader.deleted_since(time)
-        return self._deleted_since[time].get((key, digest))
+        return bool(self._deleted_since[time])
+
+    def deleted_since(self, key: str, digest: str, time: str) -> str | None:
+        return self._deleted_since[time].get((key, digest)) if self.may_note_deletions(time) else None
 
     def has_id(self, id_: int) -> bool:
         return bool(self._reader.owners([id_]))

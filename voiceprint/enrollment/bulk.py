@@ -1,0 +1,280 @@
+"""Enrollment of a manifest: every row once, also after an interruption."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+from voiceprint._processes import WorkerProcesses
+from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.embedder import Embedder
+from voiceprint.encoder import configured_encoder
+from voiceprint.enrollment.batches import BatchRunner
+from voiceprint.enrollment.enroller import Enroller, EnrollmentOptions
+from voiceprint.enrollment.manifest import ManifestRow, read_manifest
+from voiceprint.enrollment.progress import EnrollmentProgress, default_progress_path
+from voiceprint.enrollment.results import NewVoiceprint, OrderedResults
+from voiceprint.enrollment.writer import Stored
+from voiceprint.errors import InvalidArgumentError, StorageError, VoiceprintError
+from voiceprint.models import Voiceprint
+from voiceprint.storage import MemoryStorage
+from voiceprint.validation import is_integer, just_after, now, shown
+
+RowStatus = Literal["enrolled", "already_enrolled", "done_before", "failed", "left", "checked"]
+"""The result of a row of a manifest:
+
+    enrolled          its voiceprint was stored
+    already_enrolled  the caller had a voiceprint of this recording
+    done_before       an earlier run, or an equal row above, enrolled it
+    failed            it was not enrolled, see `RowResult.error`
+    left              the run ended before it
+    checked           a dry run found no fault
+"""
+
+_EMBEDDED_TOGETHER: Final = 8  # rows
+_ROWS_FOR_PROCESSES: Final = 100
+"""Rows from which worker processes are used: they start in about a second, the time of ten rows. Doubled, a
+manifest of 150 rows takes a tenth longer."""
+
+_MAX_PROCESSES: Final = 256
+_CHECKED_TOGETHER: Final = 32  # rows of a dry run: a batch takes some 10 ms
+
+
+class RowResult(NamedTuple):
+    """The result of one row; voiceprint_id: of the voiceprint of the row, None where there is none."""
+
+    row: ManifestRow
+    status: RowStatus
+    voiceprint_id: int | None = None
+    error: VoiceprintError | None = None
+
+
+OnRow = Callable[[RowResult], None]
+
+
+class ManifestOptions(NamedTuple):
+    """How to enroll a manifest.
+
+    progress_path: of the file that notes enrolled rows; None is FILE.progress beside the manifest.
+    again: enroll also the rows that an earlier run enrolled.
+    processes: worker processes that read and embed; 0 works in threads of this process. None is one a thread
+    of the encoder, and 0 for fewer than 100 rows.
+    """
+
+    enrollment: EnrollmentOptions = EnrollmentOptions()
+    progress_path: Path | None = None
+    again: bool = False
+    processes: int | None = None
+
+    def check(self) -> None:
+        """Raise `InvalidArgumentError` for an option that is not allowed."""
+        self.enrollment.check()
+        if self.processes is not None and not (
+            is_integer(self.processes) and 0 <= self.processes <= _MAX_PROCESSES
+        ):
+            raise InvalidArgumentError(
+                f"processes is {shown(self.processes)}: give 0 to {_MAX_PROCESSES}, or None."
+            )
+
+
+_Embedded = list[NewVoiceprint | VoiceprintError]
+_EmbedRows = Callable[[list[ManifestRow]], _Embedded]
+
+
+def row_embedder(settings: dict[str, Any], options: EnrollmentOptions) -> _EmbedRows:
+    """The function that opens and embeds rows in a worker process. settings: of the configuration."""
+    config = VoiceFingerprintConfig(**settings)
+    encoder = configured_encoder(config)
+    enroller = Enroller(MemoryStorage(), Embedder(encoder, config), encoder, config)
+    return lambda rows: enroller.embed_rows(rows, options)
+
+
+@contextmanager
+def _row_embedder(
+    enroller: Enroller, options: ManifestOptions, rows: int
+) -> Iterator[tuple[_EmbedRows, int]]:
+    """The function that opens and embeds rows, and the number of threads to call it from."""
+    settings = enroller.process_settings()
+    count = options.processes
+    if count is None:
+        count = enroller.threads if rows >= _ROWS_FOR_PROCESSES and enroller.threads > 1 else 0
+    elif count and settings is None:
+        raise InvalidArgumentError(
+            "Worker processes have the encoder of the settings, without a secondary one, on the CPU: give "
+            "processes=0 (--processes 0)."
+        )
+    if not count or settings is None:
+        yield (lambda batch: enroller.embed_rows(batch, options.enrollment)), enroller.threads
+        return
+    arguments = settings, options.enrollment
+    workers: WorkerProcesses[list[ManifestRow], _Embedded]
+    with WorkerProcesses(count, row_embedder, *arguments) as workers:
+        yield workers.call, count
+
+
+def check_manifest(path: str | Path, on_row: OnRow, threads: int) -> Counter[RowStatus]:
+    """Check every row of a manifest and open its recording; enroll nothing, and load no encoder.
+
+    on_row: called with each row in order, as "checked", or "failed" with its error.
+    """
+    counts: Counter[RowStatus] = Counter()
+
+    def take(result: RowResult) -> None:
+        counts[result.status] += 1
+        on_row(result)
+
+    runner: BatchRunner[ManifestRow, RowResult] = BatchRunner(
+        lambda rows: [_checked(row) for row in rows],
+        take,
+        cost=lambda _: 0.0,
+        most=_CHECKED_TOGETHER,
+        largest=float("inf"),
+        threads=threads,
+    )
+    runner.run(read_manifest(path))
+    return counts
+
+
+def _checked(row: ManifestRow) -> RowResult:
+    try:
+        row.check()
+    except VoiceprintError as error:  # the result of this row
+        return RowResult(row, "failed", error=error)
+    return RowResult(row, "checked")
+
+
+class ManifestEnrollment:
+    """One run over a manifest.
+
+    embed_rows: opens and embeds rows; called in `threads` threads.
+    on_row: called with the result of each row, in order. stop: asked before each row is begun; where it
+    returns True, the rows that are not begun are left.
+    """
+
+    def __init__(
+        self,
+        enroller: Enroller,
+        progress: EnrollmentProgress,
+        options: EnrollmentOptions,
+        embed_rows: _EmbedRows,
+        threads: int,
+        on_row: OnRow,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._progress, self._embed_rows, self._threads = progress, embed_rows, threads
+        self._on_row, self._stop = on_row, stop
+        self._writer, self._secondary = enroller.writer(options), enroller.secondary
+        self._rows: dict[int, ManifestRow] = {}  # those in progress, by place
+        self._read = self._taken = 0
+        self._times: dict[int, str] = {}  # of the voiceprints that were stored last, by place
+        self._time = ""
+        self._failure: StorageError | None = None
+        self.counts: Counter[RowStatus] = Counter()
+
+    def run(self, rows: Iterator[ManifestRow]) -> None:
+        """Enroll the rows. Raises the `StorageError` of a store that failed, after `on_row` for each row."""
+        results: OrderedResults[RowResult] = OrderedResults(
+            self._store, self._take, secondary=self._secondary
+        )
+        runner: BatchRunner[RowResult | ManifestRow, NewVoiceprint | VoiceprintError | RowResult]
+        runner = BatchRunner(
+            self._embed,
+            results.add,
+            cost=lambda _: 0.0,
+            most=_EMBEDDED_TOGETHER,
+            largest=float("inf"),
+            threads=self._threads,
+        )
+        try:
+            runner.run(self._begun(rows))
+        finally:  # also where the manifest itself fails midway
+            results.flush()
+        if self._failure is not None:
+            raise self._failure
+
+    def _begun(self, rows: Iterator[ManifestRow]) -> Iterator[RowResult | ManifestRow]:
+        """The rows to enroll, and the results of the others."""
+        for row in rows:
+            self._rows[self._read] = row
+            self._read += 1
+            if self._failure is not None or self._stop():
+                yield RowResult(row, "left")
+            elif row.error is not None:
+                yield RowResult(row, "failed", error=row.error)
+            elif (done := self._progress.get(row)) is not None:
+                yield RowResult(row, "done_before", done)
+            else:
+                yield row
+
+    def _embed(
+        self, batch: list[RowResult | ManifestRow]
+    ) -> list[NewVoiceprint | VoiceprintError | RowResult]:
+        rows = [row for row in batch if isinstance(row, ManifestRow)]
+        embedded = iter(self._embed_rows(rows) if rows else [])
+        return [next(embedded) if isinstance(row, ManifestRow) else row for row in batch]
+
+    def _store(self, voiceprints: dict[int, Voiceprint]) -> Sequence[Stored]:
+        """Store voiceprints with times that no other has, by which a crash in between can be resolved."""
+        self._times = {place: self._next_time() for place in voiceprints}
+        self._progress.begin([(self._rows[place], time) for place, time in self._times.items()])
+        stored = self._writer.store(
+            [
+                voiceprint.model_copy(update={"created_at": self._times[place]})
+                for place, voiceprint in voiceprints.items()
+            ]
+        )
+        self._progress.end(
+            [
+                (self._rows[place], result.id)
+                for place, result in zip(voiceprints, stored, strict=True)
+                if isinstance(result, Voiceprint) and result.id is not None
+            ]
+        )
+        return stored
+
+    def _next_time(self) -> str:
+        self._time = max(now(), just_after(self._time) if self._time else "")
+        return self._time
+
+    def _take(self, result: Stored | RowResult) -> None:
+        place, self._taken = self._taken, self._taken + 1
+        row, time = self._rows.pop(place), self._times.get(place)
+        if isinstance(result, StorageError) and self._failure is None:
+            self._failure = result  # the next rows would fail as this one
+        if isinstance(result, VoiceprintError):
+            result = RowResult(row, "failed", error=result)
+        elif isinstance(result, Voiceprint):
+            new = result.created_at == time
+            result = RowResult(row, "enrolled" if new else "already_enrolled", result.id)
+        self.counts[result.status] += 1
+        self._on_row(result)
+
+
+def enroll_manifest(
+    path: str | Path,
+    enroller: Enroller,
+    options: ManifestOptions,
+    on_row: OnRow,
+    stop: Callable[[], bool],
+) -> Counter[RowStatus]:
+    """Enroll the rows of a manifest that are not enrolled yet; return how many rows have each status.
+
+    Raises `InvalidArgumentError` for a file that is no manifest, before anything is stored; and errors of the
+    store or of the progress, which end the run.
+    """
+    options.check()
+    # A whole pass first: a fault in the last line stops a run before it begins.
+    count = sum(1 for _ in read_manifest(path))
+    progress_path = options.progress_path or default_progress_path(path)
+    with (
+        EnrollmentProgress(progress_path, enroller.storage, enroller.space) as progress,
+        _row_embedder(enroller, options, count) as (embed_rows, threads),
+    ):
+        if options.again:
+            progress.forget()
+        run = ManifestEnrollment(enroller, progress, options.enrollment, embed_rows, threads, on_row, stop)
+        run.run(read_manifest(path))
+    return run.counts

@@ -1,0 +1,129 @@
+"""`Upkeep`: the callers, the check and the index of a recognizer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
+
+from voiceprint.identification.gallery import Gallery
+from voiceprint.identification.pipeline import Identifier
+from voiceprint.identification.spaces import snapshot_statuses, space_coverage
+from voiceprint.models import Caller, DeletionReceipt, Finding, SnapshotStatus, SpaceCoverage
+from voiceprint.storage import Storage
+from voiceprint.storage.base import Progress
+
+if TYPE_CHECKING:
+    from voiceprint.config import VoiceFingerprintConfig
+    from voiceprint.encoder import Encoder
+    from voiceprint.index import IndexStatus
+
+
+class Upkeep(ABC):
+    """The methods of a recognizer that need no audio: callers, the check, the index."""
+
+    storage: Storage
+    config: VoiceFingerprintConfig
+    encoder: Encoder
+    secondary: Encoder | None
+
+    @property
+    @abstractmethod
+    def _identifier(self) -> Identifier:
+        """The identifier of the recognizer's present settings."""
+
+    @property
+    def _gallery(self) -> Gallery:
+        return self._identifier.gallery
+
+    # Callers
+
+    def get_caller(self, caller_id: str) -> Caller | None:
+        """The caller with metadata and voiceprints, or None."""
+        return self.storage.get(caller_id)
+
+    def callers(self) -> Iterator[Caller]:
+        """All callers, in the order of their ids, read from the store a page at a time."""
+        return self.storage.iter_callers()
+
+    @overload
+    def delete_caller(self, caller_id: str, *, receipt: Literal[False] = False) -> int: ...
+
+    @overload
+    def delete_caller(self, caller_id: str, *, receipt: Literal[True]) -> DeletionReceipt: ...
+
+    def delete_caller(self, caller_id: str, *, receipt: bool = False) -> int | DeletionReceipt:
+        """Remove a caller with all voiceprints and metadata; return the number of voiceprints.
+
+        receipt: wait until the disk has followed, search every file of the store for remains, and return a
+        `DeletionReceipt`; raises `CallerNotFoundError` for an unknown caller.
+        """
+        if not receipt:
+            return self.storage.delete(caller_id)
+        from voiceprint.privacy.erasure import delete_with_receipt
+
+        return delete_with_receipt(self.storage, caller_id)
+
+    def spaces(self) -> list[SpaceCoverage]:
+        """The embedding spaces of the store, by encoder, and the callers that each covers.
+
+        The recognizer's own encoder comes first, and the secondary one next, also without voiceprints. All
+        records are counted: some seconds a million.
+        """
+        return space_coverage(self.storage, self.encoder, self.secondary)
+
+    def check(self, *, fix: bool = False) -> list[Finding]:
+        """The faults of the store, and the differences of index and store; empty without any.
+
+        fix: repair data that is derived from the records; no record is changed.
+        """
+        findings = self.storage.check(fix=fix)
+        if any(finding.code == "corrupt" for finding in findings):
+            return findings  # without valid records, no comparison with the index
+        gallery = self._gallery
+        differences = gallery.check()
+        if differences and fix:
+            gallery.rebuild()
+            differences = gallery.check()
+        return findings + differences
+
+    def threshold_advice(self) -> str | None:
+        """A sentence where the configured cosine threshold accepts many strangers; else None.
+
+        Estimated from the similarity of the enrolled callers to each other; None also where a target decides,
+        or with fewer than five callers. The first `identify` logs the same sentence, once.
+        """
+        return self._identifier.threshold_advice()
+
+    # The index, which needs no upkeep: to inspect or hurry it
+
+    def index_status(self, *, progress: Progress | None = None) -> IndexStatus:
+        """The state of the index."""
+        return self._gallery.refresh(progress).status()
+
+    def rebuild_index(self, *, progress: Progress | None = None) -> IndexStatus:
+        """Build the index anew from the store, train it, and write its snapshot.
+
+        Raises `ConfigurationError` where another file lies at `index_path`.
+        """
+        return self._gallery.rebuild(progress).status()
+
+    def tune_index(self, recall: float | None = None) -> IndexStatus:
+        """Measure the part of the index that a search needs to probe, and write the snapshot.
+
+        recall: share of searches that find the most similar voiceprint, above 0, up to 1; None is
+        `index_recall`. Valid until the index is next built or loaded.
+        """
+        return self._gallery.tune(recall).status()
+
+    def snapshots(self) -> list[SnapshotStatus]:
+        """The index's snapshot of each embedding space of the store, the recognizer's own first.
+
+        Reads the changes since each snapshot, and changes nothing.
+        """
+        return snapshot_statuses(self.storage, self.config.index_path, self.encoder.name)
+
+    def snapshot_path(self) -> Path | None:
+        """The path of the index's snapshot; None without one."""
+        return self._gallery.snapshot_path()
