@@ -75,6 +75,7 @@ def test_pruning_refuses_the_space_in_use_and_options_that_do_not_go_together(ru
         assert run("prune", *options)[0] == 2
 
 
+@pytest.mark.resemblyzer
 @pytest.mark.usefixtures("filled")
 def test_spaces_shows_how_many_callers_each_encoder_covers(run):
     code, out, _ = run("spaces")
@@ -98,6 +99,7 @@ def test_spaces_shows_how_many_callers_each_encoder_covers(run):
     assert (second["encoder"], second["use"]) == ("old", None)
 
 
+@pytest.mark.resemblyzer
 def test_spaces_of_an_empty_store_shows_the_encoder_that_is_set(run):
     assert run("spaces")[0] == 2
     code, out, _ = run("spaces", "--create")
@@ -120,6 +122,7 @@ def test_the_list_of_callers_has_those_with_or_without_an_encoder(run):
     assert run("callers", "list", "--space", "missing")[1] == "No caller is like that.\n"
 
 
+@pytest.mark.resemblyzer
 @pytest.mark.usefixtures("filled")
 def test_index_status_shows_the_snapshot_of_every_encoder(run):
     assert run("index", "rebuild")[0] == 0
@@ -139,6 +142,7 @@ def test_index_status_shows_the_snapshot_of_every_encoder(run):
     ]
 
 
+@pytest.mark.resemblyzer
 @pytest.mark.usefixtures("filled")
 def test_no_warning_is_given_once_every_caller_is_enrolled_with_the_encoder(run):
     assert "1 of 3 callers" in run("check")[2]

@@ -91,6 +91,7 @@ def test_an_accepted_embedding_moves_last_seen_and_no_other_does(external: OpusA
     assert caller.created_at == seen[0] < seen[1] < seen[2]
 
 
+@pytest.mark.resemblyzer
 def test_an_embedding_never_adapts_a_caller(recognizer: OpusAgentVoiceRecognizer, voices: Voices) -> None:
     for name, recordings in voices.items():
         recognizer.enroll_caller(name, recordings[0])
@@ -206,6 +207,7 @@ def test_an_embedding_is_enrolled_once(
     assert external.storage.count() == 1
 
 
+@pytest.mark.resemblyzer
 def test_an_embedding_unlike_the_callers_others_is_reported_or_refused(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices, caplog: pytest.LogCaptureFixture
 ) -> None:
