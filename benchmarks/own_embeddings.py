@@ -50,7 +50,7 @@ def main() -> int:
         for name, caller_ids in ids.items():
             figures["ids"][name] = measure(Path(folder) / f"{name}.db", caller_ids, matrix)
     show(figures)
-    write(f"own-embeddings-{rows}", figures, arguments.results)
+    write(f"own_embeddings-{rows}", figures, arguments.results)
     return 0
 
 

@@ -65,7 +65,7 @@ def test_match_names_every_probe_right_and_its_stages_add_up(tmp_path: Path) -> 
 
 
 def test_every_enrolled_embedding_is_in_the_store(tmp_path: Path) -> None:
-    figures, _ = run("own_embeddings", f"--rows 2000 --folder {tmp_path}", tmp_path)
+    figures, _ = run("own_embeddings", "--rows 2000", tmp_path)
     assert figures["ids"].keys() == {"in order", "random"}
     for measured in figures["ids"].values():
         assert measured["stored"] == 2_000
