@@ -100,7 +100,10 @@ def work(way: str, manifest: Path) -> dict[str, float]:
         storage = open_storage(f"sqlite:{folder}/calls.db")
         with OpusAgentVoiceRecognizer(storage, config=config) as recognizer:
             counts = recognizer.enroll_manifest(
-                manifest, processes=processes, progress_path=Path(folder) / "progress"
+                manifest,
+                processes=processes,
+                progress_path=Path(folder) / "progress",
+                on_several_voices="store",
             )
     assert set(counts) == {"enrolled"}, counts
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

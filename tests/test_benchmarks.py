@@ -140,3 +140,12 @@ def test_accuracy_and_shortlist_of_the_sample_voices(recordings: Path, tmp_path:
     figures, _ = run("shortlist", f"{options} --prints 2500", tmp_path)
     assert figures["galleries"][0]["callers"] == 1_000
     assert figures["prints_a_caller"]["1"]["first"] > 0.5
+
+
+def test_enrollment_measures_threads_and_processes(tmp_path: Path) -> None:
+    figures, out = run("enrollment", "--rows 8 --rounds 1", tmp_path)
+    assert list(figures["ways"]) == ["1 thread", "threads", "1 process", "processes"]
+    assert figures["ways"]["1 thread"]["times_one_thread"] == 1.0
+    assert all(row["peak_mb"] > 50 for row in figures["ways"].values())
+    assert list(figures["four_times_the_rows"]) == ["threads", "processes"]
+    assert out.count("recordings_per_s") == 6

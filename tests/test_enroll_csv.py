@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from stores import voiceprint
 from voices import SAMPLES, BandEncoder
 
 from voiceprint import (
@@ -26,7 +27,9 @@ from voiceprint import (
     StorageUnavailableError,
     VoiceFingerprintConfig,
     open_storage,
+    read_manifest,
 )
+from voiceprint.enrollment.progress import EnrollmentProgress
 from voiceprint.storage.presence import StorePresence
 
 STORES = ["sqlite:calls.db", "json:calls.json"]
@@ -319,6 +322,31 @@ def test_a_progress_that_is_in_use_or_damaged_is_refused(quick) -> None:
     assert quick.enroll_manifest("m.csv") == {"already_enrolled": 1}
 
 
+def test_a_change_that_was_interrupted_is_found_in_the_store_or_not() -> None:
+    write(*[f"amara,{number}.wav" for number in range(5)], "bruno,b.wav")
+    rows = [*read_manifest("m.csv")]
+    times = [f"2026-01-01T00:00:00.00000{number}Z" for number in range(6)]
+    prints = [
+        voiceprint(row.caller_id, number, created_at=time)
+        for number, (row, time) in enumerate(zip(rows, times, strict=True))
+    ]
+    path, space = Path("m.csv.progress"), "resemblyzer"
+    with JSONStorage("calls.json") as store:
+        with EnrollmentProgress(path, store, space) as progress:
+            progress.begin([*zip(rows, times, strict=True)])
+        with EnrollmentProgress(path, store, space) as progress:
+            assert [progress.get(row) for row in rows] == [None] * 6
+            progress.begin([*zip(rows, times, strict=True)])
+        store.save_many(prints[:5], max_voiceprints=3)  # and not that of bruno
+        with EnrollmentProgress(path, store, "another space") as progress:
+            assert [progress.get(row) for row in rows] == [None] * 6
+        with EnrollmentProgress(path, store, space) as progress:
+            # Those that were replaced at once, as the caller's oldest, were stored too.
+            assert [progress.get(row) for row in rows] == [3, 3, 3, 4, 5, None]
+            progress.forget()
+            assert progress.get(rows[0]) is None
+
+
 @pytest.mark.parametrize("moment", ["noted", "stored", pytest.param("taken", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("url", [STORES[0], pytest.param(STORES[1], marks=pytest.mark.slow)])
 def test_killed_at_any_step_of_a_change_each_row_is_enrolled_once(url: str, moment: str) -> None:
@@ -371,8 +399,8 @@ def test_a_thousand_rows_killed_at_random_and_resumed_are_enrolled_once(url: str
     monkeypatch.setenv("VOICE_MIN_AUDIO_QUALITY", "0")
     monkeypatch.setenv("VOICE_ENROLL_SIMULATED_LINES", "false")
     excerpts(1000, 1.5)
-    voiceprint = Path(sys.executable).with_name("voiceprint")
-    command = [str(voiceprint), "enroll-csv", "m.csv", "--store", url, "--report", "out.csv"]
+    program = Path(sys.executable).with_name("voiceprint")
+    command = [str(program), "enroll-csv", "m.csv", "--store", url, "--report", "out.csv"]
     assert kill_at_random(command, 4.0) > 0
     assert_each_row_once(url, 1000)
     # No row of an interrupted change was embedded again to find that it is stored.
@@ -384,8 +412,8 @@ def test_a_thousand_rows_killed_at_random_and_resumed_are_enrolled_once(url: str
 def test_ctrl_c_finishes_the_rows_in_progress_and_the_same_command_goes_on() -> None:
     excerpts(300, 1.5)
     environment = os.environ | {"VOICE_ENROLLMENT_DURATION": "0.5", "VOICE_MIN_AUDIO_QUALITY": "0"}
-    voiceprint = Path(sys.executable).with_name("voiceprint")
-    command = [str(voiceprint), "enroll-csv", "m.csv", "--report", "out.csv"]
+    program = Path(sys.executable).with_name("voiceprint")
+    command = [str(program), "enroll-csv", "m.csv", "--report", "out.csv"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )

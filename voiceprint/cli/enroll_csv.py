@@ -188,7 +188,11 @@ def _report(path: Path, own: list[Path]) -> Iterator[_Show]:
             text = io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="")
             writer = csv.writer(text)
             writer.writerow(_REPORT_COLUMNS)
-            yield lambda result: writer.writerow(_report_row(result).values()) and None
+
+            def show(result: RowResult) -> None:
+                writer.writerow(_report_row(result).values())
+
+            yield show
             text.flush()
             text.detach()
     except RefusedFileError as error:
