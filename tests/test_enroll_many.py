@@ -19,6 +19,7 @@ from voiceprint import (
     OpusAgentVoiceRecognizer,
     RecordingNotUsedError,
     StorageError,
+    VoiceFingerprintConfig,
     Voiceprint,
 )
 from voiceprint.audio.io.buffers import resample
@@ -153,8 +154,9 @@ def test_all_is_there_after_reopening(tmp_path: Path, voices: Voices) -> None:
     with JSONStorage(path) as storage:
         recognizer = OpusAgentVoiceRecognizer(storage, encoder=BandEncoder())
         recognizer.enroll_many((name, audios[0], {"name": name}) for name, audios in voices.items())
+    config = VoiceFingerprintConfig(similarity_threshold=0.75)
     with JSONStorage(path) as storage:
-        recognizer = OpusAgentVoiceRecognizer(storage, encoder=BandEncoder())
+        recognizer = OpusAgentVoiceRecognizer(storage, config=config, encoder=BandEncoder())
         for name, audios in voices.items():
             answer = recognizer.match_caller(audios[1])
             assert answer is not None
