@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from voiceprint.index.buffer import Buffer
 from voiceprint.index.locks import ReadWriteLock
-from voiceprint.index.rows import Scored, empty, merged, nearest, to_single
+from voiceprint.index.rows import NO_ID, Scored, empty, merged, nearest, to_single
 from voiceprint.index.trained import TrainedPart
 
 _BLOCK = 1_024  # vectors that are written under one lock: searches wait for some milliseconds at most
@@ -88,6 +88,18 @@ class Parts:
         if self.trained is not None:
             found = merged(self.trained.nearest(queries, k, exact=self.recall >= 1.0), found, k)
         return found
+
+    def candidates(
+        self, queries: NDArray[np.float32], count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """As `VectorIndex.candidates`. Within `lock`."""
+        ids = np.unique(self.buffer.nearest(queries, count)[1])
+        ids = ids[ids != NO_ID]
+        vectors = self.buffer.vectors_at(self.buffer.locate(ids))
+        if self.trained is None:
+            return ids, vectors
+        more, their_vectors = self.trained.candidates(queries, count, exact=self.recall >= 1.0)
+        return np.concatenate([more, ids]), np.concatenate([their_vectors, vectors])
 
     def nearest_among(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.int64]) -> Scored:
         """The same of the allowed ids, exactly. Within `lock`."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.index.ivf import IVFIndex, rerank_k
-from voiceprint.index.rows import Rows, Scored, empty, merged, nearest, to_single
+from voiceprint.index.ivf import IVFIndex, pool_size, rerank_k
+from voiceprint.index.rows import NO_ID, Rows, Scored, empty, merged, nearest, to_single
 
 EXACT_SHARE = 10  # where a tenth of all rows are candidates, comparing all rows takes no longer
 
@@ -85,6 +85,23 @@ class TrainedPart:
                 vectors = to_single(self.rows.vectors[rows])
                 scores[place], ids[place] = nearest(query, self.rows.ids[rows], vectors, k)
         return scores, ids
+
+    def candidates(
+        self, queries: NDArray[np.float32], count: int, *, exact: bool = False
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids int64[n] and vectors float32[n, d], each once: `count` or more of the nearest to each query,
+        or all."""
+        count = min(count, len(self))
+        pool = pool_size(count)
+        rows = np.empty(0, dtype=np.int64)
+        if not (exact or not self.nprobe or EXACT_SHARE * pool > self.rows.size):
+            rows = np.unique(self.ivf.candidates(queries, self.nprobe, pool))
+            rows = rows[rows >= 0]
+            rows = rows[self.rows.live[rows]]
+        if len(rows) < count:  # not searched yet, or the lists of the queries are all but empty
+            ids = np.unique(self._nearest_of_all(queries, count)[1])
+            rows = self.locate(ids[ids != NO_ID])
+        return self.rows.ids[rows], to_single(self.rows.vectors[rows])
 
     def _nearest_of_all(self, queries: NDArray[np.float32], k: int) -> Scored:
         best = empty(len(queries), 0)

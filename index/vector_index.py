@@ -173,6 +173,18 @@ class VectorIndex:
         scores[:, :columns], ids[:, :columns] = found
         return scores, ids
 
+    def candidates(self, queries: ArrayLike, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The vectors from which another score than the inner product may choose the best.
+
+        queries, count: as `queries` and `k` of `search`. Returns ids int64[n] and vectors float32[n,
+        dimension], each once: for each query, `count` or more of the largest inner products, found with less
+        care than by `search` towards the end; all vectors where `count` is their number.
+        """
+        _whole("count", count, 1)
+        matrix = self._check_vectors(queries)
+        with self._parts.lock.reading(), limited(self._parts.threads):
+            return self._parts.candidates(matrix, int(count))
+
     # Training
 
     @property

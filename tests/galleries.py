@@ -13,4 +13,5 @@ from voiceprint.identification.query import Query
 
 def best(gallery: Gallery, probe: NDArray, callers: int) -> list[Match]:
     """The most similar callers of a unit vector."""
-    return Identifier(gallery, VoiceFingerprintConfig()).identify(Probe(probe), Query(callers))
+    config = VoiceFingerprintConfig(similarity_threshold=0.75)
+    return Identifier(gallery, config).identify(Probe(probe), Query(callers))

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from voices import BandEncoder, Voices
+from voices import BandEncoder, Voices, by_cosine
 
 from voiceprint import (
     AudioQualityError,
@@ -16,7 +16,6 @@ from voiceprint import (
     MemoryStorage,
     OpusAgentVoiceRecognizer,
     SQLiteStorage,
-    VoiceFingerprintConfig,
     open_storage,
 )
 from voiceprint import recognizer as module
@@ -24,7 +23,7 @@ from voiceprint import recognizer as module
 
 @pytest.fixture
 def recognizer() -> OpusAgentVoiceRecognizer:
-    return OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder())
+    return OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder(), config=by_cosine())
 
 
 def test_every_twin_answers_as_its_method(recognizer: OpusAgentVoiceRecognizer, voices: Voices) -> None:
@@ -77,9 +76,7 @@ def test_parts_are_built_once_and_again_after_a_change(
     built = []
     parts = module.Parts
     monkeypatch.setattr(module, "Parts", lambda *given: built.append(given) or parts(*given))
-    recognizer = OpusAgentVoiceRecognizer(
-        MemoryStorage(), config=VoiceFingerprintConfig(), encoder=BandEncoder()
-    )
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), config=by_cosine(), encoder=BandEncoder())
     recognizer.enroll_caller("amara", voices["amara"][0])
     for _ in range(3):
         assert recognizer.match_caller(voices["amara"][1]) is not None
@@ -100,7 +97,7 @@ def test_a_changed_setting_counts_from_the_next_call(
     assert recognizer.match_caller(voices["amara"][1]) is not None
     recognizer.config.similarity_threshold = 1.0
     assert recognizer.match_caller(voices["amara"][1]) is None
-    recognizer.config = VoiceFingerprintConfig()
+    recognizer.config = by_cosine()
     assert recognizer.match_caller(voices["amara"][1]) is not None
 
 

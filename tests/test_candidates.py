@@ -147,20 +147,6 @@ def test_a_caller_is_found_by_one_of_the_views_alone(scorer: GalleryScorer) -> N
     assert set(ids) < set(range(3_000))
 
 
-def test_a_print_that_is_removed_between_search_and_look_up_is_left_out(scorer: GalleryScorer) -> None:
-    class Forgetful(VectorIndex):
-        def search(self, *given, **options):
-            found = super().search(*given, **options)
-            self.remove([3])
-            return found
-
-    index, vectors = Forgetful(256), embeddings(50)
-    index.add(np.arange(50), vectors)
-    found = shortlist(index, candidate_queries(Probe(vectors[3]), scorer, 50, 1), CANDIDATES_PER_QUERY)
-    assert sorted(found.ids) == [n for n in range(50) if n != 3]
-    assert found.is_all
-
-
 def test_nothing_is_proposed_of_an_empty_index() -> None:
     assert shortlist(VectorIndex(256), candidate_queries(Probe(embeddings(1)[0]), None, 5, 1), 5) == (
         [],

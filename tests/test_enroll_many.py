@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from voices import BandEncoder, Voices, saved
+from voices import BandEncoder, Voices, by_cosine, saved
 
 from voiceprint import (
     AudioQualityError,
@@ -19,7 +19,6 @@ from voiceprint import (
     OpusAgentVoiceRecognizer,
     RecordingNotUsedError,
     StorageError,
-    VoiceFingerprintConfig,
     Voiceprint,
 )
 from voiceprint.audio.io.buffers import resample
@@ -152,11 +151,10 @@ def test_a_store_that_fails_is_the_result_of_each_sample(voices: Voices) -> None
 def test_all_is_there_after_reopening(tmp_path: Path, voices: Voices) -> None:
     path = tmp_path / "callers.json"
     with JSONStorage(path) as storage:
-        recognizer = OpusAgentVoiceRecognizer(storage, encoder=BandEncoder())
+        recognizer = OpusAgentVoiceRecognizer(storage, encoder=BandEncoder(), config=by_cosine())
         recognizer.enroll_many((name, audios[0], {"name": name}) for name, audios in voices.items())
-    config = VoiceFingerprintConfig(similarity_threshold=0.75)
     with JSONStorage(path) as storage:
-        recognizer = OpusAgentVoiceRecognizer(storage, config=config, encoder=BandEncoder())
+        recognizer = OpusAgentVoiceRecognizer(storage, encoder=BandEncoder(), config=by_cosine())
         for name, audios in voices.items():
             answer = recognizer.match_caller(audios[1])
             assert answer is not None

@@ -23,6 +23,7 @@ from voiceprint import (
     StorageCorruptError,
     Voiceprint,
 )
+from voiceprint.identification import gallery as gallery_module
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.shared_index import IDLE_INDEXES, SharedIndex
 
@@ -253,3 +254,18 @@ def test_a_recognizer_keeps_the_index_of_its_store_however_many_there_are() -> N
             assert recognizer.check() == []
             galleries.append(recognizer._built.gallery._shared)
     assert len({id(shared) for shared in galleries}) == len(recognizers)
+
+
+def test_the_callers_of_a_space_are_counted_without_those_of_other_spaces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage = MemoryStorage()
+    storage.save_many([voiceprint(f"c{n}", n, encoder="old") for n in range(500)])
+    storage.save_many([voiceprint(f"c{n % 120}", n) for n in range(300)])  # two or three each
+    storage.save(voiceprint("c7", 999))
+    assert Gallery(storage, SharedIndex("resemblyzer", 256)).count_callers() == 120
+    assert Gallery(storage, SharedIndex("old", 8)).count_callers() == 500
+    monkeypatch.setattr(gallery_module, "_SAMPLED", 100)
+    assert 100 <= Gallery(storage, SharedIndex("resemblyzer", 256)).count_callers() <= 140
+    assert Gallery(storage, SharedIndex("old", 8)).count_callers() == 500
+    assert Gallery(MemoryStorage(), SharedIndex("old", 8)).count_callers() == 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from voices import BandEncoder, Voices
+from voices import BandEncoder, Voices, by_cosine
 
 from voiceprint import (
     AudioQualityError,
@@ -257,7 +257,9 @@ def test_last_seen_moves_with_an_accepted_match_and_verification_only(
 def test_a_store_that_cannot_be_written_still_answers(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, voices: Voices
 ) -> None:
-    recognizer = OpusAgentVoiceRecognizer(JSONStorage(tmp_path / "callers.json"), encoder=BandEncoder())
+    recognizer = OpusAgentVoiceRecognizer(
+        JSONStorage(tmp_path / "callers.json"), encoder=BandEncoder(), config=by_cosine()
+    )
     recognizer.enroll_caller("amara", voices["amara"][0], {"name": "Hunter"})
     enrolled = last_seen(recognizer, "amara")
 

@@ -359,6 +359,13 @@ def test_a_graph_that_cannot_run_is_an_error(tmp_path: Path, program: Any) -> No
         program(tmp_path / "model.onnx").warm_up()
 
 
+def test_a_damaged_graph_is_an_error(tmp_path: Path, program: Any) -> None:
+    content = tiny_model(192).replace(b"ReduceMean", b"Reduce\xe6ean")
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(EncoderError):
+        program(tmp_path / "model.onnx").warm_up()
+
+
 @pytest.mark.parametrize("framework", ["wespeaker", "nemo"])
 def test_a_graph_with_other_inputs_is_an_error(tmp_path: Path, program: Any, framework: Framework) -> None:
     metadata = METADATA[framework] | {"output_dim": "80"}

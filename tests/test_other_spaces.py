@@ -27,6 +27,7 @@ from voiceprint.audio.io.buffers import resample
 from voiceprint.encoder import default_encoder
 from voiceprint.encoder.base import MIN_SPEECH_S, min_speech_s
 from voiceprint.enrollment.agreement import SAME_RECORDING
+from voiceprint.evaluation.embedding import embed
 from voiceprint.identification.acceptance import (
     DEFAULT_TARGET,
     AcceptanceRule,
@@ -139,6 +140,23 @@ def test_a_recording_at_another_rate_gives_nearly_the_same_embedding(
     audio = voices["amara"][0]
     found = other.get_embedding(resample(audio, 16_000, 48_000), sample_rate=48_000)
     assert float(found @ other.get_embedding(audio)) > 0.99
+
+
+def test_a_model_of_another_rate_gets_audio_of_that_rate_everywhere(tmp_path: Path, voices: Voices) -> None:
+    path = write_tiny_model(tmp_path / "model.onnx", 192, changed={"sample_rate": "8000"})
+    encoder = default_encoder(f"onnx:{path}")
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=encoder)
+    audio = voices["amara"][0]
+    alone = recognizer.get_embedding(audio)
+    evaluated = embed(audio, encoder, None)
+    assert evaluated is not None
+    assert float(alone @ evaluated) > 0.98
+    recognizer.enroll_caller("amara", audio)
+    with recognizer.stream() as session:
+        session.feed(audio)
+        running, final = session.result(), session.finish()
+    assert running.caller_id == final.caller_id == "amara"
+    assert final.similarity == pytest.approx(1.0, abs=0.02)
 
 
 def test_the_index_of_each_space_has_its_own_snapshot(

@@ -6,12 +6,14 @@ import logging
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from processes import in_child
+from tiny_models import TINY, write_tiny_model
 from voices import RATE, Audio, Voices
 
 from voiceprint import (
@@ -29,6 +31,8 @@ from voiceprint.encoder.network import Network
 from voiceprint.encoder.partials import count_partials, partials
 from voiceprint.encoder.torch_network import TorchNetwork
 from voiceprint.encoder.weights import read_weights, weights_file
+
+pytestmark = pytest.mark.resemblyzer
 
 CUDA = torch.cuda.is_available()
 DEVICES = ["cpu", *(["cuda"] if CUDA else [])]
@@ -402,6 +406,18 @@ def test_encoders_of_the_cpu_alone_refuse_the_setting(spec: str, caplog: pytest.
         encoder_of(encoder=spec, encoder_device="cuda")
     assert encoder_of(encoder=spec, encoder_device="auto") is default_encoder(spec)
     assert f"VOICE_ENCODER is {spec}" in caplog.text
+
+
+@pytest.mark.usefixtures("_no_shared_encoders")
+def test_a_speaker_model_from_a_file_stays_on_the_cpu(tmp_path: Path) -> None:
+    program, dimension, framework = TINY["tiny-192"]
+    path = write_tiny_model(tmp_path / "tiny.onnx", dimension, framework)
+    with pytest.raises(
+        ConfigurationError, match=f"VOICE_ENCODER is {program}:.*tiny.onnx, which runs on the"
+    ):
+        encoder_of(encoder=f"{program}:{path}", encoder_device="cuda")
+    encoder = encoder_of(encoder=f"{program}:{path}", encoder_device="auto")
+    assert encoder is default_encoder(f"{program}:{path}")
 
 
 @pytest.mark.usefixtures("_no_shared_encoders")

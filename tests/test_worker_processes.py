@@ -27,7 +27,8 @@ from voiceprint import (
     RowResult,
     VoiceFingerprintConfig,
 )
-from voiceprint._processes import WorkerProcesses, serve
+from voiceprint._processes import WorkerProcesses, ask, serve
+from voiceprint.encoder import TorchEncoder
 
 # The parent of a worker that is busy for a minute; prints the worker's process id.
 PARENT = f"""
@@ -97,6 +98,24 @@ def test_a_worker_that_is_killed_is_an_error_and_so_is_one_that_cannot_start(
         WorkerProcesses(1, doubler, 2)
 
 
+def asker() -> Callable[[int], int]:
+    """Asks the parent for the double, twice."""
+    return lambda number: ask(ask(number))
+
+
+def test_a_worker_asks_its_parent() -> None:
+    def double(number: int) -> int:
+        if number == 13:
+            raise InvalidAudioError("thirteen")
+        return 2 * number
+
+    with WorkerProcesses(2, asker, answer=double) as workers, ThreadPoolExecutor(3) as threads:
+        assert [*threads.map(workers.call, range(5))] == [0, 4, 8, 12, 16]
+        with pytest.raises(InvalidAudioError, match="thirteen"):
+            workers.call(13)
+        assert workers.call(3) == 12
+
+
 def test_serving_ends_with_its_input() -> None:
     items, results = io.BytesIO(), io.BytesIO()
     for each in (doubler, (3,), 1, 13, 50):
@@ -139,12 +158,14 @@ def manifest(folder: Path) -> Path:
     return path
 
 
-def test_processes_give_the_voiceprints_of_threads_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_device", [False, True], ids=["of the settings", "of the parent"])
+def test_processes_give_the_voiceprints_of_threads_in_order(tmp_path: Path, on_device: bool) -> None:
     config = VoiceFingerprintConfig(enrollment_duration=0.5, min_audio_quality=0.0)
+    encoder = TorchEncoder("cpu") if on_device else None
     found = []
     for processes in (0, 2):
         done: list[RowResult] = []
-        with OpusAgentVoiceRecognizer(MemoryStorage(), config=config) as recognizer:
+        with OpusAgentVoiceRecognizer(MemoryStorage(), config=config, encoder=encoder) as recognizer:
             recognizer.enroll_manifest(
                 manifest(tmp_path),
                 on_row=done.append,
@@ -160,6 +181,24 @@ def test_processes_give_the_voiceprints_of_threads_in_order(tmp_path: Path) -> N
     assert [name for name, _ in process_prints] == [name for name, _ in threads_prints]
     for (_, one), (_, other) in zip(process_prints, threads_prints, strict=True):
         assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_an_error_of_the_parents_device_is_that_of_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    encoder = TorchEncoder("cpu")
+    monkeypatch.setattr(encoder._network.get(), "_embed", fail)
+    config = VoiceFingerprintConfig(enrollment_duration=0.5, min_audio_quality=0.0)
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), config=config, encoder=encoder)
+    done: list[RowResult] = []
+    recognizer.enroll_manifest(manifest(tmp_path), on_row=done.append, processes=1)
+    failed = [str(result.error) for result in done if isinstance(result.error, EncoderError)]
+    assert len(failed) == 12
+    assert all("illegal memory access" in message for message in failed)
+    assert recognizer.storage.count() == 0
 
 
 def test_processes_need_the_encoder_of_the_settings(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, BinaryIO, Final, Generic, TypeVar
+from typing import Any, BinaryIO, Final, Generic, NamedTuple, TypeVar
 
 from voiceprint.errors import EncoderError, VoiceprintError
 
@@ -46,15 +46,23 @@ class WorkerProcesses(Generic[T, R]):
     """`count` processes that each build a function by `setup(*arguments)`, and call it.
 
     setup: a function of a module, which returns the function that does the work. Its arguments, the items and
-    the results are pickled. Warnings that a worker logs are logged here.
+        the results are pickled. Warnings that a worker logs are logged here.
+    answer: answers a question that the function asks by `ask`, in the thread that called the function; such
+        as for a device that the processes share. None: the function asks none.
     """
 
-    def __init__(self, count: int, setup: Callable[..., Callable[[T], R]], *arguments: Any) -> None:
+    def __init__(
+        self,
+        count: int,
+        setup: Callable[..., Callable[[T], R]],
+        *arguments: Any,
+        answer: Callable[[Any], Any] | None = None,
+    ) -> None:
         self._workers: list[_Worker] = []
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         try:
             for _ in range(count):
-                worker = _Worker(setup, arguments)
+                worker = _Worker(setup, arguments, answer)
                 self._workers.append(worker)
                 self._idle.put(worker)
         except BaseException:
@@ -86,7 +94,10 @@ class WorkerProcesses(Generic[T, R]):
 
 
 class _Worker:
-    def __init__(self, setup: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    def __init__(
+        self, setup: Callable[..., Any], arguments: Sequence[Any], answer: Callable[[Any], Any] | None
+    ) -> None:
+        self._answer = answer
         try:
             self._process = subprocess.Popen(  # noqa: S603  this interpreter
                 [sys.executable, "-c", _PROGRAM],
@@ -107,21 +118,33 @@ class _Worker:
             self._process.stdin.flush()
 
     def call(self, item: Any) -> Any:
-        assert self._process.stdout is not None  # noqa: S101  a pipe
         self._send(item)
+        while isinstance(message := self._receive(), _Question):
+            self._send(self._answered(message))
+        records, is_error, answer = message
+        for name, level, text in records:
+            logging.getLogger(name).log(level, "%s", text)
+        if is_error:
+            raise answer
+        return answer
+
+    def _answered(self, question: _Question) -> tuple[bool, Any]:
+        assert self._answer is not None  # noqa: S101  the function of the worker belongs to it
         try:
-            records, is_error, answer = pickle.load(self._process.stdout)  # noqa: S301  our own process
+            return False, self._answer(question.content)
+        except VoiceprintError as error:  # raised again by `ask`
+            return True, error
+
+    def _receive(self) -> Any:
+        assert self._process.stdout is not None  # noqa: S101  a pipe
+        try:
+            return pickle.load(self._process.stdout)  # noqa: S301  our own process
         except (EOFError, pickle.UnpicklingError, OSError) as error:  # it ended, perhaps in the middle
             code = self._process.wait()
             why = f"by signal {-code}" if code < 0 else f"with exit code {code}"
             raise EncoderError(
                 f"A worker process ended {why}, perhaps for want of memory: use fewer (--processes)."
             ) from error
-        for name, level, message in records:
-            logging.getLogger(name).log(level, "%s", message)
-        if is_error:
-            raise answer
-        return answer
 
     def close(self) -> None:
         self._process.terminate()
@@ -130,6 +153,24 @@ class _Worker:
             if pipe is not None:
                 with suppress(BrokenPipeError):  # an item that the worker did not read
                     pipe.close()
+
+
+class _Question(NamedTuple):
+    """A question of a worker to its parent, sent in place of a result."""
+
+    content: Any
+
+
+_asking: Callable[[Any], Any] | None = None  # in a worker
+
+
+def ask(question: Any) -> Any:
+    """The answer of the parent to a question, in a worker process; both are pickled.
+
+    Raises the `VoiceprintError` of the parent.
+    """
+    assert _asking is not None  # noqa: S101  called in a worker alone
+    return _asking(question)
 
 
 def main() -> None:
@@ -156,6 +197,17 @@ def serve(items: BinaryIO, results: BinaryIO) -> None:
 
     Raises EOFError at the end of the items.
     """
+    global _asking
+
+    def asking(question: Any) -> Any:
+        pickle.dump(_Question(question), results)
+        results.flush()
+        is_error, answer = pickle.load(items)  # noqa: S301  from the parent
+        if is_error:
+            raise answer
+        return answer
+
+    _asking = asking
     setup, arguments = pickle.load(items), pickle.load(items)  # noqa: S301  from the parent
     records = _Records(logging.WARNING)
     package = logging.getLogger("voiceprint")

@@ -91,7 +91,8 @@ class VoiceFingerprintConfig(BaseSettings):
 
     fingerprinting_enabled (True): when False, a match returns None without a use of the audio, and
         enrollment raises `DisabledError`. `enabled` is another name for it.
-    similarity_threshold (0.75): cosine from which a match is accepted, 0 to 1.
+    similarity_threshold (0.75): cosine from which a match is accepted, 0 to 1. The default holds in
+        Resemblyzer's space; in another one with neither this nor a target set, a target of 0.01 decides.
     target_fpir (None): accepted share of strangers' calls that are identified as a caller. When set, the
         expected false-positive identification rate (`Match.fpir`), which depends on the number of enrolled
         callers, decides instead of `similarity_threshold`.

@@ -360,12 +360,12 @@ class OpusAgentVoiceRecognizer(Upkeep):
     ) -> tuple[str, float, dict[str, Any]] | None:
         """Identify the caller: (caller_id, similarity, metadata), or None for a stranger.
 
-        similarity: cosine, at least `similarity_threshold`; with `target_fpir` set, the target decides
-        instead. With `calibrated_similarity` set, the probability. Of several accepted callers, the answer is
-        the most likely. A match moves the caller's `last_seen`; with `adapt` set, a confident match of audio
-        adds a voiceprint. The audio needs 1 s of speech and `min_audio_quality`. Returns None when
-        fingerprinting is disabled, and for audio that is silent, too short or too poor if `on_poor_audio` is
-        "none".
+        similarity: cosine, at least `similarity_threshold`; with `target_fpir` set, or in another space than
+        Resemblyzer's with neither set, a target decides instead. With `calibrated_similarity` set, the
+        probability. Of several accepted callers, the answer is the most likely. A match moves the caller's
+        `last_seen`; with `adapt` set, a confident match of audio adds a voiceprint. The audio needs the
+        encoder's least speech, 1 s, and `min_audio_quality`. Returns None when fingerprinting is disabled,
+        and for audio that is silent, too short or too poor if `on_poor_audio` is "none".
 
         candidates, ignore: as in `identify`. The answer for several voices is for all of them together, with
         a warning in the log and in the quality of a `Recording`.
@@ -484,7 +484,8 @@ class OpusAgentVoiceRecognizer(Upkeep):
         """Verify that the voice is that of the claimed caller.
 
         threshold: least accepted similarity, 0 to 1; None is the configured rule: `target_fmr`, else
-        `target_fpir` as the false-match rate, else `similarity_threshold`.
+        `target_fpir` as the false-match rate, else `similarity_threshold`, or 0.01 as the rate in another
+        space than Resemblyzer's.
         Raises `CallerNotFoundError` for a caller who is not enrolled, and `DisabledError`. An accepted
         verification moves the caller's `last_seen`; with `adapt` set, a confident one of audio adds a
         voiceprint.

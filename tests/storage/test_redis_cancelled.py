@@ -12,7 +12,12 @@ from redis_server import RedisServer
 from stores import state, voiceprint
 from voices import BandEncoder, Voices
 
-from voiceprint import OpusAgentVoiceRecognizer, RedisStorage, StorageUnavailableError
+from voiceprint import (
+    OpusAgentVoiceRecognizer,
+    RedisStorage,
+    StorageUnavailableError,
+    VoiceFingerprintConfig,
+)
 
 METADATA = {"name": "Amara", "tags": ["vip", None]}
 
@@ -25,7 +30,8 @@ def test_a_cancelled_enrollment_is_whole_or_not_there(
     """Cancelled while the paused server has the first or the last of its commands; `in_time`: the server
     is back before the store gives up, and makes the change."""
     storage = RedisStorage(server.client(), timeout_s=30 if in_time else 0.5)
-    recognizer = OpusAgentVoiceRecognizer(storage, encoder=BandEncoder())
+    config = VoiceFingerprintConfig(similarity_threshold=0.75)
+    recognizer = OpusAgentVoiceRecognizer(storage, config=config, encoder=BandEncoder())
     storage.save(voiceprint("alice"))
     before, process, paused = state(storage), server.process, threading.Event()
     assert process is not None

@@ -217,6 +217,19 @@ def test_a_large_database_is_seen_to_in_a_thread_that_can_be_waited_for(
     assert not Search(path.parent).finds(unit(7).tobytes())
 
 
+def test_many_removals_are_erased_once_at_the_end_whatever_is_read_between_them(path: Path) -> None:
+    with SQLiteStorage(path) as storage:
+        storage.save_many([voiceprint(f"c{n}", n) for n in range(20)])
+        with storage.removing_many():
+            for n in range(5):
+                with storage.removing_many():
+                    storage.delete(f"c{n}")
+                assert storage.count() == 19 - n
+            assert storage._database.eraser._pending
+        assert not storage._database.eraser._pending
+    assert not any(Search(path.parent).finds(unit(n).tobytes()) for n in range(5))
+
+
 def test_a_process_that_ends_erases_what_it_removed_from_a_large_database(path: Path) -> None:
     script = (
         "import sys\n"

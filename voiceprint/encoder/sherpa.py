@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from voiceprint.encoder.model_encoder import ModelEncoder, Network
 from voiceprint.encoder.model_file import ModelFile
 from voiceprint.errors import EncoderError
+
+# Those of C++ as pybind11 passes them on. ValueError: a message with bytes of a damaged file is not UTF-8.
+_ERRORS: Final = (RuntimeError, ValueError, MemoryError)
 
 
 class SherpaEncoder(ModelEncoder):
@@ -29,7 +32,7 @@ class SherpaEncoder(ModelEncoder):
         try:
             config = sherpa_onnx.SpeakerEmbeddingExtractorConfig(str(model.path), num_threads=1)
             return _Extractor(sherpa_onnx.SpeakerEmbeddingExtractor(config), model.front_end.sample_rate)
-        except (RuntimeError, MemoryError) as error:  # the errors of ONNX Runtime, as pybind11 passes them on
+        except _ERRORS as error:
             raise EncoderError(f"sherpa-onnx cannot load {model.path} ({error}).") from error
 
 
@@ -48,7 +51,7 @@ class _Extractor:
             if not self._extractor.is_ready(stream):
                 raise EncoderError("The audio is too short for one frame of the model.")
             return self._extractor.compute(stream)
-        except (RuntimeError, MemoryError) as error:
+        except _ERRORS as error:
             raise EncoderError(
                 f"sherpa-onnx failed on {len(audio) / self._sample_rate:.1f} s of audio ({error})."
             ) from error

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint._lazy import Lazy
+from voiceprint._processes import ask
 from voiceprint.audio.io.lazy_audio import Samples
 from voiceprint.audio.speech.trimming import TrimmedSpeech
 from voiceprint.audio.speech.vad import WINDOW
@@ -25,6 +26,26 @@ from voiceprint.validation import shown
 logger = logging.getLogger(__name__)
 
 Device = Literal["cpu", "cuda", "auto"]
+
+
+Question = NDArray[np.float32] | list[NDArray[np.float32]]
+"""Spectrograms, as of `TorchNetwork.embed`, or blocks of samples, as of `TorchNetwork.embed_blocks`."""
+
+
+class _Network(Protocol):
+    def embed(self, mels: NDArray[np.float32]) -> NDArray[np.float32]: ...
+
+    def embed_blocks(self, blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]: ...
+
+
+class _ParentNetwork:
+    """The network of the parent process, for a worker process."""
+
+    def embed(self, mels: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(ask(mels))
+
+    def embed_blocks(self, blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        return np.asarray(ask([*blocks]))
 
 
 class TorchEncoder:
@@ -51,7 +72,19 @@ class TorchEncoder:
             raise InvalidArgumentError(
                 f"precision is {shown(precision)}: {' or '.join(get_args(Precision))} is allowed."
             )
-        self._network = Lazy(partial(_load, device, precision), inherited=False)
+        self._network: Lazy[_Network] = Lazy(partial(_load, device, precision), inherited=False)
+
+    @classmethod
+    def of_parent(cls) -> TorchEncoder:
+        """The encoder for a worker process whose parent answers by `answer`: the device is the parent's."""
+        encoder = cls()
+        encoder._network = Lazy(_ParentNetwork, inherited=False)
+        return encoder
+
+    def answer(self, question: Question) -> NDArray[np.float32]:
+        """The embeddings that a worker process asks for, see `WorkerProcesses`."""
+        network = self._network.get()
+        return network.embed_blocks(question) if isinstance(question, list) else network.embed(question)
 
     def warm_up(self) -> None:
         """As `Encoder.warm_up`."""

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 from voiceprint._processes import WorkerProcesses
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.embedder import Embedder
-from voiceprint.encoder import configured_encoder
+from voiceprint.encoder import TorchEncoder, configured_encoder
 from voiceprint.enrollment.batches import BatchRunner
 from voiceprint.enrollment.enroller import Enroller, EnrollmentOptions
 from voiceprint.enrollment.manifest import ManifestRow, read_manifest
@@ -88,10 +88,13 @@ _Embedded = list[NewVoiceprint | VoiceprintError]
 _EmbedRows = Callable[[list[ManifestRow]], _Embedded]
 
 
-def row_embedder(settings: dict[str, Any], options: EnrollmentOptions) -> _EmbedRows:
-    """The function that opens and embeds rows in a worker process. settings: of the configuration."""
+def row_embedder(settings: dict[str, Any], options: EnrollmentOptions, by_parent: bool = False) -> _EmbedRows:
+    """The function that opens and embeds rows in a worker process.
+
+    settings: of the configuration. by_parent: the network runs in the parent, on its GPU.
+    """
     config = VoiceFingerprintConfig(**settings)
-    encoder = configured_encoder(config)
+    encoder = TorchEncoder.of_parent() if by_parent else configured_encoder(config)
     enroller = Enroller(MemoryStorage(), Embedder(encoder, config), encoder, config)
     return lambda rows: enroller.embed_rows(rows, options)
 
@@ -107,15 +110,16 @@ def _row_embedder(
         count = enroller.threads if rows >= _ROWS_FOR_PROCESSES and enroller.threads > 1 else 0
     elif count and settings is None:
         raise InvalidArgumentError(
-            "Worker processes have the encoder of the settings, without a secondary one, on the CPU: give "
-            "processes=0 (--processes 0)."
+            "Worker processes have the encoder of the settings, without a secondary one: give processes=0 "
+            "(--processes 0)."
         )
     if not count or settings is None:
         yield (lambda batch: enroller.embed_rows(batch, options.enrollment)), enroller.threads
         return
-    arguments = settings, options.enrollment
+    answer = enroller.encoder.answer if isinstance(enroller.encoder, TorchEncoder) else None
+    arguments = settings, options.enrollment, answer is not None
     workers: WorkerProcesses[list[ManifestRow], _Embedded]
-    with WorkerProcesses(count, row_embedder, *arguments) as workers:
+    with WorkerProcesses(count, row_embedder, *arguments, answer=answer) as workers:
         yield workers.call, count
 
 

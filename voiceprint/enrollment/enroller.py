@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Recording
 from voiceprint.audio.io.encodings import PCM, AudioFormat
 from voiceprint.audio.quality.advice import several_voices
-from voiceprint.encoder import configured_encoder
-from voiceprint.encoder.torch_encoder import TorchEncoder
+from voiceprint.encoder import TorchEncoder, configured_encoder
 from voiceprint.encoder.workers import cores
 from voiceprint.enrollment.agreement import best_agreeing
 from voiceprint.enrollment.augmentation import (
@@ -215,6 +214,11 @@ class Enroller:
         return self._encoder.name
 
     @property
+    def encoder(self) -> Encoder:
+        """The encoder of the voiceprints."""
+        return self._encoder
+
+    @property
     def secondary(self) -> SecondaryEnroller | None:
         """The enrollment with the secondary encoder."""
         return self._secondary
@@ -222,15 +226,20 @@ class Enroller:
     def process_settings(self) -> dict[str, Any] | None:
         """The settings with which a worker process embeds as this one, in one thread, see `row_embedder`.
 
-        None where it cannot: with an encoder other than that of the settings, a secondary one, or on a GPU.
+        None where it cannot: with a secondary encoder, or one that is not that of the settings. A GPU stays
+        with this process, which answers the workers.
         """
         config = self._config
-        if self._secondary is not None or isinstance(self._encoder, TorchEncoder):
+        # With "cuda", the encoder of the settings is a TorchEncoder.
+        of_settings = isinstance(self._encoder, TorchEncoder) or (
+            config.encoder_device != "cuda" and self._encoder is configured_encoder(config)
+        )
+        if self._secondary is not None or not of_settings:
             return None
-        if self._encoder is not configured_encoder(config):
-            return None
-        settings = config.model_dump(exclude={"database_url", "redis_url"}, exclude_unset=True)
-        return settings | {"encoder_threads": 1, "encoder_device": "cpu"}
+        return config.model_dump(exclude={"database_url", "redis_url"}, exclude_unset=True) | {
+            "encoder_threads": 1,
+            "encoder_device": "cpu",
+        }
 
     @property
     def threads(self) -> int:

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Voiceprints to read to estimate the callers of a space: a standard error of at most 1.8 % with up to three
+# voiceprints a caller; of twice as many 1.3 %, in twice the time.
+_SAMPLED: Final = 1_000
 _LOGGED_EVERY: Final = 100_000  # voiceprints, while an index is built
+_BYTES_A_VALUE: Final = 2.7  # of memory that the index takes for a value of an embedding
 _STORED_PRECISION: Final = 5e-4  # of a value of a unit vector: the index holds float16
 
 
@@ -142,8 +146,8 @@ class Gallery:
         except (RuntimeError, MemoryError) as error:
             raise VoiceprintError(
                 f"The index over {self.storage.location} failed ({type(error).__name__}). The callers are "
-                "safe in the store, and the index is built anew from them. Is there memory left, about 0.7 "
-                "KB a voiceprint?"
+                "safe in the store, and the index is built anew from them. Is there memory left, about "
+                f"{_BYTES_A_VALUE * self._shared.dimension / 1000:.1f} KB a voiceprint?"
             ) from error
 
     # Reading
@@ -165,15 +169,36 @@ class Gallery:
         return [one for one in caller.voiceprints if one.encoder == self.encoder]
 
     def count_callers(self) -> int:
-        """The number of callers, to one in fifty: to count a million is slow.
-
-        At most the number of voiceprints in this space, because a store counts the callers of all spaces.
-        """
-        prints = len(self._current_index())
+        """The number of callers in this space, to one in fifty: to count a million is slow."""
+        index = self._current_index()
+        prints = len(index)
         counted_at, counted = self._shared.counted
         if abs(prints - counted_at) * 50 > counted_at:
-            counted_at, counted = self._shared.counted = prints, self.storage.count_callers()
+            if self.storage.spaces().keys() <= {self.encoder}:
+                counted = self.storage.count_callers()
+            else:
+                counted = self._estimate_callers(index)
+            self._shared.counted = prints, counted
         return min(counted, prints)
+
+    def _estimate_callers(self, index: VectorIndex) -> int:
+        """The number of callers in this space, from a sample of its voiceprints; exact in a small gallery.
+
+        A store counts the callers of all spaces, and all callers of one space only by reading every record. A
+        voiceprint of a caller with m of them stands for 1/m callers.
+        """
+        ids = index.ids()
+        sample = ids
+        if len(ids) > _SAMPLED:
+            sample = np.random.default_rng(0).choice(ids, _SAMPLED, replace=False)
+        sampled = set(sample.tolist())
+        hits, callers = 0, 0.0
+        for caller in self.storage.callers_of(sample):
+            prints = self.prints_of(caller)
+            mine = sum(one.id in sampled for one in prints)
+            hits += mine
+            callers += mine / max(1, len(prints))
+        return round(callers * len(ids) / max(1, hits))
 
     def scorer(self, calibration_path: str | None = None) -> GalleryScorer:
         """The scorer of the current gallery. calibration_path: None is the package's calibration."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 IDLE_INDEXES: Final = 4
 """Indexes that stay in memory without a recognizer, so that recognizers built per call need not build them.
-Each takes about 0.7 KB a voiceprint."""
+Each takes about 0.7 KB a voiceprint of 256 values."""
 
 
 class IndexState(NamedTuple):

@@ -80,10 +80,6 @@ class Projection:
             )
         return np.asarray(np.asarray(embeddings, dtype=np.float64) @ self.transform)
 
-    def project_float32(self, embeddings: NDArray[np.float32]) -> Vectors:
-        """`project` to six digits, in less than half of the time."""
-        return np.asarray(embeddings @ self._transform_float32, dtype=np.float64)
-
     @cached_property
     def _transform_float32(self) -> NDArray[np.float32]:
         return self.transform.astype(np.float32)
@@ -98,10 +94,27 @@ class Projection:
 
         The log-likelihood ratio of one voice against two in the two-covariance model, without its constant.
         """
-        share = self.speaker_share
-        square = 0.5 * share**2 / (1.0 - share**2)
-        cross = share / (1.0 - share**2)
+        cross, square = self._weights
         return np.asarray((probes * cross) @ callers.T - (probes**2 @ square)[:, None] - callers**2 @ square)
+
+    @cached_property
+    def _weights(self) -> tuple[Vectors, Vectors]:
+        """The weights of the products and of the squares in `compare`, float64[k]."""
+        share = self.speaker_share
+        return share / (1.0 - share**2), 0.5 * share**2 / (1.0 - share**2)
+
+    def compare_float32(self, probe: Vectors, embeddings: NDArray[np.float32], center: Vectors) -> Vectors:
+        """`compare` of a normalized projected embedding, float64[k], with embeddings, float32[n, d], less
+        `center`, to five digits: float64[n], in a fifth of the time."""
+        cross, square = self._weights
+        projected = embeddings @ self._transform_float32
+        projected -= center.astype(np.float32)
+        products = projected @ (probe * cross).astype(np.float32)
+        # Two sums of the squares, for the length and for the score.
+        projected *= projected
+        sums = projected @ np.stack([np.ones_like(square), square], axis=1).astype(np.float32)
+        scale = np.sqrt(self.dimension / np.maximum(sums[:, 0], 1e-18, dtype=np.float64))
+        return np.asarray(scale * products - probe**2 @ square - scale**2 * sums[:, 1])
 
     def save(self, path: str) -> None:
         """Write an `.npz` file. Requires a prior."""

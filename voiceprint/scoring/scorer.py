@@ -316,9 +316,10 @@ class GalleryScorer:
         return np.asarray(gradient / max(float(np.linalg.norm(gradient)), 1e-12), dtype=np.float32)
 
     def approximate_scores(self, probe: Embeddings, embeddings: Embeddings) -> NDArray[np.float64]:
-        """Scores of plain prints, float32[n, d], each as the only print of its caller."""
-        prints = self.projection.project_float32(embeddings)
-        return np.asarray(self._compare_plain(self.projection.project(probe[None]), prints)[0])
+        """Scores of plain prints, float32[n, d], each as the only print of its caller, to five digits."""
+        center = self._centers[0]
+        normalized = self.projection.normalize(self.projection.project(probe[None]) - center)[0]
+        return self.projection.compare_float32(normalized, embeddings, center)
 
     def _compare_plain(self, probes: Vectors, prints: Vectors) -> Vectors:
         normalize, center = self.projection.normalize, self._centers[0]

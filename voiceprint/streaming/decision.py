@@ -19,7 +19,8 @@ and only while the audio is good enough for `identify`. Any other answer waits f
 The similarity of a caller with the own voiceprint grows with the speech, that of strangers hardly: on
 LibriSpeech, the median of callers is 0.84 after 1 to 2 s of speech and 0.92 after 8 s; that of strangers with
 the most similar of ten callers 0.64 and 0.68. So a caller may be accepted early, and a stranger differs from
-a caller on a poor line only later. `benchmarks/streaming.py` measures the time to a decision, and how often
+a caller on a poor line only later. The margins of the cosine are of Resemblyzer's space; in others a target
+decides unless a threshold is set. `benchmarks/streaming.py` measures the time to a decision, and how often
 the final answer differs.
 """
 

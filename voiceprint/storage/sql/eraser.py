@@ -6,6 +6,8 @@ import atexit
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 from voiceprint import _fork
@@ -44,6 +46,7 @@ class Eraser:
         # Earliest time of the next run, by the monotonic clock: in a large database; after others held it up.
         self._not_before = self._retry_at = 0.0
         self._turn = threading.Lock()
+        self._deferring = threading.local()  # .here: within `deferred`
         self._thread: threading.Thread | None = None
 
     def removed(self) -> None:
@@ -53,7 +56,7 @@ class Eraser:
 
     def when_due(self) -> None:
         """Erase pending removals: now, or if that takes long in a thread, not too soon after the last run."""
-        if not self._pending:
+        if not self._pending or self._is_deferred():
             return
         if self._dialect.erases_quickly():
             if time.monotonic() >= self._retry_at:
@@ -70,6 +73,22 @@ class Eraser:
                 target=self.now, args=(ERASE_S,), name="voiceprint-erasure", daemon=True
             )
             self._thread.start()
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within it, this thread does not erase; at the end, it erases pending removals as `when_due`."""
+        if self._is_deferred():
+            yield
+            return
+        self._deferring.here = True
+        try:
+            yield
+        finally:
+            self._deferring.here = False
+            self.when_due()
+
+    def _is_deferred(self) -> bool:
+        return getattr(self._deferring, "here", False)
 
     def now(self, timeout_s: float) -> bool:
         """Erase pending removals; False, with a line in the log, if that is not possible yet."""

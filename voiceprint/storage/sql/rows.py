@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -49,7 +49,7 @@ class RowDecoder:
             self.corrupt("table store", "remembers its changes from a revision that is yet to come")
         return header
 
-    def caller(self, row: RowMapping, prints: Sequence[RowMapping]) -> CallerRecord:
+    def caller(self, row: Mapping[Any, Any], prints: Sequence[Mapping[Any, Any]]) -> CallerRecord:
         """A caller from its row and those of its voiceprints."""
         name = row["caller_id"]
         place = f"caller {name[:40]!r}" if isinstance(name, str) else "a caller whose id is not text"
@@ -79,7 +79,7 @@ class RowDecoder:
             self.corrupt(place, f"has metadata nested more than {MAX_METADATA_DEPTH} levels deep")
         return value
 
-    def _print(self, row: RowMapping) -> PrintRecord:
+    def _print(self, row: Mapping[Any, Any]) -> PrintRecord:
         id_, revision, space = row["id"], row["revision"], row["encoder"]
         place = f"voiceprint {id_}"
         if type(revision) is not int or revision < 0 or id_ < 1:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, true, update
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Select, and_, bindparam, delete, func, insert, or_, select, true, update
 
 from voiceprint.storage.sql.tables import (
     augmented,
@@ -69,11 +72,26 @@ PRINTS_OF = PRINTS.where(voiceprints.c.caller_id.in_(bindparam("ids", expanding=
     voiceprints.c.caller_id, voiceprints.c.position
 )
 PRINT = voiceprints.alias()
-PRINTS_OF_OWNERS = PRINTS.where(
-    voiceprints.c.caller_id.in_(
-        select(PRINT.c.caller_id).where(PRINT.c.id.in_(bindparam("ids", expanding=True)))
+
+
+def callers_of_prints(names: Sequence[str]) -> Select[Any]:
+    """The callers of voiceprints: each row has a caller's columns, then those of a voiceprint.
+
+    names: of the parameters, one for each id.
+    """
+    asked = PRINT.c.id.in_([bindparam(name) for name in names])
+    return (
+        select(callers, *PRINTS.selected_columns)
+        .select_from(
+            PRINTS.get_final_froms()[0].join(callers, callers.c.caller_id == voiceprints.c.caller_id)
+        )
+        .where(voiceprints.c.caller_id.in_(select(PRINT.c.caller_id).where(asked)))
+        .order_by(voiceprints.c.caller_id, voiceprints.c.position)
     )
-).order_by(voiceprints.c.caller_id, voiceprints.c.position)
+
+
+CALLER_COLUMNS = tuple(callers.c.keys())
+PRINT_COLUMNS = (*voiceprints.c.keys(), "augmented")
 ONE_CALLER = CALLERS.where(callers.c.caller_id == bindparam("caller"))
 ONE_CALLERS_PRINTS = PRINTS.where(voiceprints.c.caller_id == bindparam("caller")).order_by(
     voiceprints.c.position

@@ -6,7 +6,6 @@ Opening the first store imports SQLAlchemy.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -74,7 +73,6 @@ class SQLStorage(Storage):
         from voiceprint.storage.sql.dialect import dialect_of
 
         self._dialect = dialect_of(url)
-        self._batch = threading.local()  # .removals: within `removing_many`
         self._add_default_snapshot_place()
         self._database = Database(self._dialect)
 
@@ -230,21 +228,13 @@ class SQLStorage(Storage):
             self._database.eraser.removed()
         if transaction.removes_voiceprints():
             erase_snapshots(self.snapshot_places)
-        if not getattr(self._batch, "removals", False):
-            self._database.eraser.when_due()
+        self._database.eraser.when_due()
         return result
 
     @contextmanager
     def removing_many(self) -> Iterator[None]:
-        if getattr(self._batch, "removals", False):
+        with self._database.eraser.deferred():
             yield
-            return
-        self._batch.removals = True
-        try:
-            yield
-        finally:
-            self._batch.removals = False
-            self._database.eraser.when_due()
 
     def flush_removals(self, timeout_s: float = FLUSH_S) -> bool:
         self._check_open()
