@@ -381,6 +381,7 @@ def kill_at_random(command: list[str], longest_s: float) -> int:
         _, said = process.communicate()
         killer.cancel()
         if process.returncode == 0:
+            print(f"{kills} kills")
             return kills
         assert process.returncode == -signal.SIGKILL, said
         kills += 1
