@@ -123,6 +123,8 @@ class OpusAgentVoiceRecognizer(Upkeep):
         """
         if isinstance(encoder, str):
             config = self.config.model_copy(update={"encoder": encoder})
+            if config.encoder != "onnx":
+                config.encoder_device = "cpu"  # CUDA runs "onnx" alone
             encoder = configured_encoder(config)
         else:
             config = self.config.model_copy()
