@@ -5,8 +5,8 @@
 The sample voices are enrolled among generated callers in a SQLite store, and `match_caller` gets other
 recordings of them once the index is trained. The audio stage (conversion, speech, quality) is timed by
 itself; the encoder, the store and the index by wrapping their public methods; scores and decision are the
-rest. Linear searches are timed in the same run: comparing the embedding with all in memory, in a loop and as
-one product.
+rest. `identify(embedding=...)` gets further recordings of generated callers, so it has no encoder. Linear
+searches are timed in the same run: comparing the embedding with all in memory, in a loop and as one product.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.filled_store import fill_file
+from benchmarks.filled_store import caller_id, fill_file
 from benchmarks.measure import Clock, resident_bytes, spread_ms, timed
 from benchmarks.report import VOICES, command_line, write
+from tools.gallery_model import GalleryModel
 from voiceprint import OpusAgentVoiceRecognizer, SQLiteStorage, load_audio
 from voiceprint.audio import Recording
 from voiceprint.encoder import default_encoder
@@ -46,6 +47,7 @@ STAGES = {
     "without encoder": "all but the encoder",
     "total": "total",
 }
+EMBEDDING_STAGES = ("sync", "search", "records", "decision", "total")
 LINEAR = {"loop": "linear, a loop", "product": "linear, a matrix product"}
 LINEAR_ROUNDS = {"loop": 5, "product": 20}
 
@@ -97,7 +99,9 @@ def main() -> int:
         path = arguments.store or Path(folder) / "voiceprints.db"
         fill_file(path, arguments.prints)
         with SQLiteStorage(path) as storage:
-            figures = {"prints": arguments.prints} | measure(storage, arguments.rounds, clock)
+            figures = {"prints": arguments.prints} | measure(
+                storage, arguments.prints, arguments.rounds, clock
+            )
             figures["linear_ms"] = measure_linear(storage, clock)
     show(figures)
     suffix = "-processor" if arguments.processor_time else ""
@@ -105,7 +109,7 @@ def main() -> int:
     return 0
 
 
-def measure(storage: SQLiteStorage, rounds: int, clock: Clock) -> dict[str, Any]:
+def measure(storage: SQLiteStorage, prints: int, rounds: int, clock: Clock) -> dict[str, Any]:
     """Enroll, match, and collect the times."""
     recognizer = OpusAgentVoiceRecognizer(storage)
     probes = []
@@ -128,7 +132,7 @@ def measure(storage: SQLiteStorage, rounds: int, clock: Clock) -> dict[str, Any]
     stages = Stages(clock)
     stages.wrap(default_encoder(), "encoder", "embed", "embed_speech", "embed_partials")
     stages.wrap(storage, "sync", "identity", "revision", "changes", "scan")
-    stages.wrap(VectorIndex, "search", "search", "vectors_of")
+    stages.wrap(VectorIndex, "search", "search", "vectors_of", "candidates")
     stages.wrap(storage, "records", "callers_of", "get", "get_many")
     stages.wrap(storage, "touch", "touch")
     times: dict[str, list[float]] = {stage: [] for stage in STAGES}
@@ -158,6 +162,33 @@ def measure(storage: SQLiteStorage, rounds: int, clock: Clock) -> dict[str, Any]
         "trained_after_s": round(trained, 1),  # since the first match
         "index": recognizer.index_status().structure,
         "ms": {stage: spread_ms(taken) for stage, taken in times.items() if taken},
+        **measure_embeddings(recognizer, stages, prints, 3 * rounds, clock),
+    }
+
+
+def measure_embeddings(
+    recognizer: OpusAgentVoiceRecognizer, stages: Stages, prints: int, rounds: int, clock: Clock
+) -> dict[str, Any]:
+    """Milliseconds of `identify(embedding=...)`, by stage, for further recordings of generated callers."""
+    callers, probes = GalleryModel.load().gallery(prints).probes(rounds + 3)
+    times: dict[str, list[float]] = {stage: [] for stage in EMBEDDING_STAGES}
+    right = 0
+    for number, (caller, probe) in enumerate(zip(callers.tolist(), probes, strict=True)):
+        stages.seconds.clear()
+        start = clock()
+        best, *_ = recognizer.identify(embedding=probe)
+        total = clock() - start
+        if number < 3:  # to warm up
+            continue
+        right += best.caller_id == caller_id(caller)
+        stages.seconds["decision"] = total - sum(stages.seconds.values())
+        stages.seconds["total"] = total
+        for stage, taken in times.items():
+            taken.append(stages.seconds[stage])
+    return {
+        "embeddings": rounds,
+        "embeddings_first": right,
+        "embedding_ms": {stage: spread_ms(taken) for stage, taken in times.items()},
     }
 
 
@@ -182,7 +213,12 @@ def show(figures: dict[str, Any]) -> None:
     table = Table("Stage", title=f"One match among {figures['prints']:,} voiceprints, ms")
     for name in ("p50", "p90", "p99", "max"):
         table.add_column(name, justify="right")
-    for titles, times in ((STAGES, figures["ms"]), (LINEAR, figures["linear_ms"])):
+    embedding = {stage: f"from an embedding: {STAGES[stage]}" for stage in EMBEDDING_STAGES}
+    for titles, times in (
+        (STAGES, figures["ms"]),
+        (embedding, figures["embedding_ms"]),
+        (LINEAR, figures["linear_ms"]),
+    ):
         for stage, taken in times.items():
             table.add_row(titles[stage], *(f"{value:.2f}" for value in taken.values()))
         table.add_section()
@@ -190,7 +226,8 @@ def show(figures: dict[str, Any]) -> None:
     console.print(table)
     console.print(
         f"The first match, which builds or reads the index: {figures['first_match_s']:.2f} s; trained "
-        f"{figures['trained_after_s']:.0f} s later; {figures['named_right']} of {figures['matches']} right."
+        f"{figures['trained_after_s']:.0f} s later; {figures['named_right']} of {figures['matches']} right; "
+        f"{figures['embeddings_first']} of {figures['embeddings']} embeddings ranked their caller first."
     )
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from voiceprint.index.buffer import Buffer
 from voiceprint.index.locks import ReadWriteLock
-from voiceprint.index.rows import NO_ID, Scored, empty, merged, nearest, to_single
+from voiceprint.index.rows import Scored, distinct, empty, merged, nearest, to_single
 from voiceprint.index.trained import TrainedPart
 
 _BLOCK = 1_024  # vectors that are written under one lock: searches wait for some milliseconds at most
@@ -93,8 +93,7 @@ class Parts:
         self, queries: NDArray[np.float32], count: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """As `VectorIndex.candidates`. Within `lock`."""
-        ids = np.unique(self.buffer.nearest(queries, count)[1])
-        ids = ids[ids != NO_ID]
+        ids = distinct(self.buffer.nearest(queries, count)[1])
         vectors = self.buffer.vectors_at(self.buffer.locate(ids))
         if self.trained is None:
             return ids, vectors

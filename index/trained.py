@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.index.ivf import IVFIndex, pool_size, rerank_k
-from voiceprint.index.rows import NO_ID, Rows, Scored, empty, merged, nearest, to_single
+from voiceprint.index.rows import Rows, Scored, distinct, empty, merged, nearest, to_single
 
 EXACT_SHARE = 10  # where a tenth of all rows are candidates, comparing all rows takes no longer
 
@@ -95,12 +95,10 @@ class TrainedPart:
         pool = pool_size(count)
         rows = np.empty(0, dtype=np.int64)
         if not (exact or not self.nprobe or EXACT_SHARE * pool > self.rows.size):
-            rows = np.unique(self.ivf.candidates(queries, self.nprobe, pool))
-            rows = rows[rows >= 0]
+            rows = distinct(self.ivf.candidates(queries, self.nprobe, pool))
             rows = rows[self.rows.live[rows]]
         if len(rows) < count:  # not searched yet, or the lists of the queries are all but empty
-            ids = np.unique(self._nearest_of_all(queries, count)[1])
-            rows = self.locate(ids[ids != NO_ID])
+            rows = self.locate(distinct(self._nearest_of_all(queries, count)[1]))
         return self.rows.ids[rows], to_single(self.rows.vectors[rows])
 
     def _nearest_of_all(self, queries: NDArray[np.float32], k: int) -> Scored:

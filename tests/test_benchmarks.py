@@ -59,7 +59,17 @@ def test_match_names_every_probe_right_and_its_stages_add_up(tmp_path: Path) -> 
     figures, _ = run("match", "--prints 400 --rounds 4", tmp_path)
     assert figures["named_right"] == figures["matches"] == 4
     assert {"audio", "encoder", "search", "records", "touch", "decision", "total"} <= figures["ms"].keys()
+    assert figures["embeddings_first"] > 0.9 * figures["embeddings"] == 0.9 * 12
+    assert figures["embedding_ms"].keys() == {"sync", "search", "records", "decision", "total"}
     assert figures["linear_ms"].keys() == {"loop", "product"}
+
+
+def test_every_enrolled_embedding_is_in_the_store(tmp_path: Path) -> None:
+    figures, _ = run("own_embeddings", "--rows 2000", tmp_path)
+    assert figures["ids"].keys() == {"in order", "random"}
+    for measured in figures["ids"].values():
+        assert measured["stored"] == 2_000
+        assert measured["per s"] > 0
 
 
 def test_every_opening_of_a_store_gives_the_right_answer(tmp_path: Path) -> None:

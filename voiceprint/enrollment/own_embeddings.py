@@ -48,7 +48,7 @@ class EmbeddingRows:
             _unit_rows(self._embeddings[start : start + ROWS_TOGETHER], start)
         # In the order of the ids, and of one id in that of the rows: a database then fills its indexes from
         # one end. A million random ids take three times as long in the order of the rows.
-        self._order = np.array(sorted(range(len(self)), key=self._caller_ids.__getitem__), dtype=np.int64)
+        self._order = np.argsort(np.array(self._caller_ids, dtype=object), kind="stable")
 
     def __len__(self) -> int:
         return len(self._embeddings)

@@ -76,7 +76,8 @@ def shortlist(index: VectorIndex, queries: Sequence[CandidateQuery], found: int,
     if len(ids) > found:
         # Each query's own best alone: a score by likelihood takes longer than this choice.
         near = vectors_of_queries @ vectors.T
-        hits = np.unique(np.argpartition(-near, found - 1, axis=1)[:, :found])
+        hits = np.zeros(len(ids), dtype=np.bool_)
+        hits[np.argpartition(-near, found - 1, axis=1)[:, :found]] = True
         ids, vectors = ids[hits], vectors[hits]
     chosen: dict[int, None] = {}
     for one in queries:
