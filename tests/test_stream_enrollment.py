@@ -29,6 +29,7 @@ def of_length(voices: Voices, caller: str, seconds: float) -> Audio:
     return np.tile(audio, -(-round(seconds * RATE) // len(audio)))[: round(seconds * RATE)]
 
 
+@pytest.mark.resemblyzer
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_stream_enrolls_what_enroll_caller_stores_of_the_same_audio(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices, finished: bool
@@ -152,6 +153,7 @@ def test_several_voices_are_refused_stored_or_the_largest_is_enrolled(
             recognizer.delete_caller(name)
 
 
+@pytest.mark.resemblyzer
 def test_a_voice_unlike_the_callers_others_is_refused_where_that_is_asked_for(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices, caplog: pytest.LogCaptureFixture
 ) -> None:
