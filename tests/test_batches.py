@@ -23,7 +23,15 @@ from voiceprint.enrollment.enroller import _EMBEDDED_TOGETHER as EMBEDDED_TOGETH
 class Doubler:
     """Doubles numbers in groups, and keeps what was asked, worked on and taken."""
 
-    def __init__(self, *, most: int = 4, largest: float = 1e9, threads: int = 3, cost: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        most: int = 4,
+        largest: float = 1e9,
+        threads: int = 3,
+        cost: float = 0.0,
+        ahead: int | None = None,
+    ) -> None:
         self.most, self.threads = most, threads
         self.groups: list[list[int]] = []
         self.taken: list[int] = []
@@ -31,7 +39,13 @@ class Doubler:
         self.furthest_ahead = 0
         self.before: Callable[[list[int]], object] = lambda group: None  # a group is worked on
         self.work = BatchRunner(
-            self._double, self._take, cost=lambda _: cost, most=most, largest=largest, threads=threads
+            self._double,
+            self._take,
+            cost=lambda _: cost,
+            most=most,
+            largest=largest,
+            threads=threads,
+            ahead=ahead,
         )
 
     def items(self, count: int) -> Iterator[int]:
@@ -68,6 +82,23 @@ def test_no_more_is_read_ahead_than_a_group_for_each_thread_and_two() -> None:
     doubler = Doubler(most=4, threads=3)
     doubler.work.run(doubler.items(400))
     assert 4 < doubler.furthest_ahead <= 4 * (3 + 2)
+
+
+def test_a_slow_group_does_not_stop_the_other_threads() -> None:
+    doubler = Doubler(most=1, threads=2, ahead=8)
+    others = threading.Semaphore(0)
+
+    def wait_for_eight(group: list[int]) -> None:
+        if group != [0]:
+            others.release()
+            return
+        for _ in range(8):
+            assert others.acquire(timeout=60)
+
+    doubler.before = wait_for_eight
+    doubler.work.run(doubler.items(20))
+    assert doubler.taken == doubled(20)
+    assert doubler.furthest_ahead <= 8 + 2
 
 
 def test_large_items_are_not_read_further_ahead_than_their_cost_allows() -> None:

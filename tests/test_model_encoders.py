@@ -31,7 +31,7 @@ from voiceprint.encoder import (
 from voiceprint.encoder.features import Features
 from voiceprint.encoder.model_encoder import LONGEST_PIECE_S
 from voiceprint.encoder.model_file import FrontEnd, open_model
-from voiceprint.encoder.onnx_format import model, model_facts, node
+from voiceprint.encoder.onnx_format import model, model_facts, node, with_exact_pools
 
 BOTH = [SherpaEncoder, OnnxFileEncoder]
 FRAMEWORKS: tuple[Framework, ...] = ("wespeaker", "3d-speaker", "nemo")
@@ -241,6 +241,61 @@ def test_audio_shorter_than_a_frame_has_no_features() -> None:
         Features(FrontEnd("nemo", RATE, 80, True, "", 25, 10, "hann"))(np.zeros(100, dtype=np.float32))
 
 
+# Pools that versions of ONNX Runtime compute differently
+
+
+def pooling_model(**attributes: Any) -> bytes:
+    """A model whose embedding is the mean, over windows of 100 frames, of the mean of each band."""
+    nodes = [
+        node("Transpose", ["x"], ["turned"], perm=[0, 2, 1]),
+        node("AveragePool", ["turned"], ["pooled"], kernel_shape=[100], strides=[100], **attributes),
+        node("ReduceMean", ["pooled"], ["embs"], axes=[2], keepdims=0),
+    ]
+    metadata = METADATA["wespeaker"] | {"output_dim": "80"}
+    return model(nodes, {}, {"x": [1, "t", 80]}, {"embs": [1, 80]}, {"": 13}, metadata=metadata)
+
+
+@pytest.mark.parametrize("frames", [100, 150, 199, 201])
+def test_the_last_window_of_a_pool_is_divided_by_its_frames(
+    tmp_path: Path, program: Any, frames: int
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(pooling_model(ceil_mode=1, count_include_pad=1))
+    encoder = program(tmp_path / "model.onnx")
+    audio = (0.1 * np.random.default_rng(0).standard_normal(frames * 160)).astype(np.float32)
+    features = Features(encoder.model.front_end)(audio)
+    assert len(features) == frames
+    expected = np.mean(
+        [features[first : first + 100].mean(axis=0) for first in range(0, frames, 100)], axis=0
+    )
+    np.testing.assert_allclose(encoder._network.get()(audio), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"ceil_mode": 0, "count_include_pad": 1},
+        {"ceil_mode": 1, "count_include_pad": 0},
+        {"ceil_mode": 1, "count_include_pad": 1, "pads": [0, 1]},
+        {},
+    ],
+)
+def test_other_pools_are_left_as_they_are(attributes: dict[str, Any]) -> None:
+    content = pooling_model(**attributes)
+    assert with_exact_pools(content) == content
+    assert with_exact_pools(tiny_model(192)) == tiny_model(192)
+    padless = pooling_model(ceil_mode=1, count_include_pad=1, pads=[0, 0])
+    assert with_exact_pools(padless) == pooling_model(ceil_mode=1, count_include_pad=0, pads=[0, 0])
+
+
+def test_the_content_that_was_checked_is_loaded_without_a_file_in_memory_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, voices: Voices
+) -> None:
+    path = write_tiny_model(tmp_path / "model.onnx", 192)
+    expected = SherpaEncoder(path).embed(voices["amara"][0])
+    monkeypatch.delattr(os, "memfd_create")  # as on macOS
+    np.testing.assert_array_equal(SherpaEncoder(path).embed(voices["amara"][0]), expected)
+
+
 # The space
 
 
@@ -363,6 +418,14 @@ def test_a_damaged_graph_is_an_error(tmp_path: Path, program: Any) -> None:
     content = tiny_model(192).replace(b"ReduceMean", b"Reduce\xe6ean")
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(EncoderError):
+        program(tmp_path / "model.onnx").warm_up()
+
+
+def test_a_damaged_node_is_an_error(tmp_path: Path, program: Any) -> None:
+    content = tiny_model(192)
+    place = content.index(b"ReduceMean")
+    (tmp_path / "model.onnx").write_bytes(content[: place - 2] + b"\x07" + content[place - 1 :])
+    with pytest.raises(EncoderError, match=r"is no ONNX model \(a field of the unknown kind 7\)"):
         program(tmp_path / "model.onnx").warm_up()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from voices import BandEncoder, Voices
+from voices import BandEncoder, Voices, by_cosine
 
 from voiceprint import (
     AudioQualityError,
@@ -51,7 +51,7 @@ def test_threads_enroll_and_match_at_once(tmp_path: Path, voices: Voices, kind: 
     def call(name: str) -> Callable[[], object]:
         def task() -> None:
             # As OpusAgent does: a recognizer for each call.
-            recognizer = OpusAgentVoiceRecognizer(storage, encoder=BandEncoder())
+            recognizer = OpusAgentVoiceRecognizer(storage, encoder=BandEncoder(), config=by_cosine())
             for audio in voices[name][:2]:
                 recognizer.enroll_caller(name, audio, {"name": name})
                 answer = recognizer.match_caller(audio)
@@ -70,7 +70,7 @@ def test_threads_enroll_and_match_at_once(tmp_path: Path, voices: Voices, kind: 
 
 
 def test_threads_enrolling_one_caller_leave_no_more_prints_than_are_allowed(voices: Voices) -> None:
-    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder())
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder(), config=by_cosine())
     recordings = [audio for audios in voices.values() for audio in audios]
 
     def key(number: int) -> Callable[[], object]:
@@ -163,7 +163,7 @@ def test_the_event_loop_keeps_turning_while_the_three_work(voices: Voices) -> No
             assert gate.wait(timeout=60), "the event loop stood still"
             return super().embed(audio)
 
-    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=SlowEncoder())
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=SlowEncoder(), config=by_cosine())
 
     async def while_ticking(work: Any) -> Any:
         gate.clear()
@@ -210,7 +210,7 @@ def test_a_call_leaves_the_filters_of_warnings_alone(
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_process_goes_on_matching(voices: Voices) -> None:
-    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder())
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder(), config=by_cosine())
     recognizer.enroll_caller("amara", voices["amara"][0])
     assert recognizer.match_caller(voices["amara"][1]) is not None
     child = os.fork()

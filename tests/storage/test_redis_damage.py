@@ -234,3 +234,27 @@ def test_check_reports_embeddings_of_several_lengths_in_one_space(
     (finding,) = [finding for finding in storage.check() if finding.code == "dimension"]
     assert finding.place == "the space 'tiny'"
     assert "have 8 values, and 1 of them another number (voiceprint 1 has 9)" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (None, "is listed and does not exist"),
+        (b"", "holds no readable record"),
+        (b"no line of JSON", "holds no readable record"),
+        (b"2" * 35 + b"\n{}\n", "holds no readable record"),
+        (b"2" * 35 + b"\n[1]\n", "holds no readable record"),
+        (b"2" * 35 + b'\n{"voiceprints": [1]}\n', "holds no readable record"),
+        (b"2" * 35 + b'\n{"voiceprints": [{"encoder": 7, "size": "x"}]}\n', "holds no readable record"),
+    ],
+    ids=str,
+)
+def test_the_coverage_refuses_a_damaged_record(
+    storage: RedisStorage, client: redis.Redis, value: bytes | None, problem: str
+) -> None:
+    if value is None:
+        client.delete(ALICE)
+    else:
+        client.set(ALICE, value)
+    with pytest.raises(StorageCorruptError, match=f"alice.*{problem}"):
+        storage.coverage()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple, cast, get_args
 
 from voiceprint._files import open_regular
-from voiceprint.encoder.onnx_format import ModelFacts, model_facts
+from voiceprint.encoder.onnx_format import ModelFacts, model_facts, with_exact_pools
 from voiceprint.errors import EncoderError
 
 Framework = Literal["wespeaker", "3d-speaker", "nemo"]
@@ -70,14 +70,17 @@ class ModelFile(NamedTuple):
         return f"{self.front_end.framework}-{self.dimension}-{self.sha256[:_DIGITS]}"
 
     def read(self) -> bytes:
-        """The content. Raises `EncoderError` where the file was replaced since it was checked."""
+        """The content to load, with exact pools. Raises `EncoderError` where the file was replaced since."""
         content = _read(self.path)
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise EncoderError(
                 f"{self.path} was replaced by another file while this process used it: start the process "
                 "anew, and put every model into a file of its own."
             )
-        return content
+        try:
+            return with_exact_pools(content)
+        except ValueError as error:  # a damaged node
+            raise _no_model(self.path, error) from error
 
 
 def open_model(path: str | os.PathLike[str], sha256: str | None = None) -> ModelFile:
@@ -96,9 +99,7 @@ def open_model(path: str | os.PathLike[str], sha256: str | None = None) -> Model
     try:
         facts = model_facts(content)
     except ValueError as error:  # also of text that is not UTF-8
-        raise EncoderError(
-            f"{place} is no ONNX model ({error}): give the file of a speaker model."
-        ) from error
+        raise _no_model(place, error) from error
     if not facts.is_whole:
         raise EncoderError(
             f"{place} has weights in another file, which its digest does not cover: save it as one file."
@@ -109,6 +110,10 @@ def open_model(path: str | os.PathLike[str], sha256: str | None = None) -> Model
 def absolute_path(path: str | os.PathLike[str]) -> str:
     """The absolute path of a file, with "~" and links resolved."""
     return os.path.realpath(os.path.expanduser(path))  # noqa: PTH111 - which raises RuntimeError
+
+
+def _no_model(path: Path, error: ValueError) -> EncoderError:
+    return EncoderError(f"{path} is no ONNX model ({error}): give the file of a speaker model.")
 
 
 def _read(path: Path) -> bytes:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -28,12 +31,29 @@ class SherpaEncoder(ModelEncoder):
                 f"'opusagent-voiceprint[sherpa]'`; or set VOICE_ENCODER=onnx:{model.path}, which gives equal "
                 "embeddings."
             ) from error
-        model.read()  # checks the digest once more; sherpa-onnx reads the file itself
         try:
-            config = sherpa_onnx.SpeakerEmbeddingExtractorConfig(str(model.path), num_threads=1)
-            return _Extractor(sherpa_onnx.SpeakerEmbeddingExtractor(config), model.front_end.sample_rate)
+            with _as_file(model) as path:
+                config = sherpa_onnx.SpeakerEmbeddingExtractorConfig(path, num_threads=1)
+                extractor = sherpa_onnx.SpeakerEmbeddingExtractor(config)
         except _ERRORS as error:
             raise EncoderError(f"sherpa-onnx cannot load {model.path} ({error}).") from error
+        return _Extractor(extractor, model.front_end.sample_rate)
+
+
+@contextmanager
+def _as_file(model: ModelFile) -> Iterator[str]:
+    """The path of the content that was checked: sherpa-onnx loads files alone.
+
+    A file in memory, where the system has such, and no file on the disk.
+    """
+    content = model.read()
+    if not hasattr(os, "memfd_create"):
+        yield str(model.path)
+        return
+    with os.fdopen(os.memfd_create(model.path.name), "wb") as file:
+        file.write(content)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 class _Extractor:

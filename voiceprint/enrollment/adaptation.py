@@ -9,7 +9,8 @@ strangers:
   remains, and as many enrollments as there are slots remove every adapted print.
 - The call must sound like each of the caller's prints by itself, not like their mean. Stores do not record
   which prints are adapted, but at least one is enrolled, so a chain of adapted prints cannot drift away from
-  the enrolled voice.
+  the enrolled voice. (With `VOICE_ADAPT_SECONDARY` the first print of a space may come from a match in the
+  other: then the chain starts from that call.)
 - The match is repeated among all callers, whatever the candidates of the call were, and has at most half of
   the target FPIR: see `is_confident`.
 - The audio is long and good enough for enrollment, of one voice, and no mix of channels that

@@ -15,8 +15,9 @@ class BatchRunner(Generic[T, R]):
     """Calls `work` with batches of items in `threads` threads, and `take` with each result, in order.
 
     work: returns a result for each item of a batch. most, largest: a batch ends with its `most`-th item, or
-    when the `cost` of its items reaches `largest`. At most `threads` + 1 batches, or four times `largest`,
-    are in progress at once: the list may be larger than the memory.
+    when the `cost` of its items reaches `largest`. At most `ahead` + 1 batches, or four times `largest`,
+    are in progress at once, those included that wait for a slower one before them: the list may be larger
+    than the memory. ahead: None is `threads`; more keeps all threads busy where batches take unequal times.
 
     The thread that calls `run` calls `take`.
     """
@@ -30,9 +31,11 @@ class BatchRunner(Generic[T, R]):
         most: int,
         largest: float,
         threads: int,
+        ahead: int | None = None,
     ) -> None:
         self._work, self._take, self._cost = work, take, cost
         self._most, self._largest, self._threads = most, largest, threads
+        self._ahead = threads if ahead is None else ahead
         self._begun: deque[tuple[Future[list[R]], float]] = deque()
 
     def run(self, items: Iterable[T]) -> None:
@@ -58,7 +61,7 @@ class BatchRunner(Generic[T, R]):
 
     def _begin(self, pool: ThreadPoolExecutor, batch: list[T], cost: float) -> None:
         self._begun.append((pool.submit(self._work, batch), cost))
-        self._finish(self._threads, 4 * self._largest)
+        self._finish(self._ahead, 4 * self._largest)
 
     def _finish(self, batches: int, cost: float) -> None:
         """Wait until at most `batches` batches, of at most `cost` together, are left."""

@@ -35,6 +35,10 @@ RowStatus = Literal["enrolled", "already_enrolled", "done_before", "failed", "le
 """
 
 _EMBEDDED_TOGETHER: Final = 8  # rows
+_BATCHES_AHEAD: Final = 4
+"""Batches begun for each thread: so many may wait for a long recording before them. They hold rows and
+voiceprints, some 20 KB each. Halved, a thread idles sooner beside a long recording."""
+
 _ROWS_FOR_PROCESSES: Final = 100
 """Rows from which worker processes are used: they start in about a second, the time of ten rows. Doubled, a
 manifest of 150 rows takes a tenth longer."""
@@ -191,6 +195,7 @@ class ManifestEnrollment:
             most=_EMBEDDED_TOGETHER,
             largest=float("inf"),
             threads=self._threads,
+            ahead=_BATCHES_AHEAD * self._threads,
         )
         try:
             runner.run(self._begun(rows))

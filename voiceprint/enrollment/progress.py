@@ -104,6 +104,7 @@ class EnrollmentProgress:
         # The lock is held until the file is closed: two runs would enroll the same rows.
         self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._database.execute("PRAGMA synchronous = EXTRA")  # also the folder, after a journal is removed
+        self._database.execute("PRAGMA secure_delete = ON")  # no caller id stays in a free page
         kind, version = (self._pragma(name) for name in ("application_id", "user_version"))
         empty = not self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if not empty and (kind, version) != (_APPLICATION_ID, _VERSION):

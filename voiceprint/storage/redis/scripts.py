@@ -219,6 +219,9 @@ for _, name in ipairs(found) do
   end
   local mine, spaces = {}, 0
   for _, one in ipairs(entry.voiceprints) do
+    if type(one) ~= 'table' or type(one.encoder) ~= 'string' or type(one.size) ~= 'number' then
+      return {'corrupt', key, 'holds no readable record'}
+    end
     if not mine[one.encoder] then
       mine[one.encoder], spaces = {one.size, 0}, spaces + 1
     end
