@@ -54,13 +54,14 @@ class RowDecoder:
         name = row["caller_id"]
         place = f"caller {name[:40]!r}" if isinstance(name, str) else "a caller whose id is not text"
         try:
-            return CallerRecord(
-                check_caller_id(name),
-                self._metadata(row["metadata"], place),
-                check_time(row["created_at"]),
-                check_time(row["last_seen"]),
-                tuple([self._print(print_) for print_ in prints]),
-            )
+            with np.errstate(over="ignore", invalid="ignore"):  # here once, and not for each embedding
+                return CallerRecord(
+                    check_caller_id(name),
+                    self._metadata(row["metadata"], place),
+                    check_time(row["created_at"]),
+                    check_time(row["last_seen"]),
+                    tuple([self._print(print_) for print_ in prints]),
+                )
         except InvalidArgumentError as error:
             self.corrupt(place, str(error))
 
@@ -83,8 +84,8 @@ class RowDecoder:
         place = f"voiceprint {id_}"
         if type(revision) is not int or revision < 0 or id_ < 1:
             self.corrupt(place, "has no whole number where the id and the revision should be")
-        slot, position = self.slots[id_] = row["slot"], row["position"]
-        if type(slot) is not int or type(position) is not int:
+        self.slots[id_] = row["slot"], row["position"]
+        if not all(type(number) is int for number in self.slots[id_]):
             self.corrupt(place, "has no whole number where the slot and the position should be")
         if not isinstance(space, str) or not space:
             self.corrupt(place, "is of no named encoder")
@@ -102,8 +103,7 @@ class RowDecoder:
         size = EMBEDDING_DIMENSIONS.get(space, embedding.size)
         if embedding.size != size:
             self.corrupt(place, f"has an embedding of {embedding.size} values, and {size} are right")
-        wide = embedding.astype(np.float64)  # in which no square overflows
-        square = float(np.dot(wide, wide))
+        square = float(np.dot(embedding, embedding))
         if not abs(square - 1) <= 2 * _UNIT_TOLERANCE:  # a comparison that NaN fails too
             self.corrupt(place, "has an embedding that is not of length 1")
         return embedding
