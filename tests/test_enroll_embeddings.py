@@ -122,12 +122,14 @@ def bad(row: int, value: float) -> NDArray[np.float32]:
 
 
 NAMES = [f"c{n}" for n in range(25)]
+SIGNALING_NAN = np.frombuffer(b"\x01\x00\xa0\x7f", dtype="<f4")[0]
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ((NAMES, bad(17, np.nan)), r"Row 17: The embedding holds NaN.*Nothing was stored"),
+        ((NAMES, bad(17, SIGNALING_NAN)), "Row 17: The embedding holds NaN"),
         ((NAMES, bad(24, np.inf)), "Row 24: The embedding holds NaN or infinite"),
         ((NAMES, bad(0, 0.0)), "Row 0: The embedding is all zero"),
         ((NAMES[:24], matrix(25)), "caller_ids has 24 items, and embeddings has 25 rows"),

@@ -266,16 +266,16 @@ def is_number(value: object) -> TypeGuard[float]:
 def unit_vector(embedding: object) -> NDArray[np.float32]:
     """`embedding` (1-D, finite, not all zero; array or sequence of numbers) as a new float32 unit vector."""
     if isinstance(embedding, np.ndarray) and embedding.dtype == np.float32 and embedding.ndim == 1:
-        # The usual case, ten times as fast, for bulk imports. NaN or infinite values fail the comparison. In
-        # float64 no square overflows, so that no `errstate` is needed, which takes twice as long as the rest.
-        wide = embedding.astype(np.float64)
-        square = float(np.dot(wide, wide))
+        # The usual case, six times as fast, for bulk imports. A NaN or infinite value fails the comparison.
+        with np.errstate(over="ignore", invalid="ignore"):
+            square = float(np.dot(embedding, embedding))
         if abs(square - 1.0) <= 2 * UNIT_TOLERANCE:
             return np.array(embedding, dtype=np.float32)
     try:
         numbers = np.asarray(embedding)
         # `astype` alone would accept text, bool and the real part of complex numbers.
-        vector = numbers.astype(np.float64) if numbers.dtype.kind in "fiu" else None
+        with np.errstate(invalid="ignore"):  # for a signaling NaN, as in damaged files
+            vector = numbers.astype(np.float64) if numbers.dtype.kind in "fiu" else None
     except (TypeError, ValueError, OverflowError):
         # numpy's message may quote the values, which are biometric data: it is not chained.
         vector = None

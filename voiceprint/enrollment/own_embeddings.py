@@ -105,7 +105,8 @@ def _unit_rows(given: NDArray[Any], first: int = 0) -> NDArray[np.float32]:
     others = np.flatnonzero(~(np.abs(squares - 1.0) <= 2 * UNIT_TOLERANCE))  # NaN among them
     if not len(others):
         return rows
-    wide = given[others].astype(np.float64)
+    with np.errstate(invalid="ignore"):  # for a signaling NaN, as in damaged files
+        wide = given[others].astype(np.float64)
     peaks = np.abs(wide).max(axis=1)
     bad = np.flatnonzero(~np.isfinite(peaks) | (peaks == 0.0))
     if len(bad):
