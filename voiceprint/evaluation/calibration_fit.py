@@ -96,12 +96,12 @@ class Measured:
 
 
 def deviates(scores: Floats, statistics: ImpostorStatistics, gallery_size: int) -> Floats:
-    """Normal deviates of best scores, float64[n].
+    """Deviates of best scores, float64[n], normal ones where the tail of the statistics is normal.
 
     Those of strangers have mean 0 and deviation 1 if the statistics hold for them.
     """
     rates = [statistics.fpir(float(score), gallery_size) for score in scores]
-    return np.array([-_NORMAL.inv_cdf(min(max(rate, _MIN_FPIR), 1.0 - _MIN_FPIR)) for rate in rates])
+    return np.array([statistics.deviate(min(max(rate, _MIN_FPIR), 1.0 - _MIN_FPIR)) for rate in rates])
 
 
 def search(calls: Calls, speakers: Sequence[int], projection: Projection, seed: int) -> list[Searches]:

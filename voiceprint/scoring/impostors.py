@@ -89,16 +89,19 @@ class ImpostorStatistics:
         if not 0.0 < target_fpir < 1.0:
             raise InvalidArgumentError(f"A target FPIR is a share between 0 and 1, not {target_fpir}")
         freedom, deviation = self._tail
-        below = math.log1p(-target_fpir) * self.others / max(_size(gallery_size), 1) / self.maximum_of
-        if below > -math.log(2.0):
-            z = -_NORMAL.inv_cdf(max(-math.expm1(below), 1e-300))
-        else:
-            z = _NORMAL.inv_cdf(max(math.exp(below), 1e-300))
-        mean, std = _maximum_moments(self.maximum_of)
-        z = (z - mean) / std
-        z /= _shrinkage(freedom)
+        below = math.log1p(-target_fpir) * self.others / max(_size(gallery_size), 1)
+        z = self._deviate(below) / _shrinkage(freedom)
         t = math.copysign(math.sqrt(freedom * math.expm1(z * z / freedom)), z)
         return self.best_mean + deviation * t
+
+    def deviate(self, rate: float) -> float:
+        """The deviations of the best score with this `fpir`, 0 to 1 exclusive, from that of strangers."""
+        return self._deviate(math.log1p(-rate))
+
+    def _deviate(self, log_below: float) -> float:
+        x = _quantile(log_below / self.maximum_of)
+        mean, std = _maximum_moments(self.maximum_of)
+        return (x - mean) / std
 
     def deviations(self, score: Number) -> Number:
         """Standard deviations of scores above the mean of different callers."""
@@ -170,6 +173,13 @@ def _shrinkage(freedom: int) -> float:
     return (8.0 * freedom + 1.0) / (8.0 * freedom + 3.0)
 
 
+def _quantile(log_probability: float) -> float:
+    """The quantile of the standard normal distribution, of a probability by its logarithm."""
+    if log_probability > -math.log(2.0):  # by the complement: the probability itself rounds to 1
+        return -_NORMAL.inv_cdf(max(-math.expm1(log_probability), 1e-300))
+    return _NORMAL.inv_cdf(max(math.exp(log_probability), 1e-300))
+
+
 def _maximum_quantile(probability: float, count: int) -> float:
     """A quantile of the greatest of `count` independent standard normal values."""
     return _NORMAL.inv_cdf(probability ** (1.0 / count))
@@ -181,8 +191,7 @@ def _maximum_moments(count: int) -> tuple[float, float]:
     if count == 1:
         return 0.0, 1.0
     places = [(step + 0.5) / _STEPS for step in range(_STEPS)]
-    # -inv_cdf of the complement: the probability itself rounds to 1.
-    values = [-_NORMAL.inv_cdf(-math.expm1(math.log(place) / count)) for place in places]
+    values = [_quantile(math.log(place) / count) for place in places]
     return fmean(values), pstdev(values)
 
 
