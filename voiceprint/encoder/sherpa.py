@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -44,11 +46,15 @@ class SherpaEncoder(ModelEncoder):
 def _as_file(model: ModelFile) -> Iterator[str]:
     """The path of the content that was checked: sherpa-onnx loads files alone.
 
-    A file in memory, where the system has such, and no file on the disk.
+    A file in memory, where the system has such; otherwise a temporary file, which the extractor does not need
+    once it has loaded it.
     """
     content = model.read()
     if not hasattr(os, "memfd_create"):
-        yield str(model.path)
+        with tempfile.TemporaryDirectory(prefix="voiceprint-") as folder:
+            place = Path(folder, "model.onnx")
+            place.write_bytes(content)
+            yield str(place)
         return
     with os.fdopen(os.memfd_create(model.path.name), "wb") as file:
         file.write(content)
