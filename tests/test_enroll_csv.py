@@ -172,6 +172,24 @@ def test_a_run_reports_every_row_and_the_next_run_does_only_what_is_left(run) ->
         assert store.count() == 3
 
 
+def test_an_excerpt_without_a_sample_fails_its_row_alone(run) -> None:
+    write(
+        "amara,voices/amara/1.flac,,",
+        "bruno,voices/bruno/1.flac,5,5.00001",
+        "carlo,voices/carlo/1.flac,0,1e-9",
+        "dario,voices/dario/1.flac,,",
+        header="caller_id,path,start,end",
+    )
+    code, out, _ = run("enroll-csv", "m.csv", "--dry-run", "--report", "out.csv", "--json")
+    assert (code, len(json.loads(out))) == (1, 4)
+    assert statuses() == ["checked", "failed", "failed", "checked"]
+    code, out, err = run("enroll-csv", "m.csv", "--report", "out.csv", "--json")
+    assert (code, err, len(json.loads(out))) == (1, "", 4)
+    assert statuses() == ["enrolled", "failed", "failed", "enrolled"]
+    assert [row["error"] for row in report()[1:3]] == ["InvalidAudioError"] * 2
+    assert "has no sample at 16000 Hz between start (5.0 s) and end" in report()[1]["message"]
+
+
 def test_no_metadata_is_in_the_report_or_the_progress_and_only_the_owner_reads_them(run) -> None:
     write("amara,voices/amara/1.flac,top secret", "bruno,voices/bruno/9.flac,top secret",
           header="caller_id,path,metadata.note")  # fmt: skip

@@ -245,6 +245,8 @@ def test_an_excerpt_is_cut_to_the_sample(tone: Path, kind: str) -> None:
         (11.0, 12.0, "start is 11 s"),
         (3.0, 3.0, "start is 3 s and end is 3 s: end must be later"),
         (-1.0, None, "start is -1.0: give seconds"),
+        (5.0, 5.00001, r"tone\.wav has no sample at 8000 Hz between start \(5\.0 s\) and end"),
+        (0.0, 1e-9, r"and end \(1e-09 s\): give a later end"),
         (0.0, 3601, "end is 3601"),
     ],
 )
@@ -260,7 +262,7 @@ def test_the_check_of_a_row_finds_what_opening_would(tone: Path) -> None:
     header = "caller_id,path,channel,start,end"
     cells = [
         "a,tone.wav,,,", "a,tone.wav,1,9,10", "a,tone.mp3,0,2,9", "a,tone.wav,2,,", "a,tone.wav,,11,",
-        "a,tone.mp3,,,20", "a,m.csv,,,", "a,none.wav,,,",
+        "a,tone.mp3,,,20", "a,m.csv,,,", "a,none.wav,,,", "a,tone.wav,,5,5.00001", "a,tone.mp3,,,1e-9",
     ]  # fmt: skip
     outcomes = []
     for row in rows(tone.parent, "\n".join([header, *cells])):

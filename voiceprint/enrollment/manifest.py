@@ -96,6 +96,7 @@ class ManifestRow(NamedTuple):
                 check_channel(self.channel, reader.channels)
             if not any(excerpt):
                 return
+            excerpt.check_not_empty(reader.sample_rate)
             frames = reader.frames
             if frames is None:  # some compressed formats have no length in the header
                 frames = sum(len(block) for block in reader.blocks())
