@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from voiceprint._files import RefusedFileError, check_apart, open_regular
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, StorageUnavailableError
 
 if TYPE_CHECKING:
@@ -86,13 +87,16 @@ class EnrollmentProgress:
 
     def _check_kind(self) -> None:
         try:
-            with self._path.open("rb") as file:
+            check_apart(self._path, self._storage.files())
+            with open_regular(self._path) as file:
                 head = file.read(len(_HEADER))
         except FileNotFoundError:
             # Created here, readable by its owner alone: the ids of callers may be in it.
             with self._translated():
                 self._path.touch(mode=0o600)
             return
+        except RefusedFileError as error:  # a pipe, a device, or a file of the store
+            raise InvalidArgumentError(f"The progress of the enrollment (--progress): {error}") from error
         except OSError as error:
             raise StorageUnavailableError(
                 f"{self._path} cannot be read: {error.strerror or error}."
