@@ -190,6 +190,47 @@ def test_an_excerpt_without_a_sample_fails_its_row_alone(run) -> None:
     assert "has no sample at 16000 Hz between start (5.0 s) and end" in report()[1]["message"]
 
 
+def test_a_refused_run_leaves_the_report_of_the_run_before(run, quick) -> None:
+    write("amara,voices/amara/1.flac")
+    Path("r.csv").write_text("caller_id,path\namara,voices/amara/1.flac\n")
+    assert run("enroll-csv", "m.csv", "--report", "keep.csv")[0] == 0
+    before = Path("keep.csv").read_bytes()
+    with EnrollmentProgress(Path("r.csv.progress"), quick.storage, "another space"):
+        code, out, err = run("enroll-csv", "r.csv", "--report", "keep.csv", "--json")
+    assert (code, out) == (2, "")
+    assert "another process is enrolling from this manifest" in err
+    assert Path("keep.csv").read_bytes() == before
+    assert not [*Path().glob(".keep.csv*")]
+
+
+@pytest.mark.parametrize("option", ["--report", "--progress"])
+@pytest.mark.parametrize("store", ["json:calls", "sqlite:calls"])
+def test_no_file_of_the_store_is_taken_for_the_report_or_the_progress(run, option: str, store: str) -> None:
+    write("amara,voices/amara/1.flac")
+    code, out, err = run("enroll-csv", "m.csv", "--store", store, option, "./calls")
+    assert (code, out) == (2, "")
+    assert option in err
+    assert "calls belongs to the store: choose another file." in err
+    with open_storage(store) as storage:
+        assert storage.count() == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--progress", "pipe"]])
+def test_a_pipe_as_progress_is_refused_at_once(options: list[str]) -> None:
+    write("amara,voices/amara/1.flac")
+    os.mkfifo(options[1] if options else "m.csv.progress")
+    program = Path(sys.executable).with_name("voiceprint")
+    done = subprocess.run(
+        [str(program), "enroll-csv", "m.csv", *options],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "is a pipe, not a file." in done.stderr
+
+
 def test_no_metadata_is_in_the_report_or_the_progress_and_only_the_owner_reads_them(run) -> None:
     write("amara,voices/amara/1.flac,top secret", "bruno,voices/bruno/9.flac,top secret",
           header="caller_id,path,metadata.note")  # fmt: skip

@@ -92,22 +92,28 @@ def enroll_csv(
     counts: Counter[RowStatus] = Counter()
     with ExitStack() as stack:
         shows: list[_Show] = [stack.enter_context(_progress_bar(total, dry_run=dry_run))]
+        recognizer = None if dry_run else stack.enter_context(open_recognizer(store, create=True))
         if report is not None:
             own = [manifest, progress or default_progress_path(manifest)]
+            if recognizer is not None:
+                own += recognizer.storage.files()
             shows.append(stack.enter_context(_report(report, own)))
         if as_json:
             shows.append(stack.enter_context(_json_list()))
 
+        begun = False
+
         def show(result: RowResult) -> None:
+            nonlocal begun
+            begun = True
             if result.status == "failed" and len(failed) < LISTED:
                 failed.append(result)
             for each in shows:
                 each(result)
 
-        if dry_run:
+        if recognizer is None:
             counts = check_manifest(manifest, show, cores())
         else:
-            recognizer = stack.enter_context(open_recognizer(store, create=True))
             asked = stack.enter_context(stopping("the rows in progress"))
             try:
                 counts = recognizer.enroll_manifest(
@@ -120,8 +126,10 @@ def enroll_csv(
                     on_mismatch=on_mismatch,
                     on_several_voices=on_several_voices,
                 )
-            except StorageError as error:  # the report is still written
-                failure = error
+            except StorageError as error:
+                if not begun:  # the report of an earlier run stays
+                    raise
+                failure = error  # after the report is written
             stopped = asked()
     if failure is not None:
         raise failure
@@ -210,7 +218,12 @@ def _json_list() -> Iterator[_Show]:
         typer.echo(f"{separator}\n{json_text(_report_row(result), encoding)}", nl=False)
         separator = ","
 
-    yield show
+    try:
+        yield show
+    except BaseException:
+        if separator == ",":  # a list that was begun is ended
+            typer.echo("\n]")
+        raise
     typer.echo("[]" if separator == "[" else "\n]")
 
 
