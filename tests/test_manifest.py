@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import soundfile
 
 from voiceprint import InvalidArgumentError, InvalidAudioError, ManifestRow, Recording, read_manifest
+from voiceprint.enrollment.manifest import _header, _unique
 from voiceprint.enrollment.progress import row_digest
 
 
@@ -99,6 +102,39 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, text: str | bytes
     found = refusal(tmp_path, text)
     assert words in found
     assert found.startswith(str(tmp_path / "m.csv"))
+
+
+class CountedName(str):
+    """A name that counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        CountedName.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+    def strip(self, *_: object) -> CountedName:
+        return self
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda names: _header(names, Path("m.csv"), 1),
+        lambda names: _unique([(name, None) for name in [*names, names[-1]]]),
+    ],
+    ids=["columns", "keys"],
+)
+def test_each_of_thousands_of_names_is_compared_a_few_times(
+    read: Callable[[list[CountedName]], None],
+) -> None:
+    names = [CountedName(f"metadata.{number}") for number in range(2000)]
+    CountedName.compared = 0
+    with contextlib.suppress(InvalidArgumentError):
+        read(names)
+    assert CountedName.compared < 40_000
 
 
 def test_a_path_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import csv
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
@@ -180,12 +181,14 @@ def _header(cells: list[str], path: Path, line: int) -> list[str]:
     if len(columns) == 1 and (found := re.search("[;\t]", columns[0])):
         separator = "semicolons" if found[0] == ";" else "tabs"
         raise _not_a_manifest(path, line, f"has {separator} between the columns: separate them by commas")
-    for number, column in enumerate(columns):
+    before: set[str] = set()
+    for column in columns:
         fault = _unknown(column, "column")
-        if fault is None and column in columns[:number]:
+        if fault is None and column in before:
             fault = f"The column {column!r} is there twice: remove one of them."
         if fault is not None:
             raise InvalidArgumentError(f"{path}, line {line}: {fault}")
+        before.add(column)
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
         raise InvalidArgumentError(
@@ -220,8 +223,8 @@ def _json_rows(lines: Iterator[str], path: Path) -> Iterator[ManifestRow]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise InvalidArgumentError(f"the key {shown(twice)} is there twice in an object")
     return values
 
