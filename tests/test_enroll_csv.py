@@ -172,6 +172,19 @@ def test_a_run_reports_every_row_and_the_next_run_does_only_what_is_left(run) ->
         assert store.count() == 3
 
 
+def test_a_spreadsheet_runs_no_formula_of_the_report_and_json_has_the_exact_values(run) -> None:
+    ids = ["=cmd|'/c calc'!A1", "@SUM(1)", "+1", "-1", "\uff1d1", "\t=1", "red\x1b[31m", "a=b"]
+    rows = [json.dumps({"caller_id": name, "path": f"{name}.wav"}) for name in ids]
+    Path("m.jsonl").write_text("\n".join(rows))
+    code, out, _ = run("enroll-csv", "m.jsonl", "--dry-run", "--report", "out.csv", "--json")
+    assert code == 1
+    assert [row["caller_id"] for row in json.loads(out)] == ids
+    written = ["'=cmd|'/c calc'!A1", "'@SUM(1)", "'+1", "'-1", "'\uff1d1", r"\x09=1", r"red\x1b[31m", "a=b"]
+    assert [row["caller_id"] for row in report()] == written
+    assert [row["path"] for row in report()] == [f"{name}.wav" for name in written]
+    assert b"\x1b" not in Path("out.csv").read_bytes()
+
+
 def test_an_excerpt_without_a_sample_fails_its_row_alone(run) -> None:
     write(
         "amara,voices/amara/1.flac,,",
