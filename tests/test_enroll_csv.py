@@ -335,6 +335,23 @@ def test_the_progress_is_of_one_store_and_one_space(run) -> None:
     assert run("enroll-csv", "m.csv", "--store", "json:a.json")[1] == "Enrolled 1 row.\n"
 
 
+def test_manifests_of_two_folders_share_a_progress_and_a_tree_may_be_moved(quick, monkeypatch) -> None:
+    for month, name in (("jan", "amara"), ("feb", "bruno")):
+        folder = Path("calls", month)
+        folder.mkdir(parents=True)
+        (folder / "1.flac").write_bytes((SAMPLES / name / "1.flac").read_bytes())
+        (folder / "m.csv").write_text("caller_id,path\ncustomer,1.flac\n")
+    notes = Path("calls/all.progress")
+    for month in ("jan", "feb"):
+        assert quick.enroll_manifest(f"calls/{month}/m.csv", progress_path=notes) == {"enrolled": 1}
+    assert len(quick.get_caller("customer").voiceprints) == 2
+    quick.enroll_manifest("calls/jan/m.csv")
+    Path("calls").rename("moved")
+    monkeypatch.chdir("moved/jan")
+    for place in ("../all.progress", "m.csv.progress", None):
+        assert quick.enroll_manifest("m.csv", progress_path=place) == {"done_before": 1}
+
+
 def test_of_a_caller_with_more_rows_than_voiceprints_the_last_remain(quick, monkeypatch) -> None:
     monkeypatch.setattr(quick.config, "min_audio_quality", 0.0)
     write(*[f"amara,voices/{name}/1.flac" for name in ("amara", "bruno", "carlo", "dario", "elena")])
