@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -410,6 +412,24 @@ def test_a_progress_that_is_in_use_or_damaged_is_refused(quick) -> None:
         quick.enroll_manifest("m.csv")
     path.unlink()
     assert quick.enroll_manifest("m.csv") == {"already_enrolled": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("UPDATE enrolled SET voiceprint_id = 'zzz'", "an id that is no number"),
+        ("ALTER TABLE enrolled RENAME COLUMN voiceprint_id TO id", "no such column"),
+        ("ALTER TABLE storing RENAME COLUMN location TO place", "no such column"),
+        ("INSERT INTO storing SELECT '{location}', space, row, x'00', 'now' FROM enrolled", "another type"),
+    ],
+)
+def test_a_progress_that_was_changed_by_others_is_damaged(quick, change: str, words: str) -> None:
+    write("amara,voices/amara/1.flac")
+    quick.enroll_manifest("m.csv")
+    with contextlib.closing(sqlite3.connect("m.csv.progress")) as database, database:
+        database.execute(change.format(location=quick.storage.location))
+    with pytest.raises(StorageCorruptError, match=rf"m\.csv\.progress is damaged \(.*{words}.*\): remove it"):
+        quick.enroll_manifest("m.csv")
 
 
 def test_a_change_that_was_interrupted_is_found_in_the_store_or_not() -> None:

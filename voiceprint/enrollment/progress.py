@@ -137,6 +137,8 @@ class EnrollmentProgress:
             "SELECT row, caller_id, created_at FROM storing WHERE location = ? AND space = ?",
             (self._storage.location, self._space),
         ).fetchall()
+        if not all(isinstance(text, str) for _, *texts in pending for text in texts):
+            raise self._damaged("an entry of another type")
         times = {created_at for _, _, created_at in pending}
         made = []
         for digest, caller_id, created_at in pending:
@@ -160,7 +162,9 @@ class EnrollmentProgress:
                 "SELECT voiceprint_id FROM enrolled WHERE store = ? AND space = ? AND row = ?",
                 (self._store(), self._space, self._digest(row)),
             ).fetchone()
-        return None if found is None else int(found[0])
+        if found is not None and not isinstance(found[0], int):
+            raise self._damaged("an id that is no number")
+        return None if found is None else found[0]
 
     def forget(self) -> None:
         """Forget all rows of this store and space, so that they are enrolled again."""
@@ -226,16 +230,22 @@ class EnrollmentProgress:
                 raise StorageUnavailableError(
                     f"{self._path} is in use: another process is enrolling from this manifest."
                 ) from error
-            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-                raise StorageCorruptError(
-                    f"{self._path} is damaged ({error}): remove it, and all rows are enrolled again; a "
-                    "recording is not stored twice."
-                ) from error
+            if isinstance(error, sqlite3.DatabaseError) and (
+                not isinstance(error, sqlite3.OperationalError)
+                or error.sqlite_errorcode == sqlite3.SQLITE_ERROR  # no such column
+            ):
+                raise self._damaged(str(error)) from error
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise StorageUnavailableError(
                 f"{self._path}, the progress of the enrollment, cannot be written ({reason}): give it "
                 "another path (--progress)."
             ) from error
+
+    def _damaged(self, reason: str) -> StorageCorruptError:
+        return StorageCorruptError(
+            f"{self._path} is damaged ({reason}): remove it, and all rows are enrolled again; a recording is "
+            "not stored twice."
+        )
 
     def close(self) -> None:
         """Release the file."""
