@@ -273,6 +273,8 @@ def test_a_dry_run_finds_every_fault_and_stores_nothing(run) -> None:
     assert statuses() == ["checked", *["failed"] * 3, *["checked"] * 40, *["failed"] * 20]
     assert [row["line"] for row in report()] == [str(line) for line in range(2, 66)]
     assert {path.name for path in Path().iterdir()} == {"m.csv", "out.csv", "voices"}
+    write("zoe,none.wav")
+    assert "\n\n1 row has errors:\n" in run("enroll-csv", "m.csv", "--dry-run")[1]
     write("amara,voices/amara/1.flac")
     assert run("enroll-csv", "m.csv", "--dry-run")[:2] == (
         0,

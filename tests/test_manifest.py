@@ -153,6 +153,10 @@ def test_a_path_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         ("alice,a.wav,8,,,,", "channel is 8: give one of 0 to 7."),
         ("alice,a.wav,-1,,,,", "channel is -1"),
         ("alice,a.wav,left,,,,", "channel is 'left'"),
+        ("alice,a.wav,1_0,,,,", "channel is '1_0'"),
+        ("alice,a.wav,\uff11,,,,", "channel is '\uff11'"),
+        ("alice,a.wav,,,8_000,,", "sample_rate must be a whole number of Hz"),
+        ("alice,a.wav,,,,1_0,", "start is '1_0'"),
         ("alice,a.wav,,gsm7,,,", "encoding must be one of pcm, "),
         ("alice,a.wav,,,8k,,", "sample_rate"),
         ("alice,a.wav,,,96000,,", "not 96000"),
@@ -210,6 +214,19 @@ def test_a_line_of_json_that_cannot_be_used_says_why(tmp_path: Path, line: str, 
     first, bad, last = rows(tmp_path, f"\ufeff{good}\n\n{line}\n{good}\n", "m.jsonl")
     assert words in str(bad.error)
     assert (first.error, bad.line, last.line, last.error) == (None, 3, 4, None)
+
+
+def test_of_thousands_of_unknown_keys_five_are_named(tmp_path: Path) -> None:
+    keys = ", ".join(f'"key {number}": 1' for number in range(2000))
+    found = fault(tmp_path, f'{{"caller_id": "a", "path": "b", {keys}}}', "m.jsonl")
+    assert found.count("There is no key") == 5
+    assert found.endswith("1995 more keys have no meaning.")
+
+
+def test_a_cell_may_be_as_long_as_metadata(tmp_path: Path) -> None:
+    longest = "x" * 900_000
+    (row,) = rows(tmp_path, f"caller_id,path,metadata.note\na,b,{longest}\n")
+    assert row.metadata == {"note": longest}
 
 
 def test_metadata_is_in_no_message_and_no_repr(tmp_path: Path) -> None:

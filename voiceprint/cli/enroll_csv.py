@@ -140,7 +140,8 @@ def enroll_csv(
         _summarize(counts, failed, dry_run=dry_run)
     if stopped:
         print_error(
-            f"Interrupted. What is enrolled stays; {plural(counts['left'], 'row')} are left. "
+            f"Interrupted. What is enrolled stays; {plural(counts['left'], 'row')} "
+            f"{'is' if counts['left'] == 1 else 'are'} left. "
             "To go on, run the same command again."
         )
         raise typer.Exit(130)
@@ -162,9 +163,8 @@ def _summarize(counts: Counter[RowStatus], failed: list[RowResult], *, dry_run: 
     if not failed:
         return
     more = counts["failed"] - len(failed)
-    print_lines(
-        "", f"{plural(counts['failed'], 'row')} {'have errors' if dry_run else 'could not be enrolled'}:"
-    )
+    errors = "has errors" if counts["failed"] == 1 else "have errors"
+    print_lines("", f"{plural(counts['failed'], 'row')} {errors if dry_run else 'could not be enrolled'}:")
     rows = [(r.row.line, r.row.caller_id, r.row.path, type(r.error).__name__, r.error) for r in failed]
     table("Line", "Caller", "File", "Error", "Why", rows=rows, right=("Line",))
     if more:

@@ -26,7 +26,7 @@ from voiceprint.audio.io.encodings import check_encoding
 from voiceprint.audio.io.excerpt import Excerpt
 from voiceprint.audio.io.reader import named, open_audio
 from voiceprint.errors import InvalidArgumentError, InvalidAudioError, VoiceprintError
-from voiceprint.validation import check_caller_id, check_metadata, is_integer, shown
+from voiceprint.validation import MAX_METADATA_BYTES, check_caller_id, check_metadata, is_integer, shown
 
 COLUMNS: Final = ("caller_id", "path", "channel", "encoding", "rate", "start", "end")
 """The columns of a manifest beside `metadata.KEY`."""
@@ -38,6 +38,10 @@ _JSON_SUFFIXES: Final = (".jsonl", ".ndjson")
 _MAX_LINE_BYTES: Final = 8_000_000
 """Metadata has at most 1 MB, of which JSON may escape each byte by six. Doubled, a file that is no manifest
 takes 8 MB of memory more before it is refused."""
+
+
+_NAMED: Final = 5
+"""Unknown keys that the error of a row names: more are one mistake, and the message stays readable."""
 
 
 class ManifestRow(NamedTuple):
@@ -148,6 +152,8 @@ def _lines(stream: BinaryIO, path: Path) -> Iterator[str]:
 
 
 def _csv_rows(lines: Iterator[str], path: Path) -> Iterator[ManifestRow]:
+    # Of the process; only raised, as other threads may read CSV too.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_METADATA_BYTES))
     reader = csv.reader(lines, strict=True)
     columns: list[str] | None = None
     line = 1
@@ -278,15 +284,19 @@ def _row(line: int, folder: Path, values: dict[str, Any], convert: _Convert) -> 
 def _metadata(values: dict[str, Any], faults: list[str]) -> object:
     """The metadata, not checked yet; adds the faults of the keys of a row to `faults`."""
     metadata = values.get("metadata")
-    keys = {}
+    keys, unknown = {}, 0
     for name, value in values.items():
         if name == "metadata":
             continue
         fault = _unknown(name, "key")
         if fault is not None:
-            faults.append(fault)
+            unknown += 1
+            if unknown <= _NAMED:
+                faults.append(fault)
         elif name.startswith(METADATA):
             keys[name.removeprefix(METADATA)] = value
+    if unknown > _NAMED:
+        faults.append(f"{unknown - _NAMED} more keys have no meaning.")
     if not isinstance(metadata, dict):
         return metadata if metadata is not None else keys or None
     twice = metadata.keys() & keys.keys()
@@ -313,7 +323,8 @@ def _unknown(name: str, kind: str) -> str | None:
 
 def _from_text(name: str, value: str | None) -> object:
     """The value of a CSV cell, or the text itself where it is none: the check names it."""
-    if value is None or name == "encoding":
+    # Python reads digits of all scripts, and 1_0 as ten.
+    if value is None or name == "encoding" or not value.isascii() or "_" in value:
         return value
     try:
         return float(value) if name in ("start", "end") else int(value)
