@@ -269,7 +269,7 @@ def _row(line: int, folder: Path, values: dict[str, Any], convert: _Convert) -> 
     for column, name, check in (
         ("channel", "channel", _channel),
         ("encoding", "encoding", check_encoding),
-        ("rate", "sample_rate", check_sample_rate),
+        ("rate", "sample_rate", _rate),
     ):
         if column in values:
             take(name, check, convert(column, values[column]))
@@ -354,6 +354,12 @@ def _channel(value: object) -> int:
     if not is_integer(value) or not 0 <= value < MAX_CHANNELS:
         raise InvalidArgumentError(f"channel is {shown(value)}: give one of 0 to {MAX_CHANNELS - 1}.")
     return value
+
+
+def _rate(value: object) -> int:
+    if isinstance(value, str):  # of a cell: the name and value that stand there
+        raise InvalidArgumentError(f"rate is {shown(value)}: give the Hz, such as 8000.")
+    return check_sample_rate(value)
 
 
 def _not_a_manifest(path: Path, line: int, fault: str) -> InvalidArgumentError:
