@@ -232,7 +232,7 @@ class EnrollmentProgress:
                 ) from error
             if isinstance(error, sqlite3.DatabaseError) and (
                 not isinstance(error, sqlite3.OperationalError)
-                or error.sqlite_errorcode == sqlite3.SQLITE_ERROR  # no such column
+                or "column" in str(error)  # other columns; Python 3.10 has no code of the error
             ):
                 raise self._damaged(str(error)) from error
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
