@@ -42,6 +42,7 @@ DEFAULTS: dict[str, Any] = {
     "encoder_device": "cpu",
     "encoder_threads": 0,
     "encoder_secondary": None,
+    "encoder_secondary_sha256": None,
     "adapt_secondary": False,
     "index_path": None,
     "index_recall": 0.99,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_models import write_tiny_model
 from voices import SAMPLES, BandEncoder, Voices, saved
 
 from voiceprint import (
@@ -124,6 +126,29 @@ def test_a_secondary_encoder_that_fails_costs_nobody_the_answer(
     assert "The secondary encoder 'test-bands': The model is damaged." in log.messages
 
 
+def test_an_error_of_any_kind_of_the_secondary_encoder_is_logged_without_its_message(
+    voices: Voices, log: pytest.LogCaptureFixture
+) -> None:
+    class Odd(BandEncoder):
+        def embed(self, audio: Any) -> Any:
+            raise KeyError("4711")
+
+    recognizer = dual(secondary=Odd())
+    recognizer.enroll_caller("amara", voices["amara"][0])
+    assert recognizer.match_caller(voices["amara"][1]) is not None
+    assert recognizer.verify_caller("amara", voices["amara"][1]).accepted
+    assert log.messages.count("The secondary encoder 'test-bands': KeyError") == 2
+
+
+def test_callers_who_have_not_moved_yet_are_no_reason_to_warn(
+    voices: Voices, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = MemoryStorage()
+    OpusAgentVoiceRecognizer(storage).enroll_caller("amara", voices["amara"][0])
+    dual(storage).match_caller(voices["amara"][1])
+    assert not [line for line in caplog.messages if "no voiceprint" in line]
+
+
 def test_recordings_that_are_not_used_are_not_enrolled_with_the_secondary_encoder(voices: Voices) -> None:
     recognizer = dual(max_voiceprints_per_caller=1)
     samples = [("amara", voices["amara"][number], None) for number in range(2)]
@@ -204,6 +229,25 @@ def test_with_encoder_uses_the_same_store_with_settings_of_its_own(voices: Voice
         assert same.config.encoder == "resemblyzer"
         with pytest.raises(ConfigurationError, match="VOICE_ENCODER"):
             recognizer.with_encoder("no such encoder")
+
+
+def test_a_pinned_model_can_be_left_and_the_secondary_has_a_pin_of_its_own(tmp_path: Path) -> None:
+    first, second = (write_tiny_model(tmp_path / f"{size}.onnx", size) for size in (192, 512))
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (first, second)]
+    config = VoiceFingerprintConfig(
+        encoder=f"onnx:{first}",
+        encoder_sha256=digests[0],
+        encoder_secondary=f"onnx:{second}",
+        encoder_secondary_sha256=digests[1],
+    )
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), config=config)
+    assert recognizer.secondary is not None
+    assert recognizer.with_encoder("onnx").encoder.name == OWN
+    assert recognizer.with_encoder(f"onnx:{second}").config.encoder_sha256 == digests[1]
+    assert recognizer.with_encoder(f"onnx:{first}").config.encoder_sha256 == digests[0]
+    config.encoder_secondary_sha256 = "0" * 64
+    with pytest.raises(EncoderError, match="has the SHA-256 digest"):
+        OpusAgentVoiceRecognizer(MemoryStorage(), config=config)
 
 
 def test_a_secondary_encoder_stays_with_its_space_alone() -> None:

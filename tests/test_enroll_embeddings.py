@@ -141,6 +141,7 @@ SIGNALING_NAN = np.frombuffer(b"\x01\x00\xa0\x7f", dtype="<f4")[0]
         ((NAMES, matrix(25), [{}] * 24), "metadata has 24 items"),
         ((NAMES, matrix(25), {"a": 1}), "metadata is of type dict"),
         ((NAMES, matrix(25), [{}] * 20 + [{"a": {1}}] + [None] * 4), "Row 20: The metadata holds a set"),
+        ((NAMES, np.ma.masked_less(matrix(25), 0.0)), "masked array"),
         ((NAMES, matrix(25)[:, :8]), r"shape \(25, 8\): \[n, 16\] is allowed"),
         ((["c"], unit(1, DIMENSION)), r"shape \(16,\)"),
         ((["c", "d"], [[1.0] * 16, [1.0] * 15]), r"a list of object: numbers \[n, 16\]"),

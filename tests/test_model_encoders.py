@@ -460,6 +460,48 @@ def test_weights_in_another_file_are_refused(tmp_path: Path, program: Any) -> No
         program(tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize("place", ["node", "branch", "function", "sparse"])
+def test_weights_in_another_file_are_refused_wherever_they_are_named(tmp_path: Path, place: str) -> None:
+    from voiceprint.encoder.onnx_format import _field, _number
+
+    tensor = _field(13, _field(1, "location") + _field(2, "weights.bin")) + _number(14, 1)
+    with_attribute = _field(5, _field(5, tensor))
+    branch = _field(5, _field(6, _field(1, with_attribute)))
+    parts = {
+        "node": _field(7, _field(1, with_attribute)),
+        "branch": _field(7, _field(1, branch)),
+        "function": _field(25, _field(7, with_attribute)),
+        "sparse": _field(7, _field(15, _field(1, tensor))),
+    }
+    (tmp_path / "model.onnx").write_bytes(tiny_model(192) + parts[place])
+    with pytest.raises(EncoderError, match="weights in another file"):
+        OnnxFileEncoder(tmp_path / "model.onnx")
+
+
+def test_graphs_that_are_nested_without_end_are_refused(tmp_path: Path) -> None:
+    from voiceprint.encoder.onnx_format import _field
+
+    graph = b""
+    for _ in range(100):
+        graph = _field(1, _field(5, _field(6, graph)))
+    (tmp_path / "model.onnx").write_bytes(tiny_model(192) + _field(7, graph))
+    with pytest.raises(EncoderError, match="nested too deeply"):
+        OnnxFileEncoder(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("feat_dim", "600"), ("feat_dim", "1"), ("window_size_ms", "1"), ("window_stride_ms", "500")],
+)
+def test_features_that_do_not_exist_are_refused_before_a_program_sees_them(
+    tmp_path: Path, program: Any, name: str, value: str
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(tiny_model(192, "nemo", changed={name: value}))
+    with pytest.raises(EncoderError, match=f"has the metadata '{name}' '{value}'"):
+        program(path)
+
+
 def test_facts_of_a_model_are_read_without_its_weights() -> None:
     facts = model_facts(tiny_model(192, "nemo", changed={"language": "Deutsch, für Anrufe"}))
     assert facts.metadata["language"] == "Deutsch, für Anrufe"

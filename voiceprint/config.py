@@ -75,6 +75,7 @@ _ALLOWED = {
     "encoder_device": "cpu, cuda or auto",
     "encoder_threads": "a whole number from 0 to 64, 0 for one a core",
     "encoder_secondary": "as VOICE_ENCODER, of another embedding space",
+    "encoder_secondary_sha256": "the 64 hex digits of a SHA-256 digest",
     "adapt_secondary": "true or false",
     "index_path": "the path of a file, or off",
     "index_recall": "a number above 0, up to 1",
@@ -126,6 +127,7 @@ class VoiceFingerprintConfig(BaseSettings):
     encoder_secondary (None): an encoder of another space, to run beside the first: calls are enrolled and
         matched with both, the first gives the answers, and the log has both verdicts (`voiceprint.dual_run`).
         A recognizer reads the settings of encoders when it is built.
+    encoder_secondary_sha256 (None): as encoder_sha256, for the file of the secondary encoder.
     adapt_secondary (False): when True, a confident match, verification or finished stream also enrolls a
         caller who has no voiceprint of the secondary encoder with it.
     index_path (None): file of the index's snapshot, or "off"; None is beside the store's file, or in the
@@ -165,6 +167,7 @@ class VoiceFingerprintConfig(BaseSettings):
     encoder_device: Literal["cpu", "cuda", "auto"] = "cpu"
     encoder_threads: int = Field(default=0, ge=0, le=64)
     encoder_secondary: EncoderText | None = None
+    encoder_secondary_sha256: str | None = Field(default=None, pattern="^[0-9A-Fa-f]{64}$")
     adapt_secondary: bool = False
     index_path: str | None = Field(default=None, min_length=1)
     index_recall: float = Field(default=0.99, gt=0.0, le=1.0, allow_inf_nan=False)
@@ -209,7 +212,12 @@ class VoiceFingerprintConfig(BaseSettings):
     def for_other_encoder(self) -> Self:
         """A copy without the settings that hold for the scores of one encoder, and without a secondary."""
         copy = self.model_copy(
-            update={"calibration_path": None, "calibrated_similarity": False, "encoder_secondary": None}
+            update={
+                "calibration_path": None,
+                "calibrated_similarity": False,
+                "encoder_secondary": None,
+                "encoder_secondary_sha256": None,
+            }
         )
         copy.similarity_threshold = type(self).model_fields["similarity_threshold"].default
         copy.model_fields_set.discard("similarity_threshold")

@@ -45,6 +45,7 @@ class DualRun:
                 "VOICE_ENCODER_SECONDARY, or unset it."
             )
         self.gallery = gallery
+        gallery.expects_other_spaces()
         self._own_space = own.encoder
         self._storage = own.storage
         self._encoder = encoder
@@ -67,7 +68,7 @@ class DualRun:
             if plan and self._config.enroll_simulated_lines:
                 planned = PlannedAugmentation(recording, embedding, plan)
                 (augmented,) = augmented_embeddings(self._encoder, [planned])
-        except VoiceprintError as error:
+        except Exception as error:  # noqa: BLE001 - an encoder may raise anything, and must not cost the enrollment
             self._log_failure(error)
             return None
         return Voiceprint(caller_id, embedding, encoder=self._encoder.name, augmented=augmented)
@@ -93,7 +94,7 @@ class DualRun:
         try:
             probe = self._embedder().probe(recording, one_voice=True)
             others = self._identifier().identify(probe, query._replace(threshold=None))
-        except VoiceprintError as error:
+        except Exception as error:  # noqa: BLE001 - an encoder may raise anything, and must not cost the answer
             self._log_failure(error)
             return
         own, other = _best(matches), _best(others)
@@ -110,7 +111,7 @@ class DualRun:
             other = "accepted" if identifier.verify(probe, prints, None).accepted else "rejected"
         except CallerNotFoundError:
             other = "not enrolled"
-        except VoiceprintError as error:
+        except Exception as error:  # noqa: BLE001 - as above
             self._log_failure(error)
             return
         own = "accepted" if verification.accepted else "rejected"
@@ -157,8 +158,10 @@ class DualRun:
             extra={"dual_run": {"kind": kind, "verdicts": verdicts, "agreement": agreement}},
         )
 
-    def _log_failure(self, error: VoiceprintError) -> None:
-        logger.warning("The secondary encoder %r: %s", self._encoder.name, error)
+    def _log_failure(self, error: Exception) -> None:
+        # The message of an error that is not ours may hold anything.
+        message = error if isinstance(error, VoiceprintError) else type(error).__name__
+        logger.warning("The secondary encoder %r: %s", self._encoder.name, message)
 
 
 def _best(matches: Sequence[Match]) -> Match | None:

@@ -119,10 +119,16 @@ class OpusAgentVoiceRecognizer(Upkeep):
 
         encoder: an `Encoder`, or a name as in `VOICE_ENCODER`. The settings are a copy; for another embedding
         space without `similarity_threshold`, `calibration_path`, `calibrated_similarity` and
-        `encoder_secondary`, which belong to this one. To close either recognizer closes the store of both.
+        `encoder_secondary`, which belong to this one. Of the digests, the one that is set for this name
+        counts. To close either recognizer closes the store of both.
         """
         if isinstance(encoder, str):
-            config = self.config.model_copy(update={"encoder": encoder})
+            given = self.config
+            pins = {
+                given.encoder: given.encoder_sha256,
+                given.encoder_secondary: given.encoder_secondary_sha256,
+            }
+            config = given.model_copy(update={"encoder": encoder, "encoder_sha256": pins.get(encoder)})
             if config.encoder != "onnx":
                 config.encoder_device = "cpu"  # CUDA runs "onnx" alone
             encoder = configured_encoder(config)

@@ -265,6 +265,8 @@ def is_number(value: object) -> TypeGuard[float]:
 
 def unit_vector(embedding: object) -> NDArray[np.float32]:
     """`embedding` (1-D, finite, not all zero; array or sequence of numbers) as a new float32 unit vector."""
+    if isinstance(embedding, np.ma.MaskedArray):
+        raise InvalidArgumentError("The embedding is a masked array, which may lack values: give an array.")
     if isinstance(embedding, np.ndarray) and embedding.dtype == np.float32 and embedding.ndim == 1:
         # The usual case, six times as fast, for bulk imports. A NaN or infinite value fails the comparison.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -274,7 +276,8 @@ def unit_vector(embedding: object) -> NDArray[np.float32]:
     try:
         numbers = np.asarray(embedding)
         # `astype` alone would accept text, bool and the real part of complex numbers.
-        with np.errstate(invalid="ignore"):  # for a signaling NaN, as in damaged files
+        # A signaling NaN, as in damaged files; a long double over the range of doubles.
+        with np.errstate(invalid="ignore", over="ignore"):
             vector = numbers.astype(np.float64) if numbers.dtype.kind in "fiu" else None
     except (TypeError, ValueError, OverflowError):
         # numpy's message may quote the values, which are biometric data: it is not chained.

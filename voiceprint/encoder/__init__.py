@@ -80,7 +80,9 @@ def configured_encoder(config: VoiceFingerprintConfig) -> Encoder:
 def secondary_encoder(config: VoiceFingerprintConfig) -> Encoder | None:
     """The encoder of `encoder_secondary`, None without one. On the CPU, where CUDA is for the other alone."""
     spec = config.encoder_secondary
-    return None if spec is None else default_encoder(spec, config.encoder_threads)
+    if spec is None:
+        return None
+    return default_encoder(spec, config.encoder_threads, config.encoder_secondary_sha256)
 
 
 @lru_cache(maxsize=8)

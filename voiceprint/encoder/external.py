@@ -28,7 +28,7 @@ class ExternalEncoder:
     """Hz; no audio is embedded."""
 
     def __init__(self, name: str, dimension: int) -> None:
-        if not isinstance(name, str) or not 1 <= len(name) <= _MAX_NAME:
+        if not isinstance(name, str) or not 1 <= len(name) <= _MAX_NAME or not _is_encodable(name):
             raise InvalidArgumentError(
                 f"The name of the space is {shown(name)}: a str of 1 to {_MAX_NAME} characters is allowed."
             )
@@ -44,16 +44,6 @@ class ExternalEncoder:
             )
         self.name: Final = name
         self.dimension: Final = int(dimension)
-
-    @classmethod
-    def from_spec(cls, spec: str) -> ExternalEncoder:
-        """The encoder of `NAME:DIMENSION`, such as "titanet-large:192"; NAME may hold colons."""
-        name, _, dimension = spec.rpartition(":")
-        if not name or not (dimension.isascii() and dimension.isdigit()):
-            raise InvalidArgumentError(
-                f"The external space is {shown(spec)}: NAME:DIMENSION is allowed, such as titanet-large:192."
-            )
-        return cls(name, int(dimension[:9]))  # more digits are out of range just the same
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.dimension})"
@@ -74,3 +64,12 @@ class ExternalEncoder:
             f"The encoder {self.name!r} runs elsewhere, and this process cannot embed audio in its space: "
             "give the embedding (embedding=...) instead of the audio."
         )
+
+
+def _is_encodable(name: str) -> bool:
+    """Whether a store can hold the name: a lone surrogate is no character."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

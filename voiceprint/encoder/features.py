@@ -47,7 +47,10 @@ class Features:
 
         Raises `EncoderError` for audio that is shorter than one frame.
         """
-        bank = self._bank(self._options)
+        try:
+            bank = self._bank(self._options)
+        except (RuntimeError, ValueError) as error:  # of kaldi-native-fbank, for odd metadata
+            raise EncoderError(f"The model's metadata name features that do not exist ({error}).") from error
         samples = audio if self._front_end.normalize_samples else audio * _INT16
         bank.accept_waveform(self._front_end.sample_rate, samples)
         bank.input_finished()

@@ -29,6 +29,12 @@ _NORMALIZATIONS: Final[dict[Framework, tuple[str, ...]]] = {
     "nemo": ("", "per_feature"),
 }
 _GENERAL_BANDS: Final = 80  # of a front end without `feat_dim`
+_BANDS: Final = (
+    8,
+    128,
+)  # of published models, 80: with 128, each still holds a frequency of the shortest window
+_WINDOW_MS: Final = (20, 100)  # 25
+_SHIFT_MS: Final = (1, 100)  # 10
 _WINDOWS: Final = ("povey", "hann", "hanning", "hamming", "rectangular", "blackman", "sine")
 
 
@@ -158,7 +164,12 @@ class _Metadata:
                     f"{self._path} has {self._facts.outputs} outputs; a model of NeMo has two, logits and "
                     "embeddings."
                 )
-            bands, window, shift = map(self._whole, ("feat_dim", "window_size_ms", "window_stride_ms"))
+            # kaldi-native-fbank refuses bands without a frequency; sherpa-onnx would end the process.
+            bands = self._whole("feat_dim", *_BANDS)
+            window, shift = (
+                self._whole("window_size_ms", *_WINDOW_MS),
+                self._whole("window_stride_ms", *_SHIFT_MS),
+            )
             shape = self._one_of("window_type", _WINDOWS, "povey")
             front_end = FrontEnd(framework, rate, bands, True, normalization, window, shift, shape)
         return ModelFile(self._path, digest, dimension, front_end)
@@ -178,10 +189,10 @@ class _Metadata:
             raise self._odd(name, " or ".join(repr(each) for each in allowed))
         return value
 
-    def _whole(self, name: str) -> int:
+    def _whole(self, name: str, least: int = 1, most: int = 999_999) -> int:
         value = self._text(name)
-        if not re.fullmatch(r"[1-9][0-9]{0,5}", value, re.ASCII):
-            raise self._odd(name, "a whole number from 1 to 999999")
+        if not re.fullmatch(r"[1-9][0-9]{0,5}", value, re.ASCII) or not least <= int(value) <= most:
+            raise self._odd(name, f"a whole number from {least} to {most}")
         return int(value)
 
     def _odd(self, name: str, allowed: str) -> EncoderError:

@@ -122,15 +122,48 @@ def model_facts(data: bytes) -> ModelFacts:
     for number, content in _messages(memoryview(data)):
         if number == 7:
             has_graph = True
-            for inner, part in _messages(content):
-                outputs += inner == 12
-                is_whole &= inner != 5 or (14, _EXTERNAL) not in _fields(part)
+            outputs += sum(inner == 12 for inner, _ in _messages(content))
+            is_whole &= _holds_its_weights("graph", content)
+        elif number == 25:
+            is_whole &= _holds_its_weights("function", content)
         elif number == 14:
             entry = {inner: bytes(text).decode() for inner, text in _messages(content)}
             metadata[entry.get(1, "")] = entry.get(2, "")
     if not has_graph:
         raise ValueError("there is no graph")
     return ModelFacts(metadata, outputs, is_whole)
+
+
+# The fields that hold tensors, at any depth: a weight may be an initializer, or an attribute of a node, also
+# in the branch of an If or in a function.
+_PARTS: Final[dict[str, dict[int, str]]] = {
+    "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {
+        5: "tensor",
+        6: "graph",
+        10: "tensor",
+        11: "graph",
+        22: "sparse tensor",
+        23: "sparse tensor",
+    },
+    "sparse tensor": {1: "tensor", 2: "tensor"},
+}
+_DEEPEST: Final = 60  # messages within each other: published models have 4, a loop in a loop 7
+
+
+def _holds_its_weights(kind: str, message: memoryview, depth: int = 0) -> bool:
+    """Whether no tensor in the message lies in another file. Raises ValueError for a message too deep."""
+    if kind == "tensor":
+        return all(number != 13 and (number, value) != (14, _EXTERNAL) for number, value in _fields(message))
+    if depth > _DEEPEST:
+        raise ValueError("its graphs are nested too deeply")
+    return all(
+        _holds_its_weights(_PARTS[kind][number], part, depth + 1)
+        for number, part in _messages(message)
+        if number in _PARTS[kind]
+    )
 
 
 def with_exact_pools(data: bytes) -> bytes:

@@ -163,6 +163,8 @@ def _without_cycle_search() -> Iterator[None]:
 
 
 def _matrix(embeddings: ArrayLike, dimension: int) -> NDArray[Any]:
+    if isinstance(embeddings, np.ma.MaskedArray):
+        raise InvalidArgumentError("embeddings is a masked array, which may lack values: give an array.")
     try:
         matrix = np.asarray(embeddings)
     except (TypeError, ValueError):  # rows of different lengths; numpy's message may quote values

@@ -226,6 +226,10 @@ class Gallery:
             self._shared.warned_of_other_spaces = True
             logger.warning("%s: %s", self.storage, message)
 
+    def expects_other_spaces(self) -> None:
+        """Log no warning of callers without a voiceprint of this space, as while they move to it."""
+        self._shared.warned_of_other_spaces = True
+
     @property
     def warned_of_rule(self) -> bool:
         """Whether the process has logged a warning of the default rule of acceptance."""
