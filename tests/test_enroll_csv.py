@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -172,6 +174,78 @@ def test_a_run_reports_every_row_and_the_next_run_does_only_what_is_left(run) ->
         assert store.count() == 3
 
 
+def test_a_spreadsheet_runs_no_formula_of_the_report_and_json_has_the_exact_values(run) -> None:
+    ids = ["=cmd|'/c calc'!A1", "@SUM(1)", "+1", "-1", "\uff1d1", "\t=1", "red\x1b[31m", "a=b"]
+    rows = [json.dumps({"caller_id": name, "path": f"{name}.wav"}) for name in ids]
+    Path("m.jsonl").write_text("\n".join(rows))
+    code, out, _ = run("enroll-csv", "m.jsonl", "--dry-run", "--report", "out.csv", "--json")
+    assert code == 1
+    assert [row["caller_id"] for row in json.loads(out)] == ids
+    written = ["'=cmd|'/c calc'!A1", "'@SUM(1)", "'+1", "'-1", "'\uff1d1", r"\x09=1", r"red\x1b[31m", "a=b"]
+    assert [row["caller_id"] for row in report()] == written
+    assert [row["path"] for row in report()] == [f"{name}.wav" for name in written]
+    assert b"\x1b" not in Path("out.csv").read_bytes()
+
+
+def test_an_excerpt_without_a_sample_fails_its_row_alone(run) -> None:
+    write(
+        "amara,voices/amara/1.flac,,",
+        "bruno,voices/bruno/1.flac,5,5.00001",
+        "carlo,voices/carlo/1.flac,0,1e-9",
+        "dario,voices/dario/1.flac,,",
+        header="caller_id,path,start,end",
+    )
+    code, out, _ = run("enroll-csv", "m.csv", "--dry-run", "--report", "out.csv", "--json")
+    assert (code, len(json.loads(out))) == (1, 4)
+    assert statuses() == ["checked", "failed", "failed", "checked"]
+    code, out, err = run("enroll-csv", "m.csv", "--report", "out.csv", "--json")
+    assert (code, err, len(json.loads(out))) == (1, "", 4)
+    assert statuses() == ["enrolled", "failed", "failed", "enrolled"]
+    assert [row["error"] for row in report()[1:3]] == ["InvalidAudioError"] * 2
+    assert "has no sample at 16000 Hz between start (5.0 s) and end" in report()[1]["message"]
+
+
+def test_a_refused_run_leaves_the_report_of_the_run_before(run, quick) -> None:
+    write("amara,voices/amara/1.flac")
+    Path("r.csv").write_text("caller_id,path\namara,voices/amara/1.flac\n")
+    assert run("enroll-csv", "m.csv", "--report", "keep.csv")[0] == 0
+    before = Path("keep.csv").read_bytes()
+    with EnrollmentProgress(Path("r.csv.progress"), quick.storage, "another space"):
+        code, out, err = run("enroll-csv", "r.csv", "--report", "keep.csv", "--json")
+    assert (code, out) == (2, "")
+    assert "another process is enrolling from this manifest" in err
+    assert Path("keep.csv").read_bytes() == before
+    assert not [*Path().glob(".keep.csv*")]
+
+
+@pytest.mark.parametrize("option", ["--report", "--progress"])
+@pytest.mark.parametrize("store", ["json:calls", "sqlite:calls"])
+def test_no_file_of_the_store_is_taken_for_the_report_or_the_progress(run, option: str, store: str) -> None:
+    write("amara,voices/amara/1.flac")
+    code, out, err = run("enroll-csv", "m.csv", "--store", store, option, "./calls")
+    assert (code, out) == (2, "")
+    assert option in err
+    assert "calls belongs to the store: choose another file." in err
+    with open_storage(store) as storage:
+        assert storage.count() == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--progress", "pipe"]])
+def test_a_pipe_as_progress_is_refused_at_once(options: list[str]) -> None:
+    write("amara,voices/amara/1.flac")
+    os.mkfifo(options[1] if options else "m.csv.progress")
+    program = Path(sys.executable).with_name("voiceprint")
+    done = subprocess.run(
+        [str(program), "enroll-csv", "m.csv", *options],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "is a pipe, not a file." in done.stderr
+
+
 def test_no_metadata_is_in_the_report_or_the_progress_and_only_the_owner_reads_them(run) -> None:
     write("amara,voices/amara/1.flac,top secret", "bruno,voices/bruno/9.flac,top secret",
           header="caller_id,path,metadata.note")  # fmt: skip
@@ -199,6 +273,8 @@ def test_a_dry_run_finds_every_fault_and_stores_nothing(run) -> None:
     assert statuses() == ["checked", *["failed"] * 3, *["checked"] * 40, *["failed"] * 20]
     assert [row["line"] for row in report()] == [str(line) for line in range(2, 66)]
     assert {path.name for path in Path().iterdir()} == {"m.csv", "out.csv", "voices"}
+    write("zoe,none.wav")
+    assert "\n\n1 row has errors:\n" in run("enroll-csv", "m.csv", "--dry-run")[1]
     write("amara,voices/amara/1.flac")
     assert run("enroll-csv", "m.csv", "--dry-run")[:2] == (
         0,
@@ -263,6 +339,23 @@ def test_the_progress_is_of_one_store_and_one_space(run) -> None:
     assert run("enroll-csv", "m.csv", "--store", "json:a.json")[1] == "Enrolled 1 row.\n"
 
 
+def test_manifests_of_two_folders_share_a_progress_and_a_tree_may_be_moved(quick, monkeypatch) -> None:
+    for month, name in (("jan", "amara"), ("feb", "bruno")):
+        folder = Path("calls", month)
+        folder.mkdir(parents=True)
+        (folder / "1.flac").write_bytes((SAMPLES / name / "1.flac").read_bytes())
+        (folder / "m.csv").write_text("caller_id,path\ncustomer,1.flac\n")
+    notes = Path("calls/all.progress")
+    for month in ("jan", "feb"):
+        assert quick.enroll_manifest(f"calls/{month}/m.csv", progress_path=notes) == {"enrolled": 1}
+    assert len(quick.get_caller("customer").voiceprints) == 2
+    quick.enroll_manifest("calls/jan/m.csv")
+    Path("calls").rename("moved")
+    monkeypatch.chdir("moved/jan")
+    for place in ("../all.progress", "m.csv.progress", None):
+        assert quick.enroll_manifest("m.csv", progress_path=place) == {"done_before": 1}
+
+
 def test_of_a_caller_with_more_rows_than_voiceprints_the_last_remain(quick, monkeypatch) -> None:
     monkeypatch.setattr(quick.config, "min_audio_quality", 0.0)
     write(*[f"amara,voices/{name}/1.flac" for name in ("amara", "bruno", "carlo", "dario", "elena")])
@@ -321,6 +414,24 @@ def test_a_progress_that_is_in_use_or_damaged_is_refused(quick) -> None:
         quick.enroll_manifest("m.csv")
     path.unlink()
     assert quick.enroll_manifest("m.csv") == {"already_enrolled": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("UPDATE enrolled SET voiceprint_id = 'zzz'", "an id that is no number"),
+        ("ALTER TABLE enrolled RENAME COLUMN voiceprint_id TO id", "no such column"),
+        ("ALTER TABLE storing RENAME COLUMN location TO place", "no such column"),
+        ("INSERT INTO storing SELECT '{location}', space, row, x'00', 'now' FROM enrolled", "another type"),
+    ],
+)
+def test_a_progress_that_was_changed_by_others_is_damaged(quick, change: str, words: str) -> None:
+    write("amara,voices/amara/1.flac")
+    quick.enroll_manifest("m.csv")
+    with contextlib.closing(sqlite3.connect("m.csv.progress")) as database, database:
+        database.execute(change.format(location=quick.storage.location))
+    with pytest.raises(StorageCorruptError, match=rf"m\.csv\.progress is damaged \(.*{words}.*\): remove it"):
+        quick.enroll_manifest("m.csv")
 
 
 def test_a_change_that_was_interrupted_is_found_in_the_store_or_not() -> None:

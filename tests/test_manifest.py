@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import soundfile
 
 from voiceprint import InvalidArgumentError, InvalidAudioError, ManifestRow, Recording, read_manifest
+from voiceprint.enrollment.manifest import _header, _unique
 from voiceprint.enrollment.progress import row_digest
 
 
@@ -101,6 +104,39 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, text: str | bytes
     assert found.startswith(str(tmp_path / "m.csv"))
 
 
+class CountedName(str):
+    """A name that counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        CountedName.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+    def strip(self, *_: object) -> CountedName:
+        return self
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda names: _header(names, Path("m.csv"), 1),
+        lambda names: _unique([(name, None) for name in [*names, names[-1]]]),
+    ],
+    ids=["columns", "keys"],
+)
+def test_each_of_thousands_of_names_is_compared_a_few_times(
+    read: Callable[[list[CountedName]], None],
+) -> None:
+    names = [CountedName(f"metadata.{number}") for number in range(2000)]
+    CountedName.compared = 0
+    with contextlib.suppress(InvalidArgumentError):
+        read(names)
+    assert CountedName.compared < 40_000
+
+
 def test_a_path_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match=r"none\.csv cannot be read: No such file"):
         next(read_manifest(tmp_path / "none.csv"))
@@ -117,8 +153,12 @@ def test_a_path_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         ("alice,a.wav,8,,,,", "channel is 8: give one of 0 to 7."),
         ("alice,a.wav,-1,,,,", "channel is -1"),
         ("alice,a.wav,left,,,,", "channel is 'left'"),
+        ("alice,a.wav,1_0,,,,", "channel is '1_0'"),
+        ("alice,a.wav,\uff11,,,,", "channel is '\uff11'"),
+        ("alice,a.wav,,,8_000,,", "rate is '8_000': give the Hz, such as 8000."),
+        ("alice,a.wav,,,,1_0,", "start is '1_0'"),
         ("alice,a.wav,,gsm7,,,", "encoding must be one of pcm, "),
-        ("alice,a.wav,,,8k,,", "sample_rate"),
+        ("alice,a.wav,,,8k,,", "rate is '8k'"),
         ("alice,a.wav,,,96000,,", "not 96000"),
         ("alice,a.wav,,,,soon,", "start is 'soon': give seconds from the start of the file, 0 to 3600."),
         ("alice,a.wav,,,,-1,", "start is -1.0"),
@@ -174,6 +214,19 @@ def test_a_line_of_json_that_cannot_be_used_says_why(tmp_path: Path, line: str, 
     first, bad, last = rows(tmp_path, f"\ufeff{good}\n\n{line}\n{good}\n", "m.jsonl")
     assert words in str(bad.error)
     assert (first.error, bad.line, last.line, last.error) == (None, 3, 4, None)
+
+
+def test_of_thousands_of_unknown_keys_five_are_named(tmp_path: Path) -> None:
+    keys = ", ".join(f'"key {number}": 1' for number in range(2000))
+    found = fault(tmp_path, f'{{"caller_id": "a", "path": "b", {keys}}}', "m.jsonl")
+    assert found.count("There is no key") == 5
+    assert found.endswith("1995 more keys have no meaning.")
+
+
+def test_a_cell_may_be_as_long_as_metadata(tmp_path: Path) -> None:
+    longest = "x" * 900_000
+    (row,) = rows(tmp_path, f"caller_id,path,metadata.note\na,b,{longest}\n")
+    assert row.metadata == {"note": longest}
 
 
 def test_metadata_is_in_no_message_and_no_repr(tmp_path: Path) -> None:
@@ -245,6 +298,8 @@ def test_an_excerpt_is_cut_to_the_sample(tone: Path, kind: str) -> None:
         (11.0, 12.0, "start is 11 s"),
         (3.0, 3.0, "start is 3 s and end is 3 s: end must be later"),
         (-1.0, None, "start is -1.0: give seconds"),
+        (5.0, 5.00001, r"tone\.wav has no sample at 8000 Hz between start \(5\.0 s\) and end"),
+        (0.0, 1e-9, r"and end \(1e-09 s\): give a later end"),
         (0.0, 3601, "end is 3601"),
     ],
 )
@@ -260,7 +315,7 @@ def test_the_check_of_a_row_finds_what_opening_would(tone: Path) -> None:
     header = "caller_id,path,channel,start,end"
     cells = [
         "a,tone.wav,,,", "a,tone.wav,1,9,10", "a,tone.mp3,0,2,9", "a,tone.wav,2,,", "a,tone.wav,,11,",
-        "a,tone.mp3,,,20", "a,m.csv,,,", "a,none.wav,,,",
+        "a,tone.mp3,,,20", "a,m.csv,,,", "a,none.wav,,,", "a,tone.wav,,5,5.00001", "a,tone.mp3,,,1e-9",
     ]  # fmt: skip
     outcomes = []
     for row in rows(tone.parent, "\n".join([header, *cells])):

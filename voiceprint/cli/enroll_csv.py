@@ -26,7 +26,7 @@ from voiceprint.cli.common import (
     table,
 )
 from voiceprint.cli.enrollment import LISTED, MismatchOption, SeveralVoicesOption
-from voiceprint.cli.terminal import json_text
+from voiceprint.cli.terminal import escaped, json_text
 from voiceprint.encoder.workers import cores
 from voiceprint.enrollment.bulk import RowResult, RowStatus, check_manifest
 from voiceprint.enrollment.manifest import read_manifest
@@ -34,6 +34,9 @@ from voiceprint.enrollment.progress import default_progress_path
 from voiceprint.errors import InvalidArgumentError, StorageError
 
 _REPORT_COLUMNS: Final = ("line", "caller_id", "path", "status", "voiceprint_id", "error", "message")
+
+_FORMULA: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""First characters of a formula in a spreadsheet, also in full width."""
 
 _Show = Callable[[RowResult], None]
 
@@ -92,22 +95,28 @@ def enroll_csv(
     counts: Counter[RowStatus] = Counter()
     with ExitStack() as stack:
         shows: list[_Show] = [stack.enter_context(_progress_bar(total, dry_run=dry_run))]
+        recognizer = None if dry_run else stack.enter_context(open_recognizer(store, create=True))
         if report is not None:
             own = [manifest, progress or default_progress_path(manifest)]
+            if recognizer is not None:
+                own += recognizer.storage.files()
             shows.append(stack.enter_context(_report(report, own)))
         if as_json:
             shows.append(stack.enter_context(_json_list()))
 
+        begun = False
+
         def show(result: RowResult) -> None:
+            nonlocal begun
+            begun = True
             if result.status == "failed" and len(failed) < LISTED:
                 failed.append(result)
             for each in shows:
                 each(result)
 
-        if dry_run:
+        if recognizer is None:
             counts = check_manifest(manifest, show, cores())
         else:
-            recognizer = stack.enter_context(open_recognizer(store, create=True))
             asked = stack.enter_context(stopping("the rows in progress"))
             try:
                 counts = recognizer.enroll_manifest(
@@ -120,8 +129,10 @@ def enroll_csv(
                     on_mismatch=on_mismatch,
                     on_several_voices=on_several_voices,
                 )
-            except StorageError as error:  # the report is still written
-                failure = error
+            except StorageError as error:
+                if not begun:  # the report of an earlier run stays
+                    raise
+                failure = error  # after the report is written
             stopped = asked()
     if failure is not None:
         raise failure
@@ -129,7 +140,8 @@ def enroll_csv(
         _summarize(counts, failed, dry_run=dry_run)
     if stopped:
         print_error(
-            f"Interrupted. What is enrolled stays; {plural(counts['left'], 'row')} are left. "
+            f"Interrupted. What is enrolled stays; {plural(counts['left'], 'row')} "
+            f"{'is' if counts['left'] == 1 else 'are'} left. "
             "To go on, run the same command again."
         )
         raise typer.Exit(130)
@@ -151,9 +163,8 @@ def _summarize(counts: Counter[RowStatus], failed: list[RowResult], *, dry_run: 
     if not failed:
         return
     more = counts["failed"] - len(failed)
-    print_lines(
-        "", f"{plural(counts['failed'], 'row')} {'have errors' if dry_run else 'could not be enrolled'}:"
-    )
+    errors = "has errors" if counts["failed"] == 1 else "have errors"
+    print_lines("", f"{plural(counts['failed'], 'row')} {errors if dry_run else 'could not be enrolled'}:")
     rows = [(r.row.line, r.row.caller_id, r.row.path, type(r.error).__name__, r.error) for r in failed]
     table("Line", "Caller", "File", "Error", "Why", rows=rows, right=("Line",))
     if more:
@@ -190,13 +201,21 @@ def _report(path: Path, own: list[Path]) -> Iterator[_Show]:
             writer.writerow(_REPORT_COLUMNS)
 
             def show(result: RowResult) -> None:
-                writer.writerow(_report_row(result).values())
+                writer.writerow(_cell(value) for value in _report_row(result).values())
 
             yield show
             text.flush()
             text.detach()
     except RefusedFileError as error:
         raise InvalidArgumentError(f"--report: {error}") from error
+
+
+def _cell(value: object) -> object:
+    """The value for a spreadsheet: without control characters, and a formula as text, after an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    text = escaped(value)  # also a tab or line break before a formula
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 @contextmanager
@@ -210,7 +229,12 @@ def _json_list() -> Iterator[_Show]:
         typer.echo(f"{separator}\n{json_text(_report_row(result), encoding)}", nl=False)
         separator = ","
 
-    yield show
+    try:
+        yield show
+    except BaseException:
+        if separator == ",":  # a list that was begun is ended
+            typer.echo("\n]")
+        raise
     typer.echo("[]" if separator == "[" else "\n]")
 
 

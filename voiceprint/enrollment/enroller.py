@@ -266,11 +266,12 @@ class Enroller:
         for place, row in enumerate(rows):
             try:
                 recording = row.open()
+                duration_s = recording.duration_s  # raises for a recording without samples
             except VoiceprintError as error:  # the result of this row
                 results[place] = error
                 continue
             opened[place] = row.caller_id, recording, row.metadata
-            seconds += recording.duration_s
+            seconds += duration_s
             if seconds >= _EMBEDDED_TOGETHER_S:
                 results |= zip(opened, self._embed_samples([*opened.values()], options), strict=True)
                 opened, seconds = {}, 0.0

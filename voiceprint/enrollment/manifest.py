@@ -14,6 +14,7 @@ import csv
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
@@ -25,7 +26,7 @@ from voiceprint.audio.io.encodings import check_encoding
 from voiceprint.audio.io.excerpt import Excerpt
 from voiceprint.audio.io.reader import named, open_audio
 from voiceprint.errors import InvalidArgumentError, InvalidAudioError, VoiceprintError
-from voiceprint.validation import check_caller_id, check_metadata, is_integer, shown
+from voiceprint.validation import MAX_METADATA_BYTES, check_caller_id, check_metadata, is_integer, shown
 
 COLUMNS: Final = ("caller_id", "path", "channel", "encoding", "rate", "start", "end")
 """The columns of a manifest beside `metadata.KEY`."""
@@ -37,6 +38,10 @@ _JSON_SUFFIXES: Final = (".jsonl", ".ndjson")
 _MAX_LINE_BYTES: Final = 8_000_000
 """Metadata has at most 1 MB, of which JSON may escape each byte by six. Doubled, a file that is no manifest
 takes 8 MB of memory more before it is refused."""
+
+
+_NAMED: Final = 5
+"""Unknown keys that the error of a row names: more are one mistake, and the message stays readable."""
 
 
 class ManifestRow(NamedTuple):
@@ -96,6 +101,7 @@ class ManifestRow(NamedTuple):
                 check_channel(self.channel, reader.channels)
             if not any(excerpt):
                 return
+            excerpt.check_not_empty(reader.sample_rate)
             frames = reader.frames
             if frames is None:  # some compressed formats have no length in the header
                 frames = sum(len(block) for block in reader.blocks())
@@ -146,6 +152,8 @@ def _lines(stream: BinaryIO, path: Path) -> Iterator[str]:
 
 
 def _csv_rows(lines: Iterator[str], path: Path) -> Iterator[ManifestRow]:
+    # Of the process; only raised, as other threads may read CSV too.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_METADATA_BYTES))
     reader = csv.reader(lines, strict=True)
     columns: list[str] | None = None
     line = 1
@@ -179,12 +187,14 @@ def _header(cells: list[str], path: Path, line: int) -> list[str]:
     if len(columns) == 1 and (found := re.search("[;\t]", columns[0])):
         separator = "semicolons" if found[0] == ";" else "tabs"
         raise _not_a_manifest(path, line, f"has {separator} between the columns: separate them by commas")
-    for number, column in enumerate(columns):
+    before: set[str] = set()
+    for column in columns:
         fault = _unknown(column, "column")
-        if fault is None and column in columns[:number]:
+        if fault is None and column in before:
             fault = f"The column {column!r} is there twice: remove one of them."
         if fault is not None:
             raise InvalidArgumentError(f"{path}, line {line}: {fault}")
+        before.add(column)
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
         raise InvalidArgumentError(
@@ -219,8 +229,8 @@ def _json_rows(lines: Iterator[str], path: Path) -> Iterator[ManifestRow]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise InvalidArgumentError(f"the key {shown(twice)} is there twice in an object")
     return values
 
@@ -259,7 +269,7 @@ def _row(line: int, folder: Path, values: dict[str, Any], convert: _Convert) -> 
     for column, name, check in (
         ("channel", "channel", _channel),
         ("encoding", "encoding", check_encoding),
-        ("rate", "sample_rate", check_sample_rate),
+        ("rate", "sample_rate", _rate),
     ):
         if column in values:
             take(name, check, convert(column, values[column]))
@@ -274,15 +284,19 @@ def _row(line: int, folder: Path, values: dict[str, Any], convert: _Convert) -> 
 def _metadata(values: dict[str, Any], faults: list[str]) -> object:
     """The metadata, not checked yet; adds the faults of the keys of a row to `faults`."""
     metadata = values.get("metadata")
-    keys = {}
+    keys, unknown = {}, 0
     for name, value in values.items():
         if name == "metadata":
             continue
         fault = _unknown(name, "key")
         if fault is not None:
-            faults.append(fault)
+            unknown += 1
+            if unknown <= _NAMED:
+                faults.append(fault)
         elif name.startswith(METADATA):
             keys[name.removeprefix(METADATA)] = value
+    if unknown > _NAMED:
+        faults.append(f"{unknown - _NAMED} more keys have no meaning.")
     if not isinstance(metadata, dict):
         return metadata if metadata is not None else keys or None
     twice = metadata.keys() & keys.keys()
@@ -309,7 +323,8 @@ def _unknown(name: str, kind: str) -> str | None:
 
 def _from_text(name: str, value: str | None) -> object:
     """The value of a CSV cell, or the text itself where it is none: the check names it."""
-    if value is None or name == "encoding":
+    # Python reads digits of all scripts, and 1_0 as ten.
+    if value is None or name == "encoding" or not value.isascii() or "_" in value:
         return value
     try:
         return float(value) if name in ("start", "end") else int(value)
@@ -339,6 +354,12 @@ def _channel(value: object) -> int:
     if not is_integer(value) or not 0 <= value < MAX_CHANNELS:
         raise InvalidArgumentError(f"channel is {shown(value)}: give one of 0 to {MAX_CHANNELS - 1}.")
     return value
+
+
+def _rate(value: object) -> int:
+    if isinstance(value, str):  # of a cell: the name and value that stand there
+        raise InvalidArgumentError(f"rate is {shown(value)}: give the Hz, such as 8000.")
+    return check_sample_rate(value)
 
 
 def _not_a_manifest(path: Path, line: int, fault: str) -> InvalidArgumentError:

@@ -12,6 +12,7 @@ The digests are of the text of the rows. No audio, embedding or metadata is in t
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from voiceprint._files import RefusedFileError, check_apart, open_regular
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, StorageUnavailableError
 
 if TYPE_CHECKING:
@@ -54,10 +56,15 @@ def default_progress_path(manifest: str | Path) -> Path:
     return manifest.with_name(f"{manifest.name}.progress")
 
 
-def row_digest(row: ManifestRow) -> bytes:
-    """16 bytes that differ for rows that differ in any value; the line and the folder do not count."""
+def row_digest(row: ManifestRow, folder: str = ".") -> bytes:
+    """16 bytes that differ for rows that differ in any value, or in the folder; the line does not count.
+
+    folder: of the manifest, from that of the progress. So a manifest may be moved with its progress, and in a
+    progress of several folders' manifests, equal rows of different recordings differ.
+    """
+    path = row.path if folder == "." else os.path.join(folder, row.path)  # noqa: PTH118 - Path drops "./"
     values = [
-        row.caller_id, row.path, row.channel, row.encoding, row.sample_rate, row.start_s, row.end_s,
+        row.caller_id, path, row.channel, row.encoding, row.sample_rate, row.start_s, row.end_s,
         row.metadata,
     ]  # fmt: skip
     text = orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
@@ -75,6 +82,7 @@ class EnrollmentProgress:
     def __init__(self, path: Path, storage: Storage, space: str) -> None:
         self._path, self._storage, self._space = path, storage, space
         self._identity = ""
+        self._folders: dict[Path, str] = {}
         self._check_kind()
         with self._translated():
             self._database = sqlite3.connect(path, timeout=0.0, isolation_level=None)
@@ -86,13 +94,16 @@ class EnrollmentProgress:
 
     def _check_kind(self) -> None:
         try:
-            with self._path.open("rb") as file:
+            check_apart(self._path, self._storage.files())
+            with open_regular(self._path) as file:
                 head = file.read(len(_HEADER))
         except FileNotFoundError:
             # Created here, readable by its owner alone: the ids of callers may be in it.
             with self._translated():
                 self._path.touch(mode=0o600)
             return
+        except RefusedFileError as error:  # a pipe, a device, or a file of the store
+            raise InvalidArgumentError(f"The progress of the enrollment (--progress): {error}") from error
         except OSError as error:
             raise StorageUnavailableError(
                 f"{self._path} cannot be read: {error.strerror or error}."
@@ -126,6 +137,8 @@ class EnrollmentProgress:
             "SELECT row, caller_id, created_at FROM storing WHERE location = ? AND space = ?",
             (self._storage.location, self._space),
         ).fetchall()
+        if not all(isinstance(text, str) for _, *texts in pending for text in texts):
+            raise self._damaged("an entry of another type")
         times = {created_at for _, _, created_at in pending}
         made = []
         for digest, caller_id, created_at in pending:
@@ -147,9 +160,11 @@ class EnrollmentProgress:
         with self._translated():
             found = self._database.execute(
                 "SELECT voiceprint_id FROM enrolled WHERE store = ? AND space = ? AND row = ?",
-                (self._store(), self._space, row_digest(row)),
+                (self._store(), self._space, self._digest(row)),
             ).fetchone()
-        return None if found is None else int(found[0])
+        if found is not None and not isinstance(found[0], int):
+            raise self._damaged("an id that is no number")
+        return None if found is None else found[0]
 
     def forget(self) -> None:
         """Forget all rows of this store and space, so that they are enrolled again."""
@@ -162,7 +177,7 @@ class EnrollmentProgress:
         """Note that a change of the store begins. rows: each with the `created_at` of its voiceprint."""
         # By its location: a new store has its identity only after the first change.
         store = self._storage.location, self._space
-        entries = [(*store, row_digest(row), row.caller_id, created_at) for row, created_at in rows]
+        entries = [(*store, self._digest(row), row.caller_id, created_at) for row, created_at in rows]
         with self._translated(), self._transaction():
             self._end_storing()
             self._database.executemany("INSERT INTO storing VALUES (?, ?, ?, ?, ?)", entries)
@@ -170,7 +185,7 @@ class EnrollmentProgress:
     def end(self, rows: Iterable[tuple[ManifestRow, int]]) -> None:
         """Note that the change was made, or failed. rows: the enrolled ones, with their voiceprints' ids."""
         with self._translated():
-            self._enter([(row_digest(row), id_) for row, id_ in rows])
+            self._enter([(self._digest(row), id_) for row, id_ in rows])
 
     def _enter(self, rows: Sequence[tuple[bytes, int | None]]) -> None:
         store = self._store()
@@ -182,6 +197,14 @@ class EnrollmentProgress:
     def _end_storing(self) -> None:
         store = self._storage.location, self._space
         self._database.execute("DELETE FROM storing WHERE location = ? AND space = ?", store)
+
+    def _digest(self, row: ManifestRow) -> bytes:
+        folder = self._folders.get(row.folder)
+        if folder is None:
+            relative = os.path.relpath(os.path.realpath(row.folder), os.path.realpath(self._path.parent))
+            # A name that is not UTF-8 is no text of JSON.
+            folder = self._folders[row.folder] = os.fsencode(relative).decode(errors="backslashreplace")
+        return row_digest(row, folder)
 
     def _store(self) -> str:
         """The store's identity; "" before its first change."""
@@ -207,16 +230,22 @@ class EnrollmentProgress:
                 raise StorageUnavailableError(
                     f"{self._path} is in use: another process is enrolling from this manifest."
                 ) from error
-            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-                raise StorageCorruptError(
-                    f"{self._path} is damaged ({error}): remove it, and all rows are enrolled again; a "
-                    "recording is not stored twice."
-                ) from error
+            if isinstance(error, sqlite3.DatabaseError) and (
+                not isinstance(error, sqlite3.OperationalError)
+                or "column" in str(error)  # other columns; Python 3.10 has no code of the error
+            ):
+                raise self._damaged(str(error)) from error
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise StorageUnavailableError(
                 f"{self._path}, the progress of the enrollment, cannot be written ({reason}): give it "
                 "another path (--progress)."
             ) from error
+
+    def _damaged(self, reason: str) -> StorageCorruptError:
+        return StorageCorruptError(
+            f"{self._path} is damaged ({reason}): remove it, and all rows are enrolled again; a recording is "
+            "not stored twice."
+        )
 
     def close(self) -> None:
         """Release the file."""

@@ -186,7 +186,7 @@ def check_channel(channel: object, count: int) -> int:
     if not is_integer(channel) or not 0 <= channel < count:
         there = "1 channel: 0" if count == 1 else f"{count} channels: one of 0 to {count - 1}"
         raise InvalidAudioError(
-            f"channel is {_shown(channel)}, and the audio has {there}, or None for all, is allowed"
+            f"channel is {_shown(channel)}, and the audio has {there} is allowed, or leave it empty for all"
         )
     return int(channel)
 

@@ -42,8 +42,17 @@ class Excerpt(NamedTuple):
         if self.end_s is not None and self.end_s > seconds + ROUNDING_S:
             raise InvalidAudioError(f"is {seconds:.2f} s long: end is {self.end_s:g} s, give an earlier one")
 
+    def check_not_empty(self, sample_rate: int) -> None:
+        """Raise `InvalidAudioError` where no sample at this rate (Hz) lies in the excerpt."""
+        if self.end_s is not None and round(self.end_s * sample_rate) <= round(self.start_s * sample_rate):
+            raise InvalidAudioError(
+                f"has no sample at {sample_rate} Hz between start ({self.start_s!r} s) and end "
+                f"({self.end_s!r} s): give a later end"
+            )
+
     def cut(self, blocks: Iterator[npt.NDArray[Any]], sample_rate: int) -> Iterator[npt.NDArray[Any]]:
         """The excerpt of all blocks of a file, [n, channels] each; reads no block after it."""
+        self.check_not_empty(sample_rate)
         first = round(self.start_s * sample_rate)
         end = None if self.end_s is None else round(self.end_s * sample_rate)
         position = 0
