@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from stores import voiceprint
+from tiny_models import write_tiny_model
 
 from voiceprint import JSONStorage, SQLiteStorage
 from voiceprint.storage import digest
@@ -55,6 +56,17 @@ def test_pruning_a_space_counts_first_and_keeps_callers_without_another(run):
         "whole.\n"
     )
     assert run("callers", "show", "zoe")[0] == 1
+    assert run("callers", "show", "amara")[0] == 0
+
+
+@pytest.mark.resemblyzer
+@pytest.mark.usefixtures("filled")
+def test_pruning_refuses_the_space_that_callers_move_to(run, tmp_path, monkeypatch):
+    model = write_tiny_model(tmp_path / "model.onnx", 192)
+    monkeypatch.setenv("VOICE_ENCODER", f"onnx:{model}")
+    monkeypatch.setenv("VOICE_ENCODER_SECONDARY", "onnx")
+    code, _, err = run("prune", "--space", "resemblyzer", "--delete")
+    assert (code, "unset VOICE_ENCODER_SECONDARY first" in err) == (2, True)
     assert run("callers", "show", "amara")[0] == 0
 
 

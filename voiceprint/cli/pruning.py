@@ -63,10 +63,16 @@ def prune(
         if period is not None:
             _prune_callers(recognizer.storage, period, delete=delete, as_json=as_json)
         elif space is not None:
+            secondary = recognizer.secondary
             if delete and space == recognizer.encoder.name:
                 raise InvalidArgumentError(
                     f"{space!r} is the space of the configured encoder, by which callers are recognized: set "
                     "VOICE_ENCODER to the encoder that replaces it. Nothing was deleted."
+                )
+            if delete and secondary is not None and space == secondary.name:
+                raise InvalidArgumentError(
+                    f"{space!r} is the space of the secondary encoder, to which callers move: unset "
+                    "VOICE_ENCODER_SECONDARY first. Nothing was deleted."
                 )
             _prune_space(
                 recognizer.storage, space, delete=delete, delete_callers=delete_callers, as_json=as_json
