@@ -138,22 +138,8 @@ def enroll_dir(
     Exit code 1 when a file could not be enrolled, is no recording, or is in no caller's folder: such files
     are listed with the reason. Hidden files are ignored. Exit code 130 after Ctrl-C.
     """
-    samples, left_out = _audio_files(folder)
-    for path, why in left_out:
-        print_error(f"Skipped: {path} {why}.")
-    _enroll(
-        samples,
-        partial(read, encoding=encoding, rate=rate, channel=channel),
-        store,
-        as_json,
-        on_mismatch,
-        on_several_voices,
-        skip=not again,
-        keep="best",
-        without_prompts=True,
-    )
-    if left_out:
-        raise typer.Exit(1)
+    reader = partial(read, encoding=encoding, rate=rate, channel=channel)
+    _enroll_folder(folder, reader, store, as_json, on_mismatch, on_several_voices, again=again)
 
 
 def reenroll(
@@ -185,12 +171,30 @@ def reenroll(
 
     Exit code 1 when a file could not be enrolled. Exit code 130 after Ctrl-C.
     """
-    samples, left_out = _audio_files(audio_dir)
+    reader = partial(read, encoding=encoding, rate=rate, channel=channel)
+    _enroll_folder(
+        audio_dir, reader, store, as_json, on_mismatch, on_several_voices, again=again, encoder=encoder
+    )
+
+
+def _enroll_folder(
+    folder: Path,
+    read: _Reader,
+    store: str | None,
+    as_json: bool,
+    on_mismatch: OnMismatch,
+    on_several_voices: OnSeveralVoices,
+    *,
+    again: bool,
+    encoder: str | None = None,
+) -> None:
+    """Enroll the recordings of DIR/CALLER/*, and list the files that are left out."""
+    samples, left_out = _audio_files(folder)
     for path, why in left_out:
         print_error(f"Skipped: {path} {why}.")
     _enroll(
         samples,
-        partial(read, encoding=encoding, rate=rate, channel=channel),
+        read,
         store,
         as_json,
         on_mismatch,

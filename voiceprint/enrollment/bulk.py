@@ -155,7 +155,7 @@ def _checked(row: ManifestRow) -> RowResult:
 
 
 class ManifestEnrollment:
-    """One run over a manifest.
+    """Enrolls the rows of a manifest.
 
     embed_rows: opens and embeds rows; called in `threads` threads.
     on_row: called with the result of each row, in order. stop: asked before each row is begun; where it
