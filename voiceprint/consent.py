@@ -69,7 +69,7 @@ class Consent(_Details):
     def _check_order(self) -> Consent:
         if self.expires_at is not None and self.expires_at <= self.obtained_at:
             raise InvalidArgumentError(
-                f"The consent was obtained at {self.obtained_at} and ends at {self.expires_at}: give a later end."
+                f"The consent is of {self.obtained_at} and ends at {self.expires_at}: give a later end."
             )
         return self
 
