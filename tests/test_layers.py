@@ -11,7 +11,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    ("_files", "_fork", "_keyed_cache", "_lazy", "_processes", "_threads", "errors", "validation"),
+    (
+        "_audited",
+        "_files",
+        "_fork",
+        "_keyed_cache",
+        "_lazy",
+        "_processes",
+        "_threads",
+        "errors",
+        "validation",
+    ),
     ("audio", "index", "migrations"),
     ("config", "models", "utils"),
     ("encoder", "scoring", "storage"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._audited import Recorder
 from voiceprint._files import cache_folder, reading_descriptor
 from voiceprint.errors import InvalidArgumentError, StorageError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
@@ -36,6 +37,26 @@ Progress = Callable[[int], None]
 Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 T = TypeVar("T")
+
+
+class LineTable(ABC):
+    """A table of numbered lines beside the records of a store, for its audit log.
+
+    location: URL of the store, without secrets.
+    """
+
+    location: str
+
+    @abstractmethod
+    def append(self, make: Callable[[tuple[int, bytes] | None], list[tuple[int, bytes]]]) -> None:
+        """Append the rows, (number, line), that `make` returns for the last row, None without one.
+
+        One transaction, in which no other process appends.
+        """
+
+    @abstractmethod
+    def rows(self, *, newest_first: bool = False) -> Iterator[tuple[int, bytes]]:
+        """All rows in the order of their numbers, read a page at a time."""
 
 
 class Position(NamedTuple):
@@ -126,6 +147,8 @@ class Storage(ABC):
     def __init__(self, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
         self.max_voiceprints_per_caller = check_limit(max_voiceprints_per_caller)
         self._closed = False
+        self.auditor: Recorder | None = None
+        """Records the operations on this store, see `voiceprint.privacy.audit`."""
         # Paths of index snapshots over this store, beside which lie those of other embedding spaces. They
         # hold embeddings: a change that removes or replaces one also removes the snapshots of all spaces,
         # before it returns. Code that writes a snapshot elsewhere adds its path.
@@ -158,6 +181,10 @@ class Storage(ABC):
 
         Raises OSError where it would lie in the cache of a user without a home folder.
         """
+        return None
+
+    def line_table(self) -> LineTable | None:
+        """The table of the audit log, independent of this handle; None where the store has none."""
         return None
 
     @abstractmethod
