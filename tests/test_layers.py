@@ -31,6 +31,7 @@ LAYERS = (
     ("dual_run",),
     ("privacy", "streaming"),
     ("_parts",),
+    ("auditing",),
     ("recognizer", "upkeep"),
     ("evaluation",),
     ("cli",),

@@ -19,6 +19,7 @@ from voiceprint.enrollment.check import EnrollmentCheck
 from voiceprint.enrollment.manifest import ManifestRow, read_manifest
 from voiceprint.errors import (
     AudioQualityError,
+    AuditError,
     CallerNotFoundError,
     ConfigurationError,
     DisabledError,
@@ -45,6 +46,7 @@ from voiceprint.models import (
     Verification,
     Voiceprint,
 )
+from voiceprint.privacy.audit import Event
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import (
     JSONStorage,
@@ -60,6 +62,7 @@ from voiceprint.utils import normalize_embedding, preprocess_audio
 __all__ = [
     "AudioQuality",
     "AudioQualityError",
+    "AuditError",
     "CallStream",
     "Caller",
     "CallerNotFoundError",
@@ -70,6 +73,7 @@ __all__ = [
     "Encoder",
     "EncoderError",
     "EnrollmentCheck",
+    "Event",
     "ExternalEncoder",
     "Finding",
     "InvalidArgumentError",

@@ -10,10 +10,16 @@ operation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, NamedTuple, Protocol
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Actor(NamedTuple):
@@ -26,13 +32,21 @@ class Actor(NamedTuple):
 class Operation:
     """An operation in progress.
 
-    action: one of `voiceprint.privacy.audit.event.ACTIONS`. facts: fields of the event so far.
-    covers: actions of nested operations that are part of this one, and get no event of their own.
+    recorder: of the store. action: one of `voiceprint.privacy.audit.event.ACTIONS`. facts: fields of the
+    event so far. covers: actions of nested operations that are part of this one, and get no event of their
+    own.
     """
 
-    __slots__ = ("action", "covers", "event_id", "facts")
+    __slots__ = ("action", "covers", "event_id", "facts", "recorder")
 
-    def __init__(self, action: str, facts: dict[str, Any], covers: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        recorder: Recorder | None,
+        action: str,
+        facts: dict[str, Any],
+        covers: frozenset[str] = frozenset(),
+    ) -> None:
+        self.recorder = recorder
         self.action = action
         self.facts = facts
         self.covers = covers | {action}
@@ -66,6 +80,12 @@ class Recorder(Protocol):
         """
 
 
+class Owner(Protocol):
+    """An object with a store, as a recognizer is. The store has an `auditor`, a `Recorder` or None."""
+
+    storage: Any  # its class, `Storage`, is of a higher layer
+
+
 _operation: ContextVar[Operation | None] = ContextVar("voiceprint_operation", default=None)
 _actor: ContextVar[Actor] = ContextVar("voiceprint_actor", default=Actor())  # noqa: B039 - not mutable
 _NOTHING: Final[frozenset[str]] = frozenset()
@@ -77,14 +97,14 @@ def recording(
 ) -> Iterator[Operation]:
     """Record the operation of the `with` block as one event: its facts, or the class of its error.
 
-    A nested operation that the outer one covers adds its facts to the outer one.
+    A nested operation on the same store that the outer one covers adds its facts to the outer one.
     """
     outer = _operation.get()
-    if outer is not None and action in outer.covers:
+    if outer is not None and outer.recorder is recorder and action in outer.covers:
         outer.note(**facts)
         yield outer
         return
-    operation = Operation(action, facts, covers)
+    operation = Operation(recorder, action, facts, covers)
     if recorder is None or not recorder.is_active:
         yield operation
         return
@@ -109,6 +129,13 @@ def note(**facts: Any) -> None:
     operation = _operation.get()
     if operation is not None:
         operation.facts.update(facts)
+
+
+def note_first(**facts: Any) -> None:
+    """As `note`, without replacing facts that are there: those of the first part count."""
+    operation = _operation.get()
+    if operation is not None:
+        operation.facts.update({name: value for name, value in facts.items() if name not in operation.facts})
 
 
 def record_results(
@@ -138,3 +165,60 @@ def acting_as(actor: str, correlation_id: str | None = None) -> Iterator[None]:
 def current_actor() -> Actor:
     """The actor of this thread or task."""
     return _actor.get()
+
+
+def audited(action: str, *, caller: bool = False) -> Callable[[F], F]:
+    """Record each call of a method of an `Owner` as an operation.
+
+    An answer with an `event_id` gets that of the event. caller: whether the first argument is a caller id.
+    """
+
+    def decorate(method: F) -> F:
+        @wraps(method)
+        def recorded(self: Owner, /, *args: Any, **kwargs: Any) -> Any:
+            recorder: Recorder | None = self.storage.auditor
+            if recorder is None or not recorder.is_active:
+                return method(self, *args, **kwargs)
+            named = kwargs.get("caller_id", args[0] if args else None) if caller else None
+            with recording(recorder, action) as operation:
+                if isinstance(named, str):
+                    operation.note(caller=named)
+                answer = method(self, *args, **kwargs)
+            return stamped(answer, operation.event_id)
+
+        return cast(F, recorded)  # ParamSpec cannot express the overloads of `identify`
+
+    return decorate
+
+
+def audited_store(action: str, *, argument: int = 0) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Record each call of a function of a store as an operation, such as an export.
+
+    argument: the place of the store among the arguments. The event has the number of callers of the answer,
+    and the name of a file among the arguments.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
+            store: Any = args[argument]
+            paths = [value for value in (*args, *kwargs.values()) if isinstance(value, Path)]
+            with recording(store.auditor, action, file=paths[0].name if paths else None) as operation:
+                answer = function(*args, **kwargs)
+                operation.note(count=answer if isinstance(answer, int) else getattr(answer, "callers", None))
+            return answer
+
+        return recorded
+
+    return decorate
+
+
+def stamped(answer: R, event_id: str | None) -> R:
+    """The answer with the id of its event, if it has a place for it."""
+    if event_id is None or not hasattr(answer, "event_id"):
+        return answer
+    copy: Callable[..., R] | None = getattr(answer, "model_copy", None)
+    if copy is not None:
+        return copy(update={"event_id": event_id})
+    answer.event_id = event_id
+    return answer

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from voiceprint._audited import audited
 from voiceprint._parts import Parts
 from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, Encoding, Recording
@@ -29,6 +30,7 @@ from voiceprint.identification.query import Query, check_threshold
 from voiceprint.identification.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
 from voiceprint.identification.voices import identify_voices
 from voiceprint.models import Match, SeparatedVoice, Verification, Voiceprint
+from voiceprint.privacy.audit.auditor import attach, flush
 from voiceprint.storage import Storage, configured_storage
 from voiceprint.storage.base import Progress
 from voiceprint.upkeep import Upkeep
@@ -99,6 +101,8 @@ class OpusAgentVoiceRecognizer(Upkeep):
         super().__setattr__(name, value)
         if name in ("storage", "encoder", "secondary", "config"):
             self.__dict__.pop("_parts", None)  # which depend on it
+        if name in ("storage", "config") and "storage" in self.__dict__:
+            attach(self.storage, self.config)
 
     @property
     def _built(self) -> Parts:
@@ -185,6 +189,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
             parts.gallery.close()
             if parts.dual_run is not None:
                 parts.dual_run.gallery.close()
+        flush(self.storage)
         self.storage.close()
 
     def __enter__(self) -> OpusAgentVoiceRecognizer:
@@ -353,6 +358,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
 
     # Identification
 
+    @audited("match")
     def match_caller(
         self,
         audio_buffer: AudioBuffer | Recording | None = None,
@@ -434,6 +440,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         separate: Literal[True],
     ) -> list[SeparatedVoice]: ...
 
+    @audited("identify")
     def identify(
         self,
         audio_buffer: AudioBuffer | Recording | None = None,
@@ -476,6 +483,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
             parts.dual_run.identified(recording, query, matches)
         return matches
 
+    @audited("verify", caller=True)
     def verify_caller(
         self,
         caller_id: str,

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
+from voiceprint._audited import audited, note, recording
+from voiceprint.auditing import Auditing
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.spaces import snapshot_statuses, space_coverage
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from voiceprint.index import IndexStatus
 
 
-class Upkeep(ABC):
+class Upkeep(Auditing, ABC):
     """The methods of a recognizer that need no audio: callers, the check, the index."""
 
     storage: Storage
@@ -39,12 +41,15 @@ class Upkeep(ABC):
 
     # Callers
 
+    @audited("read", caller=True)
     def get_caller(self, caller_id: str) -> Caller | None:
         """The caller with metadata and voiceprints, or None."""
         return self.storage.get(caller_id)
 
+    @audited("read")
     def callers(self) -> Iterator[Caller]:
         """All callers, in the order of their ids, read from the store a page at a time."""
+        note(detail="all callers")
         return self.storage.iter_callers()
 
     @overload
@@ -60,7 +65,10 @@ class Upkeep(ABC):
         `DeletionReceipt`; raises `CallerNotFoundError` for an unknown caller.
         """
         if not receipt:
-            return self.storage.delete(caller_id)
+            with recording(self.storage.auditor, "delete", caller=caller_id) as operation:
+                removed = self.storage.delete(caller_id)
+                operation.note(count=removed)
+            return removed
         from voiceprint.privacy.erasure import delete_with_receipt
 
         return delete_with_receipt(self.storage, caller_id)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._audited import current, record_results
 from voiceprint.enrollment.agreement import same_recording, sounds_alike
 from voiceprint.errors import CallerNotFoundError, InvalidArgumentError, VoiceMismatchError, VoiceprintError
 from voiceprint.models import Caller, Voiceprint
@@ -90,7 +91,11 @@ class VoiceprintWriter:
                 # As the store will replace the oldest.
                 compared[new.caller_id, new.encoder] = [*others, new][-self._limit :]
         save()
-        return [result for result in results if result is not None]
+        stored = [result for result in results if result is not None]
+        if current("enroll") is None:  # else it is part of the operation of one caller
+            pairs = zip([new.caller_id for new in voiceprints], stored, strict=True)
+            record_results(self._storage.auditor, "enroll", pairs, encoder=voiceprints[0].encoder)
+        return stored
 
     def _read(self, caller_ids: Sequence[str]) -> None:
         found = self._storage.get_callers(caller_ids)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._audited import current
 from voiceprint.embedder import Probe
 from voiceprint.errors import CallerNotFoundError, StorageUnavailableError
 from voiceprint.identification.acceptance import DEFAULT_TARGET, AcceptanceRule
 from voiceprint.identification.candidates import CANDIDATES_PER_QUERY, candidate_queries
+from voiceprint.identification.evidence import note_identification, note_verification
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.query import Query
 from voiceprint.identification.ranking import Scored, rank
@@ -99,6 +101,11 @@ class Identifier:
                     too_small=rule.target is not None and rate is None,
                 )
             )
+        if current() is not None:  # the size is counted for the event alone, without a scorer
+            size = size or self._gallery_size(ranked, query)
+            note_identification(
+                matches, rule, self._config, query.threshold, scorer, size, self.gallery.encoder
+            )
         return matches
 
     def _gallery_size(self, ranked: list[Scored], query: Query) -> int:
@@ -120,7 +127,7 @@ class Identifier:
             probability = float(probabilities([scored.llr], 1)[0])
             rate = scorer.fpir(scored.llr, 1)
         similarity = _similarity(scored, probability, rule)
-        return Verification(
+        verification = Verification(
             caller_id=scored.voiceprint.caller_id,
             accepted=rule.accepts(similarity, rate, probability),
             similarity=similarity,
@@ -129,6 +136,8 @@ class Identifier:
             fmr=rate,
             probability=probability,
         )
+        note_verification(verification, rule, self._config, threshold, self.gallery.encoder)
+        return verification
 
     def voiceprints(self, caller_id: str) -> list[Voiceprint]:
         """The caller's voiceprints in this space; `CallerNotFoundError` where there are none."""
