@@ -239,9 +239,7 @@ def test_feedback_names_the_event(recognizer: OpusAgentVoiceRecognizer, voices: 
         silent.feedback(event.event_id, correct=True)
 
 
-def test_an_adapted_voiceprint_of_a_secondary_encoder_is_an_event_of_its_own(
-    tmp_path: Path, voices: Voices
-) -> None:
+def test_a_secondary_encoder_changes_no_event(tmp_path: Path, voices: Voices) -> None:
     config = by_cosine(audit=tmp_path / "audit.jsonl")
     other = BandEncoder()
     other.name = "other"
