@@ -184,7 +184,8 @@ def audited(action: str, *, caller: bool = False) -> Callable[[F], F]:
                 if isinstance(named, str):
                     operation.note(caller=named)
                 answer = method(self, *args, **kwargs)
-            return stamped(answer, operation.event_id)
+                note_answer(operation, answer)
+            return finished(operation, answer)
 
         return cast(F, recorded)  # ParamSpec cannot express the overloads of `identify`
 
@@ -213,12 +214,62 @@ def audited_store(action: str, *, argument: int = 0) -> Callable[[Callable[P, R]
     return decorate
 
 
-def stamped(answer: R, event_id: str | None) -> R:
-    """The answer with the id of its event, if it has a place for it."""
-    if event_id is None or not hasattr(answer, "event_id"):
+def audited_verb(action: str, *, detail: str | None = None) -> Callable[[F], F]:
+    """Record each call of a method of a store as an operation on the caller of the first argument, if a text.
+
+    detail: a word before the second argument, another caller id, as the detail of the event. The event has
+    the number in the answer, such as that of removed voiceprints.
+    """
+
+    def decorate(method: F) -> F:
+        @wraps(method)
+        def recorded(self: Any, caller_id: Any, *args: Any, **kwargs: Any) -> Any:
+            caller = caller_id if isinstance(caller_id, str) else None
+            with recording(self.auditor, action, caller=caller) as operation:
+                if detail is not None:
+                    operation.note(
+                        detail=f"{detail} {args[0] if args else next(iter(kwargs.values()), None)}"
+                    )
+                answer = method(self, caller_id, *args, **kwargs)
+                if isinstance(answer, int):
+                    operation.note(count=int(answer))
+            return answer
+
+        return cast(F, recorded)
+
+    return decorate
+
+
+def note_answer(operation: Operation, answer: object) -> None:
+    """Note the verdict of an answer, with its reasons."""
+    for name in ("verdict", "reasons", "spoof_score"):
+        value = getattr(answer, name, None)
+        if value not in (None, ()):
+            operation.facts[name] = value
+
+
+def finished(operation: Operation, answer: R) -> R:
+    """The answer of an operation with the id of its event, once its watchlist hits are events too."""
+    if operation.event_id is None or operation.recorder is None:
+        return answer
+    for hit in getattr(answer, "watch_hits", ()):
+        operation.recorder.record(
+            "watch_hit",
+            {
+                "caller": hit.caller_id,
+                "group": hit.group,
+                "verdict": "accepted" if hit.accepted else "rejected",
+                "similarity": hit.similarity,
+                "llr": hit.llr,
+                "fpir": hit.fpir,
+                "limit": hit.target,
+                "about": operation.event_id,
+            },
+        )
+    if not hasattr(answer, "event_id"):
         return answer
     copy: Callable[..., R] | None = getattr(answer, "model_copy", None)
     if copy is not None:
-        return copy(update={"event_id": event_id})
-    answer.event_id = event_id
+        return copy(update={"event_id": operation.event_id})
+    answer.event_id = operation.event_id
     return answer

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
-from voiceprint._audited import audited, note, recording
+from voiceprint._audited import audited, note
 from voiceprint.auditing import Auditing
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.pipeline import Identifier
@@ -65,10 +65,7 @@ class Upkeep(Auditing, ABC):
         `DeletionReceipt`; raises `CallerNotFoundError` for an unknown caller.
         """
         if not receipt:
-            with recording(self.storage.auditor, "delete", caller=caller_id) as operation:
-                removed = self.storage.delete(caller_id)
-                operation.note(count=removed)
-            return removed
+            return self.storage.delete(caller_id)
         from voiceprint.privacy.erasure import delete_with_receipt
 
         return delete_with_receipt(self.storage, caller_id)

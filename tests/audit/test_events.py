@@ -14,7 +14,9 @@ from voices import BandEncoder, Voices, by_cosine, saved
 from voiceprint import (
     AudioQualityError,
     CallerNotFoundError,
+    CallerOptedOutError,
     ConfigurationError,
+    Consent,
     Event,
     InvalidArgumentError,
     MemoryStorage,
@@ -25,6 +27,7 @@ from voiceprint.privacy.audit import Line, verify_lines
 from voiceprint.privacy.erasure import delete_with_receipt
 from voiceprint.storage.backup import back_up, restore
 from voiceprint.storage.transfer import copy_callers
+from voiceprint.validation import now
 
 NAMES = 8
 
@@ -172,6 +175,47 @@ def test_deletions_copies_and_backups_are_recorded(
         ("read", None, None),
     ]
     assert logged(recognizer, "backup")[0].file == "callers.backup"
+
+
+def test_every_change_of_a_caller_is_recorded(recognizer: OpusAgentVoiceRecognizer, voices: Voices) -> None:
+    first, second, third = [*voices][:3]
+    storage = recognizer.storage
+    before = len(logged(recognizer))
+    consent = Consent(
+        purpose="secret purpose", version="1", obtained_at=now(), obtained_by="agent-1", source="call"
+    )
+    storage.set_consent(first, consent)
+    storage.set_groups(first, add=["vip"])
+    storage.update_metadata(first, {"plan": "secret plan"})
+    storage.rename(first, "new id")
+    storage.merge("new id", second)
+    prints = storage.get(third)
+    assert prints is not None
+    storage.delete_voiceprint(prints.voiceprints[0].id or 0)
+    storage.opt_out(second, reason="secret reason")
+    with pytest.raises(CallerOptedOutError):
+        recognizer.enroll_caller(second, voices[second][1])
+    storage.opt_in(second)
+    storage.delete_voiceprints([third], encoder=recognizer.encoder.name)
+    found = [
+        (event.action, event.caller, event.count, event.detail, event.error)
+        for event in logged(recognizer)[before:]
+    ]
+    assert found == [
+        ("consent", first, None, None, None),
+        ("groups", first, None, None, None),
+        ("metadata", first, None, None, None),
+        ("rename", first, None, "to new id", None),
+        ("merge", "new id", None, f"into {second}", None),
+        ("delete_voiceprints", None, 1, None, None),
+        ("opt_out", second, 2, None, None),
+        ("enroll", second, None, None, "CallerOptedOutError"),
+        ("opt_in", second, None, None, None),
+        ("delete_voiceprints", None, 0, None, None),
+    ]
+    log = recognizer.audit_log()
+    assert log is not None
+    assert not any(b"secret" in text for _, text in log.lines())
 
 
 def test_the_actor_is_that_of_the_thread_or_task(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint._audited import Operation, recording, stamped
+from voiceprint._audited import Operation, finished, note_answer, recording
 from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, AudioQuality, Recording, Turn
 from voiceprint.audio.io.encodings import PCM, AudioFormat
@@ -155,7 +155,8 @@ class CallStream:
                 recorder = self._context.identifier.gallery.storage.auditor
                 with recording(recorder, "stream", detail="end of the call") as operation:
                     answer = self._finish()
-                self._answer = stamped(answer, operation.event_id)
+                    note_answer(operation, answer)
+                self._answer = finished(operation, answer)
             return self._answer
 
     def enroll(
@@ -274,8 +275,9 @@ class CallStream:
             self._answer = self._answer.model_copy(update=update)
             if recorder is not None and recorder.is_active:
                 operation.note(speech_s=interim.net_speech_s, detail="decided early")
-                event_id = recorder.record("stream", operation.facts)
-                self._answer = stamped(self._answer, event_id)
+                note_answer(operation, self._answer)
+                operation.event_id = recorder.record("stream", operation.facts)
+                self._answer = finished(operation, self._answer)
             self._online.stop_interim()
             self._move_last_seen()
 
