@@ -141,13 +141,16 @@ def note_first(**facts: Any) -> None:
 def record_results(
     recorder: Recorder | None, action: str, results: Iterable[tuple[object, object]], **facts: Any
 ) -> None:
-    """Record an event for each (caller id, result) of a list; of a result that is an error, its class."""
+    """Record an event for each (caller id, result) of a list: the class of an error, the audio of a print."""
     if recorder is None or not recorder.is_active:
         return
     for caller, result in results:
         name = caller if isinstance(caller, str) else None
         failed = isinstance(result, BaseException)
-        more = {"error": type(result).__name__} if failed else {}
+        more: dict[str, Any] = {"error": type(result).__name__} if failed else {}
+        provenance: Any = getattr(result, "provenance", None)
+        if provenance is not None:
+            more = {"speech_s": provenance.net_speech_s, "quality": provenance.quality}
         recorder.record(action, {"caller": name} | facts | more, failed=failed)
 
 

@@ -18,6 +18,7 @@ from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, Encoding, Recording
 from voiceprint.audio.io.encodings import AudioFormat
 from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.consent import check_groups
 from voiceprint.embedder import EmbeddingLike, OwnEmbedding
 from voiceprint.encoder import Encoder, configured_encoder, secondary_encoder
 from voiceprint.enrollment.bulk import ManifestOptions, RowResult, RowStatus, enroll_manifest
@@ -25,12 +26,18 @@ from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices
 from voiceprint.enrollment.enroller import EnrollmentOptions, Keep, Sample
 from voiceprint.enrollment.writer import OnMismatch
 from voiceprint.errors import AudioQualityError, InvalidArgumentError, VoiceprintError
-from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query, check_threshold
 from voiceprint.identification.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
 from voiceprint.identification.voices import identify_voices
-from voiceprint.models import Match, SeparatedVoice, Verification, Voiceprint
-from voiceprint.privacy.audit.auditor import attach, flush
+from voiceprint.models import (
+    Consent,
+    Identification,
+    SeparatedVoice,
+    Verdict,
+    Verification,
+    Voiceprint,
+)
+from voiceprint.privacy.audit.auditor import attach
 from voiceprint.storage import Storage, configured_storage
 from voiceprint.storage.base import Progress
 from voiceprint.upkeep import Upkeep
@@ -114,10 +121,6 @@ class OpusAgentVoiceRecognizer(Upkeep):
             self.__dict__["_parts"] = parts
         return parts
 
-    @property
-    def _identifier(self) -> Identifier:
-        return self._built.identifier
-
     def with_encoder(self, encoder: Encoder | str) -> OpusAgentVoiceRecognizer:
         """A recognizer with another encoder over the same store, such as the one that the callers move to.
 
@@ -127,14 +130,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         counts. To close either recognizer closes the store of both.
         """
         if isinstance(encoder, str):
-            given = self.config
-            pins = {
-                given.encoder: given.encoder_sha256,
-                given.encoder_secondary: given.encoder_secondary_sha256,
-            }
-            config = given.model_copy(update={"encoder": encoder, "encoder_sha256": pins.get(encoder)})
-            if config.encoder != "onnx":
-                config.encoder_device = "cpu"  # CUDA runs "onnx" alone
+            config = self.config.for_encoder(encoder)
             encoder = configured_encoder(config)
         else:
             config = self.config.model_copy()
@@ -168,36 +164,6 @@ class OpusAgentVoiceRecognizer(Upkeep):
         recording.warn_if_mixed()
         return embedding
 
-    def warm_up(self, *, progress: Progress | None = None) -> None:
-        """Load the encoder and the index now, so that the first caller does not wait for them.
-
-        progress: called with the number of indexed voiceprints while the index is built.
-        """
-        self.encoder.warm_up()
-        self._built.gallery.refresh(progress)
-        if self.secondary is not None and self._built.dual_run is not None:
-            self.secondary.warm_up()
-            self._built.dual_run.gallery.refresh()
-
-    def close(self) -> None:
-        """Write the index's snapshot if much has changed, and close the store. May be called twice.
-
-        Recognizers with other handles of the same store are not affected.
-        """
-        parts: Parts | None = self.__dict__.pop("_parts", None)
-        if parts is not None:
-            parts.gallery.close()
-            if parts.dual_run is not None:
-                parts.dual_run.gallery.close()
-        flush(self.storage)
-        self.storage.close()
-
-    def __enter__(self) -> OpusAgentVoiceRecognizer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     # Enrollment
 
     def enroll_caller(
@@ -214,6 +180,9 @@ class OpusAgentVoiceRecognizer(Upkeep):
         channels: int = 1,
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
+        consent: Consent | None = None,
+        groups: Iterable[str] = (),
+        source: str | None = None,
     ) -> Voiceprint:
         """Store a voiceprint of a new or enrolled caller, and return it.
 
@@ -230,13 +199,19 @@ class OpusAgentVoiceRecognizer(Upkeep):
         on_several_voices: "refuse" raises `SeveralVoicesError` for a recording of several voices;
         "largest" enrolls the voice with the most speech, "store" the whole recording as one voice.
 
+        consent: of the caller, stored with the voiceprint; see `VOICE_REQUIRE_CONSENT`. groups: to add the
+        caller to. source: name of the file or id of the call, for `Voiceprint.provenance`.
+
         embedding: stored as given, without checks of duration, quality or number of voices, and with an
         augmented embedding only where a `Voiceprint` has one.
 
-        Raises `DisabledError`, `InvalidArgumentError` for a caller id or metadata that cannot be stored.
+        Raises `DisabledError`, `CallerOptedOutError`, `ConsentRequiredError`, `InvalidArgumentError` for a
+        caller id or metadata that cannot be stored.
         """
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
-        options = EnrollmentOptions(audio_format, on_mismatch, on_several_voices)
+        options = EnrollmentOptions(
+            audio_format, on_mismatch, on_several_voices, False, consent, check_groups(groups), source
+        )
         enrollment = self._built.enrollment(caller_id, audio_buffer, metadata, embedding, encoder, options)
         stored = enrollment(lambda: True)
         assert stored is not None  # noqa: S101  `may_store` is always true
@@ -422,7 +397,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         candidates: Iterable[str] | None = None,
         ignore: Iterable[str] = (),
         separate: Literal[False] = False,
-    ) -> list[Match]: ...
+    ) -> Identification: ...
 
     @overload
     def identify(
@@ -456,8 +431,10 @@ class OpusAgentVoiceRecognizer(Upkeep):
         candidates: Iterable[str] | None = None,
         ignore: Iterable[str] = (),
         separate: bool = False,
-    ) -> list[Match] | list[SeparatedVoice]:
-        """The k most likely callers, the best first (see `Match.llr`); fewer where fewer are enrolled.
+    ) -> Identification | list[SeparatedVoice]:
+        """The k most likely callers, the best first (see `Match.llr`), and the decision, as `Identification`.
+
+        A list of fewer matches where fewer callers are enrolled. Expired callers are left out.
 
         threshold: least similarity of an accepted match, 0 to 1; None is the configured rule, the target FPIR
         if set. candidates: ids of the callers to compare with, such as those of a phone number; ids that are
@@ -469,7 +446,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         about 3 s of speech of each voice, in turns of 3 s and more.
         """
         if not self.config.fingerprinting_enabled:
-            return []
+            return Identification(verdict=Verdict.INCONCLUSIVE)
         parts, query = self._built, Query.checked(k, threshold, candidates, ignore)
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
         if separate:
@@ -502,13 +479,18 @@ class OpusAgentVoiceRecognizer(Upkeep):
         threshold: least accepted similarity, 0 to 1; None is the configured rule: `target_fmr`, else
         `target_fpir` as the false-match rate, else `similarity_threshold`, or 0.01 as the rate in another
         space than Resemblyzer's.
-        Raises `CallerNotFoundError` for a caller who is not enrolled, and `DisabledError`. An accepted
+        For a caller who has opted out, is expired, or has no voiceprint of any encoder, the verdict says so,
+        and the audio is not looked at. Raises `CallerNotFoundError` for an id that the store does not have,
+        and `DisabledError`. An accepted
         verification moves the caller's `last_seen`; with `adapt` set, a confident one of audio adds a
         voiceprint.
         """
         parts = self._built
         parts.embedder.check_enabled()
         threshold = None if threshold is None else check_threshold(threshold)
+        refusal = parts.identifier.refusal(caller_id)
+        if refusal is not None:
+            return refusal
         prints = parts.identifier.voiceprints(caller_id)
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
         probe, recording = parts.probe(audio_buffer, audio_format, embedding, encoder)
@@ -572,6 +554,9 @@ class OpusAgentVoiceRecognizer(Upkeep):
         channels: int = 1,
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
+        consent: Consent | None = None,
+        groups: Iterable[str] = (),
+        source: str | None = None,
     ) -> Voiceprint:
         """`enroll_caller` without blocking the event loop.
 
@@ -579,7 +564,9 @@ class OpusAgentVoiceRecognizer(Upkeep):
         `CancelledError`, the store does not change any more; `get_caller` returns its state.
         """
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
-        options = EnrollmentOptions(audio_format, on_mismatch, on_several_voices)
+        options = EnrollmentOptions(
+            audio_format, on_mismatch, on_several_voices, False, consent, check_groups(groups), source
+        )
         enrollment = self._built.enrollment(caller_id, audio_buffer, metadata, embedding, encoder, options)
         stored = await store_in_thread(enrollment)
         assert stored is not None  # noqa: S101  not cancelled

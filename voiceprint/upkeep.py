@@ -1,4 +1,4 @@
-"""`Upkeep`: the callers, the check and the index of a recognizer."""
+"""`Upkeep`: the life, the callers, the check and the index of a recognizer."""
 
 from __future__ import annotations
 
@@ -8,22 +8,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 from voiceprint._audited import audited, note
+from voiceprint._parts import Parts
 from voiceprint.auditing import Auditing
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.spaces import snapshot_statuses, space_coverage
-from voiceprint.models import Caller, DeletionReceipt, Finding, SnapshotStatus, SpaceCoverage
+from voiceprint.models import (
+    Caller,
+    CallerState,
+    Consent,
+    DeletionReceipt,
+    Finding,
+    SnapshotStatus,
+    SpaceCoverage,
+)
+from voiceprint.privacy.audit.auditor import flush
+from voiceprint.retention import Expiry, state_of
 from voiceprint.storage import Storage
 from voiceprint.storage.base import Progress
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.encoder import Encoder
     from voiceprint.index import IndexStatus
 
 
 class Upkeep(Auditing, ABC):
-    """The methods of a recognizer that need no audio: callers, the check, the index."""
+    """The methods of a recognizer that need no audio: its life, callers, the check, the index."""
 
     storage: Storage
     config: VoiceFingerprintConfig
@@ -32,12 +45,48 @@ class Upkeep(Auditing, ABC):
 
     @property
     @abstractmethod
+    def _built(self) -> Parts:
+        """The parts of the recognizer's present settings."""
+
+    @property
     def _identifier(self) -> Identifier:
-        """The identifier of the recognizer's present settings."""
+        return self._built.identifier
 
     @property
     def _gallery(self) -> Gallery:
-        return self._identifier.gallery
+        return self._built.gallery
+
+    # Life
+
+    def warm_up(self, *, progress: Progress | None = None) -> None:
+        """Load the encoder and the index now, so that the first caller does not wait for them.
+
+        progress: called with the number of indexed voiceprints while the index is built.
+        """
+        self.encoder.warm_up()
+        self._built.gallery.refresh(progress)
+        if self.secondary is not None and self._built.dual_run is not None:
+            self.secondary.warm_up()
+            self._built.dual_run.gallery.refresh()
+
+    def close(self) -> None:
+        """Write the index's snapshot if much has changed, and close the store. May be called twice.
+
+        Recognizers with other handles of the same store are not affected.
+        """
+        parts: Parts | None = self.__dict__.pop("_parts", None)
+        if parts is not None:
+            parts.gallery.close()
+            if parts.dual_run is not None:
+                parts.dual_run.gallery.close()
+        flush(self.storage)
+        self.storage.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # Callers
 
@@ -69,6 +118,55 @@ class Upkeep(Auditing, ABC):
         from voiceprint.privacy.erasure import delete_with_receipt
 
         return delete_with_receipt(self.storage, caller_id)
+
+    def caller_state(self, caller_id: str) -> CallerState | None:
+        """The state of a caller, see `CallerState`; None for an id that the store does not have."""
+        caller = self.storage.get(caller_id)
+        return None if caller is None else state_of(caller, Expiry(self.config.retention_period))
+
+    def set_consent(self, caller_id: str, consent: Consent) -> Caller:
+        """Store a caller's consent in place of an earlier one; return the caller.
+
+        Before the enrollment, this makes a caller without voiceprints. Raises `CallerOptedOutError`.
+        """
+        return self.storage.set_consent(caller_id, consent)
+
+    @overload
+    def opt_out(
+        self,
+        caller_id: str,
+        *,
+        reason: str | None = None,
+        by: str | None = None,
+        receipt: Literal[False] = False,
+    ) -> int: ...
+
+    @overload
+    def opt_out(
+        self, caller_id: str, *, reason: str | None = None, by: str | None = None, receipt: Literal[True]
+    ) -> DeletionReceipt: ...
+
+    def opt_out(
+        self, caller_id: str, *, reason: str | None = None, by: str | None = None, receipt: bool = False
+    ) -> int | DeletionReceipt:
+        """Erase all voiceprints and data of a caller who refuses, and note the refusal; return the number of
+        voiceprints.
+
+        Nobody enrolls or matches this caller until `opt_in`; the id and the refusal stay. It need not be
+        enrolled. reason, by: up to 512 characters, stored with the refusal. receipt: as in `delete_caller`.
+        """
+        if not receipt:
+            return self.storage.opt_out(caller_id, reason=reason, by=by)
+        from voiceprint.privacy.erasure import opt_out_with_receipt
+
+        return opt_out_with_receipt(self.storage, caller_id, reason=reason, by=by)
+
+    def opt_in(self, caller_id: str) -> Caller:
+        """End the refusal of a caller, who can be enrolled again; return the caller, without voiceprints.
+
+        Raises `CallerNotFoundError` for an id that the store does not have.
+        """
+        return self.storage.opt_in(caller_id)
 
     def spaces(self) -> list[SpaceCoverage]:
         """The embedding spaces of the store, by encoder, and the callers that each covers.

@@ -90,8 +90,10 @@ def test_a_match_is_recorded_with_scores_rule_and_gallery(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
     name = [*voices][2]
-    match = recognizer.identify(voices[name][1])[0]
+    answer = recognizer.identify(voices[name][1])
+    match = answer[0]
     event = logged(recognizer, "identify")[-1]
+    assert event.event_id == answer.event_id
     assert (event.caller, event.verdict, event.error) == (name, "accepted", None)
     assert (event.similarity, event.llr, event.fpir) == (match.similarity, match.llr, match.fpir)
     assert (event.rule, event.limit, event.limit_from) == ("threshold", 0.75, "configured")
@@ -120,10 +122,11 @@ def test_a_failed_match_is_recorded_with_the_class_of_its_error(
 def test_a_verification_is_recorded(recognizer: OpusAgentVoiceRecognizer, voices: Voices) -> None:
     first, second = [*voices][:2]
     recognizer.verify_caller(first, voices[first][1])
-    recognizer.verify_caller(caller_id=second, audio_buffer=voices[first][1], threshold=0.99)
+    answer = recognizer.verify_caller(caller_id=second, audio_buffer=voices[first][1], threshold=0.99)
     one, two = logged(recognizer, "verify")
     assert (one.caller, one.verdict, one.gallery_size) == (first, "accepted", 1)
-    assert (two.caller, two.verdict, two.limit, two.limit_from) == (second, "rejected", 0.99, "argument")
+    assert (two.caller, two.verdict, two.limit, two.limit_from) == (second, answer.verdict, 0.99, "argument")
+    assert two.event_id == answer.event_id
 
 
 def test_a_stream_is_recorded_at_its_decision_and_its_end(
@@ -135,8 +138,9 @@ def test_a_stream_is_recorded_at_its_decision_and_its_end(
         for start in range(0, len(voices[name][1]), 8_000):
             call.feed(voices[name][1][start : start + 8_000])
             call.result()
-        call.finish()
+        answer = call.finish()
     events = logged(recognizer, "stream")
+    assert (events[-1].event_id, events[-1].verdict) == (answer.event_id, "accepted")
     assert [event.detail for event in events][-1] == "end of the call"
     assert events[-1].caller == name
     assert events[-1].speech_s is not None

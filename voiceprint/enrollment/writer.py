@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,8 +12,16 @@ from numpy.typing import NDArray
 
 from voiceprint._audited import current, record_results
 from voiceprint.enrollment.agreement import same_recording, sounds_alike
-from voiceprint.errors import CallerNotFoundError, InvalidArgumentError, VoiceMismatchError, VoiceprintError
+from voiceprint.errors import (
+    CallerNotFoundError,
+    CallerOptedOutError,
+    ConsentRequiredError,
+    InvalidArgumentError,
+    VoiceMismatchError,
+    VoiceprintError,
+)
 from voiceprint.models import Caller, Voiceprint
+from voiceprint.retention import Expiry
 
 if TYPE_CHECKING:
     from voiceprint.storage import Storage
@@ -37,21 +46,40 @@ class VoiceprintWriter:
     of the others: these recordings are no contact with the caller. A caller who is deleted meanwhile is not
     created again.
 
+    require_consent: see `Storage.save`. retention: the longest time since a caller was last seen; the
+    voiceprints of one who is expired so are deleted before a new one is stored.
+
     No lock is held between reading and storing: two processes that enroll the same recording at the same
     moment may both store it.
     """
 
     def __init__(
-        self, storage: Storage, limit: int, on_mismatch: OnMismatch, *, enrolled_only: bool = False
+        self,
+        storage: Storage,
+        limit: int,
+        on_mismatch: OnMismatch,
+        *,
+        enrolled_only: bool = False,
+        require_consent: bool = False,
+        retention: timedelta | None = None,
     ) -> None:
         self._storage = storage
         self._limit = limit
         self._on_mismatch = on_mismatch
         self._enrolled_only = enrolled_only
+        self._require_consent = require_consent
+        self._retention = retention
         self._callers: dict[str, Caller | None] = {}  # as they were last read
 
     def store(self, voiceprints: Sequence[Voiceprint]) -> list[Stored]:
         """Store voiceprints in order, in one change; return the stored or existing print or error of each."""
+        results = self._store(voiceprints)
+        if voiceprints and current("enroll") is None:  # else it is part of the operation of one caller
+            pairs = zip([new.caller_id for new in voiceprints], results, strict=True)
+            record_results(self._storage.auditor, "enroll", pairs, encoder=voiceprints[0].encoder)
+        return results
+
+    def _store(self, voiceprints: Sequence[Voiceprint]) -> list[Stored]:
         results: list[Stored | None] = [None] * len(voiceprints)
         to_save: dict[int, Voiceprint] = {}  # by index in `results`
         compared: dict[tuple[str, str], list[Voiceprint]] = {}
@@ -91,14 +119,19 @@ class VoiceprintWriter:
                 # As the store will replace the oldest.
                 compared[new.caller_id, new.encoder] = [*others, new][-self._limit :]
         save()
-        stored = [result for result in results if result is not None]
-        if current("enroll") is None:  # else it is part of the operation of one caller
-            pairs = zip([new.caller_id for new in voiceprints], stored, strict=True)
-            record_results(self._storage.auditor, "enroll", pairs, encoder=voiceprints[0].encoder)
-        return stored
+        return [result for result in results if result is not None]
 
     def _read(self, caller_ids: Sequence[str]) -> None:
-        found = self._storage.get_callers(caller_ids)
+        found: dict[str, Caller | None] = {**self._storage.get_callers(caller_ids)}
+        expiry = Expiry(self._retention)
+        expired = [
+            name for name, caller in found.items() if caller and expiry.reason_of(caller) == "retention"
+        ]
+        for name in expired:
+            # Their period has ended. A later `last_seen` would bring these voiceprints back into use.
+            if self._storage.delete(name, unless_seen_since=expiry.seen_limit):
+                logger.info("The caller %r was expired: the earlier voiceprints were deleted.", name)
+            found[name] = self._storage.get(name)
         self._callers.update((name, found.get(name)) for name in caller_ids)
 
     def _compared(
@@ -141,9 +174,11 @@ class VoiceprintWriter:
         if not voiceprints:
             return []
         try:
-            stored = self._storage.save_many(voiceprints, max_voiceprints=self._limit)
+            stored = self._storage.save_many(
+                voiceprints, max_voiceprints=self._limit, require_consent=self._require_consent
+            )
             return self._without_recreated(stored) if self._enrolled_only else [*stored]
-        except InvalidArgumentError as error:
+        except (InvalidArgumentError, CallerOptedOutError, ConsentRequiredError) as error:
             # All were refused for one of them, such as a caller whose merged metadata is too large.
             if len(voiceprints) == 1:
                 return [error]
@@ -185,5 +220,11 @@ def _enrolled_again(stored: Voiceprint, new: Voiceprint) -> Voiceprint:
     logger.info("The caller %r is already enrolled with this recording.", stored.caller_id)
     augmented = new.augmented if stored.augmented is None else stored.augmented
     return stored.model_copy(
-        update={"metadata": new.metadata, "augmented": augmented, "last_seen": new.last_seen}
+        update={
+            "metadata": new.metadata,
+            "augmented": augmented,
+            "last_seen": new.last_seen,
+            "consent": new.consent,
+            "groups": new.groups,
+        }
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from voiceprint._audited import current
-from voiceprint.models import Match, SeparatedVoice, Verification
+from voiceprint._audited import current, note_answer
+from voiceprint.models import Identification, Match, SeparatedVoice, Verification
 
 if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
@@ -17,7 +17,7 @@ _SMALLEST_FPIR = 1e-15  # whose deviate is finite
 
 
 def note_identification(
-    matches: Sequence[Match],
+    answer: Identification,
     rule: AcceptanceRule,
     config: VoiceFingerprintConfig,
     threshold: float | None,
@@ -25,7 +25,7 @@ def note_identification(
     gallery_size: int,
     encoder: str,
 ) -> None:
-    """Note the best match. threshold: argument of the call. gallery_size: callers searched.
+    """Note the verdict and the best match. threshold: argument of the call. gallery_size: callers searched.
 
     Of several identifications in an operation the first counts, or the first that accepts a caller, as of
     several voices. Those of a secondary encoder do not count.
@@ -34,7 +34,7 @@ def note_identification(
     if operation is None:
         return
     earlier = operation.facts
-    best = best_match(matches)
+    best = best_match(answer)
     if "verdict" in earlier and (
         earlier["verdict"] == "accepted"
         or earlier.get("encoder") != encoder
@@ -48,6 +48,7 @@ def note_identification(
         gallery_size=gallery_size,
         encoder=encoder,
     )
+    note_answer(operation, answer)
     if best is not None and best.llr is not None and scorer is not None:
         statistics = scorer.statistics
         assert statistics is not None  # noqa: S101  it gave the llr
@@ -70,7 +71,7 @@ def note_verification(
         return
     operation.note(
         caller=found.caller_id,
-        verdict="accepted" if found.accepted else "rejected",
+        verdict=found.verdict,
         similarity=found.similarity,
         llr=found.llr,
         fpir=found.fmr,
