@@ -12,6 +12,7 @@ from voiceprint.cli import (
     backup,
     calibration,
     callers,
+    consent,
     db,
     demo,
     enroll_csv,
@@ -57,6 +58,10 @@ app.command("reenroll")(enrollment.reenroll)
 app.command("identify")(identification.identify)
 app.command("verify")(identification.verify)
 app.add_typer(callers.app, name="callers")
+callers.app.command("consent")(consent.set_consent)
+callers.app.command("opt-out")(consent.opt_out)
+callers.app.command("opt-in")(consent.opt_in)
+app.add_typer(consent.retention_app, name="retention")
 app.command("export")(transfer.export)
 app.command("import")(transfer.import_)
 app.command("copy")(transfer.copy)
