@@ -85,6 +85,10 @@ _ALLOWED = {
     "index_recall": "a number above 0, up to 1",
     "index_threads": "a whole number from 1 to 64",
     "database_url": "a URL such as postgresql://user@localhost:5432/voiceprints",
+    "audit": "the path of a file, store, or off",
+    "audit_fsync": "true or false",
+    "audit_wait": "true or false",
+    "audit_rotate_mb": "a whole number from 1",
     "redis_url": "a URL such as redis://localhost:6379/0 (also rediss:// or unix://)",
 }
 
@@ -144,6 +148,12 @@ class VoiceFingerprintConfig(BaseSettings):
     index_recall (0.99): share of searches in a large index that find the most similar voiceprint, above 0, up
         to 1; 1 compares with every voiceprint.
     index_threads (1): threads of a search of the index, and of its training.
+    audit (None): file of the audit log, or "store" for a table of an SQL store; None or "off" for no log
+        (docs/audit.md). A recognizer reads the settings of the audit log when it is built.
+    audit_fsync (False): when True, every write of the log is flushed to the disk.
+    audit_wait (False): when True, an operation returns only once its line is written, and raises `AuditError`
+        where it cannot be; when False, a thread writes the lines.
+    audit_rotate_mb (100): size of a file of the log in MiB, from which the next line begins a new file.
     database_url ("postgresql://localhost:5432/voiceprints"): a URL of libpq, also with several hosts and
         TLS. redis_url ("redis://localhost:6379/0"). Both may hold a password, and no repr shows them.
 
@@ -183,6 +193,10 @@ class VoiceFingerprintConfig(BaseSettings):
     index_path: str | None = Field(default=None, min_length=1)
     index_recall: float = Field(default=0.99, gt=0.0, le=1.0, allow_inf_nan=False)
     index_threads: int = Field(default=1, ge=1, le=64)
+    audit: str | None = Field(default=None, min_length=1)
+    audit_fsync: bool = False
+    audit_wait: bool = False
+    audit_rotate_mb: int = Field(default=100, ge=1)
     database_url: str = Field(default="postgresql://localhost:5432/voiceprints", repr=False)
     redis_url: str = Field(default="redis://localhost:6379/0", repr=False)
 
@@ -220,6 +234,14 @@ class VoiceFingerprintConfig(BaseSettings):
             setattr(copy, name, value)
         return copy
 
+    def for_encoder(self, name: str) -> Self:
+        """A copy with an encoder, named as in `VOICE_ENCODER`, and the digest that is set for this name."""
+        pins = {self.encoder: self.encoder_sha256, self.encoder_secondary: self.encoder_secondary_sha256}
+        copy = self.model_copy(update={"encoder": name, "encoder_sha256": pins.get(name)})
+        if copy.encoder != "onnx":
+            copy.encoder_device = "cpu"  # CUDA runs "onnx" alone
+        return copy
+
     def for_other_encoder(self) -> Self:
         """A copy without the settings that hold for the scores of one encoder, and without a secondary."""
         copy = self.model_copy(
@@ -244,10 +266,16 @@ class VoiceFingerprintConfig(BaseSettings):
     def _any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value
 
-    @field_validator("storage_path", "index_path", "calibration_path", "prompts", mode="before")
+    @field_validator("storage_path", "index_path", "calibration_path", "prompts", "audit", mode="before")
     @classmethod
     def _path_as_text(cls, value: object) -> object:
         return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+    @field_validator("audit")
+    @classmethod
+    def _audit_off(cls, value: str | None) -> str | None:
+        word = (value or "off").strip().lower()
+        return None if word == "off" else word if word == "store" else value
 
     @field_validator("retention")
     @classmethod

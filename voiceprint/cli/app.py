@@ -8,6 +8,7 @@ import typer
 
 import voiceprint
 from voiceprint.cli import (
+    audit,
     backup,
     calibration,
     callers,
@@ -75,4 +76,5 @@ app.command("evaluate")(evaluation.evaluate)
 app.command("calibrate")(calibration.calibrate)
 app.add_typer(index.app, name="index")
 app.add_typer(db.app, name="db")
+app.add_typer(audit.app, name="audit")
 app.command("demo")(demo.demo)
