@@ -306,6 +306,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         progress_path: str | os.PathLike[str] | None = None,
         again: bool = False,
         processes: int | None = None,
+        s3_folder: str | os.PathLike[str] | None = None,
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
     ) -> Counter[RowStatus]:
@@ -320,7 +321,8 @@ class OpusAgentVoiceRecognizer(Upkeep):
         row; True leaves the rows that are not begun. again: enroll also the rows that were enrolled before.
         processes: worker processes that read and embed; 0 works in threads of this process. None is one a
         thread of the encoder (`encoder_threads`), and 0 for fewer than 100 rows, or an encoder that is not
-        that of the settings. The other arguments are those of `enroll_caller`.
+        that of the settings. s3_folder: with copies of buckets, in which s3://BUCKET/KEY is the file
+        BUCKET/KEY. The other arguments are those of `enroll_caller`.
 
         Raises `InvalidArgumentError` for a file that is no manifest, before anything is stored; and the error
         of the store, once `on_row` was called for every row.
@@ -330,6 +332,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
             None if progress_path is None else Path(progress_path),
             again,
             processes,
+            None if s3_folder is None else Path(s3_folder),
         )
         parts = self._built
         parts.embedder.check_enabled()
