@@ -116,9 +116,14 @@ class FingerprintIndex:
     def candidates(self, probe: Fingerprint) -> list[tuple[int, int]]:
         """Pairs (recording, shift of the probe in it) with identical fingerprints, most hits first."""
         positions = np.flatnonzero(probe.loud)
+        # Searches in ascending order stay in the processor's cache; few fingerprints are there at all.
+        positions = positions[np.argsort(probe.bits[positions])]
         first = np.searchsorted(self._bits, probe.bits[positions], "left")
+        there = first < len(self._bits)
+        there[there] = self._bits[first[there]] == probe.bits[positions[there]]
+        first, positions = first[there], positions[there]
         counts = np.searchsorted(self._bits, probe.bits[positions], "right") - first
-        usable = (counts > 0) & (counts <= self._max_occurrences)
+        usable = counts <= self._max_occurrences
         first, counts, positions = first[usable], counts[usable], positions[usable]
         within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
         matches = self._positions[np.repeat(first, counts) + within]
