@@ -50,7 +50,7 @@ class _Segment(NamedTuple):
     length: fingerprints of all.
     """
 
-    index: FingerprintIndex
+    lookup: FingerprintIndex
     prints: list[Fingerprint]
     times: list[float]
     replaced: set[int]
@@ -59,8 +59,8 @@ class _Segment(NamedTuple):
     @classmethod
     def of(cls, prints: list[Fingerprint], times: list[float]) -> _Segment:
         """A tone or a hiss has few fingerprints, many times: these are ignored."""
-        index = FingerprintIndex(prints, max_occurrences=4 * len(prints))
-        return cls(index, prints, times, set(), sum(len(one.bits) for one in prints))
+        lookup = FingerprintIndex(prints, max_occurrences=4 * len(prints))
+        return cls(lookup, prints, times, set(), sum(len(one.bits) for one in prints))
 
     def joined(self, later: _Segment) -> _Segment:
         """Both, without recordings that were replaced."""
@@ -166,8 +166,8 @@ def speech_fingerprint(recording: Recording) -> Fingerprint:
 def _shares(segment: _Segment, probe: Fingerprint, significant: int) -> list[tuple[int, float]]:
     """The recordings with stretches of the probe, by number, and the share of its speech that each has."""
     matched: dict[int, Flags] = {}
-    for number, shift in segment.index.candidates(probe)[:_CANDIDATES]:
+    for number, shift in segment.lookup.candidates(probe)[:_CANDIDATES]:
         flags = matched.setdefault(number, np.zeros(len(probe.bits), dtype=bool))
-        for start, stop in segment.index.stretches(probe, number, shift):
+        for start, stop in segment.lookup.stretches(probe, number, shift):
             flags[start:stop] = True
     return [(number, int((flags & probe.loud).sum()) / significant) for number, flags in matched.items()]
