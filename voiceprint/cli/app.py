@@ -23,6 +23,7 @@ from voiceprint.cli import (
     spaces,
     transfer,
     upkeep,
+    voice_id,
 )
 
 app = typer.Typer(
@@ -58,6 +59,7 @@ app.command("verify")(identification.verify)
 app.add_typer(callers.app, name="callers")
 app.command("export")(transfer.export)
 app.command("import")(transfer.import_)
+app.command("import-voice-id")(voice_id.import_voice_id)
 app.command("copy")(transfer.copy)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
