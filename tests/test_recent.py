@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from voices import SAMPLES
 
 from voiceprint import Recording, load_audio
-from voiceprint.audio.recent import RecentRecordings, speech_fingerprint
+from voiceprint.audio.recent import RecentRecordings
 from voiceprint.audio.simulate import Condition
 
 RATE = 16_000
@@ -35,7 +35,7 @@ def found(original: Audio, copy: Audio, after_s: float = LATER) -> bool:
 
 
 def has(recent: RecentRecordings, audio: Audio, now: float) -> bool:
-    return recent.has(speech_fingerprint(Recording.from_buffer(audio)), len(audio) / RATE, now)
+    return recent.has(Recording.from_buffer(audio).fingerprint, len(audio) / RATE, now)
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,7 @@ import numpy as np
 
 from voiceprint import _fork
 from voiceprint._keyed_cache import KeyedCache
-from voiceprint.audio.fingerprints import (
-    SECOND,
-    SPAN,
-    STEP,
-    Fingerprint,
-    FingerprintIndex,
-    Flags,
-    fingerprint,
-)
+from voiceprint.audio.fingerprints import SECOND, STEP, Fingerprint, FingerprintIndex, Flags
 from voiceprint.audio.io.buffers import SAMPLE_RATE
 from voiceprint.audio.recording import Recording
 
@@ -34,10 +26,6 @@ prompts of the settings lack makes copies of more calls; at 0.9, noisy copies ar
 RECENT_S: Final = 4 * 3600.0
 """Seconds of recordings that are remembered for a store, about 16 MB. Doubled, twice the memory, and a copy
 is found for twice as long."""
-
-LONGEST_S: Final = 60.0
-"""Seconds of a recording that are compared, from its first speech on: 60 KB. Doubled, long recordings take
-twice the memory; a copy is found by its first minute anyway."""
 
 _SEGMENTS: Final = 8  # that hold all recordings; doubled, a comparison takes longer, and forgetting is finer
 _CANDIDATES: Final = 8  # compared for each segment: copies of one recording; by chance there is seldom one
@@ -104,7 +92,7 @@ class RecentRecordings:
 
         duration_s: of the call so far, where the recording is a part of it; None is the recording's.
         """
-        return self.has(speech_fingerprint(recording), duration_s or recording.duration_s, time.monotonic())
+        return self.has(recording.fingerprint, duration_s or recording.duration_s, time.monotonic())
 
     def has(self, probe: Fingerprint, duration_s: float, now: float) -> bool:
         """`is_copy` of a fingerprint at the time `now`, seconds of any clock."""
@@ -147,20 +135,6 @@ class RecentRecordings:
 
 
 _fork.register(_fork.Step.INDEX, in_child=RecentRecordings._reset_all)
-
-
-def speech_fingerprint(recording: Recording) -> Fingerprint:
-    """The fingerprint of `LONGEST_S` from the first speech on, significant in speech alone.
-
-    Silence, tones, music and known prompts are not significant: calls share them.
-    """
-    parts = recording.parts
-    first = parts[0][0] if parts else 0
-    whole = fingerprint(recording.mono[first : first + round(LONGEST_S * SAMPLE_RATE)])
-    spoken = np.zeros(len(whole.bits), dtype=bool)
-    for start, stop in parts:
-        spoken[-(-(start - first) // STEP) : max(0, (stop - first - SPAN) // STEP + 1)] = True
-    return Fingerprint(whole.bits, whole.loud & spoken)
 
 
 def _shares(segment: _Segment, probe: Fingerprint, significant: int) -> list[tuple[int, float]]:
