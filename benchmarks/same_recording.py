@@ -9,14 +9,14 @@ over a telephone line, and one over each. Copies: of up to --most pieces of each
 another level, another rate, coded, cut, in noise, over a line, after silence, in a room; compared with the
 original piece. The codecs need ffmpeg, and are left out without it.
 
-Four measures of two recordings:
+Four measures of two recordings, and the limit of each:
 
-    cosine       of their embeddings
+    cosine       of their embeddings; also with the limit by which an enrollment tells copies
     with length  the cosine, where net speech differs by at most `NET_S`; else -1
-    share        of the speech of the second that has the fingerprints of the first, 0 to 1
-    sketch       share of `SKETCH` fingerprints, chosen by content, that both have
+    share        of the speech of the second that has the fingerprints of the first, 0 to 1: `SAME_SHARE`
+    sketch       fingerprints that both sketches have: `SAME_FINGERPRINTS`
 
-The limit of a measure is halfway from the highest value of live speech to 1. To show that it holds for other
+The limit of a cosine is halfway from the highest value of live speech to 1. To show that it holds for other
 people, it is read off three populations and applied to the fourth, each in turn.
 """
 
@@ -26,6 +26,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -39,15 +40,19 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.measure import spread_ms
 from benchmarks.report import command_line, write
 from tools.populations import WORKERS, Piece, Session, sessions
 from voiceprint import VoiceFingerprintConfig, VoiceprintError
 from voiceprint.audio import Recording, load_audio, to_mono
-from voiceprint.audio.fingerprints import SPAN, STEP, Fingerprint, FingerprintIndex, fingerprint
+from voiceprint.audio.fingerprints import Fingerprint, FingerprintIndex
 from voiceprint.audio.io import buffers, g711
+from voiceprint.audio.recent import SAME_SHARE, RecentRecordings
 from voiceprint.audio.simulate import Condition
+from voiceprint.audio.sketch import SAME_FINGERPRINTS, shared_fingerprints, sketch_of
 from voiceprint.embedder import Embedder
 from voiceprint.encoder import OnnxEncoder
+from voiceprint.enrollment.agreement import SAME_RECORDING
 
 RATE: Final = 16_000
 SECONDS: Final = (3, 5, 10, 20)
@@ -56,8 +61,8 @@ COPIED_S: Final = (5, 10, 20)  # lengths of copies
 CODED_S: Final = 10  # of those through a codec
 LINE: Final = "telephone:snr=20"
 NET_S: Final = 0.05
-SKETCH: Final = 64
 MEASURES: Final = ("cosine", "with length", "share", "sketch")
+LIMITS: Final = {"share": SAME_SHARE, "sketch": SAME_FINGERPRINTS}
 CODECS: Final = {
     "mp3 32 kbit/s": "-f mp3 -c:a libmp3lame -b:a 32k",
     "opus 16 kbit/s": "-f ogg -c:a libopus -b:a 16k",
@@ -74,7 +79,6 @@ class Measured(NamedTuple):
     embedding: NDArray[np.float32]
     net_speech_s: float
     print: Fingerprint
-    sketch: NDArray[np.uint32]
 
 
 class Row(NamedTuple):
@@ -93,7 +97,11 @@ def main() -> int:
     options = parser.parse_args()
     rows = measured_pieces(options)
     live, copies = live_values(rows), copy_values(rows)
-    figures = {"live": live_figures(live), "copies": copy_figures(live, copies)}
+    figures = {
+        "live": live_figures(live),
+        "copies": copy_figures(live, copies),
+        "recent": recent_figures(rows),
+    }
     write("same_recording", figures, options.results)
     return 0
 
@@ -162,8 +170,7 @@ def measure(audio: Audio) -> Measured | None:
         embedding = embedder.embed(recording, one_voice=True)
     except VoiceprintError:  # no speech over this line
         return None
-    spoken = speech_fingerprint(recording)
-    return Measured(embedding, recording.quality.net_speech_s, spoken, sketch(spoken))
+    return Measured(embedding, recording.quality.net_speech_s, recording.fingerprint)
 
 
 _ENCODER: list[OnnxEncoder] = []
@@ -176,30 +183,13 @@ def encoder() -> OnnxEncoder:
     return _ENCODER[0]
 
 
-def speech_fingerprint(recording: Recording) -> Fingerprint:
-    """The fingerprint of a recording, significant in its speech alone."""
-    whole = fingerprint(recording.mono)
-    spoken = np.zeros(len(whole.bits), dtype=bool)
-    for start, stop in recording.parts:
-        spoken[-(-start // STEP) : max(0, (stop - SPAN) // STEP + 1)] = True
-    return Fingerprint(whole.bits, whole.loud & spoken)
-
-
-def sketch(one: Fingerprint) -> NDArray[np.uint32]:
-    """The `SKETCH` fingerprints with the least multiplicative hash; fewer of short audio."""
-    bits = np.unique(one.bits[one.loud])
-    hashes = (bits.astype(np.uint64) * np.uint64(2654435761)) & np.uint64(0xFFFFFFFF)
-    return bits[np.argsort(hashes)[:SKETCH]]
-
-
-def compare(first: Measured, second: Measured, index: FingerprintIndex | None = None) -> tuple[float, ...]:
+def compare(first: Measured, second: Measured) -> tuple[float, ...]:
     """The value of each of `MEASURES`."""
     cosine = float(first.embedding @ second.embedding)
     close = abs(first.net_speech_s - second.net_speech_s) <= NET_S
-    index = FingerprintIndex([first.print]) if index is None else index
-    common = len(np.intersect1d(first.sketch, second.sketch))
-    least = max(min(len(first.sketch), len(second.sketch)), 1)
-    return cosine, cosine if close else -1.0, shared(index, second.print), common / least
+    index = FingerprintIndex([first.print])
+    common = shared_fingerprints(sketch_of(first.print), sketch_of(second.print))
+    return cosine, cosine if close else -1.0, shared(index, second.print), common
 
 
 def shared(index: FingerprintIndex, probe: Fingerprint) -> float:
@@ -359,9 +349,9 @@ def gathered(pairs: Iterator[tuple[Piece, str, tuple[float, ...]]]) -> Pairs:
 def live_figures(live: Pairs) -> list[dict[str, Any]]:
     """The highest values of live speech, by population, length and relation."""
     rows = []
-    for population in np.unique(live.populations):
+    for population in np.unique(live.populations).tolist():
         for seconds in SECONDS:
-            for name in np.unique(live.names):
+            for name in np.unique(live.names).tolist():
                 which = (live.populations == population) & (live.seconds == seconds) & (live.names == name)
                 if which.any():
                     highest = live.values[which].max(axis=0).round(4).tolist()
@@ -381,21 +371,23 @@ def live_figures(live: Pairs) -> list[dict[str, Any]]:
 def copy_figures(live: Pairs, copies: Pairs) -> dict[str, Any]:
     """Of each measure: its limit with each population left out, the false alarms and the copies found."""
     figures: dict[str, Any] = {}
-    for column, measure in enumerate(MEASURES):
+    rules = [(name, column, LIMITS.get(name)) for column, name in enumerate(MEASURES)]
+    for measure, column, given in [("cosine of enrollment", 0, SAME_RECORDING), *rules]:
         left_out = []
-        for population in np.unique(live.populations):
-            limit = halfway(live.values[live.populations != population, column])
+        for population in np.unique(live.populations).tolist():
+            limit = given or halfway(live.values[live.populations != population, column])
             own = live.values[live.populations == population, column]
             left_out.append(
                 {
                     "population": population,
                     "limit": round(limit, 5),
+                    "highest_live": round(float(own.max()), 4),
                     "false_alarms": int((own >= limit).sum()),
                     "pairs": len(own),
                     "found": found(copies, column, limit, copies.populations == population),
                 }
             )
-        limit = halfway(live.values[:, column])
+        limit = given or halfway(live.values[:, column])
         everyone = np.ones(len(copies.values), dtype=bool)
         figures[measure] = {
             "limit": round(limit, 5),
@@ -405,9 +397,37 @@ def copy_figures(live: Pairs, copies: Pairs) -> dict[str, Any]:
             },
             "left_out": left_out,
         }
-        print(measure, figures[measure]["limit"], [(one["limit"], one["false_alarms"]) for one in left_out])
+        print(measure, figures[measure]["limit"])
+        for one in left_out:
+            print("    left out:", {name: value for name, value in one.items() if name != "found"})
         for name, share in figures[measure]["found"].items():
             print(f"    {name:30}{share:6.3f}")
+    return figures
+
+
+def recent_figures(rows: Sequence[Row]) -> dict[str, Any]:
+    """All pieces of `CODED_S` one after the other, as a process is asked about them, then their copies."""
+    recent, live_times, copied_times = RecentRecordings(), [], []
+    pieces = [row for row in rows if row.piece.seconds == CODED_S]
+    name = "line, noise at 20 dB"
+    copies = [row.versions[name].print for row in pieces if name in row.versions]
+
+    def ask(print_: Fingerprint, times: list[float]) -> bool:
+        start = time.perf_counter()
+        is_copy = recent.has(print_, CODED_S, len(live_times) * 3600.0)
+        times.append(time.perf_counter() - start)
+        return is_copy
+
+    false_alarms = sum(ask(row.versions["clean"].print, live_times) for row in pieces)
+    copied = sum(ask(copy, copied_times) for copy in copies)
+    figures = {
+        "recordings": len(pieces),
+        "false_alarms": false_alarms,
+        "copies": len(copies),
+        "found": copied,
+        "ms": spread_ms(live_times),
+    }
+    print(figures)
     return figures
 
 

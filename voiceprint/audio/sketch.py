@@ -36,8 +36,12 @@ def sketch_of(fingerprint: Fingerprint) -> str:
 
 def is_same_recording(first: str, second: str) -> bool:
     """Whether two sketches are of one recording."""
-    shared = np.intersect1d(_decoded(first), _decoded(second), assume_unique=True)
-    return len(shared) >= SAME_FINGERPRINTS
+    return shared_fingerprints(first, second) >= SAME_FINGERPRINTS
+
+
+def shared_fingerprints(first: str, second: str) -> int:
+    """The number of fingerprints that two sketches share, 0 to `SKETCH`."""
+    return len(np.intersect1d(_decoded(first), _decoded(second), assume_unique=True))
 
 
 def _decoded(sketch: str) -> NDArray[np.uint32]:
