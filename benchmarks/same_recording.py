@@ -188,7 +188,7 @@ def compare(first: Measured, second: Measured) -> tuple[float, ...]:
     cosine = float(first.embedding @ second.embedding)
     close = abs(first.net_speech_s - second.net_speech_s) <= NET_S
     index = FingerprintIndex([first.print])
-    common = shared_fingerprints(sketch_of(first.print), sketch_of(second.print))
+    common = int(shared_fingerprints(sketch_of(first.print), [sketch_of(second.print)])[0])
     return cosine, cosine if close else -1.0, shared(index, second.print), common
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from voiceprint.audio import Recording
 from voiceprint.audio.io.encodings import PCM, AudioFormat
 from voiceprint.audio.prompts import prompts_at
+from voiceprint.audio.sketch import sketch_of
 from voiceprint.diarization import Voice, note_voices, separate
 from voiceprint.encoder import default_encoder
 from voiceprint.encoder.base import (
@@ -52,11 +53,12 @@ class Probe(NamedTuple):
     """The embeddings of one call: float32[d] of length 1 each.
 
     plain: of the audio, for similarities. cleaned: of noisy audio after noise reduction, for log-likelihood
-    ratios; None of clean audio.
+    ratios; None of clean audio. sketch: of the recording, by which copies of it are found; None without one.
     """
 
     plain: NDArray[np.float32]
     cleaned: NDArray[np.float32] | None = None
+    sketch: str | None = None
 
     @property
     def best(self) -> NDArray[np.float32]:
@@ -205,7 +207,11 @@ class Embedder:
             recording.warn(SEVERAL_VOICES)
         if takes_enhanced(self._encoder) and recording.cleaned is not None:
             cleaned = self.embed_cleaned(recording.cleaned)
-        return Probe(plain, cleaned)
+        return Probe(plain, cleaned, self.sketch(recording))
+
+    def sketch(self, recording: Recording) -> str | None:
+        """The sketch of a recording, by which copies are found; None where the settings leave it out."""
+        return sketch_of(recording.fingerprint) if self._config.same_recording else None
 
     def embed_cleaned(self, audio: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """The embedding of `Recording.cleaned`; None where it holds no speech."""

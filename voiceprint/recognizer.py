@@ -409,7 +409,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
                 raise
             logger.info("No match for poor audio: %s", error)
             return None
-        matches = parts.identifier.identify(probe, query)
+        matches = parts.screener.identified(parts.identifier.identify(probe, query), recording)
         if parts.dual_run is not None and recording is not None:
             parts.dual_run.identified(recording, query, matches)
         best = next((match for match in matches if match.accepted), None)
@@ -493,7 +493,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
             call = parts.embedder.recording(source, audio_format)
             return identify_voices(parts.embedder, parts.identifier, call, query)
         probe, recording = parts.probe(audio_buffer, audio_format, embedding, encoder)
-        matches = parts.identifier.identify(probe, query)
+        matches = parts.screener.identified(parts.identifier.identify(probe, query), recording)
         if parts.dual_run is not None and recording is not None:
             parts.dual_run.identified(recording, query, matches)
         return matches
@@ -532,6 +532,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
         probe, recording = parts.probe(audio_buffer, audio_format, embedding, encoder)
         verification = parts.identifier.verify(probe, prints, threshold)
+        verification = parts.screener.verified(verification, recording)
         if parts.dual_run is not None and recording is not None:
             parts.dual_run.verified(recording, verification)
         if verification.accepted:
@@ -565,6 +566,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
             embedder=parts.embedder,
             encoder=self.encoder,
             identifier=parts.identifier,
+            screener=parts.screener,
             dual_run=parts.dual_run,
             add_voiceprint=parts.add_voiceprint,
             enroller=parts.enroller,

@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.answers import verdict_of
+from voiceprint.audio.sketch import is_copy_of_any
 from voiceprint.embedder import Probe
+from voiceprint.enrollment.agreement import same_recording
 from voiceprint.errors import CallerNotFoundError, StorageUnavailableError
 from voiceprint.identification.acceptance import DEFAULT_TARGET, AcceptanceRule
 from voiceprint.identification.candidates import CANDIDATES_PER_QUERY, candidate_queries
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.query import Query
 from voiceprint.identification.ranking import Scored, rank
+from voiceprint.identification.screening import SAME_RECORDING
 from voiceprint.models import (
     RESEMBLYZER_SPACE,
     CallerState,
@@ -61,7 +64,25 @@ class Identifier:
             if scored.voiceprint.caller_id not in query.ignored
         ]
         matches = self._decide(ranked, scorer, query)
-        return Identification(matches, verdict=None if matches else self._without_matches(query, expiry))
+        return Identification(
+            matches,
+            verdict=None if matches else self._without_matches(query, expiry),
+            reasons=self._reasons(probe, voiceprints),
+        )
+
+    def _reasons(self, probe: Probe, voiceprints: list[Voiceprint]) -> tuple[str, ...]:
+        """`SAME_RECORDING` where the probe is a copy of the recording of one of these voiceprints."""
+        if not self._config.same_recording:
+            return ()
+        sketches = [
+            one.provenance.fingerprints
+            for one in voiceprints
+            if one.provenance is not None and one.provenance.fingerprints is not None
+        ]
+        copied = same_recording(probe.plain, voiceprints) is not None or (
+            probe.sketch is not None and is_copy_of_any(probe.sketch, sketches)
+        )
+        return (SAME_RECORDING,) if copied else ()
 
     def _without_matches(self, query: Query, expiry: Expiry) -> Verdict:
         """The verdict where nobody is comparable: by the state that all candidates have in common."""
@@ -168,6 +189,7 @@ class Identifier:
             llr=scored.llr,
             fmr=rate,
             probability=probability,
+            reasons=self._reasons(probe, voiceprints),
         )
 
     def voiceprints(self, caller_id: str) -> list[Voiceprint]:

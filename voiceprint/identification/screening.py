@@ -12,6 +12,7 @@ from voiceprint.identification.spoofing import SpoofDetector
 if TYPE_CHECKING:
     from voiceprint.audio import Recording
     from voiceprint.config import VoiceFingerprintConfig
+    from voiceprint.models import Identification, Verification
 
 logger = logging.getLogger(__name__)
 
@@ -41,36 +42,49 @@ class Screener:
         self._config = config
         self._detector()
 
-    def screen(
-        self, recording: Recording | None, *, stored_copy: bool = False, duration_s: float | None = None
-    ) -> Screening:
-        """The screening of a recording, which counts as matched from now on; None for an embedding.
+    def identified(self, answer: Identification, recording: Recording | None) -> Identification:
+        """The answer, with the screening of the recording that was identified."""
+        answer.reasons, answer.spoof_score = self.screen(recording, answer.reasons)
+        return answer
 
-        stored_copy: whether it is a copy of the recording of a stored voiceprint.
-        duration_s: as of `RecentRecordings.is_copy`.
+    def verified(self, answer: Verification, recording: Recording | None) -> Verification:
+        """The answer, with the screening of the recording that was verified."""
+        return answer.model_copy(update=self.screen(recording, answer.reasons)._asdict())
+
+    def screen(
+        self, recording: Recording | None, reasons: tuple[str, ...], duration_s: float | None = None
+    ) -> Screening:
+        """The screening of a recording, which is remembered from now on; None for an embedding.
+
+        reasons: by the stored voiceprints. duration_s: as of `RecentRecordings.is_copy`.
         """
-        reasons, score = [], None
-        if self._config.same_recording:
-            matched = recording is not None and self._recent.is_copy(recording, duration_s=duration_s)
-            if stored_copy or matched:
-                reasons.append(SAME_RECORDING)
-                logger.warning(
-                    "The audio is a copy of a recording that %s: it may be played into the line.",
-                    "is enrolled" if stored_copy else "was matched before",
-                )
+        score = self._score(recording)
+        return Screening((*self._copied(recording, reasons, duration_s), *self._suspected(score)), score)
+
+    def _copied(
+        self, recording: Recording | None, reasons: tuple[str, ...], duration_s: float | None
+    ) -> tuple[str, ...]:
+        is_stored = SAME_RECORDING in reasons
+        if not self._config.same_recording:
+            return reasons
+        matched = recording is not None and self._recent.is_copy(recording, duration_s=duration_s)
+        if is_stored or matched:
+            logger.warning(
+                "The audio is a copy of a recording that %s: it may be played into the line.",
+                "is enrolled" if is_stored else "was matched before",
+            )
+        return (*reasons, SAME_RECORDING) if matched and not is_stored else reasons
+
+    def _score(self, recording: Recording | None) -> float | None:
         detector = self._detector()
-        if detector is not None and recording is not None:
-            score = detector.score(recording)
-            threshold = self._config.spoof_threshold
-            if score is not None and threshold is not None and score >= threshold:
-                reasons.append(SPOOF_SUSPECTED)
-                logger.warning(
-                    "The spoofing detector %s gave %g, and the threshold is %g.",
-                    detector.name,
-                    score,
-                    threshold,
-                )
-        return Screening(tuple(reasons), score)
+        return None if detector is None or recording is None else detector.score(recording)
+
+    def _suspected(self, score: float | None) -> tuple[str, ...]:
+        threshold = self._config.spoof_threshold
+        if score is None or threshold is None or score < threshold:
+            return ()
+        logger.warning("The spoofing detector gave %g, and the threshold is %g.", score, threshold)
+        return (SPOOF_SUSPECTED,)
 
     def _detector(self) -> SpoofDetector | None:
         name = self._config.spoof_detector
