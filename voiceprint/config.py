@@ -74,6 +74,9 @@ _ALLOWED = {
     "require_consent": "true or false",
     "retention": "a number of days, weeks, months or years, such as 90d, 12w, 18m or 3y",
     "prompts": "the path of a recording, or of a folder of recordings",
+    "same_recording": "true or false",
+    "spoof_detector": "module:callable, such as fraud.detectors:score",
+    "spoof_threshold": "a number",
     "encoder": _ENCODERS,
     "encoder_sha256": "the 64 hex digits of a SHA-256 digest",
     "encoder_device": "cpu, cuda or auto",
@@ -129,6 +132,13 @@ class VoiceFingerprintConfig(BaseSettings):
         and years of 365 days: 90d, 12w, 18m, 3y. None keeps callers without a limit.
     prompts (None): recording of an announcement, or a folder of such. The announcement is cut out of callers'
         recordings, at any level and over any line (`voiceprint.audio.prompts`).
+    same_recording (True): when True, answers on a copy of a recording that is enrolled, or was matched by
+        this process, have the reason "same_recording". The fingerprints of the last four hours of recordings
+        are in memory for it (`voiceprint.audio.recent`).
+    spoof_detector (None): `module:callable` of the application, which scores how likely audio is synthetic or
+        played back; the score is in the answers (`voiceprint.identification.spoofing`). Loaded when a
+        recognizer is built.
+    spoof_threshold (None): spoofing score from which an answer has the reason "spoof_suspected".
     encoder ("onnx"): "onnx"; "onnx-int8", with half the time and nearly equal embeddings (cosine 0.999); or
         "resemblyzer", that package itself, slower, with equal embeddings. "sherpa:PATH" and "onnx:PATH" are
         the file of another speaker model, run by sherpa-onnx or by ONNX Runtime, with an embedding space of
@@ -183,6 +193,9 @@ class VoiceFingerprintConfig(BaseSettings):
     require_consent: bool = False
     retention: str | None = Field(default=None, min_length=1)
     prompts: str | None = Field(default=None, min_length=1)
+    same_recording: bool = True
+    spoof_detector: str | None = Field(default=None, pattern=r"^[\w.]+:[\w.]+$")
+    spoof_threshold: float | None = Field(default=None, allow_inf_nan=False)
     encoder: EncoderText = "onnx"
     encoder_sha256: str | None = Field(default=None, pattern="^[0-9A-Fa-f]{64}$")
     encoder_device: Literal["cpu", "cuda", "auto"] = "cpu"

@@ -25,6 +25,7 @@ from voiceprint.cli import (
     spaces,
     transfer,
     upkeep,
+    voice_id,
 )
 
 app = typer.Typer(
@@ -64,6 +65,7 @@ callers.app.command("opt-in")(consent.opt_in)
 app.add_typer(consent.retention_app, name="retention")
 app.command("export")(transfer.export)
 app.command("import")(transfer.import_)
+app.command("import-voice-id")(voice_id.import_voice_id)
 app.command("copy")(transfer.copy)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
