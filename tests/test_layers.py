@@ -22,6 +22,7 @@ LAYERS = (
     ("privacy", "streaming"),
     ("_parts",),
     ("recognizer", "upkeep"),
+    ("_gallery_file", "galleries"),
     ("evaluation",),
     ("cli",),
 )

@@ -23,6 +23,7 @@ from voiceprint.errors import (
     ConfigurationError,
     DisabledError,
     EncoderError,
+    GalleryNotFoundError,
     InvalidArgumentError,
     InvalidAudioError,
     RecordingNotUsedError,
@@ -33,6 +34,7 @@ from voiceprint.errors import (
     VoiceMismatchError,
     VoiceprintError,
 )
+from voiceprint.galleries import Galleries
 from voiceprint.models import (
     Caller,
     DeletionReceipt,
@@ -72,6 +74,8 @@ __all__ = [
     "EnrollmentCheck",
     "ExternalEncoder",
     "Finding",
+    "Galleries",
+    "GalleryNotFoundError",
     "InvalidArgumentError",
     "InvalidAudioError",
     "JSONStorage",

@@ -7,6 +7,7 @@
     ├── AudioQualityError         (ValueError)    audio that is too short or too poor; carries `.quality`
     │   └── SeveralVoicesError                    several voices in an enrollment of one
     ├── CallerNotFoundError       (LookupError)   no such caller in the store
+    ├── GalleryNotFoundError      (LookupError)   no such gallery in the file of the galleries
     ├── VoiceMismatchError        (ValueError)    audio that does not sound like the caller's voiceprints
     ├── RecordingNotUsedError                     a recording that was left out for better ones
     ├── DisabledError                             VOICE_FINGERPRINTING_ENABLED is false
@@ -64,6 +65,10 @@ class SeveralVoicesError(AudioQualityError):
 
 class CallerNotFoundError(VoiceprintError, LookupError):
     """The store holds no caller with this id."""
+
+
+class GalleryNotFoundError(VoiceprintError, LookupError):
+    """The file of the galleries has no gallery of this name."""
 
 
 class VoiceMismatchError(VoiceprintError, ValueError):

@@ -16,6 +16,7 @@ from voiceprint.cli import (
     enroll_csv,
     enrollment,
     evaluation,
+    galleries,
     identification,
     index,
     prompts,
@@ -24,6 +25,7 @@ from voiceprint.cli import (
     transfer,
     upkeep,
 )
+from voiceprint.cli.gallery_options import add_gallery_options
 
 app = typer.Typer(
     help="Enroll callers by voice, and say who is calling.",
@@ -70,4 +72,6 @@ app.command("evaluate")(evaluation.evaluate)
 app.command("calibrate")(calibration.calibrate)
 app.add_typer(index.app, name="index")
 app.add_typer(db.app, name="db")
+app.add_typer(galleries.app, name="galleries")
 app.command("demo")(demo.demo)
+add_gallery_options(app, also=(evaluation.evaluate, upkeep.quality))

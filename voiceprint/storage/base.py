@@ -138,6 +138,11 @@ class Storage(ABC):
             if path is not None:
                 self.snapshot_places.add(path)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def _check_open(self) -> None:
         if self._closed:
             raise StorageError(f"The store {self.location} was closed: open it again.")
