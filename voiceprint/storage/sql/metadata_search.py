@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_index", "check_key", "drop_index", "find", "indexed_keys"]
 
-# Rows of one statement. More save no time; each is some hundred bytes.
+# Rows of one statement, after the first: nearly all of its rows are accepted, as many as are asked for. More
+# save no time; each is some hundred bytes.
 _PAGE = 5_000
 _PREFIX = "ix_callers_metadata:"
 # An identifier of PostgreSQL has 63 bytes, and the name of an index is the prefix and the key.
@@ -37,7 +38,7 @@ def find(
     scalars = {key: value for key, value in wanted.scalars().items() if _is_simple(key)}
     found: set[str] = set()
     for conditions in dialect.metadata_conditions(scalars):
-        rows = _candidates(reader, conditions, after)
+        rows = _candidates(reader, conditions, after, min(size, _PAGE))
         accepted = (row for row in rows if wanted.accepts(reader.rows.caller(row, []).metadata))
         found.update(row["caller_id"] for row in islice(accepted, size))
     names = sorted(found)[:size]
@@ -45,14 +46,16 @@ def find(
     return [records[name] for name in names]
 
 
-def _candidates(reader: Reader, conditions: list[ColumnElement[bool]], after: str) -> Iterator[RowMapping]:
+def _candidates(
+    reader: Reader, conditions: list[ColumnElement[bool]], after: str, page_size: int
+) -> Iterator[RowMapping]:
     statement = sql.PAGE.where(*conditions)
     while True:
-        page = reader.connection.execute(statement, {"after": after, "size": _PAGE}).mappings().all()
+        page = reader.connection.execute(statement, {"after": after, "size": page_size}).mappings().all()
         yield from page
-        if len(page) < _PAGE:
+        if len(page) < page_size:
             return
-        after = page[-1]["caller_id"]
+        after, page_size = page[-1]["caller_id"], _PAGE
 
 
 def _is_simple(key: str) -> bool:
