@@ -19,7 +19,7 @@ from voiceprint.validation import is_postgresql_url, shown
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Config", "EncoderSpec", "VoiceFingerprintConfig"]
+__all__ = ["NO_PATHS", "PATH_SETTINGS", "Config", "EncoderSpec", "VoiceFingerprintConfig", "allowed_values"]
 
 _PREFIX = "VOICE_"
 
@@ -96,6 +96,17 @@ _ALLOWED = {
 }
 
 _DEFAULT_PATHS = {"sqlite": "voiceprints.db"}
+
+PATH_SETTINGS: Final = ("audit", "calibration_path", "index_path", "prompts", "storage_path")
+"""The settings that are a path, unless one of `NO_PATHS`."""
+
+NO_PATHS: Final = ("off", "store")
+"""Values of `index_path` and `audit` that are no path."""
+
+
+def allowed_values(setting: str) -> str:
+    """The values that a setting may have, in words."""
+    return _ALLOWED[setting]
 
 
 class VoiceFingerprintConfig(BaseSettings):
@@ -279,7 +290,7 @@ class VoiceFingerprintConfig(BaseSettings):
     def _any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value
 
-    @field_validator("storage_path", "index_path", "calibration_path", "prompts", "audit", mode="before")
+    @field_validator(*PATH_SETTINGS, mode="before")
     @classmethod
     def _path_as_text(cls, value: object) -> object:
         return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -18,6 +18,7 @@ from voiceprint.cli import (
     enroll_csv,
     enrollment,
     evaluation,
+    galleries,
     identification,
     index,
     prompts,
@@ -27,6 +28,7 @@ from voiceprint.cli import (
     upkeep,
     voice_id,
 )
+from voiceprint.cli.gallery_options import add_gallery_options
 
 app = typer.Typer(
     help="Enroll callers by voice, and say who is calling.",
@@ -79,4 +81,6 @@ app.command("calibrate")(calibration.calibrate)
 app.add_typer(index.app, name="index")
 app.add_typer(db.app, name="db")
 app.add_typer(audit.app, name="audit")
+app.add_typer(galleries.app, name="galleries")
 app.command("demo")(demo.demo)
+add_gallery_options(app, also=(evaluation.evaluate, upkeep.quality))
