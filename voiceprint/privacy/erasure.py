@@ -227,12 +227,12 @@ def _mentions(storage: Storage, name: str) -> bool:
 
 
 def _stale_snapshots(storage: Storage) -> Iterator[Path]:
-    from voiceprint.identification.snapshots import Stamp, changes_since
+    from voiceprint.identification.snapshots import Stamp, changes_since, snapshot_coding
     from voiceprint.index import IndexCorruptError, read_stamp
 
     for path in snapshots_at(storage.snapshot_places):
         try:
-            stamp = Stamp.from_text(read_stamp(path))
+            stamp = Stamp.from_text(read_stamp(path, snapshot_coding(storage)))
         except (IndexCorruptError, OSError, KeyError, ValueError):  # unreadable, so it may hold anything
             yield path
             continue

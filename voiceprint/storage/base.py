@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from voiceprint._files import cache_folder, reading_descriptor
 from voiceprint.errors import InvalidArgumentError, StorageError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
+from voiceprint.storage.sealing import Sealing
 from voiceprint.validation import check_caller_id, is_integer, shown
 
 if TYPE_CHECKING:
@@ -123,7 +124,13 @@ class Storage(ABC):
     rewrites_server_files: ClassVar[bool] = False
     """Whether `server_remains(rewrite=True)` has the server rewrite its files."""
 
-    def __init__(self, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
+    def __init__(
+        self,
+        *,
+        max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
+        encryption: Sealing | None = None,
+    ) -> None:
+        self.sealing = encryption
         self.max_voiceprints_per_caller = check_limit(max_voiceprints_per_caller)
         self._closed = False
         # Paths of index snapshots over this store, beside which lie those of other embedding spaces. They

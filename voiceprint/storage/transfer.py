@@ -2,7 +2,8 @@
 
 An exported line is one caller in the layout of codec.py, with "embedding": [...] and, where there is one,
 "augmented": [...]. Ids and times survive. Lines are in the code-point order of the caller ids, so two stores
-of the same callers give the same text, and `digest` compares them.
+of the same callers give the same text, and `digest` compares them. An encrypted export is a file that begins
+with b"VPEXPORT" (`voiceprint.privacy.encryption.files`), with these lines in it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from voiceprint.storage.codec import caller_entry, decode_caller, vector_fields
 from voiceprint.storage.deletions import DeletionList
 
 __all__ = ["CopyReport", "copy_callers", "digest", "export_callers", "import_callers"]
+
+
+SEALED_KIND = b"VPEXPORT"
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class CallerCopy:
 
 def is_export(head: bytes) -> bool:
     """Whether a file that begins with these bytes is an export."""
-    return head.startswith(b'{"caller_id":')
+    return head.startswith((b'{"caller_id":', SEALED_KIND))
 
 
 def export_callers(storage: Storage, stream: BinaryIO, *, progress: Progress | None = None) -> int:
