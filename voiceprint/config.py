@@ -133,10 +133,10 @@ class VoiceFingerprintConfig(BaseSettings):
     encoder_secondary_sha256 (None): as encoder_sha256, for the file of the secondary encoder.
     adapt_secondary (False): when True, a confident match, verification or finished stream also enrolls a
         caller who has no voiceprint of the secondary encoder with it.
-    encryption_key_file, encryption_key, encryption_key_command (None): the master key that encrypts the store,
-        its snapshots, exports and backups: a file, the key itself, or a command that prints it, such as a
-        KMS's client, which runs without a shell. At most one of them; each may give several keys, the current
-        one first (docs/security.md). No repr shows the second.
+    encryption_key_file, encryption_key, encryption_key_command (None): the master key that encrypts the
+        store, its snapshots, exports and backups: a file, the key itself, or a command that prints it, such
+        as a KMS's client, which runs without a shell. At most one of them; each may give several keys, the
+        current one first (docs/security.md). No repr shows the key.
     index_path (None): file of the index's snapshot, or "off"; None is beside the store's file, or in the
         user's cache for a store on a server.
     index_recall (0.99): share of searches in a large index that find the most similar voiceprint, above 0, up
@@ -280,6 +280,5 @@ def _raise_ours(error: ValidationError) -> NoReturn:
     name = str(first["loc"][0]) if first["loc"] else "configuration"
     value = "not shown" if name == "encryption_key" else shown(first["input"])
     raise ConfigurationError(
-        f"{_PREFIX}{name.upper()} is {value}, which is not allowed: "
-        f"{_ALLOWED.get(name, first['msg'])}."
+        f"{_PREFIX}{name.upper()} is {value}, which is not allowed: {_ALLOWED.get(name, first['msg'])}."
     ) from None

@@ -2,7 +2,7 @@
 
     VoiceprintError
     ├── ConfigurationError        (ValueError)    a setting, with its variable and what is allowed
-    │   └── EncryptionKeyError                    the key or passphrase of encrypted data is missing or another
+    │   └── EncryptionKeyError                    the key of encrypted data is missing, or another
     ├── InvalidArgumentError      (ValueError)    a caller id, metadata, embedding, k, threshold
     ├── InvalidAudioError         (ValueError)    a buffer or file that is not usable audio
     ├── AudioQualityError         (ValueError)    audio that is too short or too poor; carries `.quality`

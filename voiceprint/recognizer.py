@@ -29,6 +29,7 @@ from voiceprint.identification.query import Query, check_threshold
 from voiceprint.identification.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
 from voiceprint.identification.voices import identify_voices
 from voiceprint.models import Match, SeparatedVoice, Verification, Voiceprint
+from voiceprint.privacy.encryption import Encryption
 from voiceprint.storage import Storage, configured_storage
 from voiceprint.storage.base import Progress
 from voiceprint.upkeep import Upkeep
@@ -81,7 +82,10 @@ class OpusAgentVoiceRecognizer(Upkeep):
         self.config = VoiceFingerprintConfig() if config is None else config
         self.encoder = configured_encoder(self.config) if encoder is None else encoder
         self.secondary = secondary_encoder(self.config) if secondary is None else secondary
-        self.storage = configured_storage(self.config) if storage_backend is None else storage_backend
+        if storage_backend is None:
+            encryption = Encryption.from_config(self.config)
+            storage_backend = configured_storage(self.config, encryption=encryption)
+        self.storage = storage_backend
         check_snapshot_path(self.storage, self.config.index_path)
         add_snapshot_place(self.storage, self.config.index_path)
 

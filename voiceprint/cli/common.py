@@ -28,6 +28,7 @@ from voiceprint.cli.terminal import escaped, json_text
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import StorageUnavailableError
 from voiceprint.identification.spaces import other_spaces
+from voiceprint.privacy.encryption import Encryption
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import Storage, open_storage
 
@@ -62,14 +63,21 @@ def open_recognizer(store: str | None, *, create: bool = False) -> Iterator[Opus
     create: whether the store need not exist. Raises `StorageUnavailableError`.
     """
     config = VoiceFingerprintConfig()
-    storage = None
-    if store is not None:
-        storage = open_storage(store, max_voiceprints_per_caller=config.max_voiceprints_per_caller)
+    storage = None if store is None else open_store(store, config)
     recognizer = OpusAgentVoiceRecognizer(storage, config=config)
     with recognizer:
         if not create:
             check_exists(recognizer.storage, "enroll a caller, or give --store")
         yield recognizer
+
+
+def open_store(url: str, config: VoiceFingerprintConfig) -> Storage:
+    """The store at the URL, with the limit and the encryption of the settings."""
+    return open_storage(
+        url,
+        max_voiceprints_per_caller=config.max_voiceprints_per_caller,
+        encryption=Encryption.from_config(config),
+    )
 
 
 def check_exists(storage: Storage, advice: str) -> None:

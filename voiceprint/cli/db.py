@@ -7,10 +7,18 @@ from typing import Any
 import typer
 
 from voiceprint import migrations
-from voiceprint.cli.common import JsonOption, StoreOption, check_exists, print_json, print_lines, table
+from voiceprint.cli.common import (
+    JsonOption,
+    StoreOption,
+    check_exists,
+    open_store,
+    print_json,
+    print_lines,
+    table,
+)
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import ConfigurationError
-from voiceprint.storage import SQLiteStorage, SQLStorage, open_storage
+from voiceprint.storage import SQLiteStorage, SQLStorage
 from voiceprint.storage.urls import configured_url, sqlite_path
 from voiceprint.validation import is_postgresql_url
 
@@ -108,7 +116,6 @@ def _revision(url: str) -> str | None:
 
 
 def _open_storage(url: str) -> SQLStorage:
-    limit = VoiceFingerprintConfig().max_voiceprints_per_caller
-    storage = open_storage(url, max_voiceprints_per_caller=limit)
+    storage = open_store(url, VoiceFingerprintConfig())
     assert isinstance(storage, SQLStorage)  # noqa: S101  for the types
     return storage

@@ -37,7 +37,7 @@ from voiceprint.storage.base import ConsistentView, Deletion, Progress, Storage
 from voiceprint.storage.codec import caller_entry, decode_caller, vector_fields
 from voiceprint.storage.deletions import DeletionList
 from voiceprint.storage.sealing import FileCipher, SealedFileError
-from voiceprint.storage.transfer import CallerCopy
+from voiceprint.storage.transfer import LONGEST_LINE, CallerCopy
 from voiceprint.validation import now
 
 __all__ = ["BackupReport", "RestoreReport", "back_up", "read_backup", "restore"]
@@ -46,7 +46,6 @@ FORMAT = 2
 _READABLE = (1, 2)
 _MAGIC = b'{"voiceprint_backup":'
 SEALED_KIND = b"VPBACKUP"
-LONGEST_LINE = 64 << 20  # bytes: metadata may have 1 MB, and a caller many voiceprints
 _DELETIONS_PER_LINE = 10_000  # some 1 MB
 
 
@@ -125,7 +124,8 @@ def is_backup(head: bytes) -> bool:
 def read_backup(path: Path, *, cipher: FileCipher | None = None) -> BackupReport:
     """Read a backup to the end and return its figures. cipher: of an encrypted one.
 
-    Raises `EncryptionKeyError` for another key or passphrase, `InvalidArgumentError` for a file that cannot be read or is no backup, `StorageCorruptError` for a
+    Raises `EncryptionKeyError` for another key or passphrase, `InvalidArgumentError` for a file that cannot
+    be read or is no backup, `StorageCorruptError` for a
     backup that is damaged or cut off.
     """
     with _opened(path, cipher) as stream:
@@ -275,18 +275,23 @@ def _opened(path: Path, cipher: FileCipher | None) -> BinaryIO:
     except OSError as error:  # missing, or not ours to read
         raise InvalidArgumentError(f"{path} cannot be read: {error.strerror}.") from error
     try:
-        if stream.read(len(SEALED_KIND)) == SEALED_KIND:
-            stream.seek(0)
-            if cipher is None:
-                raise EncryptionKeyError(f"{path} is encrypted: give its key or passphrase.")
-            return cipher.reading(stream, SEALED_KIND)
+        return _decrypted(stream, path, cipher)
     except SealedFileError as error:
         stream.close()
         raise _damaged(path, str(error)) from error
     except BaseException:
         stream.close()
         raise
-    return stream
+
+
+def _decrypted(stream: BinaryIO, path: Path, cipher: FileCipher | None) -> BinaryIO:
+    is_sealed = stream.read(len(SEALED_KIND)) == SEALED_KIND
+    stream.seek(0)
+    if not is_sealed:
+        return stream
+    if cipher is None:
+        raise EncryptionKeyError(f"{path} is encrypted: give its key or passphrase.")
+    return cipher.reading(stream, SEALED_KIND)
 
 
 def _verified_again(stream: BinaryIO, path: Path, cipher: FileCipher | None) -> BackupReport:

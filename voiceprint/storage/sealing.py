@@ -1,8 +1,8 @@
 """The contract of encryption at rest, as the stores use it; `voiceprint.privacy.encryption` implements it.
 
-A caller of an encrypted store has a data key. It is stored in the caller's record as a wrapped key, which only
-the holder of the master key can open. A field is sealed under the data key, bound to its place: the store,
-the caller, the voiceprint, the embedding space and the kind of the field, so that a ciphertext that was moved
+A caller of an encrypted store has a data key. It is stored in the caller's record as a wrapped key, which
+only the holder of the master key can open. A field is sealed under the data key, bound to its place: the
+store, the caller, the voiceprint, the embedding space and the kind of the field, so that a ciphertext that was moved
 to another place does not open there.
 """
 
@@ -13,7 +13,17 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
-__all__ = ["SEAL_BYTES", "DataKey", "FileCipher", "SealedFileError", "Sealing", "SealingError", "join_seal", "place", "split_seal"]
+__all__ = [
+    "SEAL_BYTES",
+    "DataKey",
+    "FileCipher",
+    "SealedFileError",
+    "Sealing",
+    "SealingError",
+    "join_seal",
+    "place",
+    "split_seal",
+]
 
 _NONCE = 12  # bytes before a ciphertext
 _TAG = 16  # bytes behind it
@@ -46,8 +56,8 @@ class FileCipher(ABC):
     def reading(self, stream: BinaryIO, kind: bytes) -> BinaryIO:
         """The content of an encrypted file from its first byte on; seekable if `stream` is.
 
-        Raises `EncryptionKeyError` for another key or passphrase; this and reading raise `SealedFileError` for
-        damage.
+        Raises `EncryptionKeyError` for another key or passphrase; this and reading raise `SealedFileError`
+        for damage.
         """
 
 

@@ -1,7 +1,7 @@
 """Data keys: a random key of 32 bytes for each caller, wrapped by a master key.
 
-A wrapped key is 1 byte (its form), 8 bytes (the id of the master key), and the nonce, ciphertext and tag of the
-data key, bound to the identity of the store and the caller's id. With a key store of its own
+A wrapped key is 1 byte (its form), 8 bytes (the id of the master key), and the nonce, ciphertext and tag of
+the data key, bound to the identity of the store and the caller's id. With a key store of its own
 (`VOICE_ENCRYPTION_KEYS`), the record holds 1 byte and 16 random bytes, under which the key store has the
 wrapped key.
 """

@@ -45,8 +45,8 @@ KIND_BYTES = 8
 _VERSION = 1
 _BY_KEY, _BY_PASSPHRASE = 1, 2
 _SALT_BYTES = 16
-# 128 MiB and some 0.4 s for each guess at a passphrase: OWASP's first choice. Doubling log2 N squares neither:
-# one more doubles both.
+# 128 MiB and some 0.4 s for each guess at a passphrase, OWASP's first choice. A log2 N of one more doubles
+# both.
 _LOG2_N, _R, _P = 17, 8, 1
 # Of a file that is read: 1 GiB, so that a forged header cannot take all memory or run for hours.
 _MOST_LOG2_N, _MOST_R, _MOST_P = 20, 8, 4
@@ -62,9 +62,7 @@ class SealedFiles(FileCipher):
     file. With a passphrase, files are written under it.
     """
 
-    def __init__(
-        self, *, keys: KeyRing | None = None, passphrase: Callable[[], str] | None = None
-    ) -> None:
+    def __init__(self, *, keys: KeyRing | None = None, passphrase: Callable[[], str] | None = None) -> None:
         self._keys = keys
         self._passphrase = passphrase
 
@@ -114,8 +112,8 @@ class SealedFiles(FileCipher):
             if self._keys is None:
                 raise EncryptionKeyError(
                     f"The file is encrypted with the master key {key_id.hex()}, and none is set: set "
-                    "VOICE_ENCRYPTION_KEY_FILE, VOICE_ENCRYPTION_KEY or VOICE_ENCRYPTION_KEY_COMMAND. Nothing was "
-                    "changed."
+                    "VOICE_ENCRYPTION_KEY_FILE, VOICE_ENCRYPTION_KEY or VOICE_ENCRYPTION_KEY_COMMAND. "
+                    "Nothing was changed."
                 )
             return head + key_id, self._keys.find(key_id).cipher
         more = stream.read(_SALT_BYTES + 3)

@@ -17,9 +17,9 @@ import secrets
 import shlex
 import stat
 import subprocess
-import threading
 from abc import ABC, abstractmethod
-from pathlib import Path
+from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from voiceprint._files import expanded, open_regular, replace_file, sync_folder
@@ -95,7 +95,11 @@ class CommandKeys(KeySource):
         program = self._arguments[0]
         try:
             done = subprocess.run(  # noqa: S603  the operator's own command, without a shell
-                self._arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMMAND_S, check=False
+                self._arguments,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_COMMAND_S,
+                check=False,
             )
         except subprocess.TimeoutExpired:  # not chained: it holds the output
             raise ConfigurationError(
@@ -107,8 +111,8 @@ class CommandKeys(KeySource):
             ) from error
         if done.returncode:
             raise ConfigurationError(
-                f"VOICE_ENCRYPTION_KEY_COMMAND: {program!r} ended with the status {done.returncode} and gave no "
-                "key. Run it by hand for its message."
+                f"VOICE_ENCRYPTION_KEY_COMMAND: {program!r} ended with the status {done.returncode} and gave "
+                "no key. Run it by hand for its message."
             )
         text = done.stdout[:_MOST_BYTES].decode("ascii", errors="replace")
         return _parse(text, f"The output of {program!r} (VOICE_ENCRYPTION_KEY_COMMAND)")
@@ -131,8 +135,8 @@ class FileKeys(KeySource):
                 text = stream.read(_MOST_BYTES).decode("ascii", errors="replace")
         except OSError as error:
             raise ConfigurationError(
-                f"The key file {self.path} cannot be read ({error.strerror}): check VOICE_ENCRYPTION_KEY_FILE, "
-                "or make a new one with `voiceprint encryption init`."
+                f"The key file {self.path} cannot be read ({error.strerror}): check "
+                "VOICE_ENCRYPTION_KEY_FILE, or make a new one with `voiceprint encryption init`."
             ) from error
         self._state = _state(status)
         if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -169,21 +173,19 @@ class KeyRing:
         self.source = source
         self._keys: list[MasterKey] = []
         self._by_id: dict[bytes, MasterKey] = {}
-        self._lock = threading.Lock()
 
     @classmethod
     def from_config(cls, config: VoiceFingerprintConfig) -> KeyRing | None:
-        """The keys that the settings name, None without any. Raises `ConfigurationError`."""
-        named: dict[str, KeySource] = {}
-        if config.encryption_key_file is not None:
-            named["VOICE_ENCRYPTION_KEY_FILE"] = FileKeys(config.encryption_key_file)
-        if config.encryption_key is not None:
-            named["VOICE_ENCRYPTION_KEY"] = VariableKeys(config.encryption_key)
-        if config.encryption_key_command is not None:
-            named["VOICE_ENCRYPTION_KEY_COMMAND"] = CommandKeys(config.encryption_key_command)
-        if len(named) > 1:
-            raise ConfigurationError(f"{' and '.join(named)} are set: set one of them.")
-        return next((cls(source) for source in named.values()), None)
+        """The keys that the settings name, None without any; one object for all with the same settings.
+
+        Raises `ConfigurationError` where two are set.
+        """
+        values = {name: getattr(config, name) for name in _SOURCES}
+        given = [name for name, value in values.items() if value is not None]
+        if len(given) > 1:
+            names = " and ".join(f"VOICE_{name.upper()}" for name in given)
+            raise ConfigurationError(f"{names} are set: set one of them.")
+        return _shared_ring(given[0], values[given[0]]) if given else None
 
     @property
     def current(self) -> MasterKey:
@@ -202,8 +204,8 @@ class KeyRing:
             raise EncryptionKeyError(
                 f"The data is encrypted with the key {key_id.hex()}, and the configured "
                 f"{'key is' if len(self._keys) == 1 else 'keys are'} {', '.join(self.ids())}: set "
-                "VOICE_ENCRYPTION_KEY_FILE, VOICE_ENCRYPTION_KEY or VOICE_ENCRYPTION_KEY_COMMAND to the right "
-                "one. Nothing was changed."
+                "VOICE_ENCRYPTION_KEY_FILE, VOICE_ENCRYPTION_KEY or VOICE_ENCRYPTION_KEY_COMMAND to the "
+                "right one. Nothing was changed."
             )
         return key
 
@@ -213,9 +215,22 @@ class KeyRing:
         return [key.id.hex() for key in self._keys]
 
     def _read(self) -> None:
-        with self._lock:
-            keys = [MasterKey(raw) for raw in self.source.read()]
-            self._keys, self._by_id = keys, {key.id: key for key in keys}
+        # Without a lock: two threads may read at once, and get the same keys.
+        keys = [MasterKey(raw) for raw in self.source.read()]
+        self._keys, self._by_id = keys, {key.id: key for key in keys}
+
+
+_SOURCES: dict[str, Callable[[str], KeySource]] = {
+    "encryption_key_file": FileKeys,
+    "encryption_key": VariableKeys,
+    "encryption_key_command": CommandKeys,
+}
+
+
+@lru_cache(maxsize=8)
+def _shared_ring(setting: str, value: str) -> KeyRing:
+    # A service builds a recognizer for every call, and a KMS's client takes a good part of a second.
+    return KeyRing(_SOURCES[setting](value))
 
 
 def new_key_file(path: str | os.PathLike[str]) -> str:
@@ -246,7 +261,7 @@ def new_key_file(path: str | os.PathLike[str]) -> str:
 
 def _text(keys: list[bytes]) -> bytes:
     head = (
-        "# Master keys of voiceprint, 32 bytes in Base64 each: the first encrypts, the others read older data.\n"
+        "# Master keys of voiceprint, 32 bytes in Base64: the first encrypts, the others read older data.\n"
         "# Keep a copy in another place than the backups: without the key, nobody can read the data.\n"
     )
     return (head + "".join(f"{base64.b64encode(key).decode()}\n" for key in keys)).encode()

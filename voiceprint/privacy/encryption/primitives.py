@@ -11,7 +11,7 @@ from voiceprint.errors import ConfigurationError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-__all__ = ["KEY_BYTES", "NONCE_BYTES", "TAG_BYTES", "BrokenSealError", "AuthenticatedCipher", "derive_key"]
+__all__ = ["KEY_BYTES", "NONCE_BYTES", "TAG_BYTES", "AuthenticatedCipher", "BrokenSealError", "derive_key"]
 
 KEY_BYTES = 32
 NONCE_BYTES = 12  # random: 2**32 of one key repeat with a probability of 2**-33 (NIST SP 800-38D)

@@ -13,6 +13,7 @@ from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS, snapshot_path_besid
 from voiceprint.storage.json.file import JSONFile
 from voiceprint.storage.memory import InMemoryStateStorage
 from voiceprint.storage.presence import StorePresence
+from voiceprint.storage.sealing import Sealing
 from voiceprint.storage.snapshot_files import erase_snapshots
 from voiceprint.storage.state import StoreState
 from voiceprint.storage.transaction import Transaction
@@ -40,8 +41,9 @@ class JSONStorage(InMemoryStateStorage):
         file_path: str | os.PathLike[str] = "voiceprints.json",
         *,
         max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
+        encryption: Sealing | None = None,
     ) -> None:
-        super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller)
+        super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller, encryption=encryption)
         path: object = os.fspath(file_path) if isinstance(file_path, os.PathLike) else file_path
         if not isinstance(path, str) or not path or "\0" in path:
             raise InvalidArgumentError(f"The path of the JSON store is {shown(path)}: give one of a file.")

@@ -48,6 +48,7 @@ from voiceprint.storage.redis.reader import PAGE_SIZE, Reader
 from voiceprint.storage.redis.scripts import FORGET_DELETIONS, LOAD
 from voiceprint.storage.redis.server_files import rewrite_files, server_files
 from voiceprint.storage.redis.urls import DEFAULT_PREFIX, client_of
+from voiceprint.storage.sealing import Sealing
 from voiceprint.storage.snapshot_files import erase_snapshots
 from voiceprint.storage.state import StoreState
 from voiceprint.storage.transaction import check_incoming
@@ -93,8 +94,9 @@ class RedisStorage(Storage):
         max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         shards: int | None = None,
+        encryption: Sealing | None = None,
     ) -> None:
-        super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller)
+        super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller, encryption=encryption)
         self._prefix = check_prefix(prefix)
         if not is_number(timeout_s) or not 0 < timeout_s <= 3600:
             raise InvalidArgumentError(f"timeout_s is {timeout_s!r}: seconds above 0, to 3600, are allowed.")
@@ -112,7 +114,13 @@ class RedisStorage(Storage):
             raise
 
     @classmethod
-    def from_url(cls, url: str, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> RedisStorage:
+    def from_url(
+        cls,
+        url: str,
+        *,
+        max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
+        encryption: Sealing | None = None,
+    ) -> RedisStorage:
         """The store at redis://HOST:PORT/DB, rediss://... or unix://PATH?db=N.
 
         The query takes `prefix` beside the client's own options. The server says whether it is one of a
@@ -120,7 +128,12 @@ class RedisStorage(Storage):
         """
         client, prefix = client_of(url, DEFAULT_TIMEOUT_S)
         try:
-            return cls(client, prefix=prefix, max_voiceprints_per_caller=max_voiceprints_per_caller)
+            return cls(
+                client,
+                prefix=prefix,
+                max_voiceprints_per_caller=max_voiceprints_per_caller,
+                encryption=encryption,
+            )
         finally:
             client.close()
 

@@ -40,6 +40,7 @@ from voiceprint.storage.base import (
     with_progress,
 )
 from voiceprint.storage.deletions import check_deletion
+from voiceprint.storage.sealing import Sealing
 from voiceprint.storage.snapshot_files import erase_snapshots
 from voiceprint.storage.state import StoreState
 from voiceprint.storage.transaction import Transaction, check_incoming
@@ -67,8 +68,14 @@ class SQLStorage(Storage):
     schema of a database: the current one, by default `public`.
     """
 
-    def __init__(self, url: str | URL, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
-        super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller)
+    def __init__(
+        self,
+        url: str | URL,
+        *,
+        max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
+        encryption: Sealing | None = None,
+    ) -> None:
+        super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller, encryption=encryption)
         from voiceprint.storage.sql.database import Database
         from voiceprint.storage.sql.dialect import dialect_of
 
@@ -376,8 +383,13 @@ class SQLiteStorage(SQLStorage):
         db_path: str | os.PathLike[str] = "voiceprints.db",
         *,
         max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
+        encryption: Sealing | None = None,
     ) -> None:
-        super().__init__(_sqlite_url(db_path), max_voiceprints_per_caller=max_voiceprints_per_caller)
+        super().__init__(
+            _sqlite_url(db_path),
+            max_voiceprints_per_caller=max_voiceprints_per_caller,
+            encryption=encryption,
+        )
 
     @property
     def db_path(self) -> Path:
