@@ -81,7 +81,7 @@ def _given(file: Path | None) -> str | None:
 def _asked(*, confirm: bool) -> str:
     if not sys.stdin.isatty():
         raise ConfigurationError(
-            f"The file needs a passphrase: give --passphrase-file, or set {_VARIABLE}. It is never an argument, "
+            f"The file needs a passphrase: give --passphrase-file, or set {_VARIABLE}. It is no argument, "
             "which every user could read."
         )
     text: str = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)

@@ -2,29 +2,49 @@
 
 A caller of an encrypted store has a data key. It is stored in the caller's record as a wrapped key, which
 only the holder of the master key can open. A field is sealed under the data key, bound to its place: the
-store, the caller, the voiceprint, the embedding space and the kind of the field, so that a ciphertext that was moved
-to another place does not open there.
+store, the caller, the voiceprint, the embedding space and the kind of the field, so that a ciphertext that
+was moved to another place does not open there.
+
+A store keeps a mark that says whether it is encrypted: "" (plain), "encrypting KEY" while its records are
+being encrypted, or "on KEY", when no record may be plain. KEY is a wrapped key in Base64 that belongs to no
+caller: a writer with another master key is refused by it.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
+from voiceprint.errors import ConfigurationError, EncryptionKeyError
+
 __all__ = [
+    "ENCRYPTING",
+    "ON",
     "SEAL_BYTES",
     "DataKey",
     "FileCipher",
     "SealedFileError",
     "Sealing",
     "SealingError",
+    "check_mark",
     "join_seal",
+    "mark_key",
+    "mark_state",
+    "missing_key",
+    "new_mark",
+    "not_encrypted",
     "place",
+    "rewrapped_mark",
     "split_seal",
 ]
 
+ON = "on"
+ENCRYPTING = "encrypting"
+_NO_CALLER = ""  # whose key is in the mark
 _NONCE = 12  # bytes before a ciphertext
 _TAG = 16  # bytes behind it
 SEAL_BYTES = _NONCE + _TAG
@@ -111,3 +131,62 @@ def split_seal(sealed: bytes) -> tuple[bytes, bytes]:
 def join_seal(ciphertext: bytes, seal: bytes) -> bytes:
     """The sealed field of the two parts that `split_seal` gives."""
     return b"".join((seal[:_NONCE], ciphertext, seal[_NONCE:]))
+
+
+# The mark of a store
+
+
+def new_mark(sealing: Sealing, store: str, state: str) -> str:
+    """The mark of a store in the state `ON` or `ENCRYPTING`."""
+    return f"{state} {base64.b64encode(sealing.new_key(store, _NO_CALLER)).decode()}"
+
+
+def mark_state(mark: str) -> str:
+    """The state in a mark: "", `ENCRYPTING` or `ON`."""
+    return mark.partition(" ")[0]
+
+
+def mark_key(mark: str) -> bytes:
+    """The wrapped key in a mark. Raises `SealingError` for a damaged mark."""
+    state, _, text = mark.partition(" ")
+    try:
+        key = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if state not in (ON, ENCRYPTING) or not key:
+        raise SealingError("The mark of the encryption is damaged.")
+    return key
+
+
+def check_mark(sealing: Sealing | None, store: str, mark: str) -> None:
+    """Raise `EncryptionKeyError` where a store of this mark needs a key, or another than that of `sealing`.
+
+    Raises `SealingError` for a damaged mark.
+    """
+    if not mark:
+        return
+    if sealing is None:
+        raise missing_key()
+    sealing.open_key(store, _NO_CALLER, mark_key(mark))
+
+
+def rewrapped_mark(sealing: Sealing, store: str, mark: str) -> str | None:
+    """The mark under the current master key; None where it is that already."""
+    key = sealing.rewrap(store, _NO_CALLER, mark_key(mark))
+    return None if key is None else f"{mark_state(mark)} {base64.b64encode(key).decode()}"
+
+
+def missing_key() -> EncryptionKeyError:
+    """The error of a reader or writer without a key."""
+    return EncryptionKeyError(
+        "The store is encrypted, and no key is set: set VOICE_ENCRYPTION_KEY_FILE, VOICE_ENCRYPTION_KEY or "
+        "VOICE_ENCRYPTION_KEY_COMMAND, or give the store an `encryption`. Nothing was changed."
+    )
+
+
+def not_encrypted() -> ConfigurationError:
+    """The error of a writer with a key on a plain store."""
+    return ConfigurationError(
+        "A key is set, and the store is not encrypted: encrypt it with `voiceprint encryption encrypt`, or unset "
+        "the key. Nothing was changed."
+    )

@@ -49,7 +49,7 @@ class JSONStorage(InMemoryStateStorage):
             raise InvalidArgumentError(f"The path of the JSON store is {shown(path)}: give one of a file.")
         # The real path: a rename over a symbolic link would replace the link, not the file behind it. By
         # os.path, which ignores an unknown "~user" and a loop of links: opening reports them.
-        self._file = JSONFile.shared(Path(os.path.realpath(os.path.expanduser(path))))  # noqa: PTH111
+        self._file = JSONFile.shared(Path(os.path.realpath(os.path.expanduser(path))), encryption)  # noqa: PTH111
         self._presence = StorePresence(self.location)
         self._add_default_snapshot_place()
         with self._reading():
@@ -99,7 +99,7 @@ class JSONStorage(InMemoryStateStorage):
             return
         with self._file.exclusive(LOCK_TIMEOUT_S if timeout_s is None else timeout_s):
             with self._file.lock:
-                transaction = Transaction(self._refresh())
+                transaction = Transaction(self._refresh(), self.sealing)
             yield transaction
             if transaction:
                 removes = transaction.removes_voiceprints()  # before: the commit changes the base
