@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from voiceprint.privacy.encryption.files import SealedFiles
@@ -55,7 +56,7 @@ class Encryption(Sealing):
     def from_config(cls, config: VoiceFingerprintConfig) -> Encryption | None:
         """The encryption that the settings name, None without a key. Raises `ConfigurationError`."""
         keys = KeyRing.from_config(config)
-        return None if keys is None else cls(keys)
+        return None if keys is None else _shared(keys)
 
     def new_key(self, store: str, caller_id: str) -> bytes:
         return self._wrap(secrets.token_bytes(KEY_BYTES), _owner(store, caller_id))
@@ -96,6 +97,12 @@ class Encryption(Sealing):
             return master.cipher.open(wrapped[_HEAD:], b"data key\0" + owner)
         except BrokenSealError as error:
             raise SealingError(str(error)) from None
+
+
+@lru_cache(maxsize=8)
+def _shared(keys: KeyRing) -> Encryption:
+    # One object for all with the same settings: JSON stores share the memory of a file by it.
+    return Encryption(keys)
 
 
 def _owner(store: str, caller_id: str) -> bytes:

@@ -83,7 +83,7 @@ class SQLStorage(Storage):
 
         self._dialect = dialect_of(url)
         self._add_default_snapshot_place()
-        self._database = Database(self._dialect)
+        self._database = Database(self._dialect, encryption)
 
     @property
     def location(self) -> str:
@@ -181,7 +181,7 @@ class SQLStorage(Storage):
         given = [check_deletion(deletion) for deletion in deletions]
 
         def note(writer: Writer) -> int:
-            transaction = Transaction(writer.base([], [], []))
+            transaction = Transaction(writer.base([], [], []), self.sealing)
             noted = transaction.note_deletions(given, writer.noted(given))
             if transaction:
                 writer.write(transaction)
@@ -206,15 +206,18 @@ class SQLStorage(Storage):
         """
 
         def run(writer: Writer) -> tuple[T, Transaction, bool]:
-            transaction = Transaction(writer.base(caller_ids, ids, spaces))
+            nonlocal unused
+            transaction = Transaction(writer.base(caller_ids, ids, spaces), self.sealing)
             result = work(transaction)
+            removes = transaction.removes_personal_data()
+            unused = transaction.give_data_keys()
             if transaction:
                 writer.write(transaction)
-            removes = transaction.removes_personal_data()
             if removes:
                 self._dialect.mark_removal(writer.connection)
             return result, transaction, removes
 
+        unused: list[bytes] = []
         self._check_open()
         if not creates and not self._database.exists():
             return work(Transaction(StoreState()))
@@ -224,6 +227,8 @@ class SQLStorage(Storage):
         if transaction.removes_voiceprints():
             erase_snapshots(self.snapshot_places)
         self._database.eraser.when_due()
+        if self.sealing is not None:
+            self.sealing.forget(unused)
         return result
 
     @contextmanager
