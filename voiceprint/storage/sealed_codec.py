@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from voiceprint.storage.codec import details_fields, provenance_field
 from voiceprint.storage.records import CallerRecord, PrintRecord
-from voiceprint.storage.sealing import DataKey, Sealing, SealingError, missing_key, place
+from voiceprint.storage.sealing import ON, DataKey, Sealing, SealingError, mark_state, missing_key, place
 
 __all__ = ["CallerSeals", "StoreSeals"]
 
@@ -75,11 +75,26 @@ class CallerSeals:
 
 
 class StoreSeals:
-    """The seals of the callers of one store. sealing: None without a key; store: its identity, read late."""
+    """The seals of the callers of one store.
 
-    def __init__(self, sealing: Sealing | None, store: Callable[[], str]) -> None:
+    sealing: None without a key. store: its identity, read late. mark: of the store, see `sealing`.
+    """
+
+    def __init__(self, sealing: Sealing | None, store: Callable[[], str], mark: str = "") -> None:
         self.sealing = sealing
+        self.mark = mark
         self._store = store
+
+    def opening(self, caller_id: str, wrapped: object) -> CallerSeals | None:
+        """The seals of a stored caller; None for a plain record, which only a plain store has.
+
+        Raises `EncryptionKeyError` and `SealingError`.
+        """
+        if wrapped is None and mark_state(self.mark) != ON:
+            return None
+        if not isinstance(wrapped, bytes):
+            raise SealingError("The record is not encrypted, in an encrypted store.")
+        return self.of(caller_id, wrapped)
 
     def of(self, caller_id: str, wrapped: bytes) -> CallerSeals:
         """The seals of a caller. Raises `EncryptionKeyError` and `SealingError`."""

@@ -187,6 +187,6 @@ def missing_key() -> EncryptionKeyError:
 def not_encrypted() -> ConfigurationError:
     """The error of a writer with a key on a plain store."""
     return ConfigurationError(
-        "A key is set, and the store is not encrypted: encrypt it with `voiceprint encryption encrypt`, or unset "
-        "the key. Nothing was changed."
+        "A key is set, and the store is not encrypted: encrypt it with `voiceprint encryption encrypt`, or "
+        "unset the key. Nothing was changed."
     )

@@ -63,10 +63,13 @@ class Transaction:
     owners: voiceprint id to caller id of the voiceprints that are new.
     deletions: deletions of callers noted by this transaction, as in `StoreState`; restored: restored callers
         with their `created_at`, whose later noted deletions are dropped.
-    encryption: the mark of an encrypted store, see `sealing`; sealing: gives the data keys.
+    encryption: the mark of an encrypted store, see `sealing`; sealing: gives the data keys. A new store (by
+        default one of revision 0) is encrypted from the first change on.
     """
 
-    def __init__(self, base: StoreState, sealing: Sealing | None = None) -> None:
+    def __init__(
+        self, base: StoreState, sealing: Sealing | None = None, *, is_new: bool | None = None
+    ) -> None:
         if base.revision + 1 >= COUNTER_END:
             raise StorageCorruptError(
                 f"The store has come to revision {base.revision}, the last one that a store counts to. "
@@ -90,7 +93,8 @@ class Transaction:
         self.encryption = base.encryption
         self._rewrapped: dict[str, bytes] = {}
         self._resealed = False
-        if sealing is not None and base.revision == 0 and not base.encryption:
+        is_new = base.revision == 0 if is_new is None else is_new
+        if sealing is not None and is_new and not base.encryption:
             self.encryption = new_mark(sealing, self.identity, ON)
         try:
             check_mark(sealing, self.identity, base.encryption)

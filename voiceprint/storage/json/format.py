@@ -45,7 +45,7 @@ from voiceprint.storage.codec import (
 from voiceprint.storage.deletions import check_deletion
 from voiceprint.storage.records import COUNTER_END, LAST_COUNTED_ID, MAX_ID, CallerRecord, PrintRecord
 from voiceprint.storage.sealed_codec import CallerSeals, StoreSeals
-from voiceprint.storage.sealing import ON, Sealing, SealingError, check_mark, mark_state
+from voiceprint.storage.sealing import Sealing, SealingError, check_mark
 from voiceprint.storage.state import StoreState
 from voiceprint.storage.transaction import Transaction
 from voiceprint.validation import (
@@ -217,8 +217,7 @@ def _parse_with_header(
         check_mark(sealing, identity, mark)
     except SealingError as error:
         _corrupt(path, f'has a damaged "encryption" under its "" key: {error}')
-    parser.seals = StoreSeals(sealing, lambda: identity)
-    parser.is_all_sealed = mark_state(mark) == ON
+    parser.seals = StoreSeals(sealing, lambda: identity, mark)
     callers = parser.callers(entries)
     if parser.newest > (commits[-1].revision if commits else 0):
         _corrupt(path, "has a voiceprint of a commit that is not among its commits")
@@ -281,7 +280,6 @@ class _Parser:
         self.newest = 0  # highest revision of a voiceprint
         self._dimensions: dict[str, int] = {}
         self.seals = StoreSeals(None, str)
-        self.is_all_sealed = False
 
     def was_given(self, id_: int) -> bool:
         """Whether a store can have given this id, or imported it."""
@@ -296,15 +294,12 @@ class _Parser:
             _corrupt(self.path, "is not an object", place)
         if entry.get("caller_id", key) != key:
             _corrupt(self.path, "holds the record of another caller", place)
-        data_key: bytes | None = None
-        if "data_key" in entry:
-            try:
-                data_key = _from_base64(entry["data_key"])
-                entry = self._opened(entry, self.seals.of(key, data_key))
-            except SealingError as error:
-                _corrupt(self.path, f"does not open: {error}", place)
-        elif self.is_all_sealed:
-            _corrupt(self.path, "is not encrypted, in an encrypted store", place)
+        try:
+            data_key = _from_base64(entry["data_key"]) if "data_key" in entry else None
+            seals = self.seals.opening(key, data_key)
+            entry = entry if seals is None else self._opened(entry, seals)
+        except SealingError as error:
+            _corrupt(self.path, f"does not open: {error}", place)
         metadata = entry.get("metadata")
         if not isinstance(metadata, dict | None):
             _corrupt(self.path, "has metadata that is not an object", place)

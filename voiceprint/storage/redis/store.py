@@ -52,7 +52,8 @@ from voiceprint.storage.redis.reader import PAGE_SIZE, Reader
 from voiceprint.storage.redis.scripts import FORGET_DELETIONS, LOAD
 from voiceprint.storage.redis.server_files import rewrite_files, server_files
 from voiceprint.storage.redis.urls import DEFAULT_PREFIX, client_of
-from voiceprint.storage.sealing import Sealing
+from voiceprint.storage.sealed_codec import StoreSeals
+from voiceprint.storage.sealing import Sealing, SealingError, check_mark
 from voiceprint.storage.snapshot_files import erase_snapshots
 from voiceprint.storage.state import StoreState, ids_by_group
 from voiceprint.storage.transaction import Transaction, check_incoming
@@ -106,6 +107,7 @@ class RedisStorage(Storage):
             raise InvalidArgumentError(f"timeout_s is {timeout_s!r}: seconds above 0, to 3600, are allowed.")
         self._new_shards = check_shards(shards) if shards is not None else None
         self._identity = ""  # of the store, once it was found
+        self._seals = StoreSeals(encryption, lambda: self._identity)
         self._open_connection = RedisConnection(redis_client, float(timeout_s))
         self._location = self._open_connection.location(prefix)
         self._presence = StorePresence(self._location)
@@ -145,8 +147,8 @@ class RedisStorage(Storage):
         """Read identity and number of shards; returns whether OpusAgent's keys were adopted."""
         head = Shard(self._prefix, 0)
         expected = self._presence.is_expected
-        form, shards, identity, adopted = self._connection.call(
-            "HMGET", head.meta, "format", "shards", "identity", "adopted"
+        form, shards, identity, adopted, mark = self._connection.call(
+            "HMGET", head.meta, "format", "shards", "identity", "adopted", "encryption"
         )
         if form is not None and form.decode(errors="replace") not in FORMATS:
             corrupt(head.meta, f"is of the format {form[:20]!r}, and this version reads up to {FORMATS[-1]}")
@@ -154,9 +156,14 @@ class RedisStorage(Storage):
             corrupt(head.meta, "has no number of shards")
         count = int(shards or self._new_shards or (CLUSTER_SHARDS if self._connection.is_cluster else 1))
         self._shards = [Shard(self._prefix, number) for number in range(check_shards(count))]
-        self._committer = Committer(self._connection, self._shards)
-        self._reader = Reader(self._connection, self._shards)
+        self._committer = Committer(self._connection, self._shards, self._seals)
+        self._reader = Reader(self._connection, self._shards, self._seals)
         self._identity = "" if identity is None else identity.decode(errors="replace")
+        self._seals.mark = "" if mark is None else mark.decode(errors="replace")
+        try:
+            check_mark(self.sealing, self._identity, self._seals.mark)
+        except SealingError as error:
+            corrupt(head.meta, f"has a damaged mark of its encryption ({str(error).rstrip('.')})")
         if self._identity:
             self._presence.confirm(self._identity)
         else:
@@ -195,7 +202,8 @@ class RedisStorage(Storage):
         return self._identity
 
     def _read_identity(self) -> str:
-        value = self._connection.call("HGET", self._shards[0].meta, "identity")
+        value, mark = self._connection.call("HMGET", self._shards[0].meta, "identity", "encryption")
+        self._seals.mark = "" if mark is None else mark.decode(errors="replace")
         return "" if value is None else str(value.decode(errors="replace"))
 
     # Writing
@@ -543,7 +551,9 @@ class RedisStorage(Storage):
             self._read_header()
         if fix:
             adopt(self._committer, self._prefix, self._reader.shard_of)
-        checker = StoreChecker(self._connection, self._prefix, self._shards, self.max_voiceprints_per_caller)
+        checker = StoreChecker(
+            self._connection, self._prefix, self._shards, self.max_voiceprints_per_caller, self._seals
+        )
         findings = checker.run(fix=fix)
         if fix and self._read_identity() != self._identity:  # it was lost, and the repair gave a new one
             self._presence = StorePresence(self._location)

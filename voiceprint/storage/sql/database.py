@@ -16,7 +16,7 @@ from voiceprint import _fork, migrations
 from voiceprint.errors import StorageCorruptError, StorageUnavailableError
 from voiceprint.storage.presence import StorePresence
 from voiceprint.storage.sealed_codec import StoreSeals
-from voiceprint.storage.sealing import ON, Sealing, SealingError, check_mark, mark_state
+from voiceprint.storage.sealing import Sealing, SealingError, check_mark
 from voiceprint.storage.sql.dialect import BUSY_TIMEOUT_S, Dialect, translated
 from voiceprint.storage.sql.eraser import Eraser
 from voiceprint.storage.sql.fork_gate import fork_gate
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 S = TypeVar("S")
-R = TypeVar("R", bound=Reader)
 
 _IDENTITY = select(store.c.identity, store.c.encryption)
 
@@ -42,8 +41,6 @@ class Database:
     def __init__(self, dialect: Dialect, sealing: Sealing | None = None) -> None:
         self.dialect = dialect
         self._seals = StoreSeals(sealing, lambda: self._identity or "")
-        # Identity of the store, once no record of it may be plain: no store is decrypted as a whole.
-        self._all_sealed: str | None = None
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._state: object = None
@@ -118,7 +115,9 @@ class Database:
             if engine is None:
                 return empty
             result = self._transact(
-                engine, lambda connection: work(self._reader(Reader, connection)), writes=False
+                engine,
+                lambda connection: work(Reader(connection, self.dialect.name, self._seals)),
+                writes=False,
             )
         self.eraser.when_due()
         return result
@@ -134,14 +133,10 @@ class Database:
             self.dialect.check_writable()
             return self._transact(
                 engine,
-                lambda connection: work(self._reader(Writer, connection)),
+                lambda connection: work(Writer(connection, self.dialect.name, self._seals)),
                 writes=True,
                 exclusive=exclusive,
             )
-
-    def _reader(self, kind: type[R], connection: Connection) -> R:
-        is_all_sealed = self._all_sealed is not None and self._all_sealed == self._identity
-        return kind(connection, self.dialect.name, self._seals, is_all_sealed=is_all_sealed)
 
     def _transact(
         self, engine: Engine, work: Callable[[Connection], T], writes: bool, exclusive: bool = True
@@ -198,8 +193,7 @@ class Database:
             check_mark(self._seals.sealing, identity, mark)
         except SealingError as error:
             raise StorageCorruptError(f"{self.dialect.name}: {error} Nothing was changed.") from error
-        if mark_state(mark) == ON:
-            self._all_sealed = identity
+        self._seals.mark = mark
 
     def identity(self) -> str:
         """The identity of the store, read once for each database at this place; "" for none."""

@@ -58,15 +58,13 @@ def _by_caller(rows: Sequence[Sequence[Any]]) -> Iterator[tuple[Row, list[Row]]]
 class Reader:
     """Reads the store within one transaction of its database.
 
-    name: of the database, for messages. seals, is_all_sealed: as in `RowDecoder`.
+    name: of the database, for messages. seals: of the callers.
     """
 
-    def __init__(
-        self, connection: Connection, name: str, seals: StoreSeals, *, is_all_sealed: bool = False
-    ) -> None:
+    def __init__(self, connection: Connection, name: str, seals: StoreSeals) -> None:
         self.connection = connection
         self.name = name
-        self.rows = RowDecoder(name, seals, is_all_sealed=is_all_sealed)
+        self.rows = RowDecoder(name, seals)
 
     def header(self) -> RowMapping:
         """identity, revision, next_id and feed_floor of the store."""

@@ -31,14 +31,12 @@ class RowDecoder:
     """Decodes rows of the database `name`, and raises `StorageCorruptError` for bad ones.
 
     Its messages name the database and the place, and never quote a value.
-    slots: slot and position of each voiceprint decoded so far, by id. seals: of an encrypted store;
-    is_all_sealed: whether a plain record is damage.
+    slots: slot and position of each voiceprint decoded so far, by id. seals: of the callers.
     """
 
-    def __init__(self, name: str, seals: StoreSeals, *, is_all_sealed: bool = False) -> None:
+    def __init__(self, name: str, seals: StoreSeals) -> None:
         self.name = name
         self.seals = seals
-        self.is_all_sealed = is_all_sealed
         self.slots: dict[int, tuple[int, int]] = {}
 
     def header(self, rows: Sequence[RowMapping]) -> RowMapping:
@@ -64,7 +62,7 @@ class RowDecoder:
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # here once, and not for each embedding
                 check_caller_id(name)
-                seals = self._seals(name, row["data_key"], place)
+                seals = self.seals.opening(name, row["data_key"])
                 details = self._object(row["details"], place, "details")
                 if seals is not None:
                     details = seals.open_details(row["sealed"] or b"")
@@ -79,15 +77,6 @@ class RowDecoder:
                 )
         except (InvalidArgumentError, SealingError) as error:
             self.corrupt(place, str(error))
-
-    def _seals(self, caller_id: str, data_key: object, place: str) -> CallerSeals | None:
-        if data_key is None:
-            if self.is_all_sealed:
-                self.corrupt(place, "is not encrypted, in an encrypted store")
-            return None
-        if not isinstance(data_key, bytes):
-            self.corrupt(place, "has a data key that is not bytes")
-        return self.seals.of(caller_id, data_key)
 
     def _object(self, text: object, place: str, name: str) -> dict[str, Any]:
         """The object of a column of JSON; empty for NULL."""
@@ -157,7 +146,7 @@ class RowDecoder:
             try:
                 if owner != (caller_id, data_key):
                     owner = caller_id, data_key
-                    seals = self._seals(caller_id, data_key, f"voiceprint {id_}")
+                    seals = self.seals.opening(caller_id, data_key)
                 if seals is None and seal is not None:
                     self.corrupt(f"voiceprint {id_}", "is encrypted, and its caller is not")
                 found.append((id_, self._opened("embedding", id_, space, blob, seal, seals)))

@@ -205,6 +205,8 @@ class SQLStorage(Storage):
         it, the transaction on one must stay empty.
         """
 
+        unused: list[bytes] = []
+
         def run(writer: Writer) -> tuple[T, Transaction, bool]:
             nonlocal unused
             transaction = Transaction(writer.base(caller_ids, ids, spaces), self.sealing)
@@ -217,7 +219,6 @@ class SQLStorage(Storage):
                 self._dialect.mark_removal(writer.connection)
             return result, transaction, removes
 
-        unused: list[bytes] = []
         self._check_open()
         if not creates and not self._database.exists():
             return work(Transaction(StoreState()))

@@ -72,8 +72,8 @@ callers = Table(
     # JSON object of consent, opt_out and groups, see codec.details_fields; NULL without any. An opt-out comes
     # first, and is then alone.
     Column("details", Text),
-    # Of an encrypted store: the wrapped data key of the caller, and the sealed metadata and details. The metadata
-    # is then "{}", and `details` is NULL, or names an opt-out without its content.
+    # Of an encrypted store: the wrapped data key of the caller, and the sealed metadata and details. The
+    # metadata is then "{}", and `details` is NULL, or names an opt-out without its content.
     Column("data_key", _Blob),
     Column("sealed", _Blob),
 )
