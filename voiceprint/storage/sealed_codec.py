@@ -85,6 +85,11 @@ class StoreSeals:
         self.mark = mark
         self._store = store
 
+    @property
+    def store(self) -> str:
+        """The identity of the store; "" where none is known."""
+        return self._store()
+
     def opening(self, caller_id: str, wrapped: object) -> CallerSeals | None:
         """The seals of a stored caller; None for a plain record, which only a plain store has.
 

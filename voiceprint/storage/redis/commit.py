@@ -139,7 +139,10 @@ class Committer:
             if task.new_spaces:
                 for shard in self.shards:
                     _merge(spaces, _spaces(self._load_head(shard)[7]))
-        loaded = self._load(task, 0 if len(self.shards) > 1 else task.fresh)
+        # No ids are reserved while the store has no identity: of several first writers that encrypt, one gives
+        # it, and the records of the others are prepared again.
+        is_unnamed = self.seals.sealing is not None and not self.seals.store
+        loaded = self._load(task, 0 if len(self.shards) > 1 or is_unnamed else task.fresh)
         _, clock, revision, floor, next_id, _, own_identity, own_spaces, owners, *_ = loaded[0]
         if not spaces:
             spaces = _spaces(own_spaces)
@@ -171,7 +174,8 @@ class Committer:
             if owner is not None:
                 state.owner[id_] = owner.decode()
         state.dimensions.update({encoder: size for encoder, (count, size) in spaces.items() if count > 0})
-        is_new = None if len(self.shards) == 1 else False  # of several shards, `init_store` marks it
+        # A store of several shards is marked by `init_store`.
+        is_new = None if len(self.shards) == 1 else False
         transaction = PartialTransaction(state, spaces, self.seals.sealing, is_new=is_new)
         result = task.work(transaction)
         versions = {name: version_of(value) for name, value in zip(task.callers, values, strict=True)}

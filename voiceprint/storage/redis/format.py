@@ -14,8 +14,8 @@ groups or a provenance with 5, so that older libraries refuse it and do not drop
 with 3 call "augmented" "simulated".
 
 An encrypted record begins with 6. Its JSON has "data_key", the wrapped key, and "sealed", in place of the
-metadata, consent, opt-out and groups; a voiceprint has "seal", the nonce and tag of each of its embeddings, and
-perhaps a sealed "provenance", all in Base64. The embeddings are ciphertext of the same length.
+metadata, consent, opt-out and groups; a voiceprint has "seal", the nonce and tag of each of its embeddings,
+and perhaps a sealed "provenance", all in Base64. The embeddings are ciphertext of the same length.
 """
 
 from __future__ import annotations

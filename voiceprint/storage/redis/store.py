@@ -107,7 +107,8 @@ class RedisStorage(Storage):
             raise InvalidArgumentError(f"timeout_s is {timeout_s!r}: seconds above 0, to 3600, are allowed.")
         self._new_shards = check_shards(shards) if shards is not None else None
         self._identity = ""  # of the store, once it was found
-        self._seals = StoreSeals(encryption, lambda: self._identity)
+        # Read anew while unknown: another process may have created the store since.
+        self._seals = StoreSeals(encryption, lambda: self._identity or self._read_identity())
         self._open_connection = RedisConnection(redis_client, float(timeout_s))
         self._location = self._open_connection.location(prefix)
         self._presence = StorePresence(self._location)
