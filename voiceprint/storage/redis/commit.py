@@ -139,8 +139,8 @@ class Committer:
             if task.new_spaces:
                 for shard in self.shards:
                     _merge(spaces, _spaces(self._load_head(shard)[7]))
-        # No ids are reserved while the store has no identity: of several first writers that encrypt, one gives
-        # it, and the records of the others are prepared again.
+        # No ids are reserved while the store has no identity: of several first writers that encrypt, one
+        # gives it, and the records of the others are prepared again.
         is_unnamed = self.seals.sealing is not None and not self.seals.store
         loaded = self._load(task, 0 if len(self.shards) > 1 or is_unnamed else task.fresh)
         _, clock, revision, floor, next_id, _, own_identity, own_spaces, owners, *_ = loaded[0]
