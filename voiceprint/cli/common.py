@@ -28,9 +28,9 @@ from voiceprint.cli.terminal import escaped, json_text
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import StorageUnavailableError
 from voiceprint.identification.spaces import other_spaces
-from voiceprint.privacy.encryption import Encryption
+from voiceprint.privacy.encryption.opening import open_store
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
-from voiceprint.storage import Storage, open_storage
+from voiceprint.storage import Storage
 
 StoreOption = Annotated[
     str | None,
@@ -69,15 +69,6 @@ def open_recognizer(store: str | None, *, create: bool = False) -> Iterator[Opus
         if not create:
             check_exists(recognizer.storage, "enroll a caller, or give --store")
         yield recognizer
-
-
-def open_store(url: str, config: VoiceFingerprintConfig) -> Storage:
-    """The store at the URL, with the limit and the encryption of the settings."""
-    return open_storage(
-        url,
-        max_voiceprints_per_caller=config.max_voiceprints_per_caller,
-        encryption=Encryption.from_config(config),
-    )
 
 
 def check_exists(storage: Storage, advice: str) -> None:

@@ -11,13 +11,13 @@ from voiceprint.cli.common import (
     JsonOption,
     StoreOption,
     check_exists,
-    open_store,
     print_json,
     print_lines,
     table,
 )
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import ConfigurationError
+from voiceprint.privacy.encryption.opening import open_store
 from voiceprint.storage import SQLiteStorage, SQLStorage
 from voiceprint.storage.urls import configured_url, sqlite_path
 from voiceprint.validation import is_postgresql_url

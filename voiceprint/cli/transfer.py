@@ -19,7 +19,6 @@ from voiceprint.cli.common import (
     check_exists,
     counter,
     open_recognizer,
-    open_store,
     plural,
     print_error,
     print_json,
@@ -28,6 +27,7 @@ from voiceprint.cli.common import (
 from voiceprint.cli.file_ciphers import EncryptOption, PassphraseFileOption, reading_cipher, writing_cipher
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
+from voiceprint.privacy.encryption.opening import open_store
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import Storage
 from voiceprint.storage.sealing import FileCipher
