@@ -13,6 +13,7 @@ from voiceprint.cli import (
     callers,
     db,
     demo,
+    encryption,
     enroll_csv,
     enrollment,
     evaluation,
@@ -70,4 +71,5 @@ app.command("evaluate")(evaluation.evaluate)
 app.command("calibrate")(calibration.calibrate)
 app.add_typer(index.app, name="index")
 app.add_typer(db.app, name="db")
+app.add_typer(encryption.app, name="encryption")
 app.command("demo")(demo.demo)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from voiceprint._files import cache_folder, reading_descriptor
 from voiceprint.consent import Consent, OptOut, check_groups
 from voiceprint.errors import InvalidArgumentError, StorageError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
+from voiceprint.storage.encrypted import EncryptedStorage
 from voiceprint.storage.sealing import Sealing
 from voiceprint.validation import check_caller_id, is_integer, now, shown
 
@@ -113,7 +114,7 @@ class Changes:
     groups: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
-class Storage(ABC):
+class Storage(EncryptedStorage):
     """Callers and their voiceprints, durable and shared by threads and processes. Stores are subclasses.
 
     Every change is atomic, also for other processes. Returned objects are the reader's own: changing them

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from voiceprint.errors import StorageCorruptError
 from voiceprint.storage.records import CallerRecord
@@ -17,7 +18,9 @@ from voiceprint.storage.sealing import (
     not_encrypted,
     rewrapped_mark,
 )
-from voiceprint.storage.state import StoreState
+
+if TYPE_CHECKING:
+    from voiceprint.storage.state import StoreState
 
 __all__ = ["KeyedChanges"]
 

@@ -39,6 +39,7 @@ from voiceprint.storage.base import (
     check_space,
     with_progress,
 )
+from voiceprint.storage.data_keys import KeyedChanges
 from voiceprint.storage.deletions import check_deletion, deletion_digest
 from voiceprint.storage.presence import StorePresence
 from voiceprint.storage.records import CallerRecord, PrintRecord, as_arrays
@@ -536,6 +537,27 @@ class RedisStorage(Storage):
                 del batch[:batch_size]
         if batch:
             yield as_arrays(batch)
+
+    # Encryption
+
+    def encryption_mark(self) -> str:
+        self._check_present()
+        return self._seals.mark
+
+    def data_keys(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[tuple[str, bytes | None]]:
+        size, start = check_page(limit), check_after(after)
+        self._check_present()
+        return [(record.caller_id, record.data_key) for record in self._reader.callers(start, size)]
+
+    def _change_keys(self, caller_ids: list[str], work: Callable[[KeyedChanges], T]) -> list[T]:
+        groups: dict[int, list[str]] = {} if caller_ids else {0: []}
+        for name in caller_ids:
+            groups.setdefault(self._reader.shard_of(name).number, []).append(name)
+        return [
+            part.result
+            for number, names in groups.items()
+            for part in self._run([Task(self._shards[number], names, work)])
+        ]
 
     # Upkeep
 

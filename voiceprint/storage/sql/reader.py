@@ -128,6 +128,11 @@ class Reader:
         given = {"after": after, "size": min(size, _MAX_ID)}
         return self.connection.execute(sql.PAGE, given).mappings().all()
 
+    def data_keys(self, after: str, size: int) -> list[tuple[str, bytes | None]]:
+        """As `Storage.data_keys`."""
+        rows = self.connection.execute(sql.DATA_KEYS, {"after": after, "size": min(size, _MAX_ID)})
+        return [(caller_id, data_key) for caller_id, data_key in rows]
+
     def _joined(self, rows: Sequence[RowMapping]) -> Iterator[CallerRecord]:
         return (self.rows.caller(row, prints) for row, prints in self.with_prints(rows))
 

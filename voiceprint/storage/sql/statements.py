@@ -113,6 +113,12 @@ PAGE = (
     .order_by(callers.c.caller_id)
     .limit(bindparam("size"))
 )
+DATA_KEYS = (
+    select(callers.c.caller_id, callers.c.data_key)
+    .where(callers.c.caller_id > bindparam("after"))
+    .order_by(callers.c.caller_id)
+    .limit(bindparam("size"))
+)
 OWNERS = select(voiceprints.c.id, voiceprints.c.caller_id).where(
     voiceprints.c.id.in_(bindparam("ids", expanding=True))
 )

@@ -41,6 +41,7 @@ from voiceprint.storage.base import (
     snapshot_path_beside,
     with_progress,
 )
+from voiceprint.storage.data_keys import KeyedChanges
 from voiceprint.storage.deletions import check_deletion
 from voiceprint.storage.sealing import Sealing
 from voiceprint.storage.snapshot_files import erase_snapshots
@@ -341,6 +342,18 @@ class SQLStorage(Storage):
         """The result of `work`, or `empty` if the store does not exist yet."""
         self._check_open()
         return self._database.read(work, empty)
+
+    # Encryption
+
+    def encryption_mark(self) -> str:
+        return self._read(lambda reader: reader.header()["encryption"] or "", "")
+
+    def data_keys(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[tuple[str, bytes | None]]:
+        size = check_page(limit)
+        return self._read(lambda reader: reader.data_keys(after, size), [])
+
+    def _change_keys(self, caller_ids: list[str], work: Callable[[KeyedChanges], T]) -> list[T]:
+        return [self._transact(caller_ids, work)]
 
     # Upkeep
 
