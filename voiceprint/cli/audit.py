@@ -51,7 +51,7 @@ AnchorOption = Annotated[
 
 
 @contextmanager
-def _open_log(path: Path | None, store: str | None) -> Iterator[AuditLog]:
+def open_log(path: Path | None, store: str | None) -> Iterator[AuditLog]:
     """The audit log of the options or the settings. Raises `ConfigurationError`, `AuditError`."""
     config = VoiceFingerprintConfig()
     if path is not None:
@@ -93,7 +93,7 @@ def tail(
             if line is not None:
                 yield line
 
-    with _open_log(log, store) as opened:
+    with open_log(log, store) as opened:
         lines = [*islice(good(opened.backward()), count)][::-1]
     _show(lines, bad, as_json=as_json)
 
@@ -153,7 +153,7 @@ def query(
             and (end is None or str(fields.get("time")) < end)
         )
 
-    with _open_log(log, store) as opened:
+    with open_log(log, store) as opened:
         lines, bad = _matching(opened, wanted, count)
     _show(lines, bad, as_json=as_json)
 
@@ -257,7 +257,7 @@ def verify(
     Exit code 1 when a fault is found.
     """
     anchors = [Head.parse(text) for text in anchor or ()]
-    with _open_log(log, store) as opened:
+    with open_log(log, store) as opened:
         report = verify_lines(opened.lines(), anchors)
         place = opened.place
     if as_json:
@@ -285,7 +285,7 @@ def head(log: LogOption = None, store: StoreOption = None, as_json: JsonOption =
 
     Exit code 1 for an empty log.
     """
-    with _open_log(log, store) as opened:
+    with open_log(log, store) as opened:
         found = opened.head()
     if as_json:
         print_json({"line": found.seq, "digest": found.digest, "anchor": str(found)})
