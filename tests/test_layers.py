@@ -35,6 +35,7 @@ LAYERS = (
     ("_parts",),
     ("auditing",),
     ("recognizer", "upkeep"),
+    ("_gallery_file", "galleries"),
     ("evaluation",),
     ("cli",),
 )

@@ -26,6 +26,7 @@ from voiceprint.errors import (
     ConsentRequiredError,
     DisabledError,
     EncoderError,
+    GalleryNotFoundError,
     InvalidArgumentError,
     InvalidAudioError,
     RecordingNotUsedError,
@@ -36,6 +37,7 @@ from voiceprint.errors import (
     VoiceMismatchError,
     VoiceprintError,
 )
+from voiceprint.galleries import Galleries
 from voiceprint.models import (
     Caller,
     CallerState,
@@ -89,6 +91,8 @@ __all__ = [
     "Event",
     "ExternalEncoder",
     "Finding",
+    "Galleries",
+    "GalleryNotFoundError",
     "Identification",
     "InvalidArgumentError",
     "InvalidAudioError",

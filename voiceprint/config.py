@@ -19,7 +19,7 @@ from voiceprint.validation import is_postgresql_url, shown
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Config", "EncoderSpec", "VoiceFingerprintConfig"]
+__all__ = ["NO_PATHS", "PATH_SETTINGS", "Config", "EncoderSpec", "VoiceFingerprintConfig", "allowed_values"]
 
 _PREFIX = "VOICE_"
 
@@ -74,6 +74,9 @@ _ALLOWED = {
     "require_consent": "true or false",
     "retention": "a number of days, weeks, months or years, such as 90d, 12w, 18m or 3y",
     "prompts": "the path of a recording, or of a folder of recordings",
+    "same_recording": "true or false",
+    "spoof_detector": "module:callable, such as fraud.detectors:score",
+    "spoof_threshold": "a number",
     "encoder": _ENCODERS,
     "encoder_sha256": "the 64 hex digits of a SHA-256 digest",
     "encoder_device": "cpu, cuda or auto",
@@ -93,6 +96,17 @@ _ALLOWED = {
 }
 
 _DEFAULT_PATHS = {"sqlite": "voiceprints.db"}
+
+PATH_SETTINGS: Final = ("audit", "calibration_path", "index_path", "prompts", "storage_path")
+"""The settings that are a path, unless one of `NO_PATHS`."""
+
+NO_PATHS: Final = ("off", "store")
+"""Values of `index_path` and `audit` that are no path."""
+
+
+def allowed_values(setting: str) -> str:
+    """The values that a setting may have, in words."""
+    return _ALLOWED[setting]
 
 
 class VoiceFingerprintConfig(BaseSettings):
@@ -129,6 +143,13 @@ class VoiceFingerprintConfig(BaseSettings):
         and years of 365 days: 90d, 12w, 18m, 3y. None keeps callers without a limit.
     prompts (None): recording of an announcement, or a folder of such. The announcement is cut out of callers'
         recordings, at any level and over any line (`voiceprint.audio.prompts`).
+    same_recording (True): when True, answers on a copy of a recording that is enrolled, or was matched by
+        this process, have the reason "same_recording". The fingerprints of the last four hours of recordings
+        are in memory for it (`voiceprint.audio.recent`).
+    spoof_detector (None): `module:callable` of the application, which scores how likely audio is synthetic or
+        played back; the score is in the answers (`voiceprint.identification.spoofing`). Loaded when a
+        recognizer is built.
+    spoof_threshold (None): spoofing score from which an answer has the reason "spoof_suspected".
     encoder ("onnx"): "onnx"; "onnx-int8", with half the time and nearly equal embeddings (cosine 0.999); or
         "resemblyzer", that package itself, slower, with equal embeddings. "sherpa:PATH" and "onnx:PATH" are
         the file of another speaker model, run by sherpa-onnx or by ONNX Runtime, with an embedding space of
@@ -183,6 +204,9 @@ class VoiceFingerprintConfig(BaseSettings):
     require_consent: bool = False
     retention: str | None = Field(default=None, min_length=1)
     prompts: str | None = Field(default=None, min_length=1)
+    same_recording: bool = True
+    spoof_detector: str | None = Field(default=None, pattern=r"^[\w.]+:[\w.]+$")
+    spoof_threshold: float | None = Field(default=None, allow_inf_nan=False)
     encoder: EncoderText = "onnx"
     encoder_sha256: str | None = Field(default=None, pattern="^[0-9A-Fa-f]{64}$")
     encoder_device: Literal["cpu", "cuda", "auto"] = "cpu"
@@ -266,7 +290,7 @@ class VoiceFingerprintConfig(BaseSettings):
     def _any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value
 
-    @field_validator("storage_path", "index_path", "calibration_path", "prompts", "audit", mode="before")
+    @field_validator(*PATH_SETTINGS, mode="before")
     @classmethod
     def _path_as_text(cls, value: object) -> object:
         return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -13,6 +13,7 @@ from voiceprint._audited import note_first
 from voiceprint.audio import Recording
 from voiceprint.audio.io.encodings import PCM, AudioFormat
 from voiceprint.audio.prompts import prompts_at
+from voiceprint.audio.sketch import sketch_of
 from voiceprint.diarization import Voice, note_voices, separate
 from voiceprint.encoder import default_encoder
 from voiceprint.encoder.base import (
@@ -53,11 +54,12 @@ class Probe(NamedTuple):
     """The embeddings of one call: float32[d] of length 1 each.
 
     plain: of the audio, for similarities. cleaned: of noisy audio after noise reduction, for log-likelihood
-    ratios; None of clean audio.
+    ratios; None of clean audio. sketch: of the recording, by which copies of it are found; None without one.
     """
 
     plain: NDArray[np.float32]
     cleaned: NDArray[np.float32] | None = None
+    sketch: str | None = None
 
     @property
     def best(self) -> NDArray[np.float32]:
@@ -207,7 +209,11 @@ class Embedder:
             recording.warn(SEVERAL_VOICES)
         if takes_enhanced(self._encoder) and recording.cleaned is not None:
             cleaned = self.embed_cleaned(recording.cleaned)
-        return Probe(plain, cleaned)
+        return Probe(plain, cleaned, self.sketch(recording))
+
+    def sketch(self, recording: Recording) -> str | None:
+        """The sketch of a recording, by which copies are found; None where the settings leave it out."""
+        return sketch_of(recording.fingerprint) if self._config.same_recording else None
 
     def note_audio(self, quality: AudioQuality) -> None:
         """Note the audio and the encoder of an operation, of several recordings those of the first."""

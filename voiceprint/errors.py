@@ -7,6 +7,7 @@
     ├── AudioQualityError         (ValueError)    audio that is too short or too poor; carries `.quality`
     │   └── SeveralVoicesError                    several voices in an enrollment of one
     ├── CallerNotFoundError       (LookupError)   no such caller in the store
+    ├── GalleryNotFoundError      (LookupError)   no such gallery in the file of the galleries
     ├── CallerOptedOutError                       the caller has refused, see `opt_out`
     ├── ConsentRequiredError      (ValueError)    no valid consent to store the voice
     ├── VoiceMismatchError        (ValueError)    audio that does not sound like the caller's voiceprints
@@ -67,6 +68,10 @@ class SeveralVoicesError(AudioQualityError):
 
 class CallerNotFoundError(VoiceprintError, LookupError):
     """The store holds no caller with this id."""
+
+
+class GalleryNotFoundError(VoiceprintError, LookupError):
+    """The file of the galleries has no gallery of this name."""
 
 
 class CallerOptedOutError(VoiceprintError):

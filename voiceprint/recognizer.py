@@ -286,6 +286,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         progress_path: str | os.PathLike[str] | None = None,
         again: bool = False,
         processes: int | None = None,
+        s3_folder: str | os.PathLike[str] | None = None,
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
     ) -> Counter[RowStatus]:
@@ -300,7 +301,8 @@ class OpusAgentVoiceRecognizer(Upkeep):
         row; True leaves the rows that are not begun. again: enroll also the rows that were enrolled before.
         processes: worker processes that read and embed; 0 works in threads of this process. None is one a
         thread of the encoder (`encoder_threads`), and 0 for fewer than 100 rows, or an encoder that is not
-        that of the settings. The other arguments are those of `enroll_caller`.
+        that of the settings. s3_folder: with copies of buckets, in which s3://BUCKET/KEY is the file
+        BUCKET/KEY. The other arguments are those of `enroll_caller`.
 
         Raises `InvalidArgumentError` for a file that is no manifest, before anything is stored; and the error
         of the store, once `on_row` was called for every row.
@@ -310,6 +312,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
             None if progress_path is None else Path(progress_path),
             again,
             processes,
+            None if s3_folder is None else Path(s3_folder),
         )
         parts = self._built
         parts.embedder.check_enabled()
@@ -370,7 +373,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
                 raise
             logger.info("No match for poor audio: %s", error)
             return None
-        matches = parts.identifier.identify(probe, query)
+        matches = parts.screener.identified(parts.identifier.identify(probe, query), recording)
         if parts.dual_run is not None and recording is not None:
             parts.dual_run.identified(recording, query, matches)
         best = next((match for match in matches if match.accepted), None)
@@ -455,7 +458,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
             call = parts.embedder.recording(source, audio_format)
             return identify_voices(parts.embedder, parts.identifier, call, query)
         probe, recording = parts.probe(audio_buffer, audio_format, embedding, encoder)
-        matches = parts.identifier.identify(probe, query)
+        matches = parts.screener.identified(parts.identifier.identify(probe, query), recording)
         if parts.dual_run is not None and recording is not None:
             parts.dual_run.identified(recording, query, matches)
         return matches
@@ -495,6 +498,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
         probe, recording = parts.probe(audio_buffer, audio_format, embedding, encoder)
         verification = parts.identifier.verify(probe, prints, threshold)
+        verification = parts.screener.verified(verification, recording)
         if parts.dual_run is not None and recording is not None:
             parts.dual_run.verified(recording, verification)
         if verification.accepted:
@@ -528,6 +532,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
             embedder=parts.embedder,
             encoder=self.encoder,
             identifier=parts.identifier,
+            screener=parts.screener,
             dual_run=parts.dual_run,
             add_voiceprint=parts.add_voiceprint,
             enroller=parts.enroller,

@@ -18,6 +18,7 @@ from voiceprint.cli import (
     enroll_csv,
     enrollment,
     evaluation,
+    galleries,
     identification,
     index,
     prompts,
@@ -25,7 +26,9 @@ from voiceprint.cli import (
     spaces,
     transfer,
     upkeep,
+    voice_id,
 )
+from voiceprint.cli.gallery_options import add_gallery_options
 
 app = typer.Typer(
     help="Enroll callers by voice, and say who is calling.",
@@ -64,6 +67,7 @@ callers.app.command("opt-in")(consent.opt_in)
 app.add_typer(consent.retention_app, name="retention")
 app.command("export")(transfer.export)
 app.command("import")(transfer.import_)
+app.command("import-voice-id")(voice_id.import_voice_id)
 app.command("copy")(transfer.copy)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
@@ -77,4 +81,6 @@ app.command("calibrate")(calibration.calibrate)
 app.add_typer(index.app, name="index")
 app.add_typer(db.app, name="db")
 app.add_typer(audit.app, name="audit")
+app.add_typer(galleries.app, name="galleries")
 app.command("demo")(demo.demo)
+add_gallery_options(app, also=(evaluation.evaluate, upkeep.quality))

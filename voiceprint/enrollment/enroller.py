@@ -438,6 +438,7 @@ class Enroller:
                 quality=quality.score,
                 duration_s=quality.duration_s,
                 net_speech_s=quality.net_speech_s,
+                fingerprints=self._embedder.sketch(sample.recording),
             ),
         )
         other = None

@@ -20,6 +20,7 @@ from voiceprint._files import cache_folder, reading_descriptor
 from voiceprint.consent import Consent, OptOut, check_groups
 from voiceprint.errors import InvalidArgumentError, StorageError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
+from voiceprint.storage.metadata_search import MetadataFilter
 from voiceprint.validation import check_caller_id, is_integer, now, shown
 
 if TYPE_CHECKING:
@@ -167,6 +168,11 @@ class Storage(ABC):
             path = self.default_snapshot_path()
             if path is not None:
                 self.snapshot_places.add(path)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
 
     def _check_open(self) -> None:
         if self._closed:
@@ -459,6 +465,24 @@ class Storage(ABC):
         `after`: the last caller id of the page before ("" for the first page). A page with fewer
         than `limit` callers is the last one.
         """
+
+    def find_callers(
+        self, metadata: Mapping[str, Any], *, after: str = "", limit: int = DEFAULT_PAGE
+    ) -> list[Caller]:
+        """One page of the callers whose metadata has these values, as `callers`: in the order of their ids.
+
+        metadata: the value of each top-level key. Values are equal with their types: 1, 1.0, true and "1" are
+        four; the order of the keys of an object is no matter. Every caller is read, but in an SQL store with
+        an index of the key (`SQLStorage.index_metadata`). Raises `InvalidArgumentError` without a key.
+        """
+        wanted, size, found = MetadataFilter(metadata), check_page(limit), list[Caller]()
+        start = check_after(after)
+        while True:
+            page = self.callers(after=start, limit=DEFAULT_PAGE)
+            found += [caller for caller in page if wanted.accepts(caller.metadata)]
+            if len(page) < DEFAULT_PAGE or len(found) >= size:
+                return found[:size]
+            start = page[-1].caller_id
 
     @abstractmethod
     def count(self) -> int:
