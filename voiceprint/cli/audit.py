@@ -22,7 +22,7 @@ from voiceprint.cli.common import (
     print_lines,
     table,
 )
-from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.cli.gallery_options import chosen_settings
 from voiceprint.errors import AuditError, ConfigurationError, InvalidArgumentError
 from voiceprint.privacy.audit import ACTIONS, AuditLog, Head, Line, audit_log, verify_lines
 from voiceprint.privacy.audit.auditor import IN_STORE
@@ -53,7 +53,7 @@ AnchorOption = Annotated[
 @contextmanager
 def open_log(path: Path | None, store: str | None) -> Iterator[AuditLog]:
     """The audit log of the options or the settings. Raises `ConfigurationError`, `AuditError`."""
-    config = VoiceFingerprintConfig()
+    config = chosen_settings(store)
     if path is not None:
         config.audit = str(path)
     if config.audit is None:
