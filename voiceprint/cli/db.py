@@ -10,7 +10,8 @@ from voiceprint import migrations
 from voiceprint.cli.common import JsonOption, StoreOption, check_exists, print_json, print_lines, table
 from voiceprint.cli.gallery_options import chosen_settings
 from voiceprint.errors import ConfigurationError
-from voiceprint.storage import SQLiteStorage, SQLStorage, open_storage
+from voiceprint.privacy.encryption.opening import open_store
+from voiceprint.storage import SQLiteStorage, SQLStorage
 from voiceprint.storage.urls import configured_url, sqlite_path
 from voiceprint.validation import is_postgresql_url
 
@@ -108,7 +109,6 @@ def _revision(url: str) -> str | None:
 
 
 def _open_storage(url: str, store: str | None) -> SQLStorage:
-    limit = chosen_settings(store).max_voiceprints_per_caller
-    storage = open_storage(url, max_voiceprints_per_caller=limit)
+    storage = open_store(url, chosen_settings(store))
     assert isinstance(storage, SQLStorage)  # noqa: S101  for the types
     return storage
