@@ -160,3 +160,17 @@ def test_the_search_for_remains_names_an_audit_log_in_the_store(
     assert code == 1
     assert {finding["code"] for finding in json.loads(out)["findings"]} == {"audit_log"}
     assert [entry["action"] for entry in json.loads(run("audit", "tail", "--json")[1])][-1] == "delete"
+
+
+@pytest.mark.resemblyzer
+def test_changes_of_keys_are_recorded(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cryptography")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VOICE_AUDIT", "audit.jsonl")
+    run("enroll", "amara", SAMPLES / "amara/1.flac")
+    assert run("encryption", "init", "master.key")[0] == 0
+    monkeypatch.setenv("VOICE_ENCRYPTION_KEY_FILE", "master.key")
+    assert run("encryption", "encrypt")[0] == 0
+    assert run("encryption", "rotate")[0] == 0
+    events = json.loads(run("audit", "query", "--action", "key_change", "--json")[1])
+    assert [(entry["detail"], entry["count"]) for entry in events] == [("encryption", 1), ("rotation", 1)]
