@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from voiceprint._audited import audited
+from voiceprint._audited import audited, note
 from voiceprint._parts import Parts
 from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, Encoding, Recording
@@ -372,6 +372,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         except AudioQualityError as error:  # None instead, for applications without a `try`
             if self.config.on_poor_audio == "raise":
                 raise
+            note(verdict=Verdict.INCONCLUSIVE)
             logger.info("No match for poor audio: %s", error)
             return None
         matches = parts.screener.identified(parts.identifier.identify(probe, query), recording)

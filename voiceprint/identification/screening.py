@@ -6,6 +6,7 @@ import logging
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from voiceprint._audited import note
 from voiceprint.audio.recent import RecentRecordings
 from voiceprint.identification.spoofing import SpoofDetector
 
@@ -59,7 +60,9 @@ class Screener:
         reasons: by the stored voiceprints. duration_s: as of `RecentRecordings.is_copy`.
         """
         score = self._score(recording)
-        return Screening((*self._copied(recording, reasons, duration_s), *self._suspected(score)), score)
+        found = Screening((*self._copied(recording, reasons, duration_s), *self._suspected(score)), score)
+        note(**found._asdict())
+        return found
 
     def _copied(
         self, recording: Recording | None, reasons: tuple[str, ...], duration_s: float | None
