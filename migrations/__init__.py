@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["HEAD", "Revision", "current", "history", "upgrade"]
 
 # The newest revision of versions/, as a constant: a database at head opens without importing Alembic.
-HEAD = "0006"
+HEAD = "0007"
 
 # The database of OpusAgent has this table, and no alembic_version.
 _FIRST = "0001"
@@ -31,6 +31,7 @@ _TABLES = {
     "voiceprints",
     "augmented_voiceprints",
     "simulated_voiceprints",
+    "caller_groups",
     "tombstones",
     "commits",
     "deletions",

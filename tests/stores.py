@@ -56,8 +56,25 @@ def state(storage: Storage) -> State:
         assert np.array_equal(scanned[print_.id], print_.embedding)
         assert abs(float(np.linalg.norm(print_.embedding)) - 1) < 1e-5
         assert print_.revision <= storage.revision()
+    assert storage.count_enrolled() == sum(bool(caller.voiceprints) for caller in callers)
+    for encoder in {print_.encoder for print_ in prints}:
+        groups: dict[str, list[int | None]] = {}
+        for print_ in prints:
+            for name in print_.groups if print_.encoder == encoder else ():
+                groups.setdefault(name, []).append(print_.id)
+        found = storage.group_ids(encoder=encoder)
+        assert {name: sorted(ids.tolist()) for name, ids in found.items()} == {
+            name: sorted(ids) for name, ids in groups.items()
+        }
     for caller in callers:
         assert_same_caller(storage.get(caller.caller_id), caller)
+        assert all(
+            (print_.consent, print_.groups) == (caller.consent, caller.groups)
+            for print_ in caller.voiceprints
+        )
+        if caller.opt_out is not None:
+            assert (caller.voiceprints, caller.metadata) == ((), {})
+            assert (caller.groups, caller.consent) == ((), None)
     return {caller.caller_id: _plain(caller) for caller in callers}
 
 
@@ -66,6 +83,7 @@ def _plain(caller: Caller) -> dict[str, Any]:
         "metadata": exact(caller.metadata),
         "created_at": caller.created_at,
         "last_seen": caller.last_seen,
+        "details": (caller.consent, caller.opt_out, caller.groups),
         "voiceprints": [
             (
                 print_.id,
@@ -74,6 +92,7 @@ def _plain(caller: Caller) -> dict[str, Any]:
                 print_.created_at,
                 print_.embedding.tobytes(),
                 None if print_.augmented is None else print_.augmented.tobytes(),
+                print_.provenance,
             )
             for print_ in caller.voiceprints
         ],
@@ -125,6 +144,7 @@ class Follower:
     def __init__(self, encoder: str = RESEMBLYZER_SPACE) -> None:
         self.encoder = encoder
         self.embeddings: dict[int, NDArray[np.float32]] = {}
+        self.groups: dict[int, tuple[str, ...]] = {}
         self.position: Position | None = None
         self.rebuilds = 0
 
@@ -136,9 +156,15 @@ class Follower:
                 self.rebuilds += 1
                 self.position = storage.position()
                 self.embeddings = scanned(storage, self.encoder)
+                self.groups = _groups(storage, self.encoder)
                 continue
             for id_ in changes.removed.tolist():
                 self.embeddings.pop(id_, None)
+                self.groups.pop(id_, None)
+            for id_ in changes.ids.tolist():
+                self.groups.pop(id_, None)
+            assert changes.groups.keys() <= set(changes.ids.tolist())
+            self.groups.update(changes.groups)
             self.embeddings.update(zip(changes.ids.tolist(), changes.embeddings, strict=True))
             assert changes.position.revision >= self.position.revision
             self.position, more = changes.position, changes.more
@@ -146,6 +172,16 @@ class Follower:
     def assert_in_step(self, storage: Storage) -> None:
         self.catch_up(storage)
         assert_same_embeddings(self.embeddings, scanned(storage, self.encoder))
+        assert self.groups == _groups(storage, self.encoder)
+
+
+def _groups(storage: Storage, encoder: str) -> dict[int, tuple[str, ...]]:
+    """The names of the groups of each voiceprint in groups."""
+    groups: dict[int, list[str]] = {}
+    for name, ids in storage.group_ids(encoder=encoder).items():
+        for id_ in ids.tolist():
+            groups.setdefault(id_, []).append(name)
+    return {id_: tuple(sorted(names)) for id_, names in groups.items()}
 
 
 def scanned(storage: Storage, encoder: str = RESEMBLYZER_SPACE) -> dict[int, NDArray[np.float32]]:

@@ -12,8 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("_files", "_fork", "_keyed_cache", "_lazy", "_processes", "_threads", "errors", "validation"),
-    ("audio", "index", "migrations"),
-    ("config", "models", "utils"),
+    ("_model", "audio", "index", "migrations"),
+    ("answers", "config", "consent", "utils"),
+    ("models",),
     ("encoder", "scoring", "storage"),
     ("diarization",),
     ("embedder",),

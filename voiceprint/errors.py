@@ -7,6 +7,8 @@
     ├── AudioQualityError         (ValueError)    audio that is too short or too poor; carries `.quality`
     │   └── SeveralVoicesError                    several voices in an enrollment of one
     ├── CallerNotFoundError       (LookupError)   no such caller in the store
+    ├── CallerOptedOutError                       the caller has refused, see `opt_out`
+    ├── ConsentRequiredError      (ValueError)    no valid consent to store the voice
     ├── VoiceMismatchError        (ValueError)    audio that does not sound like the caller's voiceprints
     ├── RecordingNotUsedError                     a recording that was left out for better ones
     ├── DisabledError                             VOICE_FINGERPRINTING_ENABLED is false
@@ -64,6 +66,14 @@ class SeveralVoicesError(AudioQualityError):
 
 class CallerNotFoundError(VoiceprintError, LookupError):
     """The store holds no caller with this id."""
+
+
+class CallerOptedOutError(VoiceprintError):
+    """The caller has opted out: nothing is stored or changed until `opt_in`."""
+
+
+class ConsentRequiredError(VoiceprintError, ValueError):
+    """The caller's consent has ended, or there is none and `VOICE_REQUIRE_CONSENT` asks for one."""
 
 
 class VoiceMismatchError(VoiceprintError, ValueError):

@@ -192,6 +192,6 @@ def test_the_first_change_of_an_older_format_keeps_all_and_older_libraries_out(
     before = state(storage)
     storage.save(voiceprint("new"))
     storage.delete("new")
-    assert json.loads(path.read_bytes())[""]["format"] == 5
+    assert json.loads(path.read_bytes())[""]["format"] == 6
     forget_json_files()
     assert state(JSONStorage(path)) == before

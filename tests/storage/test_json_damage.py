@@ -116,7 +116,7 @@ def test_a_wrong_value_anywhere_is_refused_or_harmless_and_never_another_error(v
     ("at", "wrong"),
     [
         (("",), 5),
-        (("", "format"), 6),
+        (("", "format"), 7),
         (("", "format"), 2.0),
         (("", "identity"), ""),
         (("", "revision"), None),

@@ -29,7 +29,7 @@ def test_the_file_is_one_json_object_with_a_line_a_caller(path: Path) -> None:
         content = json.load(stream)
     assert sorted(content) == ["", "al\nice", "bob"]
     assert content[""] == {
-        "format": 5,
+        "format": 6,
         "identity": identity,
         "revision": revision,
         "next_id": 4,

@@ -251,10 +251,12 @@ def test_what_an_older_version_left_in_a_database_goes_with_the_upgrade(golden: 
     shutil.copy(golden / "schema-0004.db", path)
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA secure_delete=OFF")
-    connection.execute("INSERT INTO callers VALUES ('gone', '{}', NULL, NULL)")
+    connection.execute(
+        "INSERT INTO callers (caller_id, metadata, created_at, last_seen) VALUES ('gone', '{}', NULL, NULL)"
+    )
     for n in range(50):
         row = (1000 + n, "gone", n, n, "resemblyzer", unit(n).tobytes(), None, 1)
-        connection.execute("INSERT INTO voiceprints VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        connection.execute("INSERT INTO voiceprints VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)", row)
     connection.commit()
     connection.execute("DELETE FROM voiceprints WHERE id >= 1000")
     connection.execute("DELETE FROM callers WHERE caller_id = 'gone'")

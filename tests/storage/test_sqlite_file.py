@@ -168,7 +168,10 @@ def test_a_damaged_embedding_is_told_wherever_it_is_read_and_left_alone(filled: 
 @pytest.mark.parametrize("blob", BLOBS.values(), ids=BLOBS)
 def test_a_damaged_augmented_print_is_told_and_left_alone(filled: Path, blob: object) -> None:
     sql(
-        filled, "INSERT INTO augmented_voiceprints SELECT id, revision, ? FROM voiceprints WHERE id = 2", blob
+        filled,
+        "INSERT INTO augmented_voiceprints (voiceprint_id, revision, embedding) "
+        "SELECT id, revision, ? FROM voiceprints WHERE id = 2",
+        blob,
     )
     for use in (
         lambda s: s.get("bob"),
@@ -350,7 +353,7 @@ def test_augmented_prints_go_with_their_voiceprints(path: Path) -> None:
 
 @pytest.mark.parametrize("revision", [1, 2, 4, 99, "text"])
 def test_an_augmented_print_of_another_revision_is_not_used(filled: Path, revision: object) -> None:
-    insert = "INSERT INTO augmented_voiceprints VALUES (3, ?, ?)"
+    insert = "INSERT INTO augmented_voiceprints VALUES (3, ?, ?, NULL)"
     sql(filled, insert, revision, unit(9).tobytes())
     with SQLiteStorage(filled) as storage:
         assert [print_.augmented for print_ in storage.get("alice").voiceprints] == [None, None]
@@ -375,7 +378,7 @@ def test_check_does_not_remove_the_augmented_print_of_a_damaged_voiceprint(fille
 
 
 def test_an_augmented_print_without_a_voiceprint_is_a_finding(filled: Path) -> None:
-    sql(filled, "INSERT INTO augmented_voiceprints VALUES (77, 1, ?)", unit(9).tobytes())
+    sql(filled, "INSERT INTO augmented_voiceprints VALUES (77, 1, ?, NULL)", unit(9).tobytes())
     with SQLiteStorage(filled) as storage:
         finding = storage.check()[0]
         assert (finding.code, finding.place) == ("orphan", "table augmented_voiceprints, row 77")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from voiceprint._model import construct
 from voiceprint.errors import InvalidArgumentError, VoiceprintError
-from voiceprint.models import Voiceprint, construct
+from voiceprint.models import Voiceprint
 from voiceprint.validation import UNIT_TOLERANCE, check_caller_id, check_metadata, unit_vector
 
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ class EmbeddingRows:
                     "last_seen": None,
                     "id": None,
                     "revision": None,
+                    "consent": None,
+                    "groups": (),
+                    "provenance": None,
                 },
             )
             for row, vector in zip(rows.tolist(), vectors, strict=True)

@@ -175,7 +175,7 @@ class Gallery:
         counted_at, counted = self._shared.counted
         if abs(prints - counted_at) * 50 > counted_at:
             if self.storage.spaces().keys() <= {self.encoder}:
-                counted = self.storage.count_callers()
+                counted = self.storage.count_enrolled()
             else:
                 counted = self._estimate_callers(index)
             self._shared.counted = prints, counted

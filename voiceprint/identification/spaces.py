@@ -20,7 +20,7 @@ def space_coverage(
 ) -> list[SpaceCoverage]:
     """The coverage of each space of the store and of these encoders; theirs first, then by callers."""
     counts = storage.coverage()
-    total = storage.count_callers()
+    total = storage.count_enrolled()
     uses = {encoder.name: encoder for encoder in (primary, secondary) if encoder is not None}
     others = sorted(counts.keys() - uses.keys(), key=lambda space: (-counts[space].callers, space))
     found = []
@@ -49,7 +49,7 @@ def other_spaces(storage: Storage, encoder: str) -> str | None:
     others = {space: count for space, count in counts.items() if space != encoder}
     if not others:
         return None
-    total = storage.count_callers()
+    total = storage.count_enrolled()
     missing = total - (storage.coverage()[encoder].callers if encoder in counts else 0)
     if missing <= 0:
         return None

@@ -2,15 +2,15 @@
 
 The file is JSON Lines:
 
-    {"voiceprint_backup": 2, "created_at": "...Z", "store": "...", "revision": 7, "token": "..."}
+    {"voiceprint_backup": 3, "created_at": "...Z", "store": "...", "revision": 7, "token": "..."}
     {"caller_id": "alice", ..., "voiceprints": [{"id": 1, ..., "embedding": "BASE64"}]}      (a caller a line)
     {"deletions": [["KEY", "DIGEST", "...Z"], ...]}
     {"end": true, "callers": 1, "voiceprints": 1, "sha256": "..."}
 
 store: the identity of the store. A caller has the layout of codec.py, with embeddings as little-endian
 float32 in Base64, a quarter of their size as numbers. sha256: of all bytes before the last line. Backups
-leave out the index, which is derived. Every store can be restored from the backup of every other. Format 1
-calls "augmented" "simulated".
+leave out the index, which is derived. Every store can be restored from the backup of every other. Format 3 is
+the first with consents, opt-outs, groups and provenances; format 1 calls "augmented" "simulated".
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from voiceprint.validation import now
 
 __all__ = ["BackupReport", "RestoreReport", "back_up", "read_backup", "restore"]
 
-FORMAT = 2
-_READABLE = (1, 2)
+FORMAT = 3
+_READABLE = (1, 2, 3)
 _MAGIC = b'{"voiceprint_backup":'
 LONGEST_LINE = 64 << 20  # bytes: metadata may have 1 MB, and a caller many voiceprints
 _DELETIONS_PER_LINE = 10_000  # some 1 MB

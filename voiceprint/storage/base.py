@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,16 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint._files import cache_folder, reading_descriptor
+from voiceprint.consent import Consent, OptOut, check_groups
 from voiceprint.errors import InvalidArgumentError, StorageError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
-from voiceprint.validation import check_caller_id, is_integer, shown
+from voiceprint.validation import check_caller_id, is_integer, now, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from voiceprint.storage.transaction import Transaction
+
 DEFAULT_MAX_VOICEPRINTS = 3
 DEFAULT_PAGE = 1_000
 DEFAULT_BATCH = 10_000
+MOST_PRINTS = 1_000  # ids reserved for a renamed or merged caller; far more voiceprints than a caller has
 FLUSH_S = 30.0
 REWRITE_S = 600.0
 
@@ -94,7 +98,9 @@ class Changes:
 
     position: of the index once these are applied.
     removed: int64[m], ids of removed voiceprints.
-    ids, embeddings: int64[n] and float32[n, dimension] of new or replaced voiceprints.
+    ids, embeddings: int64[n] and float32[n, dimension] of new or replaced voiceprints, and of all of a caller
+        whose groups have changed.
+    groups: id of each of these voiceprints whose caller is in groups, to the names of the groups.
     more: whether further changes follow; ask again with `position`.
     """
 
@@ -103,6 +109,7 @@ class Changes:
     ids: NDArray[np.int64] = field(repr=False)
     embeddings: NDArray[np.float32] = field(repr=False)
     more: bool = False
+    groups: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Storage(ABC):
@@ -174,16 +181,28 @@ class Storage(ABC):
 
     # Writing
 
-    def save(self, voiceprint: Voiceprint, *, max_voiceprints: int | None = None) -> Voiceprint:
+    def save(
+        self,
+        voiceprint: Voiceprint,
+        *,
+        max_voiceprints: int | None = None,
+        require_consent: bool = False,
+    ) -> Voiceprint:
         """Store a voiceprint and return it as it is stored; a new caller is created.
 
         A voiceprint whose `id` this caller already has in this store is replaced in place; any other gets a
         new id. With more than `max_voiceprints` (default: the store's `max_voiceprints_per_caller`) of its
         embedding space, the caller's oldest of that space are removed in the same change. The metadata is
-        merged into the caller's, new keys winning. Missing times are set to now; `last_seen` never moves
-        back. Returns once the record is durable.
+        merged into the caller's, new keys winning; the consent replaces one that was obtained earlier; groups
+        are added. Missing times are set to now; `last_seen` never moves back. Returns once the record is
+        durable.
+
+        require_consent: raise `ConsentRequiredError` for a caller without a consent. One whose consent has
+        ended is always refused so, and one who has opted out with `CallerOptedOutError`.
         """
-        return self.save_many([voiceprint], max_voiceprints=max_voiceprints)[0]
+        return self.save_many([voiceprint], max_voiceprints=max_voiceprints, require_consent=require_consent)[
+            0
+        ]
 
     @abstractmethod
     def save_many(
@@ -191,6 +210,7 @@ class Storage(ABC):
         voiceprints: Iterable[Voiceprint],
         *,
         max_voiceprints: int | None = None,
+        require_consent: bool = False,
         progress: Progress | None = None,
     ) -> list[Voiceprint]:
         """`save` for many, in order, as one change: all are stored, or none.
@@ -209,16 +229,32 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def _transact(
+        self,
+        caller_ids: list[str],
+        work: Callable[[Transaction], T],
+        *,
+        creates: bool = False,
+        fresh: int = 0,
+    ) -> T:
+        """The result of `work` on a transaction over these callers, once that is committed.
+
+        `work` may be called again, after a change by another process. creates: whether a missing store is
+        created; without it, the transaction on one must stay empty. fresh: the most new voiceprint ids that
+        `work` takes.
+        """
+
     def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
         """Remove a caller with all voiceprints; returns their number, 0 for an unknown caller.
 
-        The deletion is noted, see `deletions`.
+        The deletion is noted, see `deletions`. An opt-out goes with the caller.
 
         unless_seen_since: keep the caller (and return 0) if `last_seen` is at this time or later; checked
         within the change, so that a caller who is just calling is not lost.
         """
+        name = check_caller_id(caller_id)
+        return self._transact([name], lambda transaction: transaction.delete(name, unless_seen_since))
 
-    @abstractmethod
     def delete_voiceprints(
         self, caller_ids: Iterable[str], *, encoder: str, delete_callers: bool = False
     ) -> int:
@@ -228,17 +264,118 @@ class Storage(ABC):
         `delete`. Unknown callers are skipped. No deletion is noted of the others, so an older backup brings
         their voiceprints back.
         """
+        names, space = check_caller_ids(caller_ids), check_space(encoder)
+        return self._transact(
+            names,
+            lambda transaction: sum(
+                transaction.delete_voiceprints(name, space, delete_callers=delete_callers) for name in names
+            ),
+        )
 
-    @abstractmethod
+    def delete_voiceprint(self, voiceprint_id: int) -> bool:
+        """Remove one voiceprint; False for an unknown id.
+
+        Its caller stays, also without another voiceprint. No deletion is noted.
+        """
+        ids = check_ids([voiceprint_id])
+        owners = [caller.caller_id for caller in self.callers_of(ids)]
+        return bool(owners) and self._transact(
+            owners, lambda transaction: transaction.delete_voiceprint(owners[0], ids[0])
+        )
+
     def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
         """Merge `metadata` into the caller's, new keys winning, or `replace` it all.
 
-        Raises `CallerNotFoundError`.
+        Raises `CallerNotFoundError`, and `CallerOptedOutError`.
         """
+        name = check_caller_id(caller_id)
+        return self._transact(
+            [name], lambda transaction: transaction.update_metadata(name, metadata, replace_all=replace)
+        ).caller()
 
-    @abstractmethod
     def touch(self, caller_id: str, when: str | None = None) -> bool:
-        """Move the caller's `last_seen` to `when` (default: now), never back. False: no such caller."""
+        """Move the caller's `last_seen` to `when` (default: now), never back.
+
+        False: no such caller, or one who has opted out.
+        """
+        name = check_caller_id(caller_id)
+        return self._transact([name], lambda transaction: transaction.touch(name, when))
+
+    def set_consent(self, caller_id: str, consent: Consent) -> Caller:
+        """Store a caller's consent in place of an earlier one; a new caller is created, without voiceprints.
+
+        Raises `CallerOptedOutError`.
+        """
+        name = check_caller_id(caller_id)
+        if not isinstance(consent, Consent):
+            raise InvalidArgumentError(f"The consent is {shown(consent)}: give a Consent.")
+        return self._transact(
+            [name], lambda transaction: transaction.set_consent(name, consent), creates=True
+        ).caller()
+
+    def opt_out(self, caller_id: str, *, reason: str | None = None, by: str | None = None) -> int:
+        """Remove all data of a caller but the id, and note the refusal; returns the number of voiceprints.
+
+        A new caller is created, so that nobody enrolls a caller who said no before. Nothing is stored of the
+        caller until `opt_in`. The deletion is noted as by `delete`, so that no older copy brings the caller
+        back. For a caller who has opted out already, nothing changes. reason, by: see `OptOut`.
+        """
+        name = check_caller_id(caller_id)
+        OptOut(at=now(), reason=reason, by=by)  # checked before the store is created
+        return self._transact([name], lambda transaction: transaction.opt_out(name, reason, by), creates=True)
+
+    def opt_in(self, caller_id: str) -> Caller:
+        """Remove a caller's refusal; the caller then has no voiceprints, metadata and consent.
+
+        Raises `CallerNotFoundError`. A caller who has not opted out stays as is.
+        """
+        name = check_caller_id(caller_id)
+        return self._transact([name], lambda transaction: transaction.opt_in(name)).caller()
+
+    def set_groups(self, caller_id: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> Caller:
+        """Add a caller to groups and remove from others; returns the caller.
+
+        A group exists while a caller is in it. Raises `CallerNotFoundError`, and `CallerOptedOutError`.
+        """
+        name, added, removed = check_caller_id(caller_id), check_groups(add), check_groups(remove)
+        return self._transact(
+            [name], lambda transaction: transaction.set_groups(name, added, removed)
+        ).caller()
+
+    def rename(self, caller_id: str, new_id: str) -> Caller:
+        """Give a caller another id; returns the caller. The voiceprints get new ids.
+
+        The deletion of the old id is noted. Raises `CallerNotFoundError`, and `InvalidArgumentError` where
+        there is a caller of the new id.
+        """
+        name, new = check_caller_id(caller_id), check_caller_id(new_id)
+        return self._transact(
+            [*dict.fromkeys((name, new))],
+            lambda transaction: transaction.rename(name, new),
+            fresh=MOST_PRINTS,
+        ).caller()
+
+    def merge(
+        self, caller_id: str, into: str, *, max_voiceprints: int | None = None
+    ) -> tuple[Caller, list[int]]:
+        """Add the voiceprints and data of a caller to those of another, and delete the first.
+
+        Of more than `max_voiceprints` (default: the store's limit) of an embedding space, the oldest are
+        removed; returns the merged caller and their ids. Moved voiceprints get new ids. Of a metadata key
+        that both have, the value of `into` stays; groups are united; of two consents, the one that ends
+        first stays; `last_seen` is the later.
+
+        Raises `CallerNotFoundError`, `CallerOptedOutError` where one of them has opted out, and
+        `InvalidArgumentError` for one caller given twice.
+        """
+        name, target = check_caller_id(caller_id), check_caller_id(into)
+        limit = check_limit(max_voiceprints, self.max_voiceprints_per_caller)
+        merged, removed = self._transact(
+            [*dict.fromkeys((name, target))],
+            lambda transaction: transaction.merge(name, target, limit),
+            fresh=MOST_PRINTS,
+        )
+        return merged.caller(), removed
 
     @abstractmethod
     def note_deletions(self, deletions: Iterable[Deletion]) -> int:
@@ -292,7 +429,15 @@ class Storage(ABC):
 
     @abstractmethod
     def count_callers(self) -> int:
-        """Number of callers."""
+        """Number of callers, also of those without voiceprints."""
+
+    @abstractmethod
+    def count_enrolled(self) -> int:
+        """Number of callers with a voiceprint."""
+
+    @abstractmethod
+    def group_ids(self, *, encoder: str = RESEMBLYZER_SPACE) -> dict[str, NDArray[np.int64]]:
+        """Voiceprint ids int64[n] of each group, of one embedding space."""
 
     @abstractmethod
     def spaces(self) -> dict[str, int]:

@@ -9,7 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from heapq import nsmallest
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, Finding, Voiceprint
 from voiceprint.storage.base import (
@@ -30,7 +33,6 @@ from voiceprint.storage.base import (
     check_limit,
     check_page,
     check_position,
-    check_space,
     with_progress,
 )
 from voiceprint.storage.records import as_arrays
@@ -66,38 +68,32 @@ class InMemoryStateStorage(Storage):
         voiceprints: Iterable[Voiceprint],
         *,
         max_voiceprints: int | None = None,
+        require_consent: bool = False,
         progress: Progress | None = None,
     ) -> list[Voiceprint]:
         limit = check_limit(max_voiceprints, self.max_voiceprints_per_caller)
         given = list(voiceprints)  # before the lock: the iterable may be slow, or use this store
         with self._writing(creates=bool(given)) as transaction:
-            return [transaction.save(voiceprint, limit) for voiceprint in with_progress(given, progress)]
+            return [
+                transaction.save(voiceprint, limit, require_consent=require_consent)
+                for voiceprint in with_progress(given, progress)
+            ]
 
     def restore_many(self, callers: Iterable[Caller], *, progress: Progress | None = None) -> int:
         given = check_incoming(callers)
         with self._writing(creates=bool(given)) as transaction:
             return sum(transaction.restore(caller) for caller in with_progress(given, progress))
 
-    def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
-        with self._writing(creates=False) as transaction:
-            return transaction.delete(caller_id, unless_seen_since)
-
-    def delete_voiceprints(
-        self, caller_ids: Iterable[str], *, encoder: str, delete_callers: bool = False
-    ) -> int:
-        names, space = check_caller_ids(caller_ids), check_space(encoder)
-        with self._writing(creates=False) as transaction:
-            return sum(
-                transaction.delete_voiceprints(name, space, delete_callers=delete_callers) for name in names
-            )
-
-    def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
-        with self._writing(creates=False) as transaction:
-            return transaction.update_metadata(caller_id, metadata, replace_all=replace).caller()
-
-    def touch(self, caller_id: str, when: str | None = None) -> bool:
-        with self._writing(creates=False) as transaction:
-            return transaction.touch(caller_id, when)
+    def _transact(
+        self,
+        caller_ids: list[str],  # noqa: ARG002  the state has all callers
+        work: Callable[[Transaction], T],
+        *,
+        creates: bool = False,
+        fresh: int = 0,  # noqa: ARG002  ids need no reservation
+    ) -> T:
+        with self._writing(creates=creates) as transaction:
+            return work(transaction)
 
     def note_deletions(self, deletions: Iterable[Deletion]) -> int:
         given = list(deletions)
@@ -156,6 +152,14 @@ class InMemoryStateStorage(Storage):
     def count_callers(self) -> int:
         with self._reading() as state:
             return len(state.callers)
+
+    def count_enrolled(self) -> int:
+        with self._reading() as state:
+            return sum(bool(caller.voiceprints) for caller in state.callers.values())
+
+    def group_ids(self, *, encoder: str = RESEMBLYZER_SPACE) -> dict[str, NDArray[np.int64]]:
+        with self._reading() as state:
+            return state.group_ids(encoder)
 
     def revision(self) -> int:
         with self._reading() as state:

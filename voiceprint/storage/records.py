@@ -10,7 +10,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from voiceprint.models import Caller, Voiceprint, construct
+from voiceprint._model import construct
+from voiceprint.consent import Consent, OptOut, Provenance
+from voiceprint.models import Caller, Voiceprint
 
 # Limit of every counter of a store: Redis takes 15 digits, as Lua counts in floats.
 COUNTER_END = 10**15
@@ -33,11 +35,13 @@ class PrintRecord:
     created_at: str | None
     embedding: NDArray[np.float32] = field(repr=False)
     augmented: NDArray[np.float32] | None = field(default=None, repr=False)
+    provenance: Provenance | None = field(default=None, repr=False)
 
     def has_content_of(self, other: PrintRecord) -> bool:
         """Whether the two are equal but for their revision."""
         return (
             (self.id, self.encoder, self.created_at) == (other.id, other.encoder, other.created_at)
+            and self.provenance == other.provenance
             and self.embedding.tobytes() == other.embedding.tobytes()
             and _bytes(self.augmented) == _bytes(other.augmented)
         )
@@ -45,13 +49,19 @@ class PrintRecord:
 
 @dataclass(frozen=True)
 class CallerRecord:
-    """A caller as stored; `voiceprints` in the order of enrollment, oldest first."""
+    """A caller as stored; `voiceprints` in the order of enrollment, oldest first.
+
+    opt_out: of a caller who refused, and then has neither voiceprints nor metadata, groups and consent.
+    """
 
     caller_id: str
     metadata: dict[str, Any] = field(repr=False)
     created_at: str | None
     last_seen: str | None
     voiceprints: tuple[PrintRecord, ...]
+    consent: Consent | None = field(default=None, repr=False)
+    opt_out: OptOut | None = None
+    groups: tuple[str, ...] = ()
 
     def voiceprint(self, record: PrintRecord) -> Voiceprint:
         """One of this caller's voiceprints as the public model, with a copy of the metadata."""
@@ -67,6 +77,9 @@ class CallerRecord:
                 "last_seen": self.last_seen,
                 "id": record.id,
                 "revision": record.revision,
+                "consent": self.consent,
+                "groups": self.groups,
+                "provenance": record.provenance,
             },
         )
 
@@ -80,13 +93,17 @@ class CallerRecord:
                 "created_at": self.created_at,
                 "last_seen": self.last_seen,
                 "voiceprints": tuple([self.voiceprint(print_) for print_ in self.voiceprints]),
+                "consent": self.consent,
+                "opt_out": self.opt_out,
+                "groups": self.groups,
             },
         )
 
     def has_content_of(self, other: CallerRecord) -> bool:
         """Whether the two are equal but for the revisions of their voiceprints."""
         return (
-            (self.created_at, self.last_seen) == (other.created_at, other.last_seen)
+            (self.created_at, self.last_seen, self.consent, self.opt_out, self.groups)
+            == (other.created_at, other.last_seen, other.consent, other.opt_out, other.groups)
             and same_json(self.metadata, other.metadata)
             and len(self.voiceprints) == len(other.voiceprints)
             and all(

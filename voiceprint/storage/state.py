@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from voiceprint.models import Finding
 from voiceprint.storage.base import START, Changes, Deletion, Position, SpaceCounts
@@ -91,7 +92,24 @@ class StoreState:
 
     def _feed(self, removed: list[int], prints: list[PrintRecord]) -> Changes:
         ids, embeddings = as_arrays(prints)
-        return Changes(self.position, np.array(removed, dtype=np.int64), ids, embeddings)
+        groups = {print_.id: self.callers[self.owner[print_.id]].groups for print_ in prints}
+        return Changes(
+            self.position,
+            np.array(removed, dtype=np.int64),
+            ids,
+            embeddings,
+            groups={id_: names for id_, names in groups.items() if names},
+        )
+
+    def group_ids(self, encoder: str) -> dict[str, NDArray[np.int64]]:
+        """As `Storage.group_ids`."""
+        return ids_by_group(
+            (name, print_.id)
+            for caller in self.callers.values()
+            for name in caller.groups
+            for print_ in caller.voiceprints
+            if print_.encoder == encoder
+        )
 
     def restart_feed(self) -> None:
         """Draw a new position and forget the history, so that every follower rebuilds."""
@@ -162,6 +180,14 @@ class StoreState:
         self.revision = transaction.revision
         self.next_id = transaction.next_id
         self.commits, self.tombstones, self.feed_floor = history
+
+
+def ids_by_group(pairs: Iterable[tuple[str, int]]) -> dict[str, NDArray[np.int64]]:
+    """Voiceprint ids int64[n] of each group, from pairs of both."""
+    found: dict[str, list[int]] = {}
+    for name, id_ in pairs:
+        found.setdefault(name, []).append(id_)
+    return {name: np.array(ids, dtype=np.int64) for name, ids in found.items()}
 
 
 def new_token() -> str:

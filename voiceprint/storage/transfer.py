@@ -64,7 +64,12 @@ class CallerCopy:
         """Restore the callers, which come in the order of their ids, a thousand in one change."""
         rest = iter(callers)
         while page := list(islice(rest, DEFAULT_PAGE)):
-            wanted = [caller for caller in page if not self._deleted.covers(caller)]
+            opted_out = self._opted_out(page)
+            wanted = [
+                caller
+                for caller in page
+                if caller.caller_id not in opted_out and not self._deleted.covers(caller)
+            ]
             self._left_out += len(page) - len(wanted)
             self._changed += self.target.restore_many(wanted) if wanted else 0
             for caller in wanted:
@@ -73,6 +78,18 @@ class CallerCopy:
                 self._read.update(_encode(caller))
             if progress is not None:
                 progress(len(self._caller_ids) + self._left_out)
+
+    def _opted_out(self, page: list[Caller]) -> set[str]:
+        """The callers who have opted out in the target since, whom no copy brings back."""
+        if len(self._deleted):  # an opt-out notes a deletion, which covers the copies
+            return set()
+        stored = self.target.get_callers([caller.caller_id for caller in page])
+        given = {caller.caller_id: caller for caller in page}
+        return {
+            name
+            for name, caller in stored.items()
+            if caller.opt_out is not None and given[name].opt_out is None
+        }
 
     def verify(self, source: str, noted: Iterable[Deletion] = ()) -> set[Deletion]:
         """Compare the copied callers with those that the target holds now.

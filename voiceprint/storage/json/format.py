@@ -5,11 +5,12 @@ The file is one JSON object. Each caller is a line, keyed by the caller id, in t
 
 The empty key, which no caller can have, holds the data of the change feed:
 
-    "": {"format": 5, "identity": "...", "revision": 7, "next_id": 4, "feed_floor": 0,
+    "": {"format": 6, "identity": "...", "revision": 7, "next_id": 4, "feed_floor": 0,
          "commits": [[5, "..."], [6, "..."]], "tombstones": [[6, 2]], "deletions": {"...": {"...": "...Z"}}}
 
-"deletions" holds noted deletions (`base.Deletion`): key, digest and time. Formats 2 to 4 call "augmented"
-"simulated"; formats 2 and 3 have neither "commits" nor "deletions".
+"deletions" holds noted deletions (`base.Deletion`): key, digest and time. Format 6 is the first with
+consents, opt-outs, groups and provenances. Formats 2 to 4 call "augmented" "simulated"; formats 2 and 3 have
+neither "commits" nor "deletions".
 
 Files of OpusAgent (no empty key; one `embedding` per caller) are read as they are, and take this form with
 the first change.
@@ -27,7 +28,13 @@ import orjson
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage.base import Deletion, Position
-from voiceprint.storage.codec import augmented_field, caller_entry, vector_fields
+from voiceprint.storage.codec import (
+    augmented_field,
+    caller_entry,
+    decode_details,
+    decode_provenance,
+    vector_fields,
+)
 from voiceprint.storage.deletions import check_deletion
 from voiceprint.storage.records import COUNTER_END, LAST_COUNTED_ID, MAX_ID, CallerRecord, PrintRecord
 from voiceprint.storage.state import StoreState
@@ -41,8 +48,8 @@ from voiceprint.validation import (
     nesting_depth,
 )
 
-FORMAT = 5
-_READABLE = (2, 3, 4, 5)
+FORMAT = 6
+_READABLE = (2, 3, 4, 5, 6)
 _WITH_COMMITS = 4
 _HEADER = ""
 
@@ -245,6 +252,7 @@ class _Parser:
                 check_time(entry.get("created_at")),
                 check_time(entry.get("last_seen")),
                 tuple(self._print(print_, place) for print_ in prints),
+                *decode_details(entry),
             )
         except InvalidArgumentError as error:
             _corrupt(self.path, str(error), place)
@@ -275,7 +283,8 @@ class _Parser:
         self.newest = max(self.newest, revision)
         augmented = check_augmented(augmented_field(entry), encoder, embedding)
         created_at = check_time(entry.get("created_at"))
-        return PrintRecord(id_, revision, encoder, created_at, embedding, augmented)
+        provenance = decode_provenance(entry)
+        return PrintRecord(id_, revision, encoder, created_at, embedding, augmented, provenance)
 
 
 def _whole(entry: dict[str, Any], name: str, path: str) -> int:

@@ -19,9 +19,9 @@ from voiceprint.storage.redis.scripts import REPAIR
 from voiceprint.storage.state import new_token
 from voiceprint.validation import shown
 
-_KINDS = (b"hash", b"zset", b"hash", b"zset", b"zset", b"hash", b"zset", b"hash")
+_KINDS = (b"hash", b"zset", b"hash", b"zset", b"zset", b"hash", b"zset", b"hash", b"zset", b"zset")
 # Numbers of keys in a script.
-_NAMES, _OWNERS, _FEED, _SPACES = 2, 3, 4, 6
+_NAMES, _OWNERS, _FEED, _SPACES, _GROUPED, _BARE = 2, 3, 4, 6, 9, 10
 _BATCH = 500
 
 # Scans of a shard, which are repeated while other processes change it.
@@ -40,6 +40,8 @@ class _ShardReport:
     spaces: dict[str, str] = field(default_factory=dict)
     lengths: list[tuple[str, int, int]] = field(default_factory=list)  # space, values, id of a voiceprint
     damaged: set[str] = field(default_factory=set)
+    grouped: set[str] = field(default_factory=set)
+    bare: set[str] = field(default_factory=set)
     revision: int = 0
     top_id: int = 0
 
@@ -177,6 +179,10 @@ class StoreChecker:
             report.add("corrupt", f"key {shard.caller(name)!r}", str(error))
             return
         report.revision = max(report.revision, int(value[2:18]))
+        if record.groups:
+            report.grouped.add(name)
+        if not record.voiceprints:
+            report.bare.add(name)
         for print_ in record.voiceprints:
             other = report.owners.setdefault(print_.id, name)
             if other != name:
@@ -208,6 +214,35 @@ class StoreChecker:
             if owners.get(id_) not in report.damaged:
                 message = "The change feed contains it, and no caller has it."
                 report.add_repairable("feed_stray", f"voiceprint {id_}", message, "ZREM", _FEED, id_)
+
+        self._compare_lists(shard, report)
+
+    def _compare_lists(self, shard: Shard, report: _ShardReport) -> None:
+        """Compare the lists of callers in groups, and of those without voiceprints."""
+        for key, number, names in (
+            (shard.grouped, _GROUPED, report.grouped),
+            (shard.bare, _BARE, report.bare),
+        ):
+            listed = {name.decode(errors="replace") for name, _ in self._sorted_set(key)} - report.damaged
+            for name in sorted(names - listed):
+                report.add_repairable(
+                    "not_listed",
+                    f"caller {name[:40]!r}",
+                    f"The key {key!r} lacks it.",
+                    "ZADD",
+                    number,
+                    "0",
+                    name,
+                )
+            for name in sorted(listed - names):
+                report.add_repairable(
+                    "listed_stray",
+                    f"caller {name[:40]!r}",
+                    f"The key {key!r} lists it.",
+                    "ZREM",
+                    number,
+                    name,
+                )
 
     def _compare_counters(self, shard: Shard, report: _ShardReport, revision: bytes | None) -> None:
         place = f"key {shard.meta!r}"

@@ -251,6 +251,8 @@ class Committer:
                     "version": prepared.versions[caller_id],
                     "new": [str(print_.id) for print_ in prints if print_.revision == transaction.revision],
                     "format": record_format(record) if record is not None else "",
+                    "grouped": record is not None and bool(record.groups),
+                    "bare": not prints,
                 }
             )
             bodies.append(encode_record(record, transaction.revision) if record is not None else b"")

@@ -9,8 +9,9 @@ a line of JSON in the layout of codec.py, with "revision", "size" and, where the
 little-endian float32. A null revision is that of the record itself: the server gives it at the commit, when
 the JSON is already written.
 
-The first line of a record with an augmented voiceprint begins with 4, so that older libraries refuse it and
-do not drop that one. Records that begin with 3 call "augmented" "simulated".
+The first line of a record with an augmented voiceprint begins with 4, and of one with a consent, an opt-out,
+groups or a provenance with 5, so that older libraries refuse it and do not drop these. Records that begin
+with 3 call "augmented" "simulated".
 """
 
 from __future__ import annotations
@@ -24,18 +25,28 @@ from numpy.typing import NDArray
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.models import RESEMBLYZER_SPACE
-from voiceprint.storage.codec import AUGMENTED, Print, augmented_field, caller_entry
+from voiceprint.storage.codec import (
+    AUGMENTED,
+    Print,
+    augmented_field,
+    caller_entry,
+    decode_details,
+    decode_provenance,
+    details_fields,
+)
 from voiceprint.storage.records import CallerRecord, PrintRecord
 from voiceprint.validation import check_caller_id, check_embedding, check_metadata, check_time
 
 FORMATS = ("2", "3")  # of a store; 3: its commits have tokens, which an older library would not write
-_READABLE = (b"2 ", b"3 ", b"4 ")  # of a record
+_READABLE = (b"2 ", b"3 ", b"4 ", b"5 ")  # of a record
 VERSION_LENGTH = 35  # of the first line
 _HEAD_LENGTH = 19  # of the first line without the checksum
 
 
 def record_format(caller: CallerRecord) -> str:
     """The oldest format of a record that reads this caller without loss."""
+    if details_fields(caller) or any(print_.provenance is not None for print_ in caller.voiceprints):
+        return "5"
     return "4" if any(print_.augmented is not None for print_ in caller.voiceprints) else "2"
 
 
@@ -84,11 +95,19 @@ def decode_record(value: bytes, caller_id: str, key: str) -> CallerRecord:
                 _check_stored(augmented, key)
             given = revision if print_["revision"] is None else int(print_["revision"])
             id_, encoder = int(print_["id"]), str(print_["encoder"])
-            prints.append(PrintRecord(id_, given, encoder, print_["created_at"], embedding, augmented))
+            provenance = decode_provenance(print_)
+            prints.append(
+                PrintRecord(id_, given, encoder, print_["created_at"], embedding, augmented, provenance)
+            )
         if not isinstance(entry["metadata"], dict):
             corrupt(key, "has metadata that is not an object")
         return CallerRecord(
-            caller_id, entry["metadata"], entry["created_at"], entry["last_seen"], tuple(prints)
+            caller_id,
+            entry["metadata"],
+            entry["created_at"],
+            entry["last_seen"],
+            tuple(prints),
+            *decode_details(entry),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         # Without its text, which may quote the record.

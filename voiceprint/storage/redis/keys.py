@@ -13,6 +13,8 @@ the prefix itself, whatever the caller ids.
     {voiceprint:00}:spaces   hash: "n:ENCODER" to the number of voiceprints, "d:ENCODER" to their length
     {voiceprint:00}:commits  sorted set of the tokens of commits by their revisions
     {voiceprint:00}:deleted  hash: "KEY:DIGEST" of a deleted caller to the time, see base.Deletion
+    {voiceprint:00}:grouped  sorted set of the callers who are in groups, all of score 0
+    {voiceprint:00}:bare     sorted set of the callers without voiceprints, all of score 0
     {voiceprint:00}:c:ID     string: the record of the caller ID, see format.py
 """
 
@@ -34,10 +36,10 @@ class Shard:
     def __init__(self, prefix: str, number: int) -> None:
         self.number = number
         self.tag = f"{{{prefix}{number:02}}}"
-        names = ("meta", "names", "owners", "feed", "gone", "spaces", "commits", "deleted")
+        names = ("meta", "names", "owners", "feed", "gone", "spaces", "commits", "deleted", "grouped", "bare")
         self.fixed = [f"{self.tag}:{name}" for name in names]
         self.meta, self.names, self.owners, self.feed, self.tombstones, self.spaces = self.fixed[:6]
-        self.commits, self.deleted = self.fixed[6:]
+        self.commits, self.deleted, self.grouped, self.bare = self.fixed[6:]
         self.base = f"{self.tag}:c:"
 
     def caller(self, caller_id: str) -> str:

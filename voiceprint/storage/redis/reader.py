@@ -124,6 +124,7 @@ class Reader:
             return None
         removed: list[int] = []
         prints: dict[int, PrintRecord] = {}
+        groups: dict[int, tuple[str, ...]] = {}
         reached, more = [], False
         for shard, start in zip(self.shards, starts, strict=True):
             page = self._feed(shard, start)
@@ -139,8 +140,21 @@ class Reader:
                 for print_ in record.voiceprints:
                     if print_.id in wanted and print_.encoder == encoder:
                         prints[print_.id] = print_
+                        if record.groups:
+                            groups[print_.id] = record.groups
         found, embeddings = as_arrays(list(prints.values()))
-        return Changes(joined_position(reached), np.array(removed, dtype=np.int64), found, embeddings, more)
+        gone = np.array(removed, dtype=np.int64)
+        return Changes(joined_position(reached), gone, found, embeddings, more, groups)
+
+    def grouped(self) -> Iterator[CallerRecord]:
+        """The callers who are in groups."""
+        for shard in self.shards:
+            after = b"-"
+            while names := self.connection.call(
+                "ZRANGEBYLEX", shard.grouped, after, "+", "LIMIT", 0, PAGE_SIZE
+            ):
+                yield from self.named(name.decode(errors="replace") for name in names).values()
+                after = b"(" + names[-1]
 
     def _feed(self, shard: Shard, start: Position) -> tuple[Position, bool, list[int], list[int]] | None:
         """The next page of a shard's feed, of all spaces: its end, whether it is the last, and the ids of

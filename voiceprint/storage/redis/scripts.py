@@ -19,8 +19,8 @@ from voiceprint.storage.records import COUNTER_END, LAST_COUNTED_ID
 _HEAD = f"local counter_end, last_counted_id = {COUNTER_END}, {LAST_COUNTED_ID}"
 _HEAD += """
 local request = cjson.decode(ARGV[1])
-local META, NAMES, OWNERS, FEED, TOMBSTONES, SPACES, COMMITS, DELETED = unpack(KEYS, 1, 8)
-local kinds = {'hash', 'zset', 'hash', 'zset', 'zset', 'hash', 'zset', 'hash'}
+local META, NAMES, OWNERS, FEED, TOMBSTONES, SPACES, COMMITS, DELETED, GROUPED, BARE = unpack(KEYS, 1, 10)
+local kinds = {'hash', 'zset', 'hash', 'zset', 'zset', 'hash', 'zset', 'hash', 'zset', 'zset'}
 local present = false
 for i = 1, #kinds do
   local kind = redis.call('TYPE', KEYS[i])['ok']
@@ -58,10 +58,10 @@ LOAD = (
     _HEAD
     + """
 local values, owners = {}, {}
-for i = 9, #KEYS do
+for i = 11, #KEYS do
   local value, bad = record(KEYS[i])
   if bad then return bad end
-  values[i - 8] = value
+  values[i - 10] = value
 end
 for i, id in ipairs(request.ids) do owners[i] = redis.call('HGET', OWNERS, id) end
 local spaces = redis.call('HGETALL', SPACES)
@@ -79,7 +79,8 @@ return {'ok', redis.call('TIME'), text(rev), text(floor), text(next_id), meta.sh
 # spaces: of {encoder, growth, size ("" if unchanged)};
 # removed: ids for the feed; ownerless: those of them that no caller has now;
 # token: of the commit, "" if it changes no voiceprint; tombstones, commits: numbers to keep;
-# callers: of {id, version (that the change is based on), new (ids of new voiceprints), format};
+# callers: of {id, version (that the change is based on), new (ids of new voiceprints), format, grouped, bare
+# (whether the caller is in groups, and is without voiceprints)};
 # deletions: of {key, digest, time}.
 COMMIT = (
     _HEAD
@@ -102,7 +103,7 @@ for _, space in ipairs(request.spaces) do
 end
 local removes_only = true
 for i, caller in ipairs(callers) do
-  caller.key, caller.body = KEYS[8 + i], ARGV[1 + i]
+  caller.key, caller.body = KEYS[10 + i], ARGV[1 + i]
   local version = redis.pcall('GETRANGE', caller.key, 0, 34)
   if type(version) == 'table' then return {'corrupt', caller.key, 'holds no record'} end
   if version ~= caller.version then return {'conflict'} end
@@ -112,8 +113,8 @@ for i, caller in ipairs(callers) do
     if owner and owner ~= caller.id and not removed[id] then return {'conflict'} end
   end
 end
-for i = 9 + #callers, #KEYS do
-  if redis.pcall('GET', KEYS[i]) ~= ARGV[i - 7] then return {'conflict'} end
+for i = 11 + #callers, #KEYS do
+  if redis.pcall('GET', KEYS[i]) ~= ARGV[i - 9] then return {'conflict'} end
 end
 if removes_only then
   for _, caller in ipairs(callers) do redis.call('DEL', caller.key) end
@@ -134,11 +135,16 @@ for _, caller in ipairs(callers) do
   if caller.body == '' then
     redis.call('DEL', caller.key)
     redis.call('ZREM', NAMES, caller.id)
+    redis.call('ZREM', GROUPED, caller.id)
+    redis.call('ZREM', BARE, caller.id)
   else
     local head = caller.format .. ' ' .. string.format('%016.0f', rev) .. ' '
     local checksum = string.sub(redis.sha1hex(head .. caller.body), 1, 16)
     redis.call('SET', caller.key, head .. checksum .. '\\n' .. caller.body)
     if caller.version == '' then redis.call('ZADD', NAMES, 0, caller.id) end
+    for key, is_in in pairs({[GROUPED] = caller.grouped, [BARE] = caller.bare}) do
+      if is_in then redis.call('ZADD', key, 0, caller.id) else redis.call('ZREM', key, caller.id) end
+    end
     for _, id in ipairs(caller.new) do
       redis.call('HSET', OWNERS, id, caller.id)
       redis.call('ZADD', FEED, text(rev), id)
@@ -175,7 +181,7 @@ for _, space in ipairs(request.spaces) do
   if left <= 0 then redis.call('HDEL', SPACES, 'n:' .. space.encoder, 'd:' .. space.encoder)
   elseif space.size ~= '' then redis.call('HSET', SPACES, 'd:' .. space.encoder, space.size) end
 end
-for i = 9 + #callers, #KEYS do redis.call('DEL', KEYS[i]) end
+for i = 11 + #callers, #KEYS do redis.call('DEL', KEYS[i]) end
 return {'ok', text(rev)}
 """
 )

@@ -10,12 +10,16 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from voiceprint.errors import InvalidArgumentError, StorageUnavailableError
+import numpy as np
+from numpy.typing import NDArray
+
+from voiceprint.errors import CallerNotFoundError, InvalidArgumentError, StorageUnavailableError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
 from voiceprint.storage.base import (
     DEFAULT_BATCH,
     DEFAULT_MAX_VOICEPRINTS,
     DEFAULT_PAGE,
+    MOST_PRINTS,
     REWRITE_S,
     Batch,
     Changes,
@@ -37,7 +41,7 @@ from voiceprint.storage.base import (
 )
 from voiceprint.storage.deletions import check_deletion, deletion_digest
 from voiceprint.storage.presence import StorePresence
-from voiceprint.storage.records import PrintRecord, as_arrays
+from voiceprint.storage.records import CallerRecord, PrintRecord, as_arrays
 from voiceprint.storage.redis.adoption import adopt
 from voiceprint.storage.redis.check import StoreChecker
 from voiceprint.storage.redis.commit import Committed, Committer, PartialTransaction, Task
@@ -49,8 +53,8 @@ from voiceprint.storage.redis.scripts import FORGET_DELETIONS, LOAD
 from voiceprint.storage.redis.server_files import rewrite_files, server_files
 from voiceprint.storage.redis.urls import DEFAULT_PREFIX, client_of
 from voiceprint.storage.snapshot_files import erase_snapshots
-from voiceprint.storage.state import StoreState
-from voiceprint.storage.transaction import check_incoming
+from voiceprint.storage.state import StoreState, ids_by_group
+from voiceprint.storage.transaction import Transaction, check_incoming
 from voiceprint.validation import EMBEDDING_DIMENSIONS, check_caller_id, is_number
 
 __all__ = ["RedisStorage"]
@@ -188,13 +192,16 @@ class RedisStorage(Storage):
         voiceprints: Iterable[Voiceprint],
         *,
         max_voiceprints: int | None = None,
+        require_consent: bool = False,
         progress: Progress | None = None,
     ) -> list[Voiceprint]:
         limit = check_limit(max_voiceprints, self.max_voiceprints_per_caller)
         counted = _progress_over_groups(progress)
 
         def saving(group: list[Voiceprint]) -> Callable[[PartialTransaction], list[Voiceprint]]:
-            return lambda transaction: [transaction.save(print_, limit) for print_ in counted(group)]
+            return lambda transaction: [
+                transaction.save(print_, limit, require_consent=require_consent) for print_ in counted(group)
+            ]
 
         given = list(voiceprints)
         self._check_present()
@@ -268,46 +275,90 @@ class RedisStorage(Storage):
                 group[1][name] = None
         return [(shard, list(names), places) for shard, names, places in groups.values()]
 
-    def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
-        return self._change_caller(
-            caller_id, lambda transaction: transaction.delete(caller_id, unless_seen_since)
-        )
+    def _transact(
+        self,
+        caller_ids: list[str],
+        work: Callable[[Transaction], T],
+        *,
+        creates: bool = False,
+        fresh: int = 0,
+    ) -> T:
+        """As the contract says, for callers of one shard."""
+        if not self.exists() and not creates:  # a change of nothing does not create the store
+            return work(PartialTransaction(StoreState(), {}))
+        shard = self._reader.shard_of(caller_ids[0])
+        return self._run([Task(shard, caller_ids, work, fresh=fresh)])[0].result
 
     def delete_voiceprints(
         self, caller_ids: Iterable[str], *, encoder: str, delete_callers: bool = False
     ) -> int:
         """As the contract says; in a cluster, as one change of each caller."""
         names, space = check_caller_ids(caller_ids), check_space(encoder)
-        if not self.exists():
-            return 0
-
-        def deleting(group: list[str]) -> Callable[[PartialTransaction], int]:
-            return lambda transaction: sum(
-                transaction.delete_voiceprints(name, space, delete_callers=delete_callers) for name in group
-            )
-
         groups: dict[int, list[str]] = {}
-        for name in names:
+        for name in names if self.exists() else ():
             groups.setdefault(self._reader.shard_of(name).number, []).append(name)
-        tasks = [Task(self._shards[number], group, deleting(group)) for number, group in groups.items()]
-        return sum(part.result for part in self._run(tasks))
+        remove = super().delete_voiceprints
+        return sum(remove(group, encoder=space, delete_callers=delete_callers) for group in groups.values())
 
-    def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
-        return self._change_caller(
-            caller_id,
-            lambda transaction: transaction.update_metadata(
-                caller_id, metadata, replace_all=replace
-            ).caller(),
+    def rename(self, caller_id: str, new_id: str) -> Caller:
+        """As the contract says. In a cluster, the caller is stored under the new id, and then deleted under
+        the old one: after a failure between the two, `merge` them."""
+        name, new = check_caller_id(caller_id), check_caller_id(new_id)
+        if self._in_one_shard(name, new):
+            return super().rename(name, new)
+        record = self._found(name)
+
+        def copy(transaction: PartialTransaction) -> CallerRecord:
+            transaction.refuse_taken(new)
+            return transaction.copy_of(record, new)
+
+        return self._moved(record, new, copy).caller()
+
+    def merge(
+        self, caller_id: str, into: str, *, max_voiceprints: int | None = None
+    ) -> tuple[Caller, list[int]]:
+        """As the contract says. In a cluster, the second caller gets the voiceprints first, and the first is
+        deleted then: after a failure between the two, merge again."""
+        name, target = check_caller_id(caller_id), check_caller_id(into)
+        limit = check_limit(max_voiceprints, self.max_voiceprints_per_caller)
+        if self._in_one_shard(name, target):
+            return super().merge(name, target, max_voiceprints=limit)
+        record = self._found(name)
+        merged, removed = self._moved(
+            record, target, lambda transaction: transaction.absorb(record, transaction.found(target), limit)
         )
+        return merged.caller(), removed
 
-    def touch(self, caller_id: str, when: str | None = None) -> bool:
-        return self._change_caller(caller_id, lambda transaction: transaction.touch(caller_id, when))
+    def _in_one_shard(self, one: str, other: str) -> bool:
+        return not self.exists() or self._reader.shard_of(one) is self._reader.shard_of(other)
 
-    def _change_caller(self, caller_id: str, work: Callable[[PartialTransaction], T]) -> T:
-        name = check_caller_id(caller_id)
-        if not self.exists():  # a change of nothing does not create the store
-            return work(PartialTransaction(StoreState(), {}))
-        return self._run([Task(self._reader.shard_of(name), [name], work)])[0].result
+    def _found(self, name: str) -> CallerRecord:
+        record = self._reader.caller(name)
+        if record is None:
+            raise CallerNotFoundError(f"There is no caller {name!r} in the store.")
+        return record
+
+    def _moved(self, record: CallerRecord, target: str, work: Callable[[PartialTransaction], T]) -> T:
+        """The result of `work` on the target, once it is committed and the moved caller is deleted."""
+        shard = self._reader.shard_of(target)
+        result = self._run([Task(shard, [target], work, fresh=MOST_PRINTS)])[0].result
+
+        def delete(transaction: PartialTransaction) -> bool:
+            current = transaction.find(record.caller_id)
+            if current is None:
+                return True
+            if [one.id for one in current.voiceprints] != [one.id for one in record.voiceprints]:
+                return False
+            transaction.delete(record.caller_id)
+            return True
+
+        origin = self._reader.shard_of(record.caller_id)
+        if not self._run([Task(origin, [record.caller_id], delete)])[0].result:
+            raise StorageUnavailableError(
+                f"The caller {record.caller_id!r} was enrolled meanwhile, and is not deleted: merge it into "
+                f"{target!r}."
+            )
+        return result
 
     def _run(self, tasks: list[Task[T]]) -> list[Committed[T]]:
         committed = self._committer.run(tasks)
@@ -400,6 +451,20 @@ class RedisStorage(Storage):
     def count_callers(self) -> int:
         self._check_present()
         return sum(int(self._connection.call("ZCARD", shard.names)) for shard in self._shards)
+
+    def count_enrolled(self) -> int:
+        bare = sum(int(self._connection.call("ZCARD", shard.bare)) for shard in self._shards)
+        return self.count_callers() - bare
+
+    def group_ids(self, *, encoder: str = RESEMBLYZER_SPACE) -> dict[str, NDArray[np.int64]]:
+        self._check_present()
+        return ids_by_group(
+            (name, print_.id)
+            for caller in self._reader.grouped()
+            for name in caller.groups
+            for print_ in caller.voiceprints
+            if print_.encoder == encoder
+        )
 
     # Following
 

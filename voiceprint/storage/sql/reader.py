@@ -18,6 +18,7 @@ from voiceprint.storage.records import CallerRecord
 from voiceprint.storage.sql import statements as sql
 from voiceprint.storage.sql.rows import RowDecoder
 from voiceprint.storage.sql.tables import callers, deletions, voiceprints
+from voiceprint.storage.state import ids_by_group
 
 # Parameters of one statement: some databases take no more than 999.
 CHUNK = 500
@@ -170,6 +171,10 @@ class Reader:
         """Number of callers."""
         return self.connection.execute(select(func.count()).select_from(callers)).scalar_one()
 
+    def count_enrolled(self) -> int:
+        """Number of callers with a voiceprint."""
+        return self.connection.execute(sql.COUNT_ENROLLED).scalar_one()
+
     def scan(self, space: str, after: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
         """Ids int64[n] and embeddings float32[n, dimension] of at most `size` voiceprints after the id
         `after`, or None at the end."""
@@ -214,7 +219,16 @@ class Reader:
         ).scalars()
         rows = self.connection.execute(sql.CHANGED, given).all()
         ids, embeddings = self.rows.arrays(rows, space)
-        return Changes(upto, np.array(removed.all(), dtype=np.int64), ids, embeddings, more=upto != last)
+        groups: dict[int, tuple[str, ...]] = {}
+        for name, id_ in self.connection.execute(sql.GROUPS_OF_CHANGED, given):
+            groups[id_] = (*groups.get(id_, ()), str(name))
+        gone = np.array(removed.all(), dtype=np.int64)
+        return Changes(upto, gone, ids, embeddings, more=upto != last, groups=groups)
+
+    def group_ids(self, space: str) -> dict[str, NDArray[np.int64]]:
+        """As `Storage.group_ids`."""
+        rows = self.connection.execute(sql.GROUPS, {"space": space})
+        return ids_by_group((str(name), id_) for name, id_ in rows)
 
     def deletions(self) -> list[Deletion]:
         """As `Storage.deletions`."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import RowMapping
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
+from voiceprint.storage.codec import decode_details, decode_provenance
 from voiceprint.storage.records import COUNTER_END, CallerRecord, PrintRecord
 from voiceprint.validation import (
     EMBEDDING_DIMENSIONS,
@@ -61,19 +62,25 @@ class RowDecoder:
                     check_time(row["created_at"]),
                     check_time(row["last_seen"]),
                     tuple([self._print(print_) for print_ in prints]),
+                    *decode_details(self._object(row["details"], place, "details")),
                 )
         except InvalidArgumentError as error:
             self.corrupt(place, str(error))
 
-    def _metadata(self, text: object, place: str) -> dict[str, Any]:
-        if text == "{}":
+    def _object(self, text: object, place: str, name: str) -> dict[str, Any]:
+        """The object of a column of JSON; empty for NULL."""
+        if text is None or text == "{}":
             return {}
         try:
             value = orjson.loads(text) if isinstance(text, str) else None
         except (orjson.JSONDecodeError, RecursionError):  # not chained: it quotes the text
             value = None
         if not isinstance(value, dict):
-            self.corrupt(place, "has metadata that is not a JSON object")
+            self.corrupt(place, f"has {name} that is not a JSON object")
+        return value
+
+    def _metadata(self, text: object, place: str) -> dict[str, Any]:
+        value = self._object(text if text is not None else "", place, "metadata")
         # Each level takes two characters at least.
         if len(str(text)) > 2 * MAX_METADATA_DEPTH and nesting_depth(value) > MAX_METADATA_DEPTH:
             self.corrupt(place, f"has metadata nested more than {MAX_METADATA_DEPTH} levels deep")
@@ -94,7 +101,9 @@ class RowDecoder:
             augmented = self._embedding(row["augmented"], space, place)
             if augmented.size != embedding.size:
                 self.corrupt(place, f"has embeddings of {embedding.size} and {augmented.size} values")
-        return PrintRecord(id_, revision, space, check_time(row["created_at"]), embedding, augmented)
+        provenance = decode_provenance(self._object(row["details"], place, "details"))
+        created_at = check_time(row["created_at"])
+        return PrintRecord(id_, revision, space, created_at, embedding, augmented, provenance)
 
     def _embedding(self, blob: object, space: str, place: str) -> NDArray[np.float32]:
         if not isinstance(blob, bytes) or not blob or len(blob) % 4:

@@ -9,6 +9,7 @@ from sqlalchemy import Select, and_, bindparam, delete, func, insert, or_, selec
 
 from voiceprint.storage.sql.tables import (
     augmented,
+    caller_groups,
     callers,
     commits,
     deletions,
@@ -31,6 +32,8 @@ UPDATE_STORE = update(store).values({name: bindparam(name) for name in ("revisio
 NEW_CALLER = insert(callers)
 NEW_PRINT = insert(voiceprints)
 NEW_AUGMENTED = insert(augmented)
+NEW_GROUP = insert(caller_groups)
+DROP_GROUPS = delete(caller_groups).where(caller_groups.c.caller_id == bindparam("removed"))
 NEW_TOMBSTONE = insert(tombstones)
 NEW_COMMIT = insert(commits)
 NEW_DELETION = insert(deletions)
@@ -50,18 +53,25 @@ DROP_AUGMENTED = delete(augmented).where(augmented.c.voiceprint_id == bindparam(
 UPDATE_CALLER = (
     update(callers)
     .where(callers.c.caller_id == bindparam("key"))
-    .values({name: bindparam(name) for name in ("caller_id", "metadata", "created_at", "last_seen")})
+    .values(
+        {name: bindparam(name) for name in ("caller_id", "metadata", "created_at", "last_seen", "details")}
+    )
 )
 UPDATE_PRINT = (
     update(voiceprints)
     .where(voiceprints.c.id == bindparam("key"))
     .values({column.name: bindparam(column.name) for column in voiceprints.c})
 )
-CALLER_EXISTS = select(callers.c.caller_id).where(callers.c.caller_id == bindparam("caller"))
+CALLER_EXISTS = select(callers.c.caller_id).where(
+    callers.c.caller_id == bindparam("caller"),
+    or_(callers.c.details.is_(None), callers.c.details.not_like('{"opt_out"%')),
+)
 TOUCH = (
     update(callers)
     .where(
         callers.c.caller_id == bindparam("caller"),
+        # An opt-out comes first in the details.
+        or_(callers.c.details.is_(None), callers.c.details.not_like('{"opt_out"%')),
         or_(callers.c.last_seen.is_(None), callers.c.last_seen < bindparam("seen")),
     )
     .values(last_seen=bindparam("seen"))
@@ -142,6 +152,14 @@ CHANGED = (
     .where(SPACE, SINCE, voiceprints.c.revision <= bindparam("upto"))
     .order_by(voiceprints.c.id)
 )
+GROUPS = (
+    select(caller_groups.c.name, voiceprints.c.id)
+    .join(voiceprints, voiceprints.c.caller_id == caller_groups.c.caller_id)
+    .where(SPACE)
+    .order_by(caller_groups.c.name, voiceprints.c.id)
+)
+GROUPS_OF_CHANGED = GROUPS.where(SINCE, voiceprints.c.revision <= bindparam("upto"))
+COUNT_ENROLLED = select(func.count(voiceprints.c.caller_id.distinct()))
 REMOVED = (
     select(tombstones.c.voiceprint_id)
     .where(tombstones.c.revision > bindparam("since"), tombstones.c.revision <= bindparam("upto"))

@@ -9,7 +9,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
@@ -35,7 +38,6 @@ from voiceprint.storage.base import (
     check_limit,
     check_page,
     check_position,
-    check_space,
     snapshot_path_beside,
     with_progress,
 )
@@ -121,6 +123,7 @@ class SQLStorage(Storage):
         voiceprints: Iterable[Voiceprint],
         *,
         max_voiceprints: int | None = None,
+        require_consent: bool = False,
         progress: Progress | None = None,
     ) -> list[Voiceprint]:
         limit = check_limit(max_voiceprints, self.max_voiceprints_per_caller)
@@ -130,7 +133,8 @@ class SQLStorage(Storage):
         return self._change(
             names,
             lambda transaction: [
-                transaction.save(voiceprint, limit) for voiceprint in with_progress(prints, progress)
+                transaction.save(voiceprint, limit, require_consent=require_consent)
+                for voiceprint in with_progress(prints, progress)
             ],
             spaces={voiceprint.encoder for voiceprint in sound},
             creates=bool(prints),
@@ -147,31 +151,15 @@ class SQLStorage(Storage):
             creates=bool(given),
         )
 
-    def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
-        name = check_caller_id(caller_id)
-        return self._change(
-            [name], lambda transaction: transaction.delete(name, unless_seen_since), creates=False
-        )
-
-    def delete_voiceprints(
-        self, caller_ids: Iterable[str], *, encoder: str, delete_callers: bool = False
-    ) -> int:
-        names, space = check_caller_ids(caller_ids), check_space(encoder)
-        return self._change(
-            names,
-            lambda transaction: sum(
-                transaction.delete_voiceprints(name, space, delete_callers=delete_callers) for name in names
-            ),
-            creates=False,
-        )
-
-    def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
-        name = check_caller_id(caller_id)
-        return self._change(
-            [name],
-            lambda transaction: transaction.update_metadata(name, metadata, replace_all=replace),
-            creates=False,
-        ).caller()
+    def _transact(
+        self,
+        caller_ids: list[str],
+        work: Callable[[Transaction], T],
+        *,
+        creates: bool = False,
+        fresh: int = 0,  # noqa: ARG002  ids need no reservation
+    ) -> T:
+        return self._change(caller_ids, work, creates=creates)
 
     def touch(self, caller_id: str, when: str | None = None) -> bool:
         # Not as a transaction of the rules, which would have every match wait for all other writers.
@@ -303,6 +291,12 @@ class SQLStorage(Storage):
 
     def count_callers(self) -> int:
         return self._read(lambda reader: reader.count_callers(), 0)
+
+    def count_enrolled(self) -> int:
+        return self._read(lambda reader: reader.count_enrolled(), 0)
+
+    def group_ids(self, *, encoder: str = RESEMBLYZER_SPACE) -> dict[str, NDArray[np.int64]]:
+        return self._read(lambda reader: reader.group_ids(encoder), {})
 
     def revision(self) -> int:
         return self._read(lambda reader: int(reader.header()["revision"]), 0)

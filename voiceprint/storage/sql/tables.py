@@ -18,7 +18,17 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["augmented", "callers", "commits", "deletions", "metadata", "store", "tombstones", "voiceprints"]
+__all__ = [
+    "augmented",
+    "caller_groups",
+    "callers",
+    "commits",
+    "deletions",
+    "metadata",
+    "store",
+    "tombstones",
+    "voiceprints",
+]
 
 
 class _Blob(LargeBinary):
@@ -57,6 +67,26 @@ callers = Table(
     Column("metadata", Text, nullable=False),
     Column("created_at", Text),
     Column("last_seen", Text),
+    # JSON object of consent, opt_out and groups, see codec.details_fields; NULL without any. An opt-out comes
+    # first, and is then alone.
+    Column("details", Text),
+    # Of an encrypted store: the wrapped data key of the caller, and the ciphertext of metadata and details.
+    Column("data_key", _Blob),
+    Column("sealed", _Blob),
+)
+
+# The groups of callers, which derive from `details`: to find the callers of a group.
+caller_groups = Table(
+    "caller_groups",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column(
+        "caller_id",
+        _CallerId,
+        ForeignKey("callers.caller_id", name="fk_caller_groups_caller_id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Index("ix_caller_groups_caller_id", "caller_id"),
 )
 
 # slot: a number unique per caller over all embedding spaces, so that two writers cannot both add a voiceprint
@@ -77,6 +107,10 @@ voiceprints = Table(
     Column("embedding", _Blob, nullable=False),
     Column("created_at", Text),
     Column("revision", _Number, nullable=False),
+    # JSON object of the provenance; NULL without one.
+    Column("details", Text),
+    # Of an encrypted store: nonce and tag of the embedding. The ciphertext has the length of the embedding.
+    Column("seal", _Blob),
     UniqueConstraint("caller_id", "slot", name="uq_voiceprints_caller_id_slot"),
     CheckConstraint("slot >= 0", name="ck_voiceprints_slot"),
     CheckConstraint("length(embedding) > 0 AND length(embedding) % 4 = 0", name="ck_voiceprints_embedding"),
@@ -104,6 +138,7 @@ augmented = Table(
     ),
     Column("revision", _Number, nullable=False),
     Column("embedding", _Blob, nullable=False),
+    Column("seal", _Blob),
 )
 
 # The commits that changed voiceprints, for the change feed.

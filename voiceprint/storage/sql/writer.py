@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
 from functools import lru_cache
+from typing import Any
 
 import orjson
 from sqlalchemy import Dialect, RowMapping, UpdateBase, delete, select
@@ -11,6 +12,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from voiceprint.storage import state as limits
 from voiceprint.storage.base import Deletion
+from voiceprint.storage.codec import details_fields, provenance_field
 from voiceprint.storage.deletions import deletion_digest
 from voiceprint.storage.records import CallerRecord, PrintRecord
 from voiceprint.storage.sql import statements as sql
@@ -162,12 +164,24 @@ class Writer(Reader):
                 "metadata": orjson.dumps(record.metadata).decode(),
                 "created_at": record.created_at,
                 "last_seen": record.last_seen,
+                "details": _json_or_null(details_fields(record)),
             }
             (changed if record.caller_id in before else new).append(row)
         if changed:
             self._execute(sql.UPDATE_CALLER, [{**row, "key": row["caller_id"]} for row in changed])
         if new:
-            self._execute(sql.NEW_CALLER, new)
+            self._execute(sql.NEW_CALLER, [{**row, "data_key": None, "sealed": None} for row in new])
+        self._write_groups(written, before)
+
+    def _write_groups(self, written: list[CallerRecord], before: dict[str, CallerRecord]) -> None:
+        earlier = {name: record.groups for name, record in before.items()}
+        changed = [record for record in written if record.groups != earlier.get(record.caller_id, ())]
+        old = [{"removed": record.caller_id} for record in changed if earlier.get(record.caller_id)]
+        if old:
+            self._execute(sql.DROP_GROUPS, old, each=False)
+        new = [{"name": name, "caller_id": record.caller_id} for record in changed for name in record.groups]
+        if new:
+            self._execute(sql.NEW_GROUP, new)
 
     def _write_prints(self, written: list[CallerRecord], before: dict[str, CallerRecord]) -> None:
         new: list[Row] = []
@@ -180,7 +194,12 @@ class Writer(Reader):
                 if print_.augmented is not None:
                     blob = as_blob(print_.augmented)
                     augmented.append(
-                        {"voiceprint_id": print_.id, "revision": print_.revision, "embedding": blob}
+                        {
+                            "voiceprint_id": print_.id,
+                            "revision": print_.revision,
+                            "embedding": blob,
+                            "seal": None,
+                        }
                     )
         if changed:
             self._execute(sql.UPDATE_PRINT, [{**row, "key": row["id"]} for row in changed])
@@ -216,6 +235,8 @@ class Writer(Reader):
                     "embedding": as_blob(print_.embedding),
                     "created_at": print_.created_at,
                     "revision": print_.revision,
+                    "details": _json_or_null(provenance_field(print_)),
+                    "seal": None,
                 },
                 previous is None,
             )
@@ -264,6 +285,12 @@ class Writer(Reader):
         rows = [{"of_key": key, "of_digest": digest} for key, digest in entries]
         if rows:
             self._execute(sql.DROP_DELETION, rows)
+
+
+def _json_or_null(fields: dict[str, Any]) -> str | None:
+    # An opt-out first: `touch` looks for it there.
+    ordered = sorted(fields.items(), key=lambda field: field[0] != "opt_out")
+    return orjson.dumps(dict(ordered)).decode() if fields else None
 
 
 @lru_cache(maxsize=64)

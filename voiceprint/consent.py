@@ -1,0 +1,120 @@
+"""What a caller has agreed to or refused, and the state of a caller that follows from it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError, field_validator
+
+from voiceprint._model import Frozen, raise_ours
+from voiceprint.errors import InvalidArgumentError
+from voiceprint.validation import check_time, now, shown
+
+__all__ = ["CallerState", "Consent", "OptOut", "Provenance", "check_groups"]
+
+CallerState = Literal["pending", "enrolled", "opted_out", "expired"]
+"""The state of a caller in the store.
+
+"pending": without a voiceprint, such as with a consent before the enrollment. "enrolled". "opted_out": the
+caller refused, and nothing but that is stored. "expired": the consent or the retention period has ended, and
+the caller is neither matched nor verified; `prune` removes the caller.
+"""
+
+MAX_TEXT = 512
+MAX_GROUPS = 100  # of a caller; each is read with every match of the caller
+MAX_GROUP_NAME = 100
+
+
+class _Details(Frozen):
+    """A read-only model that raises `InvalidArgumentError`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise_ours(error, type(self).__name__)
+
+
+class Consent(_Details):
+    """A caller's consent to the use of the voice.
+
+    purpose: of the use, such as "authentication". version: of the text that the caller agreed to.
+    obtained_at: time of the consent, ISO 8601 UTC with a `Z`, also from a datetime; default now.
+    obtained_by: the agent or system that asked. source: where the proof of it is, such as a call id.
+    expires_at: end of the consent; the caller is expired from then on. None for no end.
+
+    Texts have 1 to 512 characters. Raises `InvalidArgumentError`.
+    """
+
+    purpose: str = Field(min_length=1, max_length=MAX_TEXT)
+    version: str = Field(min_length=1, max_length=MAX_TEXT)
+    obtained_at: str = Field(default_factory=now)
+    obtained_by: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT, repr=False)
+    source: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT, repr=False)
+    expires_at: str | None = None
+
+    @field_validator("obtained_at", mode="before")
+    @classmethod
+    def _check_obtained_at(cls, value: object) -> str:
+        return check_time(value) or now()
+
+    @field_validator("expires_at", mode="before")
+    @classmethod
+    def _check_expires_at(cls, value: object) -> str | None:
+        return check_time(value)
+
+    def is_valid_at(self, time: str) -> bool:
+        """Whether the consent has not ended at `time`, ISO 8601 UTC with a `Z`."""
+        return self.expires_at is None or time < self.expires_at
+
+
+class OptOut(_Details):
+    """A caller's refusal.
+
+    at: its time, ISO 8601 UTC with a `Z`. reason: free text of up to 512 characters, or None. by: the agent
+    or system that noted it, or None.
+    """
+
+    at: str
+    reason: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT, repr=False)
+    by: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT, repr=False)
+
+    @field_validator("at", mode="before")
+    @classmethod
+    def _check_at(cls, value: object) -> str | None:
+        return check_time(value)
+
+
+class Provenance(_Details):
+    """The origin of a voiceprint.
+
+    source: name of the file, or id of the call, up to 512 characters. quality: score of the audio, 0 to 1.
+    duration_s, net_speech_s: seconds of audio, and of speech in it. None where unknown.
+    """
+
+    source: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT, repr=False)
+    quality: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    duration_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    net_speech_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
+def check_groups(groups: object) -> tuple[str, ...]:
+    """The names of groups, each once, in order. Raises `InvalidArgumentError`."""
+    if isinstance(groups, str | bytes) or not hasattr(groups, "__iter__"):
+        raise InvalidArgumentError(f"The groups are {shown(groups)}: give a list of names.")
+    names = sorted({_check_group(name) for name in groups})
+    if len(names) > MAX_GROUPS:
+        raise InvalidArgumentError(f"{len(names)} groups are given: a caller has at most {MAX_GROUPS}.")
+    return tuple(names)
+
+
+def _check_group(name: object) -> str:
+    sound = isinstance(name, str) and 0 < len(name) <= MAX_GROUP_NAME and name.isprintable()
+    if not sound or not isinstance(name, str) or name != name.strip():
+        raise InvalidArgumentError(
+            f"The name of a group is {shown(name)}: give 1 to {MAX_GROUP_NAME} printable characters, without "
+            "spaces around."
+        )
+    return str.__str__(name)
