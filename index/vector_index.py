@@ -118,6 +118,18 @@ class VectorIndex:
         with self._parts.lock.reading(), limited(self._parts.threads):
             return self._parts.vectors_of(wanted)
 
+    def differences(self, ids: ArrayLike, vectors: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which of these `add` would store in place of another vector, and which of a new id, bool[n] each.
+
+        No id comes twice. The rest is in the index already, rounded to float16.
+        """
+        wanted, matrix = self._check_pairs(ids, vectors)
+        with self._parts.lock.reading(), limited(self._parts.threads):
+            there, stored = self._parts.vectors_of(wanted)
+        replaced = there.copy()
+        replaced[there] = (to_single(to_half(matrix[there])) != stored).any(axis=1)
+        return replaced, ~there
+
     # Changing
 
     def add(self, ids: ArrayLike, vectors: ArrayLike) -> None:
@@ -136,9 +148,7 @@ class VectorIndex:
         self._maintainer.start_if_due()
 
     def _add(self, ids: ArrayLike, vectors: ArrayLike) -> None:
-        wanted, matrix = self._check_ids(ids), self._check_vectors(vectors)
-        if len(wanted) != len(matrix):
-            raise ValueError(f"There are {len(wanted)} ids and {len(matrix)} vectors.")
+        wanted, matrix = self._check_pairs(ids, vectors)
         if len(wanted) > 1:
             _, last = np.unique(wanted[::-1], return_index=True)
             if len(last) < len(wanted):
@@ -301,6 +311,14 @@ class VectorIndex:
                 raise IndexCorruptError(f"{os.fspath(path)!r} holds what no index has ({error}).") from error
         index._maintainer.start_if_due()
         return index
+
+    def _check_pairs(
+        self, ids: ArrayLike, vectors: ArrayLike
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        wanted, matrix = self._check_ids(ids), self._check_vectors(vectors)
+        if len(wanted) != len(matrix):
+            raise ValueError(f"There are {len(wanted)} ids and {len(matrix)} vectors.")
+        return wanted, matrix
 
     def _check_ids(self, ids: ArrayLike) -> NDArray[np.int64]:
         array = np.asarray(ids)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, VoiceprintError
 from voiceprint.identification.candidates import CandidateQuery, Shortlist, shortlist
+from voiceprint.identification.groups import EVERYONE, GroupMap, Scope
 from voiceprint.identification.shared_index import IndexState, SharedIndex
 from voiceprint.identification.snapshots import Stamp, snapshot_path
 from voiceprint.identification.spaces import other_spaces
@@ -54,7 +55,7 @@ class Gallery:
         """
         storage, shared = self.storage, self._shared
         state = shared.state
-        if state is not None and (storage.identity(), storage.position()) == state[1:]:
+        if state is not None and (storage.identity(), storage.position()) == (state.store, state.position):
             return state.vectors
         with shared.lock:
             more = True
@@ -73,21 +74,41 @@ class Gallery:
                     continue
                 # Before the changes go in, which may fail half-way; see `_apply`.
                 shared.state = state
-                self._apply(changes, state.vectors)
+                self._apply(changes, state)
                 shared.state = state._replace(position=changes.position)
                 shared.snapshots.applied(changes.position)
                 more = changes.more
             shared.snapshots.write_if_due(storage, *self._stamped())
             return self._stamped()[0]
 
+    def _current_state(self) -> IndexState:
+        """The index and the groups, without a comparison with the store."""
+        state = self._shared.state
+        if state is None:
+            self.refresh()
+            state = self._known_state()
+        return state
+
+    def _known_state(self) -> IndexState:
+        state = self._shared.state  # another thread may be about to change it
+        if state is None:
+            raise VoiceprintError("The index failed half-way and is built anew: try again.")
+        return state
+
     def _current_index(self) -> VectorIndex:
         """The index, without a comparison with the store."""
-        state = self._shared.state
-        return self.refresh() if state is None else state.vectors
+        return self._current_state().vectors
 
     def _load(self, identity: str) -> IndexState | None:
         loaded = self._shared.snapshots.load(self.storage, self.encoder)
-        return None if loaded is None else IndexState(loaded[0], identity, loaded[1])
+        if loaded is None:
+            return None
+        index, position = loaded
+        # Groups of a later moment than the snapshot: the changes since then repeat some of theirs.
+        return IndexState(index, identity, position, self._groups())
+
+    def _groups(self) -> GroupMap:
+        return GroupMap(self.storage.group_ids(encoder=self.encoder))
 
     def _build(self, identity: str, progress: Progress | None) -> IndexState:
         from voiceprint.index import VectorIndex  # faiss is loaded at the first search, not at import
@@ -111,22 +132,27 @@ class Gallery:
             index.fill(blocks())
         shared.snapshots.built(len(index))
         shared.scorers.reset()
-        return IndexState(index, identity, position)
+        return IndexState(index, identity, position, self._groups())
 
-    def _apply(self, changes: Changes, index: VectorIndex) -> None:
-        shared = self._shared
+    def _apply(self, changes: Changes, state: IndexState) -> None:
+        shared, index = self._shared, state.vectors
         if len(changes.ids):
             self._check_dimension(changes.embeddings)
         # After an error, half of the changes may be in the index: the next refresh builds another.
-        state, shared.state = shared.state, None
-        if len(changes.removed) or any(id_ in index for id_ in changes.ids.tolist()):
+        shared.state = None
+        replaced = added = np.zeros(0, dtype=np.bool_)
+        if len(changes.ids):
+            replaced, added = index.differences(changes.ids, changes.embeddings)
+        if len(changes.removed) or replaced.any():
             shared.snapshots.erase(self.storage, index)
         with self._translate_index_errors():
             if len(changes.removed):
                 index.remove(changes.removed)
-            if len(changes.ids):
-                index.add(changes.ids, changes.embeddings)
-        shared.snapshots.changed(len(changes.removed) + len(changes.ids))
+            changed = replaced | added  # not where only groups, or an augmented embedding, have changed
+            if changed.any():
+                index.add(changes.ids[changed], changes.embeddings[changed])
+        state.groups.apply(changes)
+        shared.snapshots.changed(len(changes.removed) + int(changed.sum()))
         shared.scorers.note_changes([*changes.removed.tolist(), *changes.ids.tolist()])
         shared.state = state
 
@@ -152,13 +178,15 @@ class Gallery:
 
     # Reading
 
-    def shortlist(self, queries: Sequence[CandidateQuery], found: int, wider: int) -> Shortlist:
-        """Voiceprint ids by the current index; see `candidates.shortlist`."""
-        index = self._current_index()
-        if not len(index):
+    def shortlist(
+        self, queries: Sequence[CandidateQuery], found: int, wider: int, scope: Scope = EVERYONE
+    ) -> Shortlist:
+        """Voiceprint ids of a scope by the current index; see `candidates.shortlist`."""
+        state = self._current_state()
+        if not len(state.vectors):
             self._warn_of_other_spaces()
         with self._translate_index_errors():
-            return shortlist(index, queries, found, wider)
+            return shortlist(state.vectors, queries, found, wider, state.groups.ids(scope))
 
     def read(self, ids: list[int]) -> list[Voiceprint]:
         """All stored voiceprints of the callers of these."""
@@ -283,9 +311,7 @@ class Gallery:
         return snapshot_path(self.storage, self._shared.settings.path, self.encoder)
 
     def _stamped(self) -> tuple[VectorIndex, Stamp]:
-        state = self._shared.state
-        if state is None:
-            raise VoiceprintError("The index failed half-way and is built anew: try again.")
+        state = self._known_state()
         return state.vectors, Stamp(state.store, self.encoder, state.position)
 
     def check(self) -> list[Finding]:
