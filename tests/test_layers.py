@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("_files", "_fork", "_keyed_cache", "_lazy", "_processes", "_threads", "errors", "validation"),
     ("_model", "audio", "index", "migrations"),
-    ("answers", "config", "consent", "utils"),
+    ("answers", "consent", "retention", "utils"),
+    ("config",),
     ("models",),
     ("encoder", "scoring", "storage"),
     ("diarization",),

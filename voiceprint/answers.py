@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field, computed_field
 
 from voiceprint._model import Frozen
 from voiceprint.audio.quality.model import AudioQuality, Turn
+
+_MOST_STRANGERS: Final = 0.5
+"""Share of strangers who score as high, from which a voice is a stranger's: more often than not."""
 
 
 class Verdict(str, Enum):
@@ -33,6 +36,19 @@ class Verdict(str, Enum):
 
     def __str__(self) -> str:
         return self.value
+
+
+def verdict_of(accepted: bool, rate: float | None, *, too_small: bool) -> Verdict:
+    """The decision on a comparison.
+
+    rate: share of strangers, 0 to 1, who score as high; None where a threshold alone decides. too_small: the
+    gallery is too small for the rate by which to decide.
+    """
+    if accepted:
+        return Verdict.ACCEPTED
+    if too_small:
+        return Verdict.INCONCLUSIVE
+    return Verdict.REJECTED if rate is None or rate >= _MOST_STRANGERS else Verdict.INCONCLUSIVE
 
 
 class Match(Frozen):
@@ -71,12 +87,7 @@ class Match(Frozen):
     @property
     def verdict(self) -> Verdict:
         """The decision, see `Match`."""
-        if self.accepted:
-            return Verdict.ACCEPTED
-        if self.too_small:
-            return Verdict.INCONCLUSIVE
-        is_stranger = self.fpir is None or self.fpir >= 0.5
-        return Verdict.REJECTED if is_stranger else Verdict.INCONCLUSIVE
+        return verdict_of(self.accepted, self.fpir, too_small=self.too_small)
 
 
 class WatchHit(Frozen):

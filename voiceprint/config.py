@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, NoReturn
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator
@@ -12,6 +13,7 @@ from pydantic import model_validator as _model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from voiceprint.errors import ConfigurationError
+from voiceprint.retention import Expiry, parse_period
 from voiceprint.validation import is_postgresql_url, shown
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ _ALLOWED = {
     "max_voiceprints_per_caller": "a whole number from 1",
     "enroll_simulated_lines": "true or false",
     "adapt": "true or false",
+    "require_consent": "true or false",
+    "retention": "a number of days, weeks, months or years, such as 90d, 12w, 18m or 3y",
     "prompts": "the path of a recording, or of a folder of recordings",
     "encoder": _ENCODERS,
     "encoder_sha256": "the 64 hex digits of a SHA-256 digest",
@@ -114,6 +118,11 @@ class VoiceFingerprintConfig(BaseSettings):
         telephone lines (`Voiceprint.augmented`), so that calls by telephone match too.
     adapt (False): when True, a confident match, verification or finished stream adds its voiceprint to the
         caller's, in a free slot; it never replaces one. Conditions: `voiceprint.enrollment.adaptation`.
+    require_consent (False): when True, enrollment of a caller without a valid `Consent` raises
+        `ConsentRequiredError`.
+    retention (None): longest time since a caller was last seen, such as "3y": after it, the caller is
+        expired, not matched any more, and removed by `voiceprint prune --expired`. Days, weeks, months of 30
+        and years of 365 days: 90d, 12w, 18m, 3y. None keeps callers without a limit.
     prompts (None): recording of an announcement, or a folder of such. The announcement is cut out of callers'
         recordings, at any level and over any line (`voiceprint.audio.prompts`).
     encoder ("onnx"): "onnx"; "onnx-int8", with half the time and nearly equal embeddings (cosine 0.999); or
@@ -161,6 +170,8 @@ class VoiceFingerprintConfig(BaseSettings):
     max_voiceprints_per_caller: int = Field(default=3, ge=1)
     enroll_simulated_lines: bool = True
     adapt: bool = False
+    require_consent: bool = False
+    retention: str | None = Field(default=None, min_length=1)
     prompts: str | None = Field(default=None, min_length=1)
     encoder: EncoderText = "onnx"
     encoder_sha256: str | None = Field(default=None, pattern="^[0-9A-Fa-f]{64}$")
@@ -237,6 +248,18 @@ class VoiceFingerprintConfig(BaseSettings):
     @classmethod
     def _path_as_text(cls, value: object) -> object:
         return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+    @field_validator("retention")
+    @classmethod
+    def _period(cls, value: str | None) -> str | None:
+        if value is not None:
+            Expiry(parse_period(value))  # raises for a period that is none, or too long
+        return value
+
+    @property
+    def retention_period(self) -> timedelta | None:
+        """`retention` as a timedelta."""
+        return None if self.retention is None else parse_period(self.retention)
 
     @field_validator("database_url")
     @classmethod

@@ -17,6 +17,7 @@ from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, Encoding, Recording
 from voiceprint.audio.io.encodings import AudioFormat
 from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.consent import check_groups
 from voiceprint.embedder import EmbeddingLike, OwnEmbedding
 from voiceprint.encoder import Encoder, configured_encoder, secondary_encoder
 from voiceprint.enrollment.bulk import ManifestOptions, RowResult, RowStatus, enroll_manifest
@@ -28,7 +29,14 @@ from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query, check_threshold
 from voiceprint.identification.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
 from voiceprint.identification.voices import identify_voices
-from voiceprint.models import Match, SeparatedVoice, Verification, Voiceprint
+from voiceprint.models import (
+    Consent,
+    Identification,
+    SeparatedVoice,
+    Verdict,
+    Verification,
+    Voiceprint,
+)
 from voiceprint.storage import Storage, configured_storage
 from voiceprint.storage.base import Progress
 from voiceprint.upkeep import Upkeep
@@ -209,6 +217,9 @@ class OpusAgentVoiceRecognizer(Upkeep):
         channels: int = 1,
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
+        consent: Consent | None = None,
+        groups: Iterable[str] = (),
+        source: str | None = None,
     ) -> Voiceprint:
         """Store a voiceprint of a new or enrolled caller, and return it.
 
@@ -225,13 +236,19 @@ class OpusAgentVoiceRecognizer(Upkeep):
         on_several_voices: "refuse" raises `SeveralVoicesError` for a recording of several voices;
         "largest" enrolls the voice with the most speech, "store" the whole recording as one voice.
 
+        consent: of the caller, stored with the voiceprint; see `VOICE_REQUIRE_CONSENT`. groups: to add the
+        caller to. source: name of the file or id of the call, for `Voiceprint.provenance`.
+
         embedding: stored as given, without checks of duration, quality or number of voices, and with an
         augmented embedding only where a `Voiceprint` has one.
 
-        Raises `DisabledError`, `InvalidArgumentError` for a caller id or metadata that cannot be stored.
+        Raises `DisabledError`, `CallerOptedOutError`, `ConsentRequiredError`, `InvalidArgumentError` for a
+        caller id or metadata that cannot be stored.
         """
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
-        options = EnrollmentOptions(audio_format, on_mismatch, on_several_voices)
+        options = EnrollmentOptions(
+            audio_format, on_mismatch, on_several_voices, False, consent, check_groups(groups), source
+        )
         enrollment = self._built.enrollment(caller_id, audio_buffer, metadata, embedding, encoder, options)
         stored = enrollment(lambda: True)
         assert stored is not None  # noqa: S101  `may_store` is always true
@@ -416,7 +433,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         candidates: Iterable[str] | None = None,
         ignore: Iterable[str] = (),
         separate: Literal[False] = False,
-    ) -> list[Match]: ...
+    ) -> Identification: ...
 
     @overload
     def identify(
@@ -449,8 +466,10 @@ class OpusAgentVoiceRecognizer(Upkeep):
         candidates: Iterable[str] | None = None,
         ignore: Iterable[str] = (),
         separate: bool = False,
-    ) -> list[Match] | list[SeparatedVoice]:
-        """The k most likely callers, the best first (see `Match.llr`); fewer where fewer are enrolled.
+    ) -> Identification | list[SeparatedVoice]:
+        """The k most likely callers, the best first (see `Match.llr`), and the decision, as `Identification`.
+
+        A list of fewer matches where fewer callers are enrolled. Expired callers are left out.
 
         threshold: least similarity of an accepted match, 0 to 1; None is the configured rule, the target FPIR
         if set. candidates: ids of the callers to compare with, such as those of a phone number; ids that are
@@ -462,7 +481,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         about 3 s of speech of each voice, in turns of 3 s and more.
         """
         if not self.config.fingerprinting_enabled:
-            return []
+            return Identification(verdict=Verdict.INCONCLUSIVE)
         parts, query = self._built, Query.checked(k, threshold, candidates, ignore)
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
         if separate:
@@ -494,13 +513,18 @@ class OpusAgentVoiceRecognizer(Upkeep):
         threshold: least accepted similarity, 0 to 1; None is the configured rule: `target_fmr`, else
         `target_fpir` as the false-match rate, else `similarity_threshold`, or 0.01 as the rate in another
         space than Resemblyzer's.
-        Raises `CallerNotFoundError` for a caller who is not enrolled, and `DisabledError`. An accepted
+        For a caller who has opted out, is expired, or has no voiceprint of any encoder, the verdict says so,
+        and the audio is not looked at. Raises `CallerNotFoundError` for an id that the store does not have,
+        and `DisabledError`. An accepted
         verification moves the caller's `last_seen`; with `adapt` set, a confident one of audio adds a
         voiceprint.
         """
         parts = self._built
         parts.embedder.check_enabled()
         threshold = None if threshold is None else check_threshold(threshold)
+        refusal = parts.identifier.refusal(caller_id)
+        if refusal is not None:
+            return refusal
         prints = parts.identifier.voiceprints(caller_id)
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
         probe, recording = parts.probe(audio_buffer, audio_format, embedding, encoder)
@@ -564,6 +588,9 @@ class OpusAgentVoiceRecognizer(Upkeep):
         channels: int = 1,
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
+        consent: Consent | None = None,
+        groups: Iterable[str] = (),
+        source: str | None = None,
     ) -> Voiceprint:
         """`enroll_caller` without blocking the event loop.
 
@@ -571,7 +598,9 @@ class OpusAgentVoiceRecognizer(Upkeep):
         `CancelledError`, the store does not change any more; `get_caller` returns its state.
         """
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
-        options = EnrollmentOptions(audio_format, on_mismatch, on_several_voices)
+        options = EnrollmentOptions(
+            audio_format, on_mismatch, on_several_voices, False, consent, check_groups(groups), source
+        )
         enrollment = self._built.enrollment(caller_id, audio_buffer, metadata, embedding, encoder, options)
         stored = await store_in_thread(enrollment)
         assert stored is not None  # noqa: S101  not cancelled

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Literal, overload
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.spaces import snapshot_statuses, space_coverage
-from voiceprint.models import Caller, DeletionReceipt, Finding, SnapshotStatus, SpaceCoverage
+from voiceprint.models import (
+    Caller,
+    CallerState,
+    Consent,
+    DeletionReceipt,
+    Finding,
+    SnapshotStatus,
+    SpaceCoverage,
+)
+from voiceprint.retention import Expiry, state_of
 from voiceprint.storage import Storage
 from voiceprint.storage.base import Progress
 
@@ -64,6 +73,55 @@ class Upkeep(ABC):
         from voiceprint.privacy.erasure import delete_with_receipt
 
         return delete_with_receipt(self.storage, caller_id)
+
+    def caller_state(self, caller_id: str) -> CallerState | None:
+        """The state of a caller, see `CallerState`; None for an id that the store does not have."""
+        caller = self.storage.get(caller_id)
+        return None if caller is None else state_of(caller, Expiry(self.config.retention_period))
+
+    def set_consent(self, caller_id: str, consent: Consent) -> Caller:
+        """Store a caller's consent in place of an earlier one; return the caller.
+
+        Before the enrollment, this makes a caller without voiceprints. Raises `CallerOptedOutError`.
+        """
+        return self.storage.set_consent(caller_id, consent)
+
+    @overload
+    def opt_out(
+        self,
+        caller_id: str,
+        *,
+        reason: str | None = None,
+        by: str | None = None,
+        receipt: Literal[False] = False,
+    ) -> int: ...
+
+    @overload
+    def opt_out(
+        self, caller_id: str, *, reason: str | None = None, by: str | None = None, receipt: Literal[True]
+    ) -> DeletionReceipt: ...
+
+    def opt_out(
+        self, caller_id: str, *, reason: str | None = None, by: str | None = None, receipt: bool = False
+    ) -> int | DeletionReceipt:
+        """Erase all voiceprints and data of a caller who refuses, and note the refusal; return the number of
+        voiceprints.
+
+        Nobody enrolls or matches this caller until `opt_in`; the id and the refusal stay. It need not be
+        enrolled. reason, by: up to 512 characters, stored with the refusal. receipt: as in `delete_caller`.
+        """
+        if not receipt:
+            return self.storage.opt_out(caller_id, reason=reason, by=by)
+        from voiceprint.privacy.erasure import opt_out_with_receipt
+
+        return opt_out_with_receipt(self.storage, caller_id, reason=reason, by=by)
+
+    def opt_in(self, caller_id: str) -> Caller:
+        """End the refusal of a caller, who can be enrolled again; return the caller, without voiceprints.
+
+        Raises `CallerNotFoundError` for an id that the store does not have.
+        """
+        return self.storage.opt_in(caller_id)
 
     def spaces(self) -> list[SpaceCoverage]:
         """The embedding spaces of the store, by encoder, and the callers that each covers.

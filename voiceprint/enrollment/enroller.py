@@ -32,7 +32,7 @@ from voiceprint.errors import (
     SeveralVoicesError,
     VoiceprintError,
 )
-from voiceprint.models import Voiceprint
+from voiceprint.models import Consent, Provenance, Voiceprint
 from voiceprint.validation import check_caller_id, check_metadata, shown
 
 if TYPE_CHECKING:
@@ -62,18 +62,25 @@ Keep = Literal["newest", "best"]
 class EnrollmentOptions(NamedTuple):
     """How to enroll: the format of the audio, and what to do about mismatches and several voices.
 
-    enrolled_only: see `VoiceprintWriter`.
+    enrolled_only: see `VoiceprintWriter`. consent, groups: of the callers. source: of the recording, for its
+    `Provenance`.
     """
 
     audio_format: AudioFormat = PCM
     on_mismatch: OnMismatch = "store"
     on_several_voices: OnSeveralVoices = "refuse"
     enrolled_only: bool = False
+    consent: Consent | None = None
+    groups: tuple[str, ...] = ()
+    source: str | None = None
 
     def check(self) -> None:
         """Raise `InvalidArgumentError` for an unknown option."""
         check_choice("on_mismatch", self.on_mismatch, OnMismatch)
         check_choice("on_several_voices", self.on_several_voices, OnSeveralVoices)
+        if self.consent is not None and not isinstance(self.consent, Consent):
+            raise InvalidArgumentError(f"The consent is {shown(self.consent)}: give a Consent.")
+        Provenance(source=self.source)
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
@@ -127,7 +134,8 @@ class Enroller:
         embedding = self._embedder.embed(checked.recording)
         checked, embedding = self._of_one_voice(checked, embedding, options)
         (augmented,) = self._augment([checked], [embedding])
-        return self._store_one(self._new_voiceprint(checked, embedding, augmented), options, may_store)
+        new = self._new_voiceprint(checked, embedding, augmented, options)
+        return self._store_one(new, options, may_store)
 
     def enroll_own(
         self,
@@ -145,6 +153,9 @@ class Enroller:
             metadata,
             encoder=self._encoder.name,
             augmented=embedding.augmented,
+            consent=options.consent,
+            groups=options.groups,
+            provenance=None if options.source is None else Provenance(source=options.source),
         )
         return self._store_one(NewVoiceprint(voiceprint, 1.0), options, may_store)
 
@@ -250,7 +261,12 @@ class Enroller:
         """The writer of new voiceprints to the store."""
         limit = self._config.max_voiceprints_per_caller
         return VoiceprintWriter(
-            self._storage, limit, options.on_mismatch, enrolled_only=options.enrolled_only
+            self._storage,
+            limit,
+            options.on_mismatch,
+            enrolled_only=options.enrolled_only,
+            require_consent=self._config.require_consent,
+            retention=self._config.retention_period,
         )
 
     def embed_rows(
@@ -364,7 +380,7 @@ class Enroller:
                 results[place] = error
         augmented = self._augment([good[place] for place in embeddings], [*embeddings.values()])
         for place, other in zip(embeddings, augmented, strict=True):
-            results[place] = self._new_voiceprint(good[place], embeddings[place], other)
+            results[place] = self._new_voiceprint(good[place], embeddings[place], other, options)
         return cast("list[NewVoiceprint | VoiceprintError]", results)
 
     def _augment(self, samples: list[_CheckedSample], embeddings: list[Embedding]) -> list[Embedding | None]:
@@ -375,15 +391,32 @@ class Enroller:
         return augmented_embeddings(self._encoder, planned)
 
     def _new_voiceprint(
-        self, sample: _CheckedSample, embedding: Embedding, augmented: Embedding | None
+        self,
+        sample: _CheckedSample,
+        embedding: Embedding,
+        augmented: Embedding | None,
+        options: EnrollmentOptions,
     ) -> NewVoiceprint:
+        quality = sample.recording.quality
         voiceprint = Voiceprint(
-            sample.caller_id, embedding, sample.metadata, encoder=self._encoder.name, augmented=augmented
+            sample.caller_id,
+            embedding,
+            sample.metadata,
+            encoder=self._encoder.name,
+            augmented=augmented,
+            consent=options.consent,
+            groups=options.groups,
+            provenance=Provenance(
+                source=options.source,
+                quality=quality.score,
+                duration_s=quality.duration_s,
+                net_speech_s=quality.net_speech_s,
+            ),
         )
         other = None
         if self._secondary is not None:
             other = self._secondary.voiceprint(sample.caller_id, sample.recording)
-        return NewVoiceprint(voiceprint, sample.recording.quality.score, other)
+        return NewVoiceprint(voiceprint, quality.score, other)
 
 
 def _seconds(sample: Any, sample_rate: Any) -> float:

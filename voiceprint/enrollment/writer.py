@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.enrollment.agreement import same_recording, sounds_alike
-from voiceprint.errors import CallerNotFoundError, InvalidArgumentError, VoiceMismatchError, VoiceprintError
+from voiceprint.errors import (
+    CallerNotFoundError,
+    CallerOptedOutError,
+    ConsentRequiredError,
+    InvalidArgumentError,
+    VoiceMismatchError,
+    VoiceprintError,
+)
 from voiceprint.models import Caller, Voiceprint
+from voiceprint.retention import Expiry
 
 if TYPE_CHECKING:
     from voiceprint.storage import Storage
@@ -36,17 +45,29 @@ class VoiceprintWriter:
     of the others: these recordings are no contact with the caller. A caller who is deleted meanwhile is not
     created again.
 
+    require_consent: see `Storage.save`. retention: the longest time since a caller was last seen; the
+    voiceprints of one who is expired so are deleted before a new one is stored.
+
     No lock is held between reading and storing: two processes that enroll the same recording at the same
     moment may both store it.
     """
 
     def __init__(
-        self, storage: Storage, limit: int, on_mismatch: OnMismatch, *, enrolled_only: bool = False
+        self,
+        storage: Storage,
+        limit: int,
+        on_mismatch: OnMismatch,
+        *,
+        enrolled_only: bool = False,
+        require_consent: bool = False,
+        retention: timedelta | None = None,
     ) -> None:
         self._storage = storage
         self._limit = limit
         self._on_mismatch = on_mismatch
         self._enrolled_only = enrolled_only
+        self._require_consent = require_consent
+        self._retention = retention
         self._callers: dict[str, Caller | None] = {}  # as they were last read
 
     def store(self, voiceprints: Sequence[Voiceprint]) -> list[Stored]:
@@ -93,7 +114,16 @@ class VoiceprintWriter:
         return [result for result in results if result is not None]
 
     def _read(self, caller_ids: Sequence[str]) -> None:
-        found = self._storage.get_callers(caller_ids)
+        found: dict[str, Caller | None] = {**self._storage.get_callers(caller_ids)}
+        expiry = Expiry(self._retention)
+        expired = [
+            name for name, caller in found.items() if caller and expiry.reason_of(caller) == "retention"
+        ]
+        for name in expired:
+            # Their period has ended. A later `last_seen` would bring these voiceprints back into use.
+            if self._storage.delete(name, unless_seen_since=expiry.seen_limit):
+                logger.info("The caller %r was expired: the earlier voiceprints were deleted.", name)
+            found[name] = self._storage.get(name)
         self._callers.update((name, found.get(name)) for name in caller_ids)
 
     def _compared(
@@ -136,9 +166,11 @@ class VoiceprintWriter:
         if not voiceprints:
             return []
         try:
-            stored = self._storage.save_many(voiceprints, max_voiceprints=self._limit)
+            stored = self._storage.save_many(
+                voiceprints, max_voiceprints=self._limit, require_consent=self._require_consent
+            )
             return self._without_recreated(stored) if self._enrolled_only else [*stored]
-        except InvalidArgumentError as error:
+        except (InvalidArgumentError, CallerOptedOutError, ConsentRequiredError) as error:
             # All were refused for one of them, such as a caller whose merged metadata is too large.
             if len(voiceprints) == 1:
                 return [error]
@@ -180,5 +212,11 @@ def _enrolled_again(stored: Voiceprint, new: Voiceprint) -> Voiceprint:
     logger.info("The caller %r is already enrolled with this recording.", stored.caller_id)
     augmented = new.augmented if stored.augmented is None else stored.augmented
     return stored.model_copy(
-        update={"metadata": new.metadata, "augmented": augmented, "last_seen": new.last_seen}
+        update={
+            "metadata": new.metadata,
+            "augmented": augmented,
+            "last_seen": new.last_seen,
+            "consent": new.consent,
+            "groups": new.groups,
+        }
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint.answers import verdict_of
 from voiceprint.embedder import Probe
 from voiceprint.errors import CallerNotFoundError, StorageUnavailableError
 from voiceprint.identification.acceptance import DEFAULT_TARGET, AcceptanceRule
@@ -15,7 +16,16 @@ from voiceprint.identification.candidates import CANDIDATES_PER_QUERY, candidate
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.query import Query
 from voiceprint.identification.ranking import Scored, rank
-from voiceprint.models import RESEMBLYZER_SPACE, Match, Verification, Voiceprint
+from voiceprint.models import (
+    RESEMBLYZER_SPACE,
+    CallerState,
+    Identification,
+    Match,
+    Verdict,
+    Verification,
+    Voiceprint,
+)
+from voiceprint.retention import Expiry, state_of
 from voiceprint.scoring import probabilities
 
 if TYPE_CHECKING:
@@ -37,28 +47,43 @@ class Identifier:
         self.gallery = gallery
         self._config = config
 
-    def identify(self, probe: Probe, query: Query) -> list[Match]:
-        """The k most likely callers of the query, the best first."""
+    def identify(self, probe: Probe, query: Query) -> Identification:
+        """The k most likely callers of the query, the best first, and the decision."""
         self.gallery.refresh()
         scorer = self._scorer(probe)
         # One more than k, for the margin of the last.
         wanted = query.k + 1 + len(query.ignored)
-        voiceprints = self._candidates(probe, scorer, query, wanted)
+        expiry = Expiry(self._config.retention_period)
+        voiceprints = self._candidates(probe, scorer, query, wanted, expiry)
         ranked = [
             scored
             for scored in rank(probe, voiceprints, scorer)
             if scored.voiceprint.caller_id not in query.ignored
         ]
-        return self._decide(ranked, scorer, query)
+        matches = self._decide(ranked, scorer, query)
+        return Identification(matches, verdict=None if matches else self._without_matches(query, expiry))
+
+    def _without_matches(self, query: Query, expiry: Expiry) -> Verdict:
+        """The verdict where nobody is comparable: by the state that all candidates have in common."""
+        if query.candidates is None:
+            others = self.gallery.count_callers() - len(query.ignored)
+            return Verdict.EXPIRED if others > 0 else Verdict.NOT_ENROLLED
+        found = self.gallery.storage.get_callers(query.candidates)
+        states = {state_of(caller, expiry) for caller in found.values()}
+        is_one = len(found) == len(query.candidates) and len(states) == 1
+        return _STATES.get(states.pop(), Verdict.NOT_ENROLLED) if is_one else Verdict.NOT_ENROLLED
 
     def _candidates(
-        self, probe: Probe, scorer: GalleryScorer | None, query: Query, callers: int
+        self, probe: Probe, scorer: GalleryScorer | None, query: Query, callers: int, expiry: Expiry
     ) -> list[Voiceprint]:
-        """The voiceprints to score: those of the query's candidates, or of the shortlist of the index."""
+        """The voiceprints to score: those of the query's candidates, or of the shortlist of the index.
+
+        Without those of expired callers.
+        """
         gallery = self.gallery
         if query.candidates is not None:
-            found = map(gallery.storage.get, query.candidates)
-            return [one for caller in found if caller is not None for one in gallery.prints_of(caller)]
+            found = gallery.storage.get_callers(query.candidates).values()
+            return _not_expired([one for caller in found for one in gallery.prints_of(caller)], expiry)
         most_prints = gallery.storage.max_voiceprints_per_caller
         queries = candidate_queries(probe, scorer, callers, most_prints)
         hits, wider = callers * most_prints, 1
@@ -66,7 +91,7 @@ class Identifier:
             hits = max(hits, CANDIDATES_PER_QUERY)
         while True:
             shortlist = gallery.shortlist(queries, hits, wider)
-            voiceprints = gallery.read(shortlist.ids)
+            voiceprints = _not_expired(gallery.read(shortlist.ids), expiry)
             # A caller may have more voiceprints among the hits than the current limit.
             if shortlist.is_all or len({one.caller_id for one in voiceprints}) >= callers:
                 return voiceprints
@@ -107,6 +132,19 @@ class Identifier:
             return len(ranked)
         return max(self.gallery.count_callers() - len(query.ignored), 1)
 
+    def refusal(self, caller_id: str) -> Verification | None:
+        """The verification of a caller who is stored and cannot be compared; None for any other."""
+        caller = self.gallery.storage.get(caller_id)
+        if caller is None:
+            return None
+        state = state_of(caller, Expiry(self._config.retention_period))
+        verdict = _STATES.get(state)
+        if verdict is None:
+            return None
+        return Verification(
+            caller_id=caller_id, accepted=False, similarity=None, threshold=None, verdict=verdict
+        )
+
     def verify(self, probe: Probe, voiceprints: list[Voiceprint], threshold: float | None) -> Verification:
         """Whether the probe is of the caller of these voiceprints."""
         self.gallery.refresh()
@@ -120,9 +158,11 @@ class Identifier:
             probability = float(probabilities([scored.llr], 1)[0])
             rate = scorer.fpir(scored.llr, 1)
         similarity = _similarity(scored, probability, rule)
+        accepted = rule.accepts(similarity, rate, probability)
         return Verification(
+            verdict=verdict_of(accepted, rate, too_small=rule.target is not None and rate is None),
             caller_id=scored.voiceprint.caller_id,
-            accepted=rule.accepts(similarity, rate, probability),
+            accepted=accepted,
             similarity=similarity,
             threshold=None if rule.target is not None else rule.threshold,
             llr=scored.llr,
@@ -198,6 +238,17 @@ class Identifier:
             return None
         scorer = self.gallery.scorer(self._config.calibration_path)
         return None if scorer.statistics is None else scorer
+
+
+_STATES: Final[dict[CallerState, Verdict]] = {
+    "opted_out": Verdict.OPTED_OUT,
+    "expired": Verdict.EXPIRED,
+    "pending": Verdict.NOT_ENROLLED,
+}
+
+
+def _not_expired(voiceprints: list[Voiceprint], expiry: Expiry) -> list[Voiceprint]:
+    return [one for one in voiceprints if not expiry.covers(one.consent, one.last_seen or one.created_at)]
 
 
 def _is_covered(space: str, embedding: NDArray[np.float32]) -> bool:

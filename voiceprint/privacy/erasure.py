@@ -8,7 +8,7 @@ space.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from voiceprint.storage.deletions import DeletionList
 from voiceprint.storage.snapshot_files import snapshot_leftovers, snapshots_at
 from voiceprint.validation import check_caller_id, now
 
-__all__ = ["delete_with_receipt", "remains_of"]
+__all__ = ["delete_with_receipt", "opt_out_with_receipt", "remains_of"]
 
 _BLOCK = 8 << 20  # bytes read at once
 _PIECE = 32  # bytes: eight numbers of an embedding, which no other embedding shares
@@ -46,20 +46,53 @@ def delete_with_receipt(
     caller = storage.get(name)
     if caller is None:
         raise CallerNotFoundError(f"There is no caller {name!r} in the store: nothing was deleted.")
-    pieces = _pieces(caller)
+    return _erase(storage, caller, lambda: storage.delete(name), timeout_s=timeout_s, rewrite=rewrite)
+
+
+def opt_out_with_receipt(
+    storage: Storage,
+    caller_id: str,
+    *,
+    reason: str | None = None,
+    by: str | None = None,
+    timeout_s: float = FLUSH_S,
+    rewrite: bool = False,
+) -> DeletionReceipt:
+    """As `delete_with_receipt`, for a caller who refuses, see `Storage.opt_out`.
+
+    The id and the refusal stay, and a caller of the store is not needed.
+    """
+    name = check_caller_id(caller_id)
+    caller = storage.get(name) or Caller(caller_id=name)
+    return _erase(
+        storage,
+        caller,
+        lambda: storage.opt_out(name, reason=reason, by=by),
+        timeout_s=timeout_s,
+        rewrite=rewrite,
+    )
+
+
+def _erase(
+    storage: Storage, caller: Caller, remove: Callable[[], int], *, timeout_s: float, rewrite: bool
+) -> DeletionReceipt:
+    """Remove the caller's data by `remove`, wait until the disk has followed, and search for remains."""
+    name, pieces = caller.caller_id, _pieces(caller)
     ids = [voiceprint.id for voiceprint in caller.voiceprints if voiceprint.id is not None]
     snapshots = snapshots_at(storage.snapshot_places)
-    removed = storage.delete(name)
+    removed = remove()
     deleted_at = now()
     flushed = storage.flush_removals(timeout_s)
-    deleted = storage.get(name) is None and not storage.get_many(ids)
+    left = storage.get(name)
+    deleted = (left is None or left.opt_out is not None) and not storage.get_many(ids)
+    detail = "Neither the caller nor a voiceprint is found by its id."
+    if left is not None:
+        detail = "No voiceprint is found by its id. The caller's id and refusal are stored."
     places = [
         ErasedPlace(
             place=storage.location,
             state="erased" if deleted else "there_again",
-            detail="Neither the caller nor a voiceprint is found by its id."
-            if deleted
-            else "Another process has enrolled the caller again since.",
+            detail=detail if deleted else "Another process has enrolled the caller again since.",
         )
     ]
     for path in _files(storage):
@@ -105,6 +138,8 @@ def delete_with_receipt(
 def remains_of(storage: Storage, caller_id: str) -> ErasureCheck:
     """Search the store and its files for remains of a deleted caller; without any, `findings` is empty.
 
+    Of a caller who has opted out the id stays, so only the snapshots of the index are looked at.
+
     The embeddings are gone, so the search is for the caller's id in every file of the store, and for a
     snapshot of the index that is older than the last removal. The files of a server cannot be read from here,
     and are among the findings.
@@ -112,12 +147,14 @@ def remains_of(storage: Storage, caller_id: str) -> ErasureCheck:
     name = check_caller_id(caller_id)
     noted = DeletionList(storage.deletions()).entries(name)
     files = _files(storage)
-    if storage.get(name) is not None:
+    caller = storage.get(name)
+    if caller is not None and caller.opt_out is None:
         findings = [
             Finding(code="enrolled", place=_of(name), message="The caller is enrolled: nothing was erased.")
         ]
     else:
-        findings = _found_remains(storage, name, files, is_noted=bool(noted))
+        searched = [] if caller is not None else files  # the id of a refusal stays in them
+        findings = _found_remains(storage, name, searched, is_noted=bool(noted))
     return ErasureCheck(
         caller_id=name,
         deleted_at=noted[-1].deleted_at if noted else None,
@@ -181,9 +218,10 @@ def _pieces(caller: Caller) -> set[bytes]:
         for vector in (voiceprint.embedding, voiceprint.augmented):
             if vector is not None:
                 pieces.update(_pieces_of(vector))
-    text = orjson.dumps(caller.metadata)
-    if len(text) >= _SHORTEST:
-        pieces.add(text)
+    texts = [orjson.dumps(caller.metadata)]
+    if caller.consent is not None:
+        texts.append(orjson.dumps(caller.consent.model_dump(exclude_none=True)))
+    pieces.update(text for text in texts if len(text) >= _SHORTEST)
     return pieces
 
 

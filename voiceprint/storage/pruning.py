@@ -3,20 +3,18 @@ encoder that is no longer used."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from itertools import islice
 
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.models import Caller
+from voiceprint.retention import Expiry, parse_period
 from voiceprint.storage.base import DEFAULT_PAGE, Progress, Storage, check_space
-from voiceprint.validation import format_time, shown
+from voiceprint.validation import shown
 
 __all__ = ["PruneReport", "SpacePruneReport", "parse_period", "prune_callers", "prune_space"]
-
-_UNITS = {"d": timedelta(days=1), "w": timedelta(weeks=1), "m": timedelta(days=30), "y": timedelta(days=365)}
 
 
 @dataclass(frozen=True)
@@ -34,21 +32,20 @@ def prune_callers(
     """Delete the callers whose `last_seen` is longer ago than `not_seen_for`.
 
     dry_run: only report them; the default, as a deletion cannot be undone. A caller who calls meanwhile
-    stays. `created_at` stands in for a missing `last_seen`; with neither, the caller stays. `progress` is
-    called with the number of callers read.
+    stays, and so does one who has opted out, as the refusal must not be forgotten. `created_at` stands in
+    for a missing `last_seen`; with neither, the caller stays. `progress` is called with the number of callers
+    read.
     """
-    if not isinstance(not_seen_for, timedelta) or not_seen_for <= timedelta(0):
-        raise InvalidArgumentError(f"The period is {not_seen_for!r}: a timedelta above zero is allowed.")
-    try:
-        limit = format_time(datetime.now(timezone.utc) - not_seen_for)
-    except OverflowError as error:
-        raise InvalidArgumentError(f"The period {not_seen_for} reaches before the year 1.") from error
+    if not_seen_for is None:
+        raise InvalidArgumentError("The period is None: a timedelta above zero is allowed.")
+    limit = Expiry(not_seen_for).seen_limit
+    assert limit is not None  # noqa: S101  for the types
     pruned: list[str] = []
     voiceprints = 0
     with storage.removing_many():
         for done, caller in enumerate(storage.iter_callers(), start=1):
             seen = caller.last_seen or caller.created_at
-            if seen is not None and seen < limit:
+            if seen is not None and seen < limit and caller.opt_out is None:
                 removed = len(caller.voiceprints)
                 if not dry_run:
                     removed = storage.delete(caller.caller_id, unless_seen_since=limit)
@@ -132,16 +129,3 @@ def _pages(storage: Storage) -> Iterator[list[Caller]]:
 
 def _count(caller: Caller, encoder: str) -> int:
     return sum(print_.encoder == encoder for print_ in caller.voiceprints)
-
-
-def parse_period(text: str) -> timedelta:
-    """ "90d", "12w", "18m" or "3y" as a timedelta; a month is 30 days, a year 365."""
-    match = re.fullmatch(r"(\d{1,6})\s*([dwmy])", text.strip().lower())
-    if match is None or int(match[1]) == 0:
-        raise InvalidArgumentError(
-            f"The period {text[:20]!r} is not a number of days, weeks, months or years: 90d, 12w, 18m, 3y."
-        )
-    try:
-        return int(match[1]) * _UNITS[match[2]]
-    except OverflowError as error:
-        raise InvalidArgumentError(f"The period {text[:20]!r} is too long.") from error

@@ -24,7 +24,7 @@ from voiceprint.identification.acceptance import AcceptanceRule
 from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query
 from voiceprint.identification.voices import identify_voices
-from voiceprint.models import Match, SeparatedVoice, StreamResult, Voiceprint
+from voiceprint.models import Identification, SeparatedVoice, StreamResult, Verdict, Voiceprint
 from voiceprint.streaming.decision import Decision
 from voiceprint.streaming.framer import Framer
 from voiceprint.streaming.online_embedder import OnlineEmbedder
@@ -271,9 +271,9 @@ class CallStream:
         embedder = self._context.embedder
         return Probe(embedder.checked(total), None if cleaned is None else embedder.embed_cleaned(cleaned))
 
-    def _result_of(self, matches: list[Match], *, good: bool) -> StreamResult:
+    def _result_of(self, matches: Identification, *, good: bool) -> StreamResult:
         if not matches:
-            return StreamResult()
+            return StreamResult(verdict=matches.verdict)
         best = matches[0]
         return StreamResult(
             caller_id=best.caller_id,
@@ -281,6 +281,7 @@ class CallStream:
             metadata=best.metadata,
             accepted=good and best.accepted,
             matches=tuple(matches[: self._context.query.k]),
+            verdict=matches.verdict if good else Verdict.INCONCLUSIVE,
         )
 
     def _finish(self) -> StreamResult:
@@ -356,6 +357,7 @@ def _separated_result(found: list[SeparatedVoice], start_s: float) -> StreamResu
         accepted=best.accepted,
         matches=voice.matches,
         voices=tuple(voices),
+        verdict=Identification(voice.matches).verdict,
     )
 
 
