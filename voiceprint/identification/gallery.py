@@ -7,7 +7,7 @@ behind, applies the store's changes or builds the index anew.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -25,7 +25,7 @@ from voiceprint.models import Caller, Finding, Voiceprint
 from voiceprint.storage.base import Changes, Progress, Storage
 
 if TYPE_CHECKING:
-    from voiceprint.index import VectorIndex
+    from voiceprint.index import IdSet, VectorIndex
     from voiceprint.scoring import GalleryScorer, ImpostorStatistics
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 # Voiceprints to read to estimate the callers of a space: a standard error of at most 1.8 % with up to three
 # voiceprints a caller; of twice as many 1.3 %, in twice the time.
 _SAMPLED: Final = 1_000
+_WARNED_GROUPS: Final = (
+    100  # names that are remembered, so that an application's names do not fill the memory
+)
 _LOGGED_EVERY: Final = 100_000  # voiceprints, while an index is built
 _BYTES_A_VALUE: Final = 2.7  # of memory that the index takes for a value of an embedding
 _STORED_PRECISION: Final = 5e-4  # of a value of a unit vector: the index holds float16
@@ -196,8 +199,31 @@ class Gallery:
         """The caller's voiceprints in this space: embeddings of different encoders are never compared."""
         return [one for one in caller.voiceprints if one.encoder == self.encoder]
 
-    def count_callers(self) -> int:
+    def count_callers(self, scope: Scope = EVERYONE) -> int:
         """The number of callers in this space, to one in fifty: to count a million is slow."""
+        if scope.is_everyone:
+            return self._count_everyone()
+        state = self._current_state()
+        allowed, excluded = state.groups.ids(scope)
+        if allowed is not None:
+            return self._count_callers_of(state, scope, allowed)
+        assert excluded is not None  # noqa: S101  of the two, one is there
+        return max(0, self._count_everyone() - self._count_callers_of(state, scope, excluded))
+
+    def _count_callers_of(self, state: IndexState, scope: Scope, ids: IdSet) -> int:
+        """The number of callers who have these voiceprints of a scope; exact up to `_SAMPLED` of them."""
+        counted = state.groups.counted(scope)
+        if counted is not None:
+            before, callers = counted
+            if before is ids:
+                return callers
+            if len(ids) > _SAMPLED and abs(len(ids) - len(before)) * 50 <= len(before):
+                return min(callers, len(ids))
+        callers = self._estimate_callers(ids.ids)
+        state.groups.note_count(scope, ids, callers)
+        return callers
+
+    def _count_everyone(self) -> int:
         index = self._current_index()
         prints = len(index)
         counted_at, counted = self._shared.counted
@@ -205,17 +231,16 @@ class Gallery:
             if self.storage.spaces().keys() <= {self.encoder}:
                 counted = self.storage.count_enrolled()
             else:
-                counted = self._estimate_callers(index)
+                counted = self._estimate_callers(index.ids())
             self._shared.counted = prints, counted
         return min(counted, prints)
 
-    def _estimate_callers(self, index: VectorIndex) -> int:
-        """The number of callers in this space, from a sample of its voiceprints; exact in a small gallery.
+    def _estimate_callers(self, ids: NDArray[np.int64]) -> int:
+        """The number of callers of these voiceprints, from a sample; exact for up to `_SAMPLED` of them.
 
         A store counts the callers of all spaces, and all callers of one space only by reading every record. A
         voiceprint of a caller with m of them stands for 1/m callers.
         """
-        ids = index.ids()
         sample = ids
         if len(ids) > _SAMPLED:
             sample = np.random.default_rng(0).choice(ids, _SAMPLED, replace=False)
@@ -253,6 +278,15 @@ class Gallery:
         if message is not None:
             self._shared.warned_of_other_spaces = True
             logger.warning("%s: %s", self.storage, message)
+
+    def warn_of_empty_groups(self, names: Iterable[str]) -> None:
+        """Log once that nobody is in a group: a name that is typed wrong would never find anybody."""
+        groups = self._current_state().groups
+        for name in names:
+            if name not in groups and name not in self._shared.warned_of_groups:
+                if len(self._shared.warned_of_groups) < _WARNED_GROUPS:
+                    self._shared.warned_of_groups.add(name)
+                logger.warning("%s: nobody is in the watched group %r.", self.storage, name)
 
     def expects_other_spaces(self) -> None:
         """Log no warning of callers without a voiceprint of this space, as while they move to it."""

@@ -44,6 +44,7 @@ class SharedIndex:
         self.dimension = dimension
         self.settings = settings
         self.warned_of_other_spaces = self.warned_of_rule = False
+        self.warned_of_groups: set[str] = set()
         self.counted = (0, 0)  # voiceprints, and callers, when these were last counted
         self.reset()
 
