@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from voiceprint.index.errors import IndexCorruptError
 from voiceprint.index.id_sets import IdSet
-from voiceprint.index.snapshot import read_stamp
+from voiceprint.index.snapshot import CODED_KIND, Coding, read_stamp
 from voiceprint.index.vector_index import IndexStatus, VectorIndex
 
-__all__ = ["IdSet", "IndexCorruptError", "IndexStatus", "VectorIndex", "read_stamp"]
+__all__ = ["CODED_KIND", "Coding", "IdSet", "IndexCorruptError", "IndexStatus", "VectorIndex", "read_stamp"]

@@ -1,14 +1,16 @@
-"""`Upkeep`: the callers, the check and the index of a recognizer."""
+"""`Upkeep`: the life, the callers, the check and the index of a recognizer."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
-from voiceprint.consent import check_groups
+from voiceprint._audited import audited, note
+from voiceprint._parts import Parts
+from voiceprint.auditing import Auditing
+from voiceprint.grouping import Grouping
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.spaces import snapshot_statuses, space_coverage
@@ -21,18 +23,21 @@ from voiceprint.models import (
     SnapshotStatus,
     SpaceCoverage,
 )
+from voiceprint.privacy.audit.auditor import flush
 from voiceprint.retention import Expiry, state_of
 from voiceprint.storage import Storage
-from voiceprint.storage.base import DEFAULT_PAGE, Progress
+from voiceprint.storage.base import Progress
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.encoder import Encoder
     from voiceprint.index import IndexStatus
 
 
-class Upkeep(ABC):
-    """The methods of a recognizer that need no audio: callers, the check, the index."""
+class Upkeep(Auditing, Grouping, ABC):
+    """The methods of a recognizer that need no audio: its life, callers, the check, the index."""
 
     storage: Storage
     config: VoiceFingerprintConfig
@@ -41,21 +46,60 @@ class Upkeep(ABC):
 
     @property
     @abstractmethod
+    def _built(self) -> Parts:
+        """The parts of the recognizer's present settings."""
+
+    @property
     def _identifier(self) -> Identifier:
-        """The identifier of the recognizer's present settings."""
+        return self._built.identifier
 
     @property
     def _gallery(self) -> Gallery:
-        return self._identifier.gallery
+        return self._built.gallery
+
+    # Life
+
+    def warm_up(self, *, progress: Progress | None = None) -> None:
+        """Load the encoder and the index now, so that the first caller does not wait for them.
+
+        progress: called with the number of indexed voiceprints while the index is built.
+        """
+        self.encoder.warm_up()
+        self._built.gallery.refresh(progress)
+        if self.secondary is not None and self._built.dual_run is not None:
+            self.secondary.warm_up()
+            self._built.dual_run.gallery.refresh()
+
+    def close(self) -> None:
+        """Write the index's snapshot if much has changed, and close the store. May be called twice.
+
+        Recognizers with other handles of the same store are not affected.
+        """
+        parts: Parts | None = self.__dict__.pop("_parts", None)
+        if parts is not None:
+            parts.gallery.close()
+            if parts.dual_run is not None:
+                parts.dual_run.gallery.close()
+        flush(self.storage)
+        self.storage.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # Callers
 
+    @audited("read", caller=True)
     def get_caller(self, caller_id: str) -> Caller | None:
         """The caller with metadata and voiceprints, or None."""
         return self.storage.get(caller_id)
 
+    @audited("read")
     def callers(self) -> Iterator[Caller]:
         """All callers, in the order of their ids, read from the store a page at a time."""
+        note(detail="all callers")
         return self.storage.iter_callers()
 
     @overload
@@ -124,57 +168,6 @@ class Upkeep(ABC):
         Raises `CallerNotFoundError` for an id that the store does not have.
         """
         return self.storage.opt_in(caller_id)
-
-    # Groups
-
-    def groups(self) -> dict[str, int]:
-        """The number of callers with a voiceprint in each group, in the order of names."""
-        return {name: sum(1 for _ in self._members(name, ids)) for name, ids in self._group_ids().items()}
-
-    def members(self, group: str) -> Iterator[Caller]:
-        """The callers with a voiceprint who are in a group, in the order of their voiceprints."""
-        (name,) = check_groups([group])
-        return self._members(name, self._group_ids().get(name, []))
-
-    def _group_ids(self) -> dict[str, list[int]]:
-        """The voiceprint ids of each group, of all embedding spaces; both in order."""
-        found = defaultdict[str, list[int]](list)
-        for space in self.storage.spaces():
-            for name, ids in self.storage.group_ids(encoder=space).items():
-                found[name] += ids.tolist()
-        return {name: sorted(found[name]) for name in sorted(found)}
-
-    def _members(self, name: str, ids: list[int]) -> Iterator[Caller]:
-        read = set[str]()
-        for start in range(0, len(ids), DEFAULT_PAGE):
-            for caller in self.storage.callers_of(ids[start : start + DEFAULT_PAGE]):
-                if name in caller.groups and caller.caller_id not in read:
-                    read.add(caller.caller_id)
-                    yield caller
-
-    def add_to_group(self, caller_id: str, *groups: str) -> Caller:
-        """Add a caller to groups, which come into being with their first caller; return the caller.
-
-        Holds for the next match of every process. Raises `CallerNotFoundError`, and `CallerOptedOutError`.
-        """
-        return self.storage.set_groups(caller_id, add=groups)
-
-    def remove_from_group(self, caller_id: str, *groups: str) -> Caller:
-        """Remove a caller from groups, also from groups that the caller is not in; return the caller.
-
-        Raises `CallerNotFoundError`.
-        """
-        return self.storage.set_groups(caller_id, remove=groups)
-
-    def set_groups(self, caller_id: str, groups: Iterable[str]) -> Caller:
-        """Put a caller into these groups, and into no other; return the caller.
-
-        Raises `CallerNotFoundError`, and `CallerOptedOutError`.
-        """
-        wanted = check_groups(groups)
-        caller = self.storage.get(caller_id)
-        before = () if caller is None else caller.groups
-        return self.storage.set_groups(caller_id, add=wanted, remove={*before} - {*wanted})
 
     def spaces(self) -> list[SpaceCoverage]:
         """The embedding spaces of the store, by encoder, and the callers that each covers.

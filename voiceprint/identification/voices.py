@@ -8,6 +8,7 @@ from voiceprint.audio import Recording
 from voiceprint.diarization import Voice
 from voiceprint.embedder import Embedder
 from voiceprint.errors import AudioQualityError
+from voiceprint.identification.evidence import note_voices
 from voiceprint.identification.groups import EVERYONE
 from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query
@@ -54,6 +55,7 @@ def identify_voices(
         matches = identifier.identify(probe, wide)
         found = {"matches": tuple(matches[: query.k]), "watch_hits": hits or matches.watch_hits}
         answers.append(_unnamed(voice).model_copy(update=found))
+    note_voices(answers)
     return answers
 
 
