@@ -24,7 +24,7 @@ from voiceprint.cli.common import (
 )
 from voiceprint.encoder.base import min_speech_s
 from voiceprint.errors import AudioQualityError, InvalidAudioError, VoiceprintError
-from voiceprint.models import Match, SeparatedVoice, Verification
+from voiceprint.models import Identification, Match, SeparatedVoice, Verification
 
 
 class _Options(TypedDict):
@@ -164,7 +164,10 @@ def _as_json(
 ) -> dict[str, Any]:
     if found is None:
         return {"file": str(path), "error": type(error).__name__, "message": str(error)}
-    return {"file": str(path), "voices" if separate else "matches": [one.model_dump() for one in found]}
+    answer = {"file": str(path), "voices" if separate else "matches": [one.model_dump() for one in found]}
+    if isinstance(found, Identification):
+        answer |= {"verdict": found.verdict, "reasons": found.reasons, "spoof_score": found.spoof_score}
+    return answer
 
 
 def verify(
