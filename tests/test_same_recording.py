@@ -200,7 +200,7 @@ def test_the_command_line_prints_reasons_and_score(tmp_path: Path, run, monkeypa
     monkeypatch.setenv("VOICE_SPOOF_DETECTOR", f"{__name__}:loudness")
     store, file = f"json:{tmp_path / 'v.json'}", "examples/voices/amara/1.flac"
     run("enroll", "amara", file, "--store", store)
-    _, out, err = run("identify", file, "--store", store, "--json")
+    _, out, _ = run("identify", file, "--store", store, "--json")
     (answer,) = json.loads(out)
     assert answer["reasons"] == ["same_recording"]
     assert 0 < answer["spoof_score"] <= 1

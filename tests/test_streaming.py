@@ -123,9 +123,7 @@ def test_any_split_gives_exactly_the_same_end(center, voices, encoding, level, s
 def test_chunks_of_one_byte_are_enough(center, voices):
     audio = raw(voices["farid"][1][: 2 * RATE], "pcm_s32le", RATE)
     how = {"encoding": "pcm_s32le", "k": 8}
-    by_byte, at_once = (fed(center.stream(**how), audio, size).finish() for size in (1, 10**9))
-    # Other tests have played this recording.
-    assert by_byte.model_copy(update={"reasons": at_once.reasons}) == at_once
+    assert fed(center.stream(**how), audio, 1).finish() == fed(center.stream(**how), audio, 10**9).finish()
 
 
 def test_bytes_and_arrays_of_the_same_samples_are_the_same(center, voices):

@@ -164,7 +164,8 @@ def _as_json(
 ) -> dict[str, Any]:
     if found is None:
         return {"file": str(path), "error": type(error).__name__, "message": str(error)}
-    answer = {"file": str(path), "voices" if separate else "matches": [one.model_dump() for one in found]}
+    matches = [one.model_dump() for one in found]
+    answer: dict[str, Any] = {"file": str(path), "voices" if separate else "matches": matches}
     if isinstance(found, Identification):
         answer |= {"verdict": found.verdict, "reasons": found.reasons, "spoof_score": found.spoof_score}
     return answer
