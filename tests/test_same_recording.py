@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def streamed(recognizer: OpusAgentVoiceRecognizer, audio: Audio) -> Any:
 
 
 @pytest.fixture
-def hours(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def hours(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Each question is asked an hour after the one before: hours[0] is the present."""
     now = [0.0]
 
@@ -72,7 +72,7 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
         return now[0]
 
     monkeypatch.setattr(recent.time, "monotonic", clock)
-    yield now
+    return now
 
 
 def recognizer(tmp_path: Path, **settings: Any) -> OpusAgentVoiceRecognizer:

@@ -19,7 +19,7 @@ from voiceprint.validation import is_postgresql_url, shown
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Config", "EncoderSpec", "VoiceFingerprintConfig"]
+__all__ = ["NO_PATHS", "PATH_SETTINGS", "Config", "EncoderSpec", "VoiceFingerprintConfig", "allowed_values"]
 
 _PREFIX = "VOICE_"
 
@@ -84,14 +84,39 @@ _ALLOWED = {
     "encoder_secondary": "as VOICE_ENCODER, of another embedding space",
     "encoder_secondary_sha256": "the 64 hex digits of a SHA-256 digest",
     "adapt_secondary": "true or false",
+    "encryption_key_file": "the path of a file of `voiceprint encryption init`",
+    "encryption_key": "a Base64 text of 32 bytes, or several",
+    "encryption_key_command": "a command that prints such a text",
     "index_path": "the path of a file, or off",
     "index_recall": "a number above 0, up to 1",
     "index_threads": "a whole number from 1 to 64",
     "database_url": "a URL such as postgresql://user@localhost:5432/voiceprints",
+    "audit": "the path of a file, store, or off",
+    "audit_fsync": "true or false",
+    "audit_wait": "true or false",
+    "audit_rotate_mb": "a whole number from 1",
     "redis_url": "a URL such as redis://localhost:6379/0 (also rediss:// or unix://)",
 }
 
 _DEFAULT_PATHS = {"sqlite": "voiceprints.db"}
+
+PATH_SETTINGS: Final = (
+    "audit",
+    "calibration_path",
+    "encryption_key_file",
+    "index_path",
+    "prompts",
+    "storage_path",
+)
+"""The settings that are a path, unless one of `NO_PATHS`."""
+
+NO_PATHS: Final = ("off", "store")
+"""Values of `index_path` and `audit` that are no path."""
+
+
+def allowed_values(setting: str) -> str:
+    """The values that a setting may have, in words."""
+    return _ALLOWED[setting]
 
 
 class VoiceFingerprintConfig(BaseSettings):
@@ -149,11 +174,21 @@ class VoiceFingerprintConfig(BaseSettings):
     encoder_secondary_sha256 (None): as encoder_sha256, for the file of the secondary encoder.
     adapt_secondary (False): when True, a confident match, verification or finished stream also enrolls a
         caller who has no voiceprint of the secondary encoder with it.
+    encryption_key_file, encryption_key, encryption_key_command (None): the master key that encrypts the
+        store, its snapshots, exports and backups: a file, the key itself, or a command that prints it, such
+        as a KMS's client, which runs without a shell. At most one of them; each may give several keys, the
+        current one first (docs/security.md). No repr shows the key.
     index_path (None): file of the index's snapshot, or "off"; None is beside the store's file, or in the
         user's cache for a store on a server.
     index_recall (0.99): share of searches in a large index that find the most similar voiceprint, above 0, up
         to 1; 1 compares with every voiceprint.
     index_threads (1): threads of a search of the index, and of its training.
+    audit (None): file of the audit log, or "store" for a table of an SQL store; None or "off" for no log
+        (docs/audit.md). A recognizer reads the settings of the audit log when it is built.
+    audit_fsync (False): when True, every write of the log is flushed to the disk.
+    audit_wait (False): when True, an operation returns only once its line is written, and raises `AuditError`
+        where it cannot be; when False, a thread writes the lines.
+    audit_rotate_mb (100): size of a file of the log in MiB, from which the next line begins a new file.
     database_url ("postgresql://localhost:5432/voiceprints"): a URL of libpq, also with several hosts and
         TLS. redis_url ("redis://localhost:6379/0"). Both may hold a password, and no repr shows them.
 
@@ -193,9 +228,16 @@ class VoiceFingerprintConfig(BaseSettings):
     encoder_secondary: EncoderText | None = None
     encoder_secondary_sha256: str | None = Field(default=None, pattern="^[0-9A-Fa-f]{64}$")
     adapt_secondary: bool = False
+    encryption_key_file: str | None = Field(default=None, min_length=1)
+    encryption_key: str | None = Field(default=None, min_length=1, repr=False)
+    encryption_key_command: str | None = Field(default=None, min_length=1)
     index_path: str | None = Field(default=None, min_length=1)
     index_recall: float = Field(default=0.99, gt=0.0, le=1.0, allow_inf_nan=False)
     index_threads: int = Field(default=1, ge=1, le=64)
+    audit: str | None = Field(default=None, min_length=1)
+    audit_fsync: bool = False
+    audit_wait: bool = False
+    audit_rotate_mb: int = Field(default=100, ge=1)
     database_url: str = Field(default="postgresql://localhost:5432/voiceprints", repr=False)
     redis_url: str = Field(default="redis://localhost:6379/0", repr=False)
 
@@ -233,6 +275,14 @@ class VoiceFingerprintConfig(BaseSettings):
             setattr(copy, name, value)
         return copy
 
+    def for_encoder(self, name: str) -> Self:
+        """A copy with an encoder, named as in `VOICE_ENCODER`, and the digest that is set for this name."""
+        pins = {self.encoder: self.encoder_sha256, self.encoder_secondary: self.encoder_secondary_sha256}
+        copy = self.model_copy(update={"encoder": name, "encoder_sha256": pins.get(name)})
+        if copy.encoder != "onnx":
+            copy.encoder_device = "cpu"  # CUDA runs "onnx" alone
+        return copy
+
     def for_other_encoder(self) -> Self:
         """A copy without the settings that hold for the scores of one encoder, and without a secondary."""
         copy = self.model_copy(
@@ -257,10 +307,16 @@ class VoiceFingerprintConfig(BaseSettings):
     def _any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value
 
-    @field_validator("storage_path", "index_path", "calibration_path", "prompts", mode="before")
+    @field_validator(*PATH_SETTINGS, mode="before")
     @classmethod
     def _path_as_text(cls, value: object) -> object:
         return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+    @field_validator("audit")
+    @classmethod
+    def _audit_off(cls, value: str | None) -> str | None:
+        word = (value or "off").strip().lower()
+        return None if word == "off" else word if word == "store" else value
 
     @field_validator("retention")
     @classmethod
@@ -302,7 +358,7 @@ Config = VoiceFingerprintConfig
 def _raise_ours(error: ValidationError) -> NoReturn:
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "configuration"
+    value = "not shown" if name == "encryption_key" else shown(first["input"])
     raise ConfigurationError(
-        f"{_PREFIX}{name.upper()} is {shown(first['input'])}, which is not allowed: "
-        f"{_ALLOWED.get(name, first['msg'])}."
+        f"{_PREFIX}{name.upper()} is {value}, which is not allowed: {_ALLOWED.get(name, first['msg'])}."
     ) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from voiceprint._model import Frozen, raise_ours
 from voiceprint.audio.sketch import check_sketch
@@ -46,7 +46,7 @@ class Consent(_Details):
     obtained_by: the agent or system that asked. source: where the proof of it is, such as a call id.
     expires_at: end of the consent; the caller is expired from then on. None for no end.
 
-    Texts have 1 to 512 characters. Raises `InvalidArgumentError`.
+    The end is after the beginning, and texts have 1 to 512 characters. Raises `InvalidArgumentError`.
     """
 
     purpose: str = Field(min_length=1, max_length=MAX_TEXT)
@@ -65,6 +65,14 @@ class Consent(_Details):
     @classmethod
     def _check_expires_at(cls, value: object) -> str | None:
         return check_time(value)
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Consent:
+        if self.expires_at is not None and self.expires_at <= self.obtained_at:
+            raise InvalidArgumentError(
+                f"The consent is of {self.obtained_at} and ends at {self.expires_at}: give a later end."
+            )
+        return self
 
     def is_valid_at(self, time: str) -> bool:
         """Whether the consent has not ended at `time`, ISO 8601 UTC with a `Z`."""

@@ -2,16 +2,19 @@
 
     VoiceprintError
     ├── ConfigurationError        (ValueError)    a setting, with its variable and what is allowed
+    │   └── EncryptionKeyError                    the key of encrypted data is missing, or another
     ├── InvalidArgumentError      (ValueError)    a caller id, metadata, embedding, k, threshold
     ├── InvalidAudioError         (ValueError)    a buffer or file that is not usable audio
     ├── AudioQualityError         (ValueError)    audio that is too short or too poor; carries `.quality`
     │   └── SeveralVoicesError                    several voices in an enrollment of one
     ├── CallerNotFoundError       (LookupError)   no such caller in the store
+    ├── GalleryNotFoundError      (LookupError)   no such gallery in the file of the galleries
     ├── CallerOptedOutError                       the caller has refused, see `opt_out`
     ├── ConsentRequiredError      (ValueError)    no valid consent to store the voice
     ├── VoiceMismatchError        (ValueError)    audio that does not sound like the caller's voiceprints
     ├── RecordingNotUsedError                     a recording that was left out for better ones
     ├── DisabledError                             VOICE_FINGERPRINTING_ENABLED is false
+    ├── AuditError                                the line of an operation in the audit log
     ├── EncoderError                              the embedding network cannot be loaded or failed
     └── StorageError                              the record store
         ├── StorageUnavailableError               the store cannot be reached, read or written now
@@ -35,6 +38,10 @@ class VoiceprintError(Exception):
 
 class ConfigurationError(VoiceprintError, ValueError):
     """A setting has a value that is not allowed."""
+
+
+class EncryptionKeyError(ConfigurationError):
+    """The key or passphrase of encrypted data is missing, or is another; nothing was changed."""
 
 
 class InvalidArgumentError(VoiceprintError, ValueError):
@@ -68,6 +75,10 @@ class CallerNotFoundError(VoiceprintError, LookupError):
     """The store holds no caller with this id."""
 
 
+class GalleryNotFoundError(VoiceprintError, LookupError):
+    """The file of the galleries has no gallery of this name."""
+
+
 class CallerOptedOutError(VoiceprintError):
     """The caller has opted out: nothing is stored or changed until `opt_in`."""
 
@@ -89,6 +100,14 @@ class RecordingNotUsedError(VoiceprintError):
 
 class DisabledError(VoiceprintError):
     """Voice fingerprinting is switched off by the configuration."""
+
+
+class AuditError(VoiceprintError):
+    """The audit log cannot be written or read, or holds nothing under an event id.
+
+    With `VOICE_AUDIT_WAIT` an operation raises it whose line could not be written; the operation itself may
+    have taken place.
+    """
 
 
 class EncoderError(VoiceprintError):

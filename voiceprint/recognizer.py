@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from voiceprint._audited import audited
 from voiceprint._parts import Parts
 from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, Encoding, Recording
@@ -25,7 +26,6 @@ from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices
 from voiceprint.enrollment.enroller import EnrollmentOptions, Keep, Sample
 from voiceprint.enrollment.writer import OnMismatch
 from voiceprint.errors import AudioQualityError, InvalidArgumentError, VoiceprintError
-from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query, check_threshold
 from voiceprint.identification.screening import spoof_detector
 from voiceprint.identification.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
@@ -38,7 +38,9 @@ from voiceprint.models import (
     Verification,
     Voiceprint,
 )
-from voiceprint.storage import Storage, configured_storage
+from voiceprint.privacy.audit.auditor import attach
+from voiceprint.privacy.encryption.opening import configured_store
+from voiceprint.storage import Storage
 from voiceprint.storage.base import Progress
 from voiceprint.upkeep import Upkeep
 from voiceprint.validation import shown
@@ -90,7 +92,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         self.config = VoiceFingerprintConfig() if config is None else config
         self.encoder = configured_encoder(self.config) if encoder is None else encoder
         self.secondary = secondary_encoder(self.config) if secondary is None else secondary
-        self.storage = configured_storage(self.config) if storage_backend is None else storage_backend
+        self.storage = configured_store(self.config) if storage_backend is None else storage_backend
         spoof_detector(self.config)  # one that cannot be loaded is an error now, and not in the first call
         check_snapshot_path(self.storage, self.config.index_path)
         add_snapshot_place(self.storage, self.config.index_path)
@@ -109,6 +111,8 @@ class OpusAgentVoiceRecognizer(Upkeep):
         super().__setattr__(name, value)
         if name in ("storage", "encoder", "secondary", "config"):
             self.__dict__.pop("_parts", None)  # which depend on it
+        if name in ("storage", "config") and "storage" in self.__dict__:
+            attach(self.storage, self.config)
 
     @property
     def _built(self) -> Parts:
@@ -120,10 +124,6 @@ class OpusAgentVoiceRecognizer(Upkeep):
             self.__dict__["_parts"] = parts
         return parts
 
-    @property
-    def _identifier(self) -> Identifier:
-        return self._built.identifier
-
     def with_encoder(self, encoder: Encoder | str) -> OpusAgentVoiceRecognizer:
         """A recognizer with another encoder over the same store, such as the one that the callers move to.
 
@@ -133,14 +133,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         counts. To close either recognizer closes the store of both.
         """
         if isinstance(encoder, str):
-            given = self.config
-            pins = {
-                given.encoder: given.encoder_sha256,
-                given.encoder_secondary: given.encoder_secondary_sha256,
-            }
-            config = given.model_copy(update={"encoder": encoder, "encoder_sha256": pins.get(encoder)})
-            if config.encoder != "onnx":
-                config.encoder_device = "cpu"  # CUDA runs "onnx" alone
+            config = self.config.for_encoder(encoder)
             encoder = configured_encoder(config)
         else:
             config = self.config.model_copy()
@@ -173,35 +166,6 @@ class OpusAgentVoiceRecognizer(Upkeep):
         embedding = embedder.embed(recording)
         recording.warn_if_mixed()
         return embedding
-
-    def warm_up(self, *, progress: Progress | None = None) -> None:
-        """Load the encoder and the index now, so that the first caller does not wait for them.
-
-        progress: called with the number of indexed voiceprints while the index is built.
-        """
-        self.encoder.warm_up()
-        self._built.gallery.refresh(progress)
-        if self.secondary is not None and self._built.dual_run is not None:
-            self.secondary.warm_up()
-            self._built.dual_run.gallery.refresh()
-
-    def close(self) -> None:
-        """Write the index's snapshot if much has changed, and close the store. May be called twice.
-
-        Recognizers with other handles of the same store are not affected.
-        """
-        parts: Parts | None = self.__dict__.pop("_parts", None)
-        if parts is not None:
-            parts.gallery.close()
-            if parts.dual_run is not None:
-                parts.dual_run.gallery.close()
-        self.storage.close()
-
-    def __enter__(self) -> OpusAgentVoiceRecognizer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # Enrollment
 
@@ -375,6 +339,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
 
     # Identification
 
+    @audited("match")
     def match_caller(
         self,
         audio_buffer: AudioBuffer | Recording | None = None,
@@ -456,6 +421,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         separate: Literal[True],
     ) -> list[SeparatedVoice]: ...
 
+    @audited("identify")
     def identify(
         self,
         audio_buffer: AudioBuffer | Recording | None = None,
@@ -500,6 +466,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
             parts.dual_run.identified(recording, query, matches)
         return matches
 
+    @audited("verify", caller=True)
     def verify_caller(
         self,
         caller_id: str,

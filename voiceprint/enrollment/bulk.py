@@ -178,6 +178,7 @@ class ManifestEnrollment:
     ) -> None:
         self._progress, self._embed_rows, self._threads = progress, embed_rows, threads
         self._on_row, self._stop = on_row, stop
+        self._record_failures = enroller.record_failures
         self._writer, self._secondary = enroller.writer(options), enroller.secondary
         self._rows: dict[int, ManifestRow] = {}  # those in progress, by place
         self._read = self._taken = 0
@@ -226,7 +227,9 @@ class ManifestEnrollment:
         self, batch: list[RowResult | ManifestRow]
     ) -> list[NewVoiceprint | VoiceprintError | RowResult]:
         rows = [row for row in batch if isinstance(row, ManifestRow)]
-        embedded = iter(self._embed_rows(rows) if rows else [])
+        results = self._embed_rows(rows) if rows else []
+        self._record_failures([row.caller_id for row in rows], results)
+        embedded = iter(results)
         return [next(embedded) if isinstance(row, ManifestRow) else row for row in batch]
 
     def _store(self, voiceprints: dict[int, Voiceprint]) -> Sequence[Stored]:

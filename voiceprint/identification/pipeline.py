@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._audited import current
 from voiceprint.answers import verdict_of
 from voiceprint.audio.sketch import is_copy_of_any
 from voiceprint.embedder import Probe
@@ -15,6 +16,7 @@ from voiceprint.enrollment.agreement import same_recording
 from voiceprint.errors import CallerNotFoundError, StorageUnavailableError
 from voiceprint.identification.acceptance import DEFAULT_TARGET, AcceptanceRule
 from voiceprint.identification.candidates import CANDIDATES_PER_QUERY, candidate_queries
+from voiceprint.identification.evidence import note_identification, note_verification
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.query import Query
 from voiceprint.identification.ranking import Scored, rank
@@ -64,11 +66,17 @@ class Identifier:
             if scored.voiceprint.caller_id not in query.ignored
         ]
         matches = self._decide(ranked, scorer, query)
-        return Identification(
+        answer = Identification(
             matches,
             verdict=None if matches else self._without_matches(query, expiry),
             reasons=self._reasons(probe, voiceprints),
         )
+        if current() is not None:
+            rule = AcceptanceRule.of_identification(self._config, self.gallery.encoder, query.threshold)
+            size = self._gallery_size(ranked, query)
+            space = self.gallery.encoder
+            note_identification(answer, rule, self._config, query.threshold, scorer, size, space)
+        return answer
 
     def _reasons(self, probe: Probe, voiceprints: list[Voiceprint]) -> tuple[str, ...]:
         """`SAME_RECORDING` where the probe is a copy of the recording of one of these voiceprints."""
@@ -180,7 +188,7 @@ class Identifier:
             rate = scorer.fpir(scored.llr, 1)
         similarity = _similarity(scored, probability, rule)
         accepted = rule.accepts(similarity, rate, probability)
-        return Verification(
+        verification = Verification(
             verdict=verdict_of(accepted, rate, too_small=rule.target is not None and rate is None),
             caller_id=scored.voiceprint.caller_id,
             accepted=accepted,
@@ -191,6 +199,8 @@ class Identifier:
             probability=probability,
             reasons=self._reasons(probe, voiceprints),
         )
+        note_verification(verification, rule, self._config, threshold, self.gallery.encoder)
+        return verification
 
     def voiceprints(self, caller_id: str) -> list[Voiceprint]:
         """The caller's voiceprints in this space; `CallerNotFoundError` where there are none."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._audited import Operation, finished, note_answer, recording
 from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, AudioQuality, Recording, Turn
 from voiceprint.audio.io.encodings import PCM, AudioFormat
@@ -151,8 +152,14 @@ class CallStream:
         """
         with self._lock:
             self._check_open()
-            if not self._answer.final:
-                self._answer = self._finish() if self._enabled else StreamResult(decided=True, final=True)
+            if not self._answer.final and not self._enabled:
+                self._answer = StreamResult(decided=True, final=True)
+            elif not self._answer.final:
+                recorder = self._context.identifier.gallery.storage.auditor
+                with recording(recorder, "stream", detail="end of the call") as operation:
+                    answer = self._finish()
+                    note_answer(operation, answer)
+                self._answer = finished(operation, answer)
             return self._answer
 
     def enroll(
@@ -263,7 +270,10 @@ class CallStream:
         # At least two: the margin over the second decides.
         query = context.query._replace(k=max(2, context.query.k))
         probe = self._probe(interim.total, None)
-        matches = context.identifier.identify(probe, query)
+        recorder = context.identifier.gallery.storage.auditor
+        operation = Operation(recorder, "stream", {})
+        with operation.entered():
+            matches = context.identifier.identify(probe, query)
         self._answer = self._result_of(matches, good=interim.good)
         rule = AcceptanceRule.of_identification(self._config, context.embedder.space, query.threshold)
         if interim.good and self._decision.update(matches, rule, interim.net_speech_s):
@@ -272,6 +282,11 @@ class CallStream:
             probe = probe._replace(sketch=context.embedder.sketch(recording))
             reasons = context.identifier.identify(probe, query).reasons
             self._answer = self._screened(self._answer.model_copy(update=update), reasons, recording)
+            if recorder is not None and recorder.is_active:
+                operation.note(speech_s=interim.net_speech_s, detail="decided early")
+                note_answer(operation, self._answer)
+                operation.event_id = recorder.record("stream", operation.facts)
+                self._answer = finished(operation, self._answer)
             self._online.stop_interim()
             self._move_last_seen()
 
@@ -313,6 +328,7 @@ class CallStream:
             return StreamResult(**measured, feedback=("no_speech",))
         quality = self._online.end()
         self._use_quality(quality)
+        self._context.embedder.note_audio(quality)
         good = self._good and quality.net_speech_s >= self._context.embedder.min_speech_s
         answer, probe = StreamResult(), None
         recording = self._online.recording
