@@ -145,6 +145,22 @@ def test_the_log_names_the_file_and_not_the_caller(tmp_path: Path, caplog: pytes
 
 
 @pytest.mark.usefixtures("hours")
+def test_the_events_of_all_answers_have_the_reasons_and_the_score(tmp_path: Path) -> None:
+    enrolled = recognizer(tmp_path, spoof_detector=f"{__name__}:loudness")
+    events: list[Any] = []
+    enrolled.on_event(events.append)
+    audio = VOICES["amara"][1]
+    assert enrolled.match_caller(audio) is not None
+    assert enrolled.match_caller(audio) is not None
+    for answer in (identified, verified, streamed):
+        answer(enrolled, audio)
+    found = {(event.action, event.reasons) for event in events[1:]}
+    assert found == {(action, COPY) for action in ("match", "identify", "verify", "stream")}
+    assert events[0].reasons == ()
+    assert all(event.spoof_score == pytest.approx(float(np.abs(audio).max())) for event in events)
+
+
+@pytest.mark.usefixtures("hours")
 def test_the_setting_turns_all_of_it_off(tmp_path: Path) -> None:
     enrolled = recognizer(tmp_path, same_recording=False)
     for _ in range(2):

@@ -6,6 +6,7 @@ import logging
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from voiceprint._audited import note
 from voiceprint.audio.recent import RecentRecordings
 from voiceprint.identification.spoofing import SpoofDetector
 
@@ -58,9 +59,10 @@ class Screener:
         reasons: by the stored voiceprints. duration_s: as of `RecentRecordings.is_copy`.
         """
         score = self._score(recording)
-        return Screening(
-            (*self._copied(recording, reasons, duration_s), *self._suspected(recording, score)), score
-        )
+        reasons = (*self._copied(recording, reasons, duration_s), *self._suspected(recording, score))
+        if reasons or score is not None:  # for the event of a match, whose answer has no place for them
+            note(reasons=reasons, spoof_score=score)
+        return Screening(reasons, score)
 
     def _copied(
         self, recording: Recording | None, reasons: tuple[str, ...], duration_s: float | None
