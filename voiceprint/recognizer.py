@@ -27,6 +27,7 @@ from voiceprint.enrollment.enroller import EnrollmentOptions, Keep, Sample
 from voiceprint.enrollment.writer import OnMismatch
 from voiceprint.errors import AudioQualityError, InvalidArgumentError, VoiceprintError
 from voiceprint.identification.query import Query, check_threshold
+from voiceprint.identification.screening import spoof_detector
 from voiceprint.identification.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
 from voiceprint.identification.voices import identify_voices
 from voiceprint.models import (
@@ -92,6 +93,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         self.encoder = configured_encoder(self.config) if encoder is None else encoder
         self.secondary = secondary_encoder(self.config) if secondary is None else secondary
         self.storage = configured_store(self.config) if storage_backend is None else storage_backend
+        spoof_detector(self.config)  # one that cannot be loaded is an error now, and not in the first call
         check_snapshot_path(self.storage, self.config.index_path)
         add_snapshot_place(self.storage, self.config.index_path)
 
