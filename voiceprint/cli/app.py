@@ -10,6 +10,7 @@ import voiceprint
 from voiceprint.cli import (
     backup,
     calibration,
+    caller_changes,
     callers,
     db,
     demo,
@@ -58,6 +59,10 @@ app.command("reenroll")(enrollment.reenroll)
 app.command("identify")(identification.identify)
 app.command("verify")(identification.verify)
 app.add_typer(callers.app, name="callers")
+callers.app.command("find")(caller_changes.find_callers)
+callers.app.command("update")(caller_changes.update_caller)
+callers.app.command("rename")(caller_changes.rename_caller)
+callers.app.command("merge")(caller_changes.merge_callers)
 app.command("export")(transfer.export)
 app.command("import")(transfer.import_)
 app.command("copy")(transfer.copy)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from voiceprint import migrations
-from voiceprint.cli.common import JsonOption, StoreOption, check_exists, print_json, print_lines, table
+from voiceprint.cli.common import (
+    JsonOption,
+    StoreOption,
+    check_exists,
+    print_json,
+    print_lines,
+    spinner,
+    table,
+)
 from voiceprint.cli.gallery_options import chosen_settings
-from voiceprint.errors import ConfigurationError
+from voiceprint.errors import ConfigurationError, InvalidArgumentError
 from voiceprint.storage import SQLiteStorage, SQLStorage, open_storage
 from voiceprint.storage.urls import configured_url, sqlite_path
 from voiceprint.validation import is_postgresql_url
@@ -83,6 +91,35 @@ def check(store: StoreOption = None, as_json: JsonOption = False) -> None:
         print_lines(f"All is well in {location}")
     if findings:
         raise typer.Exit(1)
+
+
+@app.command("index-metadata")
+def index_metadata(
+    key: Annotated[
+        str | None, typer.Argument(metavar="KEY", help="A metadata key; without it, list the keys.")
+    ] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Remove the index of KEY.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Index a key of the callers' metadata, for `voiceprint callers find`; list the indexed keys.
+
+    Others cannot write meanwhile, for some seconds a million callers.
+    """
+    if drop and key is None:
+        raise InvalidArgumentError("Give the KEY whose index --drop removes.")
+    with _open_storage(_url(store), store) as storage:
+        if key is not None and drop:
+            storage.drop_metadata_index(key)
+        elif key is not None:
+            check_exists(storage, "`voiceprint db upgrade` creates it")
+            with spinner("Indexing"):
+                storage.index_metadata(key)
+        keys = storage.metadata_indexes()
+    if as_json:
+        print_json(keys)
+    else:
+        print_lines(f"Indexed: {', '.join(keys)}" if keys else "No metadata key has an index.")
 
 
 def _url(store: str | None) -> str:
