@@ -19,6 +19,7 @@ from voiceprint.enrollment.check import EnrollmentCheck
 from voiceprint.enrollment.manifest import ManifestRow, read_manifest
 from voiceprint.errors import (
     AudioQualityError,
+    AuditError,
     CallerNotFoundError,
     CallerOptedOutError,
     ConfigurationError,
@@ -56,6 +57,7 @@ from voiceprint.models import (
     Voiceprint,
     WatchHit,
 )
+from voiceprint.privacy.audit import Event
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import (
     JSONStorage,
@@ -71,6 +73,7 @@ from voiceprint.utils import normalize_embedding, preprocess_audio
 __all__ = [
     "AudioQuality",
     "AudioQualityError",
+    "AuditError",
     "CallStream",
     "Caller",
     "CallerNotFoundError",
@@ -85,6 +88,7 @@ __all__ = [
     "Encoder",
     "EncoderError",
     "EnrollmentCheck",
+    "Event",
     "ExternalEncoder",
     "Finding",
     "Galleries",

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from voiceprint._files import open_regular
-from voiceprint.config import PATH_SETTINGS, VoiceFingerprintConfig, allowed_values
+from voiceprint.config import NO_PATHS, PATH_SETTINGS, VoiceFingerprintConfig, allowed_values
 from voiceprint.errors import ConfigurationError, GalleryNotFoundError
-from voiceprint.identification.snapshots import OFF
 from voiceprint.storage.base import snapshot_path_beside
 from voiceprint.storage.urls import configured_location
 from voiceprint.validation import shown
@@ -201,7 +200,7 @@ def _below(folder: Path, name: str, value: object) -> object:
     """The value of a setting, with a relative path made one below the folder of the file."""
     if not isinstance(value, str) or not value:
         return value
-    if name in PATH_SETTINGS and value != OFF:
+    if name in PATH_SETTINGS and value.strip().lower() not in NO_PATHS:
         return str(_absolute(folder, value))
     if name in ("encoder", "encoder_secondary") and ":" in value:
         program, _, model = value.partition(":")
@@ -246,7 +245,7 @@ def _check_apart(path: Path, configs: Mapping[str, VoiceFingerprintConfig]) -> N
 
 def _uses(path: Path, gallery: str, config: VoiceFingerprintConfig) -> Iterator[tuple[object, str]]:
     """What a gallery must have for itself: a key that is equal for equal places, and its use."""
-    files = {"the index_path": config.index_path}
+    files = {"the index_path": config.index_path, "the audit log": config.audit}
     if _PLACE_OF[config.storage_backend] == "storage_path":
         files["the store"] = config.storage_path
         if config.index_path is None:
@@ -257,7 +256,7 @@ def _uses(path: Path, gallery: str, config: VoiceFingerprintConfig) -> Iterator[
         except ConfigurationError as error:
             raise ConfigurationError(f"{path}: [galleries.{gallery}] {error}") from error
     for use, place in files.items():
-        if place is None or place == OFF:
+        if place is None or place in NO_PATHS:
             continue
         real = os.path.realpath(os.path.expanduser(place))  # noqa: PTH111 - as the stores do
         yield real, use

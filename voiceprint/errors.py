@@ -13,6 +13,7 @@
     ├── VoiceMismatchError        (ValueError)    audio that does not sound like the caller's voiceprints
     ├── RecordingNotUsedError                     a recording that was left out for better ones
     ├── DisabledError                             VOICE_FINGERPRINTING_ENABLED is false
+    ├── AuditError                                the line of an operation in the audit log
     ├── EncoderError                              the embedding network cannot be loaded or failed
     └── StorageError                              the record store
         ├── StorageUnavailableError               the store cannot be reached, read or written now
@@ -94,6 +95,14 @@ class RecordingNotUsedError(VoiceprintError):
 
 class DisabledError(VoiceprintError):
     """Voice fingerprinting is switched off by the configuration."""
+
+
+class AuditError(VoiceprintError):
+    """The audit log cannot be written or read, or holds nothing under an event id.
+
+    With `VOICE_AUDIT_WAIT` an operation raises it whose line could not be written; the operation itself may
+    have taken place.
+    """
 
 
 class EncoderError(VoiceprintError):

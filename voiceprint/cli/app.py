@@ -8,10 +8,12 @@ import typer
 
 import voiceprint
 from voiceprint.cli import (
+    audit,
     backup,
     calibration,
     caller_changes,
     callers,
+    consent,
     db,
     demo,
     enroll_csv,
@@ -25,6 +27,7 @@ from voiceprint.cli import (
     spaces,
     transfer,
     upkeep,
+    voice_id,
 )
 from voiceprint.cli.gallery_options import add_gallery_options
 
@@ -63,8 +66,13 @@ callers.app.command("find")(caller_changes.find_callers)
 callers.app.command("update")(caller_changes.update_caller)
 callers.app.command("rename")(caller_changes.rename_caller)
 callers.app.command("merge")(caller_changes.merge_callers)
+callers.app.command("consent")(consent.set_consent)
+callers.app.command("opt-out")(consent.opt_out)
+callers.app.command("opt-in")(consent.opt_in)
+app.add_typer(consent.retention_app, name="retention")
 app.command("export")(transfer.export)
 app.command("import")(transfer.import_)
+app.command("import-voice-id")(voice_id.import_voice_id)
 app.command("copy")(transfer.copy)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
@@ -77,6 +85,7 @@ app.command("evaluate")(evaluation.evaluate)
 app.command("calibrate")(calibration.calibrate)
 app.add_typer(index.app, name="index")
 app.add_typer(db.app, name="db")
+app.add_typer(audit.app, name="audit")
 app.add_typer(galleries.app, name="galleries")
 app.command("demo")(demo.demo)
 add_gallery_options(app, also=(evaluation.evaluate, upkeep.quality))

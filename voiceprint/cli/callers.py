@@ -23,8 +23,11 @@ from voiceprint.errors import CallerNotFoundError, InvalidArgumentError
 from voiceprint.models import Caller, DeletionReceipt, Provenance, Voiceprint
 from voiceprint.privacy.erasure import delete_with_receipt
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
+from voiceprint.retention import Expiry, state_of
 
 app = typer.Typer(help="List, show and delete enrolled callers.", no_args_is_help=True)
+
+_SHOWN_PROVENANCE = {"source", "quality", "duration_s", "net_speech_s"}
 
 CallerId = Annotated[str, typer.Argument(metavar="CALLER_ID")]
 
@@ -58,6 +61,7 @@ def list_callers(
 
     with open_recognizer(store, create=create) as recognizer:
         callers = list(islice(filter(is_wanted, recognizer.callers()), limit))
+        expiry = Expiry(recognizer.config.retention_period)
     if as_json:
         print_json([caller_json(caller) for caller in callers])
         return
@@ -65,8 +69,17 @@ def list_callers(
         is_filtered = space is not None or without_space is not None
         print_lines("No caller is like that." if is_filtered else "Nobody is enrolled.")
         return
-    rows = [(c.caller_id, len(c.voiceprints), day(c.created_at), day(c.last_seen)) for c in callers]
-    table("Caller", "Voiceprints", "Enrolled", "Last seen", rows=rows, right=("Voiceprints",))
+    rows = [
+        (
+            caller.caller_id,
+            state_of(caller, expiry).replace("_", " "),
+            len(caller.voiceprints),
+            day(caller.created_at),
+            day(caller.last_seen),
+        )
+        for caller in callers
+    ]
+    table("Caller", "State", "Voiceprints", "Enrolled", "Last seen", rows=rows, right=("Voiceprints",))
 
 
 @app.command("show")
@@ -79,12 +92,24 @@ def show_caller(
     """
     with open_recognizer(store, create=create) as recognizer:
         caller = recognizer.get_caller(caller_id)
-    if caller is None:
+        state = recognizer.caller_state(caller_id)
+    if caller is None or state is None:
         raise _not_enrolled(caller_id)
     if as_json:
-        print_json(caller_json(caller))
+        print_json(caller_json(caller) | {"state": state})
         return
-    print_lines(f"{caller.caller_id}: enrolled {day(caller.created_at)}, last seen {day(caller.last_seen)}")
+    if caller.opt_out is not None:
+        reason = f" ({caller.opt_out.reason})" if caller.opt_out.reason else ""
+        print_lines(f"{caller.caller_id}: opted out {day(caller.opt_out.at)}{reason}")
+        return
+    print_lines(
+        f"{caller.caller_id}: {state}, since {day(caller.created_at)}, last seen {day(caller.last_seen)}"
+    )
+    if caller.groups:
+        print_lines(f"Groups: {', '.join(caller.groups)}")
+    if caller.consent is not None:
+        fields = caller.consent.model_dump(exclude_none=True)
+        table("Consent", "Value", rows=[(name.replace("_", " "), value) for name, value in fields.items()])
     if caller.metadata:
         table("Metadata", "Value", rows=caller.metadata.items())
     rows = [
@@ -144,7 +169,7 @@ def delete_caller(
         else:
             removed = recognizer.delete_caller(caller_id)
     if deletion is not None:
-        _print_receipt(deletion, as_json=as_json)
+        print_receipt(deletion, as_json=as_json)
     elif as_json:
         print_json({"caller_id": caller_id, "voiceprints_removed": removed})
     else:
@@ -183,7 +208,8 @@ def confirmed(question: str) -> bool:
         ) from error
 
 
-def _print_receipt(receipt: DeletionReceipt, *, as_json: bool) -> None:
+def print_receipt(receipt: DeletionReceipt, *, as_json: bool) -> None:
+    """Print what was removed; exit code 1 where a place is not erased."""
     if as_json:
         print_json(receipt.model_dump())
     else:
@@ -202,9 +228,9 @@ def _not_enrolled(caller_id: str) -> CallerNotFoundError:
 
 
 def caller_json(caller: Caller) -> dict[str, Any]:
-    """A caller as JSON, without the embeddings, which are biometric data."""
+    """A caller as JSON, without embeddings and fingerprints of audio, which are biometric data."""
     fields = caller.model_dump(exclude={"voiceprints"})
-    shown = {"id", "encoder", "created_at", "provenance"}
+    shown = {"id": True, "encoder": True, "created_at": True, "provenance": _SHOWN_PROVENANCE}
     prints = [print_.model_dump(include=shown) for print_ in caller.voiceprints]
     return fields | {"voiceprints": prints}
 

@@ -24,7 +24,9 @@ from voiceprint.cli.common import (
     print_json,
     print_lines,
 )
+from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
+from voiceprint.privacy.audit.auditor import attach
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import Storage, open_storage
 from voiceprint.storage.backup import LONGEST_LINE
@@ -135,6 +137,8 @@ def copy(
         open_storage(target) as to,
         counter("Copying", _counted(from_)) as progress,
     ):
+        for storage in (from_, to):
+            attach(storage, VoiceFingerprintConfig())
         report = copy_callers(from_, to, include_deleted=include_deleted, progress=progress)
     if as_json:
         print_json(vars(report))

@@ -27,6 +27,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from voiceprint._audited import recording
 from voiceprint.enrollment.agreement import is_measured, same_recording, sounds_alike
 from voiceprint.enrollment.provenance import provenance_of
 from voiceprint.errors import StorageUnavailableError
@@ -97,7 +98,8 @@ class Adaptation:
         try:
             provenance = provenance_of(quality, file=file)
             voiceprint = Voiceprint(caller_id, probe.plain, encoder=self._encoder, provenance=provenance)
-            return self._store(voiceprint)
+            with recording(self._storage.auditor, "adapt", caller=caller_id, encoder=self._encoder):
+                return self._store(voiceprint)
         except StorageUnavailableError as error:
             logger.warning("The voiceprint of a confident match could not be stored: %s", error)
             return None

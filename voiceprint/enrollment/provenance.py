@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 __all__ = ["provenance_of"]
 
 
-def provenance_of(quality: AudioQuality, source: str | None = None, file: str | None = None) -> Provenance:
+def provenance_of(
+    quality: AudioQuality,
+    source: str | None = None,
+    *,
+    file: str | None = None,
+    fingerprints: str | None = None,
+) -> Provenance:
     """The provenance of a voiceprint of audio with this quality.
 
     source: given by the application. file: name of the audio's file, for audio without a source; of a longer
@@ -23,7 +29,8 @@ def provenance_of(quality: AudioQuality, source: str | None = None, file: str | 
         source = os.fsencode(file).decode(errors="backslashreplace")[-MAX_TEXT:]
     return Provenance(
         source=source,
-        quality=round(quality.score, 3),
-        duration_s=round(quality.duration_s, 3),
-        net_speech_s=round(quality.net_speech_s, 3),
+        quality=quality.score,
+        duration_s=quality.duration_s,
+        net_speech_s=quality.net_speech_s,
+        fingerprints=fingerprints,
     )

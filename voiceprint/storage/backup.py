@@ -27,6 +27,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from voiceprint._audited import audited_store
 from voiceprint._files import RefusedFileError, check_apart, open_regular, replacement
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, StorageError
 from voiceprint.models import Caller
@@ -72,6 +73,7 @@ class RestoreReport:
     kept: int
 
 
+@audited_store("backup")
 def back_up(storage: Storage, path: Path, *, progress: Progress | None = None) -> BackupReport:
     """Write a backup of the store to `path`, as of one moment, and read it again to verify it.
 
@@ -122,6 +124,7 @@ def read_backup(path: Path) -> BackupReport:
         return _verified(stream, path)
 
 
+@audited_store("restore")
 def restore(
     storage: Storage,
     path: Path,

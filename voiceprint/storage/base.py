@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._audited import Recorder, audited_verb
 from voiceprint._files import cache_folder, reading_descriptor
 from voiceprint.consent import Consent, OptOut, check_groups
 from voiceprint.errors import InvalidArgumentError, StorageError
@@ -41,6 +42,26 @@ Progress = Callable[[int], None]
 Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 T = TypeVar("T")
+
+
+class LineTable(ABC):
+    """A table of numbered lines beside the records of a store, for its audit log.
+
+    location: URL of the store, without secrets.
+    """
+
+    location: str
+
+    @abstractmethod
+    def append(self, make: Callable[[tuple[int, bytes] | None], list[tuple[int, bytes]]]) -> None:
+        """Append the rows, (number, line), that `make` returns for the last row, None without one.
+
+        One transaction, in which no other process appends.
+        """
+
+    @abstractmethod
+    def rows(self, *, newest_first: bool = False) -> Iterator[tuple[int, bytes]]:
+        """All rows in the order of their numbers, read a page at a time."""
 
 
 class Position(NamedTuple):
@@ -134,6 +155,8 @@ class Storage(ABC):
     def __init__(self, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
         self.max_voiceprints_per_caller = check_limit(max_voiceprints_per_caller)
         self._closed = False
+        self.auditor: Recorder | None = None
+        """Records the operations on this store, see `voiceprint.privacy.audit`."""
         # Paths of index snapshots over this store, beside which lie those of other embedding spaces. They
         # hold embeddings: a change that removes or replaces one also removes the snapshots of all spaces,
         # before it returns. Code that writes a snapshot elsewhere adds its path.
@@ -171,6 +194,10 @@ class Storage(ABC):
 
         Raises OSError where it would lie in the cache of a user without a home folder.
         """
+        return None
+
+    def line_table(self) -> LineTable | None:
+        """The table of the audit log, independent of this handle; None where the store has none."""
         return None
 
     @abstractmethod
@@ -250,6 +277,7 @@ class Storage(ABC):
         `work` takes.
         """
 
+    @audited_verb("delete")
     def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
         """Remove a caller with all voiceprints; returns their number, 0 for an unknown caller.
 
@@ -261,6 +289,7 @@ class Storage(ABC):
         name = check_caller_id(caller_id)
         return self._transact([name], lambda transaction: transaction.delete(name, unless_seen_since))
 
+    @audited_verb("delete_voiceprints")
     def delete_voiceprints(
         self, caller_ids: Iterable[str], *, encoder: str, delete_callers: bool = False
     ) -> int:
@@ -278,6 +307,7 @@ class Storage(ABC):
             ),
         )
 
+    @audited_verb("delete_voiceprints")
     def delete_voiceprint(self, voiceprint_id: int) -> bool:
         """Remove one voiceprint; False for an unknown id.
 
@@ -289,6 +319,7 @@ class Storage(ABC):
             owners, lambda transaction: transaction.delete_voiceprint(owners[0], ids[0])
         )
 
+    @audited_verb("metadata")
     def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
         """Merge `metadata` into the caller's, new keys winning, or `replace` it all.
 
@@ -307,6 +338,7 @@ class Storage(ABC):
         name = check_caller_id(caller_id)
         return self._transact([name], lambda transaction: transaction.touch(name, when))
 
+    @audited_verb("consent")
     def set_consent(self, caller_id: str, consent: Consent) -> Caller:
         """Store a caller's consent in place of an earlier one; a new caller is created, without voiceprints.
 
@@ -319,6 +351,7 @@ class Storage(ABC):
             [name], lambda transaction: transaction.set_consent(name, consent), creates=True
         ).caller()
 
+    @audited_verb("opt_out")
     def opt_out(self, caller_id: str, *, reason: str | None = None, by: str | None = None) -> int:
         """Remove all data of a caller but the id, and note the refusal; returns the number of voiceprints.
 
@@ -330,6 +363,7 @@ class Storage(ABC):
         OptOut(at=now(), reason=reason, by=by)  # checked before the store is created
         return self._transact([name], lambda transaction: transaction.opt_out(name, reason, by), creates=True)
 
+    @audited_verb("opt_in")
     def opt_in(self, caller_id: str) -> Caller:
         """Remove a caller's refusal; the caller then has no voiceprints, metadata and consent.
 
@@ -338,6 +372,7 @@ class Storage(ABC):
         name = check_caller_id(caller_id)
         return self._transact([name], lambda transaction: transaction.opt_in(name)).caller()
 
+    @audited_verb("groups")
     def set_groups(self, caller_id: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> Caller:
         """Add a caller to groups and remove from others; returns the caller.
 
@@ -348,6 +383,7 @@ class Storage(ABC):
             [name], lambda transaction: transaction.set_groups(name, added, removed)
         ).caller()
 
+    @audited_verb("rename", detail="to")
     def rename(self, caller_id: str, new_id: str) -> Caller:
         """Give a caller another id; returns the caller. The voiceprints get new ids.
 
@@ -361,6 +397,7 @@ class Storage(ABC):
             fresh=MOST_PRINTS,
         ).caller()
 
+    @audited_verb("merge", detail="into")
     def merge(
         self, caller_id: str, into: str, *, max_voiceprints: int | None = None
     ) -> tuple[Caller, list[int]]:

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import orjson
 
+from voiceprint._audited import audited_store
 from voiceprint.errors import InvalidArgumentError, StorageError
 from voiceprint.models import Caller
 from voiceprint.storage.base import DEFAULT_PAGE, Deletion, Progress, Storage
@@ -121,6 +122,7 @@ def is_export(head: bytes) -> bool:
     return head.startswith(b'{"caller_id":')
 
 
+@audited_store("export")
 def export_callers(storage: Storage, stream: BinaryIO, *, progress: Progress | None = None) -> int:
     """Write all callers to `stream`, a line each, and return their number. Passes on errors of the stream."""
     done = 0
@@ -132,6 +134,7 @@ def export_callers(storage: Storage, stream: BinaryIO, *, progress: Progress | N
     return done
 
 
+@audited_store("import")
 def import_callers(
     storage: Storage,
     lines: Iterable[bytes],
@@ -150,6 +153,8 @@ def import_callers(
     return copy.report()
 
 
+@audited_store("copy")
+@audited_store("copy", argument=1)
 def copy_callers(
     source: Storage, target: Storage, *, include_deleted: bool = False, progress: Progress | None = None
 ) -> CopyReport:

@@ -27,6 +27,7 @@ from voiceprint.storage.base import (
     Changes,
     ConsistentView,
     Deletion,
+    LineTable,
     Position,
     Progress,
     SpaceCounts,
@@ -103,6 +104,11 @@ class SQLStorage(Storage):
     def default_snapshot_path(self) -> Path:
         path = self._dialect.path
         return cached_snapshot_path(self.location) if path is None else snapshot_path_beside(path)
+
+    def line_table(self) -> LineTable:
+        from voiceprint.storage.sql.line_table import SQLLineTable
+
+        return SQLLineTable(self._dialect)
 
     def exists(self) -> bool:
         self._check_open()
