@@ -14,6 +14,7 @@ from voiceprint import (
     JSONStorage,
     MemoryStorage,
     OpusAgentVoiceRecognizer,
+    Recording,
     VoiceFingerprintConfig,
     Voiceprint,
 )
