@@ -10,6 +10,9 @@ Parts: `buffer_ids` int64[n] and `buffer_vectors` float16[n, d]; of a trained in
 of the trained part, where -1 is the id of a removed row, `projection` float32[d, p], and `ivf`, faiss's own
 bytes. Files of version 1 and 2 are refused: a snapshot is a cache, and the index is built anew.
 
+A caller may encrypt the file: `Coding` gives streams that take the place of the file's. Such a file begins
+with b"VPINDEXS", and is read only with a `Coding`; with one, a plain file is refused.
+
 The file is read into memory, not mapped: a mapped matrix cannot grow, and a file that somebody truncates
 would end the process instead of raising an error.
 """
@@ -21,9 +24,10 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +54,20 @@ _MAX_LISTS = 2**31  # faiss counts the lists of a search in 32 bits
 
 Arrays = dict[str, NDArray[Any]]
 
+CODED_KIND = _ANY_VERSION + b"S"
+"""The first bytes of a snapshot that a `Coding` wrote."""
+
+
+class Coding(NamedTuple):
+    """Streams through which a snapshot is written and read, such as those of an encryption.
+
+    writing: a stream whose content is written to the given one, complete once the block has ended; the first
+    bytes written are `CODED_KIND`. reading: a seekable stream of the content; raises ValueError for damage.
+    """
+
+    writing: Callable[[BinaryIO], AbstractContextManager[BinaryIO]]
+    reading: Callable[[BinaryIO], BinaryIO]
+
 
 def write_snapshot(
     parts: Parts,
@@ -57,6 +75,7 @@ def write_snapshot(
     path: str | os.PathLike[str],
     stamp: Mapping[str, str],
     apart_from: Iterable[Path],
+    coding: Coding | None = None,
 ) -> None:
     """Write a snapshot of this moment in place of `path`, while others search and write.
 
@@ -82,10 +101,13 @@ def write_snapshot(
             if trained is not None:
                 arrays["vectors"] = trained.rows.vectors
                 arrays |= {"projection": trained.ivf.projection, "ivf": trained.ivf.to_bytes()}
-            with replacement(
-                Path(path), ours=_is_snapshot, kind="an index snapshot", apart_from=apart_from
-            ) as stream:
-                _write(stream, table, arrays)
+            with (
+                replacement(
+                    Path(path), ours=_is_snapshot, kind="an index snapshot", apart_from=apart_from
+                ) as stream,
+                nullcontext(stream) if coding is None else coding.writing(stream) as content,
+            ):
+                _write(content, table, arrays)
         finally:
             if trained is not None:
                 with parts.lock.writing():
@@ -114,11 +136,15 @@ class SnapshotReader:
     signature, so whatever the table says is checked: reading takes no more memory than the file's size.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], coding: Coding | None = None) -> None:
         self._name = os.fspath(path)
         self._stream = open_regular(Path(path))
-        self._file = self._stream.fileno()
         try:
+            if coding is not None:
+                try:
+                    self._stream = coding.reading(self._stream)
+                except ValueError as error:
+                    raise self._corrupt(f"cannot be decoded: {error}") from error
             self.table = self._read_table()
         except BaseException:
             self._stream.close()
@@ -142,7 +168,7 @@ class SnapshotReader:
         array = np.empty(entry["shape"], dtype=dtype)
         digest, raw, done = hashlib.sha256(), array.reshape(-1).view(np.uint8).data, 0
         while done < len(raw):
-            more = os.preadv(self._file, [raw[done : done + _BYTES]], start + done)
+            more = self._read_into(raw[done : done + _BYTES], start + done)
             if not more:
                 raise self._corrupt("ends too early")
             digest.update(raw[done : done + more])
@@ -152,17 +178,17 @@ class SnapshotReader:
         return array
 
     def _read_table(self) -> dict[str, Any]:
-        size = os.fstat(self._file).st_size
-        if os.pread(self._file, len(_MAGIC), 0) != _MAGIC or size < len(_MAGIC) + _FOOTER.size:
+        size = self._stream.seek(0, os.SEEK_END)
+        if self._read(len(_MAGIC), 0) != _MAGIC or size < len(_MAGIC) + _FOOTER.size:
             raise self._corrupt("is not an index snapshot of this version")
-        footer = os.pread(self._file, _FOOTER.size, size - _FOOTER.size)
+        footer = self._read(_FOOTER.size, size - _FOOTER.size)
         if len(footer) != _FOOTER.size:
             raise self._corrupt("has become shorter")
         length, digest = _FOOTER.unpack(footer)
         start = size - _FOOTER.size - length
         if start < len(_MAGIC) or length > _MAX_TABLE:
             raise self._corrupt("is not a whole snapshot")
-        raw = os.pread(self._file, length, start)
+        raw = self._read(length, start)
         if hashlib.sha256(raw).digest() != digest:
             raise self._corrupt("is damaged: the checksum of its table does not match")
         # The checksum matches: an error now means that something else wrote a file of the same form.
@@ -175,13 +201,27 @@ class SnapshotReader:
             raise self._corrupt("has a table that no index has")
         return cast("dict[str, Any]", table)
 
+    def _read(self, size: int, start: int) -> bytes:
+        raw = bytearray(size)
+        done = 0
+        while done < size and (more := self._read_into(memoryview(raw)[done:], start + done)):
+            done += more
+        return bytes(raw[:done])
+
+    def _read_into(self, target: memoryview, start: int) -> int:
+        try:
+            self._stream.seek(start)
+            return int(cast("Any", self._stream).readinto(target))
+        except ValueError as error:  # of a coding: the file was changed
+            raise self._corrupt(f"cannot be decoded: {error}") from error
+
     def _corrupt(self, what: str) -> IndexCorruptError:
         return IndexCorruptError(f"{self._name!r} {what}.")
 
 
-def read_stamp(path: str | os.PathLike[str]) -> dict[str, str]:
+def read_stamp(path: str | os.PathLike[str], coding: Coding | None = None) -> dict[str, str]:
     """The stamp of a snapshot, without reading the rest. Raises as `SnapshotReader`."""
-    with SnapshotReader(path) as reader:
+    with SnapshotReader(path, coding) as reader:
         return cast("dict[str, str]", reader.table["stamp"])
 
 
@@ -206,7 +246,8 @@ def _is_table(table: dict[str, Any], end: int) -> bool:
 
 
 def _is_snapshot(head: bytes) -> bool:
-    return head.startswith(_ANY_VERSION) and head[len(_ANY_VERSION) : len(_MAGIC)].isdigit()
+    numbered = head.startswith(_ANY_VERSION) and head[len(_ANY_VERSION) : len(_MAGIC)].isdigit()
+    return numbered or head.startswith(CODED_KIND)
 
 
 def fill_parts(parts: Parts, reader: SnapshotReader, *, unit: bool) -> None:

@@ -17,7 +17,7 @@ from voiceprint.index.ivf import MIN_SAMPLE, rerank_k
 from voiceprint.index.maintenance import Maintainer, no_structure
 from voiceprint.index.parts import Parts
 from voiceprint.index.rows import LARGEST, Scored, empty, to_half, to_single
-from voiceprint.index.snapshot import MAX_DIMENSION, SnapshotReader, fill_parts, write_snapshot
+from voiceprint.index.snapshot import MAX_DIMENSION, Coding, SnapshotReader, fill_parts, write_snapshot
 from voiceprint.index.threads import limited
 
 EXACT_UP_TO = 20_000
@@ -260,14 +260,15 @@ class VectorIndex:
         *,
         stamp: Mapping[str, str] | None = None,
         apart_from: Iterable[Path] = (),
+        coding: Coding | None = None,
     ) -> None:
         """Write a snapshot: one checksummed file, replaced as a whole, while others search and write.
 
         A training that is under way is waited for. stamp: texts to know it by again, see `read_stamp`.
-        apart_from: files that are never written to.
+        apart_from: files that are never written to. coding: encrypts the file, see `Coding`.
         Raises OSError; a file that is there and is no snapshot is left as it is, which is an OSError too.
         """
-        write_snapshot(self._parts, self._maintainer, path, stamp or {}, apart_from)
+        write_snapshot(self._parts, self._maintainer, path, stamp or {}, apart_from, coding)
 
     @classmethod
     def load(
@@ -278,12 +279,13 @@ class VectorIndex:
         threads: int = 1,
         exact_up_to: int = EXACT_UP_TO,
         unit: bool = False,
+        coding: Coding | None = None,
     ) -> VectorIndex:
         """The index of a snapshot. Raises OSError, or `IndexCorruptError` for damage and for older versions.
 
-        unit: whether all vectors have length 1; another length is damage.
+        unit: whether all vectors have length 1; another length is damage. coding: the one of `save`.
         """
-        with SnapshotReader(path) as reader:
+        with SnapshotReader(path, coding) as reader:
             index = cls(reader.table["dimension"], recall=recall, threads=threads, exact_up_to=exact_up_to)
             index.stamp = reader.table["stamp"]
             try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,11 @@ from redis_server import fresh_database, shared_server
 from stores import forget_json_files
 
 from voiceprint import JSONStorage, MemoryStorage, RedisStorage, SQLiteStorage, Storage
+from voiceprint.privacy.encryption import Encryption, KeyRing
+from voiceprint.privacy.encryption.keys import VariableKeys
 from voiceprint.storage import SQLStorage
+
+NEW_KEY = base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 class Harness:
@@ -55,28 +61,30 @@ class Harness:
             handle.close()
 
 
-def json_harness(path: Path) -> Harness:
+def json_harness(path: Path, **fixed: Any) -> Harness:
     def opener(**options: Any) -> Storage:
         forget_json_files()
-        return JSONStorage(path, **options)
+        return JSONStorage(path, **fixed, **options)
 
     return Harness(opener, persists=True)
 
 
-def sqlite_harness(path: Path) -> Harness:
-    return Harness(functools.partial(SQLiteStorage, path), persists=True)
+def sqlite_harness(path: Path, **fixed: Any) -> Harness:
+    return Harness(functools.partial(SQLiteStorage, path, **fixed), persists=True)
 
 
 def memory_harness(_: Path) -> Harness:
     return Harness(MemoryStorage, persists=False)
 
 
-def redis_harness(_: Path, *, shards: int | None = None, **settings: Any) -> Harness:
+def redis_harness(
+    _: Path, *, shards: int | None = None, encryption: Encryption | None = None, **settings: Any
+) -> Harness:
     server, database = shared_server(), fresh_database()
 
     def opener(**options: Any) -> Storage:
         with server.client(database, **settings) as client:
-            return RedisStorage(client, shards=shards, **options)
+            return RedisStorage(client, shards=shards, encryption=encryption, **options)
 
     return Harness(opener, persists=True)
 
@@ -90,8 +98,13 @@ def redis_shards_harness(path: Path) -> Harness:
     return redis_harness(path, shards=4)
 
 
-def postgresql_harness(_: Path) -> Harness:
-    return Harness(functools.partial(SQLStorage, postgres_server.fresh_url()), persists=True)
+def postgresql_harness(_: Path, **fixed: Any) -> Harness:
+    return Harness(functools.partial(SQLStorage, postgres_server.fresh_url(), **fixed), persists=True)
+
+
+def encrypted(harness: Callable[..., Harness]) -> Callable[[Path], Harness]:
+    """The same store, encrypted from its first change on."""
+    return functools.partial(harness, encryption=Encryption(KeyRing(VariableKeys(NEW_KEY))))
 
 
 # A new store is one more line here.
@@ -102,4 +115,8 @@ HARNESSES: dict[str, Callable[[Path], Harness]] = {
     "postgresql": postgresql_harness,
     "redis": redis_harness,
     "redis-decoding": redis_decoding_harness,
+    "json-encrypted": encrypted(json_harness),
+    "sqlite-encrypted": encrypted(sqlite_harness),
+    "postgresql-encrypted": encrypted(postgresql_harness),
+    "redis-encrypted": encrypted(redis_harness),
 }

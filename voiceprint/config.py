@@ -84,6 +84,9 @@ _ALLOWED = {
     "encoder_secondary": "as VOICE_ENCODER, of another embedding space",
     "encoder_secondary_sha256": "the 64 hex digits of a SHA-256 digest",
     "adapt_secondary": "true or false",
+    "encryption_key_file": "the path of a file of `voiceprint encryption init`",
+    "encryption_key": "a Base64 text of 32 bytes, or several",
+    "encryption_key_command": "a command that prints such a text",
     "index_path": "the path of a file, or off",
     "index_recall": "a number above 0, up to 1",
     "index_threads": "a whole number from 1 to 64",
@@ -97,7 +100,14 @@ _ALLOWED = {
 
 _DEFAULT_PATHS = {"sqlite": "voiceprints.db"}
 
-PATH_SETTINGS: Final = ("audit", "calibration_path", "index_path", "prompts", "storage_path")
+PATH_SETTINGS: Final = (
+    "audit",
+    "calibration_path",
+    "encryption_key_file",
+    "index_path",
+    "prompts",
+    "storage_path",
+)
 """The settings that are a path, unless one of `NO_PATHS`."""
 
 NO_PATHS: Final = ("off", "store")
@@ -164,6 +174,10 @@ class VoiceFingerprintConfig(BaseSettings):
     encoder_secondary_sha256 (None): as encoder_sha256, for the file of the secondary encoder.
     adapt_secondary (False): when True, a confident match, verification or finished stream also enrolls a
         caller who has no voiceprint of the secondary encoder with it.
+    encryption_key_file, encryption_key, encryption_key_command (None): the master key that encrypts the
+        store, its snapshots, exports and backups: a file, the key itself, or a command that prints it, such
+        as a KMS's client, which runs without a shell. At most one of them; each may give several keys, the
+        current one first (docs/security.md). No repr shows the key.
     index_path (None): file of the index's snapshot, or "off"; None is beside the store's file, or in the
         user's cache for a store on a server.
     index_recall (0.99): share of searches in a large index that find the most similar voiceprint, above 0, up
@@ -214,6 +228,9 @@ class VoiceFingerprintConfig(BaseSettings):
     encoder_secondary: EncoderText | None = None
     encoder_secondary_sha256: str | None = Field(default=None, pattern="^[0-9A-Fa-f]{64}$")
     adapt_secondary: bool = False
+    encryption_key_file: str | None = Field(default=None, min_length=1)
+    encryption_key: str | None = Field(default=None, min_length=1, repr=False)
+    encryption_key_command: str | None = Field(default=None, min_length=1)
     index_path: str | None = Field(default=None, min_length=1)
     index_recall: float = Field(default=0.99, gt=0.0, le=1.0, allow_inf_nan=False)
     index_threads: int = Field(default=1, ge=1, le=64)
@@ -341,7 +358,7 @@ Config = VoiceFingerprintConfig
 def _raise_ours(error: ValidationError) -> NoReturn:
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "configuration"
+    value = "not shown" if name == "encryption_key" else shown(first["input"])
     raise ConfigurationError(
-        f"{_PREFIX}{name.upper()} is {shown(first['input'])}, which is not allowed: "
-        f"{_ALLOWED.get(name, first['msg'])}."
+        f"{_PREFIX}{name.upper()} is {value}, which is not allowed: {_ALLOWED.get(name, first['msg'])}."
     ) from None

@@ -2,6 +2,7 @@
 
     VoiceprintError
     ├── ConfigurationError        (ValueError)    a setting, with its variable and what is allowed
+    │   └── EncryptionKeyError                    the key of encrypted data is missing, or another
     ├── InvalidArgumentError      (ValueError)    a caller id, metadata, embedding, k, threshold
     ├── InvalidAudioError         (ValueError)    a buffer or file that is not usable audio
     ├── AudioQualityError         (ValueError)    audio that is too short or too poor; carries `.quality`
@@ -37,6 +38,10 @@ class VoiceprintError(Exception):
 
 class ConfigurationError(VoiceprintError, ValueError):
     """A setting has a value that is not allowed."""
+
+
+class EncryptionKeyError(ConfigurationError):
+    """The key or passphrase of encrypted data is missing, or is another; nothing was changed."""
 
 
 class InvalidArgumentError(VoiceprintError, ValueError):

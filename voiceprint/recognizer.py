@@ -38,7 +38,8 @@ from voiceprint.models import (
     Voiceprint,
 )
 from voiceprint.privacy.audit.auditor import attach
-from voiceprint.storage import Storage, configured_storage
+from voiceprint.privacy.encryption.opening import configured_store
+from voiceprint.storage import Storage
 from voiceprint.storage.base import Progress
 from voiceprint.upkeep import Upkeep
 from voiceprint.validation import shown
@@ -90,7 +91,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         self.config = VoiceFingerprintConfig() if config is None else config
         self.encoder = configured_encoder(self.config) if encoder is None else encoder
         self.secondary = secondary_encoder(self.config) if secondary is None else secondary
-        self.storage = configured_storage(self.config) if storage_backend is None else storage_backend
+        self.storage = configured_store(self.config) if storage_backend is None else storage_backend
         check_snapshot_path(self.storage, self.config.index_path)
         add_snapshot_place(self.storage, self.config.index_path)
 

@@ -14,6 +14,7 @@ _CallerId = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 def upgrade() -> None:
     """Add columns without a value, so that no row is touched, and the table of groups."""
     for table, column, kind in (
+        ("store", "encryption", sa.Text),
         ("callers", "details", sa.Text),
         ("callers", "data_key", sa.LargeBinary),
         ("callers", "sealed", sa.LargeBinary),

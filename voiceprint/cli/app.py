@@ -16,6 +16,7 @@ from voiceprint.cli import (
     consent,
     db,
     demo,
+    encryption,
     enroll_csv,
     enrollment,
     evaluation,
@@ -87,5 +88,6 @@ app.add_typer(index.app, name="index")
 app.add_typer(db.app, name="db")
 app.add_typer(audit.app, name="audit")
 app.add_typer(galleries.app, name="galleries")
+app.add_typer(encryption.app, name="encryption")
 app.command("demo")(demo.demo)
 add_gallery_options(app, also=(evaluation.evaluate, upkeep.quality))

@@ -18,6 +18,7 @@ from voiceprint.cli.common import (
     print_json,
     print_lines,
 )
+from voiceprint.cli.file_ciphers import EncryptOption, PassphraseFileOption, reading_cipher, writing_cipher
 from voiceprint.storage.backup import back_up
 from voiceprint.storage.backup import restore as restore_backup
 
@@ -29,7 +30,12 @@ BackupFile = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")]
 
 
 def backup(
-    file: BackupFile, store: StoreOption = None, create: CreateOption = False, as_json: JsonOption = False
+    file: BackupFile,
+    encrypt: EncryptOption = None,
+    passphrase_file: PassphraseFileOption = None,
+    store: StoreOption = None,
+    create: CreateOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a consistent copy of all callers to a file, and verify it, while others write to the store.
 
@@ -37,14 +43,16 @@ def backup(
     """
     with open_recognizer(store, create=create) as recognizer:
         storage = recognizer.storage
+        cipher = writing_cipher(storage, encrypt, passphrase_file)
         with counter("Backing up", storage.count_callers()) as progress:
-            report = back_up(storage, file, progress=progress)
+            report = back_up(storage, file, cipher=cipher, progress=progress)
     if as_json:
         print_json(dataclasses.asdict(report))
     else:
         print_lines(
             f"Backed up {plural(report.callers, 'caller')} with "
-            f"{plural(report.voiceprints, 'voiceprint')} to {file}. Verified (SHA-256 {report.sha256[:16]})."
+            f"{plural(report.voiceprints, 'voiceprint')} to {file}{', encrypted' if cipher else ''}. "
+            f"Verified (SHA-256 {report.sha256[:16]})."
         )
 
 
@@ -57,6 +65,7 @@ def restore(
         ),
     ] = False,
     include_deleted: IncludeDeletedOption = False,
+    passphrase_file: PassphraseFileOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -66,7 +75,12 @@ def restore(
     """
     with open_recognizer(store, create=True) as recognizer, counter("Restoring") as progress:
         report = restore_backup(
-            recognizer.storage, file, overwrite=overwrite, include_deleted=include_deleted, progress=progress
+            recognizer.storage,
+            file,
+            cipher=reading_cipher(passphrase_file),
+            overwrite=overwrite,
+            include_deleted=include_deleted,
+            progress=progress,
         )
     if as_json:
         print_json(dataclasses.asdict(report))

@@ -28,8 +28,9 @@ from voiceprint.cli.gallery_options import chosen_settings
 from voiceprint.cli.terminal import escaped, json_text
 from voiceprint.errors import StorageUnavailableError
 from voiceprint.identification.spaces import other_spaces
+from voiceprint.privacy.encryption.opening import open_store
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
-from voiceprint.storage import Storage, open_storage
+from voiceprint.storage import Storage
 
 StoreOption = Annotated[
     str | None,
@@ -61,10 +62,8 @@ def open_recognizer(store: str | None, *, create: bool = False) -> Iterator[Opus
 
     create: whether the store need not exist. Raises `StorageUnavailableError`.
     """
-    config = chosen_settings(store)
-    storage = None
-    if store is not None:
-        storage = open_storage(store, max_voiceprints_per_caller=config.max_voiceprints_per_caller)
+    config = chosen_settings()
+    storage = None if store is None else open_store(store, config)
     recognizer = OpusAgentVoiceRecognizer(storage, config=config)
     with recognizer:
         if not create:

@@ -18,7 +18,8 @@ from voiceprint.cli.common import (
 )
 from voiceprint.cli.gallery_options import chosen_settings
 from voiceprint.errors import ConfigurationError, InvalidArgumentError
-from voiceprint.storage import SQLiteStorage, SQLStorage, open_storage
+from voiceprint.privacy.encryption.opening import open_store
+from voiceprint.storage import SQLiteStorage, SQLStorage
 from voiceprint.storage.urls import configured_url, sqlite_path
 from voiceprint.validation import is_postgresql_url
 
@@ -33,7 +34,7 @@ def upgrade(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """
     url = _url(store)
     before = _revision(url)
-    storage = _open_storage(url, store)
+    storage = _open_storage(url)
     with storage:
         storage.create()
         location = storage.location
@@ -78,7 +79,7 @@ def check(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
     Exit code 1 when something is wrong.
     """
-    with _open_storage(_url(store), store) as storage:
+    with _open_storage(_url(store)) as storage:
         check_exists(storage, "`voiceprint db upgrade` creates it")
         findings = storage.check()
         location = storage.location
@@ -108,7 +109,7 @@ def index_metadata(
     """
     if drop and key is None:
         raise InvalidArgumentError("Give the KEY whose index --drop removes.")
-    with _open_storage(_url(store), store) as storage:
+    with _open_storage(_url(store)) as storage:
         if key is not None and drop:
             storage.drop_metadata_index(key)
         elif key is not None:
@@ -124,7 +125,7 @@ def index_metadata(
 
 def _url(store: str | None) -> str:
     """The URL of the store. Raises `ConfigurationError` for a store that is not SQL."""
-    url = store if store is not None else configured_url(chosen_settings(store))
+    url = store if store is not None else configured_url(chosen_settings())
     kind = url.partition(":")[0]
     if kind != "sqlite" and not is_postgresql_url(url):
         raise ConfigurationError(
@@ -144,8 +145,7 @@ def _revision(url: str) -> str | None:
     return schema_revision(dialect_of(url))
 
 
-def _open_storage(url: str, store: str | None) -> SQLStorage:
-    limit = chosen_settings(store).max_voiceprints_per_caller
-    storage = open_storage(url, max_voiceprints_per_caller=limit)
+def _open_storage(url: str) -> SQLStorage:
+    storage = open_store(url, chosen_settings())
     assert isinstance(storage, SQLStorage)  # noqa: S101  for the types
     return storage

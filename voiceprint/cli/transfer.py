@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -24,13 +24,22 @@ from voiceprint.cli.common import (
     print_json,
     print_lines,
 )
+from voiceprint.cli.file_ciphers import EncryptOption, PassphraseFileOption, reading_cipher, writing_cipher
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.privacy.audit.auditor import attach
+from voiceprint.privacy.encryption.opening import open_store
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
-from voiceprint.storage import Storage, open_storage
-from voiceprint.storage.backup import LONGEST_LINE
-from voiceprint.storage.transfer import copy_callers, export_callers, import_callers, is_export
+from voiceprint.storage import Storage
+from voiceprint.storage.sealing import FileCipher
+from voiceprint.storage.transfer import (
+    SEALED_KIND,
+    copy_callers,
+    export_callers,
+    exported_lines,
+    import_callers,
+    is_export,
+)
 
 _STANDARD = Path("-")
 _STANDARD_OUTPUT = (_STANDARD, Path("/dev/stdout"), Path("/dev/fd/1"))
@@ -38,6 +47,8 @@ _STANDARD_OUTPUT = (_STANDARD, Path("/dev/stdout"), Path("/dev/fd/1"))
 
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON Lines; - for standard output.")],
+    encrypt: EncryptOption = None,
+    passphrase_file: PassphraseFileOption = None,
     store: StoreOption = None,
     create: CreateOption = False,
 ) -> None:
@@ -46,12 +57,18 @@ def export(
     The file holds biometric data, and only its owner can read it. It replaces an earlier export, but no other
     file; a pipe or a device is written to.
     """
-    with open_recognizer(store, create=create) as recognizer, _open_export(file, recognizer) as stream:
+    with open_recognizer(store, create=create) as recognizer:
         storage = recognizer.storage
-        with counter("Exporting", storage.count_callers()) as progress:
-            count = export_callers(storage, stream, progress=progress)
+        cipher = writing_cipher(storage, encrypt, passphrase_file)
+        with (
+            _open_export(file, recognizer) as stream,
+            nullcontext(stream) if cipher is None else cipher.writing(stream, SEALED_KIND) as content,
+            counter("Exporting", storage.count_callers()) as progress,
+        ):
+            count = export_callers(storage, content, progress=progress)
     if file not in _STANDARD_OUTPUT:  # the reader of a pipe may write to standard output itself
-        (print_lines if file.is_file() else print_error)(f"Exported {plural(count, 'caller')} to {file}.")
+        line = f"Exported {plural(count, 'caller')} to {file}{', encrypted' if cipher else ''}."
+        (print_lines if file.is_file() else print_error)(line)
 
 
 @contextmanager
@@ -79,16 +96,17 @@ def _open_export(file: Path, recognizer: OpusAgentVoiceRecognizer) -> Iterator[B
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON Lines; - for standard input.")],
     include_deleted: IncludeDeletedOption = False,
+    passphrase_file: PassphraseFileOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Import the callers of an exported file, with their ids and times.
+    """Import the callers of an exported file, plain or encrypted, with their ids and times.
 
     Each replaces the caller of the same id. Callers who were deleted since are left out.
     """
     with (
         open_recognizer(store, create=True) as recognizer,
-        _open_import(file, recognizer.storage) as lines,
+        _open_import(file, recognizer.storage, reading_cipher(passphrase_file)) as lines,
         counter("Importing") as progress,
     ):
         report = import_callers(recognizer.storage, lines, include_deleted=include_deleted, progress=progress)
@@ -103,23 +121,18 @@ def import_(
 
 
 @contextmanager
-def _open_import(file: Path, storage: Storage) -> Iterator[Iterator[bytes]]:
+def _open_import(file: Path, storage: Storage, cipher: FileCipher) -> Iterator[Iterator[bytes]]:
     if file == _STANDARD:
-        yield _lines(sys.stdin.buffer)
+        yield exported_lines(sys.stdin.buffer, "standard input", cipher)
         return
     try:
         check_apart(file, storage.files())
         with open(file, "rb", opener=open_descriptor) as stream:
-            yield _lines(stream)
+            yield exported_lines(stream, str(file), cipher)
     except RefusedFileError as error:
         raise InvalidArgumentError(str(error)) from error
     except OSError as error:  # of the file: those of the store arrive as StorageError
         raise InvalidArgumentError(f"{str(file)!r} cannot be read: {error.strerror}.") from error
-
-
-def _lines(stream: BinaryIO) -> Iterator[bytes]:
-    # Limited, so that a file without line breaks does not fill the memory.
-    return iter(lambda: stream.readline(LONGEST_LINE), b"")
 
 
 def copy(
@@ -132,9 +145,10 @@ def copy(
 
     The same command resumes an interrupted copy.
     """
+    config = VoiceFingerprintConfig()
     with (
-        open_storage(source) as from_,
-        open_storage(target) as to,
+        open_store(source, config) as from_,
+        open_store(target, config) as to,
         counter("Copying", _counted(from_)) as progress,
     ):
         for storage in (from_, to):

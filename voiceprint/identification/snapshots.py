@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from weakref import WeakSet
@@ -21,7 +22,7 @@ from voiceprint.storage.snapshot_files import erase_snapshots
 
 if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
-    from voiceprint.index import VectorIndex
+    from voiceprint.index import Coding, VectorIndex
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,16 @@ def add_snapshot_place(storage: Storage, setting: str | None) -> None:
         storage.snapshot_places.add(path)
 
 
+def snapshot_coding(storage: Storage) -> Coding | None:
+    """The encryption of the snapshots of an encrypted store; None for a plain store."""
+    if storage.sealing is None:
+        return None
+    from voiceprint.index import CODED_KIND, Coding
+
+    files = storage.sealing.files()
+    return Coding(partial(files.writing, kind=CODED_KIND), partial(files.reading, kind=CODED_KIND))
+
+
 def _not_a_place(error: RefusedFileError) -> ConfigurationError:
     return ConfigurationError(
         f"The index's snapshot cannot be kept there: {error} Change VOICE_INDEX_PATH: a path, or off."
@@ -152,16 +163,23 @@ class SnapshotKeeper:
         from voiceprint.index import IndexCorruptError, VectorIndex, read_stamp
 
         if path != former:
-            _remove_former(former, storage.identity(), encoder)
+            _remove_former(former, storage, encoder)
         self._changes = 0
         start = time.perf_counter()
+        coding = snapshot_coding(storage)
+        if coding is not None:
+            _remove_plain(path)
         try:
-            stamp = Stamp.from_text(read_stamp(path))
+            stamp = Stamp.from_text(read_stamp(path, coding))
             if stamp[:2] != (storage.identity(), encoder):
                 logger.warning("%s is the index of another store or encoder; building it anew.", path)
                 return None
             index = VectorIndex.load(
-                path, recall=self.settings.recall, threads=self.settings.threads, unit=True
+                path,
+                recall=self.settings.recall,
+                threads=self.settings.threads,
+                unit=True,
+                coding=coding,
             )
         except FileNotFoundError:
             logger.debug("%s: there is no snapshot yet.", path)
@@ -240,7 +258,12 @@ class SnapshotKeeper:
             changes, erased, start = self._changes, self._erased, time.perf_counter()
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                index.save(path, stamp=stamp.as_text(), apart_from=storage.files())
+                index.save(
+                    path,
+                    stamp=stamp.as_text(),
+                    apart_from=storage.files(),
+                    coding=snapshot_coding(storage),
+                )
             except RefusedFileError as error:
                 if by_user:
                     raise _not_a_place(error) from error
@@ -296,14 +319,24 @@ def changes_since(storage: Storage, stamp: Stamp) -> Iterator[Changes | None]:
         position, more = changes.position, changes.more
 
 
-def _remove_former(path: Path, store: str, encoder: str) -> None:
+def _remove_former(path: Path, storage: Storage, encoder: str) -> None:
     """Remove a snapshot of this space from the path of Resemblyzer's, where earlier versions wrote it."""
     from voiceprint.index import IndexCorruptError, read_stamp
 
     with suppress(OSError, IndexCorruptError):  # no file, or another one
-        stamp = read_stamp(path)
-        if (stamp.get("store"), stamp.get("encoder")) == (store, encoder):
+        stamp = read_stamp(path)  # earlier versions did not encrypt
+        if (stamp.get("store"), stamp.get("encoder")) == (storage.identity(), encoder):
             path.unlink()
+
+
+def _remove_plain(path: Path) -> None:
+    """Remove a snapshot of an encrypted store that is not encrypted: it holds every embedding."""
+    from voiceprint.index import IndexCorruptError, read_stamp
+
+    with suppress(OSError, IndexCorruptError):  # no file, an encrypted one, or not a snapshot
+        read_stamp(path)
+        path.unlink()
+        logger.warning("%s was not encrypted, as the store is: removed it.", path)
 
 
 # Registered before faiss is loaded: exit handlers run in reverse order, and the index must end its training

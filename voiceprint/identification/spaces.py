@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from voiceprint.identification.snapshots import Stamp, changes_since, snapshot_path
+from voiceprint.identification.snapshots import Stamp, changes_since, snapshot_coding, snapshot_path
 from voiceprint.models import SnapshotState, SnapshotStatus, SpaceCoverage
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _state(storage: Storage, path: Path | None, space: str) -> tuple[SnapshotSta
     if path is None:
         return "off", None
     try:
-        stamp = Stamp.from_text(read_stamp(path))
+        stamp = Stamp.from_text(read_stamp(path, snapshot_coding(storage)))
     except FileNotFoundError:
         return "not_written", None
     except (IndexCorruptError, OSError, KeyError, ValueError):  # damaged, of another version or program

@@ -25,7 +25,7 @@ from voiceprint.storage.deletions import DeletionList
 from voiceprint.storage.snapshot_files import snapshot_leftovers, snapshots_at
 from voiceprint.validation import check_caller_id, now
 
-__all__ = ["delete_with_receipt", "opt_out_with_receipt", "remains_of"]
+__all__ = ["delete_with_receipt", "files_of", "opt_out_with_receipt", "pieces_of", "remains_of"]
 
 _BLOCK = 8 << 20  # bytes read at once
 _PIECE = 32  # bytes: eight numbers of an embedding, which no other embedding shares
@@ -87,7 +87,7 @@ def _erase(
     storage: Storage, caller: Caller, remove: Callable[[], int], *, timeout_s: float, rewrite: bool
 ) -> DeletionReceipt:
     """Remove the caller's data by `remove`, wait until the disk has followed, and search for remains."""
-    name, pieces = caller.caller_id, _pieces(caller)
+    name, pieces = caller.caller_id, pieces_of(caller)
     ids = [voiceprint.id for voiceprint in caller.voiceprints if voiceprint.id is not None]
     snapshots = snapshots_at(storage.snapshot_places)
     removed = remove()
@@ -105,7 +105,7 @@ def _erase(
             detail=detail if deleted else "Another process has enrolled the caller again since.",
         )
     ]
-    for path in _files(storage):
+    for path in files_of(storage):
         try:
             found = _searched(storage, path, pieces)
             size = path.stat().st_size if found is not None else 0
@@ -156,7 +156,7 @@ def remains_of(storage: Storage, caller_id: str) -> ErasureCheck:
     """
     name = check_caller_id(caller_id)
     noted = DeletionList(storage.deletions()).entries(name)
-    files = _files(storage)
+    files = files_of(storage)
     caller = storage.get(name)
     if caller is not None and caller.opt_out is None:
         findings = [
@@ -212,7 +212,7 @@ def _found_remains(storage: Storage, name: str, files: list[Path], *, is_noted: 
     return findings + [Finding(code=each.state, place=each.place, message=each.detail) for each in remains]
 
 
-def _files(storage: Storage) -> list[Path]:
+def files_of(storage: Storage) -> list[Path]:
     """Every file that may hold data of a record: of the store, snapshots, and temporary files of both."""
     files = dict.fromkeys([*storage.record_files(), *snapshots_at(storage.snapshot_places)])
     for path in storage.files()[:1]:
@@ -222,12 +222,13 @@ def _files(storage: Storage) -> list[Path]:
     return list(files)
 
 
-def _pieces(caller: Caller) -> set[bytes]:
+def pieces_of(caller: Caller) -> set[bytes]:
+    """The bytes to search for in files: parts of the embeddings, and the metadata."""
     pieces: set[bytes] = set()
     for voiceprint in caller.voiceprints:
         for vector in (voiceprint.embedding, voiceprint.augmented):
             if vector is not None:
-                pieces.update(_pieces_of(vector))
+                pieces.update(_vector_pieces(vector))
     texts = [orjson.dumps(caller.metadata)]
     if caller.consent is not None:
         texts.append(orjson.dumps(caller.consent.model_dump(exclude_none=True)))
@@ -235,7 +236,7 @@ def _pieces(caller: Caller) -> set[bytes]:
     return pieces
 
 
-def _pieces_of(vector: NDArray[np.float32]) -> Iterator[bytes]:
+def _vector_pieces(vector: NDArray[np.float32]) -> Iterator[bytes]:
     for dtype in ("<f4", "<f2"):  # stores hold the former, snapshots of the index the latter
         raw = vector.astype(dtype).tobytes()
         yield raw[:_PIECE]
@@ -275,12 +276,12 @@ def _mentions(storage: Storage, name: str) -> bool:
 
 
 def _stale_snapshots(storage: Storage) -> Iterator[Path]:
-    from voiceprint.identification.snapshots import Stamp, changes_since
+    from voiceprint.identification.snapshots import Stamp, changes_since, snapshot_coding
     from voiceprint.index import IndexCorruptError, read_stamp
 
     for path in snapshots_at(storage.snapshot_places):
         try:
-            stamp = Stamp.from_text(read_stamp(path))
+            stamp = Stamp.from_text(read_stamp(path, snapshot_coding(storage)))
         except (IndexCorruptError, OSError, KeyError, ValueError):  # unreadable, so it may hold anything
             yield path
             continue

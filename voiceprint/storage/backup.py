@@ -10,7 +10,9 @@ The file is JSON Lines:
 store: the identity of the store. A caller has the layout of codec.py, with embeddings as little-endian
 float32 in Base64, a quarter of their size as numbers. sha256: of all bytes before the last line. Backups
 leave out the index, which is derived. Every store can be restored from the backup of every other. Format 3 is
-the first with consents, opt-outs, groups and provenances; format 1 calls "augmented" "simulated".
+the first with consents, opt-outs, groups and provenances; format 1 calls "augmented" "simulated". An
+encrypted backup is a file that begins with b"VPBACKUP" (`voiceprint.privacy.encryption.files`), with these
+lines in it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,12 +33,13 @@ from numpy.typing import NDArray
 
 from voiceprint._audited import audited_store
 from voiceprint._files import RefusedFileError, check_apart, open_regular, replacement
-from voiceprint.errors import InvalidArgumentError, StorageCorruptError, StorageError
+from voiceprint.errors import EncryptionKeyError, InvalidArgumentError, StorageCorruptError, StorageError
 from voiceprint.models import Caller
 from voiceprint.storage.base import ConsistentView, Deletion, Progress, Storage
 from voiceprint.storage.codec import caller_entry, decode_caller, vector_fields
 from voiceprint.storage.deletions import DeletionList
-from voiceprint.storage.transfer import CallerCopy
+from voiceprint.storage.sealing import FileCipher, SealedFileError
+from voiceprint.storage.transfer import LONGEST_LINE, CallerCopy
 from voiceprint.validation import now
 
 __all__ = ["BackupReport", "RestoreReport", "back_up", "read_backup", "restore"]
@@ -42,7 +47,7 @@ __all__ = ["BackupReport", "RestoreReport", "back_up", "read_backup", "restore"]
 FORMAT = 3
 _READABLE = (1, 2, 3)
 _MAGIC = b'{"voiceprint_backup":'
-LONGEST_LINE = 64 << 20  # bytes: metadata may have 1 MB, and a caller many voiceprints
+SEALED_KIND = b"VPBACKUP"
 _DELETIONS_PER_LINE = 10_000  # some 1 MB
 
 
@@ -74,8 +79,12 @@ class RestoreReport:
 
 
 @audited_store("backup")
-def back_up(storage: Storage, path: Path, *, progress: Progress | None = None) -> BackupReport:
+def back_up(
+    storage: Storage, path: Path, *, cipher: FileCipher | None = None, progress: Progress | None = None
+) -> BackupReport:
     """Write a backup of the store to `path`, as of one moment, and read it again to verify it.
+
+    cipher: encrypts the file, such as `storage.sealing.files()`; None writes it plain.
 
     A complete new backup replaces an older one at `path`. A pipe or device is written to, and not verified.
     Only its owner can read the file.
@@ -91,10 +100,11 @@ def back_up(storage: Storage, path: Path, *, progress: Progress | None = None) -
         with replacement(
             path, ours=is_backup, kind="a backup", apart_from=storage.files(), pipes=True
         ) as stream:
-            report = _write(view, stream, progress)
+            with nullcontext(stream) if cipher is None else cipher.writing(stream, SEALED_KIND) as content:
+                report = _write(view, content, progress)
             if stream.readable():  # a pipe or a device is not
                 stream.flush()
-                if _verified(stream, path) != report:
+                if _verified_again(stream, path, cipher) != report:
                     raise StorageError(
                         f"{path} reads otherwise than it was written: the disk may be failing."
                     )
@@ -111,16 +121,17 @@ def back_up(storage: Storage, path: Path, *, progress: Progress | None = None) -
 
 def is_backup(head: bytes) -> bool:
     """Whether a file that begins with these bytes is a backup."""
-    return head.startswith(_MAGIC)
+    return head.startswith((_MAGIC, SEALED_KIND))
 
 
-def read_backup(path: Path) -> BackupReport:
-    """Read a backup to the end and return its figures.
+def read_backup(path: Path, *, cipher: FileCipher | None = None) -> BackupReport:
+    """Read a backup to the end and return its figures. cipher: of an encrypted one.
 
-    Raises `InvalidArgumentError` for a file that cannot be read or is no backup, `StorageCorruptError` for a
+    Raises `EncryptionKeyError` for another key or passphrase, `InvalidArgumentError` for a file that cannot
+    be read or is no backup, `StorageCorruptError` for a
     backup that is damaged or cut off.
     """
-    with _opened(path) as stream:
+    with _opened(path, cipher) as stream:
         return _verified(stream, path)
 
 
@@ -129,6 +140,7 @@ def restore(
     storage: Storage,
     path: Path,
     *,
+    cipher: FileCipher | None = None,
     overwrite: bool = False,
     include_deleted: bool = False,
     progress: Progress | None = None,
@@ -141,6 +153,7 @@ def restore(
     overwrite: the store may hold callers already: the backup replaces those of the same id, with all
         voiceprints, and the others stay. Without it, such a store is refused.
     include_deleted: restore callers whom this store has deleted since the backup, too.
+    cipher: of an encrypted backup.
 
     Raises the errors of `read_backup` and of the store, and `InvalidArgumentError` where the store holds
     callers already or an id of a voiceprint is another caller's there.
@@ -149,7 +162,7 @@ def restore(
         check_apart(path, storage.files())
     except RefusedFileError as error:
         raise InvalidArgumentError(str(error)) from error
-    with _opened(path) as stream:  # once, so that the restored file is the verified one
+    with _opened(path, cipher) as stream:  # once, so that the restored file is the verified one
         report = _verified(stream, path)
         stored = storage.count_callers()
         if stored and not overwrite and not _holds_only(storage, stream, path):
@@ -258,13 +271,44 @@ def _from_base64(text: Any) -> NDArray[np.float32]:
     return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4")
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path, cipher: FileCipher | None) -> BinaryIO:
     try:
-        return open_regular(path)
+        stream = open_regular(path)
     except RefusedFileError as error:
         raise InvalidArgumentError(str(error)) from error
     except OSError as error:  # missing, or not ours to read
         raise InvalidArgumentError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        return _decrypted(stream, path, cipher)
+    except SealedFileError as error:
+        stream.close()
+        raise _damaged(path, str(error)) from error
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _decrypted(stream: BinaryIO, path: Path, cipher: FileCipher | None) -> BinaryIO:
+    is_sealed = stream.read(len(SEALED_KIND)) == SEALED_KIND
+    stream.seek(0)
+    if not is_sealed:
+        return stream
+    if cipher is None:
+        raise EncryptionKeyError(f"{path} is encrypted: give its key or passphrase.")
+    return cipher.reading(stream, SEALED_KIND)
+
+
+def _verified_again(stream: BinaryIO, path: Path, cipher: FileCipher | None) -> BackupReport:
+    """Read what was just written to the stream, which stays open."""
+    if cipher is None:
+        return _verified(stream, path)
+    # By a descriptor of its own: closing the decrypted stream closes the one below.
+    with os.fdopen(os.dup(stream.fileno()), "rb") as copy:
+        copy.seek(0)
+        try:
+            return _verified(cipher.reading(copy, SEALED_KIND), path)
+        except SealedFileError as error:
+            raise _damaged(path, str(error)) from error
 
 
 def _verified(stream: BinaryIO, path: Path) -> BackupReport:
@@ -302,6 +346,8 @@ def _lines(stream: BinaryIO, path: Path) -> Iterator[tuple[int, bytes, dict[str,
             line = stream.readline(LONGEST_LINE)
         except OSError as error:
             raise InvalidArgumentError(f"{path} cannot be read: {error.strerror}.") from error
+        except SealedFileError as error:
+            raise _damaged(path, str(error)) from error
         if not line:
             return
         number += 1

@@ -20,7 +20,9 @@ from voiceprint._files import cache_folder, reading_descriptor
 from voiceprint.consent import Consent, OptOut, check_groups
 from voiceprint.errors import InvalidArgumentError, StorageError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
+from voiceprint.storage.encrypted import EncryptedStorage
 from voiceprint.storage.metadata_search import MetadataFilter
+from voiceprint.storage.sealing import Sealing
 from voiceprint.validation import check_caller_id, is_integer, now, shown
 
 if TYPE_CHECKING:
@@ -134,7 +136,7 @@ class Changes:
     groups: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
-class Storage(ABC):
+class Storage(EncryptedStorage):
     """Callers and their voiceprints, durable and shared by threads and processes. Stores are subclasses.
 
     Every change is atomic, also for other processes. Returned objects are the reader's own: changing them
@@ -152,7 +154,13 @@ class Storage(ABC):
     rewrites_server_files: ClassVar[bool] = False
     """Whether `server_remains(rewrite=True)` has the server rewrite its files."""
 
-    def __init__(self, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
+    def __init__(
+        self,
+        *,
+        max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
+        encryption: Sealing | None = None,
+    ) -> None:
+        self.sealing = encryption
         self.max_voiceprints_per_caller = check_limit(max_voiceprints_per_caller)
         self._closed = False
         self.auditor: Recorder | None = None

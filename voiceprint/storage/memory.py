@@ -35,6 +35,7 @@ from voiceprint.storage.base import (
     check_position,
     with_progress,
 )
+from voiceprint.storage.data_keys import KeyedChanges
 from voiceprint.storage.records import as_arrays
 from voiceprint.storage.state import StoreState
 from voiceprint.storage.transaction import Transaction, check_incoming
@@ -179,6 +180,18 @@ class InMemoryStateStorage(Storage):
         with self._reading() as state:
             prints = state.prints(encoder)
         return (as_arrays(prints[at : at + size]) for at in range(0, len(prints), size))
+
+    def encryption_mark(self) -> str:
+        with self._reading() as state:
+            return state.encryption
+
+    def data_keys(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[tuple[str, bytes | None]]:
+        with self._reading() as state:
+            names = nsmallest(check_page(limit), (name for name in state.callers if name > after))
+            return [(name, state.callers[name].data_key) for name in names]
+
+    def _change_keys(self, caller_ids: list[str], work: Callable[[KeyedChanges], T]) -> list[T]:
+        return [self._transact(caller_ids, work)]
 
     def check(self, *, fix: bool = False) -> list[Finding]:  # noqa: ARG002  nothing is derived here
         with self._reading() as state:

@@ -52,6 +52,7 @@ class CallerRecord:
     """A caller as stored; `voiceprints` in the order of enrollment, oldest first.
 
     opt_out: of a caller who refused, and then has neither voiceprints nor metadata, groups and consent.
+    data_key: the wrapped data key, of a record that is stored encrypted, see `sealing`.
     """
 
     caller_id: str
@@ -62,6 +63,7 @@ class CallerRecord:
     consent: Consent | None = field(default=None, repr=False)
     opt_out: OptOut | None = None
     groups: tuple[str, ...] = ()
+    data_key: bytes | None = field(default=None, repr=False)
 
     def voiceprint(self, record: PrintRecord) -> Voiceprint:
         """One of this caller's voiceprints as the public model, with a copy of the metadata."""

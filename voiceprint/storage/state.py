@@ -37,6 +37,7 @@ class StoreState:
     commits: the changes of voiceprints after the floor and, unless it is 0, at it, by ascending revision.
     tombstones: (revision, voiceprint id) of removals, by ascending revision.
     deletions: (key, digest) of deleted callers to the time, see `Deletion`.
+    encryption: the mark of an encrypted store, see `sealing`.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class StoreState:
         commits: Iterable[Position] = (),
         tombstones: Iterable[tuple[int, int]] = (),
         deletions: Iterable[Deletion] = (),
+        encryption: str = "",
     ) -> None:
         self.callers = {caller.caller_id: caller for caller in callers}
         self.owner = {p.id: caller.caller_id for caller in self.callers.values() for p in caller.voiceprints}
@@ -60,6 +62,7 @@ class StoreState:
         self.feed_floor = feed_floor
         self.commits = list(commits)
         self.tombstones = list(tombstones)
+        self.encryption = encryption
         self.deletions = {(key, digest): time for key, digest, time in deletions}
 
     @property
@@ -177,6 +180,7 @@ class StoreState:
         self.dimensions.update(transaction.dimensions)
         self.deletions = transaction.all_deletions()
         self.identity = transaction.identity
+        self.encryption = transaction.encryption
         self.revision = transaction.revision
         self.next_id = transaction.next_id
         self.commits, self.tombstones, self.feed_floor = history

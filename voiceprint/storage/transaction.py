@@ -21,6 +21,7 @@ from voiceprint.errors import (
 )
 from voiceprint.models import Caller, Voiceprint
 from voiceprint.storage.base import Deletion
+from voiceprint.storage.data_keys import KeyedChanges
 from voiceprint.storage.deletions import check_deletion, deletion_digest
 from voiceprint.storage.records import (
     COUNTER_END,
@@ -32,6 +33,7 @@ from voiceprint.storage.records import (
     random_id,
     same_json,
 )
+from voiceprint.storage.sealing import Sealing
 from voiceprint.storage.state import StoreState, new_token
 from voiceprint.validation import (
     check_augmented,
@@ -45,7 +47,7 @@ from voiceprint.validation import (
 )
 
 
-class Transaction:
+class Transaction(KeyedChanges):
     """The difference from `base` once it is committed. False while it changes nothing.
 
     callers: the new record of each caller that differs, None for a removed one.
@@ -53,9 +55,13 @@ class Transaction:
     owners: voiceprint id to caller id of the voiceprints that are new.
     deletions: deletions of callers noted by this transaction, as in `StoreState`; restored: restored callers
         with their `created_at`, whose later noted deletions are dropped.
+    encryption: the mark of an encrypted store, see `sealing`; sealing: gives the data keys. A new store (by
+        default one of revision 0) is encrypted from the first change on.
     """
 
-    def __init__(self, base: StoreState) -> None:
+    def __init__(
+        self, base: StoreState, sealing: Sealing | None = None, *, is_new: bool | None = None
+    ) -> None:
         if base.revision + 1 >= COUNTER_END:
             raise StorageCorruptError(
                 f"The store has come to revision {base.revision}, the last one that a store counts to. "
@@ -75,9 +81,10 @@ class Transaction:
         self.restored: dict[str, str | None] = {}
         self.changes_voiceprints = False
         self._now = now()
+        self._begin_sealing(sealing, is_new=base.revision == 0 if is_new is None else is_new)
 
     def __bool__(self) -> bool:
-        return bool(self.callers or self.deletions)
+        return bool(self.callers or self.deletions or self._resealed)
 
     def find(self, caller_id: str) -> CallerRecord | None:
         """The caller's record after this transaction so far."""
@@ -99,7 +106,7 @@ class Transaction:
 
     def removes_personal_data(self) -> bool:
         """Whether it removes or replaces an embedding, a value of the metadata, the consent or a group."""
-        if self.removes_voiceprints():
+        if self._resealed or self.removes_voiceprints():
             return True
         for caller_id, after in self.callers.items():
             before = self.base.callers.get(caller_id)

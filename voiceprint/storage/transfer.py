@@ -2,7 +2,8 @@
 
 An exported line is one caller in the layout of codec.py, with "embedding": [...] and, where there is one,
 "augmented": [...]. Ids and times survive. Lines are in the code-point order of the caller ids, so two stores
-of the same callers give the same text, and `digest` compares them.
+of the same callers give the same text, and `digest` compares them. An encrypted export is a file that begins
+with b"VPEXPORT" (`voiceprint.privacy.encryption.files`), with these lines in it.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ from typing import BinaryIO
 import orjson
 
 from voiceprint._audited import audited_store
-from voiceprint.errors import InvalidArgumentError, StorageError
+from voiceprint.errors import EncryptionKeyError, InvalidArgumentError, StorageError
 from voiceprint.models import Caller
 from voiceprint.storage.base import DEFAULT_PAGE, Deletion, Progress, Storage
 from voiceprint.storage.codec import caller_entry, decode_caller, vector_fields
 from voiceprint.storage.deletions import DeletionList
+from voiceprint.storage.sealing import FileCipher, SealedFileError
 
 __all__ = ["CopyReport", "copy_callers", "digest", "export_callers", "import_callers"]
+
+
+SEALED_KIND = b"VPEXPORT"
+LONGEST_LINE = 64 << 20  # bytes: metadata may have 1 MB, and a caller many voiceprints
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ class CallerCopy:
 
 def is_export(head: bytes) -> bool:
     """Whether a file that begins with these bytes is an export."""
-    return head.startswith(b'{"caller_id":')
+    return head.startswith((b'{"caller_id":', SEALED_KIND))
 
 
 @audited_store("export")
@@ -132,6 +138,25 @@ def export_callers(storage: Storage, stream: BinaryIO, *, progress: Progress | N
         if progress is not None:
             progress(done)
     return done
+
+
+def exported_lines(stream: BinaryIO, name: str, cipher: FileCipher | None = None) -> Iterator[bytes]:
+    """The lines of an export for `import_callers`, decrypted by `cipher` where it is encrypted.
+
+    stream: a buffered one, also of a pipe. name: of the file, for messages. Raises `EncryptionKeyError`, and
+    `InvalidArgumentError` where the file is damaged.
+    """
+    peek = getattr(stream, "peek", None)
+    is_sealed = peek is not None and peek(len(SEALED_KIND)).startswith(SEALED_KIND)
+    try:
+        if is_sealed and cipher is None:
+            raise EncryptionKeyError(f"{name} is encrypted: give its key or passphrase. Nothing was changed.")
+        content = cipher.reading(stream, SEALED_KIND) if is_sealed and cipher is not None else stream
+        # Limited, so that a file without line breaks does not fill the memory.
+        while line := content.readline(LONGEST_LINE):
+            yield line
+    except SealedFileError as error:
+        raise InvalidArgumentError(f"{name} is damaged: {error}.") from error
 
 
 @audited_store("import")

@@ -11,6 +11,7 @@ from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS, Storage
 from voiceprint.storage.json import JSONStorage
 from voiceprint.storage.memory import MemoryStorage
 from voiceprint.storage.redis import RedisStorage
+from voiceprint.storage.sealing import Sealing
 from voiceprint.storage.sql import SQLiteStorage, SQLStorage
 from voiceprint.validation import hide_passwords, is_postgresql_url, shown
 
@@ -22,33 +23,41 @@ log = logging.getLogger(__name__)
 FORMS = "json:PATH, sqlite:PATH, postgresql://USER@HOST/DATABASE, redis://HOST:PORT/DB or memory:"
 
 
-def open_storage(url: str, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> Storage:
+def open_storage(
+    url: str,
+    *,
+    max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
+    encryption: Sealing | None = None,
+) -> Storage:
     """The store at `url`: json:PATH, sqlite:PATH, postgresql://USER@HOST/DATABASE, redis://HOST:PORT/DB or
     memory:.
 
     sqlite:///PATH is read as SQLAlchemy does: relative to the current folder, absolute with a fourth slash.
 
+    encryption: of an encrypted store, such as `Encryption.from_config(config)` gives it
+    (`voiceprint.privacy.encryption`). Not for memory:, which writes nothing.
+
     Raises `ConfigurationError` for a URL of another form, and the errors of the store.
     """
-    storage = _opened(url, max_voiceprints_per_caller)
+    storage = _opened(url, max_voiceprints_per_caller, encryption)
     log.info("Opened the store %s.", storage.location)
     return storage
 
 
-def _opened(url: str, limit: int) -> Storage:
+def _opened(url: str, limit: int, encryption: Sealing | None) -> Storage:
     if not isinstance(url, str):
         raise ConfigurationError(f"The URL of the store is {shown(url)}: give a text such as json:PATH.")
     scheme, colon, rest = url.partition(":")
     if colon and scheme == "json" and rest:
-        return JSONStorage(rest, max_voiceprints_per_caller=limit)
+        return JSONStorage(rest, max_voiceprints_per_caller=limit, encryption=encryption)
     if colon and scheme == "memory" and not rest:
         return MemoryStorage(max_voiceprints_per_caller=limit)
     if colon and scheme == "sqlite" and rest:
-        return SQLiteStorage(sqlite_path(rest), max_voiceprints_per_caller=limit)
+        return SQLiteStorage(sqlite_path(rest), max_voiceprints_per_caller=limit, encryption=encryption)
     if colon and scheme in ("redis", "rediss", "unix") and rest:
-        return RedisStorage.from_url(url, max_voiceprints_per_caller=limit)
+        return RedisStorage.from_url(url, max_voiceprints_per_caller=limit, encryption=encryption)
     if is_postgresql_url(url):
-        return SQLStorage(url, max_voiceprints_per_caller=limit)
+        return SQLStorage(url, max_voiceprints_per_caller=limit, encryption=encryption)
     raise ConfigurationError(f"{hide_passwords(url)!r} names no store: the forms are {FORMS}.")
 
 
@@ -90,7 +99,8 @@ def configured_location(config: VoiceFingerprintConfig) -> str:
     return f"{config.storage_backend}:{path}"
 
 
-def configured_storage(config: VoiceFingerprintConfig) -> Storage:
-    """The store that `config` chooses."""
+def configured_storage(config: VoiceFingerprintConfig, *, encryption: Sealing | None = None) -> Storage:
+    """The store that `config` chooses; encryption: as in `open_storage`."""
     url = configured_url(config)
-    return open_storage(url, max_voiceprints_per_caller=config.max_voiceprints_per_caller)
+    limit = config.max_voiceprints_per_caller
+    return open_storage(url, max_voiceprints_per_caller=limit, encryption=encryption)

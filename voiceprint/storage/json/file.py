@@ -31,6 +31,8 @@ from voiceprint._keyed_cache import KeyedCache
 from voiceprint.errors import StorageUnavailableError
 from voiceprint.storage.json.format import encode_caller, encode_file, parse_file
 from voiceprint.storage.records import CallerRecord
+from voiceprint.storage.sealed_codec import StoreSeals
+from voiceprint.storage.sealing import Sealing
 from voiceprint.storage.state import StoreState
 from voiceprint.storage.transaction import Transaction
 
@@ -52,12 +54,13 @@ class JSONFile:
     until its file is in place; readers go on meanwhile.
     """
 
-    _shared: ClassVar[KeyedCache[Path, JSONFile]] = KeyedCache(idle=CACHED_FILES)
+    _shared: ClassVar[KeyedCache[tuple[Path, Sealing | None], JSONFile]] = KeyedCache(idle=CACHED_FILES)
 
     @classmethod
-    def shared(cls, path: Path) -> JSONFile:
-        """The one object for this path."""
-        return cls._shared.get(path, lambda: cls(path))
+    def shared(cls, path: Path, sealing: Sealing | None = None) -> JSONFile:
+        """The one object for this path and key; sealing: as in `Storage`."""
+        # By the key too: a handle without it must not read what another one has decrypted.
+        return cls._shared.get((path, sealing), lambda: cls(path, sealing))
 
     @classmethod
     def forget_all(cls) -> None:
@@ -73,8 +76,9 @@ class JSONFile:
             # The content in memory may be half a change. The file is whole.
             file._fingerprint, file._loaded = None, False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sealing: Sealing | None = None) -> None:
         self.path = path
+        self.sealing = sealing
         self.lock_path = path.with_name(f"{path.name}.lock")
         self.lock = threading.RLock()
         self._write_lock = threading.RLock()
@@ -178,13 +182,14 @@ class JSONFile:
                     self.path,
                 )
                 return StoreState(), fingerprint, descriptor
-            return parse_file(content, str(self.path)), fingerprint, descriptor
+            return parse_file(content, str(self.path), self.sealing), fingerprint, descriptor
         except BaseException:
             os.close(descriptor)
             raise
 
     def commit(self, transaction: Transaction) -> None:
         """Write the state after `transaction` to the disk, then to the memory. Within `exclusive()`."""
+        unused_keys = transaction.give_data_keys()
         lines = self._encode(transaction)
         content = encode_file(transaction, [line for _, line in lines.values()])
         try:
@@ -214,13 +219,18 @@ class JSONFile:
                 f"{self.path} was written, but the disk did not confirm it ({error.strerror}): "
                 "the change may be lost if the machine fails now."
             ) from error
+        if self.sealing is not None:
+            self.sealing.forget(unused_keys)
 
     def _encode(self, transaction: Transaction) -> dict[str, tuple[CallerRecord, bytes]]:
         lines = {}
+        seals = StoreSeals(self.sealing, lambda: transaction.identity)
         for caller_id, record in {**transaction.base.callers, **transaction.callers}.items():
             if record is not None:
                 line = self._lines.get(caller_id)
-                lines[caller_id] = line if line and line[0] is record else (record, encode_caller(record))
+                lines[caller_id] = (
+                    line if line and line[0] is record else (record, encode_caller(record, seals))
+                )
         return lines
 
 

@@ -12,23 +12,30 @@ The empty key, which no caller can have, holds the data of the change feed:
 consents, opt-outs, groups and provenances. Formats 2 to 4 call "augmented" "simulated"; formats 2 and 3 have
 neither "commits" nor "deletions".
 
+In an encrypted store the header has "encryption", the mark of `sealing`, and a caller has no "metadata",
+"consent", "opt_out" and "groups": "data_key" is the wrapped key and "sealed" holds these, and "embedding",
+"augmented" and "provenance" of a voiceprint are sealed, all in Base64.
+
 Files of OpusAgent (no empty key; one `embedding` per caller) are read as they are, and take this form with
 the first change.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
+import numpy as np
 import orjson
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage.base import Deletion, Position
 from voiceprint.storage.codec import (
+    AUGMENTED,
     augmented_field,
     caller_entry,
     decode_details,
@@ -37,6 +44,8 @@ from voiceprint.storage.codec import (
 )
 from voiceprint.storage.deletions import check_deletion
 from voiceprint.storage.records import COUNTER_END, LAST_COUNTED_ID, MAX_ID, CallerRecord, PrintRecord
+from voiceprint.storage.sealed_codec import CallerSeals, StoreSeals
+from voiceprint.storage.sealing import Sealing, SealingError, check_mark
 from voiceprint.storage.state import StoreState
 from voiceprint.storage.transaction import Transaction
 from voiceprint.validation import (
@@ -69,16 +78,53 @@ def encode_file(transaction: Transaction, lines: Iterable[bytes]) -> bytes:
         "commits": [[*commit] for commit in commits],
         "tombstones": tombstones,
         "deletions": deletions,
+        **({"encryption": transaction.encryption} if transaction.encryption else {}),
     }
     return b"{\n" + b",\n".join([_entry(_HEADER, header), *lines]) + b"\n}\n"
 
 
-def encode_caller(caller: CallerRecord) -> bytes:
+def encode_caller(caller: CallerRecord, seals: StoreSeals) -> bytes:
     """The line of one caller."""
+    if caller.data_key is not None:
+        return _entry(caller.caller_id, _sealed_entry(caller, caller.data_key, seals))
     entry = caller_entry(
         caller, lambda print_: {"revision": print_.revision, **vector_fields(print_, lambda vector: vector)}
     )
     return _entry(caller.caller_id, entry)
+
+
+def _sealed_entry(caller: CallerRecord, data_key: bytes, seals: StoreSeals) -> dict[str, Any]:
+    seal = seals.of(caller.caller_id, data_key)
+
+    def fields(print_: PrintRecord) -> dict[str, Any]:
+        parts = {
+            "embedding": seal.embedding(print_),
+            AUGMENTED: seal.augmented(print_),
+            "provenance": seal.provenance(print_),
+        }
+        return {name: _as_base64(part) for name, part in parts.items() if part is not None}
+
+    return {
+        "caller_id": caller.caller_id,
+        "data_key": _as_base64(data_key),
+        "sealed": _as_base64(seal.details(caller)),
+        "created_at": caller.created_at,
+        "last_seen": caller.last_seen,
+        "voiceprints": [
+            {
+                "id": print_.id,
+                "encoder": print_.encoder,
+                "created_at": print_.created_at,
+                "revision": print_.revision,
+                **fields(print_),
+            }
+            for print_ in caller.voiceprints
+        ],
+    }
+
+
+def _as_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _entry(key: str, value: dict[str, Any]) -> bytes:
@@ -86,8 +132,11 @@ def _entry(key: str, value: dict[str, Any]) -> bytes:
     return orjson.dumps(key) + b": " + orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def parse_file(content: bytes, path: str) -> StoreState:
-    """The state in the content of a file. Raises `StorageCorruptError`, naming the file and place."""
+def parse_file(content: bytes, path: str, sealing: Sealing | None = None) -> StoreState:
+    """The state in the content of a file. sealing: of an encrypted store.
+
+    Raises `StorageCorruptError`, naming the file and place, and `EncryptionKeyError`.
+    """
     try:
         entries = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -115,7 +164,7 @@ def parse_file(content: bytes, path: str) -> StoreState:
             feed_floor=1,
             commits=[Position(1, _token_of(content))],
         )
-    return _parse_with_header(header, entries, path, _token_of(content))
+    return _parse_with_header(header, entries, path, _token_of(content), sealing)
 
 
 def _duplicate_key(content: bytes, entries: int) -> str | None:
@@ -137,7 +186,9 @@ def _token_of(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
-def _parse_with_header(header: Any, entries: dict[str, Any], path: str, token: str) -> StoreState:
+def _parse_with_header(
+    header: Any, entries: dict[str, Any], path: str, token: str, sealing: Sealing | None
+) -> StoreState:
     if not isinstance(header, dict):
         _corrupt(path, 'has something other than an object under its "" key')
     form = header.get("format")
@@ -161,6 +212,12 @@ def _parse_with_header(header: Any, entries: dict[str, Any], path: str, token: s
     else:
         commits = _commits(header.get("commits"), feed_floor, parser.revision, path)
         deletions = _deletions(header.get("deletions"), path)
+    mark = header.get("encryption", "")
+    try:
+        check_mark(sealing, identity, mark)
+    except SealingError as error:
+        _corrupt(path, f'has a damaged "encryption" under its "" key: {error}')
+    parser.seals = StoreSeals(sealing, lambda: identity, mark)
     callers = parser.callers(entries)
     if parser.newest > (commits[-1].revision if commits else 0):
         _corrupt(path, "has a voiceprint of a commit that is not among its commits")
@@ -173,6 +230,7 @@ def _parse_with_header(header: Any, entries: dict[str, Any], path: str, token: s
         commits=commits,
         tombstones=[(revision, id_) for revision, id_ in tombstones],
         deletions=deletions,
+        encryption=mark,
     )
 
 
@@ -221,6 +279,7 @@ class _Parser:
         self._ids: set[int] = set()
         self.newest = 0  # highest revision of a voiceprint
         self._dimensions: dict[str, int] = {}
+        self.seals = StoreSeals(None, str)
 
     def was_given(self, id_: int) -> bool:
         """Whether a store can have given this id, or imported it."""
@@ -235,6 +294,12 @@ class _Parser:
             _corrupt(self.path, "is not an object", place)
         if entry.get("caller_id", key) != key:
             _corrupt(self.path, "holds the record of another caller", place)
+        try:
+            data_key = _from_base64(entry["data_key"]) if "data_key" in entry else None
+            seals = self.seals.opening(key, data_key)
+            entry = entry if seals is None else self._opened(entry, seals)
+        except SealingError as error:
+            _corrupt(self.path, f"does not open: {error}", place)
         metadata = entry.get("metadata")
         if not isinstance(metadata, dict | None):
             _corrupt(self.path, "has metadata that is not an object", place)
@@ -253,9 +318,36 @@ class _Parser:
                 check_time(entry.get("last_seen")),
                 tuple(self._print(print_, place) for print_ in prints),
                 *decode_details(entry),
+                data_key=data_key,
             )
         except InvalidArgumentError as error:
             _corrupt(self.path, str(error), place)
+
+    def _opened(self, entry: dict[str, Any], seals: CallerSeals) -> dict[str, Any]:
+        """A sealed entry as a plain one. Raises `SealingError`."""
+        prints = entry.get("voiceprints")
+        opened = seals.open_details(_from_base64(entry.get("sealed")))
+        return {
+            **opened,
+            "created_at": entry.get("created_at"),
+            "last_seen": entry.get("last_seen"),
+            "voiceprints": [self._opened_print(print_, seals) for print_ in prints]
+            if isinstance(prints, list)
+            else None,
+        }
+
+    @staticmethod
+    def _opened_print(entry: Any, seals: CallerSeals) -> Any:
+        if not isinstance(entry, dict) or type(entry.get("id")) is not int:
+            return None
+        id_, space = entry["id"], str(entry.get("encoder"))
+        opened = {**entry, "embedding": None}
+        for kind in ("embedding", AUGMENTED):
+            if kind in entry:
+                opened[kind] = seals.open_vector(kind, id_, space, _from_base64(entry[kind]))
+        if "provenance" in entry:
+            opened |= seals.open_provenance(id_, space, _from_base64(entry["provenance"]))
+        return opened
 
     def _print(self, entry: Any, place: str) -> PrintRecord:
         if not isinstance(entry, dict):
@@ -263,7 +355,7 @@ class _Parser:
         encoder = entry.get("encoder", RESEMBLYZER_SPACE)
         if not isinstance(encoder, str):
             _corrupt(self.path, "has a voiceprint of no named encoder", place)
-        if not isinstance(entry.get("embedding"), list):
+        if not isinstance(entry.get("embedding"), list | np.ndarray):
             _corrupt(self.path, "has a voiceprint without an embedding", place)
         embedding = check_embedding(entry["embedding"], encoder)
         if self._dimensions.setdefault(encoder, embedding.size) != embedding.size:
@@ -285,6 +377,13 @@ class _Parser:
         created_at = check_time(entry.get("created_at"))
         provenance = decode_provenance(entry)
         return PrintRecord(id_, revision, encoder, created_at, embedding, augmented, provenance)
+
+
+def _from_base64(text: Any) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (TypeError, ValueError):
+        raise SealingError("A field is not Base64.") from None
 
 
 def _whole(entry: dict[str, Any], name: str, path: str) -> int:

@@ -13,6 +13,7 @@ from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS, snapshot_path_besid
 from voiceprint.storage.json.file import JSONFile
 from voiceprint.storage.memory import InMemoryStateStorage
 from voiceprint.storage.presence import StorePresence
+from voiceprint.storage.sealing import Sealing
 from voiceprint.storage.snapshot_files import erase_snapshots
 from voiceprint.storage.state import StoreState
 from voiceprint.storage.transaction import Transaction
@@ -40,14 +41,15 @@ class JSONStorage(InMemoryStateStorage):
         file_path: str | os.PathLike[str] = "voiceprints.json",
         *,
         max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
+        encryption: Sealing | None = None,
     ) -> None:
-        super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller)
+        super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller, encryption=encryption)
         path: object = os.fspath(file_path) if isinstance(file_path, os.PathLike) else file_path
         if not isinstance(path, str) or not path or "\0" in path:
             raise InvalidArgumentError(f"The path of the JSON store is {shown(path)}: give one of a file.")
         # The real path: a rename over a symbolic link would replace the link, not the file behind it. By
         # os.path, which ignores an unknown "~user" and a loop of links: opening reports them.
-        self._file = JSONFile.shared(Path(os.path.realpath(os.path.expanduser(path))))  # noqa: PTH111
+        self._file = JSONFile.shared(Path(os.path.realpath(os.path.expanduser(path))), encryption)  # noqa: PTH111
         self._presence = StorePresence(self.location)
         self._add_default_snapshot_place()
         with self._reading():
@@ -97,7 +99,7 @@ class JSONStorage(InMemoryStateStorage):
             return
         with self._file.exclusive(LOCK_TIMEOUT_S if timeout_s is None else timeout_s):
             with self._file.lock:
-                transaction = Transaction(self._refresh())
+                transaction = Transaction(self._refresh(), self.sealing)
             yield transaction
             if transaction:
                 removes = transaction.removes_voiceprints()  # before: the commit changes the base

@@ -16,6 +16,7 @@ from voiceprint.storage.redis.connection import RedisConnection
 from voiceprint.storage.redis.format import decode_record
 from voiceprint.storage.redis.keys import Shard, escaped_pattern
 from voiceprint.storage.redis.scripts import REPAIR
+from voiceprint.storage.sealed_codec import StoreSeals
 from voiceprint.storage.state import new_token
 from voiceprint.validation import shown
 
@@ -60,7 +61,15 @@ class _ShardReport:
 class StoreChecker:
     """One `Storage.check` of a Redis store."""
 
-    def __init__(self, connection: RedisConnection, prefix: str, shards: list[Shard], limit: int) -> None:
+    def __init__(
+        self,
+        connection: RedisConnection,
+        prefix: str,
+        shards: list[Shard],
+        limit: int,
+        seals: StoreSeals,
+    ) -> None:
+        self.seals = seals
         self.connection = connection
         self.prefix = prefix
         self.shards = shards
@@ -173,7 +182,7 @@ class StoreChecker:
         self, shard: Shard, name: str, value: bytes, report: _ShardReport, counts: dict[str, int]
     ) -> None:
         try:
-            record = decode_record(value, name, shard.caller(name))
+            record = decode_record(value, name, shard.caller(name), self.seals)
         except StorageCorruptError as error:
             report.damaged.add(name)
             report.add("corrupt", f"key {shard.caller(name)!r}", str(error))

@@ -19,6 +19,8 @@ from voiceprint.storage.redis.connection import RedisConnection
 from voiceprint.storage.redis.format import decode_record, encode_record, record_format, version_of
 from voiceprint.storage.redis.keys import Shard
 from voiceprint.storage.redis.scripts import BUMP_NEXT_ID, COMMIT, INIT_STORE, LOAD
+from voiceprint.storage.sealed_codec import StoreSeals
+from voiceprint.storage.sealing import Sealing, missing_key
 from voiceprint.storage.state import MAX_COMMITS, MAX_TOMBSTONES, StoreState
 from voiceprint.storage.transaction import Transaction
 
@@ -37,8 +39,15 @@ _Spaces = dict[str, tuple[int, int]]
 class PartialTransaction(Transaction):
     """A transaction on the callers that it needs; spaces: the server's counts of embedding spaces."""
 
-    def __init__(self, base: StoreState, spaces: _Spaces) -> None:
-        super().__init__(base)
+    def __init__(
+        self,
+        base: StoreState,
+        spaces: _Spaces,
+        sealing: Sealing | None = None,
+        *,
+        is_new: bool | None = None,
+    ) -> None:
+        super().__init__(base, sealing, is_new=is_new)
         self._spaces = spaces
 
     def growth(self) -> dict[str, int]:
@@ -100,12 +109,14 @@ class _Prepared(Generic[T]):
     result: T
     versions: dict[str, str]  # of the records that the transaction is based on
     clock_offset_us: float  # the server's clock minus this process's monotonic one
+    unused_keys: list[bytes] = field(default_factory=list)  # data keys that the commit leaves without use
 
 
 class Committer:
-    """Runs tasks against the shards of one store."""
+    """Runs tasks against the shards of one store. seals: of its callers."""
 
-    def __init__(self, connection: RedisConnection, shards: list[Shard]) -> None:
+    def __init__(self, connection: RedisConnection, shards: list[Shard], seals: StoreSeals) -> None:
+        self.seals = seals
         self.connection = connection
         self.shards = shards
 
@@ -120,29 +131,37 @@ class Committer:
 
     def _prepare(self, task: Task[T]) -> _Prepared[T]:
         spaces: _Spaces = {}
-        identity, first_id = "", None
+        identity, first_id, mark = "", None, b""
         if len(self.shards) > 1:
             identity = self.init_store()
-            first_id = int(self._load_head(self.shards[0], fresh=task.fresh)[4])
+            head = self._load_head(self.shards[0], fresh=task.fresh)
+            first_id, mark = int(head[4]), head[11]
             if task.new_spaces:
                 for shard in self.shards:
                     _merge(spaces, _spaces(self._load_head(shard)[7]))
-        loaded = self._load(task, 0 if len(self.shards) > 1 else task.fresh)
+        # No ids are reserved while the store has no identity: of several first writers that encrypt, one
+        # gives it, and the records of the others are prepared again.
+        is_unnamed = self.seals.sealing is not None and not self.seals.store
+        loaded = self._load(task, 0 if len(self.shards) > 1 or is_unnamed else task.fresh)
         _, clock, revision, floor, next_id, _, own_identity, own_spaces, owners, *_ = loaded[0]
         if not spaces:
             spaces = _spaces(own_spaces)
+        store = identity or (own_identity or b"").decode()
+        mark = mark or loaded[0][11]
+        seals = StoreSeals(self.seals.sealing, lambda: store, mark.decode(errors="replace"))
         offset = int(clock[0]) * 1e6 + int(clock[1]) - time.monotonic() * 1e6
         values = [value for answer in loaded for value in answer[9]]
         state = StoreState(
             [
-                decode_record(value, caller_id, task.shard.caller(caller_id))
+                decode_record(value, caller_id, task.shard.caller(caller_id), seals)
                 for caller_id, value in zip(task.callers, values, strict=True)
                 if value is not None
             ],
-            identity=identity or (own_identity or b"").decode(),
+            identity=store,
             revision=int(revision),
             next_id=first_id if first_id is not None else int(next_id),
             feed_floor=int(floor),
+            encryption=seals.mark,
         )
         if any(answer[10] for answer in loaded):
             state.deletions = self._deletions_of(task, state)
@@ -155,7 +174,9 @@ class Committer:
             if owner is not None:
                 state.owner[id_] = owner.decode()
         state.dimensions.update({encoder: size for encoder, (count, size) in spaces.items() if count > 0})
-        transaction = PartialTransaction(state, spaces)
+        # A store of several shards is marked by `init_store`.
+        is_new = None if len(self.shards) == 1 else False
+        transaction = PartialTransaction(state, spaces, self.seals.sealing, is_new=is_new)
         result = task.work(transaction)
         versions = {name: version_of(value) for name, value in zip(task.callers, values, strict=True)}
         return _Prepared(task, transaction, result, versions, offset)
@@ -189,7 +210,12 @@ class Committer:
 
     def init_store(self) -> str:
         """The identity of a store of several shards, which gets one if it has none."""
-        request = {"identity": Transaction(StoreState()).identity, "shards": str(len(self.shards))}
+        new = Transaction(StoreState(), self.seals.sealing)
+        request = {
+            "identity": new.identity,
+            "shards": str(len(self.shards)),
+            "encryption": new.encryption,
+        }
         _, identity, shards = self.connection.run(INIT_STORE, self.shards[0].fixed, request)
         self._check_shards(shards)
         return str(identity.decode())
@@ -211,6 +237,8 @@ class Committer:
                 return Committed(prepared.result, revision, transaction.revision, removes=False)
             committed = self._try_commit(prepared, adopted)
             if committed is not None:
+                if self.seals.sealing is not None:
+                    self.seals.sealing.forget(prepared.unused_keys)
                 removes = transaction.removes_voiceprints()
                 return Committed(prepared.result, committed, transaction.revision, removes)
             if time.monotonic() > deadline:
@@ -228,6 +256,8 @@ class Committer:
         answer = self._send(prepared, adopted)
         if answer[0] == b"shards":
             self._check_shards(answer[1])
+        if answer[0] == b"encrypted":
+            raise missing_key()
         if answer[0] == b"late":
             raise StorageUnavailableError(
                 "The Redis server was too slow to make the change in time: nothing was changed. Try again."
@@ -242,6 +272,8 @@ class Committer:
         owned: set[int] = set()
         callers: list[dict[str, Any]] = []
         bodies: list[bytes] = []
+        prepared.unused_keys = transaction.give_data_keys()
+        seals = StoreSeals(self.seals.sealing, lambda: transaction.identity, transaction.encryption)
         for caller_id, record in transaction.callers.items():
             prints = record.voiceprints if record is not None else ()
             owned.update(print_.id for print_ in prints)
@@ -255,12 +287,15 @@ class Committer:
                     "bare": not prints,
                 }
             )
-            bodies.append(encode_record(record, transaction.revision) if record is not None else b"")
+            bodies.append(encode_record(record, transaction.revision, seals) if record is not None else b"")
         request = {
             "until_us": int(now_us + (self.connection.timeout_s + extra_s) * 1e6),
             "identity": transaction.identity if is_first else "",
             "shards": str(len(self.shards)),
             "adopted": adopted if is_first else "",
+            "store": transaction.identity,
+            "encryption": transaction.encryption,
+            "marks": transaction.encryption != transaction.base.encryption,
             "next_id": str(transaction.next_id),
             "spaces": [
                 {"encoder": encoder, "growth": growth, "size": str(transaction.dimensions.get(encoder, ""))}

@@ -12,18 +12,24 @@ the JSON is already written.
 The first line of a record with an augmented voiceprint begins with 4, and of one with a consent, an opt-out,
 groups or a provenance with 5, so that older libraries refuse it and do not drop these. Records that begin
 with 3 call "augmented" "simulated".
+
+An encrypted record begins with 6. Its JSON has "data_key", the wrapped key, and "sealed", in place of the
+metadata, consent, opt-out and groups; a voiceprint has "seal", the nonce and tag of each of its embeddings,
+and perhaps a sealed "provenance", all in Base64. The embeddings are ciphertext of the same length.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from voiceprint.errors import InvalidArgumentError, StorageCorruptError
+from voiceprint.errors import ConfigurationError, InvalidArgumentError, StorageCorruptError
 from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage.codec import (
     AUGMENTED,
@@ -35,22 +41,26 @@ from voiceprint.storage.codec import (
     details_fields,
 )
 from voiceprint.storage.records import CallerRecord, PrintRecord
+from voiceprint.storage.sealed_codec import CallerSeals, StoreSeals
+from voiceprint.storage.sealing import SEAL_BYTES, SealingError, join_seal, split_seal
 from voiceprint.validation import check_caller_id, check_embedding, check_metadata, check_time
 
 FORMATS = ("2", "3")  # of a store; 3: its commits have tokens, which an older library would not write
-_READABLE = (b"2 ", b"3 ", b"4 ", b"5 ")  # of a record
+_READABLE = (b"2 ", b"3 ", b"4 ", b"5 ", b"6 ")  # of a record
 VERSION_LENGTH = 35  # of the first line
 _HEAD_LENGTH = 19  # of the first line without the checksum
 
 
 def record_format(caller: CallerRecord) -> str:
     """The oldest format of a record that reads this caller without loss."""
+    if caller.data_key is not None:
+        return "6"
     if details_fields(caller) or any(print_.provenance is not None for print_ in caller.voiceprints):
         return "5"
     return "4" if any(print_.augmented is not None for print_ in caller.voiceprints) else "2"
 
 
-def encode_record(caller: CallerRecord, revision: int) -> bytes:
+def encode_record(caller: CallerRecord, revision: int, seals: StoreSeals) -> bytes:
     """A record without its first line; revision: of the coming commit."""
 
     def fields(print_: Print) -> dict[str, Any]:
@@ -60,13 +70,77 @@ def encode_record(caller: CallerRecord, revision: int) -> bytes:
             **({} if print_.augmented is None else {AUGMENTED: True}),
         }
 
+    if caller.data_key is not None:
+        return _sealed_record(caller, fields, seals.of(caller.caller_id, caller.data_key))
     vectors = [vector for print_ in caller.voiceprints for vector in (print_.embedding, print_.augmented)]
     raw = [vector.astype("<f4", copy=False).tobytes() for vector in vectors if vector is not None]
     return b"".join([orjson.dumps(caller_entry(caller, fields)), b"\n", *raw])
 
 
-def decode_record(value: bytes, caller_id: str, key: str) -> CallerRecord:
-    """The record of `caller_id` in the value of `key`. Raises `StorageCorruptError`, naming the key."""
+def _sealed_record(
+    caller: CallerRecord, fields: Callable[[PrintRecord], dict[str, Any]], seals: CallerSeals
+) -> bytes:
+    raw: list[bytes] = []
+
+    def entry(print_: PrintRecord) -> dict[str, Any]:
+        seal = b""
+        for sealed in (seals.embedding(print_), seals.augmented(print_)):
+            if sealed is not None:
+                ciphertext, rest = split_seal(sealed)
+                raw.append(ciphertext)
+                seal += rest
+        provenance = seals.provenance(print_)
+        return {
+            "id": print_.id,
+            "encoder": print_.encoder,
+            "created_at": print_.created_at,
+            **fields(print_),
+            "seal": _as_base64(seal),
+            **({} if provenance is None else {"provenance": _as_base64(provenance)}),
+        }
+
+    line = {
+        "caller_id": caller.caller_id,
+        "data_key": _as_base64(caller.data_key or b""),
+        "sealed": _as_base64(seals.details(caller)),
+        "created_at": caller.created_at,
+        "last_seen": caller.last_seen,
+        "voiceprints": [entry(print_) for print_ in caller.voiceprints],
+    }
+    return b"".join([orjson.dumps(line), b"\n", *raw])
+
+
+def _as_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _from_base64(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+def _opened(entry: dict[str, Any], raw: bytes, seals: CallerSeals) -> tuple[dict[str, Any], bytes]:
+    """The JSON and the embeddings of an encrypted record, as of a plain one. Raises ValueError."""
+    opened = {**entry, **seals.open_details(_from_base64(entry["sealed"]))}
+    prints, vectors, start = [], [], 0
+    for print_ in entry["voiceprints"]:
+        id_, space, seal = int(print_["id"]), str(print_["encoder"]), _from_base64(print_["seal"])
+        for number, kind in enumerate(["embedding", "augmented"][: 1 + (augmented_field(print_) is True)]):
+            ciphertext = raw[start : start + 4 * print_["size"]]
+            start += len(ciphertext)
+            part = seal[number * SEAL_BYTES : (number + 1) * SEAL_BYTES]
+            vectors.append(seals.open_blob(kind, id_, space, join_seal(ciphertext, part)))
+        plain = dict(print_)
+        if "provenance" in print_:
+            plain |= seals.open_provenance(id_, space, _from_base64(print_["provenance"]))
+        prints.append(plain)
+    return {**opened, "voiceprints": prints}, b"".join(vectors) + raw[start:]
+
+
+def decode_record(value: bytes, caller_id: str, key: str, seals: StoreSeals) -> CallerRecord:
+    """The record of `caller_id` in the value of `key`.
+
+    Raises `StorageCorruptError`, naming the key, and `EncryptionKeyError`.
+    """
     head, checksum = value[:_HEAD_LENGTH], value[_HEAD_LENGTH:VERSION_LENGTH]
     body = value[VERSION_LENGTH + 1 :]
     if value[VERSION_LENGTH : VERSION_LENGTH + 1] != b"\n" or head[:2] not in _READABLE:
@@ -78,6 +152,10 @@ def decode_record(value: bytes, caller_id: str, key: str) -> CallerRecord:
         entry, revision = orjson.loads(line), int(head[2:])
         if entry["caller_id"] != caller_id:
             corrupt(key, "holds the record of another caller")
+        data_key = _from_base64(entry["data_key"]) if "data_key" in entry else None
+        opening = seals.opening(caller_id, data_key)
+        if opening is not None:
+            entry, raw = _opened(entry, raw, opening)
         entries = entry["voiceprints"]
         sizes = [print_["size"] for print_ in entries]
         counts = [2 if augmented_field(print_) is True else 1 for print_ in entries]
@@ -108,7 +186,12 @@ def decode_record(value: bytes, caller_id: str, key: str) -> CallerRecord:
             entry["last_seen"],
             tuple(prints),
             *decode_details(entry),
+            data_key=data_key,
         )
+    except ConfigurationError:  # of the key: a ValueError, and no damage
+        raise
+    except SealingError as error:
+        corrupt(key, f"does not open ({str(error).rstrip('.')})")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         # Without its text, which may quote the record.
         corrupt(key, f"holds no readable record ({type(error).__name__})")

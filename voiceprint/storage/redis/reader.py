@@ -13,6 +13,7 @@ from voiceprint.storage.redis.connection import RedisConnection
 from voiceprint.storage.redis.format import corrupt, decode_record
 from voiceprint.storage.redis.keys import Shard, joined_position, shard_number, split_position
 from voiceprint.storage.redis.scripts import CHANGES, COVERAGE, OWNERS, PAGE
+from voiceprint.storage.sealed_codec import StoreSeals
 
 # Records that one script reads: some 3 MB, which block the server for some milliseconds.
 PAGE_SIZE = 1_000
@@ -25,9 +26,10 @@ _TRIES = 20
 
 
 class Reader:
-    """Reads from the shards of one store."""
+    """Reads from the shards of one store; seals: of its callers."""
 
-    def __init__(self, connection: RedisConnection, shards: list[Shard]) -> None:
+    def __init__(self, connection: RedisConnection, shards: list[Shard], seals: StoreSeals) -> None:
+        self.seals = seals
         self.connection = connection
         self.shards = shards
 
@@ -41,7 +43,7 @@ class Reader:
         """One caller with all voiceprints."""
         key = self.shard_of(caller_id).caller(caller_id)
         value = self.connection.call("GET", key)
-        return None if value is None else decode_record(value, caller_id, key)
+        return None if value is None else decode_record(value, caller_id, key, self.seals)
 
     def named(self, caller_ids: Iterable[str]) -> dict[str, CallerRecord]:
         """The callers with these ids; unknown ids are left out."""
@@ -55,8 +57,18 @@ class Reader:
                 keys = [*map(self.shards[number].caller, page)]
                 for name, key, value in zip(page, keys, self.connection.call("MGET", *keys), strict=True):
                     if value is not None:
-                        found[name] = decode_record(value, name, key)
+                        found[name] = decode_record(value, name, key, self.seals)
         return found
+
+    def _decoded(
+        self, shard: Shard, names: list[bytes], values: list[bytes | None]
+    ) -> Iterator[CallerRecord]:
+        for name, value in zip(names, values, strict=True):
+            caller_id = name.decode(errors="replace")
+            key = shard.caller(caller_id)
+            if value is None:
+                corrupt(key, "is listed and does not exist")
+            yield decode_record(value, caller_id, key, self.seals)
 
     def owners(self, ids: Iterable[int]) -> list[CallerRecord]:
         """The callers who have these voiceprints; a caller may come twice."""
@@ -67,7 +79,7 @@ class Reader:
         for start in range(0, len(ids), PAGE_SIZE):
             request = {"base": shard.base, "ids": [str(id_) for id_ in ids[start : start + PAGE_SIZE]]}
             _, names, values = self.connection.run(OWNERS, shard.fixed, request)
-            yield from _decoded(shard, names, values)
+            yield from self._decoded(shard, names, values)
 
     def callers(self, after: str, limit: int) -> list[CallerRecord]:
         """At most `limit` callers after the id `after`, in the order of ids."""
@@ -93,7 +105,7 @@ class Reader:
     def _page(self, shard: Shard, after: str, size: int) -> list[CallerRecord]:
         request = {"after": after, "size": size, "base": shard.base}
         _, names, values = self.connection.run(PAGE, shard.fixed, request)
-        return list(_decoded(shard, names, values))
+        return list(self._decoded(shard, names, values))
 
     def coverage(self) -> dict[str, SpaceCounts]:
         """As `Storage.coverage`."""
@@ -213,12 +225,3 @@ class Reader:
             else:
                 callers[name] = found
         return reached
-
-
-def _decoded(shard: Shard, names: list[bytes], values: list[bytes | None]) -> Iterator[CallerRecord]:
-    for name, value in zip(names, values, strict=True):
-        caller_id = name.decode(errors="replace")
-        key = shard.caller(caller_id)
-        if value is None:
-            corrupt(key, "is listed and does not exist")
-        yield decode_record(value, caller_id, key)

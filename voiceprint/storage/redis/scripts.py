@@ -29,7 +29,7 @@ for i = 1, #kinds do
   end
   if i > 1 and kind ~= 'none' then present = true end
 end
-local names = {'rev', 'floor', 'next_id', 'format', 'shards', 'identity', 'at', 'token'}
+local names = {'rev', 'floor', 'next_id', 'format', 'shards', 'identity', 'at', 'token', 'encryption'}
 local meta = {}
 for i, value in ipairs(redis.call('HMGET', META, unpack(names))) do meta[names[i]] = value end
 for _, name in ipairs({'rev', 'floor', 'next_id'}) do
@@ -69,13 +69,15 @@ if request.fresh > 0 and next_id <= last_counted_id then
   redis.call('HSET', META, 'next_id', text(next_id + request.fresh))
 end
 return {'ok', redis.call('TIME'), text(rev), text(floor), text(next_id), meta.shards, meta.identity, spaces,
-  owners, values, redis.call('EXISTS', DELETED)}
+  owners, values, redis.call('EXISTS', DELETED), meta.encryption or ''}
 """
 )
 
 # KEYS: the changed callers, then OpusAgent's keys. ARGV: the request; for each caller the new record without
 # its first line ("" to remove it); for each of OpusAgent's keys its value.
 # request: until_us, the server's time after which it is too late; identity, shards, adopted; next_id;
+# store, the identity that encrypted records are bound to; encryption, the mark ("" without a key); marks,
+# whether it is a new one;
 # spaces: of {encoder, growth, size ("" if unchanged)};
 # removed: ids for the feed; ownerless: those of them that no caller has now;
 # token: of the commit, "" if it changes no voiceprint; tombstones, commits: numbers to keep;
@@ -88,6 +90,10 @@ COMMIT = (
 local now = redis.call('TIME')
 if tonumber(now[1]) * 1000000 + tonumber(now[2]) > request.until_us then return {'late'} end
 if meta.shards and meta.shards ~= request.shards then return {'shards', meta.shards} end
+if meta.encryption and request.encryption == '' then return {'encrypted'} end
+if request.encryption ~= '' and meta.identity and meta.identity ~= request.store then
+  return {'conflict'}
+end
 if rev + 1 >= counter_end then return {'corrupt', META, 'has come to the last revision'} end
 local callers = request.callers
 local removed = {}
@@ -123,6 +129,9 @@ rev = rev + 1
 redis.call('HSET', META, 'rev', text(rev))
 if not meta.identity and request.identity ~= '' then
   redis.call('HSET', META, 'identity', request.identity, 'shards', request.shards)
+end
+if request.encryption ~= '' and (request.marks or not meta.encryption) then
+  redis.call('HSET', META, 'encryption', request.encryption)
 end
 if meta.format ~= '3' then redis.call('HSET', META, 'format', '3') end
 if request.adopted ~= '' then redis.call('HSET', META, 'adopted', request.adopted) end
@@ -291,12 +300,13 @@ return {'ok', upto, last, redis.call('ZRANGEBYSCORE', TOMBSTONES, start, upto), 
 """
 )
 
-# request: identity and shards, stored unless the store has its own. Returns the stored ones.
+# request: identity, shards and encryption, stored unless the store has its own. Returns the stored ones.
 INIT_STORE = (
     _HEAD
     + """
 if not meta.identity then
   redis.call('HSET', META, 'identity', request.identity, 'format', '3', 'shards', request.shards)
+  if request.encryption ~= '' then redis.call('HSET', META, 'encryption', request.encryption) end
   return {'ok', request.identity, request.shards}
 end
 return {'ok', meta.identity, meta.shards}

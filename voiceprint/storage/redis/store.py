@@ -39,6 +39,7 @@ from voiceprint.storage.base import (
     check_space,
     with_progress,
 )
+from voiceprint.storage.data_keys import KeyedChanges
 from voiceprint.storage.deletions import check_deletion, deletion_digest
 from voiceprint.storage.presence import StorePresence
 from voiceprint.storage.records import CallerRecord, PrintRecord, as_arrays
@@ -52,6 +53,8 @@ from voiceprint.storage.redis.reader import PAGE_SIZE, Reader
 from voiceprint.storage.redis.scripts import FORGET_DELETIONS, LOAD
 from voiceprint.storage.redis.server_files import rewrite_files, server_files
 from voiceprint.storage.redis.urls import DEFAULT_PREFIX, client_of
+from voiceprint.storage.sealed_codec import StoreSeals
+from voiceprint.storage.sealing import Sealing, SealingError, check_mark
 from voiceprint.storage.snapshot_files import erase_snapshots
 from voiceprint.storage.state import StoreState, ids_by_group
 from voiceprint.storage.transaction import Transaction, check_incoming
@@ -97,13 +100,16 @@ class RedisStorage(Storage):
         max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         shards: int | None = None,
+        encryption: Sealing | None = None,
     ) -> None:
-        super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller)
+        super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller, encryption=encryption)
         self._prefix = check_prefix(prefix)
         if not is_number(timeout_s) or not 0 < timeout_s <= 3600:
             raise InvalidArgumentError(f"timeout_s is {timeout_s!r}: seconds above 0, to 3600, are allowed.")
         self._new_shards = check_shards(shards) if shards is not None else None
         self._identity = ""  # of the store, once it was found
+        # Read anew while unknown: another process may have created the store since.
+        self._seals = StoreSeals(encryption, lambda: self._identity or self._read_identity())
         self._open_connection = RedisConnection(redis_client, float(timeout_s))
         self._location = self._open_connection.location(prefix)
         self._presence = StorePresence(self._location)
@@ -116,7 +122,13 @@ class RedisStorage(Storage):
             raise
 
     @classmethod
-    def from_url(cls, url: str, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> RedisStorage:
+    def from_url(
+        cls,
+        url: str,
+        *,
+        max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
+        encryption: Sealing | None = None,
+    ) -> RedisStorage:
         """The store at redis://HOST:PORT/DB, rediss://... or unix://PATH?db=N.
 
         The query takes `prefix` beside the client's own options. The server says whether it is one of a
@@ -124,7 +136,12 @@ class RedisStorage(Storage):
         """
         client, prefix = client_of(url, DEFAULT_TIMEOUT_S)
         try:
-            return cls(client, prefix=prefix, max_voiceprints_per_caller=max_voiceprints_per_caller)
+            return cls(
+                client,
+                prefix=prefix,
+                max_voiceprints_per_caller=max_voiceprints_per_caller,
+                encryption=encryption,
+            )
         finally:
             client.close()
 
@@ -132,8 +149,8 @@ class RedisStorage(Storage):
         """Read identity and number of shards; returns whether OpusAgent's keys were adopted."""
         head = Shard(self._prefix, 0)
         expected = self._presence.is_expected
-        form, shards, identity, adopted = self._connection.call(
-            "HMGET", head.meta, "format", "shards", "identity", "adopted"
+        form, shards, identity, adopted, mark = self._connection.call(
+            "HMGET", head.meta, "format", "shards", "identity", "adopted", "encryption"
         )
         if form is not None and form.decode(errors="replace") not in FORMATS:
             corrupt(head.meta, f"is of the format {form[:20]!r}, and this version reads up to {FORMATS[-1]}")
@@ -141,9 +158,14 @@ class RedisStorage(Storage):
             corrupt(head.meta, "has no number of shards")
         count = int(shards or self._new_shards or (CLUSTER_SHARDS if self._connection.is_cluster else 1))
         self._shards = [Shard(self._prefix, number) for number in range(check_shards(count))]
-        self._committer = Committer(self._connection, self._shards)
-        self._reader = Reader(self._connection, self._shards)
+        self._committer = Committer(self._connection, self._shards, self._seals)
+        self._reader = Reader(self._connection, self._shards, self._seals)
         self._identity = "" if identity is None else identity.decode(errors="replace")
+        self._seals.mark = "" if mark is None else mark.decode(errors="replace")
+        try:
+            check_mark(self.sealing, self._identity, self._seals.mark)
+        except SealingError as error:
+            corrupt(head.meta, f"has a damaged mark of its encryption ({str(error).rstrip('.')})")
         if self._identity:
             self._presence.confirm(self._identity)
         else:
@@ -182,7 +204,8 @@ class RedisStorage(Storage):
         return self._identity
 
     def _read_identity(self) -> str:
-        value = self._connection.call("HGET", self._shards[0].meta, "identity")
+        value, mark = self._connection.call("HMGET", self._shards[0].meta, "identity", "encryption")
+        self._seals.mark = "" if mark is None else mark.decode(errors="replace")
         return "" if value is None else str(value.decode(errors="replace"))
 
     # Writing
@@ -515,6 +538,27 @@ class RedisStorage(Storage):
         if batch:
             yield as_arrays(batch)
 
+    # Encryption
+
+    def encryption_mark(self) -> str:
+        self._check_present()
+        return self._seals.mark
+
+    def data_keys(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[tuple[str, bytes | None]]:
+        size, start = check_page(limit), check_after(after)
+        self._check_present()
+        return [(record.caller_id, record.data_key) for record in self._reader.callers(start, size)]
+
+    def _change_keys(self, caller_ids: list[str], work: Callable[[KeyedChanges], T]) -> list[T]:
+        groups: dict[int, list[str]] = {} if caller_ids else {0: []}
+        for name in caller_ids:
+            groups.setdefault(self._reader.shard_of(name).number, []).append(name)
+        return [
+            part.result
+            for number, names in groups.items()
+            for part in self._run([Task(self._shards[number], names, work)])
+        ]
+
     # Upkeep
 
     def server_remains(self, *, rewrite: bool = False, timeout_s: float = REWRITE_S) -> list[ErasedPlace]:
@@ -530,7 +574,9 @@ class RedisStorage(Storage):
             self._read_header()
         if fix:
             adopt(self._committer, self._prefix, self._reader.shard_of)
-        checker = StoreChecker(self._connection, self._prefix, self._shards, self.max_voiceprints_per_caller)
+        checker = StoreChecker(
+            self._connection, self._prefix, self._shards, self.max_voiceprints_per_caller, self._seals
+        )
         findings = checker.run(fix=fix)
         if fix and self._read_identity() != self._identity:  # it was lost, and the repair gave a new one
             self._presence = StorePresence(self._location)

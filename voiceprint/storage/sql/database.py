@@ -15,6 +15,8 @@ from sqlalchemy import select
 from voiceprint import _fork, migrations
 from voiceprint.errors import StorageCorruptError, StorageUnavailableError
 from voiceprint.storage.presence import StorePresence
+from voiceprint.storage.sealed_codec import StoreSeals
+from voiceprint.storage.sealing import Sealing, SealingError, check_mark
 from voiceprint.storage.sql.dialect import BUSY_TIMEOUT_S, Dialect, translated
 from voiceprint.storage.sql.eraser import Eraser
 from voiceprint.storage.sql.fork_gate import fork_gate
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 S = TypeVar("S")
 
-_IDENTITY = select(store.c.identity)
+_IDENTITY = select(store.c.identity, store.c.encryption)
 
 
 class Database:
@@ -36,8 +38,9 @@ class Database:
 
     _opened: ClassVar[WeakSet[Database]] = WeakSet()
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: Dialect, sealing: Sealing | None = None) -> None:
         self.dialect = dialect
+        self._seals = StoreSeals(sealing, lambda: self._identity or "")
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._state: object = None
@@ -112,7 +115,9 @@ class Database:
             if engine is None:
                 return empty
             result = self._transact(
-                engine, lambda connection: work(Reader(connection, self.dialect.name)), writes=False
+                engine,
+                lambda connection: work(Reader(connection, self.dialect.name, self._seals)),
+                writes=False,
             )
         self.eraser.when_due()
         return result
@@ -128,7 +133,7 @@ class Database:
             self.dialect.check_writable()
             return self._transact(
                 engine,
-                lambda connection: work(Writer(connection, self.dialect.name)),
+                lambda connection: work(Writer(connection, self.dialect.name, self._seals)),
                 writes=True,
                 exclusive=exclusive,
             )
@@ -177,8 +182,18 @@ class Database:
                 self.eraser.removed()
         self.dialect.prepare_engine(engine)
         # Only the identity: a damaged counter is reported where it is needed, and `check` repairs it.
-        identity = self._transact(engine, lambda connection: connection.scalar(_IDENTITY), writes=False)
-        return str(identity or "")
+        row = self._transact(engine, lambda connection: connection.execute(_IDENTITY).first(), writes=False)
+        identity, mark = (str(row[0] or ""), row[1] or "") if row is not None else ("", "")
+        self._check_mark(identity, mark)
+        return identity
+
+    def _check_mark(self, identity: str, mark: str) -> None:
+        """Raise where the store is encrypted under another key."""
+        try:
+            check_mark(self._seals.sealing, identity, mark)
+        except SealingError as error:
+            raise StorageCorruptError(f"{self.dialect.name}: {error} Nothing was changed.") from error
+        self._seals.mark = mark
 
     def identity(self) -> str:
         """The identity of the store, read once for each database at this place; "" for none."""

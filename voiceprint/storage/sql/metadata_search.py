@@ -38,7 +38,9 @@ def find(
     reader: Reader, dialect: Dialect, wanted: MetadataFilter, after: str, size: int
 ) -> list[CallerRecord]:
     """At most `size` callers after the id `after`, in the order of ids."""
-    scalars = {key: value for key, value in wanted.scalars().items() if _is_simple(key)}
+    # Encrypted metadata is opened here, and not in the database.
+    scalars = {} if reader.rows.seals.sealing is not None else wanted.scalars()
+    scalars = {key: value for key, value in scalars.items() if _is_simple(key)}
     dialect.prepare_search(reader.connection)
     indexed = [key for key in indexed_keys(reader.connection, dialect) if key in scalars]
     by_index = next(iter(indexed), None)

@@ -15,6 +15,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from voiceprint.storage.base import START, Changes, Deletion, Position, SpaceCounts
 from voiceprint.storage.records import CallerRecord
+from voiceprint.storage.sealed_codec import StoreSeals
 from voiceprint.storage.sql import statements as sql
 from voiceprint.storage.sql.rows import RowDecoder
 from voiceprint.storage.sql.tables import callers, deletions, voiceprints
@@ -55,12 +56,15 @@ def _by_caller(rows: Sequence[Sequence[Any]]) -> Iterator[tuple[Row, list[Row]]]
 
 
 class Reader:
-    """Reads the store within one transaction of its database. name: of the database, for messages."""
+    """Reads the store within one transaction of its database.
 
-    def __init__(self, connection: Connection, name: str) -> None:
+    name: of the database, for messages. seals: of the callers.
+    """
+
+    def __init__(self, connection: Connection, name: str, seals: StoreSeals) -> None:
         self.connection = connection
         self.name = name
-        self.rows = RowDecoder(name)
+        self.rows = RowDecoder(name, seals)
 
     def header(self) -> RowMapping:
         """identity, revision, next_id and feed_floor of the store."""
@@ -124,6 +128,11 @@ class Reader:
         given = {"after": after, "size": min(size, _MAX_ID)}
         return self.connection.execute(sql.PAGE, given).mappings().all()
 
+    def data_keys(self, after: str, size: int) -> list[tuple[str, bytes | None]]:
+        """As `Storage.data_keys`."""
+        rows = self.connection.execute(sql.DATA_KEYS, {"after": after, "size": min(size, _MAX_ID)})
+        return [(caller_id, data_key) for caller_id, data_key in rows]
+
     def _joined(self, rows: Sequence[RowMapping]) -> Iterator[CallerRecord]:
         return (self.rows.caller(row, prints) for row, prints in self.with_prints(rows))
 
@@ -179,8 +188,15 @@ class Reader:
         """Ids int64[n] and embeddings float32[n, dimension] of at most `size` voiceprints after the id
         `after`, or None at the end."""
         given = {"space": space, "after": after, "size": min(size, _MAX_ID)}
-        rows = self.connection.execute(sql.SCAN, given).all()
+        rows = self._embeddings(sql.SCAN, sql.SEALED_SCAN, given, space)
         return self.rows.arrays(rows, space) if rows else None
+
+    def _embeddings(
+        self, plain: Select[Any], sealed: Select[Any], given: Row, space: str
+    ) -> list[tuple[int, bytes]]:
+        """Rows of (id, embedding) by one of two statements: the second one reads the data keys too."""
+        statement = plain if self.rows.seals.sealing is None else sealed
+        return self.rows.opened(self.connection.execute(statement, given).all(), space)
 
     def position(self) -> Position:
         """As `Storage.position`."""
@@ -217,7 +233,7 @@ class Reader:
         removed = self.connection.execute(
             sql.REMOVED, {name: given[name] for name in ("since", "upto")}
         ).scalars()
-        rows = self.connection.execute(sql.CHANGED, given).all()
+        rows = self._embeddings(sql.CHANGED, sql.SEALED_CHANGED, given, space)
         ids, embeddings = self.rows.arrays(rows, space)
         groups: dict[int, tuple[str, ...]] = {}
         for name, id_ in self.connection.execute(sql.GROUPS_OF_CHANGED, given):

@@ -13,6 +13,8 @@ from sqlalchemy import RowMapping
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.storage.codec import decode_details, decode_provenance
 from voiceprint.storage.records import COUNTER_END, CallerRecord, PrintRecord
+from voiceprint.storage.sealed_codec import CallerSeals, StoreSeals, as_bytes
+from voiceprint.storage.sealing import SEAL_BYTES, SealingError, join_seal, missing_key
 from voiceprint.validation import (
     EMBEDDING_DIMENSIONS,
     MAX_METADATA_DEPTH,
@@ -29,11 +31,12 @@ class RowDecoder:
     """Decodes rows of the database `name`, and raises `StorageCorruptError` for bad ones.
 
     Its messages name the database and the place, and never quote a value.
-    slots: slot and position of each voiceprint decoded so far, by id.
+    slots: slot and position of each voiceprint decoded so far, by id. seals: of the callers.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, seals: StoreSeals) -> None:
         self.name = name
+        self.seals = seals
         self.slots: dict[int, tuple[int, int]] = {}
 
     def header(self, rows: Sequence[RowMapping]) -> RowMapping:
@@ -48,6 +51,8 @@ class RowDecoder:
             self.corrupt("table store", "has no identity")
         if header["feed_floor"] > header["revision"]:
             self.corrupt("table store", "remembers its changes from a revision that is yet to come")
+        if not isinstance(header["encryption"], str | None):
+            self.corrupt("table store", "has a mark of its encryption that is not text")
         return header
 
     def caller(self, row: Mapping[Any, Any], prints: Sequence[Mapping[Any, Any]]) -> CallerRecord:
@@ -56,15 +61,21 @@ class RowDecoder:
         place = f"caller {name[:40]!r}" if isinstance(name, str) else "a caller whose id is not text"
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # here once, and not for each embedding
+                check_caller_id(name)
+                seals = self.seals.opening(name, row["data_key"])
+                details = self._object(row["details"], place, "details")
+                if seals is not None:
+                    details = seals.open_details(row["sealed"] or b"")
                 return CallerRecord(
-                    check_caller_id(name),
-                    self._metadata(row["metadata"], place),
+                    name,
+                    self._metadata(row["metadata"], place) if seals is None else details.pop("metadata", {}),
                     check_time(row["created_at"]),
                     check_time(row["last_seen"]),
-                    tuple([self._print(print_) for print_ in prints]),
-                    *decode_details(self._object(row["details"], place, "details")),
+                    tuple([self._print(print_, seals) for print_ in prints]),
+                    *decode_details(details),
+                    data_key=row["data_key"],
                 )
-        except InvalidArgumentError as error:
+        except (InvalidArgumentError, SealingError) as error:
             self.corrupt(place, str(error))
 
     def _object(self, text: object, place: str, name: str) -> dict[str, Any]:
@@ -86,7 +97,7 @@ class RowDecoder:
             self.corrupt(place, f"has metadata nested more than {MAX_METADATA_DEPTH} levels deep")
         return value
 
-    def _print(self, row: Mapping[Any, Any]) -> PrintRecord:
+    def _print(self, row: Mapping[Any, Any], seals: CallerSeals | None) -> PrintRecord:
         id_, revision, space = row["id"], row["revision"], row["encoder"]
         place = f"voiceprint {id_}"
         if type(revision) is not int or revision < 0 or id_ < 1:
@@ -96,14 +107,52 @@ class RowDecoder:
             self.corrupt(place, "has no whole number where the slot and the position should be")
         if not isinstance(space, str) or not space:
             self.corrupt(place, "is of no named encoder")
-        embedding, augmented = self._embedding(row["embedding"], space, place), None
+        if seals is None and row["seal"] is not None:
+            self.corrupt(place, "is encrypted, and its caller is not")
+        blob = self._opened("embedding", id_, space, row["embedding"], row["seal"], seals)
+        embedding, augmented = self._embedding(blob, space, place), None
         if row["augmented"] is not None:
-            augmented = self._embedding(row["augmented"], space, place)
+            blob = self._opened("augmented", id_, space, row["augmented"], row["augmented_seal"], seals)
+            augmented = self._embedding(blob, space, place)
             if augmented.size != embedding.size:
                 self.corrupt(place, f"has embeddings of {embedding.size} and {augmented.size} values")
-        provenance = decode_provenance(self._object(row["details"], place, "details"))
+        details = self._object(row["details"], place, "details")
+        if seals is not None and len(row["seal"]) > SEAL_BYTES:
+            details = seals.open_provenance(id_, space, row["seal"][SEAL_BYTES:])
+        provenance = decode_provenance(details)
         created_at = check_time(row["created_at"])
         return PrintRecord(id_, revision, space, created_at, embedding, augmented, provenance)
+
+    @staticmethod
+    def _opened(
+        kind: str, id_: int, space: str, blob: object, seal: object, seals: CallerSeals | None
+    ) -> object:
+        """The bytes of an embedding from its column, which may be sealed. Raises `SealingError`."""
+        if seals is None:
+            return blob
+        if not isinstance(blob, bytes) or not isinstance(seal, bytes) or len(seal) < SEAL_BYTES:
+            raise SealingError(f"The voiceprint {id_} is not encrypted, and its caller is.")
+        return seals.open_blob(kind, id_, space, join_seal(blob, seal[:SEAL_BYTES]))
+
+    def opened(self, rows: Sequence[Any], space: str) -> list[tuple[int, bytes]]:
+        """Rows of (id, embedding) from those of `SEALED_EMBEDDINGS`, or of `EMBEDDINGS` without a key."""
+        if self.seals.sealing is None:
+            if any(row[2] is not None for row in rows):
+                raise missing_key()
+            return [(row[0], row[1]) for row in rows]
+        found: list[tuple[int, Any]] = []
+        owner, seals = None, None
+        for id_, blob, seal, caller_id, data_key in rows:
+            try:
+                if owner != (caller_id, data_key):
+                    owner = caller_id, data_key
+                    seals = self.seals.opening(caller_id, data_key)
+                if seals is None and seal is not None:
+                    self.corrupt(f"voiceprint {id_}", "is encrypted, and its caller is not")
+                found.append((id_, self._opened("embedding", id_, space, blob, seal, seals)))
+            except SealingError as error:
+                self.corrupt(f"voiceprint {id_}", str(error))
+        return found
 
     def _embedding(self, blob: object, space: str, place: str) -> NDArray[np.float32]:
         if not isinstance(blob, bytes) or not blob or len(blob) % 4:
@@ -147,9 +196,7 @@ class RowDecoder:
         ) from None
 
 
-def as_blob(vector: NDArray[np.float32]) -> bytes:
-    """An embedding as little-endian float32."""
-    return vector.astype("<f4", copy=False).tobytes()
+as_blob = as_bytes
 
 
 def blob_length(blob: object) -> int:

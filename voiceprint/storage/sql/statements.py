@@ -18,9 +18,11 @@ from voiceprint.storage.sql.tables import (
     voiceprints,
 )
 
-STORE = select(store.c.identity, store.c.revision, store.c.next_id, store.c.feed_floor)
+STORE = select(store.c.identity, store.c.revision, store.c.next_id, store.c.feed_floor, store.c.encryption)
 CALLERS = select(callers)
-PRINTS = select(voiceprints, augmented.c.embedding.label("augmented")).outerjoin_from(
+PRINTS = select(
+    voiceprints, augmented.c.embedding.label("augmented"), augmented.c.seal.label("augmented_seal")
+).outerjoin_from(
     voiceprints,
     augmented,
     and_(augmented.c.voiceprint_id == voiceprints.c.id, augmented.c.revision == voiceprints.c.revision),
@@ -28,7 +30,9 @@ PRINTS = select(voiceprints, augmented.c.embedding.label("augmented")).outerjoin
 # The base of a transaction is locked, in databases with row locks: `touch` waits until it is committed.
 CALLER = CALLERS.where(callers.c.caller_id == bindparam("caller")).with_for_update().subquery()
 STORE_AND_CALLER = STORE.add_columns(CALLER).select_from(store.outerjoin(CALLER, true()))
-UPDATE_STORE = update(store).values({name: bindparam(name) for name in ("revision", "next_id", "feed_floor")})
+UPDATE_STORE = update(store).values(
+    {name: bindparam(name) for name in ("revision", "next_id", "feed_floor", "encryption")}
+)
 NEW_CALLER = insert(callers)
 NEW_PRINT = insert(voiceprints)
 NEW_AUGMENTED = insert(augmented)
@@ -53,9 +57,7 @@ DROP_AUGMENTED = delete(augmented).where(augmented.c.voiceprint_id == bindparam(
 UPDATE_CALLER = (
     update(callers)
     .where(callers.c.caller_id == bindparam("key"))
-    .values(
-        {name: bindparam(name) for name in ("caller_id", "metadata", "created_at", "last_seen", "details")}
-    )
+    .values({column.name: bindparam(column.name) for column in callers.c})
 )
 UPDATE_PRINT = (
     update(voiceprints)
@@ -101,7 +103,7 @@ def callers_of_prints(names: Sequence[str]) -> Select[Any]:
 
 
 CALLER_COLUMNS = tuple(callers.c.keys())
-PRINT_COLUMNS = (*voiceprints.c.keys(), "augmented")
+PRINT_COLUMNS = (*voiceprints.c.keys(), "augmented", "augmented_seal")
 ONE_CALLER = CALLERS.where(callers.c.caller_id == bindparam("caller"))
 ONE_CALLERS_PRINTS = PRINTS.where(voiceprints.c.caller_id == bindparam("caller")).order_by(
     voiceprints.c.position
@@ -111,15 +113,26 @@ PAGE = (
     .order_by(callers.c.caller_id)
     .limit(bindparam("size"))
 )
+DATA_KEYS = (
+    select(callers.c.caller_id, callers.c.data_key)
+    .where(callers.c.caller_id > bindparam("after"))
+    .order_by(callers.c.caller_id)
+    .limit(bindparam("size"))
+)
 OWNERS = select(voiceprints.c.id, voiceprints.c.caller_id).where(
     voiceprints.c.id.in_(bindparam("ids", expanding=True))
 )
 SPACE = voiceprints.c.encoder == bindparam("space")
-SCAN = (
-    select(voiceprints.c.id, voiceprints.c.embedding)
-    .where(SPACE, voiceprints.c.id > bindparam("after"))
+# Rows of id, embedding and seal. Of an encrypted store, also the caller and the wrapped data key.
+EMBEDDINGS = select(voiceprints.c.id, voiceprints.c.embedding, voiceprints.c.seal)
+SEALED_EMBEDDINGS = EMBEDDINGS.add_columns(callers.c.caller_id, callers.c.data_key).join_from(
+    voiceprints, callers, callers.c.caller_id == voiceprints.c.caller_id
+)
+SCAN, SEALED_SCAN = (
+    rows.where(SPACE, voiceprints.c.id > bindparam("after"))
     .order_by(voiceprints.c.id)
     .limit(bindparam("size"))
+    for rows in (EMBEDDINGS, SEALED_EMBEDDINGS)
 )
 DIMENSION = select(voiceprints.c.embedding).where(SPACE).limit(1)
 IDS_OF_SPACE = select(voiceprints.c.id).where(SPACE).limit(bindparam("size"))
@@ -147,10 +160,9 @@ REVISION_BEYOND_PAGE = (
     .offset(bindparam("size"))
     .limit(1)
 )
-CHANGED = (
-    select(voiceprints.c.id, voiceprints.c.embedding)
-    .where(SPACE, SINCE, voiceprints.c.revision <= bindparam("upto"))
-    .order_by(voiceprints.c.id)
+CHANGED, SEALED_CHANGED = (
+    rows.where(SPACE, SINCE, voiceprints.c.revision <= bindparam("upto")).order_by(voiceprints.c.id)
+    for rows in (EMBEDDINGS, SEALED_EMBEDDINGS)
 )
 GROUPS = (
     select(caller_groups.c.name, voiceprints.c.id)

@@ -42,8 +42,10 @@ from voiceprint.storage.base import (
     snapshot_path_beside,
     with_progress,
 )
+from voiceprint.storage.data_keys import KeyedChanges
 from voiceprint.storage.deletions import check_deletion
 from voiceprint.storage.metadata_search import MetadataFilter
+from voiceprint.storage.sealing import Sealing
 from voiceprint.storage.snapshot_files import erase_snapshots
 from voiceprint.storage.state import StoreState
 from voiceprint.storage.transaction import Transaction, check_incoming
@@ -71,14 +73,20 @@ class SQLStorage(Storage):
     schema of a database: the current one, by default `public`.
     """
 
-    def __init__(self, url: str | URL, *, max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS) -> None:
-        super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller)
+    def __init__(
+        self,
+        url: str | URL,
+        *,
+        max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
+        encryption: Sealing | None = None,
+    ) -> None:
+        super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller, encryption=encryption)
         from voiceprint.storage.sql.database import Database
         from voiceprint.storage.sql.dialect import dialect_of
 
         self._dialect = dialect_of(url)
         self._add_default_snapshot_place()
-        self._database = Database(self._dialect)
+        self._database = Database(self._dialect, encryption)
 
     @property
     def location(self) -> str:
@@ -181,7 +189,7 @@ class SQLStorage(Storage):
         given = [check_deletion(deletion) for deletion in deletions]
 
         def note(writer: Writer) -> int:
-            transaction = Transaction(writer.base([], [], []))
+            transaction = Transaction(writer.base([], [], []), self.sealing)
             noted = transaction.note_deletions(given, writer.noted(given))
             if transaction:
                 writer.write(transaction)
@@ -205,12 +213,16 @@ class SQLStorage(Storage):
         it, the transaction on one must stay empty.
         """
 
+        unused: list[bytes] = []
+
         def run(writer: Writer) -> tuple[T, Transaction, bool]:
-            transaction = Transaction(writer.base(caller_ids, ids, spaces))
+            nonlocal unused
+            transaction = Transaction(writer.base(caller_ids, ids, spaces), self.sealing)
             result = work(transaction)
+            removes = transaction.removes_personal_data()
+            unused = transaction.give_data_keys()
             if transaction:
                 writer.write(transaction)
-            removes = transaction.removes_personal_data()
             if removes:
                 self._dialect.mark_removal(writer.connection)
             return result, transaction, removes
@@ -224,6 +236,8 @@ class SQLStorage(Storage):
         if transaction.removes_voiceprints():
             erase_snapshots(self.snapshot_places)
         self._database.eraser.when_due()
+        if self.sealing is not None:
+            self.sealing.forget(unused)
         return result
 
     @contextmanager
@@ -291,13 +305,17 @@ class SQLStorage(Storage):
         """Index a key of the callers' metadata for `find_callers`; a missing store is created.
 
         Takes some seconds a million callers, during which others cannot write. The database keeps it up to
-        date from then on. Raises `InvalidArgumentError` for a key of other characters than letters, digits,
-        spaces and _ . : @ / + -, or of more than 40 bytes.
+        date from then on. Raises `InvalidArgumentError` for an encrypted store, and for a key of other
+        characters than letters, digits, spaces and _ . : @ / + -, or of more than 40 bytes.
         """
         from voiceprint.storage.sql.metadata_search import add_index, check_key
 
         name = check_key(key)
         self._check_open()
+        if self.sealing is not None:
+            raise InvalidArgumentError(
+                f"{self.location} is encrypted, and its metadata can have no index, which holds plain values."
+            )
         self._database.write(lambda writer: add_index(writer.connection, self._dialect, name))
 
     def drop_metadata_index(self, key: str) -> None:
@@ -375,6 +393,18 @@ class SQLStorage(Storage):
         self._check_open()
         return self._database.read(work, empty)
 
+    # Encryption
+
+    def encryption_mark(self) -> str:
+        return self._read(lambda reader: reader.header()["encryption"] or "", "")
+
+    def data_keys(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[tuple[str, bytes | None]]:
+        size = check_page(limit)
+        return self._read(lambda reader: reader.data_keys(after, size), [])
+
+    def _change_keys(self, caller_ids: list[str], work: Callable[[KeyedChanges], T]) -> list[T]:
+        return [self._transact(caller_ids, work)]
+
     # Upkeep
 
     def check(self, *, fix: bool = False) -> list[Finding]:
@@ -416,8 +446,13 @@ class SQLiteStorage(SQLStorage):
         db_path: str | os.PathLike[str] = "voiceprints.db",
         *,
         max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
+        encryption: Sealing | None = None,
     ) -> None:
-        super().__init__(_sqlite_url(db_path), max_voiceprints_per_caller=max_voiceprints_per_caller)
+        super().__init__(
+            _sqlite_url(db_path),
+            max_voiceprints_per_caller=max_voiceprints_per_caller,
+            encryption=encryption,
+        )
 
     @property
     def db_path(self) -> Path:

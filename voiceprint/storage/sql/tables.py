@@ -58,6 +58,8 @@ store = Table(
     Column("revision", _Number, nullable=False),
     Column("next_id", _Number, nullable=False),
     Column("feed_floor", _Number, nullable=False),
+    # The mark of an encrypted store, see voiceprint.storage.sealing; NULL for a plain one.
+    Column("encryption", Text),
     CheckConstraint("id = 1", name="ck_store_one_row"),
 )
 
@@ -71,7 +73,8 @@ callers = Table(
     # JSON object of consent, opt_out and groups, see codec.details_fields; NULL without any. An opt-out comes
     # first, and is then alone.
     Column("details", Text),
-    # Of an encrypted store: the wrapped data key of the caller, and the ciphertext of metadata and details.
+    # Of an encrypted store: the wrapped data key of the caller, and the sealed metadata and details. The
+    # metadata is then "{}", and `details` is NULL, or names an opt-out without its content.
     Column("data_key", _Blob),
     Column("sealed", _Blob),
 )
@@ -110,7 +113,8 @@ voiceprints = Table(
     Column("revision", _Number, nullable=False),
     # JSON object of the provenance; NULL without one.
     Column("details", Text),
-    # Of an encrypted store: nonce and tag of the embedding. The ciphertext has the length of the embedding.
+    # Of an encrypted store: nonce and tag of the embedding, whose ciphertext has its length; behind them the
+    # sealed provenance, if there is one.
     Column("seal", _Blob),
     UniqueConstraint("caller_id", "slot", name="uq_voiceprints_caller_id_slot"),
     CheckConstraint("slot >= 0", name="ck_voiceprints_slot"),

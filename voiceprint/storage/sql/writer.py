@@ -6,7 +6,9 @@ from collections.abc import Container, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 from sqlalchemy import Dialect, RowMapping, UpdateBase, delete, select
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -15,6 +17,8 @@ from voiceprint.storage.base import Deletion
 from voiceprint.storage.codec import details_fields, provenance_field
 from voiceprint.storage.deletions import deletion_digest
 from voiceprint.storage.records import CallerRecord, PrintRecord
+from voiceprint.storage.sealed_codec import CallerSeals
+from voiceprint.storage.sealing import split_seal
 from voiceprint.storage.sql import statements as sql
 from voiceprint.storage.sql.reader import CHUNK, Reader, Row, chunks
 from voiceprint.storage.sql.rows import as_blob, blob_length
@@ -37,6 +41,7 @@ class PartialState(StoreState):
             revision=header["revision"],
             next_id=header["next_id"],
             feed_floor=header["feed_floor"],
+            encryption=header["encryption"] or "",
         )
         self._reader = reader
         self._deleted_since: dict[str, dict[tuple[str, str], str]] = {}
@@ -118,7 +123,12 @@ class Writer(Reader):
         self._write_prints(written, before)
         floor = self._write_tombstones(transaction)
         self._note_deletions(transaction)
-        counters = {"revision": transaction.revision, "next_id": transaction.next_id, "feed_floor": floor}
+        counters = {
+            "revision": transaction.revision,
+            "next_id": transaction.next_id,
+            "feed_floor": floor,
+            "encryption": transaction.encryption or None,
+        }
         self._execute(sql.UPDATE_STORE, [counters])
 
     def _execute(self, statement: UpdateBase, rows: list[Row], *, each: bool = True) -> None:
@@ -161,17 +171,31 @@ class Writer(Reader):
         for record in written:
             row = {
                 "caller_id": record.caller_id,
-                "metadata": orjson.dumps(record.metadata).decode(),
                 "created_at": record.created_at,
                 "last_seen": record.last_seen,
-                "details": _json_or_null(details_fields(record)),
+                "data_key": record.data_key,
+                **self._details(record),
             }
             (changed if record.caller_id in before else new).append(row)
         if changed:
             self._execute(sql.UPDATE_CALLER, [{**row, "key": row["caller_id"]} for row in changed])
         if new:
-            self._execute(sql.NEW_CALLER, [{**row, "data_key": None, "sealed": None} for row in new])
+            self._execute(sql.NEW_CALLER, new)
         self._write_groups(written, before)
+
+    def _details(self, record: CallerRecord) -> Row:
+        """The columns of metadata and details, sealed in an encrypted store."""
+        if record.data_key is None:
+            return {
+                "metadata": orjson.dumps(record.metadata).decode(),
+                "details": _json_or_null(details_fields(record)),
+                "sealed": None,
+            }
+        return {
+            "metadata": "{}",
+            "details": None if record.opt_out is None else '{"opt_out":{}}',  # `touch` looks for it
+            "sealed": self.rows.seals.of(record.caller_id, record.data_key).details(record),
+        }
 
     def _write_groups(self, written: list[CallerRecord], before: dict[str, CallerRecord]) -> None:
         earlier = {name: record.groups for name, record in before.items()}
@@ -189,18 +213,14 @@ class Writer(Reader):
         augmented: list[Row] = []
         for record in written:
             stored = before.get(record.caller_id)
+            seals = None
+            if record.data_key is not None:
+                seals = self.rows.seals.of(record.caller_id, record.data_key)
             for print_, row, is_new in self._print_rows(record, stored.voiceprints if stored else ()):
-                (new if is_new else changed).append(row)
+                (new if is_new else changed).append({**row, **_print_columns(print_, seals)})
                 if print_.augmented is not None:
-                    blob = as_blob(print_.augmented)
-                    augmented.append(
-                        {
-                            "voiceprint_id": print_.id,
-                            "revision": print_.revision,
-                            "embedding": blob,
-                            "seal": None,
-                        }
-                    )
+                    columns = _augmented_columns(print_, print_.augmented, seals)
+                    augmented.append({"voiceprint_id": print_.id, "revision": print_.revision, **columns})
         if changed:
             self._execute(sql.UPDATE_PRINT, [{**row, "key": row["id"]} for row in changed])
             self._execute(sql.DROP_AUGMENTED, [{"removed": row["id"]} for row in changed], each=False)
@@ -232,11 +252,8 @@ class Writer(Reader):
                     "slot": slot,
                     "position": position,
                     "encoder": print_.encoder,
-                    "embedding": as_blob(print_.embedding),
                     "created_at": print_.created_at,
                     "revision": print_.revision,
-                    "details": _json_or_null(provenance_field(print_)),
-                    "seal": None,
                 },
                 previous is None,
             )
@@ -285,6 +302,23 @@ class Writer(Reader):
         rows = [{"of_key": key, "of_digest": digest} for key, digest in entries]
         if rows:
             self._execute(sql.DROP_DELETION, rows)
+
+
+def _print_columns(print_: PrintRecord, seals: CallerSeals | None) -> Row:
+    """The columns of a voiceprint that an encrypted store seals."""
+    if seals is None:
+        details = _json_or_null(provenance_field(print_))
+        return {"embedding": as_blob(print_.embedding), "details": details, "seal": None}
+    ciphertext, seal = split_seal(seals.embedding(print_))
+    return {"embedding": ciphertext, "details": None, "seal": seal + (seals.provenance(print_) or b"")}
+
+
+def _augmented_columns(print_: PrintRecord, vector: NDArray[np.float32], seals: CallerSeals | None) -> Row:
+    sealed = None if seals is None else seals.augmented(print_)
+    if sealed is None:
+        return {"embedding": as_blob(vector), "seal": None}
+    ciphertext, seal = split_seal(sealed)
+    return {"embedding": ciphertext, "seal": seal}
 
 
 def _json_or_null(fields: dict[str, Any]) -> str | None:
