@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from voiceprint._files import open_regular
-from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.cli.gallery_options import chosen_settings
 from voiceprint.errors import ConfigurationError
 from voiceprint.privacy.encryption import KeyRing, SealedFiles
 from voiceprint.storage import Storage
@@ -48,7 +48,7 @@ def writing_cipher(storage: Storage, encrypt: bool | None, passphrase_file: Path
     passphrase = _given(passphrase_file)
     if passphrase is not None:
         return SealedFiles(passphrase=lambda: passphrase)
-    keys = KeyRing.from_config(VoiceFingerprintConfig())
+    keys = KeyRing.from_config(chosen_settings())
     if keys is not None:
         return SealedFiles(keys=keys)
     return SealedFiles(passphrase=cache(lambda: _asked(confirm=True)))
@@ -57,7 +57,7 @@ def writing_cipher(storage: Storage, encrypt: bool | None, passphrase_file: Path
 def reading_cipher(passphrase_file: Path | None) -> FileCipher:
     """The cipher of an encrypted file that is read: whichever of key and passphrase it needs."""
     passphrase = _given(passphrase_file)
-    keys = KeyRing.from_config(VoiceFingerprintConfig())
+    keys = KeyRing.from_config(chosen_settings())
     ask = cache(lambda: _asked(confirm=False) if passphrase is None else passphrase)
     return SealedFiles(keys=keys, passphrase=ask)
 
