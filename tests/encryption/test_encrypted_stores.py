@@ -67,7 +67,9 @@ class Place:
         """All bytes of the store's files; of PostgreSQL, of all columns."""
         if self.kind == "postgresql":
             with self.database() as database:
-                found = database.execute("select tablename from pg_tables where schemaname = 'public'")
+                found = database.execute(
+                    "select tablename from pg_tables where schemaname = current_schema()"
+                )
                 tables = [name for (name,) in found.fetchall()]
                 rows = [row for name in tables for row in database.execute(f'select * from "{name}"')]
             return b"\n".join(
