@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["HEAD", "Revision", "current", "history", "upgrade"]
 
 # The newest revision of versions/, as a constant: a database at head opens without importing Alembic.
-HEAD = "0007"
+HEAD = "0008"
 
 # The database of OpusAgent has this table, and no alembic_version.
 _FIRST = "0001"
@@ -26,6 +26,7 @@ _VERSION_TABLE = "alembic_version"
 _OLD_TABLE = "voiceprints"
 _OLD_COLUMNS = {"caller_id", "embedding", "metadata", "created_at", "last_seen"}
 _TABLES = {
+    "audit_log",
     "store",
     "callers",
     "voiceprints",

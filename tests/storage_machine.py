@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from galleries import best
 from harness import Harness
 from hypothesis import HealthCheck, settings
@@ -18,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from numpy.typing import NDArray
 from stores import Follower, exact, ids_of, state, unit
 
-from voiceprint import Voiceprint
+from voiceprint import CallerOptedOutError, Consent, InvalidArgumentError, Voiceprint
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.shared_index import SharedIndex
 from voiceprint.storage.base import SpaceCounts
@@ -31,16 +32,21 @@ SPACES = st.sampled_from([*DIMENSIONS])
 SEEDS = st.integers(0, 200)
 AUGMENTED = st.none() | st.integers(201, 205)
 METADATA = st.dictionaries(st.sampled_from("abc"), st.none() | st.booleans() | st.integers(0, 2), max_size=2)
+GROUPS = st.sets(st.sampled_from(["vip", "fraud", "home"]), max_size=2)
 DAYS = st.integers(1, 28).map(lambda day: f"2024-02-{day:02}T00:00:00.000000Z")
 
 
 class Print(NamedTuple):
-    """A voiceprint of the model; augmented: the seed of its augmented embedding, or None."""
+    """A voiceprint of the model.
+
+    augmented: the seed of its augmented embedding, or None. day: of its enrollment.
+    """
 
     id: int
     space: str
     seed: int
     augmented: int | None
+    day: str = ""
 
     def vectors(self) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """The embedding, and the augmented one."""
@@ -48,7 +54,10 @@ class Print(NamedTuple):
 
 
 class StorageMachine(RuleBasedStateMachine):
-    """model: what each caller must be; prints: the `Print`s of each caller, oldest first."""
+    """model: what each caller must be; prints: the `Print`s of each caller, oldest first.
+
+    A caller who has opted out has neither prints nor metadata, consent and groups.
+    """
 
     make: Callable[[], Harness]
 
@@ -62,10 +71,11 @@ class StorageMachine(RuleBasedStateMachine):
         self.revision = self.harness.storage.revision()
 
     def _save(self, name: str, new: Print, metadata: dict[str, Any], day: str, id_: int | None) -> None:
-        caller = self.model.setdefault(name, {"metadata": {}, "last_seen": day, "prints": []})
+        caller = self.model.setdefault(name, _caller())
         caller["metadata"] = {**caller["metadata"], **metadata}
-        caller["last_seen"] = max(caller["last_seen"], day)
+        caller["last_seen"] = max(caller["last_seen"] or "", day)
         prints = caller["prints"]
+        new = new._replace(day=day)
         ids = ids_of(prints)
         if id_ in ids:
             assert new.id == id_
@@ -100,6 +110,8 @@ class StorageMachine(RuleBasedStateMachine):
         mine = self.model.get(name, {}).get("prints", [])
         id_ = mine[again].id if again is not None and again < len(mine) else None
         print_ = Print(0, space, seed, augmented)
+        if self._refused(name, lambda: self.harness.storage.save(_voiceprint(name, print_, metadata, day))):
+            return
         saved = self.harness.storage.save(_voiceprint(name, print_, metadata, day, id=id_))
         self._save(name, print_._replace(id=saved.id), metadata, day, id_)
         self._changed(True)
@@ -107,6 +119,10 @@ class StorageMachine(RuleBasedStateMachine):
     @rule(batch=st.lists(st.tuples(NAMES, SPACES, SEEDS, AUGMENTED, METADATA, DAYS), max_size=6))
     def save_many(self, batch: list[tuple[str, str, int, int | None, dict[str, Any], str]]) -> None:
         given = [(name, Print(0, *print_), metadata, day) for name, *print_, metadata, day in batch]
+        for name in {one[0] for one in given}:
+            prints = [_voiceprint(*one) for one in given]
+            if self._refused(name, lambda prints=prints: self.harness.storage.save_many(prints)):
+                return
         saved = self.harness.storage.save_many([_voiceprint(*one) for one in given])
         for (name, print_, metadata, day), stored in zip(given, saved, strict=True):
             self._save(name, print_._replace(id=stored.id), metadata, day, None)
@@ -115,7 +131,7 @@ class StorageMachine(RuleBasedStateMachine):
     @rule(name=NAMES, augmented=AUGMENTED)
     def restore(self, name: str, augmented: int | None) -> None:
         """The caller as it is, but for the newest print's part for simulated lines."""
-        if name in self.model:
+        if self.model.get(name, {}).get("prints"):
             caller = self.harness.storage.get(name)
             before = self.model[name]["prints"][-1]
             *others, last = caller.voiceprints
@@ -160,6 +176,8 @@ class StorageMachine(RuleBasedStateMachine):
         removed, callers, gone = 0, 0, []
         for name in {*names} & self.model.keys():
             mine = _of_space(self.model[name], space)
+            if not mine:
+                continue
             if len(mine) < self._count(name):
                 self.model[name]["prints"] = [one for one in self.model[name]["prints"] if one.space != space]
                 callers += bool(mine)
@@ -173,6 +191,10 @@ class StorageMachine(RuleBasedStateMachine):
 
     @rule(name=NAMES, metadata=METADATA, put=st.booleans())
     def update_metadata(self, name: str, metadata: dict[str, Any], put: bool) -> None:
+        if metadata and self._refused(
+            name, lambda: self.harness.storage.update_metadata(name, metadata, replace=put)
+        ):
+            return
         if name in self.model:
             before = self.model[name]["metadata"]
             after = metadata if put else {**before, **metadata}
@@ -183,11 +205,124 @@ class StorageMachine(RuleBasedStateMachine):
 
     @rule(name=NAMES, day=DAYS)
     def touch(self, name: str, day: str) -> None:
-        assert self.harness.storage.touch(name, day) == (name in self.model)
-        if name in self.model:
-            self.model[name]["last_seen"] = max(day, self.model[name]["last_seen"])
+        can_call = name in self.model and not self.model[name]["opted_out"]
+        assert self.harness.storage.touch(name, day) == can_call
+        if can_call:
+            self.model[name]["last_seen"] = max(day, self.model[name]["last_seen"] or "")
         before, self.revision = self.revision, self.harness.storage.revision()
         assert self.revision >= before
+
+    # A caller's life
+
+    def _refused(self, name: str, change: Callable[[], object]) -> bool:
+        """Whether the caller has opted out; the change is then refused, and nothing changes."""
+        if not self.model.get(name, {}).get("opted_out"):
+            return False
+        with pytest.raises(CallerOptedOutError):
+            change()
+        self._changed(False)
+        return True
+
+    @rule(name=NAMES, version=st.sampled_from("12"))
+    def set_consent(self, name: str, version: str) -> None:
+        consent = Consent(purpose="test", version=version, obtained_at="2024-01-01T00:00:00Z")
+        if self._refused(name, lambda: self.harness.storage.set_consent(name, consent)):
+            return
+        self.harness.storage.set_consent(name, consent)
+        before = self.model.setdefault(name, _caller())
+        is_new, before["consent"] = before["consent"] != consent, consent
+        self._changed(is_new)
+
+    @rule(name=NAMES, reason=st.none() | st.just("no"))
+    def opt_out(self, name: str, reason: str | None) -> None:
+        before = self.model.get(name, _caller())
+        assert self.harness.storage.opt_out(name, reason=reason) == len(before["prints"])
+        if not before["opted_out"]:
+            self.model[name] = _caller() | {"opted_out": True, "reason": reason}
+        self._changed(not before["opted_out"])
+
+    @rule(name=NAMES)
+    def opt_in(self, name: str) -> None:
+        if name in self.model:
+            was_out = self.model[name]["opted_out"]
+            self.harness.storage.opt_in(name)
+            if was_out:
+                self.model[name] = _caller()
+            self._changed(was_out)
+
+    @rule(name=NAMES, add=GROUPS, remove=GROUPS)
+    def set_groups(self, name: str, add: set[str], remove: set[str]) -> None:
+        if self._refused(name, lambda: self.harness.storage.set_groups(name, add=add, remove=remove)):
+            return
+        if name in self.model:
+            before = self.model[name]["groups"]
+            after = (before - remove) | add
+            changed = self.harness.storage.set_groups(name, add=add, remove=remove)
+            assert {*changed.groups} == after
+            self.model[name]["groups"] = after
+            self._changed(after != before)
+
+    @rule(name=NAMES, new=NAMES)
+    def rename(self, name: str, new: str) -> None:
+        if name == new or name not in self.model:
+            return
+        if new in self.model:
+            with pytest.raises(InvalidArgumentError, match="already"):
+                self.harness.storage.rename(name, new)
+            self._changed(False)
+            return
+        renamed = self.harness.storage.rename(name, new)
+        caller = self.model[new] = self.model.pop(name)
+        caller["prints"] = self._with_new_ids(caller["prints"], ids_of(renamed.voiceprints))
+        self._changed(True)
+
+    def _with_new_ids(self, prints: list[Print], ids: list[int | None]) -> list[Print]:
+        assert len(prints) == len(ids)
+        mine = {one.id for one in prints}
+        self.used |= {id_ for id_ in ids if id_ is not None}
+        assert not mine & {*ids}
+        return [one._replace(id=id_) for one, id_ in zip(prints, ids, strict=True) if id_ is not None]
+
+    @rule(name=NAMES, into=NAMES)
+    def merge(self, name: str, into: str) -> None:
+        if name == into or name not in self.model or into not in self.model:
+            return
+        for one in (name, into):
+            if self._refused(one, lambda: self.harness.storage.merge(name, into)):
+                return
+        merged, _ = self.harness.storage.merge(name, into)
+        moved, target = self.model.pop(name), self.model[into]
+        stored = {(one.space, one.seed) for one in target["prints"]}
+        new = [one for one in moved["prints"] if (one.space, one.seed) not in stored]
+        mine = {one.id for one in target["prints"]}
+        both = sorted([*target["prints"], *new], key=lambda one: one.day)
+        remaining = [
+            one
+            for place, one in enumerate(both)
+            if sum(other.space == one.space for other in both[place + 1 :]) < LIMIT
+        ]
+        target["prints"] = [
+            one if one.id in mine else one._replace(id=id_)
+            for one, id_ in zip(remaining, ids_of(merged.voiceprints), strict=True)
+            if id_ is not None
+        ]
+        self.used |= set(ids_of(target["prints"]))
+        target["metadata"] = {**moved["metadata"], **target["metadata"]}
+        seen = [time for time in (moved["last_seen"], target["last_seen"]) if time]
+        target["last_seen"] = max(seen, default=None)
+        target["groups"] |= moved["groups"]
+        # Neither ends, so the one of the first caller stays.
+        target["consent"] = moved["consent"] or target["consent"]
+        self._changed(True)
+
+    @rule(name=NAMES, place=st.integers(0, 4))
+    def delete_voiceprint(self, name: str, place: int) -> None:
+        prints = self.model.get(name, {}).get("prints", [])
+        if place < len(prints):
+            assert self.harness.storage.delete_voiceprint(prints[place].id) is True
+            assert self.harness.storage.delete_voiceprint(prints[place].id) is False
+            del prints[place]
+            self._changed(True)
 
     @rule()
     def reopen(self) -> None:
@@ -228,6 +363,9 @@ class StorageMachine(RuleBasedStateMachine):
             name: (
                 exact(caller["metadata"]),
                 caller["last_seen"],
+                caller["consent"],
+                (caller["opted_out"], caller["reason"]),
+                caller["groups"],
                 [(one.id, one.space, *map(_bytes, one.vectors())) for one in caller["prints"]],
             )
             for name, caller in self.model.items()
@@ -247,8 +385,10 @@ class StorageMachine(RuleBasedStateMachine):
 
     @staticmethod
     def _plain(record: dict[str, Any]) -> tuple[Any, ...]:
-        prints = [(id_, space, *vectors) for id_, _, space, _, *vectors in record["voiceprints"]]
-        return record["metadata"], record["last_seen"], prints
+        prints = [(id_, space, *vectors) for id_, _, space, _, *vectors, _ in record["voiceprints"]]
+        consent, opt_out, groups = record["details"]
+        refusal = (False, None) if opt_out is None else (True, opt_out.reason)
+        return record["metadata"], record["last_seen"], consent, refusal, {*groups}, prints
 
     def teardown(self) -> None:
         if hasattr(self, "harness"):
@@ -278,6 +418,19 @@ def _voiceprint(name: str, print_: Print, metadata: dict[str, Any], day: str, **
     return Voiceprint(
         name, embedding, metadata, day, day, augmented=augmented, encoder=print_.space, **fields
     )
+
+
+def _caller() -> dict[str, Any]:
+    """A caller of the model, without anything yet."""
+    return {
+        "metadata": {},
+        "last_seen": None,
+        "consent": None,
+        "opted_out": False,
+        "reason": None,
+        "groups": set(),
+        "prints": [],
+    }
 
 
 def _of_space(caller: dict[str, Any], space: str) -> list[Print]:

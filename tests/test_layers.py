@@ -11,7 +11,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    ("_files", "_fork", "_keyed_cache", "_lazy", "_processes", "_threads", "errors", "validation"),
+    (
+        "_audited",
+        "_files",
+        "_fork",
+        "_keyed_cache",
+        "_lazy",
+        "_processes",
+        "_threads",
+        "errors",
+        "validation",
+    ),
     ("_model", "audio", "index", "migrations"),
     ("answers", "consent", "retention", "utils"),
     ("config",),
@@ -23,7 +33,9 @@ LAYERS = (
     ("dual_run",),
     ("privacy", "streaming"),
     ("_parts",),
+    ("auditing",),
     ("recognizer", "upkeep"),
+    ("_gallery_file", "galleries"),
     ("evaluation",),
     ("cli",),
 )

@@ -19,12 +19,14 @@ from voiceprint.enrollment.check import EnrollmentCheck
 from voiceprint.enrollment.manifest import ManifestRow, read_manifest
 from voiceprint.errors import (
     AudioQualityError,
+    AuditError,
     CallerNotFoundError,
     CallerOptedOutError,
     ConfigurationError,
     ConsentRequiredError,
     DisabledError,
     EncoderError,
+    GalleryNotFoundError,
     InvalidArgumentError,
     InvalidAudioError,
     RecordingNotUsedError,
@@ -35,6 +37,7 @@ from voiceprint.errors import (
     VoiceMismatchError,
     VoiceprintError,
 )
+from voiceprint.galleries import Galleries
 from voiceprint.models import (
     Caller,
     CallerState,
@@ -54,6 +57,7 @@ from voiceprint.models import (
     Voiceprint,
     WatchHit,
 )
+from voiceprint.privacy.audit import Event
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import (
     JSONStorage,
@@ -69,6 +73,7 @@ from voiceprint.utils import normalize_embedding, preprocess_audio
 __all__ = [
     "AudioQuality",
     "AudioQualityError",
+    "AuditError",
     "CallStream",
     "Caller",
     "CallerNotFoundError",
@@ -83,8 +88,11 @@ __all__ = [
     "Encoder",
     "EncoderError",
     "EnrollmentCheck",
+    "Event",
     "ExternalEncoder",
     "Finding",
+    "Galleries",
+    "GalleryNotFoundError",
     "Identification",
     "InvalidArgumentError",
     "InvalidAudioError",

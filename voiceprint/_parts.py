@@ -14,6 +14,7 @@ from voiceprint.enrollment.enroller import Enroller, EnrollmentOptions
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query
+from voiceprint.identification.screening import Screener
 from voiceprint.identification.shared_index import SharedIndex
 from voiceprint.identification.snapshots import IndexSettings
 
@@ -45,6 +46,7 @@ class Parts:
         self.gallery = gallery(encoder)
         self.embedder = Embedder(encoder, config)
         self.identifier = Identifier(self.gallery, config)
+        self.screener = Screener(storage.location, config)
         self.dual_run: DualRun | None = None
         if secondary is not None:
             self.dual_run = DualRun(self.gallery, gallery(secondary), secondary, config)

@@ -19,7 +19,7 @@ from voiceprint.validation import is_postgresql_url, shown
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Config", "EncoderSpec", "VoiceFingerprintConfig"]
+__all__ = ["NO_PATHS", "PATH_SETTINGS", "Config", "EncoderSpec", "VoiceFingerprintConfig", "allowed_values"]
 
 _PREFIX = "VOICE_"
 
@@ -74,6 +74,9 @@ _ALLOWED = {
     "require_consent": "true or false",
     "retention": "a number of days, weeks, months or years, such as 90d, 12w, 18m or 3y",
     "prompts": "the path of a recording, or of a folder of recordings",
+    "same_recording": "true or false",
+    "spoof_detector": "module:callable, such as fraud.detectors:score",
+    "spoof_threshold": "a number",
     "encoder": _ENCODERS,
     "encoder_sha256": "the 64 hex digits of a SHA-256 digest",
     "encoder_device": "cpu, cuda or auto",
@@ -88,10 +91,32 @@ _ALLOWED = {
     "index_recall": "a number above 0, up to 1",
     "index_threads": "a whole number from 1 to 64",
     "database_url": "a URL such as postgresql://user@localhost:5432/voiceprints",
+    "audit": "the path of a file, store, or off",
+    "audit_fsync": "true or false",
+    "audit_wait": "true or false",
+    "audit_rotate_mb": "a whole number from 1",
     "redis_url": "a URL such as redis://localhost:6379/0 (also rediss:// or unix://)",
 }
 
 _DEFAULT_PATHS = {"sqlite": "voiceprints.db"}
+
+PATH_SETTINGS: Final = (
+    "audit",
+    "calibration_path",
+    "encryption_key_file",
+    "index_path",
+    "prompts",
+    "storage_path",
+)
+"""The settings that are a path, unless one of `NO_PATHS`."""
+
+NO_PATHS: Final = ("off", "store")
+"""Values of `index_path` and `audit` that are no path."""
+
+
+def allowed_values(setting: str) -> str:
+    """The values that a setting may have, in words."""
+    return _ALLOWED[setting]
 
 
 class VoiceFingerprintConfig(BaseSettings):
@@ -128,6 +153,13 @@ class VoiceFingerprintConfig(BaseSettings):
         and years of 365 days: 90d, 12w, 18m, 3y. None keeps callers without a limit.
     prompts (None): recording of an announcement, or a folder of such. The announcement is cut out of callers'
         recordings, at any level and over any line (`voiceprint.audio.prompts`).
+    same_recording (True): when True, answers on a copy of a recording that is enrolled, or was matched by
+        this process, have the reason "same_recording". The fingerprints of the last four hours of recordings
+        are in memory for it (`voiceprint.audio.recent`).
+    spoof_detector (None): `module:callable` of the application, which scores how likely audio is synthetic or
+        played back; the score is in the answers (`voiceprint.identification.spoofing`). Loaded when a
+        recognizer is built.
+    spoof_threshold (None): spoofing score from which an answer has the reason "spoof_suspected".
     encoder ("onnx"): "onnx"; "onnx-int8", with half the time and nearly equal embeddings (cosine 0.999); or
         "resemblyzer", that package itself, slower, with equal embeddings. "sherpa:PATH" and "onnx:PATH" are
         the file of another speaker model, run by sherpa-onnx or by ONNX Runtime, with an embedding space of
@@ -151,6 +183,12 @@ class VoiceFingerprintConfig(BaseSettings):
     index_recall (0.99): share of searches in a large index that find the most similar voiceprint, above 0, up
         to 1; 1 compares with every voiceprint.
     index_threads (1): threads of a search of the index, and of its training.
+    audit (None): file of the audit log, or "store" for a table of an SQL store; None or "off" for no log
+        (docs/audit.md). A recognizer reads the settings of the audit log when it is built.
+    audit_fsync (False): when True, every write of the log is flushed to the disk.
+    audit_wait (False): when True, an operation returns only once its line is written, and raises `AuditError`
+        where it cannot be; when False, a thread writes the lines.
+    audit_rotate_mb (100): size of a file of the log in MiB, from which the next line begins a new file.
     database_url ("postgresql://localhost:5432/voiceprints"): a URL of libpq, also with several hosts and
         TLS. redis_url ("redis://localhost:6379/0"). Both may hold a password, and no repr shows them.
 
@@ -180,6 +218,9 @@ class VoiceFingerprintConfig(BaseSettings):
     require_consent: bool = False
     retention: str | None = Field(default=None, min_length=1)
     prompts: str | None = Field(default=None, min_length=1)
+    same_recording: bool = True
+    spoof_detector: str | None = Field(default=None, pattern=r"^[\w.]+:[\w.]+$")
+    spoof_threshold: float | None = Field(default=None, allow_inf_nan=False)
     encoder: EncoderText = "onnx"
     encoder_sha256: str | None = Field(default=None, pattern="^[0-9A-Fa-f]{64}$")
     encoder_device: Literal["cpu", "cuda", "auto"] = "cpu"
@@ -193,6 +234,10 @@ class VoiceFingerprintConfig(BaseSettings):
     index_path: str | None = Field(default=None, min_length=1)
     index_recall: float = Field(default=0.99, gt=0.0, le=1.0, allow_inf_nan=False)
     index_threads: int = Field(default=1, ge=1, le=64)
+    audit: str | None = Field(default=None, min_length=1)
+    audit_fsync: bool = False
+    audit_wait: bool = False
+    audit_rotate_mb: int = Field(default=100, ge=1)
     database_url: str = Field(default="postgresql://localhost:5432/voiceprints", repr=False)
     redis_url: str = Field(default="redis://localhost:6379/0", repr=False)
 
@@ -230,6 +275,14 @@ class VoiceFingerprintConfig(BaseSettings):
             setattr(copy, name, value)
         return copy
 
+    def for_encoder(self, name: str) -> Self:
+        """A copy with an encoder, named as in `VOICE_ENCODER`, and the digest that is set for this name."""
+        pins = {self.encoder: self.encoder_sha256, self.encoder_secondary: self.encoder_secondary_sha256}
+        copy = self.model_copy(update={"encoder": name, "encoder_sha256": pins.get(name)})
+        if copy.encoder != "onnx":
+            copy.encoder_device = "cpu"  # CUDA runs "onnx" alone
+        return copy
+
     def for_other_encoder(self) -> Self:
         """A copy without the settings that hold for the scores of one encoder, and without a secondary."""
         copy = self.model_copy(
@@ -254,12 +307,16 @@ class VoiceFingerprintConfig(BaseSettings):
     def _any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value
 
-    @field_validator(
-        "storage_path", "index_path", "calibration_path", "prompts", "encryption_key_file", mode="before"
-    )
+    @field_validator(*PATH_SETTINGS, mode="before")
     @classmethod
     def _path_as_text(cls, value: object) -> object:
         return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+    @field_validator("audit")
+    @classmethod
+    def _audit_off(cls, value: str | None) -> str | None:
+        word = (value or "off").strip().lower()
+        return None if word == "off" else word if word == "store" else value
 
     @field_validator("retention")
     @classmethod

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from voiceprint._model import Frozen, raise_ours
+from voiceprint.audio.sketch import check_sketch
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.validation import check_time, now, shown
 
@@ -45,7 +46,7 @@ class Consent(_Details):
     obtained_by: the agent or system that asked. source: where the proof of it is, such as a call id.
     expires_at: end of the consent; the caller is expired from then on. None for no end.
 
-    Texts have 1 to 512 characters. Raises `InvalidArgumentError`.
+    The end is after the beginning, and texts have 1 to 512 characters. Raises `InvalidArgumentError`.
     """
 
     purpose: str = Field(min_length=1, max_length=MAX_TEXT)
@@ -64,6 +65,14 @@ class Consent(_Details):
     @classmethod
     def _check_expires_at(cls, value: object) -> str | None:
         return check_time(value)
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Consent:
+        if self.expires_at is not None and self.expires_at <= self.obtained_at:
+            raise InvalidArgumentError(
+                f"The consent is of {self.obtained_at} and ends at {self.expires_at}: give a later end."
+            )
+        return self
 
     def is_valid_at(self, time: str) -> bool:
         """Whether the consent has not ended at `time`, ISO 8601 UTC with a `Z`."""
@@ -91,13 +100,22 @@ class Provenance(_Details):
     """The origin of a voiceprint.
 
     source: name of the file, or id of the call, up to 512 characters. quality: score of the audio, 0 to 1.
-    duration_s, net_speech_s: seconds of audio, and of speech in it. None where unknown.
+    duration_s, net_speech_s: seconds of audio, and of speech in it. fingerprints: up to 64 acoustic
+    fingerprints of the audio, by which a copy of it is found (`voiceprint.audio.sketch`). None where unknown.
     """
 
     source: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT, repr=False)
     quality: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     duration_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     net_speech_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    fingerprints: str | None = Field(default=None, repr=False)
+
+    @field_validator("fingerprints")
+    @classmethod
+    def _check_fingerprints(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_sketch(value)
+        return value
 
 
 def check_groups(groups: object) -> tuple[str, ...]:

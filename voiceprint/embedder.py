@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._audited import note_first
 from voiceprint.audio import Recording
 from voiceprint.audio.io.encodings import PCM, AudioFormat
 from voiceprint.audio.prompts import prompts_at
+from voiceprint.audio.sketch import sketch_of
 from voiceprint.diarization import Voice, note_voices, separate
 from voiceprint.encoder import default_encoder
 from voiceprint.encoder.base import (
@@ -32,7 +34,7 @@ from voiceprint.models import RESEMBLYZER_SPACE, Voiceprint
 from voiceprint.validation import shown, unit_vector
 
 if TYPE_CHECKING:
-    from voiceprint.audio import AudioBuffer
+    from voiceprint.audio import AudioBuffer, AudioQuality
     from voiceprint.audio.prompts import KnownPrompts
     from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.encoder import Encoder
@@ -52,11 +54,12 @@ class Probe(NamedTuple):
     """The embeddings of one call: float32[d] of length 1 each.
 
     plain: of the audio, for similarities. cleaned: of noisy audio after noise reduction, for log-likelihood
-    ratios; None of clean audio.
+    ratios; None of clean audio. sketch: of the recording, by which copies of it are found; None without one.
     """
 
     plain: NDArray[np.float32]
     cleaned: NDArray[np.float32] | None = None
+    sketch: str | None = None
 
     @property
     def best(self) -> NDArray[np.float32]:
@@ -192,6 +195,7 @@ class Embedder:
         one_voice: the audio holds one voice. Otherwise several voices are noted in its quality and logged.
         """
         quality = recording.quality
+        self.note_audio(quality)
         if quality.net_speech_s < self.min_speech_s:
             why = f" {quality.advice[0]}" if "no_speech" in quality.feedback and quality.advice else ""
             raise AudioQualityError(
@@ -205,7 +209,20 @@ class Embedder:
             recording.warn(SEVERAL_VOICES)
         if takes_enhanced(self._encoder) and recording.cleaned is not None:
             cleaned = self.embed_cleaned(recording.cleaned)
-        return Probe(plain, cleaned)
+        return Probe(plain, cleaned, self.sketch(recording))
+
+    def sketch(self, recording: Recording) -> str | None:
+        """The sketch of a recording, by which copies are found; None where the settings leave it out."""
+        return sketch_of(recording.fingerprint) if self._config.same_recording else None
+
+    def note_audio(self, quality: AudioQuality) -> None:
+        """Note the audio and the encoder of an operation, of several recordings those of the first."""
+        note_first(
+            speech_s=quality.net_speech_s,
+            quality=quality.score,
+            encoder=self._encoder.name,
+            encoder_sha256=getattr(getattr(self._encoder, "model", None), "sha256", None),
+        )
 
     def embed_cleaned(self, audio: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """The embedding of `Recording.cleaned`; None where it holds no speech."""

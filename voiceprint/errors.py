@@ -8,11 +8,13 @@
     ├── AudioQualityError         (ValueError)    audio that is too short or too poor; carries `.quality`
     │   └── SeveralVoicesError                    several voices in an enrollment of one
     ├── CallerNotFoundError       (LookupError)   no such caller in the store
+    ├── GalleryNotFoundError      (LookupError)   no such gallery in the file of the galleries
     ├── CallerOptedOutError                       the caller has refused, see `opt_out`
     ├── ConsentRequiredError      (ValueError)    no valid consent to store the voice
     ├── VoiceMismatchError        (ValueError)    audio that does not sound like the caller's voiceprints
     ├── RecordingNotUsedError                     a recording that was left out for better ones
     ├── DisabledError                             VOICE_FINGERPRINTING_ENABLED is false
+    ├── AuditError                                the line of an operation in the audit log
     ├── EncoderError                              the embedding network cannot be loaded or failed
     └── StorageError                              the record store
         ├── StorageUnavailableError               the store cannot be reached, read or written now
@@ -73,6 +75,10 @@ class CallerNotFoundError(VoiceprintError, LookupError):
     """The store holds no caller with this id."""
 
 
+class GalleryNotFoundError(VoiceprintError, LookupError):
+    """The file of the galleries has no gallery of this name."""
+
+
 class CallerOptedOutError(VoiceprintError):
     """The caller has opted out: nothing is stored or changed until `opt_in`."""
 
@@ -94,6 +100,14 @@ class RecordingNotUsedError(VoiceprintError):
 
 class DisabledError(VoiceprintError):
     """Voice fingerprinting is switched off by the configuration."""
+
+
+class AuditError(VoiceprintError):
+    """The audit log cannot be written or read, or holds nothing under an event id.
+
+    With `VOICE_AUDIT_WAIT` an operation raises it whose line could not be written; the operation itself may
+    have taken place.
+    """
 
 
 class EncoderError(VoiceprintError):

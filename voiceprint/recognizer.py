@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from voiceprint._audited import audited
 from voiceprint._parts import Parts
 from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, Encoding, Recording
@@ -25,7 +26,6 @@ from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices
 from voiceprint.enrollment.enroller import EnrollmentOptions, Keep, Sample
 from voiceprint.enrollment.writer import OnMismatch
 from voiceprint.errors import AudioQualityError, InvalidArgumentError, VoiceprintError
-from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query, check_threshold
 from voiceprint.identification.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
 from voiceprint.identification.voices import identify_voices
@@ -37,6 +37,7 @@ from voiceprint.models import (
     Verification,
     Voiceprint,
 )
+from voiceprint.privacy.audit.auditor import attach
 from voiceprint.privacy.encryption.opening import configured_store
 from voiceprint.storage import Storage
 from voiceprint.storage.base import Progress
@@ -108,6 +109,8 @@ class OpusAgentVoiceRecognizer(Upkeep):
         super().__setattr__(name, value)
         if name in ("storage", "encoder", "secondary", "config"):
             self.__dict__.pop("_parts", None)  # which depend on it
+        if name in ("storage", "config") and "storage" in self.__dict__:
+            attach(self.storage, self.config)
 
     @property
     def _built(self) -> Parts:
@@ -119,10 +122,6 @@ class OpusAgentVoiceRecognizer(Upkeep):
             self.__dict__["_parts"] = parts
         return parts
 
-    @property
-    def _identifier(self) -> Identifier:
-        return self._built.identifier
-
     def with_encoder(self, encoder: Encoder | str) -> OpusAgentVoiceRecognizer:
         """A recognizer with another encoder over the same store, such as the one that the callers move to.
 
@@ -132,14 +131,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         counts. To close either recognizer closes the store of both.
         """
         if isinstance(encoder, str):
-            given = self.config
-            pins = {
-                given.encoder: given.encoder_sha256,
-                given.encoder_secondary: given.encoder_secondary_sha256,
-            }
-            config = given.model_copy(update={"encoder": encoder, "encoder_sha256": pins.get(encoder)})
-            if config.encoder != "onnx":
-                config.encoder_device = "cpu"  # CUDA runs "onnx" alone
+            config = self.config.for_encoder(encoder)
             encoder = configured_encoder(config)
         else:
             config = self.config.model_copy()
@@ -172,35 +164,6 @@ class OpusAgentVoiceRecognizer(Upkeep):
         embedding = embedder.embed(recording)
         recording.warn_if_mixed()
         return embedding
-
-    def warm_up(self, *, progress: Progress | None = None) -> None:
-        """Load the encoder and the index now, so that the first caller does not wait for them.
-
-        progress: called with the number of indexed voiceprints while the index is built.
-        """
-        self.encoder.warm_up()
-        self._built.gallery.refresh(progress)
-        if self.secondary is not None and self._built.dual_run is not None:
-            self.secondary.warm_up()
-            self._built.dual_run.gallery.refresh()
-
-    def close(self) -> None:
-        """Write the index's snapshot if much has changed, and close the store. May be called twice.
-
-        Recognizers with other handles of the same store are not affected.
-        """
-        parts: Parts | None = self.__dict__.pop("_parts", None)
-        if parts is not None:
-            parts.gallery.close()
-            if parts.dual_run is not None:
-                parts.dual_run.gallery.close()
-        self.storage.close()
-
-    def __enter__(self) -> OpusAgentVoiceRecognizer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # Enrollment
 
@@ -324,6 +287,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         progress_path: str | os.PathLike[str] | None = None,
         again: bool = False,
         processes: int | None = None,
+        s3_folder: str | os.PathLike[str] | None = None,
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
     ) -> Counter[RowStatus]:
@@ -338,7 +302,8 @@ class OpusAgentVoiceRecognizer(Upkeep):
         row; True leaves the rows that are not begun. again: enroll also the rows that were enrolled before.
         processes: worker processes that read and embed; 0 works in threads of this process. None is one a
         thread of the encoder (`encoder_threads`), and 0 for fewer than 100 rows, or an encoder that is not
-        that of the settings. The other arguments are those of `enroll_caller`.
+        that of the settings. s3_folder: with copies of buckets, in which s3://BUCKET/KEY is the file
+        BUCKET/KEY. The other arguments are those of `enroll_caller`.
 
         Raises `InvalidArgumentError` for a file that is no manifest, before anything is stored; and the error
         of the store, once `on_row` was called for every row.
@@ -348,6 +313,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
             None if progress_path is None else Path(progress_path),
             again,
             processes,
+            None if s3_folder is None else Path(s3_folder),
         )
         parts = self._built
         parts.embedder.check_enabled()
@@ -371,6 +337,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
 
     # Identification
 
+    @audited("match")
     def match_caller(
         self,
         audio_buffer: AudioBuffer | Recording | None = None,
@@ -407,7 +374,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
                 raise
             logger.info("No match for poor audio: %s", error)
             return None
-        matches = parts.identifier.identify(probe, query)
+        matches = parts.screener.identified(parts.identifier.identify(probe, query), recording)
         if parts.dual_run is not None and recording is not None:
             parts.dual_run.identified(recording, query, matches)
         best = next((match for match in matches if match.accepted), None)
@@ -452,6 +419,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         separate: Literal[True],
     ) -> list[SeparatedVoice]: ...
 
+    @audited("identify")
     def identify(
         self,
         audio_buffer: AudioBuffer | Recording | None = None,
@@ -491,11 +459,12 @@ class OpusAgentVoiceRecognizer(Upkeep):
             call = parts.embedder.recording(source, audio_format)
             return identify_voices(parts.embedder, parts.identifier, call, query)
         probe, recording = parts.probe(audio_buffer, audio_format, embedding, encoder)
-        matches = parts.identifier.identify(probe, query)
+        matches = parts.screener.identified(parts.identifier.identify(probe, query), recording)
         if parts.dual_run is not None and recording is not None:
             parts.dual_run.identified(recording, query, matches)
         return matches
 
+    @audited("verify", caller=True)
     def verify_caller(
         self,
         caller_id: str,
@@ -530,6 +499,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
         probe, recording = parts.probe(audio_buffer, audio_format, embedding, encoder)
         verification = parts.identifier.verify(probe, prints, threshold)
+        verification = parts.screener.verified(verification, recording)
         if parts.dual_run is not None and recording is not None:
             parts.dual_run.verified(recording, verification)
         if verification.accepted:
@@ -563,6 +533,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
             embedder=parts.embedder,
             encoder=self.encoder,
             identifier=parts.identifier,
+            screener=parts.screener,
             dual_run=parts.dual_run,
             add_voiceprint=parts.add_voiceprint,
             enroller=parts.enroller,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.validation import check_time, format_time, now
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from voiceprint.consent import CallerState, Consent
     from voiceprint.models import Caller
 
-__all__ = ["Expiry", "parse_period", "state_of"]
+__all__ = ["Expiry", "ExpiryReason", "parse_period", "state_of"]
+
+ExpiryReason = Literal["consent", "retention"]
+"""Why a caller is expired: the consent has ended, or the retention period."""
 
 _UNITS: Final = {
     "d": timedelta(days=1),
@@ -49,7 +52,7 @@ class Expiry:
         """Whether a caller of this consent is expired; seen: when last seen, else when created."""
         return self.reason(consent, seen) is not None
 
-    def reason(self, consent: Consent | None, seen: str | None) -> str | None:
+    def reason(self, consent: Consent | None, seen: str | None) -> ExpiryReason | None:
         """Why a caller is expired: "consent" or "retention"; None for one who is not."""
         if consent is not None and not consent.is_valid_at(self.at):
             return "consent"
@@ -61,7 +64,7 @@ class Expiry:
         """Whether the caller is expired. A caller who has opted out never is: the refusal stays."""
         return self.reason_of(caller) is not None
 
-    def reason_of(self, caller: Caller) -> str | None:
+    def reason_of(self, caller: Caller) -> ExpiryReason | None:
         """As `reason`, of a caller."""
         if caller.opt_out is not None:
             return None

@@ -1,4 +1,4 @@
-"""`Upkeep`: the callers, the check and the index of a recognizer."""
+"""`Upkeep`: the life, the callers, the check and the index of a recognizer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
+from voiceprint._audited import audited, note
+from voiceprint._parts import Parts
+from voiceprint.auditing import Auditing
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.spaces import snapshot_statuses, space_coverage
@@ -19,18 +22,21 @@ from voiceprint.models import (
     SnapshotStatus,
     SpaceCoverage,
 )
+from voiceprint.privacy.audit.auditor import flush
 from voiceprint.retention import Expiry, state_of
 from voiceprint.storage import Storage
 from voiceprint.storage.base import Progress
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.encoder import Encoder
     from voiceprint.index import IndexStatus
 
 
-class Upkeep(ABC):
-    """The methods of a recognizer that need no audio: callers, the check, the index."""
+class Upkeep(Auditing, ABC):
+    """The methods of a recognizer that need no audio: its life, callers, the check, the index."""
 
     storage: Storage
     config: VoiceFingerprintConfig
@@ -39,21 +45,60 @@ class Upkeep(ABC):
 
     @property
     @abstractmethod
+    def _built(self) -> Parts:
+        """The parts of the recognizer's present settings."""
+
+    @property
     def _identifier(self) -> Identifier:
-        """The identifier of the recognizer's present settings."""
+        return self._built.identifier
 
     @property
     def _gallery(self) -> Gallery:
-        return self._identifier.gallery
+        return self._built.gallery
+
+    # Life
+
+    def warm_up(self, *, progress: Progress | None = None) -> None:
+        """Load the encoder and the index now, so that the first caller does not wait for them.
+
+        progress: called with the number of indexed voiceprints while the index is built.
+        """
+        self.encoder.warm_up()
+        self._built.gallery.refresh(progress)
+        if self.secondary is not None and self._built.dual_run is not None:
+            self.secondary.warm_up()
+            self._built.dual_run.gallery.refresh()
+
+    def close(self) -> None:
+        """Write the index's snapshot if much has changed, and close the store. May be called twice.
+
+        Recognizers with other handles of the same store are not affected.
+        """
+        parts: Parts | None = self.__dict__.pop("_parts", None)
+        if parts is not None:
+            parts.gallery.close()
+            if parts.dual_run is not None:
+                parts.dual_run.gallery.close()
+        flush(self.storage)
+        self.storage.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # Callers
 
+    @audited("read", caller=True)
     def get_caller(self, caller_id: str) -> Caller | None:
         """The caller with metadata and voiceprints, or None."""
         return self.storage.get(caller_id)
 
+    @audited("read")
     def callers(self) -> Iterator[Caller]:
         """All callers, in the order of their ids, read from the store a page at a time."""
+        note(detail="all callers")
         return self.storage.iter_callers()
 
     @overload

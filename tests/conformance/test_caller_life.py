@@ -31,7 +31,12 @@ CONSENT = Consent(
     expires_at="2100-01-01T00:00:00Z",
 )
 LATER = CONSENT.model_copy(update={"version": "2", "obtained_at": "2026-05-01T00:00:00.000000Z"})
-ENDED = Consent(purpose="authentication", version="1", expires_at="2001-01-01T00:00:00Z")
+ENDED = Consent(
+    purpose="authentication",
+    version="1",
+    obtained_at="2000-01-01T00:00:00Z",
+    expires_at="2001-01-01T00:00:00Z",
+)
 
 
 def test_a_consent_before_the_enrollment_makes_a_caller_without_voiceprints(harness: Harness) -> None:

@@ -16,12 +16,14 @@ They are stored in memory only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from voiceprint.audio.io.buffers import SAMPLE_RATE
 from voiceprint.audio.io.lazy_audio import Samples
 from voiceprint.audio.speech.runs import true_runs
 
@@ -32,6 +34,9 @@ Floats = npt.NDArray[np.float32]
 STEP: Final = 256  # samples at 16 kHz, 16 ms, from one fingerprint to the next
 SPAN: Final = 19 * STEP + 8  # samples that a fingerprint covers: 15 steps, a window and the filter, 0.30 s
 SECOND: Final = 62  # fingerprints
+LONGEST_S: Final = 60.0
+"""Seconds that `speech_fingerprint` covers, 19 KB. Doubled, the fingerprint of a long recording takes twice
+the memory; a copy is found by its first minute anyway."""
 
 _DOWN: Final = 4  # to 4 kHz
 _WINDOW: Final = 256  # samples at 4 kHz, 64 ms
@@ -65,6 +70,20 @@ def fingerprint(audio: Samples) -> Fingerprint:
     for start in range(0, len(audio), _BLOCK * STEP):
         running.add(audio[start : start + _BLOCK * STEP])
     return running.fingerprint()
+
+
+def speech_fingerprint(audio: Samples, parts: Sequence[tuple[int, int]]) -> Fingerprint:
+    """The fingerprint of `LONGEST_S` from the first speech on, significant in the speech alone.
+
+    audio: float32[n] at 16 kHz. parts: start and stop of its speech, in samples. Silence, tones, music and
+    known prompts are not significant: different calls share them.
+    """
+    first = parts[0][0] if parts else 0
+    whole = fingerprint(audio[first : first + round(LONGEST_S * SAMPLE_RATE)])
+    spoken = np.zeros(len(whole.bits), dtype=bool)
+    for start, stop in parts:
+        spoken[-(-(start - first) // STEP) : max(0, (stop - first - SPAN) // STEP + 1)] = True
+    return Fingerprint(whole.bits, whole.loud & spoken)
 
 
 class RunningFingerprint:
@@ -116,9 +135,14 @@ class FingerprintIndex:
     def candidates(self, probe: Fingerprint) -> list[tuple[int, int]]:
         """Pairs (recording, shift of the probe in it) with identical fingerprints, most hits first."""
         positions = np.flatnonzero(probe.loud)
+        # Searches in ascending order stay in the processor's cache; few fingerprints are there at all.
+        positions = positions[np.argsort(probe.bits[positions])]
         first = np.searchsorted(self._bits, probe.bits[positions], "left")
+        there = first < len(self._bits)
+        there[there] = self._bits[first[there]] == probe.bits[positions[there]]
+        first, positions = first[there], positions[there]
         counts = np.searchsorted(self._bits, probe.bits[positions], "right") - first
-        usable = (counts > 0) & (counts <= self._max_occurrences)
+        usable = counts <= self._max_occurrences
         first, counts, positions = first[usable], counts[usable], positions[usable]
         within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
         matches = self._positions[np.repeat(first, counts) + within]

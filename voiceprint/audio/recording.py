@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from voiceprint._lazy import cached_property
 from voiceprint.audio.enhance.high_pass import HighPass, LowFrequencyMeter
 from voiceprint.audio.enhance.noise_reduction import clean
+from voiceprint.audio.fingerprints import Fingerprint, speech_fingerprint
 from voiceprint.audio.io import buffers
 from voiceprint.audio.io.buffers import mix
 from voiceprint.audio.io.encodings import AudioBuffer, Encoding
@@ -97,7 +98,7 @@ class Recording:
         """Exclude these prompts from the speech; returns `self`."""
         if prompts is not None and prompts not in self._prompts:
             self._prompts = (*self._prompts, prompts)
-            for name in ("segments", "parts", "speech", "trimmed", "quality", "cleaned"):
+            for name in ("segments", "parts", "speech", "trimmed", "quality", "cleaned", "fingerprint"):
                 self.__dict__.pop(name, None)
         return self
 
@@ -231,6 +232,11 @@ class Recording:
     def _segmented(self) -> tuple[Segmenter, tuple[Segment, ...]]:
         segmenter = self._segmenter or run_segmenter(self.mono)
         return segmenter, segmenter.segments()
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """The fingerprint of the first minute of speech, by which copies are found."""
+        return speech_fingerprint(self.mono, self.parts)
 
     @cached_property
     def trimmed(self) -> TrimmedSpeech:

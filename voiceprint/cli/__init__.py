@@ -7,12 +7,15 @@ after Ctrl-C; 141 when the reader of the output is closed.
 
 from __future__ import annotations
 
+import os
+import pwd
 import sys
 import traceback
 from typing import Any
 
 import typer
 
+from voiceprint._audited import acting_as
 from voiceprint.cli.app import app
 from voiceprint.cli.common import print_error
 from voiceprint.cli.terminal import drop_output, prepare_streams, warnings_shown
@@ -47,7 +50,7 @@ def _run() -> int:
     command = typer.main.get_command(app)
     try:
         # Not `app()`, which exits with 1 on a broken pipe and on Ctrl-C.
-        with command.make_context("voiceprint", sys.argv[1:]) as context:
+        with command.make_context("voiceprint", sys.argv[1:]) as context, acting_as(_user()):
             command.invoke(context)
     except typer.Exit as end:
         return end.exit_code
@@ -69,6 +72,14 @@ def _run() -> int:
         _print_failure(error)
         return ERROR
     return 0
+
+
+def _user() -> str:
+    """The user of the process, as the actor in the audit log."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a number without a name, as in a container
+        return f"user {os.getuid()}"
 
 
 def _print_failure(error: Exception) -> None:

@@ -8,15 +8,18 @@ import typer
 
 import voiceprint
 from voiceprint.cli import (
+    audit,
     backup,
     calibration,
     callers,
+    consent,
     db,
     demo,
     encryption,
     enroll_csv,
     enrollment,
     evaluation,
+    galleries,
     identification,
     index,
     prompts,
@@ -24,7 +27,9 @@ from voiceprint.cli import (
     spaces,
     transfer,
     upkeep,
+    voice_id,
 )
+from voiceprint.cli.gallery_options import add_gallery_options
 
 app = typer.Typer(
     help="Enroll callers by voice, and say who is calling.",
@@ -57,8 +62,13 @@ app.command("reenroll")(enrollment.reenroll)
 app.command("identify")(identification.identify)
 app.command("verify")(identification.verify)
 app.add_typer(callers.app, name="callers")
+callers.app.command("consent")(consent.set_consent)
+callers.app.command("opt-out")(consent.opt_out)
+callers.app.command("opt-in")(consent.opt_in)
+app.add_typer(consent.retention_app, name="retention")
 app.command("export")(transfer.export)
 app.command("import")(transfer.import_)
+app.command("import-voice-id")(voice_id.import_voice_id)
 app.command("copy")(transfer.copy)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
@@ -71,5 +81,8 @@ app.command("evaluate")(evaluation.evaluate)
 app.command("calibrate")(calibration.calibrate)
 app.add_typer(index.app, name="index")
 app.add_typer(db.app, name="db")
+app.add_typer(audit.app, name="audit")
+app.add_typer(galleries.app, name="galleries")
 app.add_typer(encryption.app, name="encryption")
 app.command("demo")(demo.demo)
+add_gallery_options(app, also=(evaluation.evaluate, upkeep.quality))

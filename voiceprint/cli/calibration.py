@@ -25,7 +25,7 @@ from voiceprint.cli.common import (
     stage_progress,
     table,
 )
-from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.cli.gallery_options import chosen_settings
 from voiceprint.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _by_speakers(
     from voiceprint.encoder import configured_encoder
     from voiceprint.evaluation import calibrate as fit
 
-    config = VoiceFingerprintConfig()
+    config = chosen_settings()
     with stage_progress() as progress:
         return fit(
             folders,

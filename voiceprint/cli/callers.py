@@ -22,6 +22,7 @@ from voiceprint.cli.terminal import escaped
 from voiceprint.errors import CallerNotFoundError, InvalidArgumentError
 from voiceprint.models import Caller, DeletionReceipt
 from voiceprint.privacy.erasure import delete_with_receipt
+from voiceprint.retention import Expiry, state_of
 
 app = typer.Typer(help="List, show and delete enrolled callers.", no_args_is_help=True)
 
@@ -57,6 +58,7 @@ def list_callers(
 
     with open_recognizer(store, create=create) as recognizer:
         callers = list(islice(filter(is_wanted, recognizer.callers()), limit))
+        expiry = Expiry(recognizer.config.retention_period)
     if as_json:
         print_json([_as_json(caller) for caller in callers])
         return
@@ -64,8 +66,17 @@ def list_callers(
         is_filtered = space is not None or without_space is not None
         print_lines("No caller is like that." if is_filtered else "Nobody is enrolled.")
         return
-    rows = [(c.caller_id, len(c.voiceprints), _day(c.created_at), _day(c.last_seen)) for c in callers]
-    table("Caller", "Voiceprints", "Enrolled", "Last seen", rows=rows, right=("Voiceprints",))
+    rows = [
+        (
+            caller.caller_id,
+            state_of(caller, expiry).replace("_", " "),
+            len(caller.voiceprints),
+            _day(caller.created_at),
+            _day(caller.last_seen),
+        )
+        for caller in callers
+    ]
+    table("Caller", "State", "Voiceprints", "Enrolled", "Last seen", rows=rows, right=("Voiceprints",))
 
 
 @app.command("show")
@@ -78,12 +89,24 @@ def show_caller(
     """
     with open_recognizer(store, create=create) as recognizer:
         caller = recognizer.get_caller(caller_id)
-    if caller is None:
+        state = recognizer.caller_state(caller_id)
+    if caller is None or state is None:
         raise _not_enrolled(caller_id)
     if as_json:
-        print_json(_as_json(caller))
+        print_json(_as_json(caller) | {"state": state})
         return
-    print_lines(f"{caller.caller_id}: enrolled {_day(caller.created_at)}, last seen {_day(caller.last_seen)}")
+    if caller.opt_out is not None:
+        reason = f" ({caller.opt_out.reason})" if caller.opt_out.reason else ""
+        print_lines(f"{caller.caller_id}: opted out {_day(caller.opt_out.at)}{reason}")
+        return
+    print_lines(
+        f"{caller.caller_id}: {state}, since {_day(caller.created_at)}, last seen {_day(caller.last_seen)}"
+    )
+    if caller.groups:
+        print_lines(f"Groups: {', '.join(caller.groups)}")
+    if caller.consent is not None:
+        fields = caller.consent.model_dump(exclude_none=True)
+        table("Consent", "Value", rows=[(name.replace("_", " "), value) for name, value in fields.items()])
     if caller.metadata:
         table("Metadata", "Value", rows=caller.metadata.items())
     rows = [(print_.id, _day(print_.created_at), print_.encoder) for print_ in caller.voiceprints]
@@ -115,7 +138,7 @@ def delete_caller(
         if caller is None:
             raise _not_enrolled(caller_id)
         who = f"{caller_id} with {plural(len(caller.voiceprints), 'voiceprint')}"
-        if not yes and not _confirmed(escaped(f"Delete {who}?")):
+        if not yes and not confirmed(escaped(f"Delete {who}?")):
             print_error("Nothing was deleted.")
             raise typer.Exit(1)
         if rewrite and not recognizer.storage.rewrites_server_files:
@@ -125,14 +148,15 @@ def delete_caller(
         else:
             removed = recognizer.delete_caller(caller_id)
     if deletion is not None:
-        _print_receipt(deletion, as_json=as_json)
+        print_receipt(deletion, as_json=as_json)
     elif as_json:
         print_json({"caller_id": caller_id, "voiceprints_removed": removed})
     else:
         print_lines(f"Deleted {caller_id} with {plural(removed, 'voiceprint')}.")
 
 
-def _confirmed(question: str) -> bool:
+def confirmed(question: str) -> bool:
+    """Whether the user answers yes. Raises `InvalidArgumentError` where nobody can answer."""
     try:
         return typer.confirm(question, err=True)
     except typer.Abort as error:
@@ -144,7 +168,8 @@ def _confirmed(question: str) -> bool:
         ) from error
 
 
-def _print_receipt(receipt: DeletionReceipt, *, as_json: bool) -> None:
+def print_receipt(receipt: DeletionReceipt, *, as_json: bool) -> None:
+    """Print what was removed; exit code 1 where a place is not erased."""
     if as_json:
         print_json(receipt.model_dump())
     else:

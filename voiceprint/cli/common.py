@@ -24,8 +24,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from voiceprint.cli.gallery_options import chosen_settings
 from voiceprint.cli.terminal import escaped, json_text
-from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import StorageUnavailableError
 from voiceprint.identification.spaces import other_spaces
 from voiceprint.privacy.encryption.opening import open_store
@@ -58,11 +58,11 @@ _err = _Console(stderr=True, highlight=False, soft_wrap=True)
 
 @contextmanager
 def open_recognizer(store: str | None, *, create: bool = False) -> Iterator[OpusAgentVoiceRecognizer]:
-    """A recognizer on the store of `--store` or the environment, closed at the end.
+    """A recognizer on the store of `--store`, `--gallery` or the environment, closed at the end.
 
     create: whether the store need not exist. Raises `StorageUnavailableError`.
     """
-    config = VoiceFingerprintConfig()
+    config = chosen_settings(store)
     storage = None if store is None else open_store(store, config)
     recognizer = OpusAgentVoiceRecognizer(storage, config=config)
     with recognizer:

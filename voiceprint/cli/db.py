@@ -7,15 +7,8 @@ from typing import Any
 import typer
 
 from voiceprint import migrations
-from voiceprint.cli.common import (
-    JsonOption,
-    StoreOption,
-    check_exists,
-    print_json,
-    print_lines,
-    table,
-)
-from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.cli.common import JsonOption, StoreOption, check_exists, print_json, print_lines, table
+from voiceprint.cli.gallery_options import chosen_settings
 from voiceprint.errors import ConfigurationError
 from voiceprint.privacy.encryption.opening import open_store
 from voiceprint.storage import SQLiteStorage, SQLStorage
@@ -33,7 +26,7 @@ def upgrade(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """
     url = _url(store)
     before = _revision(url)
-    storage = _open_storage(url)
+    storage = _open_storage(url, store)
     with storage:
         storage.create()
         location = storage.location
@@ -78,7 +71,7 @@ def check(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
     Exit code 1 when something is wrong.
     """
-    with _open_storage(_url(store)) as storage:
+    with _open_storage(_url(store), store) as storage:
         check_exists(storage, "`voiceprint db upgrade` creates it")
         findings = storage.check()
         location = storage.location
@@ -95,7 +88,7 @@ def check(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
 def _url(store: str | None) -> str:
     """The URL of the store. Raises `ConfigurationError` for a store that is not SQL."""
-    url = store if store is not None else configured_url(VoiceFingerprintConfig())
+    url = store if store is not None else configured_url(chosen_settings(store))
     kind = url.partition(":")[0]
     if kind != "sqlite" and not is_postgresql_url(url):
         raise ConfigurationError(
@@ -115,7 +108,7 @@ def _revision(url: str) -> str | None:
     return schema_revision(dialect_of(url))
 
 
-def _open_storage(url: str) -> SQLStorage:
-    storage = open_store(url, VoiceFingerprintConfig())
+def _open_storage(url: str, store: str | None) -> SQLStorage:
+    storage = open_store(url, chosen_settings(store))
     assert isinstance(storage, SQLStorage)  # noqa: S101  for the types
     return storage

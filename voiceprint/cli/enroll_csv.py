@@ -44,7 +44,10 @@ _Show = Callable[[RowResult], None]
 def enroll_csv(
     manifest: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A CSV file in UTF-8 with a header; or JSON Lines, FILE.jsonl."),
+        typer.Argument(
+            metavar="FILE",
+            help="A CSV file in UTF-8 with a header; JSON Lines, FILE.jsonl; or a Voice ID job, FILE.json.",
+        ),
     ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all rows and open all recordings; enroll nothing.")
@@ -70,6 +73,15 @@ def enroll_csv(
             "(VOICE_ENCODER_THREADS), and none for fewer than 100 rows.",
         ),
     ] = None,
+    s3_folder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Folder with copies of buckets: the path s3://BUCKET/KEY is the file DIR/BUCKET/KEY.",
+        ),
+    ] = None,
     on_mismatch: MismatchOption = "store",
     on_several_voices: SeveralVoicesOption = "refuse",
     store: StoreOption = None,
@@ -79,7 +91,8 @@ def enroll_csv(
 
     Columns: caller_id and path; optional are channel (from 0), encoding and rate (of files without a header),
     start and end (seconds), and metadata.KEY. Paths are relative to the manifest. In JSON Lines, a row is an
-    object with these keys.
+    object with these keys. FILE.json is the input file of an enrollment or fraudster registration job of
+    Amazon Connect Voice ID.
 
     Enrolled rows are noted in FILE.progress. After an interruption, or with corrected rows, the same command
     goes on: each row is enrolled once. Ctrl-C stops after the rows in progress.
@@ -88,7 +101,7 @@ def enroll_csv(
 
     Exit code 1 when a row could not be enrolled, 2 when the file is no manifest, 130 after Ctrl-C.
     """
-    total = sum(1 for _ in read_manifest(manifest))
+    total = sum(1 for _ in read_manifest(manifest, s3_folder=s3_folder))
     failed: list[RowResult] = []
     stopped = False
     failure: StorageError | None = None
@@ -115,7 +128,7 @@ def enroll_csv(
                 each(result)
 
         if recognizer is None:
-            counts = check_manifest(manifest, show, cores())
+            counts = check_manifest(manifest, show, cores(), s3_folder=s3_folder)
         else:
             asked = stack.enter_context(stopping("the rows in progress"))
             try:
@@ -126,6 +139,7 @@ def enroll_csv(
                     progress_path=progress,
                     again=again,
                     processes=processes,
+                    s3_folder=s3_folder,
                     on_mismatch=on_mismatch,
                     on_several_voices=on_several_voices,
                 )

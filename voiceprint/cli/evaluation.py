@@ -18,6 +18,7 @@ from voiceprint.cli.common import (
     stage_progress,
     table,
 )
+from voiceprint.cli.gallery_options import chosen_settings
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
 
@@ -146,7 +147,7 @@ def evaluate(
     from voiceprint.identification.acceptance import configured_target, configured_threshold
 
     embeddings = embedding_cache(cache, no_cache=no_cache)
-    config = VoiceFingerprintConfig()
+    config = chosen_settings()
     encoder = configured_encoder(config)
     settings = Settings(
         enroll=tuple(parse_enrollment(name) for name in enroll or ["as-is"]),

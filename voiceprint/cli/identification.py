@@ -24,7 +24,7 @@ from voiceprint.cli.common import (
 )
 from voiceprint.encoder.base import min_speech_s
 from voiceprint.errors import AudioQualityError, InvalidAudioError, VoiceprintError
-from voiceprint.models import Match, SeparatedVoice, Verification
+from voiceprint.models import Identification, Match, SeparatedVoice, Verdict, Verification
 
 
 class _Options(TypedDict):
@@ -121,9 +121,10 @@ _FIGURES = ("Similarity", "LLR", "FPIR", "Verdict", "Voiceprint")
 _RIGHT = ("Similarity", "LLR", "FPIR", "Voiceprint")
 
 
-def _rows(path: Path, matches: list[Match]) -> list[tuple[object, ...]]:
+def _rows(path: Path, matches: Sequence[Match]) -> list[tuple[object, ...]]:
     if not matches:
-        return [(path, "nobody to compare with", "", "", "", "", "")]
+        verdict = matches.verdict if isinstance(matches, Identification) else Verdict.NOT_ENROLLED
+        return [(path, "nobody to compare with", "", "", "", str(verdict).replace("_", " "), "")]
     return [
         (
             path if place == 0 else "",
@@ -164,7 +165,10 @@ def _as_json(
 ) -> dict[str, Any]:
     if found is None:
         return {"file": str(path), "error": type(error).__name__, "message": str(error)}
-    return {"file": str(path), "voices" if separate else "matches": [one.model_dump() for one in found]}
+    answer: dict[str, Any] = {"file": str(path)}
+    if isinstance(found, Identification):
+        answer |= {"verdict": found.verdict, "reasons": found.reasons}
+    return answer | {"voices" if separate else "matches": [one.model_dump() for one in found]}
 
 
 def verify(
@@ -188,7 +192,7 @@ def verify(
 ) -> None:
     """Verify that the voice in a file is that of the caller.
 
-    Exit code 0: accepted. 1: rejected, not enrolled, or too poor audio. 2: error.
+    Exit code 0: accepted. 1: rejected, not enrolled, opted out, expired, or too poor audio. 2: error.
     """
     with open_recognizer(store, create=create) as recognizer:
         audio = read(file, encoding, rate, channel)
@@ -201,7 +205,16 @@ def verify(
         raise typer.Exit(1)
 
 
+_WITHOUT_COMPARISON = {
+    Verdict.OPTED_OUT: "has opted out: no voice is compared",
+    Verdict.EXPIRED: "is expired: the consent or the retention period has ended",
+    Verdict.NOT_ENROLLED: "is not enrolled: there is no voiceprint to compare with",
+}
+
+
 def _sentence(verification: Verification) -> str:
+    if verification.similarity is None:
+        return f"Rejected: {verification.caller_id} {_WITHOUT_COMPARISON[verification.verdict]}."
     verdict = "Accepted" if verification.accepted else "Rejected"
     head = f"{verdict}: the similarity with {verification.caller_id} is {verification.similarity:.3f}"
     if verification.threshold is not None:

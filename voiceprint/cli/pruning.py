@@ -19,6 +19,8 @@ from voiceprint.cli.common import (
     table,
 )
 from voiceprint.errors import InvalidArgumentError
+from voiceprint.privacy.retention import ExpiredCaller, purge_expired
+from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import Storage
 from voiceprint.storage.pruning import parse_period, prune_callers, prune_space
 
@@ -30,6 +32,18 @@ def prune(
             "--not-seen-for", metavar="PERIOD", help="Days, weeks, months, years: 90d, 12w, 18m, 3y."
         ),
     ] = None,
+    expired: Annotated[
+        bool,
+        typer.Option(
+            "--expired", help="Callers whose consent or retention period (VOICE_RETENTION) has ended."
+        ),
+    ] = False,
+    receipt: Annotated[
+        bool,
+        typer.Option(
+            "--receipt", help="With --expired --delete: search every file for remains of each caller."
+        ),
+    ] = False,
     space: Annotated[
         str | None,
         typer.Option(
@@ -49,18 +63,23 @@ def prune(
     create: CreateOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the callers who have not been seen for long, or count the voiceprints of an encoder that is no
-    longer used; with --delete, delete them.
+    """List the expired callers, or those who have not been seen for long, or count the voiceprints of an
+    encoder that is no longer used; with --delete, delete them.
 
-    A deletion cannot be undone. With --space, callers without voiceprints of another encoder keep theirs.
+    A deletion cannot be undone. Callers who have opted out stay, as the refusal must not be forgotten. With
+    --space, callers without voiceprints of another encoder keep theirs.
     """
-    if (not_seen_for is None) == (space is None):
-        raise InvalidArgumentError("Give either --not-seen-for PERIOD or --space NAME.")
+    if [not_seen_for is not None, space is not None, expired].count(True) != 1:
+        raise InvalidArgumentError("Give one of --expired, --not-seen-for PERIOD and --space NAME.")
+    if receipt and not (expired and delete):
+        raise InvalidArgumentError("--receipt goes with --expired --delete.")
     if delete_callers and space is None:
         raise InvalidArgumentError("--delete-callers goes with --space NAME.")
     period = parse_period(not_seen_for) if not_seen_for is not None else None
     with open_recognizer(store, create=create) as recognizer:
-        if period is not None:
+        if expired:
+            _prune_expired(recognizer, delete=delete, receipt=receipt, as_json=as_json)
+        elif period is not None:
             _prune_callers(recognizer.storage, period, delete=delete, as_json=as_json)
         elif space is not None:
             secondary = recognizer.secondary
@@ -77,6 +96,41 @@ def prune(
             _prune_space(
                 recognizer.storage, space, delete=delete, delete_callers=delete_callers, as_json=as_json
             )
+
+
+def _prune_expired(
+    recognizer: OpusAgentVoiceRecognizer, *, delete: bool, receipt: bool, as_json: bool
+) -> None:
+    storage = recognizer.storage
+    with counter("Looking", storage.count_callers()) as progress:
+        report = purge_expired(
+            storage,
+            recognizer.config.retention_period,
+            dry_run=not delete,
+            receipts=receipt,
+            progress=progress,
+        )
+    if as_json:
+        print_json({"deleted": delete} | report.model_dump())
+    else:
+        rows = [
+            (one.caller_id, one.reason, one.voiceprints, *([_receipt_text(one)] if receipt else []))
+            for one in report.callers
+        ]
+        if rows:
+            columns = ("Caller", "Ended", "Voiceprints", *(["Receipt"] if receipt else []))
+            table(*columns, rows=rows, right=("Voiceprints",))
+        who = f"{plural(len(rows), 'expired caller')} with {plural(report.voiceprints, 'voiceprint')}"
+        print_lines(
+            f"Deleted {who}." if delete else f"{who} would be deleted. Nothing was changed (--delete)."
+        )
+    if not report.complete:
+        raise typer.Exit(1)
+
+
+def _receipt_text(caller: ExpiredCaller) -> str:
+    places = [] if caller.receipt is None else [one for one in caller.receipt.places if one.state != "erased"]
+    return "; ".join(f"{one.place}: {one.state.replace('_', ' ')}" for one in places) or "all erased"
 
 
 def _prune_callers(storage: Storage, period: timedelta, *, delete: bool, as_json: bool) -> None:

@@ -27,6 +27,7 @@ from voiceprint.cli.common import (
 from voiceprint.cli.file_ciphers import EncryptOption, PassphraseFileOption, reading_cipher, writing_cipher
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
+from voiceprint.privacy.audit.auditor import attach
 from voiceprint.privacy.encryption.opening import open_store
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import Storage
@@ -150,6 +151,8 @@ def copy(
         open_store(target, config) as to,
         counter("Copying", _counted(from_)) as progress,
     ):
+        for storage in (from_, to):
+            attach(storage, VoiceFingerprintConfig())
         report = copy_callers(from_, to, include_deleted=include_deleted, progress=progress)
     if as_json:
         print_json(vars(report))

@@ -19,7 +19,7 @@ from voiceprint.cli.common import (
     table,
     warn_of_other_spaces,
 )
-from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.cli.gallery_options import chosen_settings
 from voiceprint.errors import InvalidAudioError
 from voiceprint.models import ErasureCheck, Finding
 from voiceprint.privacy.erasure import remains_of
@@ -40,7 +40,7 @@ def quality(
 
     Exit code 1 when one is below the minimum (VOICE_MIN_AUDIO_QUALITY) or cannot be read.
     """
-    config = VoiceFingerprintConfig()
+    config = chosen_settings()
     # Unlike `assess`, a recognizer leaves out known prompts, and detects several voices.
     recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), config=config)
     results: list[dict[str, Any]] = []

@@ -27,6 +27,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from voiceprint._audited import recording
 from voiceprint.enrollment.agreement import is_measured, same_recording, sounds_alike
 from voiceprint.errors import StorageUnavailableError
 from voiceprint.models import Match, Voiceprint
@@ -90,7 +91,8 @@ class Adaptation:
         if not self._qualifies(caller_id, probe, quality, prints):
             return None
         try:
-            return self._store(Voiceprint(caller_id, probe.plain, encoder=self._encoder))
+            with recording(self._storage.auditor, "adapt", caller=caller_id, encoder=self._encoder):
+                return self._store(Voiceprint(caller_id, probe.plain, encoder=self._encoder))
         except StorageUnavailableError as error:
             logger.warning("The voiceprint of a confident match could not be stored: %s", error)
             return None

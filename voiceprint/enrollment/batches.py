@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -19,7 +20,7 @@ class BatchRunner(Generic[T, R]):
     are in progress at once, those included that wait for a slower one before them: the list may be larger
     than the memory. ahead: None is `threads`; more keeps all threads busy where batches take unequal times.
 
-    The thread that calls `run` calls `take`.
+    The thread that calls `run` calls `take`. `work` runs in its context, such as that of `acting_as`.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class BatchRunner(Generic[T, R]):
                 self._finish(0, 0.0)
 
     def _begin(self, pool: ThreadPoolExecutor, batch: list[T], cost: float) -> None:
-        self._begun.append((pool.submit(self._work, batch), cost))
+        self._begun.append((pool.submit(copy_context().run, self._work, batch), cost))
         self._finish(self._ahead, 4 * self._largest)
 
     def _finish(self, batches: int, cost: float) -> None:

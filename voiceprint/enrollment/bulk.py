@@ -65,13 +65,14 @@ class ManifestOptions(NamedTuple):
     progress_path: of the file that notes enrolled rows; None is FILE.progress beside the manifest.
     again: enroll also the rows that an earlier run enrolled.
     processes: worker processes that read and embed; 0 works in threads of this process. None is one a thread
-    of the encoder, and 0 for fewer than 100 rows.
+    of the encoder, and 0 for fewer than 100 rows. s3_folder: as of `read_manifest`.
     """
 
     enrollment: EnrollmentOptions = EnrollmentOptions()
     progress_path: Path | None = None
     again: bool = False
     processes: int | None = None
+    s3_folder: Path | None = None
 
     def check(self) -> None:
         """Raise `InvalidArgumentError` for an option that is not allowed."""
@@ -123,9 +124,12 @@ def _row_embedder(
         yield workers.call, count
 
 
-def check_manifest(path: str | Path, on_row: OnRow, threads: int) -> Counter[RowStatus]:
+def check_manifest(
+    path: str | Path, on_row: OnRow, threads: int, *, s3_folder: str | Path | None = None
+) -> Counter[RowStatus]:
     """Check every row of a manifest and open its recording; enroll nothing, and load no encoder.
 
+    s3_folder: as of `read_manifest`.
     on_row: called with each row in order, as "checked", or "failed" with its error.
     """
     counts: Counter[RowStatus] = Counter()
@@ -142,7 +146,7 @@ def check_manifest(path: str | Path, on_row: OnRow, threads: int) -> Counter[Row
         largest=float("inf"),
         threads=threads,
     )
-    runner.run(read_manifest(path))
+    runner.run(read_manifest(path, s3_folder=s3_folder))
     return counts
 
 
@@ -174,6 +178,7 @@ class ManifestEnrollment:
     ) -> None:
         self._progress, self._embed_rows, self._threads = progress, embed_rows, threads
         self._on_row, self._stop = on_row, stop
+        self._record_failures = enroller.record_failures
         self._writer, self._secondary = enroller.writer(options), enroller.secondary
         self._rows: dict[int, ManifestRow] = {}  # those in progress, by place
         self._read = self._taken = 0
@@ -222,7 +227,9 @@ class ManifestEnrollment:
         self, batch: list[RowResult | ManifestRow]
     ) -> list[NewVoiceprint | VoiceprintError | RowResult]:
         rows = [row for row in batch if isinstance(row, ManifestRow)]
-        embedded = iter(self._embed_rows(rows) if rows else [])
+        results = self._embed_rows(rows) if rows else []
+        self._record_failures([row.caller_id for row in rows], results)
+        embedded = iter(results)
         return [next(embedded) if isinstance(row, ManifestRow) else row for row in batch]
 
     def _store(self, voiceprints: dict[int, Voiceprint]) -> Sequence[Stored]:
@@ -276,7 +283,7 @@ def enroll_manifest(
     """
     options.check()
     # A whole pass first: a fault in the last line stops a run before it begins.
-    count = sum(1 for _ in read_manifest(path))
+    count = sum(1 for _ in read_manifest(path, s3_folder=options.s3_folder))
     progress_path = options.progress_path or default_progress_path(path)
     with (
         EnrollmentProgress(progress_path, enroller.storage, enroller.space) as progress,
@@ -285,5 +292,5 @@ def enroll_manifest(
         if options.again:
             progress.forget()
         run = ManifestEnrollment(enroller, progress, options.enrollment, embed_rows, threads, on_row, stop)
-        run.run(read_manifest(path))
+        run.run(read_manifest(path, s3_folder=options.s3_folder))
     return run.counts

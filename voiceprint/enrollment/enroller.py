@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from voiceprint._audited import Operation, note, record_results, recording
 from voiceprint.audio import SAMPLE_RATE, AudioBuffer, Recording
 from voiceprint.audio.io.encodings import PCM, AudioFormat
 from voiceprint.audio.quality.advice import several_voices
@@ -130,12 +132,17 @@ class Enroller:
         may_store: called right before; where it returns False, nothing is stored, and None is returned.
         """
         options.check()
-        checked = self._check_sample(sample, options)
-        embedding = self._embedder.embed(checked.recording)
-        checked, embedding = self._of_one_voice(checked, embedding, options)
-        (augmented,) = self._augment([checked], [embedding])
-        new = self._new_voiceprint(checked, embedding, augmented, options)
-        return self._store_one(new, options, may_store)
+        with self._recording(sample[0]):
+            checked = self._check_sample(sample, options)
+            embedding = self._embedder.embed(checked.recording)
+            checked, embedding = self._of_one_voice(checked, embedding, options)
+            (augmented,) = self._augment([checked], [embedding])
+            new = self._new_voiceprint(checked, embedding, augmented, options)
+            return self._store_one(new, options, may_store)
+
+    def _recording(self, caller_id: object) -> AbstractContextManager[Operation]:
+        caller = caller_id if isinstance(caller_id, str) else None
+        return recording(self._storage.auditor, "enroll", caller=caller, encoder=self._encoder.name)
 
     def enroll_own(
         self,
@@ -147,22 +154,24 @@ class Enroller:
     ) -> Voiceprint | None:
         """As `enroll`, of an embedding that the application computed."""
         options.check()
-        voiceprint = Voiceprint(
-            caller_id,
-            embedding.plain,
-            metadata,
-            encoder=self._encoder.name,
-            augmented=embedding.augmented,
-            consent=options.consent,
-            groups=options.groups,
-            provenance=None if options.source is None else Provenance(source=options.source),
-        )
-        return self._store_one(NewVoiceprint(voiceprint, 1.0), options, may_store)
+        with self._recording(caller_id):
+            voiceprint = Voiceprint(
+                caller_id,
+                embedding.plain,
+                metadata,
+                encoder=self._encoder.name,
+                augmented=embedding.augmented,
+                consent=options.consent,
+                groups=options.groups,
+                provenance=None if options.source is None else Provenance(source=options.source),
+            )
+            return self._store_one(NewVoiceprint(voiceprint, 1.0), options, may_store)
 
     def _store_one(
         self, new: NewVoiceprint, options: EnrollmentOptions, may_store: Callable[[], bool]
     ) -> Voiceprint | None:
         if not may_store():
+            note(detail="cancelled")
             return None
         (result,) = self.writer(options).store([new.voiceprint])
         if isinstance(result, VoiceprintError):
@@ -201,7 +210,7 @@ class Enroller:
         )
         rate = options.audio_format.sample_rate or SAMPLE_RATE
         runner: BatchRunner[Sample, NewVoiceprint | VoiceprintError] = BatchRunner(
-            lambda batch: self._embed_samples(batch, options),
+            lambda batch: self._embed_recorded(batch, options),
             results.add,
             cost=lambda sample: _seconds(sample, rate),
             most=_EMBEDDED_TOGETHER,
@@ -328,6 +337,7 @@ class Enroller:
         self, caller_id: str, recording: Recording, metadata: dict[str, Any] | None
     ) -> _CheckedSample:
         """Raises `AudioQualityError` for a recording that is too short or too poor."""
+        self._embedder.note_audio(recording.quality)
         check = check_quality(recording.quality, self._config)
         if check.more_audio_s:
             raise AudioQualityError(check.advice[0], check.quality)
@@ -356,6 +366,23 @@ class Enroller:
         largest = max(self._embedder.voices(sample.recording), key=lambda voice: voice.net_speech_s)
         alone = self._check_recording(sample.caller_id, largest.recording, sample.metadata)
         return alone, self._embedder.embed(largest.recording, one_voice=True)
+
+    def _embed_recorded(
+        self, samples: list[Sample], options: EnrollmentOptions
+    ) -> list[NewVoiceprint | VoiceprintError]:
+        results = self._embed_samples(samples, options)
+        names = [sample[0] if isinstance(sample, tuple) and sample else None for sample in samples]
+        self.record_failures(names, results)
+        return results
+
+    def record_failures(
+        self, caller_ids: Sequence[object], results: Sequence[NewVoiceprint | VoiceprintError]
+    ) -> None:
+        """Record the samples that cannot be embedded; the writer records the others."""
+        failed = [
+            pair for pair in zip(caller_ids, results, strict=True) if isinstance(pair[1], VoiceprintError)
+        ]
+        record_results(self._storage.auditor, "enroll", failed, encoder=self._encoder.name)
 
     def _embed_samples(
         self, samples: list[Sample], options: EnrollmentOptions
@@ -411,6 +438,7 @@ class Enroller:
                 quality=quality.score,
                 duration_s=quality.duration_s,
                 net_speech_s=quality.net_speech_s,
+                fingerprints=self._embedder.sketch(sample.recording),
             ),
         )
         other = None

@@ -5,7 +5,8 @@
     bruno,calls/0002.ulaw,,mulaw,8000,,,Bruno
 
 Only `caller_id` and `path` are required. An empty cell is as an absent one. In JSON Lines, a row is an object
-with these keys, and `metadata` may be an object too; null is as an absent key.
+with these keys, and `metadata` may be an object too; null is as an absent key. A file named .json is a job of
+Amazon Connect Voice ID, see `job_rows`.
 """
 
 from __future__ import annotations
@@ -34,11 +35,16 @@ COLUMNS: Final = ("caller_id", "path", "channel", "encoding", "rate", "start", "
 REQUIRED: Final = COLUMNS[:2]
 METADATA: Final = "metadata."
 _JSON_SUFFIXES: Final = (".jsonl", ".ndjson")
+_JOB_SUFFIX: Final = ".json"
+S3: Final = "s3://"
 
 _MAX_LINE_BYTES: Final = 8_000_000
 """Metadata has at most 1 MB, of which JSON may escape each byte by six. Doubled, a file that is no manifest
 takes 8 MB of memory more before it is refused."""
 
+
+_JOBS: Final = {"SpeakerEnrollmentRequests": "SpeakerId", "FraudsterRegistrationRequests": "RequestId"}
+"""Lists of requests in the jobs of Voice ID, and the key of the caller id in each request."""
 
 _NAMED: Final = 5
 """Unknown keys that the error of a row names: more are one mistake, and the message stays readable."""
@@ -47,7 +53,8 @@ _NAMED: Final = 5
 class ManifestRow(NamedTuple):
     """A row of a manifest: one recording of one caller.
 
-    line: of the file on which the row starts, from 1. path: as written; relative to `folder`, the manifest's.
+    line: of the file on which the row starts, from 1; of a Voice ID job, the number of the recording.
+    path: as written, or for s3:// the local copy; relative to `folder`, the manifest's.
     start_s, end_s: excerpt of the recording, in seconds; None is the end.
     error: why the row cannot be used, all its faults together; the other fields are then as far as readable.
     """
@@ -108,25 +115,47 @@ class ManifestRow(NamedTuple):
             excerpt.check_within(frames / reader.sample_rate)
 
 
-def read_manifest(path: str | Path) -> Iterator[ManifestRow]:
+def read_manifest(path: str | Path, *, s3_folder: str | Path | None = None) -> Iterator[ManifestRow]:
     """The rows of a manifest, read one at a time; rows without any value are left out.
 
-    path: of a regular file, JSON Lines by the suffix .jsonl or .ndjson, otherwise CSV (RFC 4180: separated by
-        commas, quoted by "), in UTF-8, with or without a byte order mark.
+    path: of a regular file, JSON Lines by the suffix .jsonl or .ndjson, a Voice ID job by .json, otherwise
+        CSV (RFC 4180: separated by commas, quoted by "), in UTF-8, with or without a byte order mark.
+    s3_folder: with copies of buckets, in which s3://BUCKET/KEY is the file BUCKET/KEY.
 
-    A row that cannot be used is returned with its `error`. Raises `InvalidArgumentError` for a file that is
-    missing or not a manifest, also midway: a line that is not UTF-8, an unknown, repeated or missing column,
-    a quote that does not end.
+    A row that cannot be used is returned with its `error`, also one with an s3:// path without `s3_folder`.
+    Raises `InvalidArgumentError` for a file that is missing or not a manifest, also midway: a line that is
+    not UTF-8, an unknown, repeated or missing column, a quote that does not end.
     """
     path = Path(path)
+    suffix = path.suffix.lower()
     try:
         with open_regular(path) as stream:
-            rows = _json_rows if path.suffix.lower() in _JSON_SUFFIXES else _csv_rows
-            yield from rows(_lines(stream, path), path)
+            if suffix == _JOB_SUFFIX:
+                rows = job_rows(stream, path)
+            else:
+                rows = (_json_rows if suffix in _JSON_SUFFIXES else _csv_rows)(_lines(stream, path), path)
+            for row in rows:
+                yield _with_local_path(row, s3_folder) if row.path.startswith(S3) else row
     except RefusedFileError as error:
         raise InvalidArgumentError(f"{error} Give the path of a manifest.") from error
     except OSError as error:
         raise InvalidArgumentError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _with_local_path(row: ManifestRow, s3_folder: str | Path | None) -> ManifestRow:
+    """A row of a recording in S3 with the path of its local copy, or with an error."""
+    if row.error is not None:
+        return row
+    if s3_folder is None:
+        fault = "copy the bucket to a folder (aws s3 sync), and give s3_folder (--s3-folder)."
+    elif any(part in ("", ".", "..") for part in row.path.removeprefix(S3).split("/")) or "/" not in (
+        row.path.removeprefix(S3)
+    ):
+        fault = "give s3://BUCKET/KEY."  # and no path out of the folder
+    else:
+        # Absolute, because paths are relative to the manifest, and `s3_folder` is to the working directory.
+        return row._replace(path=str(Path(s3_folder).absolute() / row.path.removeprefix(S3)))
+    return row._replace(error=InvalidArgumentError(f"path is {shown(row.path)}: {fault}"))
 
 
 def _lines(stream: BinaryIO, path: Path) -> Iterator[str]:
@@ -224,6 +253,44 @@ def _json_rows(lines: Iterator[str], path: Path) -> Iterator[ManifestRow]:
         yield _row(
             line, path.parent, {name: item for name, item in values.items() if item is not None}, _as_is
         )
+
+
+def job_rows(stream: BinaryIO, path: Path) -> Iterator[ManifestRow]:
+    """The recordings of an enrollment or fraudster registration job of Amazon Connect Voice ID.
+
+    The schema of its input files: {"SpeakerEnrollmentRequests": [{"SpeakerId": ..., "AudioSpecifications":
+    [{"S3Uri": ..., "ChannelId": 0}]}]}; "FraudsterRegistrationRequests" have a RequestId in place of the
+    SpeakerId. Raises `InvalidArgumentError` for another file.
+    """
+    try:
+        job = json.load(stream, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, InvalidArgumentError) else _json_reason(error)
+        raise InvalidArgumentError(f"{path} is not JSON: {reason}.") from None  # the error quotes the file
+    found = [(key, name) for key, name in _JOBS.items() if isinstance(job, dict) and key in job]
+    if len(found) != 1 or not isinstance(job[found[0][0]], list):
+        raise InvalidArgumentError(
+            f"{path} is no job of Voice ID, which has a list of {' or '.join(_JOBS)}: for JSON Lines, name "
+            "the file .jsonl."
+        )
+    key, name = found[0]
+    line = 0
+    for request in job[key]:
+        named_request = request if isinstance(request, dict) else {}
+        recordings = named_request.get("AudioSpecifications")
+        for recording in recordings if isinstance(recordings, list) and recordings else [None]:
+            line += 1
+            if not isinstance(recording, dict):
+                fault = f"Request {line} has no AudioSpecifications: it needs S3Uri and ChannelId."
+                yield ManifestRow(line, path.parent, error=InvalidArgumentError(fault))
+                continue
+            values = {
+                "caller_id": named_request.get(name, ""),
+                "path": recording.get("S3Uri", ""),
+                "channel": recording.get("ChannelId"),
+            }
+            values = {column: value for column, value in values.items() if value is not None}
+            yield _row(line, path.parent, values, _as_is)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._audited import current, record_results
 from voiceprint.enrollment.agreement import same_recording, sounds_alike
 from voiceprint.errors import (
     CallerNotFoundError,
@@ -72,6 +73,13 @@ class VoiceprintWriter:
 
     def store(self, voiceprints: Sequence[Voiceprint]) -> list[Stored]:
         """Store voiceprints in order, in one change; return the stored or existing print or error of each."""
+        results = self._store(voiceprints)
+        if voiceprints and current("enroll") is None:  # else it is part of the operation of one caller
+            pairs = zip([new.caller_id for new in voiceprints], results, strict=True)
+            record_results(self._storage.auditor, "enroll", pairs, encoder=voiceprints[0].encoder)
+        return results
+
+    def _store(self, voiceprints: Sequence[Voiceprint]) -> list[Stored]:
         results: list[Stored | None] = [None] * len(voiceprints)
         to_save: dict[int, Voiceprint] = {}  # by index in `results`
         compared: dict[tuple[str, str], list[Voiceprint]] = {}

@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._audited import current
 from voiceprint.answers import verdict_of
+from voiceprint.audio.sketch import is_copy_of_any
 from voiceprint.embedder import Probe
+from voiceprint.enrollment.agreement import same_recording
 from voiceprint.errors import CallerNotFoundError, StorageUnavailableError
 from voiceprint.identification.acceptance import DEFAULT_TARGET, AcceptanceRule
 from voiceprint.identification.candidates import CANDIDATES_PER_QUERY, candidate_queries
+from voiceprint.identification.evidence import note_identification, note_verification
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.query import Query
 from voiceprint.identification.ranking import Scored, rank
+from voiceprint.identification.screening import SAME_RECORDING
 from voiceprint.models import (
     RESEMBLYZER_SPACE,
     CallerState,
@@ -61,7 +66,31 @@ class Identifier:
             if scored.voiceprint.caller_id not in query.ignored
         ]
         matches = self._decide(ranked, scorer, query)
-        return Identification(matches, verdict=None if matches else self._without_matches(query, expiry))
+        answer = Identification(
+            matches,
+            verdict=None if matches else self._without_matches(query, expiry),
+            reasons=self._reasons(probe, voiceprints),
+        )
+        if current() is not None:
+            rule = AcceptanceRule.of_identification(self._config, self.gallery.encoder, query.threshold)
+            size = self._gallery_size(ranked, query)
+            space = self.gallery.encoder
+            note_identification(answer, rule, self._config, query.threshold, scorer, size, space)
+        return answer
+
+    def _reasons(self, probe: Probe, voiceprints: list[Voiceprint]) -> tuple[str, ...]:
+        """`SAME_RECORDING` where the probe is a copy of the recording of one of these voiceprints."""
+        if not self._config.same_recording:
+            return ()
+        sketches = [
+            one.provenance.fingerprints
+            for one in voiceprints
+            if one.provenance is not None and one.provenance.fingerprints is not None
+        ]
+        copied = same_recording(probe.plain, voiceprints) is not None or (
+            probe.sketch is not None and is_copy_of_any(probe.sketch, sketches)
+        )
+        return (SAME_RECORDING,) if copied else ()
 
     def _without_matches(self, query: Query, expiry: Expiry) -> Verdict:
         """The verdict where nobody is comparable: by the state that all candidates have in common."""
@@ -159,7 +188,7 @@ class Identifier:
             rate = scorer.fpir(scored.llr, 1)
         similarity = _similarity(scored, probability, rule)
         accepted = rule.accepts(similarity, rate, probability)
-        return Verification(
+        verification = Verification(
             verdict=verdict_of(accepted, rate, too_small=rule.target is not None and rate is None),
             caller_id=scored.voiceprint.caller_id,
             accepted=accepted,
@@ -168,7 +197,10 @@ class Identifier:
             llr=scored.llr,
             fmr=rate,
             probability=probability,
+            reasons=self._reasons(probe, voiceprints),
         )
+        note_verification(verification, rule, self._config, threshold, self.gallery.encoder)
+        return verification
 
     def voiceprints(self, caller_id: str) -> list[Voiceprint]:
         """The caller's voiceprints in this space; `CallerNotFoundError` where there are none."""

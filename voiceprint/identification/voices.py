@@ -8,6 +8,7 @@ from voiceprint.audio import Recording
 from voiceprint.diarization import Voice
 from voiceprint.embedder import Embedder
 from voiceprint.errors import AudioQualityError
+from voiceprint.identification.evidence import note_voices
 from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query
 from voiceprint.models import SeparatedVoice
@@ -49,6 +50,7 @@ def identify_voices(
                 continue
         matches = identifier.identify(probe, wide)
         answers.append(_unnamed(voice).model_copy(update={"matches": tuple(matches[: query.k])}))
+    note_voices(answers)
     return answers
 
 

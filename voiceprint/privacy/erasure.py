@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from voiceprint._audited import recording
 from voiceprint._files import RefusedFileError, leftovers
 from voiceprint.errors import CallerNotFoundError
 from voiceprint.models import Caller, DeletionReceipt, ErasedPlace, ErasureCheck, Finding
@@ -43,6 +44,15 @@ def delete_with_receipt(
     Raises `CallerNotFoundError`, and the errors of the store.
     """
     name = check_caller_id(caller_id)
+    with recording(storage.auditor, "delete", caller=name) as operation:
+        receipt = _delete_with_receipt(storage, name, timeout_s=timeout_s, rewrite=rewrite)
+        operation.note(
+            count=receipt.voiceprints, detail="complete" if receipt.complete else "remains were found"
+        )
+    return receipt
+
+
+def _delete_with_receipt(storage: Storage, name: str, *, timeout_s: float, rewrite: bool) -> DeletionReceipt:
     caller = storage.get(name)
     if caller is None:
         raise CallerNotFoundError(f"There is no caller {name!r} in the store: nothing was deleted.")

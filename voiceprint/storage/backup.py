@@ -9,14 +9,10 @@ The file is JSON Lines:
 
 store: the identity of the store. A caller has the layout of codec.py, with embeddings as little-endian
 float32 in Base64, a quarter of their size as numbers. sha256: of all bytes before the last line. Backups
-<<<<<<< HEAD
-leave out the index, which is derived. Every store can be restored from the backup of every other. Format 1
-calls "augmented" "simulated". An encrypted backup is a file that begins with b"VPBACKUP"
-(`voiceprint.privacy.encryption.files`), with these lines in it.
-=======
 leave out the index, which is derived. Every store can be restored from the backup of every other. Format 3 is
-the first with consents, opt-outs, groups and provenances; format 1 calls "augmented" "simulated".
->>>>>>> 601d33926a0809511e366671b07b6bf4a24146a1
+the first with consents, opt-outs, groups and provenances; format 1 calls "augmented" "simulated". An
+encrypted backup is a file that begins with b"VPBACKUP" (`voiceprint.privacy.encryption.files`), with these
+lines in it.
 """
 
 from __future__ import annotations
@@ -35,6 +31,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from voiceprint._audited import audited_store
 from voiceprint._files import RefusedFileError, check_apart, open_regular, replacement
 from voiceprint.errors import EncryptionKeyError, InvalidArgumentError, StorageCorruptError, StorageError
 from voiceprint.models import Caller
@@ -81,6 +78,7 @@ class RestoreReport:
     kept: int
 
 
+@audited_store("backup")
 def back_up(
     storage: Storage, path: Path, *, cipher: FileCipher | None = None, progress: Progress | None = None
 ) -> BackupReport:
@@ -137,6 +135,7 @@ def read_backup(path: Path, *, cipher: FileCipher | None = None) -> BackupReport
         return _verified(stream, path)
 
 
+@audited_store("restore")
 def restore(
     storage: Storage,
     path: Path,

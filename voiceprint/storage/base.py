@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._audited import Recorder, audited_verb
 from voiceprint._files import cache_folder, reading_descriptor
 from voiceprint.consent import Consent, OptOut, check_groups
 from voiceprint.errors import InvalidArgumentError, StorageError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
 from voiceprint.storage.encrypted import EncryptedStorage
+from voiceprint.storage.metadata_search import MetadataFilter
 from voiceprint.storage.sealing import Sealing
 from voiceprint.validation import check_caller_id, is_integer, now, shown
 
@@ -42,6 +44,26 @@ Progress = Callable[[int], None]
 Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 T = TypeVar("T")
+
+
+class LineTable(ABC):
+    """A table of numbered lines beside the records of a store, for its audit log.
+
+    location: URL of the store, without secrets.
+    """
+
+    location: str
+
+    @abstractmethod
+    def append(self, make: Callable[[tuple[int, bytes] | None], list[tuple[int, bytes]]]) -> None:
+        """Append the rows, (number, line), that `make` returns for the last row, None without one.
+
+        One transaction, in which no other process appends.
+        """
+
+    @abstractmethod
+    def rows(self, *, newest_first: bool = False) -> Iterator[tuple[int, bytes]]:
+        """All rows in the order of their numbers, read a page at a time."""
 
 
 class Position(NamedTuple):
@@ -141,6 +163,8 @@ class Storage(EncryptedStorage):
         self.sealing = encryption
         self.max_voiceprints_per_caller = check_limit(max_voiceprints_per_caller)
         self._closed = False
+        self.auditor: Recorder | None = None
+        """Records the operations on this store, see `voiceprint.privacy.audit`."""
         # Paths of index snapshots over this store, beside which lie those of other embedding spaces. They
         # hold embeddings: a change that removes or replaces one also removes the snapshots of all spaces,
         # before it returns. Code that writes a snapshot elsewhere adds its path.
@@ -152,6 +176,11 @@ class Storage(EncryptedStorage):
             path = self.default_snapshot_path()
             if path is not None:
                 self.snapshot_places.add(path)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
 
     def _check_open(self) -> None:
         if self._closed:
@@ -173,6 +202,10 @@ class Storage(EncryptedStorage):
 
         Raises OSError where it would lie in the cache of a user without a home folder.
         """
+        return None
+
+    def line_table(self) -> LineTable | None:
+        """The table of the audit log, independent of this handle; None where the store has none."""
         return None
 
     @abstractmethod
@@ -252,6 +285,7 @@ class Storage(EncryptedStorage):
         `work` takes.
         """
 
+    @audited_verb("delete")
     def delete(self, caller_id: str, *, unless_seen_since: str | None = None) -> int:
         """Remove a caller with all voiceprints; returns their number, 0 for an unknown caller.
 
@@ -263,6 +297,7 @@ class Storage(EncryptedStorage):
         name = check_caller_id(caller_id)
         return self._transact([name], lambda transaction: transaction.delete(name, unless_seen_since))
 
+    @audited_verb("delete_voiceprints")
     def delete_voiceprints(
         self, caller_ids: Iterable[str], *, encoder: str, delete_callers: bool = False
     ) -> int:
@@ -280,6 +315,7 @@ class Storage(EncryptedStorage):
             ),
         )
 
+    @audited_verb("delete_voiceprints")
     def delete_voiceprint(self, voiceprint_id: int) -> bool:
         """Remove one voiceprint; False for an unknown id.
 
@@ -291,6 +327,7 @@ class Storage(EncryptedStorage):
             owners, lambda transaction: transaction.delete_voiceprint(owners[0], ids[0])
         )
 
+    @audited_verb("metadata")
     def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
         """Merge `metadata` into the caller's, new keys winning, or `replace` it all.
 
@@ -309,6 +346,7 @@ class Storage(EncryptedStorage):
         name = check_caller_id(caller_id)
         return self._transact([name], lambda transaction: transaction.touch(name, when))
 
+    @audited_verb("consent")
     def set_consent(self, caller_id: str, consent: Consent) -> Caller:
         """Store a caller's consent in place of an earlier one; a new caller is created, without voiceprints.
 
@@ -321,6 +359,7 @@ class Storage(EncryptedStorage):
             [name], lambda transaction: transaction.set_consent(name, consent), creates=True
         ).caller()
 
+    @audited_verb("opt_out")
     def opt_out(self, caller_id: str, *, reason: str | None = None, by: str | None = None) -> int:
         """Remove all data of a caller but the id, and note the refusal; returns the number of voiceprints.
 
@@ -332,6 +371,7 @@ class Storage(EncryptedStorage):
         OptOut(at=now(), reason=reason, by=by)  # checked before the store is created
         return self._transact([name], lambda transaction: transaction.opt_out(name, reason, by), creates=True)
 
+    @audited_verb("opt_in")
     def opt_in(self, caller_id: str) -> Caller:
         """Remove a caller's refusal; the caller then has no voiceprints, metadata and consent.
 
@@ -340,6 +380,7 @@ class Storage(EncryptedStorage):
         name = check_caller_id(caller_id)
         return self._transact([name], lambda transaction: transaction.opt_in(name)).caller()
 
+    @audited_verb("groups")
     def set_groups(self, caller_id: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> Caller:
         """Add a caller to groups and remove from others; returns the caller.
 
@@ -350,6 +391,7 @@ class Storage(EncryptedStorage):
             [name], lambda transaction: transaction.set_groups(name, added, removed)
         ).caller()
 
+    @audited_verb("rename", detail="to")
     def rename(self, caller_id: str, new_id: str) -> Caller:
         """Give a caller another id; returns the caller. The voiceprints get new ids.
 
@@ -363,6 +405,7 @@ class Storage(EncryptedStorage):
             fresh=MOST_PRINTS,
         ).caller()
 
+    @audited_verb("merge", detail="into")
     def merge(
         self, caller_id: str, into: str, *, max_voiceprints: int | None = None
     ) -> tuple[Caller, list[int]]:
@@ -430,6 +473,24 @@ class Storage(EncryptedStorage):
         `after`: the last caller id of the page before ("" for the first page). A page with fewer
         than `limit` callers is the last one.
         """
+
+    def find_callers(
+        self, metadata: Mapping[str, Any], *, after: str = "", limit: int = DEFAULT_PAGE
+    ) -> list[Caller]:
+        """One page of the callers whose metadata has these values, as `callers`: in the order of their ids.
+
+        metadata: the value of each top-level key. Values are equal with their types: 1, 1.0, true and "1" are
+        four; the order of the keys of an object is no matter. Every caller is read, but in an SQL store with
+        an index of the key (`SQLStorage.index_metadata`). Raises `InvalidArgumentError` without a key.
+        """
+        wanted, size, found = MetadataFilter(metadata), check_page(limit), list[Caller]()
+        start = check_after(after)
+        while True:
+            page = self.callers(after=start, limit=DEFAULT_PAGE)
+            found += [caller for caller in page if wanted.accepts(caller.metadata)]
+            if len(page) < DEFAULT_PAGE or len(found) >= size:
+                return found[:size]
+            start = page[-1].caller_id
 
     @abstractmethod
     def count(self) -> int:

@@ -296,7 +296,7 @@ class Transaction(KeyedChanges):
         """As `Storage.set_consent`."""
         caller = self._find_or_new(caller_id)
         _refuse_opted_out(caller)
-        return self._put(replace(caller, consent=consent))
+        return caller if consent == caller.consent else self._put(replace(caller, consent=consent))
 
     def opt_out(self, caller_id: str, reason: str | None, by: str | None) -> int:
         """As `Storage.opt_out`."""

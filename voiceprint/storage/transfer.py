@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 import orjson
 
+from voiceprint._audited import audited_store
 from voiceprint.errors import EncryptionKeyError, InvalidArgumentError, StorageError
 from voiceprint.models import Caller
 from voiceprint.storage.base import DEFAULT_PAGE, Deletion, Progress, Storage
@@ -127,6 +128,7 @@ def is_export(head: bytes) -> bool:
     return head.startswith((b'{"caller_id":', SEALED_KIND))
 
 
+@audited_store("export")
 def export_callers(storage: Storage, stream: BinaryIO, *, progress: Progress | None = None) -> int:
     """Write all callers to `stream`, a line each, and return their number. Passes on errors of the stream."""
     done = 0
@@ -157,6 +159,7 @@ def exported_lines(stream: BinaryIO, name: str, cipher: FileCipher | None = None
         raise InvalidArgumentError(f"{name} is damaged: {error}.") from error
 
 
+@audited_store("import")
 def import_callers(
     storage: Storage,
     lines: Iterable[bytes],
@@ -175,6 +178,8 @@ def import_callers(
     return copy.report()
 
 
+@audited_store("copy")
+@audited_store("copy", argument=1)
 def copy_callers(
     source: Storage, target: Storage, *, include_deleted: bool = False, progress: Progress | None = None
 ) -> CopyReport:

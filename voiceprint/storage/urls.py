@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from voiceprint.errors import ConfigurationError
@@ -79,6 +80,23 @@ def configured_url(config: VoiceFingerprintConfig) -> str:
     """The URL of the store that `config` chooses. It may hold a password."""
     urls = {"redis": config.redis_url, "postgresql": config.database_url}
     return urls.get(config.storage_backend, f"{config.storage_backend}:{config.storage_path}")
+
+
+def configured_location(config: VoiceFingerprintConfig) -> str:
+    """`Storage.location` of the store that `config` chooses, without opening it.
+
+    A Redis Cluster is named as a server. Raises `ConfigurationError` for a bad URL.
+    """
+    if config.storage_backend == "redis":
+        from voiceprint.storage.redis.urls import location_of
+
+        return location_of(config.redis_url)
+    if config.storage_backend == "postgresql":
+        from voiceprint.storage.sql.dialect import dialect_of
+
+        return dialect_of(config.database_url).location
+    path = os.path.realpath(os.path.expanduser(config.storage_path))  # noqa: PTH111 - as the stores do
+    return f"{config.storage_backend}:{path}"
 
 
 def configured_storage(config: VoiceFingerprintConfig, *, encryption: Sealing | None = None) -> Storage:

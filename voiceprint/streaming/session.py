@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._audited import Operation, finished, note_answer, recording
 from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, AudioQuality, Recording, Turn
 from voiceprint.audio.io.encodings import PCM, AudioFormat
@@ -23,6 +24,7 @@ from voiceprint.errors import AudioQualityError, InvalidArgumentError
 from voiceprint.identification.acceptance import AcceptanceRule
 from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query
+from voiceprint.identification.screening import SAME_RECORDING, Screener
 from voiceprint.identification.voices import identify_voices
 from voiceprint.models import Identification, SeparatedVoice, StreamResult, Verdict, Voiceprint
 from voiceprint.streaming.decision import Decision
@@ -45,6 +47,7 @@ class CallContext(NamedTuple):
     embedder: Embedder
     encoder: Encoder
     identifier: Identifier
+    screener: Screener
     dual_run: DualRun | None
     add_voiceprint: Callable[[str, Probe, Recording | None, AudioQuality], None]
     enroller: Enroller
@@ -83,6 +86,7 @@ class CallStream:
         self._context = context
         self._config = context.config
         self._touched: str | None = None
+        self._enrolled = False
         self._framer = Framer(*context.audio_format)
         self._online = OnlineEmbedder(
             context.encoder, self._framer.rate, context.embedder.prompts, keep_best=context.separate
@@ -148,8 +152,14 @@ class CallStream:
         """
         with self._lock:
             self._check_open()
-            if not self._answer.final:
-                self._answer = self._finish() if self._enabled else StreamResult(decided=True, final=True)
+            if not self._answer.final and not self._enabled:
+                self._answer = StreamResult(decided=True, final=True)
+            elif not self._answer.final:
+                recorder = self._context.identifier.gallery.storage.auditor
+                with recording(recorder, "stream", detail="end of the call") as operation:
+                    answer = self._finish()
+                    note_answer(operation, answer)
+                self._answer = finished(operation, answer)
             return self._answer
 
     def enroll(
@@ -201,7 +211,9 @@ class CallStream:
                 recording = self._online.best_recording(self._framer.rest())
             # Without the lock, so that `feed` goes on.
             options = EnrollmentOptions(PCM, on_mismatch, on_several_voices)
-            return self._context.enroller.enroll((caller_id, recording, metadata), options, may_store)
+            stored = self._context.enroller.enroll((caller_id, recording, metadata), options, may_store)
+            self._enrolled |= stored is not None
+            return stored
 
     def close(self) -> None:
         """Drop the audio and end the session. May be repeated."""
@@ -257,12 +269,24 @@ class CallStream:
         context = self._context
         # At least two: the margin over the second decides.
         query = context.query._replace(k=max(2, context.query.k))
-        matches = context.identifier.identify(self._probe(interim.total, None), query)
+        probe = self._probe(interim.total, None)
+        recorder = context.identifier.gallery.storage.auditor
+        operation = Operation(recorder, "stream", {})
+        with operation.entered():
+            matches = context.identifier.identify(probe, query)
         self._answer = self._result_of(matches, good=interim.good)
         rule = AcceptanceRule.of_identification(self._config, context.embedder.space, query.threshold)
         if interim.good and self._decision.update(matches, rule, interim.net_speech_s):
             update = {"decided": True, "net_speech_s": interim.net_speech_s}
-            self._answer = self._answer.model_copy(update=update)
+            recording = self._online.best_recording(self._framer.rest())
+            probe = probe._replace(sketch=context.embedder.sketch(recording))
+            reasons = context.identifier.identify(probe, query).reasons
+            self._answer = self._screened(self._answer.model_copy(update=update), reasons, recording)
+            if recorder is not None and recorder.is_active:
+                operation.note(speech_s=interim.net_speech_s, detail="decided early")
+                note_answer(operation, self._answer)
+                operation.event_id = recorder.record("stream", operation.facts)
+                self._answer = finished(operation, self._answer)
             self._online.stop_interim()
             self._move_last_seen()
 
@@ -270,6 +294,14 @@ class CallStream:
         """The probe of an embedding of any length, and of the cleaned audio of a noisy call."""
         embedder = self._context.embedder
         return Probe(embedder.checked(total), None if cleaned is None else embedder.embed_cleaned(cleaned))
+
+    def _screened(self, answer: StreamResult, reasons: tuple[str, ...], recording: Recording) -> StreamResult:
+        """The answer with the screening of the recording. reasons: by the stored voiceprints."""
+        if self._enrolled:  # which may be of this call
+            reasons = tuple(reason for reason in reasons if reason != SAME_RECORDING)
+        screening = self._context.screener.screen(recording, reasons, self._audio_s)
+        reasons = (*dict.fromkeys((*self._answer.reasons, *screening.reasons)),)
+        return answer.model_copy(update={"reasons": reasons, "spoof_score": screening.spoof_score})
 
     def _result_of(self, matches: Identification, *, good: bool) -> StreamResult:
         if not matches:
@@ -296,6 +328,7 @@ class CallStream:
             return StreamResult(**measured, feedback=("no_speech",))
         quality = self._online.end()
         self._use_quality(quality)
+        self._context.embedder.note_audio(quality)
         good = self._good and quality.net_speech_s >= self._context.embedder.min_speech_s
         answer, probe = StreamResult(), None
         recording = self._online.recording
@@ -303,9 +336,11 @@ class CallStream:
             answer = self._separated(recording)
             self._use_quality(recording.quality)
         elif good:
+            best = recording or self._online.best_recording(self._framer.rest())
             probe = self._probe(self._online.embedding(), self._online.cleaned())
+            probe = probe._replace(sketch=self._context.embedder.sketch(best))
             matches = self._context.identifier.identify(probe, self._context.query)
-            answer = self._result_of(matches, good=True)
+            answer = self._screened(self._result_of(matches, good=True), matches.reasons, best)
             if recording is not None:
                 if self._context.dual_run is not None:
                     self._context.dual_run.identified(recording, self._context.query, matches)
@@ -314,7 +349,8 @@ class CallStream:
                 self._use_quality(quality)
         if self._answer.decided and _accepted_caller(answer) != _accepted_caller(self._answer):
             # The application has acted on the decision: later audio does not change it.
-            answer, probe = self._answer, None
+            screening = {"reasons": answer.reasons, "spoof_score": answer.spoof_score}
+            answer, probe = self._answer.model_copy(update=screening), None
         measured |= {"net_speech_s": quality.net_speech_s, "feedback": self._feedback}
         self._answer = answer.model_copy(update=measured)
         self._move_last_seen()

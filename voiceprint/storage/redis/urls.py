@@ -10,7 +10,7 @@ from voiceprint.errors import ConfigurationError
 from voiceprint.storage.redis.connection import RedisConnection
 from voiceprint.validation import hide_passwords
 
-__all__ = ["DEFAULT_PREFIX", "client_of"]
+__all__ = ["DEFAULT_PREFIX", "client_of", "location_of"]
 
 DEFAULT_PREFIX = "voiceprint:"
 
@@ -33,8 +33,28 @@ def client_of(url: str, timeout_s: float) -> tuple[Any, str]:
         finally:
             connection.close()
     except (ValueError, TypeError) as error:  # an unknown option is a TypeError at the first connection
-        raise ConfigurationError(f"{hide_passwords(url)!r} is no Redis URL that the client takes.") from error
+        raise _refused(url) from error
     return client, prefix
+
+
+def location_of(url: str) -> str:
+    """The location of the store at `url`, as on a single server, without a connection.
+
+    Raises `ConfigurationError` for a bad URL.
+    """
+    import redis
+
+    plain, prefix = _without_prefix(url)
+    _check_database(url)
+    try:
+        client: Any = redis.Redis.from_url(plain)
+        return RedisConnection(client, 1.0).location(prefix)
+    except (ValueError, TypeError) as error:
+        raise _refused(url) from error
+
+
+def _refused(url: str) -> ConfigurationError:
+    return ConfigurationError(f"{hide_passwords(url)!r} is no Redis URL that the client takes.")
 
 
 def _check_database(url: str) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, make_url
+from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from voiceprint.errors import ConfigurationError, StorageError, StorageUnavailableError
@@ -54,6 +54,11 @@ class Dialect:
     # Errors of statements: SQLAlchemy's, and those that a driver raises past it.
     errors: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError,)
 
+    # A statement for the names of the indexes of the table callers.
+    index_names: ClassVar[str] = (
+        "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'callers'"
+    )
+
     path: Path | None = None
 
     def __init__(self, url: URL) -> None:
@@ -90,6 +95,23 @@ class Dialect:
 
         exclusive: one writer at a time. A transaction that takes no id and no revision needs no turn.
         """
+
+    def metadata_value(self, key: str) -> str:  # noqa: ARG002
+        """SQL for the value of a key of the callers' metadata, equal for equal values that are not null.
+
+        Different values may be equal in it. key: as `metadata_search.check_key` allows it.
+        """
+        raise ConfigurationError(f"{self.name} is a database whose metadata can have no index.")
+
+    def metadata_conditions(self, values: dict[str, Any]) -> list[list[ColumnElement[bool]]]:  # noqa: ARG002
+        """Conditions that find each caller with these values, and maybe others: one list or the other holds.
+
+        values: text, number or bool of each key.
+        """
+        return [[]]
+
+    def indexed(self, connection: Connection) -> None:
+        """Called after a new index of the callers, within its transaction."""
 
     def prepare_engine(self, engine: Engine) -> None:
         """Set the permanent options of the database."""

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import orjson
 from filelock import FileLock, Timeout
-from sqlalchemy import URL, Connection, Engine, create_engine
+from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, func, literal_column
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoFreeConnectionError
 from sqlalchemy.pool import NullPool, QueuePool
@@ -252,6 +253,19 @@ class SQLite(Dialect):
         assert isinstance(driver, sqlite3.Connection)  # noqa: S101  for the types
         driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
+    def metadata_value(self, key: str) -> str:
+        return f"json_extract(metadata, {_path_of(key)})"
+
+    def metadata_conditions(self, values: dict[str, Any]) -> list[list[ColumnElement[bool]]]:
+        # The same function of the value asked for, so that both sides are cut at a NUL character alike.
+        return [
+            [
+                literal_column(self.metadata_value(key))
+                == func.json_extract(orjson.dumps({key: value}).decode(), literal_column(_path_of(key)))
+                for key, value in values.items()
+            ]
+        ]
+
     def prepare_engine(self, engine: Engine) -> None:
         if self._mode != "rw":
             return
@@ -356,6 +370,11 @@ class SQLite(Dialect):
             )
             for table, row, parent, _ in orphans
         ]
+
+
+def _path_of(key: str) -> str:
+    """SQL of the path of a top-level key of a JSON object."""
+    return f"'$.\"{key}\"'"
 
 
 def _size_of(path: Path) -> int | None:

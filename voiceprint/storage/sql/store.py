@@ -6,10 +6,10 @@ Opening the first store imports SQLAlchemy.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from voiceprint.storage.base import (
     Changes,
     ConsistentView,
     Deletion,
+    LineTable,
     Position,
     Progress,
     SpaceCounts,
@@ -43,6 +44,7 @@ from voiceprint.storage.base import (
 )
 from voiceprint.storage.data_keys import KeyedChanges
 from voiceprint.storage.deletions import check_deletion
+from voiceprint.storage.metadata_search import MetadataFilter
 from voiceprint.storage.sealing import Sealing
 from voiceprint.storage.snapshot_files import erase_snapshots
 from voiceprint.storage.state import StoreState
@@ -110,6 +112,11 @@ class SQLStorage(Storage):
     def default_snapshot_path(self) -> Path:
         path = self._dialect.path
         return cached_snapshot_path(self.location) if path is None else snapshot_path_beside(path)
+
+    def line_table(self) -> LineTable:
+        from voiceprint.storage.sql.line_table import SQLLineTable
+
+        return SQLLineTable(self._dialect)
 
     def exists(self) -> bool:
         self._check_open()
@@ -283,6 +290,45 @@ class SQLStorage(Storage):
         after = check_after(after)
         page = self._read(lambda reader: reader.page(after, limit), [])
         return [record.caller() for record in page]
+
+    def find_callers(
+        self, metadata: Mapping[str, Any], *, after: str = "", limit: int = DEFAULT_PAGE
+    ) -> list[Caller]:
+        """As the contract says. A key with an index (`index_metadata`) is looked up; others are compared."""
+        from voiceprint.storage.sql.metadata_search import find
+
+        wanted, size, start = MetadataFilter(metadata), check_page(limit), check_after(after)
+        found = self._read(lambda reader: find(reader, self._dialect, wanted, start, size), [])
+        return [record.caller() for record in found]
+
+    def index_metadata(self, key: str) -> None:
+        """Index a key of the callers' metadata for `find_callers`; a missing store is created.
+
+        Takes some seconds a million callers, during which others cannot write. The database keeps it up to
+        date from then on. Raises `InvalidArgumentError` for a key of other characters than letters, digits,
+        spaces and _ . : @ / + -, or of more than 40 bytes.
+        """
+        from voiceprint.storage.sql.metadata_search import add_index, check_key
+
+        name = check_key(key)
+        self._check_open()
+        self._database.write(lambda writer: add_index(writer.connection, self._dialect, name))
+
+    def drop_metadata_index(self, key: str) -> None:
+        """Remove the index of a metadata key, if it has one."""
+        from voiceprint.storage.sql.metadata_search import check_key, drop_index
+
+        name = check_key(key)
+        self._check_open()
+        if self._database.exists():
+            self._database.write(lambda writer: drop_index(writer.connection, name))
+            self._database.eraser.removed()
+
+    def metadata_indexes(self) -> tuple[str, ...]:
+        """The metadata keys that have an index, sorted."""
+        from voiceprint.storage.sql.metadata_search import indexed_keys
+
+        return self._read(lambda reader: indexed_keys(reader.connection, self._dialect), ())
 
     def read_consistently(self, work: Callable[[ConsistentView], T]) -> T:
         def read(reader: Reader) -> tuple[T]:

@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 
 __all__ = [
+    "audit_log",
     "augmented",
     "caller_groups",
     "callers",
@@ -169,4 +170,12 @@ tombstones = Table(
     metadata,
     Column("revision", _Number, primary_key=True, autoincrement=False),
     Column("voiceprint_id", _Number, primary_key=True, autoincrement=False),
+)
+
+# The chained lines of an audit log, see voiceprint.privacy.audit. Rows are appended alone.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("seq", _Number, primary_key=True, autoincrement=False),
+    Column("line", Text, nullable=False),
 )

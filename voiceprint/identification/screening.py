@@ -1,0 +1,97 @@
+"""`Screener`: reasons beside the decision, for audio that may be played or synthetic."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from voiceprint.audio.recent import RecentRecordings
+from voiceprint.identification.spoofing import SpoofDetector
+
+if TYPE_CHECKING:
+    from voiceprint.audio import Recording
+    from voiceprint.config import VoiceFingerprintConfig
+    from voiceprint.models import Identification, Verification
+
+logger = logging.getLogger(__name__)
+
+SAME_RECORDING: Final = "same_recording"
+"""The reason of audio that is a copy of a recording of a stored voiceprint, or of one that was matched."""
+
+SPOOF_SUSPECTED: Final = "spoof_suspected"
+"""The reason of audio whose spoofing score reaches the threshold."""
+
+
+class Screening(NamedTuple):
+    """What the audio of a call gives beside the scores of its voice.
+
+    reasons: `SAME_RECORDING` and `SPOOF_SUSPECTED`. spoof_score: of the detector; None without one.
+    """
+
+    reasons: tuple[str, ...] = ()
+    spoof_score: float | None = None
+
+
+class Screener:
+    """Screens the audio of calls to one store. Reads `config` at every use."""
+
+    def __init__(self, location: str, config: VoiceFingerprintConfig) -> None:
+        """location: of the store. Raises `ConfigurationError` for a detector that cannot be loaded."""
+        self._recent = RecentRecordings.of_process(location)
+        self._config = config
+        self._detector()
+
+    def identified(self, answer: Identification, recording: Recording | None) -> Identification:
+        """The answer, with the screening of the recording that was identified."""
+        answer.reasons, answer.spoof_score = self.screen(recording, answer.reasons)
+        return answer
+
+    def verified(self, answer: Verification, recording: Recording | None) -> Verification:
+        """The answer, with the screening of the recording that was verified."""
+        return answer.model_copy(update=self.screen(recording, answer.reasons)._asdict())
+
+    def screen(
+        self, recording: Recording | None, reasons: tuple[str, ...], duration_s: float | None = None
+    ) -> Screening:
+        """The screening of a recording, which is remembered from now on; None for an embedding.
+
+        reasons: by the stored voiceprints. duration_s: as of `RecentRecordings.is_copy`.
+        """
+        score = self._score(recording)
+        return Screening((*self._copied(recording, reasons, duration_s), *self._suspected(score)), score)
+
+    def _copied(
+        self, recording: Recording | None, reasons: tuple[str, ...], duration_s: float | None
+    ) -> tuple[str, ...]:
+        is_stored = SAME_RECORDING in reasons
+        if not self._config.same_recording:
+            return reasons
+        matched = recording is not None and self._recent.is_copy(recording, duration_s=duration_s)
+        if is_stored or matched:
+            logger.warning(
+                "The audio is a copy of a recording that %s: it may be played into the line.",
+                "is enrolled" if is_stored else "was matched before",
+            )
+        return (*reasons, SAME_RECORDING) if matched and not is_stored else reasons
+
+    def _score(self, recording: Recording | None) -> float | None:
+        detector = self._detector()
+        return None if detector is None or recording is None else detector.score(recording)
+
+    def _suspected(self, score: float | None) -> tuple[str, ...]:
+        threshold = self._config.spoof_threshold
+        if score is None or threshold is None or score < threshold:
+            return ()
+        logger.warning("The spoofing detector gave %g, and the threshold is %g.", score, threshold)
+        return (SPOOF_SUSPECTED,)
+
+    def _detector(self) -> SpoofDetector | None:
+        name = self._config.spoof_detector
+        return None if name is None else _loaded(name)
+
+
+@lru_cache(maxsize=4)
+def _loaded(name: str) -> SpoofDetector:
+    """The detector of a name, which a process loads once: recognizers are built for each call."""
+    return SpoofDetector.load(name)
