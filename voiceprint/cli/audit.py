@@ -26,7 +26,8 @@ from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import AuditError, ConfigurationError, InvalidArgumentError
 from voiceprint.privacy.audit import ACTIONS, AuditLog, Head, Line, audit_log, verify_lines
 from voiceprint.privacy.audit.auditor import IN_STORE
-from voiceprint.storage import Storage, configured_storage, open_storage
+from voiceprint.privacy.encryption.opening import configured_store, open_store
+from voiceprint.storage import Storage
 from voiceprint.storage.memory import MemoryStorage
 from voiceprint.storage.pruning import parse_period
 from voiceprint.validation import check_time, format_time
@@ -60,7 +61,7 @@ def _open_log(path: Path | None, store: str | None) -> Iterator[AuditLog]:
         raise ConfigurationError("There is no audit log: set VOICE_AUDIT, or give --log FILE.")
     storage: Storage | None = None
     if config.audit == IN_STORE:
-        storage = configured_storage(config) if store is None else open_storage(store)
+        storage = configured_store(config) if store is None else open_store(store, config)
     with nullcontext(MemoryStorage()) if storage is None else storage as opened:
         log = audit_log(opened, config)
         assert log is not None  # noqa: S101  the settings name one
