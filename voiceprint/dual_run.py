@@ -100,7 +100,7 @@ class DualRun:
         """
         try:
             probe = self._embedder().probe(recording, one_voice=True)
-            others = self._identifier().identify(probe, query._replace(threshold=None))
+            others = self._identifier().identify(probe, query._replace(threshold=None, watch=()))
         except Exception as error:  # noqa: BLE001 - an encoder may raise anything, and must not cost the answer
             self._log_failure(error)
             return

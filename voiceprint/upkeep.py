@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from voiceprint._audited import audited, note
 from voiceprint._parts import Parts
 from voiceprint.auditing import Auditing
+from voiceprint.grouping import Grouping
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.spaces import snapshot_statuses, space_coverage
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from voiceprint.index import IndexStatus
 
 
-class Upkeep(Auditing, ABC):
+class Upkeep(Auditing, Grouping, ABC):
     """The methods of a recognizer that need no audio: its life, callers, the check, the index."""
 
     storage: Storage

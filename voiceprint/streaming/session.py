@@ -313,8 +313,9 @@ class CallStream:
         return answer.model_copy(update={"reasons": reasons, "spoof_score": screening.spoof_score})
 
     def _result_of(self, matches: Identification, *, good: bool) -> StreamResult:
+        hits = matches.watch_hits if good else ()
         if not matches:
-            return StreamResult(verdict=matches.verdict)
+            return StreamResult(verdict=matches.verdict, watch_hits=hits)
         best = matches[0]
         return StreamResult(
             caller_id=best.caller_id,
@@ -323,6 +324,7 @@ class CallStream:
             accepted=good and best.accepted,
             matches=tuple(matches[: self._context.query.k]),
             verdict=matches.verdict if good else Verdict.INCONCLUSIVE,
+            watch_hits=hits,
         )
 
     def _finish(self) -> StreamResult:
@@ -358,8 +360,8 @@ class CallStream:
                 self._use_quality(quality)
         if self._answer.decided and _accepted_caller(answer) != _accepted_caller(self._answer):
             # The application has acted on the decision: later audio does not change it.
-            screening = {"reasons": answer.reasons, "spoof_score": answer.spoof_score}
-            answer, probe = self._answer.model_copy(update=screening), None
+            of_all_audio = {name: getattr(answer, name) for name in ("reasons", "spoof_score", "watch_hits")}
+            answer, probe = self._answer.model_copy(update=of_all_audio), None
         measured |= {"net_speech_s": quality.net_speech_s, "feedback": self._feedback}
         self._answer = answer.model_copy(update=measured)
         self._move_last_seen()
@@ -391,8 +393,9 @@ def _separated_result(found: list[SeparatedVoice], start_s: float) -> StreamResu
     """
     voices = [voice.model_copy(update={"turns": _shifted(voice.turns, start_s)}) for voice in found]
     candidates = [voice for voice in voices if voice.matches]
+    hits = tuple(hit for voice in voices for hit in voice.watch_hits)
     if not candidates:
-        return StreamResult(voices=tuple(voices))
+        return StreamResult(voices=tuple(voices), watch_hits=hits)
     voice = max(candidates, key=lambda voice: (voice.accepted is not None, voice.net_speech_s))
     best = voice.accepted or voice.matches[0]
     return StreamResult(
@@ -403,6 +406,7 @@ def _separated_result(found: list[SeparatedVoice], start_s: float) -> StreamResu
         matches=voice.matches,
         voices=tuple(voices),
         verdict=Identification(voice.matches).verdict,
+        watch_hits=hits,
     )
 
 
