@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from voiceprint.index.errors import IndexCorruptError
+from voiceprint.index.id_sets import IdSet
 from voiceprint.index.snapshot import CODED_KIND, Coding, read_stamp
 from voiceprint.index.vector_index import IndexStatus, VectorIndex
 
-__all__ = ["CODED_KIND", "Coding", "IndexCorruptError", "IndexStatus", "VectorIndex", "read_stamp"]
+__all__ = ["CODED_KIND", "Coding", "IdSet", "IndexCorruptError", "IndexStatus", "VectorIndex", "read_stamp"]

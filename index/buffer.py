@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.index.rows import Rows, Scored, empty, merged, nearest
+from voiceprint.index.id_sets import Filter
+from voiceprint.index.rows import Rows, Scored, empty, merged, nearest, nearest_passing
 
 CHUNK = 16_384
 """Rows of a chunk at most. Fewer make a search of many chunks give up Python's lock, and wait for it, more
@@ -128,8 +129,13 @@ class Buffer:
                 for id_ in rows.ids[rows.live].tolist():
                     del self._places[id_]
 
-    def nearest(self, queries: NDArray[np.float32], k: int) -> Scored:
-        """The k vectors of the largest inner product with each query, of all."""
+    def nearest(self, queries: NDArray[np.float32], k: int, among: Filter | None = None) -> Scored:
+        """The k vectors of the largest inner product with each query, of all that pass."""
+        if among is not None:
+            share = among.share(len(self))
+            return nearest_passing(
+                lambda count: self.nearest(queries, count), among.passes, k, share, len(self)
+            )
         best = empty(len(queries), 0)
         for rows in self._chunks.values():
             if rows.live_count:

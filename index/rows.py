@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +18,13 @@ LARGEST = 65_504.0
 """The largest float16: no value of a stored vector is beyond."""
 
 _SIGN_EXPONENT_FRACTION = np.int32(-0x70000001)  # all bits of a float32 but the 3 upper ones of the exponent
+
+WIDENING = 4
+"""Factor by which a filtered search widens when too few of its answers pass. With 2, a search whose answers
+are rare tries twice as often; with 8, it takes up to eight times the answers that it needs."""
+
+Passes = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+"""Which ids may be found, bool of their shape; `NO_ID` may not."""
 
 NO_ID = -1
 NO_SCORE = np.float32(-np.finfo(np.float32).max)  # faiss fills places without an answer so
@@ -84,10 +92,15 @@ class Rows:
         self.live_count += len(ids)
         self.size = end
 
-    def live_blocks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """The live rows, int64[n], and their vectors, float32[n, d], some at a time; of float16 rows."""
+    def live_blocks(
+        self, passes: Passes | None = None
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """The live rows that pass, int64[n], and their vectors, float32[n, d], some at a time; of float16
+        rows."""
         for start in range(0, self.size, BLOCK):
             some = start + np.flatnonzero(self.live[start : start + BLOCK])
+            if passes is not None:
+                some = some[passes(self.ids[some])]
             if len(some):
                 yield some, to_single(self.vectors[some])
 
@@ -145,6 +158,25 @@ def distinct(found: NDArray[np.int64]) -> NDArray[np.int64]:
     """
     numbers = np.sort(found, axis=None)
     return numbers[np.diff(numbers, prepend=NO_ID) > 0]
+
+
+def nearest_passing(find: Callable[[int], Scored], passes: Passes, k: int, share: float, most: int) -> Scored:
+    """The k best answers that pass, by asking for ever more answers.
+
+    find: the best answers to each query, this many. share: of the answers that pass, as expected, 0 to 1.
+    most: answers that there can be.
+    """
+    count = min(most, math.ceil(k / share)) if share > 0 else most
+    while True:
+        scores, ids = find(count)
+        passing = passes(ids)
+        if count >= most or (passing.sum(axis=1) >= k).all():
+            break
+        count = min(most, WIDENING * count)
+    first = np.argsort(~passing, axis=1, kind="stable")[:, :k]  # which keeps the order of those that pass
+    scores = np.where(passing, scores, NO_SCORE)
+    ids = np.where(passing, ids, NO_ID)
+    return np.take_along_axis(scores, first, axis=1), np.take_along_axis(ids, first, axis=1)
 
 
 def empty(queries: int, k: int) -> Scored:

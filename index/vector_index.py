@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,12 +12,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from voiceprint.index.errors import IndexCorruptError
+from voiceprint.index.id_sets import Filter, IdSet
 from voiceprint.index.ivf import MIN_SAMPLE, rerank_k
 from voiceprint.index.maintenance import Maintainer, no_structure
 from voiceprint.index.parts import Parts
 from voiceprint.index.rows import LARGEST, Scored, empty, to_half, to_single
 from voiceprint.index.snapshot import MAX_DIMENSION, Coding, SnapshotReader, fill_parts, write_snapshot
 from voiceprint.index.threads import limited
+
+Ids = IdSet | Iterable[int]
 
 EXACT_UP_TO = 20_000
 """Vectors up to which comparing with all, 0.8 ms at 256 dimensions, is worth no training."""
@@ -116,6 +118,18 @@ class VectorIndex:
         with self._parts.lock.reading(), limited(self._parts.threads):
             return self._parts.vectors_of(wanted)
 
+    def differences(self, ids: ArrayLike, vectors: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which of these `add` would store in place of another vector, and which of a new id, bool[n] each.
+
+        No id comes twice. The rest is in the index already, rounded to float16.
+        """
+        wanted, matrix = self._check_pairs(ids, vectors)
+        with self._parts.lock.reading(), limited(self._parts.threads):
+            there, stored = self._parts.vectors_of(wanted)
+        replaced = there.copy()
+        replaced[there] = (to_single(to_half(matrix[there])) != stored).any(axis=1)
+        return replaced, ~there
+
     # Changing
 
     def add(self, ids: ArrayLike, vectors: ArrayLike) -> None:
@@ -134,9 +148,7 @@ class VectorIndex:
         self._maintainer.start_if_due()
 
     def _add(self, ids: ArrayLike, vectors: ArrayLike) -> None:
-        wanted, matrix = self._check_ids(ids), self._check_vectors(vectors)
-        if len(wanted) != len(matrix):
-            raise ValueError(f"There are {len(wanted)} ids and {len(matrix)} vectors.")
+        wanted, matrix = self._check_pairs(ids, vectors)
         if len(wanted) > 1:
             _, last = np.unique(wanted[::-1], return_index=True)
             if len(last) < len(wanted):
@@ -152,38 +164,43 @@ class VectorIndex:
 
     # Searching
 
-    def search(self, queries: ArrayLike, k: int, *, allowed: Iterable[int] | None = None) -> Scored:
+    def search(
+        self, queries: ArrayLike, k: int, *, allowed: Ids | None = None, excluded: Ids | None = None
+    ) -> Scored:
         """The k vectors of the largest inner product with each query, the largest first.
 
-        queries: float32[m, dimension] or float32[dimension]. k: at least 1. allowed: the ids to
-        search among, exactly, at a cost in proportion to their number; None for all.
-        Returns scores float32[m, k] and ids int64[m, k]; -1 where there are fewer than k vectors.
+        queries: float32[m, dimension] or float32[dimension]. k: at least 1. allowed: the ids to search among;
+        None for all. excluded: ids that are not found. An `IdSet` for either is read once for many searches.
+        Sets of up to a tenth of the vectors are compared as a whole, at a cost in proportion to their number.
+        Returns scores float32[m, k] and ids int64[m, k]; -1 where fewer than k vectors may be found, and only
+        there.
         """
         _whole("k", k, 1)
         matrix = self._check_vectors(queries)
         # Read before the lock: an iterable that asks this very index would wait for itself.
-        among = None if allowed is None else _distinct(allowed)
+        among = _filter(allowed, excluded)
         scores, ids = empty(len(matrix), int(k))
         with self._parts.lock.reading(), limited(self._parts.threads):
-            if among is None:
-                found = self._parts.nearest(matrix, int(k))
-            else:
-                found = self._parts.nearest_among(matrix, int(k), among)
+            found = self._parts.nearest(matrix, int(k), among)
         columns = found[0].shape[1]
         scores[:, :columns], ids[:, :columns] = found
         return scores, ids
 
-    def candidates(self, queries: ArrayLike, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def candidates(
+        self, queries: ArrayLike, count: int, *, allowed: Ids | None = None, excluded: Ids | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The vectors from which another score than the inner product may choose the best.
 
-        queries, count: as `queries` and `k` of `search`. Returns ids int64[n] and vectors float32[n,
-        dimension], each once: for each query, `count` or more of the largest inner products, found with less
-        care than by `search` towards the end; all vectors where `count` is their number.
+        queries, count, allowed, excluded: as `queries`, `k`, `allowed` and `excluded` of `search`. Returns
+        ids int64[n] and vectors float32[n, dimension], each once: for each query, `count` or more of the
+        largest inner products, found with less care than by `search` towards the end; all vectors where
+        `count` is their number.
         """
         _whole("count", count, 1)
         matrix = self._check_vectors(queries)
+        among = _filter(allowed, excluded)
         with self._parts.lock.reading(), limited(self._parts.threads):
-            return self._parts.candidates(matrix, int(count))
+            return self._parts.candidates(matrix, int(count), among)
 
     # Training
 
@@ -297,6 +314,14 @@ class VectorIndex:
         index._maintainer.start_if_due()
         return index
 
+    def _check_pairs(
+        self, ids: ArrayLike, vectors: ArrayLike
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        wanted, matrix = self._check_ids(ids), self._check_vectors(vectors)
+        if len(wanted) != len(matrix):
+            raise ValueError(f"There are {len(wanted)} ids and {len(matrix)} vectors.")
+        return wanted, matrix
+
     def _check_ids(self, ids: ArrayLike) -> NDArray[np.int64]:
         array = np.asarray(ids)
         if array.size == 0:
@@ -339,9 +364,12 @@ def _share(what: str, value: float) -> float:
     return float(value)
 
 
-def _distinct(ids: Iterable[int]) -> NDArray[np.int64]:
-    try:
-        wanted = {operator.index(id_) for id_ in ids}
-        return np.array([id_ for id_ in wanted if 0 <= id_ <= np.iinfo(np.int64).max], dtype=np.int64)
-    except TypeError as error:
-        raise ValueError("The allowed ids are integers.") from error
+def _filter(allowed: Ids | None, excluded: Ids | None) -> Filter | None:
+    """The filter of a search; None where every vector may be found."""
+    if allowed is None:
+        return None if excluded is None else Filter(_id_set(excluded), excluding=True)
+    return Filter(_id_set(allowed) if excluded is None else _id_set(allowed) - _id_set(excluded))
+
+
+def _id_set(ids: Ids) -> IdSet:
+    return ids if isinstance(ids, IdSet) else IdSet(ids)

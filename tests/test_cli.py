@@ -84,7 +84,7 @@ def test_enrolling_as_json_gives_a_row_for_each_file_good_or_bad(run):
 def test_metadata_that_is_not_key_value_is_an_error_and_nothing_is_enrolled(run, pair):
     code, out, err = run("enroll", "amara", VOICES / "amara/1.flac", "--metadata", pair)
     assert (code, out) == (2, "")
-    assert err.startswith("Error: --metadata")
+    assert err == f"Error: {pair!r} is not KEY=VALUE, nor KEY:=JSON.\n"
     assert not Path("voiceprints.json").exists()
 
 
@@ -237,7 +237,9 @@ def test_callers_are_listed_and_shown_without_embeddings(run):
     _, out, _ = run("callers", "show", "amara", "--json")
     shown = json.loads(out)
     assert shown["metadata"] == {"plan": "gold"}
-    assert [sorted(print_) for print_ in shown["voiceprints"]] == [["created_at", "encoder", "id"]]
+    assert [sorted(print_) for print_ in shown["voiceprints"]] == [
+        ["created_at", "encoder", "id", "provenance"]
+    ]
 
 
 @pytest.mark.usefixtures("enrolled")

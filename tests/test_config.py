@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "similarity_threshold": 0.75,
     "target_fpir": None,
     "target_fmr": None,
+    "watch_targets": {},
     "calibrated_similarity": False,
     "calibration_path": None,
     "enrollment_duration": 5.0,
@@ -64,6 +65,7 @@ DEFAULTS: dict[str, Any] = {
 GOOD = [
     ("fingerprinting_enabled", "false", False),
     ("fingerprinting_enabled", "0", False),
+    ("watch_targets", "fraud=0.001, known cases=0.01,", {"fraud": 0.001, "known cases": 0.01}),
     ("fingerprinting_enabled", "Off", False),
     ("fingerprinting_enabled", "TRUE", True),
     ("similarity_threshold", "0", 0.0),
@@ -130,6 +132,7 @@ BAD = [
     ("target_fpir", "1 %", "between 0 and 1"),
     ("target_fmr", "0", "between 0 and 1"),
     ("target_fmr", "1", "between 0 and 1"),
+    ("watch_targets", "fraud", "such as fraud=0.001"),
     ("enrollment_duration", "0", "above 0"),
     ("enrollment_duration", "-1", "above 0"),
     ("enrollment_duration", "inf", "above 0"),
@@ -392,3 +395,11 @@ def test_a_value_of_thousands_of_digits_is_refused_in_few_words(setting: str, va
         assert isinstance(message, str)
         assert variable(setting) in message
         assert len(message) < 300
+
+
+@pytest.mark.parametrize(
+    "wrong", ["fraud=0", "fraud=1", "fraud=1 %", "=0.01", "fraud=nan", {"vip": 2}, ["vip"]]
+)
+def test_a_target_of_a_watched_group_is_a_share_of_a_name(wrong: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"VOICE_WATCH_TARGETS .* such as fraud=0\.001"):
+        VoiceFingerprintConfig(watch_targets=wrong)

@@ -33,7 +33,10 @@ LAYERS = (
     ("dual_run",),
     ("privacy", "streaming"),
     ("_parts",),
-    ("auditing",),
+    (
+        "auditing",
+        "grouping",
+    ),
     ("recognizer", "upkeep"),
     ("_gallery_file", "galleries"),
     ("evaluation",),

@@ -60,7 +60,7 @@ class Parts:
         self, caller_id: str, probe: Probe, recording: Recording | None, quality: AudioQuality
     ) -> None:
         """Add a voiceprint of an accepted call to its caller, where `adapt` or `adapt_secondary` say so."""
-        self._adaptation.add(caller_id, probe, quality)
+        self._adaptation.add(caller_id, probe, quality, None if recording is None else recording.name)
         if self.dual_run is not None and recording is not None:
             self.dual_run.matched(caller_id, probe, recording, quality, self._adaptation)
 

@@ -91,18 +91,20 @@ class Match(Frozen):
 
 
 class WatchHit(Frozen):
-    """A caller of a watchlist, who may be the voice of a probe.
+    """A caller of a watched group who is accepted as the voice of a probe, by the rule of that group.
 
-    group: the watchlist. similarity, llr, fpir: as in `Match`, in a gallery of this group alone.
-    target: accepted FPIR of the watchlist, 0 to 1; None where a threshold decides.
-    accepted: whether the hit is to be acted upon. It says nothing on the other matches of the answer.
+    A hit says nothing on the matches of the answer: the same caller may be the best of these, or none.
+
+    group: the watched group. similarity, llr, fpir: as in `Match`, in a gallery of this group alone.
+    target: accepted FPIR of the group, 0 to 1; None where a threshold decides.
+    accepted: always true in an answer.
     """
 
     group: str
     caller_id: str
     similarity: float
     voiceprint_id: int
-    accepted: bool
+    accepted: bool = True
     llr: float | None = None
     fpir: float | None = None
     target: float | None = None
@@ -114,7 +116,7 @@ class Identification(list[Match]):
     verdict: "accepted" where a match is; else that of the best match, or without any, the state of the
         callers to compare with.
     reasons: short codes beside the verdict, such as "same_recording".
-    watch_hits: callers of the watchlists, the best first.
+    watch_hits: callers of the watched groups who are accepted, the best first.
     spoof_score: of `VOICE_SPOOF_DETECTOR`; None without a detector.
     event_id: of the event in the audit log; None where there is neither a log nor a callback.
     """
@@ -154,6 +156,7 @@ class SeparatedVoice(Frozen):
     quality: of this voice by itself. matches: the k most likely callers, the best first; empty where the
         voice has too little speech or is too poor, see `quality.feedback`.
     ignored: id of the caller to `ignore` whose voice this is, else None; `matches` is then empty.
+    watch_hits: as in `Identification`, also of a voice to ignore.
     """
 
     turns: tuple[Turn, ...]
@@ -161,6 +164,7 @@ class SeparatedVoice(Frozen):
     quality: AudioQuality
     matches: tuple[Match, ...] = Field(default=(), repr=False)
     ignored: str | None = None
+    watch_hits: tuple[WatchHit, ...] = ()
 
     @property
     def accepted(self) -> Match | None:
@@ -181,7 +185,7 @@ class StreamResult(Frozen):
     matches: the k most likely callers, the best first.
     voices: the identified voices of the call, at the end of a stream with `separate`.
     verdict: of the answer; "inconclusive" before there is enough speech. reasons, spoof_score, event_id,
-        watch_hits: as in `Identification`.
+        watch_hits: as in `Identification`, of this moment: those of a final answer count.
     """
 
     caller_id: str | None = None
@@ -213,7 +217,7 @@ class Verification(Frozen):
     fmr: expected false-match rate, 0 to 1, with this llr as the threshold: the share of strangers' claims to
         be this caller that reach it. None without llr.
     probability: of this caller, 0 to 1, with a prior of 0.5. None without llr.
-    verdict: of the claim. reasons, spoof_score, event_id: as in `Identification`.
+    verdict: of the claim. reasons, spoof_score, event_id, watch_hits: as in `Identification`.
     """
 
     caller_id: str
@@ -229,3 +233,4 @@ class Verification(Frozen):
     reasons: tuple[str, ...] = ()
     spoof_score: float | None = None
     event_id: str | None = None
+    watch_hits: tuple[WatchHit, ...] = ()

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, No
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator
 from pydantic import model_validator as _model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from voiceprint.consent import check_groups
 from voiceprint.errors import ConfigurationError
 from voiceprint.retention import Expiry, parse_period
 from voiceprint.validation import is_postgresql_url, shown
@@ -73,6 +74,7 @@ _ALLOWED = {
     "adapt": "true or false",
     "require_consent": "true or false",
     "retention": "a number of days, weeks, months or years, such as 90d, 12w, 18m or 3y",
+    "watch_targets": "groups and shares above 0, below 1, such as fraud=0.001,vip=0.01",
     "prompts": "the path of a recording, or of a folder of recordings",
     "same_recording": "true or false",
     "spoof_detector": "module:callable, such as fraud.detectors:score",
@@ -131,6 +133,9 @@ class VoiceFingerprintConfig(BaseSettings):
         callers, decides instead of `similarity_threshold`.
     target_fmr (None): share of strangers' claims that `verify_caller` may accept; None takes `target_fpir`,
         and `similarity_threshold` where neither is set.
+    watch_targets ({}): accepted share of strangers' calls that hit a watched group, for each group by name:
+        "fraud=0.001,vip=0.01", or a dict. The other groups take `target_fpir`, and without it the rule of all
+        identifications.
     calibrated_similarity (False): when True, the `similarity` of every answer, which is compared with the
         threshold, is `Match.probability` instead of the cosine.
     calibration_path (None): file from `voiceprint calibrate`; None is the calibration of the package.
@@ -205,6 +210,7 @@ class VoiceFingerprintConfig(BaseSettings):
     similarity_threshold: float = Field(default=0.75, ge=0.0, le=1.0, allow_inf_nan=False)
     target_fpir: float | None = Field(default=None, gt=0.0, lt=1.0, allow_inf_nan=False)
     target_fmr: float | None = Field(default=None, gt=0.0, lt=1.0, allow_inf_nan=False)
+    watch_targets: Annotated[dict[str, float], NoDecode] = Field(default_factory=dict)
     calibrated_similarity: bool = False
     calibration_path: str | None = Field(default=None, min_length=1)
     enrollment_duration: float = Field(default=5.0, gt=0.0, allow_inf_nan=False)
@@ -311,6 +317,26 @@ class VoiceFingerprintConfig(BaseSettings):
     @classmethod
     def _path_as_text(cls, value: object) -> object:
         return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+    @field_validator("watch_targets", mode="before")
+    @classmethod
+    def _as_targets(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.rpartition("=") for pair in value.split(",") if pair.strip()]
+        return {name.strip(): target.strip() for name, _, target in pairs}
+
+    @field_validator("watch_targets")
+    @classmethod
+    def _check_targets(cls, value: dict[str, float]) -> dict[str, float]:
+        check_groups(value)
+        if not all(0.0 < target < 1.0 for target in value.values()):
+            raise ValueError("not a share of strangers")
+        return value
+
+    def watch_target(self, group: str) -> float | None:
+        """The target FPIR of a watched group: its own, else `target_fpir`."""
+        return self.watch_targets.get(group, self.target_fpir)
 
     @field_validator("audit")
     @classmethod

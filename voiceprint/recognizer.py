@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from voiceprint._audited import audited
+from voiceprint._audited import audited, note
 from voiceprint._parts import Parts
 from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, Encoding, Recording
@@ -27,6 +27,7 @@ from voiceprint.enrollment.enroller import EnrollmentOptions, Keep, Sample
 from voiceprint.enrollment.writer import OnMismatch
 from voiceprint.errors import AudioQualityError, InvalidArgumentError, VoiceprintError
 from voiceprint.identification.query import Query, check_threshold
+from voiceprint.identification.screening import spoof_detector
 from voiceprint.identification.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
 from voiceprint.identification.voices import identify_voices
 from voiceprint.models import (
@@ -92,6 +93,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         self.encoder = configured_encoder(self.config) if encoder is None else encoder
         self.secondary = secondary_encoder(self.config) if secondary is None else secondary
         self.storage = configured_store(self.config) if storage_backend is None else storage_backend
+        spoof_detector(self.config)  # one that cannot be loaded is an error now, and not in the first call
         check_snapshot_path(self.storage, self.config.index_path)
         add_snapshot_place(self.storage, self.config.index_path)
 
@@ -350,6 +352,9 @@ class OpusAgentVoiceRecognizer(Upkeep):
         channels: int = 1,
         candidates: Iterable[str] | None = None,
         ignore: Iterable[str] = (),
+        groups: Iterable[str] | None = None,
+        not_groups: Iterable[str] = (),
+        watch: Iterable[str] = (),
     ) -> tuple[str, float, dict[str, Any]] | None:
         """Identify the caller: (caller_id, similarity, metadata), or None for a stranger.
 
@@ -360,21 +365,24 @@ class OpusAgentVoiceRecognizer(Upkeep):
         encoder's least speech, 1 s, and `min_audio_quality`. Returns None when fingerprinting is disabled,
         and for audio that is silent, too short or too poor if `on_poor_audio` is "none".
 
-        candidates, ignore: as in `identify`. The answer for several voices is for all of them together, with
-        a warning in the log and in the quality of a `Recording`.
+        candidates, ignore, groups, not_groups: as in `identify`. watch: groups whose hits, which `identify`
+        returns, become events and a warning in the log. The answer for several voices is for all of them
+        together, with a warning in the log and in the quality of a `Recording`.
         """
         if not self.config.fingerprinting_enabled:
             return None
-        parts, query = self._built, Query.checked(5, None, candidates, ignore)
+        parts, query = self._built, Query.checked(5, None, candidates, ignore, groups, not_groups, watch)
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
         try:
             probe, recording = parts.probe(audio_buffer, audio_format, embedding, encoder)
         except AudioQualityError as error:  # None instead, for applications without a `try`
             if self.config.on_poor_audio == "raise":
                 raise
+            note(verdict=Verdict.INCONCLUSIVE)
             logger.info("No match for poor audio: %s", error)
             return None
         matches = parts.screener.identified(parts.identifier.identify(probe, query), recording)
+        parts.identifier.log_hits(matches)
         if parts.dual_run is not None and recording is not None:
             parts.dual_run.identified(recording, query, matches)
         best = next((match for match in matches if match.accepted), None)
@@ -400,6 +408,9 @@ class OpusAgentVoiceRecognizer(Upkeep):
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
         ignore: Iterable[str] = (),
+        groups: Iterable[str] | None = None,
+        not_groups: Iterable[str] = (),
+        watch: Iterable[str] = (),
         separate: Literal[False] = False,
     ) -> Identification: ...
 
@@ -416,6 +427,9 @@ class OpusAgentVoiceRecognizer(Upkeep):
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
         ignore: Iterable[str] = (),
+        groups: Iterable[str] | None = None,
+        not_groups: Iterable[str] = (),
+        watch: Iterable[str] = (),
         separate: Literal[True],
     ) -> list[SeparatedVoice]: ...
 
@@ -434,6 +448,9 @@ class OpusAgentVoiceRecognizer(Upkeep):
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
         ignore: Iterable[str] = (),
+        groups: Iterable[str] | None = None,
+        not_groups: Iterable[str] = (),
+        watch: Iterable[str] = (),
         separate: bool = False,
     ) -> Identification | list[SeparatedVoice]:
         """The k most likely callers, the best first (see `Match.llr`), and the decision, as `Identification`.
@@ -445,13 +462,18 @@ class OpusAgentVoiceRecognizer(Upkeep):
         not enrolled are skipped. ignore: ids of callers to exclude, such as agents. Empty when fingerprinting
         is disabled.
 
+        groups: compare with callers of any of these groups alone, as if nobody else were enrolled.
+        not_groups: exclude callers of these. watch: groups, such as "fraud", to search besides, whatever the
+        other arguments: `watch_hits` has each of their callers who is accepted by the group's own target,
+        see `VOICE_WATCH_TARGETS`.
+
         separate: identify each voice of the recording by itself, such as both parties of a call on one line.
         Every `SeparatedVoice` has its own k matches, or the id of the caller to `ignore`. Separation needs
         about 3 s of speech of each voice, in turns of 3 s and more.
         """
         if not self.config.fingerprinting_enabled:
             return Identification(verdict=Verdict.INCONCLUSIVE)
-        parts, query = self._built, Query.checked(k, threshold, candidates, ignore)
+        parts, query = self._built, Query.checked(k, threshold, candidates, ignore, groups, not_groups, watch)
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
         if separate:
             source = parts.embedder.source(audio_buffer, embedding, encoder, audio_arguments=True)
@@ -477,6 +499,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         channel: int | None = None,
         channels: int = 1,
         threshold: float | None = None,
+        watch: Iterable[str] = (),
     ) -> Verification:
         """Verify that the voice is that of the claimed caller.
 
@@ -485,20 +508,20 @@ class OpusAgentVoiceRecognizer(Upkeep):
         space than Resemblyzer's.
         For a caller who has opted out, is expired, or has no voiceprint of any encoder, the verdict says so,
         and the audio is not looked at. Raises `CallerNotFoundError` for an id that the store does not have,
-        and `DisabledError`. An accepted
-        verification moves the caller's `last_seen`; with `adapt` set, a confident one of audio adds a
-        voiceprint.
+        and `DisabledError`. An accepted verification moves the caller's `last_seen`; with `adapt` set, a
+        confident one of audio adds a voiceprint. watch: as in `identify`.
         """
         parts = self._built
         parts.embedder.check_enabled()
         threshold = None if threshold is None else check_threshold(threshold)
+        watched = check_groups(watch)
         refusal = parts.identifier.refusal(caller_id)
         if refusal is not None:
             return refusal
         prints = parts.identifier.voiceprints(caller_id)
         audio_format = AudioFormat(sample_rate, encoding, channel, channels)
         probe, recording = parts.probe(audio_buffer, audio_format, embedding, encoder)
-        verification = parts.identifier.verify(probe, prints, threshold)
+        verification = parts.identifier.verify(probe, prints, threshold, watched)
         verification = parts.screener.verified(verification, recording)
         if parts.dual_run is not None and recording is not None:
             parts.dual_run.verified(recording, verification)
@@ -519,6 +542,9 @@ class OpusAgentVoiceRecognizer(Upkeep):
         threshold: float | None = None,
         candidates: Iterable[str] | None = None,
         ignore: Iterable[str] = (),
+        groups: Iterable[str] | None = None,
+        not_groups: Iterable[str] = (),
+        watch: Iterable[str] = (),
         separate: bool = False,
     ) -> CallStream:
         """A session that identifies the caller of one call while it lasts.
@@ -538,7 +564,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
             add_voiceprint=parts.add_voiceprint,
             enroller=parts.enroller,
             config=self.config,
-            query=Query.checked(k, threshold, candidates, ignore),
+            query=Query.checked(k, threshold, candidates, ignore, groups, not_groups, watch),
             audio_format=AudioFormat(sample_rate, encoding, channel, channels),
             separate=separate,
         )

@@ -20,6 +20,12 @@ def every_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def small_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy the vectors of a set together from the first id on."""
+    monkeypatch.setattr("voiceprint.index.gathered.GATHERED_FROM", 1)
+
+
+@pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks and blocks of few rows, so that a few hundred vectors are merged and copied in many steps."""
     monkeypatch.setattr("voiceprint.index.buffer.CHUNK", 16)

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 from vectors import D, Model, assert_answer, assert_like, vectors
 
-from voiceprint.index import VectorIndex
+from voiceprint.index import IdSet, VectorIndex
 
 OPTIONS: dict[str, Any] = {"exact_up_to": 40}
 SEEDS = st.integers(0, 10**6)
@@ -35,7 +35,7 @@ class IndexMachine(RuleBasedStateMachine):
     @initialize(seed=SEEDS, n=st.integers(0, 100))
     def start(self, seed: int, n: int) -> None:
         self.interruption.meanwhile = lambda: None
-        self.index, self.model = VectorIndex(D, **OPTIONS), Model()
+        self.index, self.model, self.sets = VectorIndex(D, **OPTIONS), Model(), list[IdSet]()
         self.add(list(range(n)), seed)
 
     @rule(ids=IDS, seed=SEEDS)
@@ -105,6 +105,25 @@ class IndexMachine(RuleBasedStateMachine):
         among = {id_: vector for id_, vector in self.model.items() if id_ in allowed}
         assert_answer(self.index.search(queries, k, allowed=allowed), queries, k, among)
         assert {id_ for id_ in allowed if id_ in self.index} == set(among)
+        others = {id_: vector for id_, vector in self.model.items() if id_ not in allowed}
+        assert_answer(self.index.search(queries, k, excluded=allowed), queries, k, others)
+
+    @rule(ids=st.sets(st.integers(0, 130)))
+    def keep_a_set(self, ids: set[int]) -> None:
+        self.sets = [*self.sets[-3:], IdSet(ids)]
+
+    @rule(seed=SEEDS, k=st.integers(1, 130))
+    def search_among_the_kept_sets(self, seed: int, k: int) -> None:
+        query = vectors(seed, 1)
+        for ids in self.sets:
+            among = {id_: vector for id_, vector in self.model.items() if id_ in ids}
+            others = {id_: vector for id_, vector in self.model.items() if id_ not in ids}
+            assert_answer(self.index.search(query, k, allowed=ids), query, k, among)
+            assert_answer(self.index.search(query, k, excluded=ids), query, k, others)
+            found, their_vectors = self.index.candidates(query, k, allowed=ids)
+            assert set(found.tolist()) <= set(among)
+            assert len(found) >= min(k, len(among))
+            assert np.array_equal(their_vectors, self.index.vectors_of(found)[1])
 
     @invariant()
     def like_the_model(self) -> None:
@@ -116,7 +135,7 @@ class IndexMachine(RuleBasedStateMachine):
             assert_like(self.index, self.model)
 
 
-@pytest.mark.usefixtures("every_candidate", "small_chunks")
+@pytest.mark.usefixtures("every_candidate", "small_chunks", "small_sets")
 def test_any_run_of_changes_leaves_the_index_like_a_dict(tmp_path: Path, interruption: Any) -> None:
     machine = type("Machine", (IndexMachine,), {"folder": tmp_path, "interruption": interruption})
     run_state_machine_as_test(

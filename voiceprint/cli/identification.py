@@ -167,7 +167,7 @@ def _as_json(
         return {"file": str(path), "error": type(error).__name__, "message": str(error)}
     answer: dict[str, Any] = {"file": str(path)}
     if isinstance(found, Identification):
-        answer |= {"verdict": found.verdict, "reasons": found.reasons}
+        answer |= {"verdict": found.verdict, "reasons": found.reasons, "spoof_score": found.spoof_score}
     return answer | {"voices" if separate else "matches": [one.model_dump() for one in found]}
 
 

@@ -152,7 +152,7 @@ def copy(
         counter("Copying", _counted(from_)) as progress,
     ):
         for storage in (from_, to):
-            attach(storage, VoiceFingerprintConfig())
+            attach(storage, config)
         report = copy_callers(from_, to, include_deleted=include_deleted, progress=progress)
     if as_json:
         print_json(vars(report))

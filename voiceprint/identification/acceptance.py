@@ -59,6 +59,11 @@ class AcceptanceRule(NamedTuple):
         return cls._of(config, space, threshold, config.target_fpir)
 
     @classmethod
+    def of_watchlist(cls, config: VoiceFingerprintConfig, space: str, group: str) -> AcceptanceRule:
+        """The rule of a watched group: its own target FPIR, else the rule of identification."""
+        return cls._of(config, space, None, config.watch_target(group))
+
+    @classmethod
     def of_verification(
         cls, config: VoiceFingerprintConfig, space: str, threshold: float | None
     ) -> AcceptanceRule:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint.identification.groups import ALL_IDS, ScopeIds
+
 if TYPE_CHECKING:
     from voiceprint.embedder import Probe
     from voiceprint.index import VectorIndex
@@ -69,10 +71,18 @@ def _by_cosine(probe: NDArray[np.float32], read: int) -> CandidateQuery:
     return CandidateQuery(probe, lambda prints: prints @ probe, read)
 
 
-def shortlist(index: VectorIndex, queries: Sequence[CandidateQuery], found: int, wider: int = 1) -> Shortlist:
+def shortlist(
+    index: VectorIndex,
+    queries: Sequence[CandidateQuery],
+    found: int,
+    wider: int = 1,
+    among: ScopeIds = ALL_IDS,
+) -> Shortlist:
     """Shortlist voiceprint ids. found: hits per query; wider: multiplies each query's `read`."""
     vectors_of_queries = np.stack([one.query for one in queries])
-    ids, vectors = index.candidates(vectors_of_queries, max(1, found))
+    ids, vectors = index.candidates(
+        vectors_of_queries, max(1, found), allowed=among.allowed, excluded=among.excluded
+    )
     if len(ids) > found:
         # Each query's own best alone: a score by likelihood takes longer than this choice.
         near = vectors_of_queries @ vectors.T
@@ -83,4 +93,4 @@ def shortlist(index: VectorIndex, queries: Sequence[CandidateQuery], found: int,
     for one in queries:
         best = np.argsort(-one.score(vectors), kind="stable")[: wider * one.read]
         chosen.update(dict.fromkeys(ids[best].tolist()))
-    return Shortlist([*chosen], is_all=found >= len(index) and len(chosen) == len(ids))
+    return Shortlist([*chosen], is_all=found >= among.most(len(index)) and len(chosen) == len(ids))

@@ -7,7 +7,7 @@ behind, applies the store's changes or builds the index anew.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, VoiceprintError
 from voiceprint.identification.candidates import CandidateQuery, Shortlist, shortlist
+from voiceprint.identification.groups import EVERYONE, GroupMap, Scope
 from voiceprint.identification.shared_index import IndexState, SharedIndex
 from voiceprint.identification.snapshots import Stamp, snapshot_path
 from voiceprint.identification.spaces import other_spaces
@@ -24,7 +25,7 @@ from voiceprint.models import Caller, Finding, Voiceprint
 from voiceprint.storage.base import Changes, Progress, Storage
 
 if TYPE_CHECKING:
-    from voiceprint.index import VectorIndex
+    from voiceprint.index import IdSet, VectorIndex
     from voiceprint.scoring import GalleryScorer, ImpostorStatistics
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ logger = logging.getLogger(__name__)
 # Voiceprints to read to estimate the callers of a space: a standard error of at most 1.8 % with up to three
 # voiceprints a caller; of twice as many 1.3 %, in twice the time.
 _SAMPLED: Final = 1_000
+_WARNED_GROUPS: Final = (
+    100  # names that are remembered, so that an application's names do not fill the memory
+)
 _LOGGED_EVERY: Final = 100_000  # voiceprints, while an index is built
 _BYTES_A_VALUE: Final = 2.7  # of memory that the index takes for a value of an embedding
 _STORED_PRECISION: Final = 5e-4  # of a value of a unit vector: the index holds float16
@@ -54,7 +58,7 @@ class Gallery:
         """
         storage, shared = self.storage, self._shared
         state = shared.state
-        if state is not None and (storage.identity(), storage.position()) == state[1:]:
+        if state is not None and (storage.identity(), storage.position()) == (state.store, state.position):
             return state.vectors
         with shared.lock:
             more = True
@@ -73,21 +77,41 @@ class Gallery:
                     continue
                 # Before the changes go in, which may fail half-way; see `_apply`.
                 shared.state = state
-                self._apply(changes, state.vectors)
+                self._apply(changes, state)
                 shared.state = state._replace(position=changes.position)
                 shared.snapshots.applied(changes.position)
                 more = changes.more
             shared.snapshots.write_if_due(storage, *self._stamped())
             return self._stamped()[0]
 
+    def _current_state(self) -> IndexState:
+        """The index and the groups, without a comparison with the store."""
+        state = self._shared.state
+        if state is None:
+            self.refresh()
+            state = self._known_state()
+        return state
+
+    def _known_state(self) -> IndexState:
+        state = self._shared.state  # another thread may be about to change it
+        if state is None:
+            raise VoiceprintError("The index failed half-way and is built anew: try again.")
+        return state
+
     def _current_index(self) -> VectorIndex:
         """The index, without a comparison with the store."""
-        state = self._shared.state
-        return self.refresh() if state is None else state.vectors
+        return self._current_state().vectors
 
     def _load(self, identity: str) -> IndexState | None:
         loaded = self._shared.snapshots.load(self.storage, self.encoder)
-        return None if loaded is None else IndexState(loaded[0], identity, loaded[1])
+        if loaded is None:
+            return None
+        index, position = loaded
+        # Groups of a later moment than the snapshot: the changes since then repeat some of theirs.
+        return IndexState(index, identity, position, self._groups())
+
+    def _groups(self) -> GroupMap:
+        return GroupMap(self.storage.group_ids(encoder=self.encoder))
 
     def _build(self, identity: str, progress: Progress | None) -> IndexState:
         from voiceprint.index import VectorIndex  # faiss is loaded at the first search, not at import
@@ -111,22 +135,27 @@ class Gallery:
             index.fill(blocks())
         shared.snapshots.built(len(index))
         shared.scorers.reset()
-        return IndexState(index, identity, position)
+        return IndexState(index, identity, position, self._groups())
 
-    def _apply(self, changes: Changes, index: VectorIndex) -> None:
-        shared = self._shared
+    def _apply(self, changes: Changes, state: IndexState) -> None:
+        shared, index = self._shared, state.vectors
         if len(changes.ids):
             self._check_dimension(changes.embeddings)
         # After an error, half of the changes may be in the index: the next refresh builds another.
-        state, shared.state = shared.state, None
-        if len(changes.removed) or any(id_ in index for id_ in changes.ids.tolist()):
+        shared.state = None
+        replaced = added = np.zeros(0, dtype=np.bool_)
+        if len(changes.ids):
+            replaced, added = index.differences(changes.ids, changes.embeddings)
+        if len(changes.removed) or replaced.any():
             shared.snapshots.erase(self.storage, index)
         with self._translate_index_errors():
             if len(changes.removed):
                 index.remove(changes.removed)
-            if len(changes.ids):
-                index.add(changes.ids, changes.embeddings)
-        shared.snapshots.changed(len(changes.removed) + len(changes.ids))
+            changed = replaced | added  # not where only groups, or an augmented embedding, have changed
+            if changed.any():
+                index.add(changes.ids[changed], changes.embeddings[changed])
+        state.groups.apply(changes)
+        shared.snapshots.changed(len(changes.removed) + int(changed.sum()))
         shared.scorers.note_changes([*changes.removed.tolist(), *changes.ids.tolist()])
         shared.state = state
 
@@ -152,13 +181,15 @@ class Gallery:
 
     # Reading
 
-    def shortlist(self, queries: Sequence[CandidateQuery], found: int, wider: int) -> Shortlist:
-        """Voiceprint ids by the current index; see `candidates.shortlist`."""
-        index = self._current_index()
-        if not len(index):
+    def shortlist(
+        self, queries: Sequence[CandidateQuery], found: int, wider: int, scope: Scope = EVERYONE
+    ) -> Shortlist:
+        """Voiceprint ids of a scope by the current index; see `candidates.shortlist`."""
+        state = self._current_state()
+        if not len(state.vectors):
             self._warn_of_other_spaces()
         with self._translate_index_errors():
-            return shortlist(index, queries, found, wider)
+            return shortlist(state.vectors, queries, found, wider, state.groups.ids(scope))
 
     def read(self, ids: list[int]) -> list[Voiceprint]:
         """All stored voiceprints of the callers of these."""
@@ -168,8 +199,31 @@ class Gallery:
         """The caller's voiceprints in this space: embeddings of different encoders are never compared."""
         return [one for one in caller.voiceprints if one.encoder == self.encoder]
 
-    def count_callers(self) -> int:
+    def count_callers(self, scope: Scope = EVERYONE) -> int:
         """The number of callers in this space, to one in fifty: to count a million is slow."""
+        if scope.is_everyone:
+            return self._count_everyone()
+        state = self._current_state()
+        allowed, excluded = state.groups.ids(scope)
+        if allowed is not None:
+            return self._count_callers_of(state, scope, allowed)
+        assert excluded is not None  # noqa: S101  of the two, one is there
+        return max(0, self._count_everyone() - self._count_callers_of(state, scope, excluded))
+
+    def _count_callers_of(self, state: IndexState, scope: Scope, ids: IdSet) -> int:
+        """The number of callers who have these voiceprints of a scope; exact up to `_SAMPLED` of them."""
+        counted = state.groups.counted(scope)
+        if counted is not None:
+            before, callers = counted
+            if before is ids:
+                return callers
+            if len(ids) > _SAMPLED and abs(len(ids) - len(before)) * 50 <= len(before):
+                return min(callers, len(ids))
+        callers = self._estimate_callers(ids.ids)
+        state.groups.note_count(scope, ids, callers)
+        return callers
+
+    def _count_everyone(self) -> int:
         index = self._current_index()
         prints = len(index)
         counted_at, counted = self._shared.counted
@@ -177,17 +231,16 @@ class Gallery:
             if self.storage.spaces().keys() <= {self.encoder}:
                 counted = self.storage.count_enrolled()
             else:
-                counted = self._estimate_callers(index)
+                counted = self._estimate_callers(index.ids())
             self._shared.counted = prints, counted
         return min(counted, prints)
 
-    def _estimate_callers(self, index: VectorIndex) -> int:
-        """The number of callers in this space, from a sample of its voiceprints; exact in a small gallery.
+    def _estimate_callers(self, ids: NDArray[np.int64]) -> int:
+        """The number of callers of these voiceprints, from a sample; exact for up to `_SAMPLED` of them.
 
         A store counts the callers of all spaces, and all callers of one space only by reading every record. A
         voiceprint of a caller with m of them stands for 1/m callers.
         """
-        ids = index.ids()
         sample = ids
         if len(ids) > _SAMPLED:
             sample = np.random.default_rng(0).choice(ids, _SAMPLED, replace=False)
@@ -225,6 +278,15 @@ class Gallery:
         if message is not None:
             self._shared.warned_of_other_spaces = True
             logger.warning("%s: %s", self.storage, message)
+
+    def warn_of_empty_groups(self, names: Iterable[str]) -> None:
+        """Log once that nobody is in a group: a name that is typed wrong would never find anybody."""
+        groups = self._current_state().groups
+        for name in names:
+            if name not in groups and name not in self._shared.warned_of_groups:
+                if len(self._shared.warned_of_groups) < _WARNED_GROUPS:
+                    self._shared.warned_of_groups.add(name)
+                logger.warning("%s: nobody is in the watched group %r.", self.storage, name)
 
     def expects_other_spaces(self) -> None:
         """Log no warning of callers without a voiceprint of this space, as while they move to it."""
@@ -283,9 +345,7 @@ class Gallery:
         return snapshot_path(self.storage, self._shared.settings.path, self.encoder)
 
     def _stamped(self) -> tuple[VectorIndex, Stamp]:
-        state = self._shared.state
-        if state is None:
-            raise VoiceprintError("The index failed half-way and is built anew: try again.")
+        state = self._known_state()
         return state.vectors, Stamp(state.store, self.encoder, state.position)
 
     def check(self) -> list[Finding]:

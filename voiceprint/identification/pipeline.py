@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
@@ -18,6 +19,7 @@ from voiceprint.identification.acceptance import DEFAULT_TARGET, AcceptanceRule
 from voiceprint.identification.candidates import CANDIDATES_PER_QUERY, candidate_queries
 from voiceprint.identification.evidence import note_identification, note_verification
 from voiceprint.identification.gallery import Gallery
+from voiceprint.identification.groups import Scope
 from voiceprint.identification.query import Query
 from voiceprint.identification.ranking import Scored, rank
 from voiceprint.identification.screening import SAME_RECORDING
@@ -29,6 +31,7 @@ from voiceprint.models import (
     Verdict,
     Verification,
     Voiceprint,
+    WatchHit,
 )
 from voiceprint.retention import Expiry, state_of
 from voiceprint.scoring import probabilities
@@ -41,6 +44,10 @@ logger = logging.getLogger(__name__)
 
 MOST_STRANGERS: Final = 0.05
 """Share of strangers' calls above which the log warns of a threshold that accepts them."""
+
+WATCHED: Final = 5
+"""Callers of a watched group who may all be hits, as people who sound alike. With 10, a watched group takes
+up to twice the time."""
 
 _ROUNDING: Final = 1e-4  # of a component of an embedding
 
@@ -65,18 +72,55 @@ class Identifier:
             for scored in rank(probe, voiceprints, scorer)
             if scored.voiceprint.caller_id not in query.ignored
         ]
-        matches = self._decide(ranked, scorer, query)
+        rule = AcceptanceRule.of_identification(self._config, self.gallery.encoder, query.threshold)
+        self._warn_of_default(rule)
+        size = self._gallery_size(ranked, query)
+        matches = self._decide(ranked, scorer, rule, size, query.k)
         answer = Identification(
             matches,
             verdict=None if matches else self._without_matches(query, expiry),
             reasons=self._reasons(probe, voiceprints),
+            watch_hits=self._watch_hits(probe, scorer, query.watch, expiry),
         )
         if current() is not None:
-            rule = AcceptanceRule.of_identification(self._config, self.gallery.encoder, query.threshold)
-            size = self._gallery_size(ranked, query)
             space = self.gallery.encoder
             note_identification(answer, rule, self._config, query.threshold, scorer, size, space)
         return answer
+
+    def _watch_hits(
+        self, probe: Probe, scorer: GalleryScorer | None, watch: tuple[str, ...], expiry: Expiry
+    ) -> tuple[WatchHit, ...]:
+        """The callers of watched groups who are accepted, each by the rule of the group; the best first."""
+        hits = []
+        for group in watch:
+            scope = Scope((group,))
+            ranked = rank(probe, self._shortlisted(probe, scorer, scope, WATCHED, expiry), scorer)
+            rule = AcceptanceRule.of_watchlist(self._config, self.gallery.encoder, group)
+            size = self.gallery.count_callers(scope)
+            hits += [
+                WatchHit(
+                    group=group,
+                    caller_id=match.caller_id,
+                    similarity=match.similarity,
+                    voiceprint_id=match.voiceprint_id,
+                    llr=match.llr,
+                    fpir=match.fpir,
+                    target=rule.target,
+                )
+                for match in self._decide(ranked, scorer, rule, size, WATCHED)
+                if match.accepted
+            ]
+        if watch:
+            self.gallery.warn_of_empty_groups(watch)
+        return tuple(sorted(hits, key=lambda hit: -(hit.similarity if hit.llr is None else hit.llr)))
+
+    def log_hits(self, answer: Identification) -> None:
+        """Log the watch hits of an answer of which the application sees one caller alone; without names."""
+        for group, count in Counter(hit.group for hit in answer.watch_hits).items():
+            logger.warning(
+                "%s: a voice is that of %d caller(s) of the watched group %r.",
+                self.gallery.storage, count, group,
+            )  # fmt: skip
 
     def _reasons(self, probe: Probe, voiceprints: list[Voiceprint]) -> tuple[str, ...]:
         """`SAME_RECORDING` where the probe is a copy of the recording of one of these voiceprints."""
@@ -95,7 +139,7 @@ class Identifier:
     def _without_matches(self, query: Query, expiry: Expiry) -> Verdict:
         """The verdict where nobody is comparable: by the state that all candidates have in common."""
         if query.candidates is None:
-            others = self.gallery.count_callers() - len(query.ignored)
+            others = self.gallery.count_callers(query.scope) - len(query.ignored)
             return Verdict.EXPIRED if others > 0 else Verdict.NOT_ENROLLED
         found = self.gallery.storage.get_callers(query.candidates)
         states = {state_of(caller, expiry) for caller in found.values()}
@@ -112,29 +156,37 @@ class Identifier:
         gallery = self.gallery
         if query.candidates is not None:
             found = gallery.storage.get_callers(query.candidates).values()
-            return _not_expired([one for caller in found for one in gallery.prints_of(caller)], expiry)
+            prints = [one for caller in found for one in gallery.prints_of(caller)]
+            return _comparable(prints, query.scope, expiry)
+        return self._shortlisted(probe, scorer, query.scope, callers, expiry)
+
+    def _shortlisted(
+        self, probe: Probe, scorer: GalleryScorer | None, scope: Scope, callers: int, expiry: Expiry
+    ) -> list[Voiceprint]:
+        """The voiceprints of this many callers of a scope, or more."""
+        gallery = self.gallery
         most_prints = gallery.storage.max_voiceprints_per_caller
         queries = candidate_queries(probe, scorer, callers, most_prints)
         hits, wider = callers * most_prints, 1
         if scorer is not None:
             hits = max(hits, CANDIDATES_PER_QUERY)
         while True:
-            shortlist = gallery.shortlist(queries, hits, wider)
-            voiceprints = _not_expired(gallery.read(shortlist.ids), expiry)
+            shortlist = gallery.shortlist(queries, hits, wider, scope)
+            voiceprints = _comparable(gallery.read(shortlist.ids), scope, expiry)
             # A caller may have more voiceprints among the hits than the current limit.
             if shortlist.is_all or len({one.caller_id for one in voiceprints}) >= callers:
                 return voiceprints
             hits, wider = 2 * hits, 2 * wider
 
-    def _decide(self, ranked: list[Scored], scorer: GalleryScorer | None, query: Query) -> list[Match]:
-        rule = AcceptanceRule.of_identification(self._config, self.gallery.encoder, query.threshold)
-        self._warn_of_default(rule)
-        size, likely = 0, np.zeros(0)
+    def _decide(
+        self, ranked: list[Scored], scorer: GalleryScorer | None, rule: AcceptanceRule, size: int, k: int
+    ) -> list[Match]:
+        """The k best as matches. size: callers that were searched."""
+        likely = np.zeros(0)
         if scorer is not None and ranked:
-            size = self._gallery_size(ranked, query)
             likely = probabilities([cast(float, scored.llr) for scored in ranked], max(size, len(ranked)))
         matches = []
-        for place, scored in enumerate(ranked[: query.k]):
+        for place, scored in enumerate(ranked[:k]):
             rate = probability = None
             if scorer is not None and scored.llr is not None:
                 rate, probability = scorer.fpir(scored.llr, size), float(likely[place])
@@ -159,7 +211,9 @@ class Identifier:
         """The number of callers that the query searches among."""
         if query.candidates is not None:
             return len(ranked)
-        return max(self.gallery.count_callers() - len(query.ignored), 1)
+        # Callers to ignore may be outside of the groups: rather a size that is too large.
+        ignored = len(query.ignored) if query.scope.is_everyone else 0
+        return max(self.gallery.count_callers(query.scope) - ignored, 1)
 
     def refusal(self, caller_id: str) -> Verification | None:
         """The verification of a caller who is stored and cannot be compared; None for any other."""
@@ -174,8 +228,14 @@ class Identifier:
             caller_id=caller_id, accepted=False, similarity=None, threshold=None, verdict=verdict
         )
 
-    def verify(self, probe: Probe, voiceprints: list[Voiceprint], threshold: float | None) -> Verification:
-        """Whether the probe is of the caller of these voiceprints."""
+    def verify(
+        self,
+        probe: Probe,
+        voiceprints: list[Voiceprint],
+        threshold: float | None,
+        watch: tuple[str, ...] = (),
+    ) -> Verification:
+        """Whether the probe is of the caller of these voiceprints, and the hits in watched groups."""
         self.gallery.refresh()
         scorer = self._scorer(probe)
         rule = AcceptanceRule.of_verification(self._config, self.gallery.encoder, threshold)
@@ -197,6 +257,7 @@ class Identifier:
             llr=scored.llr,
             fmr=rate,
             probability=probability,
+            watch_hits=self._watch_hits(probe, scorer, watch, Expiry(self._config.retention_period)),
             reasons=self._reasons(probe, voiceprints),
         )
         note_verification(verification, rule, self._config, threshold, self.gallery.encoder)
@@ -279,8 +340,14 @@ _STATES: Final[dict[CallerState, Verdict]] = {
 }
 
 
-def _not_expired(voiceprints: list[Voiceprint], expiry: Expiry) -> list[Voiceprint]:
-    return [one for one in voiceprints if not expiry.covers(one.consent, one.last_seen or one.created_at)]
+def _comparable(voiceprints: list[Voiceprint], scope: Scope, expiry: Expiry) -> list[Voiceprint]:
+    """Those of callers who are in the scope, by the records, and not expired."""
+    return [
+        one
+        for one in voiceprints
+        if (scope.is_everyone or scope.admits(one.groups))
+        and not expiry.covers(one.consent, one.last_seen or one.created_at)
+    ]
 
 
 def _is_covered(space: str, embedding: NDArray[np.float32]) -> bool:

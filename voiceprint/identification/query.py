@@ -5,30 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from voiceprint.consent import check_groups
 from voiceprint.errors import InvalidArgumentError
+from voiceprint.identification.groups import EVERYONE, Scope
 from voiceprint.validation import check_caller_id, is_integer, is_number, shown
 
 
 class Query(NamedTuple):
-    """The number of callers to return, the threshold of acceptance, and the candidates.
+    """The number of callers to return, the threshold of acceptance, and the callers to compare with.
 
     k: callers, from 1. threshold: 0 to 1; None takes the configured rule. candidates: caller ids; None for
-    all callers. ignored: caller ids to exclude.
+    all callers. ignored: caller ids to exclude. scope: the groups to search. watch: groups to search besides,
+    whatever the rest of the query says.
     """
 
     k: int = 1
     threshold: float | None = None
     candidates: list[str] | None = None
     ignored: list[str] = []  # noqa: RUF012 - never changed
+    scope: Scope = EVERYONE
+    watch: tuple[str, ...] = ()
 
     @classmethod
-    def checked(cls, k: Any, threshold: Any, candidates: Any, ignore: Any) -> Query:
+    def checked(
+        cls,
+        k: Any,
+        threshold: Any,
+        candidates: Any,
+        ignore: Any,
+        groups: Any = None,
+        not_groups: Any = (),
+        watch: Any = (),
+    ) -> Query:
         """The query of a user's arguments. Raises `InvalidArgumentError`."""
         return cls(
             check_count(k),
             None if threshold is None else check_threshold(threshold),
             None if candidates is None else check_ids(candidates, "candidates"),
             check_ids(ignore, "ignore"),
+            Scope(None if groups is None else check_groups(groups), check_groups(not_groups)),
+            check_groups(watch),
         )
 
 

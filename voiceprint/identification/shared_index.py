@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 from voiceprint import _fork
 from voiceprint._keyed_cache import KeyedCache
 from voiceprint.identification.cohort import CohortScorer
+from voiceprint.identification.groups import GroupMap
 from voiceprint.identification.snapshots import NO_SNAPSHOT, IndexSettings, SnapshotKeeper
 from voiceprint.storage.base import Position
 
@@ -20,11 +21,12 @@ Each takes about 0.7 KB a voiceprint of 256 values."""
 
 
 class IndexState(NamedTuple):
-    """An index, the identity of its store, and the position of the last change in it."""
+    """An index, the identity of its store, the position of the last change in it, and the groups."""
 
     vectors: VectorIndex
     store: str
     position: Position
+    groups: GroupMap
 
 
 class SharedIndex:
@@ -42,6 +44,7 @@ class SharedIndex:
         self.dimension = dimension
         self.settings = settings
         self.warned_of_other_spaces = self.warned_of_rule = False
+        self.warned_of_groups: set[str] = set()
         self.counted = (0, 0)  # voiceprints, and callers, when these were last counted
         self.reset()
 

@@ -291,7 +291,8 @@ class SnapshotKeeper:
             try:
                 found = any(
                     changes is None
-                    or any(id_ in index for id_ in (*changes.removed.tolist(), *changes.ids.tolist()))
+                    or any(id_ in index for id_ in changes.removed.tolist())
+                    or (len(changes.ids) and index.differences(changes.ids, changes.embeddings)[0].any())
                     for changes in changes_since(storage, stamp._replace(position=applied))
                 )
             except StorageError:

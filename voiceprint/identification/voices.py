@@ -9,9 +9,10 @@ from voiceprint.diarization import Voice
 from voiceprint.embedder import Embedder
 from voiceprint.errors import AudioQualityError
 from voiceprint.identification.evidence import note_voices
+from voiceprint.identification.groups import EVERYONE
 from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query
-from voiceprint.models import SeparatedVoice
+from voiceprint.models import SeparatedVoice, WatchHit
 
 _WANTED: Final = 2  # the best caller, and the next for the margin
 
@@ -40,16 +41,20 @@ def identify_voices(
             answers.append(_unnamed(voice))  # see its quality
             continue
         wide = query._replace(k=max(query.k, _WANTED))
+        hits: tuple[WatchHit, ...] = ()
         if query.ignored:
-            # Callers to ignore are always candidates here, to detect their voices.
+            # Callers to ignore are always candidates here, of any group, to detect their voices.
             among = None if query.candidates is None else [*{*query.candidates, *query.ignored}]
-            best = identifier.identify(probe, wide._replace(candidates=among, ignored=[]))
-            accepted = next((match for match in best if match.accepted), None)
+            best = identifier.identify(probe, wide._replace(candidates=among, ignored=[], scope=EVERYONE))
+            hits, wide = best.watch_hits, wide._replace(watch=())
+            accepted = best.accepted
             if accepted is not None and accepted.caller_id in query.ignored:
-                answers.append(_unnamed(voice).model_copy(update={"ignored": accepted.caller_id}))
+                update = {"ignored": accepted.caller_id, "watch_hits": hits}
+                answers.append(_unnamed(voice).model_copy(update=update))
                 continue
         matches = identifier.identify(probe, wide)
-        answers.append(_unnamed(voice).model_copy(update={"matches": tuple(matches[: query.k])}))
+        found = {"matches": tuple(matches[: query.k]), "watch_hits": hits or matches.watch_hits}
+        answers.append(_unnamed(voice).model_copy(update=found))
     note_voices(answers)
     return answers
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -15,6 +15,7 @@ from voiceprint._audited import Operation, finished, note_answer, recording
 from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, AudioQuality, Recording, Turn
 from voiceprint.audio.io.encodings import PCM, AudioFormat
+from voiceprint.consent import check_groups
 from voiceprint.dual_run import DualRun
 from voiceprint.embedder import Embedder, Probe
 from voiceprint.enrollment.check import OnSeveralVoices
@@ -26,7 +27,7 @@ from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query
 from voiceprint.identification.screening import SAME_RECORDING, Screener
 from voiceprint.identification.voices import identify_voices
-from voiceprint.models import Identification, SeparatedVoice, StreamResult, Verdict, Voiceprint
+from voiceprint.models import Consent, Identification, SeparatedVoice, StreamResult, Verdict, Voiceprint
 from voiceprint.streaming.decision import Decision
 from voiceprint.streaming.framer import Framer
 from voiceprint.streaming.online_embedder import OnlineEmbedder
@@ -169,6 +170,9 @@ class CallStream:
         *,
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
+        consent: Consent | None = None,
+        groups: Iterable[str] = (),
+        source: str | None = None,
     ) -> Voiceprint:
         """Enroll the audio so far, and return the stored voiceprint. The stream goes on.
 
@@ -177,7 +181,10 @@ class CallStream:
         and after `finish`, until `close`. Each call of it enrolls again: with the same audio, the existing
         voiceprint is returned. Later answers of this stream compare with the new voiceprint too.
         """
-        stored = self._enroll(caller_id, metadata, on_mismatch, on_several_voices, lambda: True)
+        options = EnrollmentOptions(
+            PCM, on_mismatch, on_several_voices, False, consent, check_groups(groups), source
+        )
+        stored = self._enroll(caller_id, metadata, options, lambda: True)
         assert stored is not None  # noqa: S101  `may_store` is always true
         return stored
 
@@ -188,11 +195,15 @@ class CallStream:
         *,
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
+        consent: Consent | None = None,
+        groups: Iterable[str] = (),
+        source: str | None = None,
     ) -> Voiceprint:
         """`enroll` without blocking the event loop; a cancellation is as of `aenroll_caller`."""
-        stored = await store_in_thread(
-            partial(self._enroll, caller_id, metadata, on_mismatch, on_several_voices)
+        options = EnrollmentOptions(
+            PCM, on_mismatch, on_several_voices, False, consent, check_groups(groups), source
         )
+        stored = await store_in_thread(partial(self._enroll, caller_id, metadata, options))
         assert stored is not None  # noqa: S101  not cancelled
         return stored
 
@@ -200,8 +211,7 @@ class CallStream:
         self,
         caller_id: str,
         metadata: dict[str, Any] | None,
-        on_mismatch: OnMismatch,
-        on_several_voices: OnSeveralVoices,
+        options: EnrollmentOptions,
         may_store: Callable[[], bool],
     ) -> Voiceprint | None:
         self._context.embedder.check_enabled()
@@ -210,7 +220,6 @@ class CallStream:
                 self._check_open()
                 recording = self._online.best_recording(self._framer.rest())
             # Without the lock, so that `feed` goes on.
-            options = EnrollmentOptions(PCM, on_mismatch, on_several_voices)
             stored = self._context.enroller.enroll((caller_id, recording, metadata), options, may_store)
             self._enrolled |= stored is not None
             return stored
@@ -304,8 +313,9 @@ class CallStream:
         return answer.model_copy(update={"reasons": reasons, "spoof_score": screening.spoof_score})
 
     def _result_of(self, matches: Identification, *, good: bool) -> StreamResult:
+        hits = matches.watch_hits if good else ()
         if not matches:
-            return StreamResult(verdict=matches.verdict)
+            return StreamResult(verdict=matches.verdict, watch_hits=hits)
         best = matches[0]
         return StreamResult(
             caller_id=best.caller_id,
@@ -314,6 +324,7 @@ class CallStream:
             accepted=good and best.accepted,
             matches=tuple(matches[: self._context.query.k]),
             verdict=matches.verdict if good else Verdict.INCONCLUSIVE,
+            watch_hits=hits,
         )
 
     def _finish(self) -> StreamResult:
@@ -349,8 +360,8 @@ class CallStream:
                 self._use_quality(quality)
         if self._answer.decided and _accepted_caller(answer) != _accepted_caller(self._answer):
             # The application has acted on the decision: later audio does not change it.
-            screening = {"reasons": answer.reasons, "spoof_score": answer.spoof_score}
-            answer, probe = self._answer.model_copy(update=screening), None
+            of_all_audio = {name: getattr(answer, name) for name in ("reasons", "spoof_score", "watch_hits")}
+            answer, probe = self._answer.model_copy(update=of_all_audio), None
         measured |= {"net_speech_s": quality.net_speech_s, "feedback": self._feedback}
         self._answer = answer.model_copy(update=measured)
         self._move_last_seen()
@@ -382,8 +393,9 @@ def _separated_result(found: list[SeparatedVoice], start_s: float) -> StreamResu
     """
     voices = [voice.model_copy(update={"turns": _shifted(voice.turns, start_s)}) for voice in found]
     candidates = [voice for voice in voices if voice.matches]
+    hits = tuple(hit for voice in voices for hit in voice.watch_hits)
     if not candidates:
-        return StreamResult(voices=tuple(voices))
+        return StreamResult(voices=tuple(voices), watch_hits=hits)
     voice = max(candidates, key=lambda voice: (voice.accepted is not None, voice.net_speech_s))
     best = voice.accepted or voice.matches[0]
     return StreamResult(
@@ -394,6 +406,7 @@ def _separated_result(found: list[SeparatedVoice], start_s: float) -> StreamResu
         matches=voice.matches,
         voices=tuple(voices),
         verdict=Identification(voice.matches).verdict,
+        watch_hits=hits,
     )
 
 

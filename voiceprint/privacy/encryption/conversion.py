@@ -77,7 +77,7 @@ def encryption_status(storage: Storage) -> EncryptionStatus:
     )
 
 
-@audited_store("key_change")
+@audited_store("key_change", detail="encryption")
 def encrypt_store(storage: Storage, *, progress: Progress | None = None) -> EncryptionReport:
     """Encrypt every record of a plain store in place, verify it, and search its files for plain data.
 
@@ -116,7 +116,7 @@ def encrypt_store(storage: Storage, *, progress: Progress | None = None) -> Encr
     )
 
 
-@audited_store("key_change")
+@audited_store("key_change", detail="rotation")
 def rotate(storage: Storage, *, progress: Progress | None = None) -> EncryptionReport:
     """Wrap every data key with the current master key, while others read and write.
 
