@@ -14,7 +14,8 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,80 +91,53 @@ def measure(
     recognizer = OpusAgentVoiceRecognizer(storage)
     index = recognizer._gallery.refresh()
     index.wait()
-    rows = [
-        _row(
-            "everyone",
-            "",
-            [lambda probe=probe: recognizer.identify(embedding=probe) for probe in probes[:rounds]],
-            clock,
-        )
-    ]
+
+    def timed_row(group: str, search: str, probes: Vectors, **filters: Any) -> dict[str, Any]:
+        return _row(group, search, partial(_identify, recognizer, filters), probes, clock)
+
+    rows = [timed_row("everyone", "all callers", probes[:rounds])]
     for size, (names, own) in members.items():
-        group = [_name(size)]
-        some = own[np.arange(rounds) % len(own)]
-        ids = IdSet(storage.group_ids()[group[0]])
+        name, some = _name(size), own[np.arange(rounds) % len(own)]
+        ids = IdSet(storage.group_ids()[name])
         matrix = index.vectors_of(ids.ids)[1]
-        row = _row(
-            group[0],
-            "groups",
-            [lambda probe=probe: recognizer.identify(embedding=probe, groups=group) for probe in some],
-            clock,
-        )
-        answers = [recognizer.identify(embedding=probe, groups=group) for probe in some]
-        row |= _rightness(
-            [answer[0].caller_id for answer in answers], [names[n % len(own)] for n in range(rounds)]
-        )
-        row["voiceprints"] = len(ids)
-        row["recall_at_k"] = _recall(
-            index.search(some, K, allowed=ids)[1], ids.ids[exact(matrix, some, min(K, len(ids)))[1] - 1]
-        )
-        row["found"] = min(len(answer) for answer in answers)
-        row["first_ms"] = row.pop("first_ms")
-        rows.append(row)
-        rows.append(
-            _row(
-                group[0],
-                "linear product",
-                [lambda probe=probe: int(np.argmax(matrix @ probe)) for probe in some],
-                clock,
-            )
-        )
-    largest = [_name(max(members))]
-    rows.append(
-        _row(
-            largest[0],
-            "not_groups",
-            [
-                lambda probe=probe: recognizer.identify(embedding=probe, not_groups=largest)
-                for probe in probes[:rounds]
-            ],
-            clock,
-        )
-    )
-    rows.append(
-        _row(
-            largest[0],
-            "watch",
-            [
-                lambda probe=probe: recognizer.identify(embedding=probe, watch=largest)
-                for probe in probes[:rounds]
-            ],
-            clock,
-        )
-    )
+        row = timed_row(name, "groups", some, groups=[name])
+        answers = [recognizer.identify(embedding=probe, groups=[name]) for probe in some]
+        right = ids.ids[exact(matrix, some, min(K, len(ids)))[1] - 1]
+        row |= {
+            "voiceprints": len(ids),
+            "found": min(len(answer) for answer in answers),
+            "ranked_first": _share(
+                answer[0].caller_id == names[n % size] for n, answer in enumerate(answers)
+            ),
+            "recall_at_k": _recall(index.search(some, K, allowed=ids)[1], right),
+        }
+        rows += [row, _row(name, "linear product", partial(_linear, matrix), some, clock)]
+    largest = _name(max(members))
+    rows.append(timed_row(largest, "not_groups", probes[:rounds], not_groups=[largest]))
+    rows.append(timed_row(largest, "watch", probes[:rounds], watch=[largest]))
     for row in rows:
         print(row, flush=True)
     return rows
 
 
-def _row(group: str, search: str, works: list[Callable[[], object]], clock: Clock) -> dict[str, Any]:
-    """Times of each work; the first, which copies the group's vectors together, by itself."""
-    first, *rest = (timed(work, clock) for work in (works[0], *works))
+def _identify(recognizer: OpusAgentVoiceRecognizer, filters: dict[str, Any], probe: Vectors) -> object:
+    return recognizer.identify(embedding=probe, k=K, **filters)
+
+
+def _linear(matrix: Vectors, probe: Vectors) -> object:
+    return np.argpartition(matrix @ probe, -min(K, len(matrix)))[-K:]
+
+
+def _row(
+    group: str, search: str, work: Callable[[Vectors], object], probes: Vectors, clock: Clock
+) -> dict[str, Any]:
+    """Times of a work for each probe; the first, which copies the group's vectors together, by itself."""
+    first, *rest = (timed(partial(work, probe), clock) for probe in (probes[0], *probes))
     return {"group": group, "search": search, "first_ms": round(1e3 * first, 3), "ms": spread_ms(rest)}
 
 
-def _rightness(found: list[str], right: list[str]) -> dict[str, float]:
-    return {"ranked_first": round(float(np.mean([a == b for a, b in zip(found, right, strict=True)])), 4)}
+def _share(right: Iterable[bool]) -> float:
+    return round(float(np.mean([*right])), 4)
 
 
 def _recall(found: NDArray[np.int64], right: NDArray[np.int64]) -> float:
@@ -177,7 +151,7 @@ def markdown(figures: dict[str, Any]) -> str:
     rows = [
         [
             row["group"],
-            row["search"] or "all callers",
+            row["search"],
             *(f"{row['ms'][name]:.3g} ms" for name in ("p50", "p99")),
             f"{row['first_ms']:.3g} ms",
             f"{row['recall_at_k']:.3f}" if "recall_at_k" in row else "",

@@ -27,6 +27,7 @@ def main() -> int:
         ["index", *([] if options.large else ["--sizes", "1000", "10000", prints, "--seconds", "20"])],
         ["match", "--prints", prints],
         ["opening", "--prints", prints],
+        ["audit"],
         ["own_embeddings", "--rows", prints],
         ["encoder", *(["--voices", data / "librispeech"] if data else [])],
         ["enrollment", *(["--voices", data / "librispeech"] if data else [])],

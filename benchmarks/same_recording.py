@@ -1,4 +1,4 @@
-"""Is a recording that is played back told apart from live speech, and by which measure?
+"""Is a recording that is played back distinguished from live speech, and by which measure?
 
     python -m benchmarks.same_recording DATA [--cache FILE] [--most 30]
 
@@ -11,7 +11,7 @@ original piece. The codecs need ffmpeg, and are left out without it.
 
 Four measures of two recordings, and the limit of each:
 
-    cosine       of their embeddings; also with the limit by which an enrollment tells copies
+    cosine       of their embeddings; also with the limit by which an enrollment finds copies
     with length  the cosine, where net speech differs by at most `NET_S`; else -1
     share        of the speech of the second that has the fingerprints of the first, 0 to 1: `SAME_SHARE`
     sketch       fingerprints that both sketches have: `SAME_FINGERPRINTS`

@@ -150,12 +150,12 @@ def kill_writers(new_store: Callable[[], str], crashes: int) -> None:
     for start_of_store in range(0, crashes, CRASHES_A_STORE):
         url, done = new_store(), 0
         for _ in range(min(CRASHES_A_STORE, crashes - start_of_store)):
-            done = max(_killed(start(url, ENDLESS, done), chance), default=done - 1) + 1
-            with _opened_anew(url) as storage:
+            done = max(killed(start(url, ENDLESS, done), chance), default=done - 1) + 1
+            with opened_anew(url) as storage:
                 names = {caller.caller_id for caller in storage.iter_callers()}
                 assert names in (_names(done), _names(done + 1))
                 assert storage.check() == []
-        with _opened_anew(url) as storage:
+        with opened_anew(url) as storage:
             assert state(storage).keys() == names
             for print_ in storage.get_all():  # each is made from the number in the caller's name
                 if print_.caller_id != "shared":
@@ -167,7 +167,7 @@ def kill_writers(new_store: Callable[[], str], crashes: int) -> None:
             storage.save(voiceprint("after"))
 
 
-def _killed(writer: subprocess.Popen[str], chance: random.Random) -> list[int]:
+def killed(writer: subprocess.Popen[str], chance: random.Random) -> list[int]:
     """Kill a writer in a moment; gives what it has told of."""
     assert writer.stdout is not None
     assert writer.stdout.readline() == "ready\n"
@@ -180,7 +180,8 @@ def _killed(writer: subprocess.Popen[str], chance: random.Random) -> list[int]:
     return said
 
 
-def _opened_anew(url: str) -> Storage:
+def opened_anew(url: str) -> Storage:
+    """The store at a URL, as a new process opens it."""
     forget_json_files()
     return open_storage(url)
 

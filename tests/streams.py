@@ -9,7 +9,7 @@ import numpy as np
 import soxr
 from voices import RATE, Audio, Voices
 
-from voiceprint import CallStream, MemoryStorage, OpusAgentVoiceRecognizer
+from voiceprint import CallStream, MemoryStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig
 from voiceprint.audio.io import g711
 
 MULAW: dict[str, Any] = {"sample_rate": 8000, "encoding": "mulaw"}
@@ -48,7 +48,9 @@ def fed(session: CallStream, audio: Any, chunks: Iterable[int] | int) -> CallStr
 
 def enrolled(voices: Voices, callers: Iterable[str]) -> OpusAgentVoiceRecognizer:
     """A recognizer that knows these callers by their first utterance."""
-    recognizer = OpusAgentVoiceRecognizer(MemoryStorage())
+    # The tests play the same recordings again and again.
+    config = VoiceFingerprintConfig(same_recording=False)
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), config=config)
     for caller in callers:
         recognizer.enroll_caller(caller, voices[caller][0], {"name": caller.title()})
     return recognizer

@@ -14,6 +14,7 @@ from voiceprint import (
     JSONStorage,
     MemoryStorage,
     OpusAgentVoiceRecognizer,
+    Recording,
     VoiceFingerprintConfig,
     Voiceprint,
 )
@@ -65,6 +66,8 @@ def test_confident_matches_fill_the_free_slots_and_replace_nothing(
     first, second = prints(recognizer)
     assert first.embedding.tobytes() == original.embedding.tobytes()
     np.testing.assert_allclose(second.embedding, recognizer.get_embedding(voices["amara"][1]), atol=1e-6)
+    assert second.provenance is not None
+    assert second.provenance.duration_s == Recording.from_buffer(voices["amara"][1]).duration_s
     recognizer.match_caller(voices["amara"][1])  # a copy
     assert len(prints(recognizer)) == 2
     recognizer.match_caller(voices["amara"][2])

@@ -149,3 +149,22 @@ def test_enrollment_measures_threads_and_processes(tmp_path: Path) -> None:
     assert all(row["peak_mb"] > 50 for row in figures["ways"].values())
     assert list(figures["four_times_the_rows"]) == ["threads", "processes"]
     assert out.count("recordings_per_s") == 6
+
+
+def test_the_audit_log_is_measured_in_each_mode(tmp_path: Path) -> None:
+    figures, out = run("audit", "--callers 20 --rounds 20", tmp_path)
+    assert set(figures["modes"]) == {"without a log", "thread", "thread, fsync", "wait", "wait, fsync"}
+    assert all(mode["us"]["p50"] > 0 for mode in figures["modes"].values())
+    assert figures["log"]["lines"] == 41  # with the round that warms up, and those back to back
+    assert "more than without" in out
+
+
+def test_copies_of_recordings_are_found_and_live_speech_is_not(recordings: Path, tmp_path: Path) -> None:
+    figures, output = run("same_recording", f"{recordings} --most 2", tmp_path)
+    for measure in ("sketch", "share"):
+        found = figures["copies"][measure]
+        assert [one["false_alarms"] for one in found["left_out"]] == [0, 0]
+        assert found["found"]["as it is"] == found["found"]["6 dB quieter"] == 1.0
+    assert figures["recent"]["false_alarms"] == 0
+    assert figures["recent"]["found"] == figures["recent"]["copies"] > 0
+    assert "as it is" in output

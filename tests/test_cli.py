@@ -84,7 +84,7 @@ def test_enrolling_as_json_gives_a_row_for_each_file_good_or_bad(run):
 def test_metadata_that_is_not_key_value_is_an_error_and_nothing_is_enrolled(run, pair):
     code, out, err = run("enroll", "amara", VOICES / "amara/1.flac", "--metadata", pair)
     assert (code, out) == (2, "")
-    assert err.startswith("Error: --metadata")
+    assert err == f"Error: {pair!r} is not KEY=VALUE, nor KEY:=JSON.\n"
     assert not Path("voiceprints.json").exists()
 
 
@@ -228,7 +228,8 @@ def test_verify_exits_with_1_for_an_unknown_caller_or_poor_audio_and_with_2_for_
 @pytest.mark.usefixtures("enrolled")
 def test_callers_are_listed_and_shown_without_embeddings(run):
     _, out, _ = run("callers", "list")
-    assert [line.split()[:2] for line in out.splitlines()[1:]] == [["amara", "1"], ["bruno", "1"]]
+    rows = [line.split()[:3] for line in out.splitlines()[1:]]
+    assert rows == [["amara", "enrolled", "1"], ["bruno", "enrolled", "1"]]
     _, out, _ = run("callers", "list", "--json", "--limit", 1)
     assert [row["caller_id"] for row in json.loads(out)] == ["amara"]
     code, out, _ = run("callers", "show", "amara")
@@ -237,7 +238,9 @@ def test_callers_are_listed_and_shown_without_embeddings(run):
     _, out, _ = run("callers", "show", "amara", "--json")
     shown = json.loads(out)
     assert shown["metadata"] == {"plan": "gold"}
-    assert [sorted(print_) for print_ in shown["voiceprints"]] == [["created_at", "encoder", "id"]]
+    assert [sorted(print_) for print_ in shown["voiceprints"]] == [
+        ["created_at", "encoder", "id", "provenance"]
+    ]
 
 
 @pytest.mark.usefixtures("enrolled")

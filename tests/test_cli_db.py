@@ -13,6 +13,7 @@ from databases import dump, sql
 from postgres_server import fresh_url
 
 from voiceprint import SQLiteStorage
+from voiceprint.migrations import HEAD
 
 GOLDEN = Path(__file__).parent / "golden"
 Run = Callable[..., tuple[int, str, str]]
@@ -28,21 +29,21 @@ def run(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 def test_an_old_database_is_shown_untouched_and_then_upgraded(run: Run) -> None:
     shutil.copy(GOLDEN / "opusagent.db", "old.db")
     before = dump(Path("old.db"))
-    assert run("current", "--store", "sqlite:old.db")[:2] == (1, "0001; the newest is 0006\n")
+    assert run("current", "--store", "sqlite:old.db")[:2] == (1, f"0001; the newest is {HEAD}\n")
     assert dump(Path("old.db")) == before
     code, out, _ = run("upgrade", "--store", "sqlite:old.db")
     assert code == 0
-    assert "from 0001 to revision 0006" in out
-    assert run("current", "--store", "sqlite:old.db")[:2] == (0, "0006 (newest)\n")
+    assert f"from 0001 to revision {HEAD}" in out
+    assert run("current", "--store", "sqlite:old.db")[:2] == (0, f"{HEAD} (newest)\n")
     assert "the newest" in run("upgrade", "--store", "sqlite:old.db")[1]
 
 
 def test_the_same_as_json(run: Run) -> None:
     shutil.copy(GOLDEN / "opusagent.db", "old.db")
     store = ("--store", "sqlite:old.db", "--json")
-    assert json.loads(run("current", *store)[1]) == {"revision": "0001", "head": "0006", "newest": False}
+    assert json.loads(run("current", *store)[1]) == {"revision": "0001", "head": HEAD, "newest": False}
     answer = json.loads(run("upgrade", *store)[1])
-    assert (answer["before"], answer["revision"]) == ("0001", "0006")
+    assert (answer["before"], answer["revision"]) == ("0001", HEAD)
     assert json.loads(run("check", *store)[1]) == []
     assert [entry["revision"] for entry in json.loads(run("history", "--json")[1])] == [
         "0001",
@@ -51,6 +52,8 @@ def test_the_same_as_json(run: Run) -> None:
         "0004",
         "0005",
         "0006",
+        "0007",
+        HEAD,
     ]
 
 
@@ -59,7 +62,7 @@ def test_the_store_of_the_environment_is_used_and_a_missing_one_is_not_made_by_l
 ) -> None:
     monkeypatch.setenv("VOICE_STORAGE_BACKEND", "sqlite")
     code, out, _ = run("current")
-    assert (code, out) == (1, "There is no schema yet; the newest is 0006\n")
+    assert (code, out) == (1, f"There is no schema yet; the newest is {HEAD}\n")
     assert list(Path.cwd().iterdir()) == []
     assert run("upgrade")[0] == 0
     assert Path("voiceprints.db").exists()
@@ -76,6 +79,8 @@ def test_the_history_is_a_line_for_each_revision(run: Run) -> None:
         "0004",
         "0005",
         "0006",
+        "0007",
+        HEAD,
     ]
 
 
@@ -108,17 +113,17 @@ def test_a_newer_database_is_refused_with_both_versions_named(run: Run) -> None:
     code, _, err = run("upgrade", "--store", "sqlite:new.db")
     assert code == 2
     assert "0099" in err
-    assert "0006" in err
+    assert HEAD in err
 
 
 @pytest.mark.postgres
 def test_a_database_on_a_server_is_made_and_checked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     url = fresh_url()
-    assert run("current", "--store", url)[:2] == (1, "There is no schema yet; the newest is 0006\n")
-    assert "from nothing to revision 0006" in run("upgrade", "--store", url)[1]
+    assert run("current", "--store", url)[:2] == (1, f"There is no schema yet; the newest is {HEAD}\n")
+    assert f"from nothing to revision {HEAD}" in run("upgrade", "--store", url)[1]
     monkeypatch.setenv("VOICE_STORAGE_BACKEND", "postgresql")
     monkeypatch.setenv("VOICE_DATABASE_URL", url)
-    assert run("current")[:2] == (0, "0006 (newest)\n")
+    assert run("current")[:2] == (0, f"{HEAD} (newest)\n")
     code, out, _ = run("check")
     assert code == 0
     assert out.startswith("All is well in postgresql://")

@@ -195,7 +195,9 @@ def audited(action: str, *, caller: bool = False) -> Callable[[F], F]:
     return decorate
 
 
-def audited_store(action: str, *, argument: int = 0) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def audited_store(
+    action: str, *, argument: int = 0, detail: str | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Record each call of a function of a store as an operation, such as an export.
 
     argument: the place of the store among the arguments. The event has the number of callers of the answer,
@@ -207,7 +209,8 @@ def audited_store(action: str, *, argument: int = 0) -> Callable[[Callable[P, R]
         def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
             store: Any = args[argument]
             paths = [value for value in (*args, *kwargs.values()) if isinstance(value, Path)]
-            with recording(store.auditor, action, file=paths[0].name if paths else None) as operation:
+            file = paths[0].name if paths else None
+            with recording(store.auditor, action, file=file, detail=detail) as operation:
                 answer = function(*args, **kwargs)
                 operation.note(count=answer if isinstance(answer, int) else getattr(answer, "callers", None))
             return answer

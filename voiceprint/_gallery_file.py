@@ -200,7 +200,7 @@ def _below(folder: Path, name: str, value: object) -> object:
     """The value of a setting, with a relative path made one below the folder of the file."""
     if not isinstance(value, str) or not value:
         return value
-    if name in PATH_SETTINGS and value not in NO_PATHS:
+    if name in PATH_SETTINGS and value.strip().lower() not in NO_PATHS:
         return str(_absolute(folder, value))
     if name in ("encoder", "encoder_secondary") and ":" in value:
         program, _, model = value.partition(":")

@@ -16,12 +16,13 @@ from voiceprint.embedder import Embedder, Probe
 from voiceprint.encoder import Encoder
 from voiceprint.enrollment.adaptation import Adaptation
 from voiceprint.enrollment.augmentation import PlannedAugmentation, augmentation_plan, augmented_embeddings
+from voiceprint.enrollment.provenance import provenance_of
 from voiceprint.enrollment.writer import VoiceprintWriter
 from voiceprint.errors import CallerNotFoundError, ConfigurationError, VoiceprintError
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query
-from voiceprint.models import Match, Verification, Voiceprint
+from voiceprint.models import Match, Provenance, Verification, Voiceprint
 
 if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
@@ -59,7 +60,7 @@ class DualRun:
 
     # Enrollment
 
-    def voiceprint(self, caller_id: str, recording: Recording) -> Voiceprint | None:
+    def voiceprint(self, caller_id: str, recording: Recording, provenance: Provenance) -> Voiceprint | None:
         """The voiceprint of a recording of one voice; None where the secondary encoder fails."""
         try:
             embedding = self._embedder().embed(recording, one_voice=True)
@@ -71,7 +72,13 @@ class DualRun:
         except Exception as error:  # noqa: BLE001 - an encoder may raise anything, and must not cost the enrollment
             self._log_failure(error)
             return None
-        return Voiceprint(caller_id, embedding, encoder=self._encoder.name, augmented=augmented)
+        return Voiceprint(
+            caller_id,
+            embedding,
+            encoder=self._encoder.name,
+            augmented=augmented,
+            provenance=provenance,
+        )
 
     def store(self, voiceprints: Sequence[Voiceprint]) -> int:
         """Store voiceprints of enrolled callers; `last_seen` is left as it is. Returns the number stored."""
@@ -138,7 +145,7 @@ class DualRun:
             return None
         if not adaptation.is_certain(caller_id, probe, quality, own):
             return None
-        new = self.voiceprint(caller_id, recording)
+        new = self.voiceprint(caller_id, recording, provenance_of(quality, file=recording.name))
         if new is None or not self.store([new]):
             return None
         logger.info(

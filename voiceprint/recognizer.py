@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from voiceprint._audited import audited
-from voiceprint._parts import Parts
+from voiceprint._audited import audited, note
+from voiceprint._parts import Parts, check_attribute
 from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, Encoding, Recording
 from voiceprint.audio.io.encodings import AudioFormat
@@ -25,8 +25,9 @@ from voiceprint.enrollment.bulk import ManifestOptions, RowResult, RowStatus, en
 from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices
 from voiceprint.enrollment.enroller import EnrollmentOptions, Keep, Sample
 from voiceprint.enrollment.writer import OnMismatch
-from voiceprint.errors import AudioQualityError, InvalidArgumentError, VoiceprintError
+from voiceprint.errors import AudioQualityError, VoiceprintError
 from voiceprint.identification.query import Query, check_threshold
+from voiceprint.identification.screening import spoof_detector
 from voiceprint.identification.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
 from voiceprint.identification.voices import identify_voices
 from voiceprint.models import (
@@ -42,7 +43,6 @@ from voiceprint.privacy.encryption.opening import configured_store
 from voiceprint.storage import Storage
 from voiceprint.storage.base import Progress
 from voiceprint.upkeep import Upkeep
-from voiceprint.validation import shown
 
 if TYPE_CHECKING:
     from voiceprint.streaming import CallStream
@@ -92,20 +92,12 @@ class OpusAgentVoiceRecognizer(Upkeep):
         self.encoder = configured_encoder(self.config) if encoder is None else encoder
         self.secondary = secondary_encoder(self.config) if secondary is None else secondary
         self.storage = configured_store(self.config) if storage_backend is None else storage_backend
+        spoof_detector(self.config)  # one that cannot be loaded is an error now, and not in the first call
         check_snapshot_path(self.storage, self.config.index_path)
         add_snapshot_place(self.storage, self.config.index_path)
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name == "storage" and not isinstance(value, Storage):
-            raise InvalidArgumentError(f"storage_backend is {shown(value)}: give a Storage.")
-        if name == "config" and not isinstance(value, VoiceFingerprintConfig):
-            raise InvalidArgumentError(f"config is {shown(value)}: give a VoiceFingerprintConfig.")
-        # `Encoder` is a protocol, which the class of an encoder meets too.
-        is_encoder = isinstance(value, Encoder) and not isinstance(value, type)
-        if (name == "encoder" and not is_encoder) or (
-            name == "secondary" and not is_encoder and value is not None
-        ):
-            raise InvalidArgumentError(f"{name} is {shown(value)}: give an Encoder.")
+        check_attribute(name, value)
         super().__setattr__(name, value)
         if name in ("storage", "encoder", "secondary", "config"):
             self.__dict__.pop("_parts", None)  # which depend on it
@@ -376,6 +368,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         except AudioQualityError as error:  # None instead, for applications without a `try`
             if self.config.on_poor_audio == "raise":
                 raise
+            note(verdict=Verdict.INCONCLUSIVE)
             logger.info("No match for poor audio: %s", error)
             return None
         matches = parts.screener.identified(parts.identifier.identify(probe, query), recording)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from voiceprint._audited import audited, note
 from voiceprint._parts import Parts
@@ -26,7 +26,7 @@ from voiceprint.models import (
 from voiceprint.privacy.audit.auditor import flush
 from voiceprint.retention import Expiry, state_of
 from voiceprint.storage import Storage
-from voiceprint.storage.base import Progress
+from voiceprint.storage.base import DEFAULT_PAGE, Progress
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -119,6 +119,48 @@ class Upkeep(Auditing, Grouping, ABC):
         from voiceprint.privacy.erasure import delete_with_receipt
 
         return delete_with_receipt(self.storage, caller_id)
+
+    def delete_voiceprint(self, voiceprint_id: int) -> bool:
+        """Remove one voiceprint; False for an unknown id. Its caller stays, also without another."""
+        return self.storage.delete_voiceprint(voiceprint_id)
+
+    def update_metadata(self, caller_id: str, metadata: dict[str, Any], *, replace: bool = False) -> Caller:
+        """Merge `metadata` into the caller's, new keys winning, or `replace` it all; return the caller.
+
+        Raises `CallerNotFoundError`, and `CallerOptedOutError`.
+        """
+        return self.storage.update_metadata(caller_id, metadata, replace=replace)
+
+    def rename_caller(self, caller_id: str, new_id: str) -> Caller:
+        """Give a caller another id; return the caller. The voiceprints get new ids, the times stay.
+
+        Raises `CallerNotFoundError`, and `InvalidArgumentError` where there is a caller of the new id.
+        """
+        return self.storage.rename(caller_id, new_id)
+
+    def merge_callers(self, source: str, into: str) -> tuple[Caller, list[int]]:
+        """Make one caller of two who are the same person, such as enrolled twice under different ids.
+
+        source: the caller who goes; voiceprints and data go to the caller `into`. Returns that caller, and
+        the ids of the voiceprints that were removed: the oldest beyond `max_voiceprints_per_caller` of an
+        encoder. Of a metadata key that both have, the value of `into` stays; groups are united; of two
+        consents, the one that ends first stays. This cannot be undone.
+
+        Raises `CallerNotFoundError`, `CallerOptedOutError`, and `InvalidArgumentError` for one caller twice.
+        """
+        limit = self.config.max_voiceprints_per_caller
+        return self.storage.merge(source, into, max_voiceprints=limit)
+
+    def find_callers(
+        self, metadata: Mapping[str, Any], *, after: str = "", limit: int = DEFAULT_PAGE
+    ) -> list[Caller]:
+        """The callers whose metadata has these values, in the order of their ids; at most `limit`.
+
+        metadata: the value of each top-level key. Values are equal with their types: 1, 1.0, true and "1" are
+        four. after: the last id of the page before. All callers are read, but in an SQL store with an index
+        of the key (`voiceprint db index-metadata`). Raises `InvalidArgumentError` without a key.
+        """
+        return self.storage.find_callers(metadata, after=after, limit=limit)
 
     def caller_state(self, caller_id: str) -> CallerState | None:
         """The state of a caller, see `CallerState`; None for an id that the store does not have."""

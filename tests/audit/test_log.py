@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -195,7 +197,50 @@ def test_a_writer_goes_on_where_another_process_has_rotated(path: Path) -> None:
     assert verified(path).faults == ()
 
 
+def test_a_file_of_another_log_is_not_replaced_by_a_rotation(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = path.with_name("audit.jsonl.000000000001")
+    other.write_bytes(b'{"seq":1}\n')
+    log = log_at(path, rotate_bytes=100)
+    log.append(events(2))
+    assert other.read_bytes() == b'{"seq":1}\n'
+    assert "cannot be rotated" in caplog.text
+    assert len(lines_of(path)) == 11
+
+
+@pytest.fixture
+def append_only(path: Path) -> Iterator[Path]:
+    """The log with the attribute "append only", which the file system must support."""
+    if subprocess.run(["chattr", "+a", path], capture_output=True, check=False).returncode:
+        pytest.skip("needs root and a file system with attributes")
+    yield path
+    subprocess.run(["chattr", "-a", path], check=True)
+
+
+def test_an_append_only_file_is_written_and_not_rotated(append_only: Path) -> None:
+    log = log_at(append_only, rotate_bytes=100)
+    log.append(events(1))
+    log.append(events(1))
+    assert rotated_files(append_only) == []
+    assert verified(append_only).lines == 11
+
+
 # Crashes
+
+
+def test_an_append_that_does_not_fit_leaves_the_log_as_it_was(path: Path) -> None:
+    before = path.read_bytes()
+    child = os.fork()
+    if not child:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 300, len(before) + 300))
+        try:
+            log_at(path).append(events(3))
+        except OSError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("kept", [1, 7, 20, 200])

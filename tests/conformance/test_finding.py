@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness import Harness
@@ -12,6 +12,9 @@ from stores import exact, voiceprint
 
 from voiceprint import InvalidArgumentError, MemoryStorage, Storage
 from voiceprint.storage.sql import SQLStorage
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
 
 # Pairwise different values, of which some are equal in SQL or in Python.
 VALUES: list[Any] = [
@@ -31,6 +34,11 @@ def fill(storage: Storage) -> None:
     storage.save(voiceprint("nul", 3, metadata={"n": "\0", "key": 1}))  # a NUL character in another value
 
 
+def can_index(storage: Storage) -> TypeGuard[SQLStorage]:
+    """Whether the store has indexes of metadata."""
+    return isinstance(storage, SQLStorage) and storage.sealing is None
+
+
 def names(callers: list[Any]) -> list[str]:
     return [caller.caller_id for caller in callers]
 
@@ -39,7 +47,7 @@ def names(callers: list[Any]) -> list[str]:
 def test_each_value_finds_the_callers_who_have_it_and_no_other(harness: Harness, indexed: bool) -> None:
     fill(harness.storage)
     if indexed:
-        if not isinstance(harness.storage, SQLStorage):
+        if not can_index(harness.storage):
             pytest.skip("this store has no index of metadata")
         harness.storage.index_metadata("key")
     for storage in harness.both():
@@ -115,7 +123,7 @@ def test_a_bad_page_is_refused(storage: Storage) -> None:
 
 
 def test_a_changed_value_is_found_under_the_new_one_alone(storage: Storage) -> None:
-    if isinstance(storage, SQLStorage):
+    if can_index(storage):
         storage.index_metadata("plan")
     storage.save(voiceprint("alice", metadata={"plan": "gold"}))
     storage.update_metadata("alice", {"plan": "silver\0"})
@@ -140,7 +148,7 @@ METADATA = st.dictionaries(st.sampled_from(["plan", "a b", 'q"']), JSON, max_siz
 def test_every_store_finds_what_the_memory_finds(
     storage: Storage, stored: list[dict[str, Any]], at: int, data: st.DataObject
 ) -> None:
-    if isinstance(storage, SQLStorage) and "plan" not in storage.metadata_indexes():
+    if can_index(storage) and "plan" not in storage.metadata_indexes():
         storage.index_metadata("plan")
     for n in range(6):
         storage.delete(f"c{n}")

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import postgres_server
 import pytest
+from harness import NEW_KEY
 from sqlalchemy import event
 from stores import voiceprint
 
 from voiceprint import InvalidArgumentError, SQLiteStorage
+from voiceprint.privacy.encryption import Encryption, KeyRing
+from voiceprint.privacy.encryption.keys import VariableKeys
 from voiceprint.privacy.erasure import delete_with_receipt
 from voiceprint.storage.sql import SQLStorage
 
@@ -114,3 +117,14 @@ def test_a_deleted_caller_s_values_are_gone_from_the_index_on_the_disk(tmp_path:
     assert b"secret-008" not in content
     with sqlite3.connect(tmp_path / "voiceprints.db") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_an_encrypted_store_finds_its_callers_and_has_no_index(tmp_path: Path) -> None:
+    encryption = Encryption(KeyRing(VariableKeys(NEW_KEY)))
+    with SQLiteStorage(tmp_path / "voiceprints.db", encryption=encryption) as storage:
+        storage.save_many([voiceprint(f"c{n}", n, metadata={"account": f"secret-{n}"}) for n in range(3)])
+        assert [caller.caller_id for caller in storage.find_callers({"account": "secret-1"})] == ["c1"]
+        with pytest.raises(InvalidArgumentError, match="is encrypted, and its metadata can have no index"):
+            storage.index_metadata("account")
+        assert storage.metadata_indexes() == ()
+    assert b"secret" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())

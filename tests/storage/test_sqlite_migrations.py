@@ -59,6 +59,8 @@ def test_the_head_is_the_newest_of_the_revisions() -> None:
         "0004",
         "0005",
         "0006",
+        "0007",
+        "0008",
     ]
 
 
@@ -82,7 +84,7 @@ def test_a_database_of_opusagent_is_taken_over_without_loss(golden: Path, path: 
         follower.assert_in_step(storage)
         assert storage.check() == []
     assert path.stat().st_mode & 0o777 == 0o600
-    assert sql(path, "SELECT version_num FROM alembic_version") == [("0006",)]
+    assert sql(path, "SELECT version_num FROM alembic_version") == [(migrations.HEAD,)]
 
 
 def test_a_database_of_revision_0002_opens_as_it_was_written(golden: Path, path: Path) -> None:
@@ -276,7 +278,7 @@ def test_a_newer_database_is_refused_with_both_versions_named(path: Path) -> Non
         storage.create()
     sql(path, "UPDATE alembic_version SET version_num = '0099'")
     before = dump(path)
-    with pytest.raises(StorageError, match=r"'0099'.*'0006'.*newer"):
+    with pytest.raises(StorageError, match=rf"'0099'.*'{migrations.HEAD}'.*newer"):
         SQLiteStorage(path)
     assert dump(path) == before
 

@@ -11,6 +11,7 @@ from voiceprint.cli import (
     audit,
     backup,
     calibration,
+    caller_changes,
     callers,
     consent,
     db,
@@ -63,6 +64,10 @@ app.command("reenroll")(enrollment.reenroll)
 app.command("identify")(identification.identify)
 app.command("verify")(identification.verify)
 app.add_typer(callers.app, name="callers")
+callers.app.command("find")(caller_changes.find_callers)
+callers.app.command("update")(caller_changes.update_caller)
+callers.app.command("rename")(caller_changes.rename_caller)
+callers.app.command("merge")(caller_changes.merge_callers)
 callers.app.command("consent")(consent.set_consent)
 callers.app.command("opt-out")(consent.opt_out)
 callers.app.command("opt-in")(consent.opt_in)

@@ -22,11 +22,12 @@ from voiceprint.cli.common import (
     print_lines,
     table,
 )
-from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.cli.gallery_options import chosen_settings
 from voiceprint.errors import AuditError, ConfigurationError, InvalidArgumentError
 from voiceprint.privacy.audit import ACTIONS, AuditLog, Head, Line, audit_log, verify_lines
 from voiceprint.privacy.audit.auditor import IN_STORE
-from voiceprint.storage import Storage, configured_storage, open_storage
+from voiceprint.privacy.encryption.opening import configured_store, open_store
+from voiceprint.storage import Storage
 from voiceprint.storage.memory import MemoryStorage
 from voiceprint.storage.pruning import parse_period
 from voiceprint.validation import check_time, format_time
@@ -51,16 +52,16 @@ AnchorOption = Annotated[
 
 
 @contextmanager
-def _open_log(path: Path | None, store: str | None) -> Iterator[AuditLog]:
+def open_log(path: Path | None, store: str | None) -> Iterator[AuditLog]:
     """The audit log of the options or the settings. Raises `ConfigurationError`, `AuditError`."""
-    config = VoiceFingerprintConfig()
+    config = chosen_settings()
     if path is not None:
         config.audit = str(path)
     if config.audit is None:
         raise ConfigurationError("There is no audit log: set VOICE_AUDIT, or give --log FILE.")
     storage: Storage | None = None
     if config.audit == IN_STORE:
-        storage = configured_storage(config) if store is None else open_storage(store)
+        storage = configured_store(config) if store is None else open_store(store, config)
     with nullcontext(MemoryStorage()) if storage is None else storage as opened:
         log = audit_log(opened, config)
         assert log is not None  # noqa: S101  the settings name one
@@ -93,7 +94,7 @@ def tail(
             if line is not None:
                 yield line
 
-    with _open_log(log, store) as opened:
+    with open_log(log, store) as opened:
         lines = [*islice(good(opened.backward()), count)][::-1]
     _show(lines, bad, as_json=as_json)
 
@@ -153,7 +154,7 @@ def query(
             and (end is None or str(fields.get("time")) < end)
         )
 
-    with _open_log(log, store) as opened:
+    with open_log(log, store) as opened:
         lines, bad = _matching(opened, wanted, count)
     _show(lines, bad, as_json=as_json)
 
@@ -257,7 +258,7 @@ def verify(
     Exit code 1 when a fault is found.
     """
     anchors = [Head.parse(text) for text in anchor or ()]
-    with _open_log(log, store) as opened:
+    with open_log(log, store) as opened:
         report = verify_lines(opened.lines(), anchors)
         place = opened.place
     if as_json:
@@ -285,7 +286,7 @@ def head(log: LogOption = None, store: StoreOption = None, as_json: JsonOption =
 
     Exit code 1 for an empty log.
     """
-    with _open_log(log, store) as opened:
+    with open_log(log, store) as opened:
         found = opened.head()
     if as_json:
         print_json({"line": found.seq, "digest": found.digest, "anchor": str(found)})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from voiceprint.cli.audio import CacheOption, ChannelOption, NoCacheOption, embedding_cache
+from voiceprint.cli.audit import open_log
 from voiceprint.cli.common import (
     JsonOption,
     StoreOption,
@@ -30,6 +31,7 @@ from voiceprint.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from voiceprint.evaluation import Calibrated, CalibratedByCalls, EmbeddingCache, Skip
+    from voiceprint.evaluation.audit_calibration import CalibratedByAudit
     from voiceprint.scoring import Calibration
 
 _CALLS_ONLY = "--store goes with --calls: labeled recordings are their own gallery"
@@ -37,14 +39,14 @@ _CALLS_ONLY = "--store goes with --calls: labeled recordings are their own galle
 
 def calibrate(
     folders: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             metavar="DIR...",
             help="Labeled: with a folder per speaker and one per session, DIR/SPEAKER/SESSION/*.wav; a file "
             "directly in DIR/SPEAKER counts as a session of its own. With --calls: recordings at any depth, "
             "each a call.",
         ),
-    ],
+    ] = None,
     labeled: Annotated[
         bool,
         typer.Option(
@@ -54,6 +56,12 @@ def calibrate(
             "callers of the store are the gallery.",
         ),
     ] = True,
+    from_audit: Annotated[
+        bool,
+        typer.Option(
+            "--from-audit", help="Use the answers in the audit log that feedback confirms or contradicts."
+        ),
+    ] = False,
     output: Annotated[Path, typer.Option(metavar="FILE", help="File of the calibration.")] = Path(
         "calibration.json"
     ),
@@ -79,6 +87,9 @@ def calibrate(
     share of known callers is estimated. The file corrects the false-positive rate alone. The output is the
     accepted calls; each half is calibrated by the other.
 
+    --from-audit: 30 confirmed strangers or more. The file corrects the false-positive rate alone. The output
+    is FPIR and FNIR of the confirmed answers; each half is calibrated by the other.
+
     The file holds no embedding and no name. Equal recordings and stores give equal files.
 
     Recordings with a different voice on each channel are refused unless --channel chooses one; stereo
@@ -87,23 +98,32 @@ def calibrate(
     Exit code 1 when a recording could not be read.
     """
     from voiceprint._files import check_replaceable
+    from voiceprint.evaluation.audit_calibration import CalibratedByAudit
     from voiceprint.scoring.calibration import is_calibration
 
     if not output.parent.is_dir():
         raise InvalidArgumentError(f"cannot write {output}: there is no folder {output.parent}")
-    if labeled and store is not None:
+    if from_audit and (folders or not labeled):
+        raise InvalidArgumentError("--from-audit takes no recordings: leave out DIR and --calls.")
+    if not from_audit and not folders:
+        raise InvalidArgumentError("Give DIR with recordings, or --from-audit.")
+    if labeled and store is not None and not from_audit:
         raise InvalidArgumentError(_CALLS_ONLY)
     with _write_errors(output):  # before the work
         check_replaceable(output, ours=is_calibration, kind="a calibration")
     embeddings = embedding_cache(cache, no_cache=no_cache)
-    result: Calibrated | CalibratedByCalls
+    result: Calibrated | CalibratedByCalls | CalibratedByAudit
     show: Callable[[], None]
-    if labeled:
-        result = by_speakers = _by_speakers(folders, duration, most_pieces, channel, embeddings)
+    if from_audit:
+        result = by_audit = _by_audit(store)
+        show = partial(_print_answers, by_audit)
+    elif labeled:
+        result = by_speakers = _by_speakers(folders or [], duration, most_pieces, channel, embeddings)
         show = partial(_print_speakers, by_speakers)
     else:
-        result = by_calls = _by_calls(folders, store, duration, channel, embeddings)
+        result = by_calls = _by_calls(folders or [], store, duration, channel, embeddings)
         show = partial(_print_calls, by_calls)
+    unreadable = () if isinstance(result, CalibratedByAudit) else result.unreadable
     with _write_errors(output):
         result.calibration.save(output)
     if as_json:
@@ -111,8 +131,8 @@ def calibrate(
         print_json(asdict(result) | {"calibration": fitted, "file": str(output)})
     else:
         show()
-        _print_file(result.calibration, output, result.unreadable)
-    if result.unreadable:
+        _print_file(result.calibration, output, unreadable)
+    if unreadable:
         raise typer.Exit(1)
 
 
@@ -157,6 +177,14 @@ def _by_calls(
             )
 
 
+def _by_audit(store: str | None) -> CalibratedByAudit:
+    from voiceprint.encoder import configured_encoder
+    from voiceprint.evaluation.audit_calibration import calibrate_by_audit
+
+    with open_log(None, store) as log:
+        return calibrate_by_audit(log, configured_encoder(chosen_settings()))
+
+
 @contextmanager
 def _write_errors(output: Path) -> Iterator[None]:
     """Raise an OSError as `InvalidArgumentError`."""
@@ -196,6 +224,33 @@ def _print_speakers(found: Calibrated) -> None:
         paragraph(left_out(found.dropped), "- ")
     if found.after.cllr >= found.before.cllr:
         print_error("The scores did not improve: use the calibration that you have.")
+
+
+def _print_answers(found: CalibratedByAudit) -> None:
+    from voiceprint.evaluation.tables import percent
+
+    print_lines(
+        f"{found.answers} answers in the audit log; feedback names {plural(found.strangers, 'stranger')} and "
+        f"{plural(found.callers, 'caller')}.",
+        "",
+    )
+    rows = [
+        (name, *(f"{percent(at.fpir)} / {percent(at.fnir)}" for at in rates))
+        for name, rates in (("before", found.before), ("after", found.after))
+    ]
+    columns = ("", *(f"FPIR / FNIR, target {percent(at.target, 0)}" for at in found.before))
+    table(*columns, rows=rows, right=columns[1:])
+    print_lines("")
+    paragraph(
+        "Of the answers with feedback, each half calibrated by the other, and weighted to stand for all "
+        "answers of the log. FPIR: strangers who get a name; FNIR: callers who are missed."
+    )
+    if found.without_answer:
+        paragraph(
+            f"{found.without_answer} feedbacks are to other events, to another encoder's, or to answers "
+            "without a false-positive rate.",
+            "- ",
+        )
 
 
 def _print_calls(found: CalibratedByCalls) -> None:

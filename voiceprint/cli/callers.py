@@ -20,11 +20,14 @@ from voiceprint.cli.common import (
 )
 from voiceprint.cli.terminal import escaped
 from voiceprint.errors import CallerNotFoundError, InvalidArgumentError
-from voiceprint.models import Caller, DeletionReceipt
+from voiceprint.models import Caller, DeletionReceipt, Provenance, Voiceprint
 from voiceprint.privacy.erasure import delete_with_receipt
+from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.retention import Expiry, state_of
 
 app = typer.Typer(help="List, show and delete enrolled callers.", no_args_is_help=True)
+
+_SHOWN_PROVENANCE = {"source", "quality", "duration_s", "net_speech_s"}
 
 CallerId = Annotated[str, typer.Argument(metavar="CALLER_ID")]
 
@@ -60,7 +63,7 @@ def list_callers(
         callers = list(islice(filter(is_wanted, recognizer.callers()), limit))
         expiry = Expiry(recognizer.config.retention_period)
     if as_json:
-        print_json([_as_json(caller) for caller in callers])
+        print_json([caller_json(caller) for caller in callers])
         return
     if not callers:
         is_filtered = space is not None or without_space is not None
@@ -71,8 +74,8 @@ def list_callers(
             caller.caller_id,
             state_of(caller, expiry).replace("_", " "),
             len(caller.voiceprints),
-            _day(caller.created_at),
-            _day(caller.last_seen),
+            day(caller.created_at),
+            day(caller.last_seen),
         )
         for caller in callers
     ]
@@ -93,14 +96,14 @@ def show_caller(
     if caller is None or state is None:
         raise _not_enrolled(caller_id)
     if as_json:
-        print_json(_as_json(caller) | {"state": state})
+        print_json(caller_json(caller) | {"state": state})
         return
     if caller.opt_out is not None:
         reason = f" ({caller.opt_out.reason})" if caller.opt_out.reason else ""
-        print_lines(f"{caller.caller_id}: opted out {_day(caller.opt_out.at)}{reason}")
+        print_lines(f"{caller.caller_id}: opted out {day(caller.opt_out.at)}{reason}")
         return
     print_lines(
-        f"{caller.caller_id}: {state}, since {_day(caller.created_at)}, last seen {_day(caller.last_seen)}"
+        f"{caller.caller_id}: {state}, since {day(caller.created_at)}, last seen {day(caller.last_seen)}"
     )
     if caller.groups:
         print_lines(f"Groups: {', '.join(caller.groups)}")
@@ -109,13 +112,24 @@ def show_caller(
         table("Consent", "Value", rows=[(name.replace("_", " "), value) for name, value in fields.items()])
     if caller.metadata:
         table("Metadata", "Value", rows=caller.metadata.items())
-    rows = [(print_.id, _day(print_.created_at), print_.encoder) for print_ in caller.voiceprints]
-    table("Voiceprint", "Enrolled", "Encoder", rows=rows, right=("Voiceprint",))
+    rows = [
+        (print_.id, day(print_.created_at), print_.encoder, *_provenance(print_))
+        for print_ in caller.voiceprints
+    ]
+    right = ("Voiceprint", "Quality", "Length", "Speech")
+    columns = ("Voiceprint", "Enrolled", "Encoder", "Quality", "Length", "Speech", "Source")
+    table(*columns, rows=rows, right=right)
 
 
 @app.command("delete")
 def delete_caller(
     caller_id: CallerId,
+    voiceprint: Annotated[
+        int | None,
+        typer.Option(
+            "--voiceprint", metavar="ID", help="Only this voiceprint, as `voiceprint callers show` lists it."
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     receipt: Annotated[
         bool, typer.Option("--receipt", help="Search every file for remains, and print what was removed.")
@@ -127,7 +141,7 @@ def delete_caller(
     create: CreateOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a caller with all voiceprints and metadata. This cannot be undone.
+    """Delete a caller with all voiceprints and metadata, or one of the voiceprints. This cannot be undone.
 
     Exit code 1 when the caller is not enrolled, the answer is no, or a receipt lists remains.
     """
@@ -137,6 +151,13 @@ def delete_caller(
         caller = recognizer.get_caller(caller_id)
         if caller is None:
             raise _not_enrolled(caller_id)
+        if voiceprint is not None:
+            if receipt or rewrite:
+                raise InvalidArgumentError(
+                    "--voiceprint is without a receipt: leave out --receipt and --rewrite."
+                )
+            _delete_voiceprint(recognizer, caller, voiceprint, yes=yes, as_json=as_json)
+            return
         who = f"{caller_id} with {plural(len(caller.voiceprints), 'voiceprint')}"
         if not yes and not confirmed(escaped(f"Delete {who}?")):
             print_error("Nothing was deleted.")
@@ -155,6 +176,25 @@ def delete_caller(
         print_lines(f"Deleted {caller_id} with {plural(removed, 'voiceprint')}.")
 
 
+def _delete_voiceprint(
+    recognizer: OpusAgentVoiceRecognizer, caller: Caller, id_: int, *, yes: bool, as_json: bool
+) -> None:
+    ids = [print_.id for print_ in caller.voiceprints]
+    if id_ not in ids:
+        raise InvalidArgumentError(
+            f"{caller.caller_id!r} has no voiceprint {id_} (`voiceprint callers show`): nothing was deleted."
+        )
+    if not yes and not confirmed(escaped(f"Delete the voiceprint {id_} of {caller.caller_id}?")):
+        print_error("Nothing was deleted.")
+        raise typer.Exit(1)
+    removed = int(recognizer.delete_voiceprint(id_))
+    if as_json:
+        print_json({"caller_id": caller.caller_id, "voiceprints_removed": removed})
+    else:
+        left = plural(len(ids) - 1, "voiceprint")
+        print_lines(f"Deleted the voiceprint {id_} of {caller.caller_id}, who has {left} left.")
+
+
 def confirmed(question: str) -> bool:
     """Whether the user answers yes. Raises `InvalidArgumentError` where nobody can answer."""
     try:
@@ -164,7 +204,7 @@ def confirmed(question: str) -> bool:
             raise
         print_error("")
         raise InvalidArgumentError(
-            "The question has no answer: nothing was deleted. Give --yes to delete without a question."
+            "The question has no answer: nothing was changed. Give --yes to do it without a question."
         ) from error
 
 
@@ -187,13 +227,24 @@ def _not_enrolled(caller_id: str) -> CallerNotFoundError:
     return CallerNotFoundError(f"The caller {caller_id!r} is not enrolled: see `voiceprint callers list`.")
 
 
-def _as_json(caller: Caller) -> dict[str, Any]:
-    # Without the embeddings, which are biometric data.
+def caller_json(caller: Caller) -> dict[str, Any]:
+    """A caller as JSON, without embeddings and fingerprints of audio, which are biometric data."""
     fields = caller.model_dump(exclude={"voiceprints"})
-    prints = [print_.model_dump(include={"id", "encoder", "created_at"}) for print_ in caller.voiceprints]
+    shown = {"id": True, "encoder": True, "created_at": True, "provenance": _SHOWN_PROVENANCE}
+    prints = [print_.model_dump(include=shown) for print_ in caller.voiceprints]
     return fields | {"voiceprints": prints}
 
 
-def _day(time: str | None) -> str:
+def _provenance(voiceprint: Voiceprint) -> tuple[str, str, str, str]:
+    """Quality, length, speech and source; "-" for what is not known."""
+    origin = voiceprint.provenance or Provenance()
+    seconds = [
+        "-" if value is None else f"{value:.1f} s" for value in (origin.duration_s, origin.net_speech_s)
+    ]
+    quality = "-" if origin.quality is None else f"{origin.quality:.2f}"
+    return quality, seconds[0], seconds[1], origin.source or "-"
+
+
+def day(time: str | None) -> str:
     """A stored time to the second, for people."""
     return f"{time[:10]} {time[11:19]} UTC" if time else "-"

@@ -62,7 +62,7 @@ def open_recognizer(store: str | None, *, create: bool = False) -> Iterator[Opus
 
     create: whether the store need not exist. Raises `StorageUnavailableError`.
     """
-    config = chosen_settings(store)
+    config = chosen_settings()
     storage = None if store is None else open_store(store, config)
     recognizer = OpusAgentVoiceRecognizer(storage, config=config)
     with recognizer:

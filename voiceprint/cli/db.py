@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from voiceprint import migrations
-from voiceprint.cli.common import JsonOption, StoreOption, check_exists, print_json, print_lines, table
+from voiceprint.cli.common import (
+    JsonOption,
+    StoreOption,
+    check_exists,
+    print_json,
+    print_lines,
+    spinner,
+    table,
+)
 from voiceprint.cli.gallery_options import chosen_settings
-from voiceprint.errors import ConfigurationError
+from voiceprint.errors import ConfigurationError, InvalidArgumentError
 from voiceprint.privacy.encryption.opening import open_store
 from voiceprint.storage import SQLiteStorage, SQLStorage
 from voiceprint.storage.urls import configured_url, sqlite_path
@@ -26,7 +34,7 @@ def upgrade(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """
     url = _url(store)
     before = _revision(url)
-    storage = _open_storage(url, store)
+    storage = _open_storage(url)
     with storage:
         storage.create()
         location = storage.location
@@ -71,7 +79,7 @@ def check(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
     Exit code 1 when something is wrong.
     """
-    with _open_storage(_url(store), store) as storage:
+    with _open_storage(_url(store)) as storage:
         check_exists(storage, "`voiceprint db upgrade` creates it")
         findings = storage.check()
         location = storage.location
@@ -86,9 +94,38 @@ def check(store: StoreOption = None, as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command("index-metadata")
+def index_metadata(
+    key: Annotated[
+        str | None, typer.Argument(metavar="KEY", help="A metadata key; without it, list the keys.")
+    ] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Remove the index of KEY.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Index a key of the callers' metadata, for `voiceprint callers find`; list the indexed keys.
+
+    Others cannot write meanwhile, for some seconds a million callers.
+    """
+    if drop and key is None:
+        raise InvalidArgumentError("Give the KEY whose index --drop removes.")
+    with _open_storage(_url(store)) as storage:
+        if key is not None and drop:
+            storage.drop_metadata_index(key)
+        elif key is not None:
+            check_exists(storage, "`voiceprint db upgrade` creates it")
+            with spinner("Indexing"):
+                storage.index_metadata(key)
+        keys = storage.metadata_indexes()
+    if as_json:
+        print_json(keys)
+    else:
+        print_lines(f"Indexed: {', '.join(keys)}" if keys else "No metadata key has an index.")
+
+
 def _url(store: str | None) -> str:
     """The URL of the store. Raises `ConfigurationError` for a store that is not SQL."""
-    url = store if store is not None else configured_url(chosen_settings(store))
+    url = store if store is not None else configured_url(chosen_settings())
     kind = url.partition(":")[0]
     if kind != "sqlite" and not is_postgresql_url(url):
         raise ConfigurationError(
@@ -108,7 +145,7 @@ def _revision(url: str) -> str | None:
     return schema_revision(dialect_of(url))
 
 
-def _open_storage(url: str, store: str | None) -> SQLStorage:
-    storage = open_store(url, chosen_settings(store))
+def _open_storage(url: str) -> SQLStorage:
+    storage = open_store(url, chosen_settings())
     assert isinstance(storage, SQLStorage)  # noqa: S101  for the types
     return storage

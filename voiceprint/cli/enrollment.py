@@ -27,6 +27,7 @@ from voiceprint.cli.common import (
     table,
     track,
 )
+from voiceprint.cli.metadata import VALUE_HELP, parse_metadata
 from voiceprint.cli.prompts import distinct, find_prompts
 from voiceprint.enrollment.check import OnSeveralVoices
 from voiceprint.enrollment.enroller import Keep
@@ -83,7 +84,8 @@ def enroll(
     caller_id: Annotated[str, typer.Argument(metavar="CALLER_ID")],
     files: Files,
     metadata: Annotated[
-        list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="May be repeated.")
+        list[str] | None,
+        typer.Option("--metadata", metavar="KEY=VALUE", help=f"{VALUE_HELP} May be repeated."),
     ] = None,
     encoding: EncodingOption = None,
     rate: RateOption = None,
@@ -99,7 +101,7 @@ def enroll(
 
     Exit code 1 when a file could not be enrolled.
     """
-    fields = _parse_metadata(metadata or [])
+    fields = parse_metadata(metadata or [])
     samples = [_Sample(caller_id, path, fields) for path in files]
     _enroll(
         samples,
@@ -206,16 +208,6 @@ def _enroll_folder(
     )
     if left_out:
         raise typer.Exit(1)
-
-
-def _parse_metadata(pairs: list[str]) -> dict[str, Any]:
-    fields = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise InvalidArgumentError(f"--metadata {pair!r} is not KEY=VALUE.")
-        fields[key] = value
-    return fields
 
 
 def _audio_files(folder: Path) -> tuple[list[_Sample], list[tuple[Path, str]]]:

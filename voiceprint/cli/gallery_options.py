@@ -42,6 +42,7 @@ class _Given(NamedTuple):
 
     gallery: str | None = None
     config: Path | None = None
+    store: str | None = None
 
 
 _NONE = _Given()
@@ -53,12 +54,12 @@ def open_galleries(config: Path | None, only: list[str] | None = None) -> Galler
     return Galleries.open(config or os.environ.get(CONFIG_VARIABLE) or DEFAULT_FILE, only=only)
 
 
-def chosen_settings(store: str | None = None) -> VoiceFingerprintConfig:
+def chosen_settings() -> VoiceFingerprintConfig:
     """The settings of the gallery that the options or the environment name; without one, the environment's.
 
-    store: `--store`, which takes the place of a gallery of the environment.
+    `--store` takes the place of a gallery of the environment.
     """
-    gallery, config = _given.get()
+    gallery, config, store = _given.get()
     if store is not None:
         if gallery is not None or config is not None:
             raise InvalidArgumentError("--store and --gallery name two stores: give one of them.")
@@ -98,7 +99,8 @@ class _GalleryCommand(TyperCommand):
         self.params[at:at] = _parameters()
 
     def invoke(self, ctx: Any) -> Any:
-        before = _given.set(_Given(ctx.params.pop("gallery"), ctx.params.pop("config")))
+        given = _Given(ctx.params.pop("gallery"), ctx.params.pop("config"), ctx.params.get("store"))
+        before = _given.set(given)
         try:
             return super().invoke(ctx)
         finally:

@@ -230,6 +230,7 @@ def _as_json(
         answer |= {
             "verdict": found.verdict,
             "reasons": found.reasons,
+            "spoof_score": found.spoof_score,
             "watch_hits": [hit.model_dump() for hit in found.watch_hits],
         }
     return answer | {"voices" if separate else "matches": [one.model_dump() for one in found]}

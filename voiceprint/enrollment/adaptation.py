@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 from voiceprint._audited import recording
 from voiceprint.enrollment.agreement import is_measured, same_recording, sounds_alike
+from voiceprint.enrollment.provenance import provenance_of
 from voiceprint.errors import StorageUnavailableError
 from voiceprint.models import Match, Voiceprint
 
@@ -76,8 +77,12 @@ class Adaptation:
         self._encoder = encoder
         self._config = config
 
-    def add(self, caller_id: str, probe: Probe, quality: AudioQuality) -> Voiceprint | None:
+    def add(
+        self, caller_id: str, probe: Probe, quality: AudioQuality, file: str | None = None
+    ) -> Voiceprint | None:
         """With `adapt` set, store the plain embedding of an accepted probe that qualifies; else None.
+
+        file: name of the recording's file, for the provenance.
 
         A failed write is logged only: the call has its answer.
         """
@@ -91,8 +96,10 @@ class Adaptation:
         if not self._qualifies(caller_id, probe, quality, prints):
             return None
         try:
+            provenance = provenance_of(quality, file=file)
+            voiceprint = Voiceprint(caller_id, probe.plain, encoder=self._encoder, provenance=provenance)
             with recording(self._storage.auditor, "adapt", caller=caller_id, encoder=self._encoder):
-                return self._store(Voiceprint(caller_id, probe.plain, encoder=self._encoder))
+                return self._store(voiceprint)
         except StorageUnavailableError as error:
             logger.warning("The voiceprint of a confident match could not be stored: %s", error)
             return None

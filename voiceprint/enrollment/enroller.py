@@ -25,6 +25,7 @@ from voiceprint.enrollment.augmentation import (
 from voiceprint.enrollment.batches import BatchRunner
 from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices, check_quality
 from voiceprint.enrollment.own_embeddings import EmbeddingRows, enroll_rows
+from voiceprint.enrollment.provenance import provenance_of
 from voiceprint.enrollment.results import NewVoiceprint, OrderedResults, SecondaryEnroller
 from voiceprint.enrollment.writer import OnMismatch, VoiceprintWriter
 from voiceprint.errors import (
@@ -65,7 +66,7 @@ class EnrollmentOptions(NamedTuple):
     """How to enroll: the format of the audio, and what to do about mismatches and several voices.
 
     enrolled_only: see `VoiceprintWriter`. consent, groups: of the callers. source: of the recording, for its
-    `Provenance`.
+    `Provenance`; None is the name of its file.
     """
 
     audio_format: AudioFormat = PCM
@@ -98,6 +99,7 @@ class _CheckedSample(NamedTuple):
     recording: Recording
     metadata: dict[str, Any] | None
     plan: AugmentationPlan
+    file: str | None
 
 
 class Enroller:
@@ -331,10 +333,10 @@ class Enroller:
             ) from None
         caller_id, metadata = check_caller_id(caller_id), check_metadata(metadata)
         recording = self._embedder.recording(audio_buffer, audio_format._replace(sample_rate=sample_rate))
-        return self._check_recording(caller_id, recording, metadata)
+        return self._check_recording(caller_id, recording, metadata, recording.name)
 
     def _check_recording(
-        self, caller_id: str, recording: Recording, metadata: dict[str, Any] | None
+        self, caller_id: str, recording: Recording, metadata: dict[str, Any] | None, file: str | None
     ) -> _CheckedSample:
         """Raises `AudioQualityError` for a recording that is too short or too poor."""
         self._embedder.note_audio(recording.quality)
@@ -345,7 +347,7 @@ class Enroller:
         plan = AugmentationPlan()
         if self._config.enroll_simulated_lines:
             plan = augmentation_plan(self._encoder, recording.quality)
-        return _CheckedSample(caller_id, recording, metadata, plan)
+        return _CheckedSample(caller_id, recording, metadata, plan, file)
 
     def _of_one_voice(
         self, sample: _CheckedSample, embedding: Embedding, options: EnrollmentOptions
@@ -364,7 +366,7 @@ class Enroller:
                 quality,
             )
         largest = max(self._embedder.voices(sample.recording), key=lambda voice: voice.net_speech_s)
-        alone = self._check_recording(sample.caller_id, largest.recording, sample.metadata)
+        alone = self._check_recording(sample.caller_id, largest.recording, sample.metadata, sample.file)
         return alone, self._embedder.embed(largest.recording, one_voice=True)
 
     def _embed_recorded(
@@ -425,6 +427,8 @@ class Enroller:
         options: EnrollmentOptions,
     ) -> NewVoiceprint:
         quality = sample.recording.quality
+        fingerprints = self._embedder.sketch(sample.recording)
+        provenance = provenance_of(quality, options.source, file=sample.file, fingerprints=fingerprints)
         voiceprint = Voiceprint(
             sample.caller_id,
             embedding,
@@ -433,17 +437,11 @@ class Enroller:
             augmented=augmented,
             consent=options.consent,
             groups=options.groups,
-            provenance=Provenance(
-                source=options.source,
-                quality=quality.score,
-                duration_s=quality.duration_s,
-                net_speech_s=quality.net_speech_s,
-                fingerprints=self._embedder.sketch(sample.recording),
-            ),
+            provenance=provenance,
         )
         other = None
         if self._secondary is not None:
-            other = self._secondary.voiceprint(sample.caller_id, sample.recording)
+            other = self._secondary.voiceprint(sample.caller_id, sample.recording, provenance)
         return NewVoiceprint(voiceprint, quality.score, other)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from voiceprint.enrollment.writer import Stored
 from voiceprint.errors import VoiceprintError
-from voiceprint.models import Voiceprint
+from voiceprint.models import Provenance, Voiceprint
 
 if TYPE_CHECKING:
     from voiceprint.audio import Recording
@@ -38,7 +38,7 @@ class NewVoiceprint(NamedTuple):
 class SecondaryEnroller(Protocol):
     """Enrolls what is enrolled with a secondary encoder too; failures are logged only."""
 
-    def voiceprint(self, caller_id: str, recording: Recording) -> Voiceprint | None:
+    def voiceprint(self, caller_id: str, recording: Recording, provenance: Provenance) -> Voiceprint | None:
         """The voiceprint of a recording, None where the encoder fails."""
 
     def store(self, voiceprints: Sequence[Voiceprint]) -> int:

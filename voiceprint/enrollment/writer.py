@@ -215,7 +215,7 @@ def _embeddings(voiceprint: Voiceprint) -> NDArray[np.float32]:
 def _enrolled_again(stored: Voiceprint, new: Voiceprint) -> Voiceprint:
     """The stored voiceprint, to be saved again: this merges the metadata and moves `last_seen`.
 
-    An augmented embedding is added where there was none.
+    An augmented embedding and a provenance are added where there was none.
     """
     logger.info("The caller %r is already enrolled with this recording.", stored.caller_id)
     augmented = new.augmented if stored.augmented is None else stored.augmented
@@ -226,5 +226,6 @@ def _enrolled_again(stored: Voiceprint, new: Voiceprint) -> Voiceprint:
             "last_seen": new.last_seen,
             "consent": new.consent,
             "groups": new.groups,
+            "provenance": new.provenance if stored.provenance is None else stored.provenance,
         }
     )

@@ -6,6 +6,7 @@ import logging
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from voiceprint._audited import note
 from voiceprint.audio.recent import RecentRecordings
 from voiceprint.identification.spoofing import SpoofDetector
 
@@ -37,10 +38,9 @@ class Screener:
     """Screens the audio of calls to one store. Reads `config` at every use."""
 
     def __init__(self, location: str, config: VoiceFingerprintConfig) -> None:
-        """location: of the store. Raises `ConfigurationError` for a detector that cannot be loaded."""
+        """location: of the store."""
         self._recent = RecentRecordings.of_process(location)
         self._config = config
-        self._detector()
 
     def identified(self, answer: Identification, recording: Recording | None) -> Identification:
         """The answer, with the screening of the recording that was identified."""
@@ -59,7 +59,10 @@ class Screener:
         reasons: by the stored voiceprints. duration_s: as of `RecentRecordings.is_copy`.
         """
         score = self._score(recording)
-        return Screening((*self._copied(recording, reasons, duration_s), *self._suspected(score)), score)
+        reasons = (*self._copied(recording, reasons, duration_s), *self._suspected(recording, score))
+        if reasons or score is not None:  # for the event of a match, whose answer has no place for them
+            note(reasons=reasons, spoof_score=score)
+        return Screening(reasons, score)
 
     def _copied(
         self, recording: Recording | None, reasons: tuple[str, ...], duration_s: float | None
@@ -69,26 +72,35 @@ class Screener:
             return reasons
         matched = recording is not None and self._recent.is_copy(recording, duration_s=duration_s)
         if is_stored or matched:
-            logger.warning(
-                "The audio is a copy of a recording that %s: it may be played into the line.",
-                "is enrolled" if is_stored else "was matched before",
+            known = "is enrolled" if is_stored else "was matched before"
+            _warn(
+                recording, f"The audio is a copy of a recording that {known}: it may be played into the line."
             )
         return (*reasons, SAME_RECORDING) if matched and not is_stored else reasons
 
     def _score(self, recording: Recording | None) -> float | None:
-        detector = self._detector()
+        detector = spoof_detector(self._config)
         return None if detector is None or recording is None else detector.score(recording)
 
-    def _suspected(self, score: float | None) -> tuple[str, ...]:
+    def _suspected(self, recording: Recording | None, score: float | None) -> tuple[str, ...]:
         threshold = self._config.spoof_threshold
         if score is None or threshold is None or score < threshold:
             return ()
-        logger.warning("The spoofing detector gave %g, and the threshold is %g.", score, threshold)
+        _warn(recording, f"The spoofing detector gave {score:g}, and the threshold is {threshold:g}.")
         return (SPOOF_SUSPECTED,)
 
-    def _detector(self) -> SpoofDetector | None:
-        name = self._config.spoof_detector
-        return None if name is None else _loaded(name)
+
+def spoof_detector(config: VoiceFingerprintConfig) -> SpoofDetector | None:
+    """The detector of the settings, if any. Raises `ConfigurationError` where it cannot be loaded."""
+    return None if config.spoof_detector is None else _loaded(config.spoof_detector)
+
+
+def _warn(recording: Recording | None, message: str) -> None:
+    """Log a warning, with the name of the recording's file if any."""
+    if recording is None:
+        logger.warning(message)
+    else:
+        recording.warn(message)
 
 
 @lru_cache(maxsize=4)

@@ -197,8 +197,7 @@ def _found_remains(storage: Storage, name: str, files: list[Path], *, is_noted: 
             continue
         shared = _mentions(storage, name) if shared is None else shared
         if not shared:
-            message = "The file holds the id of the caller."
-            findings.append(Finding(code="remains", place=str(path), message=message))
+            findings.append(_found(path, is_logged=_logs(storage, texts)))
     if shared:
         findings.append(
             Finding(
@@ -210,6 +209,23 @@ def _found_remains(storage: Storage, name: str, files: list[Path], *, is_noted: 
     findings += [_stale(path) for path in _stale_snapshots(storage)]
     remains = storage.server_remains()
     return findings + [Finding(code=each.state, place=each.place, message=each.detail) for each in remains]
+
+
+def _logs(storage: Storage, texts: set[bytes]) -> bool:
+    """Whether an audit log in the store names the caller."""
+    table = storage.line_table()
+    return table is not None and any(text in line for _, line in table.rows() for text in texts)
+
+
+def _found(path: Path, *, is_logged: bool) -> Finding:
+    if not is_logged:
+        return Finding(code="remains", place=str(path), message="The file holds the id of the caller.")
+    return Finding(
+        code="audit_log",
+        place=str(path),
+        message="The audit log in this file names the caller, as evidence; a search cannot say whether "
+        "another record does too.",
+    )
 
 
 def files_of(storage: Storage) -> list[Path]:

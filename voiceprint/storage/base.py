@@ -2,138 +2,91 @@
 
 from __future__ import annotations
 
-import hashlib
-import operator
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint._audited import Recorder, audited_verb
-from voiceprint._files import cache_folder, reading_descriptor
+from voiceprint._files import reading_descriptor
 from voiceprint.consent import Consent, OptOut, check_groups
 from voiceprint.errors import InvalidArgumentError, StorageError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
+from voiceprint.storage.arguments import (
+    DEFAULT_MAX_VOICEPRINTS,
+    cached_snapshot_path,
+    check_after,
+    check_caller_ids,
+    check_ids,
+    check_limit,
+    check_page,
+    check_position,
+    check_space,
+    snapshot_path_beside,
+    with_progress,
+)
 from voiceprint.storage.encrypted import EncryptedStorage
+from voiceprint.storage.feed import (
+    START,
+    Batch,
+    Changes,
+    ConsistentView,
+    Deletion,
+    LineTable,
+    Position,
+    Progress,
+    SpaceCounts,
+)
 from voiceprint.storage.metadata_search import MetadataFilter
 from voiceprint.storage.sealing import Sealing
-from voiceprint.validation import check_caller_id, is_integer, now, shown
+from voiceprint.validation import check_caller_id, now, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from voiceprint.storage.transaction import Transaction
 
-DEFAULT_MAX_VOICEPRINTS = 3
+__all__ = [
+    "DEFAULT_BATCH",
+    "DEFAULT_MAX_VOICEPRINTS",
+    "DEFAULT_PAGE",
+    "FLUSH_S",
+    "MOST_PRINTS",
+    "REWRITE_S",
+    "START",
+    "Batch",
+    "Changes",
+    "ConsistentView",
+    "Deletion",
+    "LineTable",
+    "Position",
+    "Progress",
+    "SpaceCounts",
+    "Storage",
+    "cached_snapshot_path",
+    "check_after",
+    "check_caller_ids",
+    "check_ids",
+    "check_limit",
+    "check_page",
+    "check_position",
+    "check_space",
+    "snapshot_path_beside",
+    "with_progress",
+]
+
 DEFAULT_PAGE = 1_000
 DEFAULT_BATCH = 10_000
 MOST_PRINTS = 1_000  # ids reserved for a renamed or merged caller; far more voiceprints than a caller has
 FLUSH_S = 30.0
 REWRITE_S = 600.0
 
-# Called with the number of finished items.
-Progress = Callable[[int], None]
-
-# Ids int64[n] and embeddings float32[n, dimension] of voiceprints.
-Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
-
 T = TypeVar("T")
-
-
-class LineTable(ABC):
-    """A table of numbered lines beside the records of a store, for its audit log.
-
-    location: URL of the store, without secrets.
-    """
-
-    location: str
-
-    @abstractmethod
-    def append(self, make: Callable[[tuple[int, bytes] | None], list[tuple[int, bytes]]]) -> None:
-        """Append the rows, (number, line), that `make` returns for the last row, None without one.
-
-        One transaction, in which no other process appends.
-        """
-
-    @abstractmethod
-    def rows(self, *, newest_first: bool = False) -> Iterator[tuple[int, bytes]]:
-        """All rows in the order of their numbers, read a page at a time."""
-
-
-class Position(NamedTuple):
-    """A point in the history of a store's voiceprints, up to which a follower has read.
-
-    revision: of the last commit that changed a voiceprint; 0 before the first. It repeats once a store was
-        rewound (a restored backup, a failover).
-    token: random for each commit, so that no other history has this position; "" before the first. Opaque.
-    """
-
-    revision: int
-    token: str
-
-
-START = Position(0, "")
-"""Before the first change: the position of an empty follower."""
-
-
-class Deletion(NamedTuple):
-    """The deletion of a caller, without the caller's id.
-
-    key: identity of the store that deleted the caller; digest: 32 hexadecimal digits, the first 128 bits of
-    HMAC-SHA256 of the caller id with that key; deleted_at: ISO 8601 UTC with a `Z`.
-    """
-
-    key: str
-    digest: str
-    deleted_at: str
-
-
-class SpaceCounts(NamedTuple):
-    """The voiceprints of one embedding space in a store.
-
-    dimension: values of an embedding. callers: who have such a voiceprint; only: those of them who have no
-    voiceprint of another space.
-    """
-
-    dimension: int
-    voiceprints: int
-    callers: int
-    only: int
-
-
-class ConsistentView(NamedTuple):
-    """A whole store as of one moment; callers: in the order of their ids, to be iterated once."""
-
-    identity: str
-    position: Position
-    deletions: list[Deletion]
-    callers: Iterator[Caller]
-
-
-@dataclass(frozen=True)
-class Changes:
-    """Changes that a derived index applies to catch up: the removals first, then the additions.
-
-    position: of the index once these are applied.
-    removed: int64[m], ids of removed voiceprints.
-    ids, embeddings: int64[n] and float32[n, dimension] of new or replaced voiceprints, and of all of a caller
-        whose groups have changed.
-    groups: id of each of these voiceprints whose caller is in groups, to the names of the groups.
-    more: whether further changes follow; ask again with `position`.
-    """
-
-    position: Position
-    removed: NDArray[np.int64] = field(repr=False)
-    ids: NDArray[np.int64] = field(repr=False)
-    embeddings: NDArray[np.float32] = field(repr=False)
-    more: bool = False
-    groups: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Storage(EncryptedStorage):
@@ -631,81 +584,3 @@ class Storage(EncryptedStorage):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.location!r})"
-
-
-def check_limit(limit: int | None, default: int = DEFAULT_MAX_VOICEPRINTS) -> int:
-    """A limit of voiceprints per caller: an int from 1, or `default` for None."""
-    if limit is None:
-        return default
-    if not is_integer(limit) or limit < 1:
-        raise InvalidArgumentError(
-            f"The limit of voiceprints per caller is {limit!r}: a whole number from 1 is allowed."
-        )
-    return int(limit)
-
-
-def check_page(limit: int) -> int:
-    """The size of a page or batch: an int from 1."""
-    if not is_integer(limit) or limit < 1:
-        raise InvalidArgumentError(f"The page size is {limit!r}: a whole number from 1 is allowed.")
-    return int(limit)
-
-
-def check_ids(ids: Iterable[int]) -> list[int]:
-    """Ids of voiceprints as ints, also from numpy integers."""
-    try:
-        return [operator.index(id_) for id_ in ids]
-    except TypeError as error:
-        raise InvalidArgumentError("The ids of voiceprints are whole numbers in a list or array.") from error
-
-
-def check_caller_ids(caller_ids: Iterable[str]) -> list[str]:
-    """Caller ids, each once, in their order."""
-    if isinstance(caller_ids, str | bytes) or not isinstance(caller_ids, Iterable):
-        raise InvalidArgumentError(f"The caller ids are {shown(caller_ids)}: give a list of them.")
-    return list(dict.fromkeys(check_caller_id(caller_id) for caller_id in caller_ids))
-
-
-def check_space(encoder: object) -> str:
-    """The name of an embedding space: a str of 1 character or more."""
-    if not isinstance(encoder, str) or not encoder:
-        raise InvalidArgumentError(
-            f"The embedding space is {shown(encoder)}: give the name of its encoder, see `Storage.spaces`."
-        )
-    return encoder
-
-
-def check_after(after: str) -> str:
-    """The caller id that a page comes after; "" for the first page."""
-    return after if after == "" else check_caller_id(after)
-
-
-def check_position(since: Position) -> Position:
-    """A position to read the change feed from."""
-    if not isinstance(since, Position):
-        raise InvalidArgumentError(
-            f"The position in the feed is a {type(since).__name__}: give a result of `position()`, or START."
-        )
-    return since
-
-
-def with_progress(items: list[T], progress: Progress | None) -> Iterator[T]:
-    """The items; `progress` is called with the number of finished ones, every 1,000 and at the end."""
-    for done, item in enumerate(items, start=1):
-        yield item
-        if progress is not None and (done % 1_000 == 0 or done == len(items)):
-            progress(done)
-
-
-def cached_snapshot_path(location: str) -> Path:
-    """Path of the index snapshot of a store on a server, in the user's cache.
-
-    Raises OSError for a user without a home folder.
-    """
-    name = hashlib.sha256(location.encode()).hexdigest()[:32]
-    return cache_folder() / f"{name}.index"
-
-
-def snapshot_path_beside(path: Path) -> Path:
-    """Path of the index snapshot of a store in one file."""
-    return path.with_name(f"{path.name}.index")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -15,6 +15,7 @@ from voiceprint._audited import Operation, finished, note_answer, recording
 from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, AudioQuality, Recording, Turn
 from voiceprint.audio.io.encodings import PCM, AudioFormat
+from voiceprint.consent import check_groups
 from voiceprint.dual_run import DualRun
 from voiceprint.embedder import Embedder, Probe
 from voiceprint.enrollment.check import OnSeveralVoices
@@ -26,7 +27,7 @@ from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query
 from voiceprint.identification.screening import SAME_RECORDING, Screener
 from voiceprint.identification.voices import identify_voices
-from voiceprint.models import Identification, SeparatedVoice, StreamResult, Verdict, Voiceprint
+from voiceprint.models import Consent, Identification, SeparatedVoice, StreamResult, Verdict, Voiceprint
 from voiceprint.streaming.decision import Decision
 from voiceprint.streaming.framer import Framer
 from voiceprint.streaming.online_embedder import OnlineEmbedder
@@ -169,6 +170,9 @@ class CallStream:
         *,
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
+        consent: Consent | None = None,
+        groups: Iterable[str] = (),
+        source: str | None = None,
     ) -> Voiceprint:
         """Enroll the audio so far, and return the stored voiceprint. The stream goes on.
 
@@ -177,7 +181,10 @@ class CallStream:
         and after `finish`, until `close`. Each call of it enrolls again: with the same audio, the existing
         voiceprint is returned. Later answers of this stream compare with the new voiceprint too.
         """
-        stored = self._enroll(caller_id, metadata, on_mismatch, on_several_voices, lambda: True)
+        options = EnrollmentOptions(
+            PCM, on_mismatch, on_several_voices, False, consent, check_groups(groups), source
+        )
+        stored = self._enroll(caller_id, metadata, options, lambda: True)
         assert stored is not None  # noqa: S101  `may_store` is always true
         return stored
 
@@ -188,11 +195,15 @@ class CallStream:
         *,
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
+        consent: Consent | None = None,
+        groups: Iterable[str] = (),
+        source: str | None = None,
     ) -> Voiceprint:
         """`enroll` without blocking the event loop; a cancellation is as of `aenroll_caller`."""
-        stored = await store_in_thread(
-            partial(self._enroll, caller_id, metadata, on_mismatch, on_several_voices)
+        options = EnrollmentOptions(
+            PCM, on_mismatch, on_several_voices, False, consent, check_groups(groups), source
         )
+        stored = await store_in_thread(partial(self._enroll, caller_id, metadata, options))
         assert stored is not None  # noqa: S101  not cancelled
         return stored
 
@@ -200,8 +211,7 @@ class CallStream:
         self,
         caller_id: str,
         metadata: dict[str, Any] | None,
-        on_mismatch: OnMismatch,
-        on_several_voices: OnSeveralVoices,
+        options: EnrollmentOptions,
         may_store: Callable[[], bool],
     ) -> Voiceprint | None:
         self._context.embedder.check_enabled()
@@ -210,7 +220,6 @@ class CallStream:
                 self._check_open()
                 recording = self._online.best_recording(self._framer.rest())
             # Without the lock, so that `feed` goes on.
-            options = EnrollmentOptions(PCM, on_mismatch, on_several_voices)
             stored = self._context.enroller.enroll((caller_id, recording, metadata), options, may_store)
             self._enrolled |= stored is not None
             return stored

@@ -69,7 +69,8 @@ class Event:
         model's file.
     speech_s: seconds of speech. quality: score of the audio, 0 to 1.
     reasons: why a verdict is not as the scores say, such as "same_recording". spoof_score: of a detector.
-    group: of a watchlist hit. count: callers or voiceprints that the operation wrote, read or removed.
+    group: of a watchlist hit. count: callers or voiceprints that the operation wrote, read or removed, or
+        voices that it separated.
     file: name of the file, without its folder. about: the `event_id` that a feedback or a watchlist hit
         belongs to. correct: of a feedback. detail: more, never audio, embeddings or metadata.
     """

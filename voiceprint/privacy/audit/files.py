@@ -127,14 +127,14 @@ class AuditFile:
         line = Line.parse(first)
         number = 0 if line is None else line.seq
         target = self.path.with_name(f"{self.path.name}.{number:0{_DIGITS}}")
-        if target.exists():  # of another history: nothing is replaced
-            return False
         try:
+            if target.exists():
+                raise RefusedFileError(f"{target} is there already, of another log.")
             os.fsync(descriptor)
             self.path.rename(target)
             sync_folder(self.path.parent)
         except OSError as error:
-            # An append-only file, or a folder without the right to rename: the log goes on in this file.
+            # Or an append-only file, or a folder without the right to rename: the log goes on in this file.
             logger.warning("The audit log %s cannot be rotated: %s", self.path, error)
             self._rotate_bytes *= 2
             return False

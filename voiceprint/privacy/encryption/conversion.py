@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from voiceprint._audited import audited_store
 from voiceprint.errors import ConfigurationError, StorageError, StorageUnavailableError
 from voiceprint.privacy.encryption.envelope import Encryption
 from voiceprint.privacy.encryption.search import Search
@@ -76,6 +77,7 @@ def encryption_status(storage: Storage) -> EncryptionStatus:
     )
 
 
+@audited_store("key_change", detail="encryption")
 def encrypt_store(storage: Storage, *, progress: Progress | None = None) -> EncryptionReport:
     """Encrypt every record of a plain store in place, verify it, and search its files for plain data.
 
@@ -114,6 +116,7 @@ def encrypt_store(storage: Storage, *, progress: Progress | None = None) -> Encr
     )
 
 
+@audited_store("key_change", detail="rotation")
 def rotate(storage: Storage, *, progress: Progress | None = None) -> EncryptionReport:
     """Wrap every data key with the current master key, while others read and write.
 

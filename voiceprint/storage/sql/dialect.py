@@ -103,12 +103,20 @@ class Dialect:
         """
         raise ConfigurationError(f"{self.name} is a database whose metadata can have no index.")
 
-    def metadata_conditions(self, values: dict[str, Any]) -> list[list[ColumnElement[bool]]]:  # noqa: ARG002
+    def metadata_conditions(
+        self,
+        values: dict[str, Any],  # noqa: ARG002
+        by_index: str | None,  # noqa: ARG002
+    ) -> list[list[ColumnElement[bool]]]:
         """Conditions that find each caller with these values, and maybe others: one list or the other holds.
 
-        values: text, number or bool of each key.
+        values: text, number or bool of each key. by_index: the one of the keys whose index is to be read;
+        None where none has one.
         """
         return [[]]
+
+    def prepare_search(self, connection: Connection) -> None:
+        """Called before a search by `metadata_conditions`, within its transaction."""
 
     def indexed(self, connection: Connection) -> None:
         """Called after a new index of the callers, within its transaction."""

@@ -182,18 +182,25 @@ class PostgreSQL(Dialect):
             f"ELSE left(metadata::json ->> '{key}', {_INDEXED_CHARACTERS}) END)"
         )
 
-    def metadata_conditions(self, values: dict[str, Any]) -> list[list[ColumnElement[bool]]]:
+    def metadata_conditions(
+        self, values: dict[str, Any], by_index: str | None
+    ) -> list[list[ColumnElement[bool]]]:
         texts = {
             key: value[:_INDEXED_CHARACTERS] if isinstance(value, str) else orjson.dumps(value).decode()
             for key, value in values.items()
         }
-        with_nul = dict.fromkeys(texts, "")
-        asked = [texts, with_nul] if texts != with_nul else [texts]
-        return [
-            [literal_column(self.metadata_value(key)) == text for key, text in one.items()]
-            for one in asked
-            if not any("\0" in text for text in one.values())
-        ]
+        sought: dict[str, ColumnElement[str]] = {
+            key: literal_column(self.metadata_value(key)) for key in texts
+        }
+        if any("\0" in text for text in texts.values()):
+            return [[sought[key] == "" for key in texts]]
+        if by_index is None:  # all callers are read, and that once
+            return [[sought[key].in_({text, ""}) for key, text in texts.items()]]
+        return [[sought[key] == text for key, text in texts.items()], [sought[key] == "" for key in texts]]
+
+    def prepare_search(self, connection: Connection) -> None:
+        # Not a plan for any value, which would read all callers where most values are common.
+        connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_custom_plan")
 
     def indexed(self, connection: Connection) -> None:
         connection.exec_driver_sql("ANALYZE callers")  # so that the planner knows how many values there are

@@ -256,11 +256,14 @@ class SQLite(Dialect):
     def metadata_value(self, key: str) -> str:
         return f"json_extract(metadata, {_path_of(key)})"
 
-    def metadata_conditions(self, values: dict[str, Any]) -> list[list[ColumnElement[bool]]]:
-        # The same function of the value asked for, so that both sides are cut at a NUL character alike.
+    def metadata_conditions(
+        self, values: dict[str, Any], by_index: str | None
+    ) -> list[list[ColumnElement[bool]]]:
+        # The same function of the value asked for, so that both sides are cut at a NUL character alike. A
+        # plus keeps SQLite, which does not know how many callers have a value, from another key's index.
         return [
             [
-                literal_column(self.metadata_value(key))
+                literal_column(f"{'' if key == by_index else '+'}{self.metadata_value(key)}")
                 == func.json_extract(orjson.dumps({key: value}).decode(), literal_column(_path_of(key)))
                 for key, value in values.items()
             ]

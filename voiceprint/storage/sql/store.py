@@ -305,13 +305,17 @@ class SQLStorage(Storage):
         """Index a key of the callers' metadata for `find_callers`; a missing store is created.
 
         Takes some seconds a million callers, during which others cannot write. The database keeps it up to
-        date from then on. Raises `InvalidArgumentError` for a key of other characters than letters, digits,
-        spaces and _ . : @ / + -, or of more than 40 bytes.
+        date from then on. Raises `InvalidArgumentError` for an encrypted store, and for a key of other
+        characters than letters, digits, spaces and _ . : @ / + -, or of more than 40 bytes.
         """
         from voiceprint.storage.sql.metadata_search import add_index, check_key
 
         name = check_key(key)
         self._check_open()
+        if self.sealing is not None:
+            raise InvalidArgumentError(
+                f"{self.location} is encrypted, and its metadata can have no index, which holds plain values."
+            )
         self._database.write(lambda writer: add_index(writer.connection, self._dialect, name))
 
     def drop_metadata_index(self, key: str) -> None:

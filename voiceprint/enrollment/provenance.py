@@ -1,0 +1,36 @@
+"""The origin of a voiceprint: its recording, and the quality of that."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from voiceprint.consent import MAX_TEXT, Provenance
+
+if TYPE_CHECKING:
+    from voiceprint.audio import AudioQuality
+
+__all__ = ["provenance_of"]
+
+
+def provenance_of(
+    quality: AudioQuality,
+    source: str | None = None,
+    *,
+    file: str | None = None,
+    fingerprints: str | None = None,
+) -> Provenance:
+    """The provenance of a voiceprint of audio with this quality.
+
+    source: given by the application. file: name of the audio's file, for audio without a source; of a longer
+    one than a source may be, the end. A name that is not UTF-8 is stored with escapes.
+    """
+    if source is None and file:
+        source = os.fsencode(file).decode(errors="backslashreplace")[-MAX_TEXT:]
+    return Provenance(
+        source=source,
+        quality=quality.score,
+        duration_s=quality.duration_s,
+        net_speech_s=quality.net_speech_s,
+        fingerprints=fingerprints,
+    )
