@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from voiceprint._audited import audited, note
-from voiceprint._parts import Parts
+from voiceprint._parts import Parts, check_attribute
 from voiceprint.auditing import Auditing
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.encoder import Encoder
-from voiceprint.errors import InvalidArgumentError
 from voiceprint.grouping import Grouping
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.pipeline import Identifier
@@ -30,7 +29,6 @@ from voiceprint.privacy.audit.auditor import attach, flush
 from voiceprint.retention import Expiry, state_of
 from voiceprint.storage import Storage
 from voiceprint.storage.base import DEFAULT_PAGE, Progress
-from voiceprint.validation import shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -47,16 +45,7 @@ class Upkeep(Auditing, Grouping):
     secondary: Encoder | None
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name == "storage" and not isinstance(value, Storage):
-            raise InvalidArgumentError(f"storage_backend is {shown(value)}: give a Storage.")
-        if name == "config" and not isinstance(value, VoiceFingerprintConfig):
-            raise InvalidArgumentError(f"config is {shown(value)}: give a VoiceFingerprintConfig.")
-        # `Encoder` is a protocol, which the class of an encoder meets too.
-        is_encoder = isinstance(value, Encoder) and not isinstance(value, type)
-        if (name == "encoder" and not is_encoder) or (
-            name == "secondary" and not is_encoder and value is not None
-        ):
-            raise InvalidArgumentError(f"{name} is {shown(value)}: give an Encoder.")
+        check_attribute(name, value)
         super().__setattr__(name, value)
         if name in ("storage", "encoder", "secondary", "config"):
             self.__dict__.pop("_parts", None)  # which depend on it
