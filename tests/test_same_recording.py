@@ -134,6 +134,15 @@ def test_a_reason_at_the_decision_stays_until_the_end(tmp_path: Path) -> None:
     assert final.reasons == COPY
 
 
+@pytest.mark.usefixtures("hours")
+def test_a_copy_of_a_call_of_over_two_minutes_is_found(tmp_path: Path) -> None:
+    enrolled = recognizer(tmp_path)
+    long = np.resize(np.concatenate([VOICES[name][1] for name in sorted(VOICES)]), 140 * RATE)
+    assert streamed(enrolled, long).reasons == ()
+    final = streamed(enrolled, Condition.parse("telephone").apply(long))
+    assert (final.final, final.reasons) == (True, COPY)
+
+
 def test_the_log_names_the_file_and_not_the_caller(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     enrolled = recognizer(tmp_path)
     call = Recording.open("examples/voices/amara/1.flac")
