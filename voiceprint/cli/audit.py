@@ -54,7 +54,7 @@ AnchorOption = Annotated[
 @contextmanager
 def open_log(path: Path | None, store: str | None) -> Iterator[AuditLog]:
     """The audit log of the options or the settings. Raises `ConfigurationError`, `AuditError`."""
-    config = chosen_settings(store)
+    config = chosen_settings()
     if path is not None:
         config.audit = str(path)
     if config.audit is None:

@@ -182,7 +182,7 @@ def _by_audit(store: str | None) -> CalibratedByAudit:
     from voiceprint.evaluation.audit_calibration import calibrate_by_audit
 
     with open_log(None, store) as log:
-        return calibrate_by_audit(log, configured_encoder(chosen_settings(store)))
+        return calibrate_by_audit(log, configured_encoder(chosen_settings()))
 
 
 @contextmanager
