@@ -224,6 +224,19 @@ def test_the_command_line_prints_reasons_and_score(tmp_path: Path, run, monkeypa
     assert '"same_recording"' in out
 
 
+def test_the_fingerprints_are_serialized_with_the_embeddings_alone(tmp_path: Path) -> None:
+    caller = recognizer(tmp_path).get_caller("amara")
+    assert caller is not None
+    (voiceprint,) = caller.voiceprints
+    assert voiceprint.provenance is not None
+    sketch = voiceprint.provenance.fingerprints
+    assert sketch is not None
+    for model in (caller, voiceprint):
+        assert sketch not in model.model_dump_json()
+        assert sketch not in repr(model.model_dump()) + repr(model) + repr(voiceprint.provenance)
+        assert sketch in model.model_dump_json(include_embeddings=True)
+
+
 @pytest.mark.parametrize("text", ["?", "AAA", base64.b64encode(bytes(260)).decode(), "AAA="])
 def test_fingerprints_that_are_no_sketch_are_refused(text: str) -> None:
     with pytest.raises(InvalidArgumentError, match="sketch"):

@@ -43,7 +43,7 @@ def backup(
     """
     with open_recognizer(store, create=create) as recognizer:
         storage = recognizer.storage
-        cipher = writing_cipher(storage, encrypt, passphrase_file)
+        cipher = writing_cipher(recognizer, encrypt, passphrase_file)
         with counter("Backing up", storage.count_callers()) as progress:
             report = back_up(storage, file, cipher=cipher, progress=progress)
     if as_json:
@@ -77,7 +77,7 @@ def restore(
         report = restore_backup(
             recognizer.storage,
             file,
-            cipher=reading_cipher(passphrase_file),
+            cipher=reading_cipher(recognizer, passphrase_file),
             overwrite=overwrite,
             include_deleted=include_deleted,
             progress=progress,

@@ -18,7 +18,6 @@ from voiceprint.cli.common import (
     print_json,
     print_lines,
 )
-from voiceprint.cli.gallery_options import chosen_settings
 from voiceprint.errors import ConfigurationError
 from voiceprint.privacy.encryption.conversion import (
     EncryptionReport,
@@ -110,7 +109,7 @@ def rotate(
     with open_recognizer(store) as recognizer:
         storage = recognizer.storage
         before = encryption_status(storage)
-        keys = KeyRing.from_config(chosen_settings())
+        keys = KeyRing.from_config(recognizer.config)
         if new_key and keys is not None and before.state != "plain" and not _is_under_way(before):
             if not isinstance(keys.source, FileKeys):
                 raise ConfigurationError(

@@ -11,10 +11,9 @@ from typing import Annotated
 import typer
 
 from voiceprint._files import open_regular
-from voiceprint.cli.gallery_options import chosen_settings
 from voiceprint.errors import ConfigurationError
 from voiceprint.privacy.encryption import KeyRing, SealedFiles
-from voiceprint.storage import Storage
+from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage.sealing import FileCipher
 
 _VARIABLE = "VOICE_PASSPHRASE"
@@ -35,29 +34,31 @@ PassphraseFileOption = Annotated[
 ]
 
 
-def writing_cipher(storage: Storage, encrypt: bool | None, passphrase_file: Path | None) -> FileCipher | None:
+def writing_cipher(
+    recognizer: OpusAgentVoiceRecognizer, encrypt: bool | None, passphrase_file: Path | None
+) -> FileCipher | None:
     """The cipher of a file that is written, None for a plain one. Raises `ConfigurationError`."""
     if encrypt is False and passphrase_file is not None:
         raise ConfigurationError(
             "--no-encrypt and --passphrase-file contradict each other: give one of them."
         )
     if encrypt is None:
-        encrypt = storage.sealing is not None or passphrase_file is not None
+        encrypt = recognizer.storage.sealing is not None or passphrase_file is not None
     if not encrypt:
         return None
     passphrase = _given(passphrase_file)
     if passphrase is not None:
         return SealedFiles(passphrase=lambda: passphrase)
-    keys = KeyRing.from_config(chosen_settings())
+    keys = KeyRing.from_config(recognizer.config)
     if keys is not None:
         return SealedFiles(keys=keys)
     return SealedFiles(passphrase=cache(lambda: _asked(confirm=True)))
 
 
-def reading_cipher(passphrase_file: Path | None) -> FileCipher:
+def reading_cipher(recognizer: OpusAgentVoiceRecognizer, passphrase_file: Path | None) -> FileCipher:
     """The cipher of an encrypted file that is read: whichever of key and passphrase it needs."""
     passphrase = _given(passphrase_file)
-    keys = KeyRing.from_config(chosen_settings())
+    keys = KeyRing.from_config(recognizer.config)
     ask = cache(lambda: _asked(confirm=False) if passphrase is None else passphrase)
     return SealedFiles(keys=keys, passphrase=ask)
 

@@ -59,7 +59,7 @@ def export(
     """
     with open_recognizer(store, create=create) as recognizer:
         storage = recognizer.storage
-        cipher = writing_cipher(storage, encrypt, passphrase_file)
+        cipher = writing_cipher(recognizer, encrypt, passphrase_file)
         with (
             _open_export(file, recognizer) as stream,
             nullcontext(stream) if cipher is None else cipher.writing(stream, SEALED_KIND) as content,
@@ -106,7 +106,7 @@ def import_(
     """
     with (
         open_recognizer(store, create=True) as recognizer,
-        _open_import(file, recognizer.storage, reading_cipher(passphrase_file)) as lines,
+        _open_import(file, recognizer.storage, reading_cipher(recognizer, passphrase_file)) as lines,
         counter("Importing") as progress,
     ):
         report = import_callers(recognizer.storage, lines, include_deleted=include_deleted, progress=progress)
