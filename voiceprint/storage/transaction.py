@@ -301,7 +301,7 @@ class Transaction(CallerChanges):
         self.callers[caller.caller_id] = None
         self._note_deletion(caller)
         self.removed += [print_.id for print_ in caller.voiceprints]
-        self.changes_voiceprints = True
+        self.changes_voiceprints = self.changes_voiceprints or bool(caller.voiceprints)
         return len(caller.voiceprints)
 
     def _note_deletion(self, caller: CallerRecord) -> None:
