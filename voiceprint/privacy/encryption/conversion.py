@@ -18,6 +18,7 @@ from voiceprint.storage import Storage
 from voiceprint.storage.base import FLUSH_S, Progress
 from voiceprint.storage.sealing import ENCRYPTING, ON, SealingError, mark_key, mark_state
 from voiceprint.storage.snapshot_files import erase_snapshots
+from voiceprint.storage.sql import SQLStorage
 
 __all__ = ["EncryptionReport", "EncryptionStatus", "encrypt_store", "encryption_status", "rotate"]
 
@@ -95,6 +96,9 @@ def encrypt_store(storage: Storage, *, progress: Progress | None = None) -> Encr
         storage.set_encryption(ENCRYPTING)
     erase_snapshots(storage.snapshot_places)
     with storage.removing_many():
+        if isinstance(storage, SQLStorage):
+            for key in storage.metadata_indexes():  # they hold plain values
+                storage.drop_metadata_index(key)
         changed = _reseal(storage, progress)
         storage.set_encryption(ON)
     findings = storage.check()

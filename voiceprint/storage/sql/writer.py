@@ -72,6 +72,8 @@ class PartialState(StoreState):
 class Writer(Reader):
     """Writes to the store within one transaction of its database."""
 
+    _seals: dict[str, CallerSeals]  # of the callers that `write` writes encrypted
+
     def base(self, caller_ids: Iterable[str], ids: Iterable[int], spaces: Iterable[str]) -> PartialState:
         """The part of the committed state that a transaction on these callers needs.
 
@@ -113,6 +115,11 @@ class Writer(Reader):
         removed = [caller_id for caller_id, record in transaction.callers.items() if record is None]
         written = [record for record in transaction.callers.values() if record is not None]
         remaining = {print_.id for record in written for print_ in record.voiceprints}
+        self._seals = {
+            record.caller_id: self.rows.seals.of(record.caller_id, record.data_key)
+            for record in written
+            if record.data_key is not None
+        }
         replaced = [before[name] for name in transaction.callers if name in before]
         self._delete_prints(
             [p.id for record in replaced for p in record.voiceprints if p.id not in remaining]
@@ -185,7 +192,8 @@ class Writer(Reader):
 
     def _details(self, record: CallerRecord) -> Row:
         """The columns of metadata and details, sealed in an encrypted store."""
-        if record.data_key is None:
+        seals = self._seals.get(record.caller_id)
+        if seals is None:
             return {
                 "metadata": orjson.dumps(record.metadata).decode(),
                 "details": _json_or_null(details_fields(record)),
@@ -194,7 +202,7 @@ class Writer(Reader):
         return {
             "metadata": "{}",
             "details": None if record.opt_out is None else '{"opt_out":{}}',  # `touch` looks for it
-            "sealed": self.rows.seals.of(record.caller_id, record.data_key).details(record),
+            "sealed": seals.details(record),
         }
 
     def _write_groups(self, written: list[CallerRecord], before: dict[str, CallerRecord]) -> None:
@@ -213,9 +221,7 @@ class Writer(Reader):
         augmented: list[Row] = []
         for record in written:
             stored = before.get(record.caller_id)
-            seals = None
-            if record.data_key is not None:
-                seals = self.rows.seals.of(record.caller_id, record.data_key)
+            seals = self._seals.get(record.caller_id)
             for print_, row, is_new in self._print_rows(record, stored.voiceprints if stored else ()):
                 (new if is_new else changed).append({**row, **_print_columns(print_, seals)})
                 if print_.augmented is not None:
