@@ -106,9 +106,7 @@ def measure(
         row |= {
             "voiceprints": len(ids),
             "found": min(len(answer) for answer in answers),
-            "ranked_first": _share(
-                answer[0].caller_id == names[n % size] for n, answer in enumerate(answers)
-            ),
+            "ranked_first": _share(one[0].caller_id == names[n % size] for n, one in enumerate(answers)),
             "recall_at_k": _recall(index.search(some, K, allowed=ids)[1], right),
         }
         rows += [row, _row(name, "linear product", partial(_linear, matrix), some, clock)]

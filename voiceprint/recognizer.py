@@ -102,11 +102,9 @@ class OpusAgentVoiceRecognizer(Upkeep):
         `encoder_secondary`, which belong to this one. Of the digests, the one that is set for this name
         counts. To close either recognizer closes the store of both.
         """
+        config = self.config.for_encoder(encoder) if isinstance(encoder, str) else self.config.model_copy()
         if isinstance(encoder, str):
-            config = self.config.for_encoder(encoder)
             encoder = configured_encoder(config)
-        else:
-            config = self.config.model_copy()
         if encoder.name != self.encoder.name:
             config = config.for_other_encoder()
         secondary = self.secondary if encoder.name == self.encoder.name else None

@@ -199,6 +199,11 @@ class Gallery:
         """The caller's voiceprints in this space: embeddings of different encoders are never compared."""
         return [one for one in caller.voiceprints if one.encoder == self.encoder]
 
+    def count_voiceprints(self, scope: Scope = EVERYONE) -> int:
+        """The number of voiceprints in this space, or the most that a scope can have."""
+        state = self._current_state()
+        return state.groups.ids(scope).most(len(state.vectors))
+
     def count_callers(self, scope: Scope = EVERYONE) -> int:
         """The number of callers in this space, to one in fifty: to count a million is slow."""
         if scope.is_everyone:

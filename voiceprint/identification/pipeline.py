@@ -16,7 +16,7 @@ from voiceprint.embedder import Probe
 from voiceprint.enrollment.agreement import same_recording
 from voiceprint.errors import CallerNotFoundError, StorageUnavailableError
 from voiceprint.identification.acceptance import DEFAULT_TARGET, AcceptanceRule
-from voiceprint.identification.candidates import CANDIDATES_PER_QUERY, candidate_queries
+from voiceprint.identification.candidates import candidate_queries, least_hits
 from voiceprint.identification.evidence import note_identification, note_verification
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.groups import Scope
@@ -169,7 +169,7 @@ class Identifier:
         queries = candidate_queries(probe, scorer, callers, most_prints)
         hits, wider = callers * most_prints, 1
         if scorer is not None:
-            hits = max(hits, CANDIDATES_PER_QUERY)
+            hits = max(hits, least_hits(scope, gallery.count_voiceprints(scope)))
         while True:
             shortlist = gallery.shortlist(queries, hits, wider, scope)
             voiceprints = _comparable(gallery.read(shortlist.ids), scope, expiry)

