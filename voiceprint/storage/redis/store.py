@@ -549,6 +549,11 @@ class RedisStorage(Storage):
         self._check_present()
         return [(record.caller_id, record.data_key) for record in self._reader.callers(start, size)]
 
+    def data_key(self, caller_id: str) -> bytes | None:
+        self._check_present()
+        record = self._reader.caller(caller_id)
+        return None if record is None else record.data_key
+
     def _change_keys(self, caller_ids: list[str], work: Callable[[KeyedChanges], T]) -> list[T]:
         groups: dict[int, list[str]] = {} if caller_ids else {0: []}
         for name in caller_ids:
