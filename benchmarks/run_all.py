@@ -24,6 +24,7 @@ def main() -> int:
     prints = "1000000" if options.large else "100000"
     runs: list[list[str | Path]] = [
         ["storage"],
+        ["finding", "--callers", prints],
         ["index", *([] if options.large else ["--sizes", "1000", "10000", prints, "--seconds", "20"])],
         ["match", "--prints", prints],
         ["opening", "--prints", prints],

@@ -55,6 +55,11 @@ def test_storage_measures_every_store_and_finds_it_whole(tmp_path: Path) -> None
         assert {"get", "get at 1000", "save", "touch", "scan per s"} <= figures[kind].keys()
 
 
+def test_finding_measures_searches_with_and_without_an_index(tmp_path: Path) -> None:
+    figures, _ = run("finding", "--callers 900", tmp_path)
+    assert {"one account", "one account, indexed", "no null"} <= figures["sqlite"].keys()
+
+
 def test_match_names_every_probe_right_and_its_stages_add_up(tmp_path: Path) -> None:
     figures, _ = run("match", "--prints 400 --rounds 4", tmp_path)
     assert figures["named_right"] == figures["matches"] == 4

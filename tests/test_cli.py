@@ -228,7 +228,8 @@ def test_verify_exits_with_1_for_an_unknown_caller_or_poor_audio_and_with_2_for_
 @pytest.mark.usefixtures("enrolled")
 def test_callers_are_listed_and_shown_without_embeddings(run):
     _, out, _ = run("callers", "list")
-    assert [line.split()[:2] for line in out.splitlines()[1:]] == [["amara", "1"], ["bruno", "1"]]
+    rows = [line.split()[:3] for line in out.splitlines()[1:]]
+    assert rows == [["amara", "enrolled", "1"], ["bruno", "enrolled", "1"]]
     _, out, _ = run("callers", "list", "--json", "--limit", 1)
     assert [row["caller_id"] for row in json.loads(out)] == ["amara"]
     code, out, _ = run("callers", "show", "amara")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from voiceprint import (
 )
 from voiceprint.cli.app import app
 from voiceprint.config import PATH_SETTINGS
+from voiceprint.privacy.encryption.keys import new_key_file
 
 TWO = """
 [defaults]
@@ -218,6 +221,47 @@ def test_a_gallery_whose_store_is_damaged_leaves_the_others_alone(folder: Path) 
             assert galleries["brand-a"].storage.count() == 0
 
 
+def test_each_gallery_has_its_own_key_and_audit_log(folder: Path, voices: Voices) -> None:
+    for name in "ab":
+        new_key_file(f"{name}.key")
+    tables = "\n".join(
+        f"[galleries.{name}]\nstorage_path='{name}.db'\naudit='{name}.jsonl'\nencryption_key_file='{name}.key'"
+        for name in "ab"
+    )
+    path = write(f"[defaults]\nstorage_backend = 'sqlite'\n{tables}")
+    with Galleries.open(path) as galleries:
+        galleries["a"].enroll_caller("amara", voices["amara"][0])
+        galleries["b"].enroll_caller("bruno", voices["bruno"][0])
+    logs = [Path(f"{name}.jsonl").read_text() for name in "ab"]
+    assert ["amara" in log for log in logs] == [True, False]
+    assert ["bruno" in log for log in logs] == [False, True]
+    write(path.read_text().replace("b.key", "a.key"))
+    with Galleries.open(path) as galleries, pytest.raises(ConfigurationError):
+        galleries["b"].get_caller("bruno")
+    assert "the audit log of the gallery 'b' is the audit log of 'a'" in refused(
+        write(path.read_text().replace("b.jsonl", "a.jsonl"))
+    )
+
+
+def test_a_forked_process_uses_the_galleries_of_its_parent(folder: Path) -> None:
+    write(TWO)
+    with SQLiteStorage("a/voiceprints.db") as storage:
+        storage.save(voiceprint("alice"))
+    code = """
+import os
+from voiceprint import Galleries
+
+with Galleries.open() as galleries:
+    assert galleries["brand-a"].storage.count() == 1
+    child = os.fork()
+    assert [galleries[name].storage.count() for name in galleries] == [1, 0]
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 # The file
 
 BAD_FILES = [
@@ -277,6 +321,17 @@ def test_a_bad_variable_of_the_environment_is_named_as_such(
 
 
 # Secrets
+
+
+def test_a_setting_that_is_a_table_is_no_secret(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = "[galleries.brand-a.watch_targets]\nfraud = 0.001\nvip = 0.01"
+    config = Galleries.open(gallery(f"storage_path = 'a'\n{targets}")).config("brand-a")
+    assert config.watch_targets == {"fraud": 0.001, "vip": 0.01}
+    monkeypatch.setenv("TARGETS", "fraud=0.002")
+    config = Galleries.open(gallery("storage_path = 'a'\nwatch_targets = { env = 'TARGETS' }")).config(
+        "brand-a"
+    )
+    assert config.watch_targets == {"fraud": 0.002}
 
 
 def test_a_secret_is_read_from_a_variable_or_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

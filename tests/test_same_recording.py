@@ -134,6 +134,15 @@ def test_a_reason_at_the_decision_stays_until_the_end(tmp_path: Path) -> None:
     assert final.reasons == COPY
 
 
+@pytest.mark.usefixtures("hours")
+def test_a_copy_of_a_call_of_over_two_minutes_is_found(tmp_path: Path) -> None:
+    enrolled = recognizer(tmp_path)
+    long = np.resize(np.concatenate([VOICES[name][1] for name in sorted(VOICES)]), 140 * RATE)
+    assert streamed(enrolled, long).reasons == ()
+    final = streamed(enrolled, Condition.parse("telephone").apply(long))
+    assert (final.final, final.reasons) == (True, COPY)
+
+
 def test_the_log_names_the_file_and_not_the_caller(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     enrolled = recognizer(tmp_path)
     call = Recording.open("examples/voices/amara/1.flac")
@@ -222,6 +231,19 @@ def test_the_command_line_prints_reasons_and_score(tmp_path: Path, run, monkeypa
     assert 0 < answer["spoof_score"] <= 1
     _, out, _ = run("verify", "amara", file, "--store", store, "--json")
     assert '"same_recording"' in out
+
+
+def test_the_fingerprints_are_serialized_with_the_embeddings_alone(tmp_path: Path) -> None:
+    caller = recognizer(tmp_path).get_caller("amara")
+    assert caller is not None
+    (voiceprint,) = caller.voiceprints
+    assert voiceprint.provenance is not None
+    sketch = voiceprint.provenance.fingerprints
+    assert sketch is not None
+    for model in (caller, voiceprint):
+        assert sketch not in model.model_dump_json()
+        assert sketch not in repr(model.model_dump()) + repr(model) + repr(voiceprint.provenance)
+        assert sketch in model.model_dump_json(include_embeddings=True)
 
 
 @pytest.mark.parametrize("text", ["?", "AAA", base64.b64encode(bytes(260)).decode(), "AAA="])

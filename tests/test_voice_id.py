@@ -25,6 +25,7 @@ from voiceprint.enrollment.voice_id import import_speaker, read_speakers
 from voiceprint.errors import CallerOptedOutError
 
 KEY = "2026/05/amara.flac"
+PAGE = Path(__file__).parents[1] / "docs" / "migration-voice-id.md"
 
 
 @pytest.fixture
@@ -250,6 +251,24 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.json").write_bytes(b'["\xe9"]')
     with pytest.raises(InvalidArgumentError, match="not UTF-8"):
         read_speakers(tmp_path / "latin.json")
+
+
+NAMES = (
+    "AssociateFraudster CreateDomain CreateWatchlist DeleteDomain DeleteFraudster DeleteSpeaker "
+    "DeleteWatchlist DescribeDomain DescribeFraudster DescribeFraudsterRegistrationJob DescribeSpeaker "
+    "DescribeSpeakerEnrollmentJob DescribeWatchlist DisassociateFraudster EvaluateSession ListDomains "
+    "ListFraudsterRegistrationJobs ListFraudsters ListSpeakerEnrollmentJobs ListSpeakers "
+    "ListTagsForResource ListWatchlists OptOutSpeaker StartFraudsterRegistrationJob "
+    "StartSpeakerEnrollmentJob TagResource UntagResource UpdateDomain UpdateWatchlist ACCEPT REJECT "
+    "NOT_ENOUGH_SPEECH SPEAKER_NOT_ENROLLED SPEAKER_OPTED_OUT SPEAKER_EXPIRED SPEAKER_ID_NOT_PROVIDED "
+    "HIGH_RISK LOW_RISK KNOWN_FRAUDSTER VOICE_SPOOFING "
+)
+
+
+@pytest.mark.parametrize("name", NAMES.split())
+def test_the_page_names_every_operation_and_decision_of_voice_id(name: str) -> None:
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("|") and f"`{name}`" in line]
+    assert rows, name
 
 
 CONSENT = Consent(purpose="authentication", version="2024-03", source="a list")

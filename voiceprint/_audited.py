@@ -37,7 +37,7 @@ class Operation:
     own.
     """
 
-    __slots__ = ("action", "covers", "event_id", "facts", "recorder")
+    __slots__ = ("action", "covers", "event_id", "facts", "hits", "recorder")
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class Operation:
         self.facts = facts
         self.covers = covers | {action}
         self.event_id: str | None = None
+        self.hits: dict[tuple[str, str], Any] = {}  # of watchlists, by group and caller
 
     def note(self, **facts: Any) -> None:
         """Add facts; a later value of a fact replaces the earlier."""
@@ -247,24 +248,31 @@ def audited_verb(action: str, *, detail: str | None = None) -> Callable[[F], F]:
 
 
 def note_answer(operation: Operation, answer: object) -> None:
-    """Note the verdict of an answer, with its reasons."""
+    """Note the verdict of an answer, with its reasons and watchlist hits."""
+    note_hits(operation, answer)
     for name in ("verdict", "reasons", "spoof_score"):
         value = getattr(answer, name, None)
         if value not in (None, ()):
             operation.facts[name] = value
 
 
+def note_hits(operation: Operation, answer: object) -> None:
+    """Note the watchlist hits of an answer, each caller of a group once."""
+    for hit in getattr(answer, "watch_hits", ()):
+        operation.hits.setdefault((hit.group, hit.caller_id), hit)
+
+
 def finished(operation: Operation, answer: R) -> R:
     """The answer of an operation with the id of its event, once its watchlist hits are events too."""
     if operation.event_id is None or operation.recorder is None:
         return answer
-    for hit in getattr(answer, "watch_hits", ()):
+    for hit in operation.hits.values():
         operation.recorder.record(
             "watch_hit",
             {
                 "caller": hit.caller_id,
                 "group": hit.group,
-                "verdict": "accepted" if hit.accepted else "rejected",
+                "verdict": "accepted",
                 "similarity": hit.similarity,
                 "llr": hit.llr,
                 "fpir": hit.fpir,

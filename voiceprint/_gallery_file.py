@@ -154,7 +154,7 @@ def _config(
     places = {name: f"{path}: [defaults] {name}" for name in defaults}
     places |= {name: f"{path}: [galleries.{gallery}] {name}" for name in table}
     given = {**defaults, **table}
-    secrets = {name: value for name, value in given.items() if isinstance(value, dict)}
+    secrets = {name: value for name, value in given.items() if _is_secret(name, value)}
     values = {
         name: _secret(value, path.parent, places[name]) if name in secrets else value
         for name, value in given.items()
@@ -175,6 +175,14 @@ def _config(
             f"(its storage_backend is {config.storage_backend})."
         )
     return config
+
+
+def _is_secret(name: str, value: object) -> bool:
+    """Whether a value is a table that stands for a secret, also a wrong one."""
+    if not isinstance(value, dict):
+        return False
+    default = VoiceFingerprintConfig.model_fields[name].get_default(call_default_factory=True)
+    return not isinstance(default, dict) or any(isinstance(one, str) for one in value.values())
 
 
 def _secret(value: Mapping[str, Any], folder: Path, place: str) -> str:

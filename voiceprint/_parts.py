@@ -7,24 +7,26 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from voiceprint.audio.io.encodings import PCM, AudioFormat
+from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.dual_run import DualRun
 from voiceprint.embedder import Embedder, OwnEmbedding, Probe
+from voiceprint.encoder import Encoder
 from voiceprint.enrollment.adaptation import Adaptation
 from voiceprint.enrollment.enroller import Enroller, EnrollmentOptions
+from voiceprint.errors import InvalidArgumentError
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.pipeline import Identifier
 from voiceprint.identification.query import Query
 from voiceprint.identification.screening import Screener
 from voiceprint.identification.shared_index import SharedIndex
 from voiceprint.identification.snapshots import IndexSettings
+from voiceprint.storage import Storage
+from voiceprint.validation import shown
 
 if TYPE_CHECKING:
     from voiceprint.audio import AudioBuffer, AudioQuality, Recording
-    from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.embedder import EmbeddingLike
-    from voiceprint.encoder import Encoder
     from voiceprint.models import Voiceprint
-    from voiceprint.storage import Storage
 
 
 class Parts:
@@ -95,3 +97,17 @@ class Parts:
         if isinstance(source, OwnEmbedding):
             return partial(self.enroller.enroll_own, caller_id, source, metadata, options)
         return partial(self.enroller.enroll, (caller_id, source, metadata), options)
+
+
+def check_attribute(name: str, value: object) -> None:
+    """Raise `InvalidArgumentError` for an attribute of a recognizer with a value of another kind."""
+    if name == "storage" and not isinstance(value, Storage):
+        raise InvalidArgumentError(f"storage_backend is {shown(value)}: give a Storage.")
+    if name == "config" and not isinstance(value, VoiceFingerprintConfig):
+        raise InvalidArgumentError(f"config is {shown(value)}: give a VoiceFingerprintConfig.")
+    # `Encoder` is a protocol, which the class of an encoder meets too.
+    is_encoder = isinstance(value, Encoder) and not isinstance(value, type)
+    if (name == "encoder" and not is_encoder) or (
+        name == "secondary" and not is_encoder and value is not None
+    ):
+        raise InvalidArgumentError(f"{name} is {shown(value)}: give an Encoder.")

@@ -210,7 +210,7 @@ class VoiceFingerprintConfig(BaseSettings):
     similarity_threshold: float = Field(default=0.75, ge=0.0, le=1.0, allow_inf_nan=False)
     target_fpir: float | None = Field(default=None, gt=0.0, lt=1.0, allow_inf_nan=False)
     target_fmr: float | None = Field(default=None, gt=0.0, lt=1.0, allow_inf_nan=False)
-    watch_targets: Annotated[dict[str, float], NoDecode] = Field(default_factory=dict)
+    watch_targets: Annotated[dict[str, float], NoDecode] = Field(default={})
     calibrated_similarity: bool = False
     calibration_path: str | None = Field(default=None, min_length=1)
     enrollment_duration: float = Field(default=5.0, gt=0.0, allow_inf_nan=False)

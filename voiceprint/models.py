@@ -191,6 +191,8 @@ class Voiceprint(Serialized):
         if not includes_embeddings(info):
             for name in _VECTORS:
                 fields.pop(name, None)
+            if isinstance(fields.get("provenance"), dict):
+                fields["provenance"].pop("fingerprints", None)  # of the audio
         return fields
 
     @classmethod

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from voiceprint._audited import audited, note
-from voiceprint._parts import Parts
 from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, Encoding, Recording
 from voiceprint.audio.io.encodings import AudioFormat
@@ -25,10 +24,10 @@ from voiceprint.enrollment.bulk import ManifestOptions, RowResult, RowStatus, en
 from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices
 from voiceprint.enrollment.enroller import EnrollmentOptions, Keep, Sample
 from voiceprint.enrollment.writer import OnMismatch
-from voiceprint.errors import AudioQualityError, InvalidArgumentError, VoiceprintError
+from voiceprint.errors import AudioQualityError, VoiceprintError
 from voiceprint.identification.query import Query, check_threshold
 from voiceprint.identification.screening import spoof_detector
-from voiceprint.identification.snapshots import IndexSettings, add_snapshot_place, check_snapshot_path
+from voiceprint.identification.snapshots import add_snapshot_place, check_snapshot_path
 from voiceprint.identification.voices import identify_voices
 from voiceprint.models import (
     Consent,
@@ -38,12 +37,10 @@ from voiceprint.models import (
     Verification,
     Voiceprint,
 )
-from voiceprint.privacy.audit.auditor import attach
 from voiceprint.privacy.encryption.opening import configured_store
 from voiceprint.storage import Storage
 from voiceprint.storage.base import Progress
 from voiceprint.upkeep import Upkeep
-from voiceprint.validation import shown
 
 if TYPE_CHECKING:
     from voiceprint.streaming import CallStream
@@ -96,33 +93,6 @@ class OpusAgentVoiceRecognizer(Upkeep):
         spoof_detector(self.config)  # one that cannot be loaded is an error now, and not in the first call
         check_snapshot_path(self.storage, self.config.index_path)
         add_snapshot_place(self.storage, self.config.index_path)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name == "storage" and not isinstance(value, Storage):
-            raise InvalidArgumentError(f"storage_backend is {shown(value)}: give a Storage.")
-        if name == "config" and not isinstance(value, VoiceFingerprintConfig):
-            raise InvalidArgumentError(f"config is {shown(value)}: give a VoiceFingerprintConfig.")
-        # `Encoder` is a protocol, which the class of an encoder meets too.
-        is_encoder = isinstance(value, Encoder) and not isinstance(value, type)
-        if (name == "encoder" and not is_encoder) or (
-            name == "secondary" and not is_encoder and value is not None
-        ):
-            raise InvalidArgumentError(f"{name} is {shown(value)}: give an Encoder.")
-        super().__setattr__(name, value)
-        if name in ("storage", "encoder", "secondary", "config"):
-            self.__dict__.pop("_parts", None)  # which depend on it
-        if name in ("storage", "config") and "storage" in self.__dict__:
-            attach(self.storage, self.config)
-
-    @property
-    def _built(self) -> Parts:
-        """The parts, built at the first use, and again after a change of an attribute."""
-        settings = IndexSettings.of(self.config)
-        parts: Parts | None = self.__dict__.get("_parts")
-        if parts is None or parts.settings != settings:
-            parts = Parts(self.storage, self.encoder, self.secondary, self.config, settings)
-            self.__dict__["_parts"] = parts
-        return parts
 
     def with_encoder(self, encoder: Encoder | str) -> OpusAgentVoiceRecognizer:
         """A recognizer with another encoder over the same store, such as the one that the callers move to.

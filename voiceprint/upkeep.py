@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from voiceprint._audited import audited, note
-from voiceprint._parts import Parts
+from voiceprint._parts import Parts, check_attribute
 from voiceprint.auditing import Auditing
+from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.encoder import Encoder
 from voiceprint.grouping import Grouping
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.pipeline import Identifier
+from voiceprint.identification.snapshots import IndexSettings
 from voiceprint.identification.spaces import snapshot_statuses, space_coverage
 from voiceprint.models import (
     Caller,
@@ -23,7 +25,7 @@ from voiceprint.models import (
     SnapshotStatus,
     SpaceCoverage,
 )
-from voiceprint.privacy.audit.auditor import flush
+from voiceprint.privacy.audit.auditor import attach, flush
 from voiceprint.retention import Expiry, state_of
 from voiceprint.storage import Storage
 from voiceprint.storage.base import DEFAULT_PAGE, Progress
@@ -31,12 +33,10 @@ from voiceprint.storage.base import DEFAULT_PAGE, Progress
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from voiceprint.config import VoiceFingerprintConfig
-    from voiceprint.encoder import Encoder
     from voiceprint.index import IndexStatus
 
 
-class Upkeep(Auditing, Grouping, ABC):
+class Upkeep(Auditing, Grouping):
     """The methods of a recognizer that need no audio: its life, callers, the check, the index."""
 
     storage: Storage
@@ -44,10 +44,23 @@ class Upkeep(Auditing, Grouping, ABC):
     encoder: Encoder
     secondary: Encoder | None
 
+    def __setattr__(self, name: str, value: object) -> None:
+        check_attribute(name, value)
+        super().__setattr__(name, value)
+        if name in ("storage", "encoder", "secondary", "config"):
+            self.__dict__.pop("_parts", None)  # which depend on it
+        if name in ("storage", "config") and "storage" in self.__dict__:
+            attach(self.storage, self.config)
+
     @property
-    @abstractmethod
     def _built(self) -> Parts:
-        """The parts of the recognizer's present settings."""
+        """The parts, built at the first use, and again after a change of an attribute."""
+        settings = IndexSettings.of(self.config)
+        parts: Parts | None = self.__dict__.get("_parts")
+        if parts is None or parts.settings != settings:
+            parts = Parts(self.storage, self.encoder, self.secondary, self.config, settings)
+            self.__dict__["_parts"] = parts
+        return parts
 
     @property
     def _identifier(self) -> Identifier:
@@ -151,6 +164,7 @@ class Upkeep(Auditing, Grouping, ABC):
         limit = self.config.max_voiceprints_per_caller
         return self.storage.merge(source, into, max_voiceprints=limit)
 
+    @audited("read")
     def find_callers(
         self, metadata: Mapping[str, Any], *, after: str = "", limit: int = DEFAULT_PAGE
     ) -> list[Caller]:
@@ -160,6 +174,7 @@ class Upkeep(Auditing, Grouping, ABC):
         four. after: the last id of the page before. All callers are read, but in an SQL store with an index
         of the key (`voiceprint db index-metadata`). Raises `InvalidArgumentError` without a key.
         """
+        note(detail="callers by metadata")
         return self.storage.find_callers(metadata, after=after, limit=limit)
 
     def caller_state(self, caller_id: str) -> CallerState | None:

@@ -21,6 +21,7 @@ from voiceprint.cli import (
     enrollment,
     evaluation,
     galleries,
+    groups,
     identification,
     index,
     prompts,
@@ -70,6 +71,7 @@ callers.app.command("merge")(caller_changes.merge_callers)
 callers.app.command("consent")(consent.set_consent)
 callers.app.command("opt-out")(consent.opt_out)
 callers.app.command("opt-in")(consent.opt_in)
+app.add_typer(groups.app, name="groups")
 app.add_typer(consent.retention_app, name="retention")
 app.command("export")(transfer.export)
 app.command("import")(transfer.import_)

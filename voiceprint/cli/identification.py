@@ -24,7 +24,16 @@ from voiceprint.cli.common import (
 )
 from voiceprint.encoder.base import min_speech_s
 from voiceprint.errors import AudioQualityError, InvalidAudioError, VoiceprintError
-from voiceprint.models import Identification, Match, SeparatedVoice, Verdict, Verification
+from voiceprint.models import Identification, Match, SeparatedVoice, Verdict, Verification, WatchHit
+
+WatchOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="GROUP",
+        help="Report every caller of this group whose voice it is, whatever the rest of the answer, by the "
+        "group's target (VOICE_WATCH_TARGETS); may be repeated.",
+    ),
+]
 
 
 class _Options(TypedDict):
@@ -33,6 +42,9 @@ class _Options(TypedDict):
     threshold: float | None
     candidates: list[str] | None
     ignore: Iterable[str]
+    groups: list[str] | None
+    not_groups: list[str]
+    watch: list[str]
 
 
 def identify(
@@ -57,6 +69,17 @@ def identify(
             "are listed as ignored.",
         ),
     ] = None,
+    groups: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--group", metavar="GROUP", help="Search only the callers of this group; may be repeated."
+        ),
+    ] = None,
+    not_groups: Annotated[
+        list[str] | None,
+        typer.Option("--not-group", metavar="GROUP", help="Leave out the callers of this group."),
+    ] = None,
+    watch: WatchOption = None,
     separate: Annotated[
         bool,
         typer.Option("--separate", help="Identify each voice of a file, such as both parties of a call."),
@@ -72,6 +95,8 @@ def identify(
 
     LLR: natural logarithm of how much likelier the audio is if this caller spoke than if a stranger did.
     FPIR: share of strangers' calls that would score as high with some caller.
+
+    With --watch, hits are listed below the answer, with the FPIR in the watched group alone and its target.
 
     With --separate, Voice is the number of a voice, and Speech its seconds of speech.
 
@@ -92,7 +117,14 @@ def identify(
         for path in files:
             try:
                 audio = read(path, encoding, rate, channel)
-                options = _Options(threshold=threshold, candidates=candidates, ignore=ignore or ())
+                options = _Options(
+                    threshold=threshold,
+                    candidates=candidates,
+                    ignore=ignore or (),
+                    groups=groups or None,
+                    not_groups=not_groups or [],
+                    watch=watch or [],
+                )
                 if separate:
                     voices[path] = recognizer.identify(audio, k, separate=True, **options)
                     answers[path] = [match for voice in voices[path] for match in voice.matches]
@@ -111,6 +143,16 @@ def identify(
     elif answers:
         rows = [row for path, matches in answers.items() for row in _rows(path, matches)]
         table("File", "Caller", *_FIGURES, rows=rows, right=_RIGHT)
+    if not as_json:
+        _print_hits(
+            [(path, hit) for path, several in voices.items() for voice in several for hit in voice.watch_hits]
+            + [
+                (path, hit)
+                for path, answer in answers.items()
+                if isinstance(answer, Identification)
+                for hit in answer.watch_hits
+            ]
+        )
     for path, failure in failures.items():
         print_error(f"{path}: {type(failure).__name__}: {failure}")
     if not all(any(match.accepted for match in answers.get(path, ())) for path in files):
@@ -137,6 +179,24 @@ def _rows(path: Path, matches: Sequence[Match]) -> list[tuple[object, ...]]:
         )
         for place, match in enumerate(matches)
     ]
+
+
+def _print_hits(hits: Sequence[tuple[Path, WatchHit]]) -> None:
+    if hits:
+        head = ("Watched group", "Caller", "Similarity", "LLR", "FPIR", "Target")
+        rows = [
+            (
+                place,
+                hit.group,
+                hit.caller_id,
+                f"{hit.similarity:.3f}",
+                "-" if hit.llr is None else f"{hit.llr:.1f}",
+                "-" if hit.fpir is None else percent(hit.fpir),
+                "-" if hit.target is None else percent(hit.target),
+            )
+            for place, hit in hits
+        ]
+        table("File", *head, rows=rows, right=head[2:])
 
 
 def _voice_rows(
@@ -167,7 +227,12 @@ def _as_json(
         return {"file": str(path), "error": type(error).__name__, "message": str(error)}
     answer: dict[str, Any] = {"file": str(path)}
     if isinstance(found, Identification):
-        answer |= {"verdict": found.verdict, "reasons": found.reasons, "spoof_score": found.spoof_score}
+        answer |= {
+            "verdict": found.verdict,
+            "reasons": found.reasons,
+            "spoof_score": found.spoof_score,
+            "watch_hits": [hit.model_dump() for hit in found.watch_hits],
+        }
     return answer | {"voices" if separate else "matches": [one.model_dump() for one in found]}
 
 
@@ -183,6 +248,7 @@ def verify(
             "VOICE_SIMILARITY_THRESHOLD.",
         ),
     ] = None,
+    watch: WatchOption = None,
     encoding: EncodingOption = None,
     rate: RateOption = None,
     channel: ChannelOption = None,
@@ -196,11 +262,12 @@ def verify(
     """
     with open_recognizer(store, create=create) as recognizer:
         audio = read(file, encoding, rate, channel)
-        verification = recognizer.verify_caller(caller_id, audio, threshold=threshold)
+        verification = recognizer.verify_caller(caller_id, audio, threshold=threshold, watch=watch or [])
     if as_json:
         print_json(verification.model_dump())
     else:
         print_lines(_sentence(verification))
+        _print_hits([(file, hit) for hit in verification.watch_hits])
     if not verification.accepted:
         raise typer.Exit(1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from voiceprint._audited import current, note_answer
+from voiceprint._audited import current, note_answer, note_hits
 from voiceprint.models import Identification, Match, SeparatedVoice, Verification
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def note_identification(
     if operation is None:
         return
     earlier = operation.facts
+    if earlier.get("encoder", encoder) == encoder:
+        note_hits(operation, answer)
     best = best_match(answer)
     if "verdict" in earlier and (
         earlier["verdict"] == "accepted"
@@ -69,9 +71,9 @@ def note_verification(
     operation = current("verify")
     if operation is None or "verdict" in operation.facts:
         return
+    note_answer(operation, found)
     operation.note(
         caller=found.caller_id,
-        verdict=found.verdict,
         similarity=found.similarity,
         llr=found.llr,
         fpir=found.fmr,

@@ -42,6 +42,11 @@ class Screener:
         self._recent = RecentRecordings.of_process(location)
         self._config = config
 
+    @property
+    def is_active(self) -> bool:
+        """Whether the settings ask for anything of it."""
+        return self._config.same_recording or self._config.spoof_detector is not None
+
     def identified(self, answer: Identification, recording: Recording | None) -> Identification:
         """The answer, with the screening of the recording that was identified."""
         answer.reasons, answer.spoof_score = self.screen(recording, answer.reasons)

@@ -287,10 +287,12 @@ class CallStream:
         rule = AcceptanceRule.of_identification(self._config, context.embedder.space, query.threshold)
         if interim.good and self._decision.update(matches, rule, interim.net_speech_s):
             update = {"decided": True, "net_speech_s": interim.net_speech_s}
-            recording = self._online.best_recording(self._framer.rest())
-            probe = probe._replace(sketch=context.embedder.sketch(recording))
-            reasons = context.identifier.identify(probe, query).reasons
-            self._answer = self._screened(self._answer.model_copy(update=update), reasons, recording)
+            self._answer = self._answer.model_copy(update=update)
+            if context.screener.is_active:
+                recording = self._online.best_recording(self._framer.rest())
+                probe = probe._replace(sketch=context.embedder.sketch(recording))
+                reasons = context.identifier.identify(probe, query).reasons
+                self._answer = self._screened(self._answer, reasons, recording)
             if recorder is not None and recorder.is_active:
                 operation.note(speech_s=interim.net_speech_s, detail="decided early")
                 note_answer(operation, self._answer)
@@ -347,11 +349,14 @@ class CallStream:
             answer = self._separated(recording)
             self._use_quality(recording.quality)
         elif good:
-            best = recording or self._online.best_recording(self._framer.rest())
-            probe = self._probe(self._online.embedding(), self._online.cleaned())
-            probe = probe._replace(sketch=self._context.embedder.sketch(best))
+            probe, best = self._probe(self._online.embedding(), self._online.cleaned()), None
+            if self._context.screener.is_active:
+                best = recording or self._online.best_recording(self._framer.rest())
+                probe = probe._replace(sketch=self._context.embedder.sketch(best))
             matches = self._context.identifier.identify(probe, self._context.query)
-            answer = self._screened(self._result_of(matches, good=True), matches.reasons, best)
+            answer = self._result_of(matches, good=True)
+            if best is not None:
+                answer = self._screened(answer, matches.reasons, best)
             if recording is not None:
                 if self._context.dual_run is not None:
                     self._context.dual_run.identified(recording, self._context.query, matches)

@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Row, Select, insert, select
 
+from voiceprint._lazy import cached_property
 from voiceprint.storage.base import LineTable
 from voiceprint.storage.sql.database import Database
 from voiceprint.storage.sql.dialect import Dialect
@@ -21,8 +22,14 @@ class SQLLineTable(LineTable):
 
     def __init__(self, dialect: Dialect) -> None:
         self.location = dialect.location
-        self._database = Database(dialect)
-        weakref.finalize(self, self._database.release)  # readers make a table and do not close it
+        self._dialect = dialect
+
+    @cached_property
+    def _database(self) -> Database:
+        # At the first use: every recognizer of a process makes a table, and one of them is written to.
+        database = Database(self._dialect)
+        weakref.finalize(self, database.release)  # readers make a table and do not close it
+        return database
 
     def append(self, make: Callable[[tuple[int, bytes] | None], list[tuple[int, bytes]]]) -> None:
         def work(connection: Connection) -> None:

@@ -147,6 +147,35 @@ def test_a_stream_is_recorded_at_its_decision_and_its_end(
     assert all(event.verdict for event in events)
 
 
+def test_a_watchlist_hit_is_an_event_of_its_own(recognizer: OpusAgentVoiceRecognizer, voices: Voices) -> None:
+    name, other = [*voices][1:3]
+    recognizer.storage.set_groups(name, add=["fraud"])
+    recognizer.match_caller(voices[name][1], watch=["fraud"])
+    recognizer.identify(voices[name][1], watch=["fraud"], candidates=[other])
+    recognizer.verify_caller(other, voices[name][1], watch=["fraud"])
+    with recognizer.stream(sample_rate=16_000, watch=["fraud"]) as call:
+        call.feed(voices[name][1])
+        answer = call.finish()
+    assert [hit.caller_id for hit in answer.watch_hits] == [name]
+    hits = logged(recognizer, "watch_hit")
+    of_answers = [event for event in logged(recognizer) if event.verdict and event.action != "watch_hit"]
+    assert [hit.about for hit in hits] == [event.event_id for event in of_answers]
+    assert {(hit.caller, hit.group, hit.verdict) for hit in hits} == {(name, "fraud", "accepted")}
+    assert len(hits) == 4
+
+
+def test_an_enrolled_recording_that_is_played_is_named_in_the_reasons(
+    recognizer: OpusAgentVoiceRecognizer, voices: Voices
+) -> None:
+    name = [*voices][1]
+    answer = recognizer.identify(voices[name][0])
+    recognizer.match_caller(voices[name][0])
+    recognizer.verify_caller(name, voices[name][0])
+    assert answer.reasons == ("same_recording",)
+    found = [event for event in logged(recognizer) if event.action in ("identify", "match", "verify")]
+    assert [event.reasons for event in found] == [answer.reasons] * 3
+
+
 def test_separated_voices_are_one_event(recognizer: OpusAgentVoiceRecognizer, voices: Voices) -> None:
     name = [*voices][1]
     recognizer.identify(voices[name][1], separate=True)
