@@ -94,7 +94,8 @@ def test_other_options_of_pydantic_still_count() -> None:
     assert VOICEPRINT.model_dump(include={"id", "caller_id"}) == {"caller_id": "a", "id": 1}
     assert "last_seen" not in VOICEPRINT.model_dump(exclude_none=True)
     assert json.loads(CALLER.model_dump_json(exclude={"voiceprints"}, indent=1)) == {
-        "caller_id": "a", "metadata": {"plan": "gold"}, "created_at": None, "last_seen": None
+        "caller_id": "a", "metadata": {"plan": "gold"}, "created_at": None, "last_seen": None,
+        "consent": None, "opt_out": None, "groups": [],
     }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ and copies over a telephone line with noise at 20 dB share 0.6 and more. Halved,
 prompts of the settings lack makes copies of more calls; at 0.9, noisy copies are not found."""
 
 RECENT_S: Final = 4 * 3600.0
-"""Seconds of recordings that are remembered for a store, about 16 MB. Doubled, twice the memory, and a copy
+"""Seconds of recordings that are remembered for a store, about 11 MB. Doubled, twice the memory, and a copy
 is found for twice as long."""
 
 _SEGMENTS: Final = 8  # that hold all recordings; doubled, a comparison takes longer, and forgetting is finer
