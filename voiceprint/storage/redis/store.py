@@ -36,7 +36,6 @@ from voiceprint.storage.base import (
     check_page,
     check_position,
     check_space,
-    with_progress,
 )
 from voiceprint.storage.data_keys import KeyedChanges
 from voiceprint.storage.deletions import check_deletion, deletion_digest
@@ -49,6 +48,7 @@ from voiceprint.storage.redis.commit import Committed, Committer, PartialTransac
 from voiceprint.storage.redis.connection import RedisConnection
 from voiceprint.storage.redis.format import FORMATS, corrupt
 from voiceprint.storage.redis.keys import Shard, check_prefix, check_shards, joined_position
+from voiceprint.storage.redis.progress import Item, progress_over_groups
 from voiceprint.storage.redis.reader import PAGE_SIZE, Reader
 from voiceprint.storage.redis.scripts import FORGET_DELETIONS, LOAD
 from voiceprint.storage.redis.server_files import rewrite_files, server_files
@@ -69,7 +69,6 @@ CLUSTER_SHARDS = 16
 _TRIES = 20
 
 T = TypeVar("T")
-Item = TypeVar("Item", Voiceprint, Caller)
 
 
 class RedisStorage(Storage):
@@ -219,7 +218,7 @@ class RedisStorage(Storage):
         progress: Progress | None = None,
     ) -> list[Voiceprint]:
         limit = check_limit(max_voiceprints, self.max_voiceprints_per_caller)
-        counted = _progress_over_groups(progress)
+        counted = progress_over_groups(progress)
 
         def saving(group: list[Voiceprint]) -> Callable[[PartialTransaction], list[Voiceprint]]:
             return lambda transaction: [
@@ -252,7 +251,7 @@ class RedisStorage(Storage):
         return [saved[place] for place in range(len(given))]
 
     def restore_many(self, callers: Iterable[Caller], *, progress: Progress | None = None) -> int:
-        counted = _progress_over_groups(progress)
+        counted = progress_over_groups(progress)
 
         def restoring(group: list[Caller]) -> Callable[[PartialTransaction], int]:
             return lambda transaction: sum(transaction.restore(caller) for caller in counted(group))
@@ -499,6 +498,11 @@ class RedisStorage(Storage):
         self._check_present()
         return [(record.caller_id, record.data_key) for record in self._reader.callers(start, size)]
 
+    def data_key(self, caller_id: str) -> bytes | None:
+        self._check_present()
+        record = self._reader.caller(caller_id)
+        return None if record is None else record.data_key
+
     def _change_keys(self, caller_ids: list[str], work: Callable[[KeyedChanges], T]) -> list[T]:
         groups: dict[int, list[str]] = {} if caller_ids else {0: []}
         for name in caller_ids:
@@ -544,16 +548,3 @@ def _counter(shard: Shard, value: bytes | None) -> int:
     if value is not None and not value.isdigit():
         corrupt(shard.meta, "has no whole number where a counter should be")
     return int(value or 0)
-
-
-def _progress_over_groups(progress: Progress | None) -> Callable[[list[Item]], Iterator[Item]]:
-    """`with_progress` for several groups in turn, whose numbers add up."""
-    done = 0
-
-    def counted(group: list[Item]) -> Iterator[Item]:
-        nonlocal done
-        before = done
-        yield from with_progress(group, None if progress is None else lambda count: progress(before + count))
-        done = before + len(group)
-
-    return counted
