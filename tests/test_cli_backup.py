@@ -83,7 +83,7 @@ def test_a_deletion_that_nobody_can_confirm_is_an_error_and_deletes_nothing(stor
         text=True,
     )
     assert done.returncode == 2
-    assert "nothing was deleted. Give --yes" in done.stderr
+    assert "nothing was changed. Give --yes" in done.stderr
     with SQLiteStorage("callers.db") as storage:
         assert storage.get("alice") is not None
 

@@ -36,7 +36,7 @@ def dependencies() -> set[str]:
 
 def required() -> list[str]:
     lines = (ROOT / "requirements-slim.txt").read_text().splitlines()
-    return [line for line in lines if not line.startswith(("#", "-"))]
+    return [project(line) for line in lines if not line.startswith(("#", "-"))]
 
 
 def test_the_slim_install_lacks_nothing_but_what_the_default_encoder_does_without() -> None:
