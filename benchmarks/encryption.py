@@ -2,12 +2,11 @@
 
     python -m benchmarks.encryption [--rows 100000] [--folder FOLDER]
 
-Two SQLite stores of the same random voiceprints, one a caller, the second encrypted: the bulk import, a
-scan of all embeddings (which builds an index at the start of a process), durable single saves, a look-up by
-id, and the read of 50 callers by a match. Operations run in turns in one process, and each figure has the
-ratio to the plain store. Import and scan are in CPU seconds of this process, which other load does not
-change. Then the times to encrypt a plain store in place, and to bring all data keys under another master
-key.
+Two SQLite stores of the same random voiceprints, one a caller, the second encrypted: the bulk import, a scan
+of all embeddings (which builds an index at the start of a process), durable single saves, a look-up by id,
+and the read of 50 callers by a match. Operations run in turns in one process, and each figure has the ratio
+to the plain store. Import and scan are in CPU seconds of this process, which other load does not change. Then
+the times to encrypt a plain store in place, and to bring all data keys under another master key.
 """
 
 from __future__ import annotations

@@ -533,6 +533,23 @@ def test_the_quality_that_a_gallery_asks_for_decides(folder: Path, run, voices: 
     assert run("quality", "noisy.wav", "--gallery", "mild")[0] == 0
 
 
+def test_callers_are_copied_between_galleries_of_different_keys(folder: Path, run) -> None:
+    for name in "ab":
+        new_key_file(f"{name}.key")
+    write(
+        "[galleries.a]\nstorage_path='a.json'\nencryption_key_file='a.key'\n"
+        "[galleries.b]\nstorage_path='b.json'\nencryption_key_file='b.key'\naudit='b.jsonl'"
+    )
+    with Galleries.open() as galleries:
+        galleries["a"].storage.save(voiceprint("alice"))
+    assert run("copy", "--from", "gallery:a", "--to", "gallery:b")[0] == 0
+    with Galleries.open() as galleries:
+        assert galleries["b"].get_caller("alice") is not None
+    assert Path("b.jsonl").exists()
+    code, _, err = run("copy", "--from", "gallery:a", "--to", "gallery:c")
+    assert (code, "has no gallery 'c'" in err) == (2, True)
+
+
 def test_wrong_choices_are_refused(folder: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(TWO)
     for arguments, message in (

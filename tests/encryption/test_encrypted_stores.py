@@ -7,6 +7,7 @@ import functools
 import hashlib
 import sqlite3
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ from voiceprint.privacy.encryption import Encryption, new_key_file
 from voiceprint.privacy.encryption.conversion import encrypt_store, encryption_status, rotate
 from voiceprint.privacy.encryption.keys import FileKeys
 from voiceprint.privacy.encryption.search import Search
+from voiceprint.privacy.erasure import delete_with_receipt
 from voiceprint.storage import SQLStorage
 from voiceprint.storage.sealing import ENCRYPTING, ON, mark_state
 
@@ -498,3 +500,75 @@ def test_a_store_with_the_key_of_a_command_is_opened_by_every_recognizer(
     with OpusAgentVoiceRecognizer() as other:
         assert other.storage.get("alice").metadata == {"name": "Alice Liddell"}
     assert subprocess.run(["grep", "-c", "Liddell", tmp_path / "callers.json"], check=False).returncode == 1
+
+
+@pytest.mark.parametrize("kind", ["json", "sqlite"])
+def test_a_receipt_searches_for_the_wrapped_key_of_an_encrypted_caller(kind: str, tmp_path: Path) -> None:
+    place = Place(kind, tmp_path)
+    storage = place.open(encryption())
+    fill(storage)
+    wrapped = storage.data_key("alice")
+    assert wrapped is not None
+    forms = (wrapped, base64.b64encode(wrapped))
+    assert any(form in place.raw() for form in forms)
+    receipt = delete_with_receipt(storage, "alice")
+    assert {each.state for each in receipt.places} == {"erased"}
+    assert not any(form in place.raw() for form in forms)
+    remaining = tmp_path / f"callers.{'db' if kind == 'sqlite' else 'json'}"
+    assert str(remaining) in {each.place for each in receipt.places}
+    assert storage.data_key("alice") is None
+    place.end()
+
+
+def test_a_receipt_names_a_file_with_the_wrapped_key_of_the_deleted_caller(tmp_path: Path) -> None:
+    with SQLiteStorage(tmp_path / "callers.db", encryption=encryption()) as storage:
+        storage.save(voiceprint("alice", 1))
+        left = tmp_path / ".callers.db.abcdefgh.tmp"
+        left.write_bytes(b"..." + (storage.data_key("alice") or b"none"))
+        places = {each.place: each.state for each in delete_with_receipt(storage, "alice").places}
+        assert places[str(left)] == "remains"
+
+
+_ENCRYPTING = """
+import os, signal, sys, threading
+from encryption_keys import file_encryption
+from voiceprint import SQLiteStorage
+from voiceprint.privacy.encryption.conversion import {work}
+path, key, page = sys.argv[1:4]
+with SQLiteStorage(path, encryption=file_encryption(key)) as storage:
+    reseal, calls = storage.reseal, []
+    def killed(names):
+        calls.append(names)
+        if len(calls) > int(page):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return reseal(names)
+    storage.reseal = killed
+    {work}(storage)
+"""
+
+
+def test_a_killed_encryption_and_a_killed_rotation_lose_nothing_and_go_on(tmp_path: Path) -> None:
+    path, key = tmp_path / "callers.db", tmp_path / "key"
+    new_key_file(key)
+    with SQLiteStorage(path) as plain:
+        plain.save_many([voiceprint(f"caller-{n}", n, metadata={"n": f"Liddell {n}"}) for n in range(1_300)])
+        wanted = state(plain)
+
+    def killed(work: str, page: int) -> None:
+        script = _ENCRYPTING.replace("{work}", work)
+        arguments = [sys.executable, "-c", script, str(path), str(key), str(page)]
+        done = subprocess.run(arguments, cwd=Path(__file__).parents[1], check=False, capture_output=True)
+        assert done.returncode == -9, done.stderr
+
+    for work in (encrypt_store, rotate):
+        if work is rotate:
+            FileKeys(key).add()
+        for page in (1, 0):
+            killed(work.__name__, page)
+            with SQLiteStorage(path, encryption=file_encryption(key)) as storage:
+                assert state(storage) == wanted
+        with SQLiteStorage(path, encryption=file_encryption(key)) as storage:
+            assert work(storage).changed == 800
+            assert state(storage) == wanted
+            assert storage.check() == []
+    assert b"Liddell" not in path.read_bytes()

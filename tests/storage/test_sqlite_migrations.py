@@ -89,8 +89,10 @@ def test_a_database_of_opusagent_is_taken_over_without_loss(golden: Path, path: 
 
 def test_a_database_of_revision_0002_opens_as_it_was_written(golden: Path, path: Path) -> None:
     shutil.copy(golden / "schema-0002.db", path)
-    columns = ", ".join(name for _, name, *_ in sql(path, "PRAGMA table_info(voiceprints)"))
-    looks = "SELECT * FROM callers", f"SELECT {columns} FROM voiceprints"  # of 0002: later ones are beside
+    tables = "callers", "voiceprints"
+    columns = [", ".join(row[1] for row in sql(path, f"PRAGMA table_info({name})")) for name in tables]
+    # Of 0002: later ones are beside.
+    looks = [f"SELECT {named} FROM {table}" for table, named in zip(tables, columns, strict=True)]
     before = [sql(path, look) for look in looks]
     with SQLiteStorage(path) as storage:
         assert storage.check() == []
@@ -184,6 +186,11 @@ def _as_revision_0003(path: Path) -> None:
         "UPDATE voiceprints SET simulated = "
         "(SELECT embedding FROM augmented_voiceprints WHERE voiceprint_id = id);"
         "DROP TABLE augmented_voiceprints; DROP TABLE commits; DROP TABLE deletions;"
+        "DROP TABLE caller_groups; DROP TABLE audit_log;"
+        "ALTER TABLE store DROP COLUMN encryption;"
+        "ALTER TABLE callers DROP COLUMN details; ALTER TABLE callers DROP COLUMN data_key;"
+        "ALTER TABLE callers DROP COLUMN sealed;"
+        "ALTER TABLE voiceprints DROP COLUMN details; ALTER TABLE voiceprints DROP COLUMN seal;"
         "UPDATE alembic_version SET version_num = '0003';"
     )
     connection.close()

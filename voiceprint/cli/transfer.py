@@ -25,10 +25,11 @@ from voiceprint.cli.common import (
     print_lines,
 )
 from voiceprint.cli.file_ciphers import EncryptOption, PassphraseFileOption, reading_cipher, writing_cipher
+from voiceprint.cli.gallery_options import ConfigOption, open_galleries
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.privacy.audit.auditor import attach
-from voiceprint.privacy.encryption.opening import open_store
+from voiceprint.privacy.encryption.opening import configured_store, open_store
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import Storage
 from voiceprint.storage.sealing import FileCipher
@@ -41,6 +42,7 @@ from voiceprint.storage.transfer import (
     is_export,
 )
 
+GALLERY_URL = "gallery:"
 _STANDARD = Path("-")
 _STANDARD_OUTPUT = (_STANDARD, Path("/dev/stdout"), Path("/dev/fd/1"))
 
@@ -136,23 +138,23 @@ def _open_import(file: Path, storage: Storage, cipher: FileCipher) -> Iterator[I
 
 
 def copy(
-    source: Annotated[str, typer.Option("--from", metavar="URL", help="Store to copy from.")],
-    target: Annotated[str, typer.Option("--to", metavar="URL", help="Store to copy to.")],
+    source: Annotated[
+        str, typer.Option("--from", metavar="URL", help="Store to copy from, or gallery:NAME.")
+    ],
+    target: Annotated[str, typer.Option("--to", metavar="URL", help="Store to copy to, or gallery:NAME.")],
     include_deleted: IncludeDeletedOption = False,
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Copy all callers from one store to another, with their ids and times, and verify the copy.
 
     The same command resumes an interrupted copy.
     """
-    config = VoiceFingerprintConfig()
     with (
-        open_store(source, config) as from_,
-        open_store(target, config) as to,
+        _opened(source, config) as from_,
+        _opened(target, config) as to,
         counter("Copying", _counted(from_)) as progress,
     ):
-        for storage in (from_, to):
-            attach(storage, config)
         report = copy_callers(from_, to, include_deleted=include_deleted, progress=progress)
     if as_json:
         print_json(vars(report))
@@ -162,6 +164,19 @@ def copy(
             f"{report.callers - report.changed} were there already. Verified (SHA-256 {report.digest[:16]})."
         )
         print_left_out(report.left_out)
+
+
+def _opened(url: str, file: Path | None) -> Storage:
+    """The store of a URL, with the settings of the environment, or of a gallery, with its own."""
+    if url.startswith(GALLERY_URL):
+        name = url.removeprefix(GALLERY_URL)
+        config = open_galleries(file, [name]).config(name)
+        storage = configured_store(config)
+    else:
+        config = VoiceFingerprintConfig()
+        storage = open_store(url, config)
+    attach(storage, config)
+    return storage
 
 
 def _counted(source: Storage) -> int:

@@ -1,12 +1,14 @@
 """Proof of erasure: the deletion with a receipt, and the search for remains.
 
 The search is for the removed values: the first and last 32 bytes of each embedding, the text of its first
-numbers (as in a JSON file), and the metadata as JSON text. It covers the whole files, including unused
+numbers (as in a JSON file), the metadata as JSON text, and the wrapped data key of an encrypted record. It
+covers the whole files, including unused
 space.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -87,7 +89,8 @@ def _erase(
     storage: Storage, caller: Caller, remove: Callable[[], int], *, timeout_s: float, rewrite: bool
 ) -> DeletionReceipt:
     """Remove the caller's data by `remove`, wait until the disk has followed, and search for remains."""
-    name, pieces = caller.caller_id, pieces_of(caller)
+    name = caller.caller_id
+    pieces = pieces_of(caller) | _key_pieces(storage, name)
     ids = [voiceprint.id for voiceprint in caller.voiceprints if voiceprint.id is not None]
     snapshots = snapshots_at(storage.snapshot_places)
     removed = remove()
@@ -250,6 +253,13 @@ def pieces_of(caller: Caller) -> set[bytes]:
         texts.append(orjson.dumps(caller.consent.model_dump(exclude_none=True)))
     pieces.update(text for text in texts if len(text) >= _SHORTEST)
     return pieces
+
+
+def _key_pieces(storage: Storage, name: str) -> set[bytes]:
+    """The wrapped data key of an encrypted record, without which nobody can read the rest of it."""
+    key = storage.data_key(name)
+    # As it is in the tables of a database, and as text in a JSON file or a Redis record.
+    return set() if key is None else {key, base64.b64encode(key)}
 
 
 def _vector_pieces(vector: NDArray[np.float32]) -> Iterator[bytes]:

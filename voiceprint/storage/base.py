@@ -49,6 +49,7 @@ from voiceprint.validation import check_caller_id, now, shown
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from voiceprint.storage.records import CallerRecord
     from voiceprint.storage.transaction import Transaction
 
 __all__ = [
@@ -351,12 +352,15 @@ class Storage(EncryptedStorage):
         The deletion of the old id is noted. Raises `CallerNotFoundError`, and `InvalidArgumentError` where
         there is a caller of the new id.
         """
-        name, new = check_caller_id(caller_id), check_caller_id(new_id)
+        return self._rename(check_caller_id(caller_id), check_caller_id(new_id)).caller()
+
+    def _rename(self, name: str, new: str) -> CallerRecord:
+        """Rename a caller; a store without one transaction over both ids does so otherwise."""
         return self._transact(
             [*dict.fromkeys((name, new))],
             lambda transaction: transaction.rename(name, new),
             fresh=MOST_PRINTS,
-        ).caller()
+        )
 
     @audited_verb("merge", detail="into")
     def merge(
@@ -372,14 +376,17 @@ class Storage(EncryptedStorage):
         Raises `CallerNotFoundError`, `CallerOptedOutError` where one of them has opted out, and
         `InvalidArgumentError` for one caller given twice.
         """
-        name, target = check_caller_id(caller_id), check_caller_id(into)
         limit = check_limit(max_voiceprints, self.max_voiceprints_per_caller)
-        merged, removed = self._transact(
-            [*dict.fromkeys((name, target))],
-            lambda transaction: transaction.merge(name, target, limit),
+        merged, removed = self._merge(check_caller_id(caller_id), check_caller_id(into), limit)
+        return merged.caller(), removed
+
+    def _merge(self, name: str, into: str, limit: int) -> tuple[CallerRecord, list[int]]:
+        """Merge two callers, as `_rename`."""
+        return self._transact(
+            [*dict.fromkeys((name, into))],
+            lambda transaction: transaction.merge(name, into, limit),
             fresh=MOST_PRINTS,
         )
-        return merged.caller(), removed
 
     @abstractmethod
     def note_deletions(self, deletions: Iterable[Deletion]) -> int:

@@ -28,6 +28,10 @@ class EncryptedStorage(ABC):
         """One page of callers with their wrapped data keys, None for a plain record, as `callers` pages."""
 
     @abstractmethod
+    def data_key(self, caller_id: str) -> bytes | None:
+        """The wrapped data key of a caller; None for a plain record, or without one."""
+
+    @abstractmethod
     def _change_keys(self, caller_ids: list[str], work: Callable[[KeyedChanges], T]) -> list[T]:
         """The results of `work` on the changes of these callers, committed; several where one cannot be."""
 

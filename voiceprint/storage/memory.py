@@ -190,6 +190,11 @@ class InMemoryStateStorage(Storage):
             names = nsmallest(check_page(limit), (name for name in state.callers if name > after))
             return [(name, state.callers[name].data_key) for name in names]
 
+    def data_key(self, caller_id: str) -> bytes | None:
+        with self._reading() as state:
+            record = state.callers.get(caller_id)
+            return None if record is None else record.data_key
+
     def _change_keys(self, caller_ids: list[str], work: Callable[[KeyedChanges], T]) -> list[T]:
         return [self._transact(caller_ids, work)]
 

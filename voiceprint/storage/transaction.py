@@ -11,17 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from voiceprint.consent import Consent, OptOut, check_groups
+from voiceprint.consent import Consent, check_groups
 from voiceprint.errors import (
-    CallerNotFoundError,
-    CallerOptedOutError,
     ConsentRequiredError,
     InvalidArgumentError,
     StorageCorruptError,
 )
 from voiceprint.models import Caller, Voiceprint
 from voiceprint.storage.base import Deletion
-from voiceprint.storage.data_keys import KeyedChanges
+from voiceprint.storage.caller_changes import CallerChanges, later, refuse_opted_out
 from voiceprint.storage.deletions import check_deletion, deletion_digest
 from voiceprint.storage.records import (
     COUNTER_END,
@@ -47,7 +45,7 @@ from voiceprint.validation import (
 )
 
 
-class Transaction(KeyedChanges):
+class Transaction(CallerChanges):
     """The difference from `base` once it is committed. False while it changes nothing.
 
     callers: the new record of each caller that differs, None for a removed one.
@@ -131,7 +129,7 @@ class Transaction(KeyedChanges):
         created_at = check_time(voiceprint.created_at) or self._now
         seen = check_time(voiceprint.last_seen) or self._now
         caller = self.find(caller_id) or self._new_caller(caller_id, created_at)
-        _refuse_opted_out(caller)
+        refuse_opted_out(caller)
         consent = self._checked_consent(caller, voiceprint.consent, required=require_consent)
         replaced = next((print_ for print_ in caller.voiceprints if print_.id == voiceprint.id), None)
         id_ = self.new_id(caller_id) if replaced is None else replaced.id
@@ -150,7 +148,7 @@ class Transaction(KeyedChanges):
             caller_id,
             check_metadata({**caller.metadata, **voiceprint.metadata}),
             caller.created_at,
-            _later(caller.last_seen, seen),
+            later(caller.last_seen, seen),
             tuple([print_ for print_ in prints if print_.id not in surplus]),
             consent,
             groups=caller.groups,
@@ -290,136 +288,6 @@ class Transaction(KeyedChanges):
         """The caller who has this voiceprint after this transaction so far."""
         return self.owners.get(id_, None if id_ in self.removed else self.base.owner.get(id_))
 
-    # Consent and refusal
-
-    def set_consent(self, caller_id: str, consent: Consent) -> CallerRecord:
-        """As `Storage.set_consent`."""
-        caller = self._find_or_new(caller_id)
-        _refuse_opted_out(caller)
-        return caller if consent == caller.consent else self._put(replace(caller, consent=consent))
-
-    def opt_out(self, caller_id: str, reason: str | None, by: str | None) -> int:
-        """As `Storage.opt_out`."""
-        caller = self._find_or_new(caller_id)
-        if caller.opt_out is not None:
-            return 0
-        self._note_deletion(caller)
-        self.removed += [print_.id for print_ in caller.voiceprints]
-        self.changes_voiceprints = self.changes_voiceprints or bool(caller.voiceprints)
-        opt_out = OptOut(at=self._now, reason=reason, by=by)
-        self._put(CallerRecord(caller.caller_id, {}, caller.created_at, None, (), opt_out=opt_out))
-        return len(caller.voiceprints)
-
-    def opt_in(self, caller_id: str) -> CallerRecord:
-        """As `Storage.opt_in`."""
-        caller = self.found(caller_id)
-        if caller.opt_out is None:
-            return caller
-        # Dated after the deletion, so that no copy with the refusal or the erased voiceprints comes back.
-        created_at = max(just_after(caller.opt_out.at), self._now)
-        return self._put(CallerRecord(caller.caller_id, {}, created_at, None, ()))
-
-    def _find_or_new(self, caller_id: str) -> CallerRecord:
-        name = check_caller_id(caller_id)
-        return self.find(name) or self._new_caller(name, self._now)
-
-    def found(self, caller_id: str) -> CallerRecord:
-        """The caller's record after this transaction so far. Raises `CallerNotFoundError`."""
-        caller = self.find(check_caller_id(caller_id))
-        if caller is None:
-            raise CallerNotFoundError(f"There is no caller {caller_id!r} in the store.")
-        return caller
-
-    def _put(self, caller: CallerRecord) -> CallerRecord:
-        if caller is not self.find(caller.caller_id):
-            self.callers[caller.caller_id] = caller
-        return caller
-
-    # Groups
-
-    def set_groups(self, caller_id: str, add: Iterable[str], remove: Iterable[str]) -> CallerRecord:
-        """As `Storage.set_groups`."""
-        caller = self.found(caller_id)
-        _refuse_opted_out(caller)
-        groups = check_groups([*({*caller.groups} - {*check_groups(remove)} | {*check_groups(add)})])
-        return caller if groups == caller.groups else self._put(self._with_groups(caller, groups))
-
-    def _with_groups(self, caller: CallerRecord, groups: tuple[str, ...]) -> CallerRecord:
-        """The caller in these groups. The voiceprints get a new revision, so that followers read them."""
-        self.changes_voiceprints = self.changes_voiceprints or bool(caller.voiceprints)
-        prints = tuple(replace(print_, revision=self.revision) for print_ in caller.voiceprints)
-        return replace(caller, groups=groups, voiceprints=prints)
-
-    # Renaming and merging
-
-    def rename(self, caller_id: str, new_id: str) -> CallerRecord:
-        """As `Storage.rename`."""
-        caller, name = self.found(caller_id), check_caller_id(new_id)
-        if name == caller.caller_id:
-            return caller
-        self.refuse_taken(name)
-        renamed = self.copy_of(caller, name)
-        self.delete(caller.caller_id)
-        return renamed
-
-    def refuse_taken(self, caller_id: str) -> None:
-        """Raise `InvalidArgumentError` where there is a caller of this id."""
-        if self.find(caller_id) is not None:
-            raise InvalidArgumentError(
-                f"There is a caller {caller_id!r} already: merge the two, if they are the same person."
-            )
-
-    def copy_of(self, caller: CallerRecord, new_id: str) -> CallerRecord:
-        """Add the caller under a new id, with new ids of voiceprints."""
-        created_at = self._new_caller(new_id, caller.created_at or self._now).created_at
-        prints = [self._readded(print_, new_id) for print_ in caller.voiceprints]
-        return self._put(replace(caller, caller_id=new_id, created_at=created_at, voiceprints=tuple(prints)))
-
-    def merge(self, caller_id: str, into: str, limit: int) -> tuple[CallerRecord, list[int]]:
-        """As `Storage.merge`; gives the merged caller and the ids of the removed voiceprints."""
-        caller, target = self.found(caller_id), self.found(into)
-        if caller.caller_id == target.caller_id:
-            raise InvalidArgumentError(f"The caller {into!r} cannot be merged with itself.")
-        merged, dropped = self.absorb(caller, target, limit)
-        self.delete(caller.caller_id)
-        return merged, dropped
-
-    def absorb(self, caller: CallerRecord, into: CallerRecord, limit: int) -> tuple[CallerRecord, list[int]]:
-        """Add the voiceprints and data of `caller` to `into`, as `merge` does."""
-        _refuse_opted_out(caller)
-        _refuse_opted_out(into)
-        stored = {
-            print_.embedding.tobytes() for print_ in into.voiceprints
-        }  # by a merge that was interrupted
-        new = [print_ for print_ in caller.voiceprints if print_.embedding.tobytes() not in stored]
-        both = sorted([*into.voiceprints, *new], key=lambda print_: print_.created_at or "")
-        dropped = [print_.id for place, print_ in enumerate(both) if _newer(both, place) >= limit]
-        mine = {print_.id for print_ in into.voiceprints}
-        self.removed += [id_ for id_ in dropped if id_ in mine]
-        merged = CallerRecord(
-            into.caller_id,
-            check_metadata({**caller.metadata, **into.metadata}),
-            into.created_at,
-            caller.last_seen if into.last_seen is None else _later(caller.last_seen, into.last_seen),
-            tuple(
-                print_ if print_.id in mine else self._readded(print_, into.caller_id)
-                for print_ in both
-                if print_.id not in dropped
-            ),
-            _stricter_consent(caller.consent, into.consent),
-            groups=into.groups,
-        )
-        groups = check_groups([*caller.groups, *into.groups])
-        if groups != into.groups:
-            merged = self._with_groups(merged, groups)
-        self.changes_voiceprints = True
-        return self._put(merged), dropped
-
-    def _readded(self, print_: PrintRecord, caller_id: str) -> PrintRecord:
-        self._check_dimension(print_.encoder, print_.embedding.size)
-        self.changes_voiceprints = True
-        return replace(print_, id=self.new_id(caller_id), revision=self.revision)
-
     # Deleting and updating
 
     def delete(self, caller_id: str, unless_seen_since: str | None = None) -> int:
@@ -433,7 +301,7 @@ class Transaction(KeyedChanges):
         self.callers[caller.caller_id] = None
         self._note_deletion(caller)
         self.removed += [print_.id for print_ in caller.voiceprints]
-        self.changes_voiceprints = True
+        self.changes_voiceprints = self.changes_voiceprints or bool(caller.voiceprints)
         return len(caller.voiceprints)
 
     def _note_deletion(self, caller: CallerRecord) -> None:
@@ -472,7 +340,7 @@ class Transaction(KeyedChanges):
         caller = self.found(caller_id)
         metadata = check_metadata(metadata)
         if metadata:
-            _refuse_opted_out(caller)
+            refuse_opted_out(caller)
         merged = metadata if replace_all else check_metadata({**caller.metadata, **metadata})
         if same_json(merged, caller.metadata):
             return caller
@@ -485,7 +353,7 @@ class Transaction(KeyedChanges):
         caller = self.find(check_caller_id(caller_id))
         if caller is None or caller.opt_out is not None:
             return False
-        seen = _later(caller.last_seen, check_time(when) or self._now)
+        seen = later(caller.last_seen, check_time(when) or self._now)
         if seen != caller.last_seen:
             self.callers[caller.caller_id] = replace(caller, last_seen=seen)
         return True
@@ -555,39 +423,14 @@ def _checked_id(print_: object, caller_id: str) -> int:
     return id_
 
 
-def _refuse_opted_out(caller: CallerRecord) -> None:
-    if caller.opt_out is not None:
-        raise CallerOptedOutError(
-            f"The caller {caller.caller_id!r} has opted out at {caller.opt_out.at}: nothing of this caller "
-            "is stored. If the caller agrees again, opt in first."
-        )
-
-
 def _refuse_opted_out_copy(current: CallerRecord, record: CallerRecord) -> None:
     """Refuse a copy that was made before the caller opted out; a later one follows an `opt_in` elsewhere."""
     assert current.opt_out is not None  # noqa: S101  for the types
     if record.created_at is None or record.created_at <= current.opt_out.at:
-        _refuse_opted_out(current)
+        refuse_opted_out(current)
 
 
 def _embeddings(caller: CallerRecord) -> set[int]:
     """The identities of the arrays of a caller's embeddings, which a change that spares them shares."""
     vectors = [vector for print_ in caller.voiceprints for vector in (print_.embedding, print_.augmented)]
     return {id(vector) for vector in vectors if vector is not None}
-
-
-def _newer(prints: list[PrintRecord], place: int) -> int:
-    """The number of later voiceprints of the same space."""
-    return sum(print_.encoder == prints[place].encoder for print_ in prints[place + 1 :])
-
-
-def _stricter_consent(one: Consent | None, other: Consent | None) -> Consent | None:
-    """The consent that ends first. A caller without one does not void the other's: they are one person."""
-    if one is None or other is None:
-        return one or other
-    return min(one, other, key=lambda consent: (consent.expires_at is None, consent.expires_at or ""))
-
-
-def _later(one: str | None, other: str) -> str:
-    # Canonical times compare as text. A clock that was set back must not move `last_seen` back.
-    return other if one is None else max(one, other)

@@ -164,6 +164,8 @@ for _, id in ipairs(request.removed) do redis.call('ZADD', TOMBSTONES, text(rev)
 if request.token ~= '' then
   redis.call('ZADD', COMMITS, text(rev), request.token)
   redis.call('HSET', META, 'at', text(rev), 'token', request.token)
+elseif rev == 1 then  -- without it, the position would be that of a store of before commits had tokens
+  redis.call('HSET', META, 'at', '0', 'token', '')
 end
 local forgotten = floor
 for key, size in pairs({[TOMBSTONES] = request.tombstones, [COMMITS] = request.commits}) do

@@ -13,13 +13,12 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.errors import CallerNotFoundError, InvalidArgumentError, StorageUnavailableError
+from voiceprint.errors import InvalidArgumentError, StorageUnavailableError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
 from voiceprint.storage.base import (
     DEFAULT_BATCH,
     DEFAULT_MAX_VOICEPRINTS,
     DEFAULT_PAGE,
-    MOST_PRINTS,
     REWRITE_S,
     Batch,
     Changes,
@@ -37,18 +36,19 @@ from voiceprint.storage.base import (
     check_page,
     check_position,
     check_space,
-    with_progress,
 )
 from voiceprint.storage.data_keys import KeyedChanges
 from voiceprint.storage.deletions import check_deletion, deletion_digest
 from voiceprint.storage.presence import StorePresence
 from voiceprint.storage.records import CallerRecord, PrintRecord, as_arrays
 from voiceprint.storage.redis.adoption import adopt
+from voiceprint.storage.redis.caller_move import CallerMove
 from voiceprint.storage.redis.check import StoreChecker
 from voiceprint.storage.redis.commit import Committed, Committer, PartialTransaction, Task
 from voiceprint.storage.redis.connection import RedisConnection
 from voiceprint.storage.redis.format import FORMATS, corrupt
 from voiceprint.storage.redis.keys import Shard, check_prefix, check_shards, joined_position
+from voiceprint.storage.redis.progress import Item, progress_over_groups
 from voiceprint.storage.redis.reader import PAGE_SIZE, Reader
 from voiceprint.storage.redis.scripts import FORGET_DELETIONS, LOAD
 from voiceprint.storage.redis.server_files import rewrite_files, server_files
@@ -69,7 +69,6 @@ CLUSTER_SHARDS = 16
 _TRIES = 20
 
 T = TypeVar("T")
-Item = TypeVar("Item", Voiceprint, Caller)
 
 
 class RedisStorage(Storage):
@@ -219,7 +218,7 @@ class RedisStorage(Storage):
         progress: Progress | None = None,
     ) -> list[Voiceprint]:
         limit = check_limit(max_voiceprints, self.max_voiceprints_per_caller)
-        counted = _progress_over_groups(progress)
+        counted = progress_over_groups(progress)
 
         def saving(group: list[Voiceprint]) -> Callable[[PartialTransaction], list[Voiceprint]]:
             return lambda transaction: [
@@ -252,7 +251,7 @@ class RedisStorage(Storage):
         return [saved[place] for place in range(len(given))]
 
     def restore_many(self, callers: Iterable[Caller], *, progress: Progress | None = None) -> int:
-        counted = _progress_over_groups(progress)
+        counted = progress_over_groups(progress)
 
         def restoring(group: list[Caller]) -> Callable[[PartialTransaction], int]:
             return lambda transaction: sum(transaction.restore(caller) for caller in counted(group))
@@ -323,65 +322,15 @@ class RedisStorage(Storage):
         remove = super().delete_voiceprints
         return sum(remove(group, encoder=space, delete_callers=delete_callers) for group in groups.values())
 
-    def rename(self, caller_id: str, new_id: str) -> Caller:
-        """As the contract says. In a cluster, the caller is stored under the new id, and then deleted under
-        the old one: after a failure between the two, `merge` them."""
-        name, new = check_caller_id(caller_id), check_caller_id(new_id)
-        if self._in_one_shard(name, new):
-            return super().rename(name, new)
-        record = self._found(name)
+    def _rename(self, name: str, new: str) -> CallerRecord:
+        if not self.exists() or self._reader.shard_of(name) is self._reader.shard_of(new):
+            return super()._rename(name, new)
+        return CallerMove(self._reader, self._run, name, new).rename()
 
-        def copy(transaction: PartialTransaction) -> CallerRecord:
-            transaction.refuse_taken(new)
-            return transaction.copy_of(record, new)
-
-        return self._moved(record, new, copy).caller()
-
-    def merge(
-        self, caller_id: str, into: str, *, max_voiceprints: int | None = None
-    ) -> tuple[Caller, list[int]]:
-        """As the contract says. In a cluster, the second caller gets the voiceprints first, and the first is
-        deleted then: after a failure between the two, merge again."""
-        name, target = check_caller_id(caller_id), check_caller_id(into)
-        limit = check_limit(max_voiceprints, self.max_voiceprints_per_caller)
-        if self._in_one_shard(name, target):
-            return super().merge(name, target, max_voiceprints=limit)
-        record = self._found(name)
-        merged, removed = self._moved(
-            record, target, lambda transaction: transaction.absorb(record, transaction.found(target), limit)
-        )
-        return merged.caller(), removed
-
-    def _in_one_shard(self, one: str, other: str) -> bool:
-        return not self.exists() or self._reader.shard_of(one) is self._reader.shard_of(other)
-
-    def _found(self, name: str) -> CallerRecord:
-        record = self._reader.caller(name)
-        if record is None:
-            raise CallerNotFoundError(f"There is no caller {name!r} in the store.")
-        return record
-
-    def _moved(self, record: CallerRecord, target: str, work: Callable[[PartialTransaction], T]) -> T:
-        """The result of `work` on the target, once it is committed and the moved caller is deleted."""
-        shard = self._reader.shard_of(target)
-        result = self._run([Task(shard, [target], work, fresh=MOST_PRINTS)])[0].result
-
-        def delete(transaction: PartialTransaction) -> bool:
-            current = transaction.find(record.caller_id)
-            if current is None:
-                return True
-            if [one.id for one in current.voiceprints] != [one.id for one in record.voiceprints]:
-                return False
-            transaction.delete(record.caller_id)
-            return True
-
-        origin = self._reader.shard_of(record.caller_id)
-        if not self._run([Task(origin, [record.caller_id], delete)])[0].result:
-            raise StorageUnavailableError(
-                f"The caller {record.caller_id!r} was enrolled meanwhile, and is not deleted: merge it into "
-                f"{target!r}."
-            )
-        return result
+    def _merge(self, name: str, into: str, limit: int) -> tuple[CallerRecord, list[int]]:
+        if not self.exists() or self._reader.shard_of(name) is self._reader.shard_of(into):
+            return super()._merge(name, into, limit)
+        return CallerMove(self._reader, self._run, name, into).merge(limit)
 
     def _run(self, tasks: list[Task[T]]) -> list[Committed[T]]:
         committed = self._committer.run(tasks)
@@ -549,6 +498,11 @@ class RedisStorage(Storage):
         self._check_present()
         return [(record.caller_id, record.data_key) for record in self._reader.callers(start, size)]
 
+    def data_key(self, caller_id: str) -> bytes | None:
+        self._check_present()
+        record = self._reader.caller(caller_id)
+        return None if record is None else record.data_key
+
     def _change_keys(self, caller_ids: list[str], work: Callable[[KeyedChanges], T]) -> list[T]:
         groups: dict[int, list[str]] = {} if caller_ids else {0: []}
         for name in caller_ids:
@@ -594,16 +548,3 @@ def _counter(shard: Shard, value: bytes | None) -> int:
     if value is not None and not value.isdigit():
         corrupt(shard.meta, "has no whole number where a counter should be")
     return int(value or 0)
-
-
-def _progress_over_groups(progress: Progress | None) -> Callable[[list[Item]], Iterator[Item]]:
-    """`with_progress` for several groups in turn, whose numbers add up."""
-    done = 0
-
-    def counted(group: list[Item]) -> Iterator[Item]:
-        nonlocal done
-        before = done
-        yield from with_progress(group, None if progress is None else lambda count: progress(before + count))
-        done = before + len(group)
-
-    return counted

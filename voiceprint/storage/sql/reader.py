@@ -133,6 +133,11 @@ class Reader:
         rows = self.connection.execute(sql.DATA_KEYS, {"after": after, "size": min(size, _MAX_ID)})
         return [(caller_id, data_key) for caller_id, data_key in rows]
 
+    def data_key(self, caller_id: str) -> bytes | None:
+        """As `Storage.data_key`."""
+        row = self.connection.execute(sql.ONE_CALLER, {"caller": caller_id}).mappings().first()
+        return None if row is None else row["data_key"]
+
     def _joined(self, rows: Sequence[RowMapping]) -> Iterator[CallerRecord]:
         return (self.rows.caller(row, prints) for row, prints in self.with_prints(rows))
 

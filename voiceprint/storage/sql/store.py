@@ -402,6 +402,9 @@ class SQLStorage(Storage):
         size = check_page(limit)
         return self._read(lambda reader: reader.data_keys(after, size), [])
 
+    def data_key(self, caller_id: str) -> bytes | None:
+        return self._read(lambda reader: reader.data_key(caller_id), None)
+
     def _change_keys(self, caller_ids: list[str], work: Callable[[KeyedChanges], T]) -> list[T]:
         return [self._transact(caller_ids, work)]
 
