@@ -27,6 +27,7 @@ def main() -> int:
         ["finding", "--callers", prints],
         ["index", *([] if options.large else ["--sizes", "1000", "10000", prints, "--seconds", "20"])],
         ["match", "--prints", prints],
+        ["groups", "--prints", prints],
         ["opening", "--prints", prints],
         ["audit"],
         ["own_embeddings", "--rows", prints],

@@ -55,6 +55,13 @@ def test_storage_measures_every_store_and_finds_it_whole(tmp_path: Path) -> None
         assert {"get", "get at 1000", "save", "touch", "scan per s"} <= figures[kind].keys()
 
 
+def test_groups_are_found_as_by_a_linear_search(tmp_path: Path) -> None:
+    figures, _ = run("groups", "--prints 3000 --sizes 10 100 --rounds 5", tmp_path)
+    groups = [row for row in figures["rows"] if row["search"] == "groups"]
+    assert [row["group"] for row in groups] == ["group of 10", "group of 100"]
+    assert {(row["recall_at_k"], row["found"]) for row in groups} == {(1.0, 5)}
+
+
 def test_finding_measures_searches_with_and_without_an_index(tmp_path: Path) -> None:
     figures, _ = run("finding", "--callers 900", tmp_path)
     assert {"one account", "one account, indexed", "no null"} <= figures["sqlite"].keys()
