@@ -316,7 +316,10 @@ class VoiceFingerprintConfig(BaseSettings):
     @field_validator(*PATH_SETTINGS, mode="before")
     @classmethod
     def _path_as_text(cls, value: object) -> object:
-        return os.fspath(value) if isinstance(value, os.PathLike) else value
+        text = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if isinstance(text, str) and "\0" in text:
+            raise ValueError("no file can have a null byte in its path")
+        return text
 
     @field_validator("watch_targets", mode="before")
     @classmethod
