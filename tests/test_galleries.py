@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,11 @@ def write(text: str, path: str = "voiceprint.toml") -> Path:
 def gallery(lines: str) -> Path:
     """A file of the gallery brand-a with these lines."""
     return write(f"[galleries.brand-a]\n{lines}\n")
+
+
+def with_tests() -> dict[str, str]:
+    """The environment of a process that imports the helpers of the tests."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
 
 
 def refused(path: Path) -> str:
@@ -496,6 +502,70 @@ def test_one_redis_server_under_two_names_is_found_when_it_is_opened(folder: Pat
             galleries["b"]
 
 
+def one_store_twice(folder: Path, backend: str) -> Path:
+    """Galleries a and b over one store that does not exist yet, which the file alone cannot show."""
+    if backend == "redis":
+        server, database = redis_server.shared_server(), redis_server.fresh_database()
+        Path("other.sock").symlink_to(server.path)
+        places = [
+            f"redis_url = '{server.url(database)}'",
+            f"redis_url = 'unix://{folder}/other.sock?db={database}'",
+        ]
+    else:
+        places = [f"storage_path = '{name}/v'" for name in ("n", "m")]
+    tables = "".join(f"[galleries.{name}]\n{place}\n" for name, place in zip("ab", places, strict=True))
+    return write(f"[defaults]\nstorage_backend = '{backend}'\n{tables}")
+
+
+@pytest.mark.parametrize("backend", ["json", "sqlite", "redis"])
+def test_one_store_of_two_galleries_is_found_once_it_exists(folder: Path, backend: str) -> None:
+    caller = voiceprint("alice")
+    with Galleries.open(one_store_twice(folder, backend)) as galleries:
+        Path("m").symlink_to("n")  # after the file was checked
+        a, b = (galleries[name] for name in "ab")
+        assert b.match_caller(embedding=caller) is None
+        a.storage.save(caller)
+        for _ in range(2):
+            for use in (
+                lambda: b.match_caller(embedding=caller),
+                lambda: b.storage.save(voiceprint("bruno")),
+                lambda: b.get_caller("alice"),
+                b.storage.identity,
+            ):
+                with pytest.raises(ConfigurationError, match="store of the gallery 'b' is that of 'a'"):
+                    use()
+        assert a.storage.count() == 1
+
+
+def test_a_forked_process_finds_one_store_of_two_galleries(folder: Path) -> None:
+    one_store_twice(folder, "sqlite")
+    code = """
+import os
+from stores import voiceprint
+from voiceprint import ConfigurationError, Galleries
+
+with Galleries.open() as galleries:
+    os.symlink("n", "m")
+    a, b = (galleries[name] for name in "ab")
+    child = os.fork()
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+        assert a.storage.count() == 1
+    else:
+        a.storage.save(voiceprint("alice"))
+    try:
+        b.match_caller(embedding=voiceprint("alice"))
+    except ConfigurationError as error:
+        assert "'b' is that of 'a'" in str(error)
+    else:
+        raise AssertionError
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=with_tests()
+    )
+    assert done.returncode == 0, done.stderr
+
+
 # The command line
 
 
@@ -591,6 +661,16 @@ def test_every_command_with_a_store_takes_a_gallery() -> None:
 
     options = dict(walk(typer.main.get_command(app)))
     assert len(options) > 20
+    assert "--config" not in options.pop(" evaluate"), "its --gallery is a number of callers"
     for name, found in options.items():
         assert ("--store" in found) <= ("--gallery" in found), name
         assert ("--gallery" in found) <= ("--config" in found), name
+
+
+def test_evaluate_follows_the_gallery_of_the_environment(
+    folder: Path, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(TWO)
+    monkeypatch.setenv("VOICE_GALLERY", "brand-c")
+    code, _, err = run("evaluate", folder)
+    assert (code, "has no gallery 'brand-c'" in err) == (2, True)
