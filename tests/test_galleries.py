@@ -423,6 +423,43 @@ def test_a_file_that_two_galleries_would_write_is_refused(folder: Path, a: str, 
     assert len(Galleries.open(write(text.replace("b\n", "b").replace(b, "index_path = 'b.index'")))) == 2
 
 
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("audit = 'b/audit.jsonl.000000000001'", "audit = 'b/audit.jsonl'"),
+        ("audit = 'b.json.lock'", ""),
+        ("audit = 'b.json.0123456789abcdef.index'", ""),
+        ("audit = '.b.json.a1b2c3d4.tmp'", ""),
+        ("index_path = 'b.json-wal'", ""),
+        ("index_path = 'b.json-shm'", ""),
+        ("index_path = 'b.json-journal'", ""),
+        ("index_path = 'b.index.lock'", "index_path = 'b.index'"),
+        ("index_path = 'b.json.index'", "index_path = 'elsewhere.index'"),
+        ("index_path = 'b.0123456789abcdef'", "index_path = 'b'"),
+        ("audit = 'b.json.progress'", ""),
+    ],
+)
+def test_a_name_of_another_gallery_s_further_files_is_refused(folder: Path, a: str, b: str) -> None:
+    tables, text = {"a": a, "b": b}, ""
+    for first, second in (("a", "b"), ("b", "a")):
+        text = "".join(
+            f"[galleries.{name}]\nstorage_path='{name}.json'\n{tables[name]}\n" for name in (first, second)
+        )
+        message = refused(write(text))
+        assert "of the gallery 'a' has the name of a file that belongs to" in message
+        assert "of 'b'" in message
+    elsewhere = text.replace(a, a.replace("= '", "= 'x/"))
+    assert len(Galleries.open(write(elsewhere))) == 2
+
+
+def test_galleries_with_names_alike_are_apart(folder: Path) -> None:
+    names = ("a", "a.b", "a.2024", "a.000000000001", "a-lock", "index", "lock")
+    write(
+        "".join(f"[galleries.'{name}']\nstorage_path='{name}.json'\naudit='{name}.jsonl'\n" for name in names)
+    )
+    assert len(Galleries.open()) == len(names)
+
+
 def test_a_snapshot_path_of_the_environment_is_not_shared_by_galleries(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
