@@ -268,7 +268,7 @@ def verify(
         )
     else:
         for where in report.cut_by_crash:
-            print_lines(f"{where}: a crash cut this line; nothing else is missing there.")
+            print_lines(f"{where}: a crash cut this line. Only an anchor shows whether more was cut off.")
         if report.faults:
             rows = [(fault.code.replace("_", " "), fault.place, fault.message) for fault in report.faults]
             table("Fault", "Place", "What is wrong", rows=rows)

@@ -16,6 +16,17 @@ from numpy.typing import NDArray
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
+from voiceprint.storage.arguments import (
+    cached_snapshot_path,
+    check_after,
+    check_caller_ids,
+    check_ids,
+    check_limit,
+    check_page,
+    check_position,
+    snapshot_path_beside,
+    with_progress,
+)
 from voiceprint.storage.base import (
     DEFAULT_BATCH,
     DEFAULT_MAX_VOICEPRINTS,
@@ -32,19 +43,11 @@ from voiceprint.storage.base import (
     Progress,
     SpaceCounts,
     Storage,
-    cached_snapshot_path,
-    check_after,
-    check_caller_ids,
-    check_ids,
-    check_limit,
-    check_page,
-    check_position,
-    snapshot_path_beside,
-    with_progress,
 )
 from voiceprint.storage.data_keys import KeyedChanges
 from voiceprint.storage.deletions import check_deletion
 from voiceprint.storage.metadata_search import MetadataFilter
+from voiceprint.storage.presence import StorePresence
 from voiceprint.storage.sealing import Sealing
 from voiceprint.storage.snapshot_files import erase_snapshots
 from voiceprint.storage.state import StoreState
@@ -87,6 +90,7 @@ class SQLStorage(Storage):
         self._dialect = dialect_of(url)
         self._add_default_snapshot_place()
         self._database = Database(self._dialect, encryption)
+        self.presence: StorePresence = self._database.presence
 
     @property
     def location(self) -> str:
