@@ -46,7 +46,7 @@ class EncoderSpec(NamedTuple):
         """
         program, colon, path = text.strip().partition(":")
         program = program.strip().lower()
-        if program not in (_FROM_FILE if colon else _BUILT_IN) or bool(path) != bool(colon):
+        if program not in (_FROM_FILE if colon else _BUILT_IN) or bool(path) != bool(colon) or "\0" in path:
             raise ValueError(f"{_ENCODERS} is allowed")
         return cls(program, path or None)
 
