@@ -186,7 +186,9 @@ def _secret(value: Mapping[str, Any], folder: Path, place: str) -> str:
             "out of this file."
         )
     if "\0" in name:
-        raise ConfigurationError(f"{place}: {name!r} has a null byte, which no name of a variable or file has.")
+        raise ConfigurationError(
+            f"{place}: {name!r} has a null byte, which no name of a variable or file has."
+        )
     if kind == "file":
         text = _read(_absolute(folder, name), f"{place}: the file {name!r}").strip()
         if not text:

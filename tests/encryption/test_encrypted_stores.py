@@ -468,6 +468,15 @@ def test_without_the_key_nobody_makes_an_encrypted_store_accept_plain_records(pl
             use()
 
 
+@pytest.mark.parametrize("place", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize("way", ["removed", "kept"])
+def test_the_status_names_a_store_whose_mark_and_records_disagree(place: Place, way: str) -> None:
+    key = encryption()
+    fill(place.open(key))
+    _forge(place, _MARKS["removed"] if way == "removed" else lambda mark: mark, record=True)
+    assert encryption_status(place.open(key)).state == "damaged"
+
+
 def test_a_handle_that_is_open_notices_that_the_mark_was_changed_without_the_key(place: Place) -> None:
     key = encryption()
     storage = place.open(key)

@@ -145,7 +145,9 @@ def status(store: StoreOption = None, as_json: JsonOption = False) -> None:
         print_json({"store": location, **dataclasses.asdict(now)})
         return
     print_lines(f"{location} is {now.state}.")
-    if now.plain and now.state != "plain":
+    if now.state == "damaged":
+        print_lines("Somebody has changed it without the key: restore a backup, and do not encrypt it again.")
+    elif now.plain and now.state != "plain":
         print_lines(
             f"{plural(now.plain, 'caller')} not encrypted yet: `voiceprint encryption encrypt` goes on."
         )
