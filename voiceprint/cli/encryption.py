@@ -111,7 +111,7 @@ def rotate(
         storage = recognizer.storage
         before = encryption_status(storage)
         keys = KeyRing.from_config(recognizer.config)
-        if new_key and keys is not None and before.state != "plain" and not _is_under_way(before):
+        if new_key and keys is not None and before.state.startswith("encrypt") and not _is_under_way(before):
             if not isinstance(keys.source, FileKeys):
                 raise ConfigurationError(
                     "A new key can be put into a key file alone: give the new key first and the old one "
