@@ -11,7 +11,7 @@ from typing import Final
 
 from voiceprint.config import NO_PATHS, VoiceFingerprintConfig
 from voiceprint.errors import ConfigurationError
-from voiceprint.storage.base import snapshot_path_beside
+from voiceprint.storage.arguments import snapshot_path_beside
 from voiceprint.storage.urls import configured_location
 
 __all__ = ["PLACE_OF", "check_apart"]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.models import Finding
-from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS, snapshot_path_beside
+from voiceprint.storage.arguments import snapshot_path_beside
+from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS
 from voiceprint.storage.json.file import JSONFile
 from voiceprint.storage.memory import InMemoryStateStorage
 from voiceprint.storage.presence import StorePresence
