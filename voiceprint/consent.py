@@ -164,12 +164,12 @@ class Provenance(_Details):
 
 
 def check_consent(consent: object) -> Consent | None:
-    """The consent with all fields checked, also of one that pydantic built or copied without a check."""
+    """The consent with all fields checked as in a record, also of a copy that pydantic did not check."""
     if consent is None:
         return None
     if not isinstance(consent, Consent):
         raise InvalidArgumentError(f"The consent is {shown(consent)}: give a Consent.")
-    return Consent(**consent.__dict__)
+    return Consent.of_record(consent.__dict__)
 
 
 def check_provenance(provenance: object) -> Provenance | None:
@@ -178,7 +178,7 @@ def check_provenance(provenance: object) -> Provenance | None:
         return None
     if not isinstance(provenance, Provenance):
         raise InvalidArgumentError(f"The provenance is {shown(provenance)}: give a Provenance.")
-    return Provenance(**provenance.__dict__)
+    return Provenance.of_record(provenance.__dict__)
 
 
 def check_groups(groups: object) -> tuple[str, ...]:

@@ -73,7 +73,8 @@ def open_log(path: Path | None, store: str | None) -> Iterator[AuditLog]:
                 "another file."
             ) from error
         except OSError as error:
-            raise AuditError(f"{log.place} cannot be read: {error.strerror or error}.") from error
+            reason = str(error.strerror or error).removesuffix(".")
+            raise AuditError(f"{log.place} cannot be read: {reason}.") from error
 
 
 @app.command("tail")
