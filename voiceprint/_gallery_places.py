@@ -79,8 +79,6 @@ def _uses(path: Path, gallery: str, config: VoiceFingerprintConfig) -> Iterator[
     for use, place in files.items():
         if place is None or place in NO_PATHS:
             continue
-        if "\0" in place:
-            raise ConfigurationError(f"{path}: [galleries.{gallery}] {use} has a path with a NUL character.")
         real = os.path.realpath(os.path.expanduser(place))  # noqa: PTH111 - as the stores do
         yield real, use
         with suppress(OSError):  # no such file yet, or opening it reports the reason

@@ -83,7 +83,9 @@ def test_the_position_moves_with_every_change_of_a_voiceprint_and_with_nothing_e
         lambda s: None,
         lambda s: s.save(voiceprint(seed=1)),
         lambda s: s.save(voiceprint(seed=2, id=saved.id)),
+        lambda s: s.set_groups("alice", add=["vip"]),
         lambda s: s.restore_many([s.get("alice").model_copy(update={"voiceprints": ()})]),
+        lambda s: s.save(voiceprint(seed=3)),
         lambda s: s.delete("alice"),
     ):
         change(harness.storage)
@@ -96,6 +98,8 @@ def test_the_position_moves_with_every_change_of_a_voiceprint_and_with_nothing_e
     before = harness.storage.position()
     harness.storage.touch("bob", "2099-01-01T00:00:00Z")
     harness.storage.update_metadata("bob", {"a": 1})
+    harness.storage.opt_out("carol")
+    harness.storage.delete("carol")  # a caller without voiceprints
     for storage in harness.both():
         assert storage.position() == before
 
