@@ -16,7 +16,13 @@ from voiceprint.errors import StorageUnavailableError
 from voiceprint.storage.deletions import deletion_digest
 from voiceprint.storage.records import CallerRecord
 from voiceprint.storage.redis.connection import RedisConnection
-from voiceprint.storage.redis.format import decode_record, encode_record, record_format, version_of
+from voiceprint.storage.redis.format import (
+    data_key_of,
+    decode_record,
+    encode_record,
+    record_format,
+    version_of,
+)
 from voiceprint.storage.redis.keys import Shard
 from voiceprint.storage.redis.scripts import BUMP_NEXT_ID, COMMIT, INIT_STORE, LOAD
 from voiceprint.storage.sealed_codec import StoreSeals
@@ -151,12 +157,14 @@ class Committer:
         seals = StoreSeals(self.seals.sealing, lambda: store, mark.decode(errors="replace"))
         offset = int(clock[0]) * 1e6 + int(clock[1]) - time.monotonic() * 1e6
         values = [value for answer in loaded for value in answer[9]]
-        state = StoreState(
-            [
+        with seals.prefetched(map(data_key_of, values)):
+            records = [
                 decode_record(value, caller_id, task.shard.caller(caller_id), seals)
                 for caller_id, value in zip(task.callers, values, strict=True)
                 if value is not None
-            ],
+            ]
+        state = StoreState(
+            records,
             identity=store,
             revision=int(revision),
             next_id=first_id if first_id is not None else int(next_id),
