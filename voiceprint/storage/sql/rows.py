@@ -163,8 +163,8 @@ class RowDecoder:
             for id_, blob, seal, caller_id, data_key in rows:
                 try:
                     if owner != (caller_id, data_key):
-                        owner = caller_id, data_key
                         seals = self.seals.opening(caller_id, data_key)
+                        owner = caller_id, data_key
                     if seals is None and seal is not None:
                         self.corrupt(f"voiceprint {id_}", "is encrypted, and its caller is not")
                     found.append((id_, self._opened("embedding", id_, space, blob, seal, seals)))
