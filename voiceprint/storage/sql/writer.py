@@ -207,8 +207,17 @@ class Writer(Reader):
 
     def _write_groups(self, written: list[CallerRecord], before: dict[str, CallerRecord]) -> None:
         earlier = {name: record.groups for name, record in before.items()}
-        changed = [record for record in written if record.groups != earlier.get(record.caller_id, ())]
-        old = [{"removed": record.caller_id} for record in changed if earlier.get(record.caller_id)]
+        forgotten = {name for name, record in before.items() if record.is_forgotten}  # have unknown groups
+        changed = [
+            record
+            for record in written
+            if record.caller_id in forgotten or record.groups != earlier.get(record.caller_id, ())
+        ]
+        old = [
+            {"removed": record.caller_id}
+            for record in changed
+            if record.caller_id in forgotten or earlier.get(record.caller_id)
+        ]
         if old:
             self._execute(sql.DROP_GROUPS, old, each=False)
         new = [{"name": name, "caller_id": record.caller_id} for record in changed for name in record.groups]
