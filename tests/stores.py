@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint import Caller, Storage, Voiceprint
+from voiceprint import Caller, Provenance, Storage, Voiceprint
 from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage.base import START, Position
 from voiceprint.storage.json.file import JSONFile
@@ -134,6 +134,41 @@ def assert_augmented(storage: Storage) -> None:
     Follower("tiny").assert_in_step(storage)
     storage.save(voiceprint("new", augmented=unit(1)))
     assert np.array_equal(storage.get("new").voiceprints[0].augmented, unit(1))
+    storage.delete("new")
+    assert state(storage) == before
+
+
+def assert_life(storage: Storage) -> None:
+    """A golden store of `make_golden.fill_life` is complete, and can be written to."""
+    before = state(storage)
+    assert list(before) == ["alice", "bob", "pending", "refused"]
+    rng = np.random.default_rng(20250101)
+    alice, bob = storage.get("alice"), storage.get("bob")
+    assert alice is not None
+    assert bob is not None
+    for print_ in (*alice.voiceprints, *bob.voiceprints):
+        assert_embedding(print_.embedding, rng.standard_normal(8))
+        assert print_.augmented is not None
+        assert_embedding(print_.augmented, rng.standard_normal(8))
+        assert print_.provenance == Provenance(
+            source="call 7", quality=0.75, duration_s=9.5, net_speech_s=7.25
+        )
+    assert alice.consent is not None
+    assert (alice.consent.version, alice.consent.obtained_by, alice.consent.source) == (
+        "2026-01",
+        "agent-17",
+        "call 99",
+    )
+    assert alice.consent.expires_at == "2100-01-01T00:00:00.000000Z"
+    assert (alice.groups, bob.groups) == (("home",), ("home", "vip"))
+    refused, pending = storage.get("refused"), storage.get("pending")
+    assert refused is not None
+    assert refused.opt_out is not None
+    assert (refused.opt_out.reason, refused.opt_out.by) == ("no biometrics", "agent-17")
+    assert pending is not None
+    assert (pending.consent, pending.voiceprints) == (alice.consent, ())
+    Follower("tiny").assert_in_step(storage)
+    storage.save(voiceprint("new", augmented=unit(1)))
     storage.delete("new")
     assert state(storage) == before
 

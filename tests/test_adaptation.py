@@ -11,6 +11,7 @@ import pytest
 from voices import BandEncoder, Voices
 
 from voiceprint import (
+    Consent,
     JSONStorage,
     MemoryStorage,
     OpusAgentVoiceRecognizer,
@@ -90,6 +91,29 @@ def test_a_verification_and_a_finished_stream_adapt_too(voices: Voices) -> None:
         assert session.finish().accepted
         assert session.finish().accepted
     assert len(prints(recognizer)) == 3
+
+
+def test_no_voiceprint_is_added_without_a_required_consent(voices: Voices) -> None:
+    storage = MemoryStorage()
+    enrolled(adapting(storage), voices, "amara", "gil")
+    strict = adapting(storage, require_consent=True)
+    assert strict.match_caller(voices["amara"][1])[0] == "amara"
+    assert len(prints(strict)) == 1
+    strict.set_consent("amara", Consent(purpose="authentication", version="1"))
+    assert strict.match_caller(voices["amara"][1])[0] == "amara"
+    assert len(prints(strict)) == 2
+
+
+def test_a_refusal_between_match_and_adaptation_leaves_the_answer(voices: Voices) -> None:
+    class Refusing(MemoryStorage):
+        def save(self, *given: Any, **options: Any) -> Voiceprint:
+            self.opt_out("amara")
+            return super().save(*given, **options)
+
+    storage = Refusing()
+    enrolled(adapting(storage), voices, "amara", "gil")
+    assert adapting(storage).match_caller(voices["amara"][1])[0] == "amara"
+    assert prints(adapting(storage)) == []
 
 
 def test_a_match_that_is_too_short_adds_nothing(voices: Voices) -> None:

@@ -18,7 +18,7 @@ from voiceprint import (
     SQLiteStorage,
     open_storage,
 )
-from voiceprint import recognizer as module
+from voiceprint import upkeep as module
 
 
 @pytest.fixture

@@ -97,12 +97,14 @@ def test_a_caller_who_opted_out_is_neither_matched_verified_nor_enrolled() -> No
         False,
         None,
     )
-    with pytest.raises(CallerOptedOutError, match="opted out at"):
+    with pytest.raises(CallerOptedOutError, match="has opted out"):
         here.enroll_caller("alice", embedding=unit(1, 16))
     results = here.enroll_embeddings(["bob"], unit(3, 16)[None])
     assert len(results) == 1
-    with pytest.raises(CallerOptedOutError):
+    with pytest.raises(CallerOptedOutError, match="Rows 1 were refused, and all others are stored"):
         here.enroll_embeddings(["carol", "alice"], np.stack([unit(4, 16), unit(5, 16)]))
+    assert here.get_caller("carol") is not None
+    here.delete_caller("carol")
     assert here.opt_in("alice").voiceprints == ()
     assert here.caller_state("alice") == "pending"
     assert here.verify_caller("alice", embedding=near(1)).verdict is Verdict.NOT_ENROLLED
@@ -222,6 +224,24 @@ def test_a_new_enrollment_does_not_revive_voiceprints_whose_period_has_ended() -
     ] == [True]
 
 
+def test_an_ended_consent_does_not_hide_the_end_of_the_retention_period() -> None:
+    here = recognizer(retention="1y")
+    aged(here, "alice", 1, 400)
+    here.set_consent("alice", ENDED)
+    here.enroll_caller("alice", embedding=unit(7, 16), consent=VALID)
+    assert len(here.get_caller("alice").voiceprints) == 1
+    assert here.match_caller(embedding=near(1)) is None
+
+
+def test_an_expired_caller_is_not_merged_into_another() -> None:
+    here = recognizer(retention="1y")
+    aged(here, "old", 1, 400)
+    here.enroll_caller("alice", embedding=unit(2, 16))
+    with pytest.raises(InvalidArgumentError, match="retention period of the caller 'old'"):
+        here.merge_callers("old", "alice")
+    assert here.get_caller("old") is not None
+
+
 def test_a_purge_deletes_the_expired_with_receipts_and_leaves_refusals(tmp_path: Path) -> None:
     here = recognizer(JSONStorage(tmp_path / "voiceprints.json"), retention="1y")
     for n, (name, days) in enumerate([("old", 400), ("young", 10), ("ended", 10)]):
@@ -249,12 +269,12 @@ def test_a_caller_who_calls_during_the_purge_stays() -> None:
     aged(here, "alice", 1, 400)
 
     class Calling(type(here.storage)):
-        def get(self, caller_id: str) -> object:
-            found = super().get(caller_id)
+        def delete_expired(self, caller_id: str, expiry: Expiry) -> int:
             self.touch(caller_id)  # between the look at the caller and the deletion
-            return found
+            return super().delete_expired(caller_id, expiry)
 
     here.storage.__class__ = Calling
+    assert purge_expired(here.storage, YEAR, dry_run=False, receipts=True).callers == ()
     assert purge_expired(here.storage, YEAR, dry_run=False).callers == ()
     assert here.storage.count_callers() == 1
 

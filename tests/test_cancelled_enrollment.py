@@ -31,10 +31,10 @@ class SlowStorage(MemoryStorage):
         super().__init__()
         self.asked, self.go_on = threading.Event(), threading.Event()
 
-    def save_many(self, voiceprints, *, max_voiceprints=None, progress=None):
+    def save_many(self, voiceprints, **options):
         self.asked.set()
         assert self.go_on.wait(60)
-        return super().save_many(voiceprints, max_voiceprints=max_voiceprints, progress=progress)
+        return super().save_many(voiceprints, **options)
 
 
 async def _cancelled(recognizer, audio, when: threading.Event, then: threading.Event, *, first: bool) -> None:

@@ -184,6 +184,27 @@ def test_a_call_may_change_its_channels(center, voices):
 # Decisions
 
 
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [("opt_out", "opted_out"), ("delete_caller", "not_enrolled")],
+)
+def test_a_caller_who_refuses_during_the_call_is_not_named_at_its_end(voices, change, verdict):
+    recognizer = enrolled(voices, CALLERS)
+    recognizer.update_metadata("amara", {"plan": "secret"})
+    audio = np.concatenate(voices["amara"][1:])
+    with recognizer.stream() as session:
+        first = 0
+        while not session.result().decided:
+            session.feed(audio[first : first + 320])
+            first += 320
+        assert session.result().caller_id == "amara"
+        getattr(recognizer, change)("amara")
+        session.feed(audio[first:])
+        final = session.finish()
+    assert (final.verdict, final.accepted, final.caller_id, final.metadata) == (verdict, False, None, {})
+    assert "secret" not in repr(final.model_dump())
+
+
 def test_enrolled_caller_is_decided_long_before_the_end_and_stays(center, voices):
     audio = np.concatenate(voices["amara"][1:])
     session = center.stream()

@@ -14,7 +14,7 @@ from typing import Any, Final
 from voiceprint._files import open_regular
 from voiceprint.config import NO_PATHS, PATH_SETTINGS, VoiceFingerprintConfig, allowed_values
 from voiceprint.errors import ConfigurationError, GalleryNotFoundError
-from voiceprint.storage.base import snapshot_path_beside
+from voiceprint.storage.arguments import snapshot_path_beside
 from voiceprint.storage.urls import configured_location
 from voiceprint.validation import shown
 

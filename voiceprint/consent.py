@@ -118,6 +118,24 @@ class Provenance(_Details):
         return value
 
 
+def check_consent(consent: object) -> Consent | None:
+    """The consent with all fields checked, also of one that pydantic built or copied without a check."""
+    if consent is None:
+        return None
+    if not isinstance(consent, Consent):
+        raise InvalidArgumentError(f"The consent is {shown(consent)}: give a Consent.")
+    return Consent(**consent.__dict__)
+
+
+def check_provenance(provenance: object) -> Provenance | None:
+    """As `check_consent`."""
+    if provenance is None:
+        return None
+    if not isinstance(provenance, Provenance):
+        raise InvalidArgumentError(f"The provenance is {shown(provenance)}: give a Provenance.")
+    return Provenance(**provenance.__dict__)
+
+
 def check_groups(groups: object) -> tuple[str, ...]:
     """The names of groups, each once, in order. Raises `InvalidArgumentError`."""
     if isinstance(groups, str | bytes) or not hasattr(groups, "__iter__"):

@@ -83,7 +83,13 @@ class DualRun:
     def store(self, voiceprints: Sequence[Voiceprint]) -> int:
         """Store voiceprints of enrolled callers; `last_seen` is left as it is. Returns the number stored."""
         limit = self._config.max_voiceprints_per_caller
-        writer = VoiceprintWriter(self._storage, limit, "store", enrolled_only=True)
+        writer = VoiceprintWriter(
+            self._storage,
+            limit,
+            "store",
+            enrolled_only=True,
+            require_consent=self._config.require_consent,
+        )
         results = writer.store(voiceprints)
         failures = [result for result in results if isinstance(result, VoiceprintError)]
         for failure in failures:

@@ -242,7 +242,9 @@ class OpusAgentVoiceRecognizer(Upkeep):
         from 0. Rows are stored in the order of caller ids, 5,000 in one change of the store; an error of the
         store or a crash leaves those that are stored. The same call resumes: an embedding with which its
         caller is enrolled already is not stored again, and its id is that of the existing voiceprint. Limits
-        and warnings are as in `enroll_caller`. Raises `DisabledError`.
+        and warnings are as in `enroll_caller`. Rows of callers who have opted out or lack a required consent
+        are left out: a `CallerOptedOutError` or `ConsentRequiredError` names them at the end. Raises
+        `DisabledError`.
         """
         parts = self._built
         parts.embedder.check_space(encoder)

@@ -12,6 +12,7 @@ from voiceprint.validation import check_time, format_time, now
 if TYPE_CHECKING:
     from voiceprint.consent import CallerState, Consent
     from voiceprint.models import Caller
+    from voiceprint.storage.records import CallerRecord
 
 __all__ = ["Expiry", "ExpiryReason", "parse_period", "state_of"]
 
@@ -54,17 +55,18 @@ class Expiry:
 
     def reason(self, consent: Consent | None, seen: str | None) -> ExpiryReason | None:
         """Why a caller is expired: "consent" or "retention"; None for one who is not."""
-        if consent is not None and not consent.is_valid_at(self.at):
-            return "consent"
+        # The retention first: it asks for more, as a new consent does not bring these voiceprints back.
         if self.seen_limit is not None and seen is not None and seen < self.seen_limit:
             return "retention"
+        if consent is not None and not consent.is_valid_at(self.at):
+            return "consent"
         return None
 
-    def covers_caller(self, caller: Caller) -> bool:
+    def covers_caller(self, caller: Caller | CallerRecord) -> bool:
         """Whether the caller is expired. A caller who has opted out never is: the refusal stays."""
         return self.reason_of(caller) is not None
 
-    def reason_of(self, caller: Caller) -> ExpiryReason | None:
+    def reason_of(self, caller: Caller | CallerRecord) -> ExpiryReason | None:
         """As `reason`, of a caller."""
         if caller.opt_out is not None:
             return None

@@ -11,6 +11,7 @@ from voiceprint._parts import Parts, check_attribute
 from voiceprint.auditing import Auditing
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.encoder import Encoder
+from voiceprint.errors import InvalidArgumentError
 from voiceprint.grouping import Grouping
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.pipeline import Identifier
@@ -159,8 +160,16 @@ class Upkeep(Auditing, Grouping):
         encoder. Of a metadata key that both have, the value of `into` stays; groups are united; of two
         consents, the one that ends first stays. This cannot be undone.
 
-        Raises `CallerNotFoundError`, `CallerOptedOutError`, and `InvalidArgumentError` for one caller twice.
+        Raises `CallerNotFoundError`, `CallerOptedOutError`, and `InvalidArgumentError` for one caller twice,
+        or a caller whose retention period has ended, as the other's calls would bring the voiceprints back.
         """
+        expiry = Expiry(self.config.retention_period)
+        for caller in self.storage.get_callers([source, into]).values():
+            if expiry.reason_of(caller) == "retention":
+                raise InvalidArgumentError(
+                    f"The retention period of the caller {caller.caller_id!r} has ended: delete the caller "
+                    "(`prune --expired`), or enroll the caller anew."
+                )
         limit = self.config.max_voiceprints_per_caller
         return self.storage.merge(source, into, max_voiceprints=limit)
 

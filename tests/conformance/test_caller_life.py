@@ -15,10 +15,12 @@ from voiceprint import (
     Consent,
     ConsentRequiredError,
     InvalidArgumentError,
+    MemoryStorage,
     Provenance,
     Storage,
 )
-from voiceprint.storage import back_up, export_callers, import_callers, restore
+from voiceprint.retention import Expiry
+from voiceprint.storage import back_up, copy_callers, export_callers, import_callers, restore
 from voiceprint.storage.base import START
 from voiceprint.storage.deletions import DeletionList
 
@@ -266,11 +268,74 @@ def test_a_name_that_is_taken_or_unknown_refuses_a_renaming(harness: Harness) ->
         assert state(storage) == before
 
 
-def test_a_refusal_keeps_its_caller_through_a_renaming(harness: Harness) -> None:
+def test_a_refusal_does_not_move_with_a_renaming(harness: Harness) -> None:
     harness.storage.opt_out("alice", reason="no")
-    harness.storage.rename("alice", "bob")
+    before = state(harness.storage)
+    for name in ("bob", "0"):
+        with pytest.raises(CallerOptedOutError, match="'alice'"):
+            harness.storage.rename("alice", name)
     for storage in harness.both():
-        assert storage.get("bob").opt_out.reason == "no"
+        assert state(storage) == before
+
+
+def test_no_copy_of_another_store_ends_a_refusal(harness: Harness) -> None:
+    harness.storage.save(voiceprint("alice"))
+    harness.storage.opt_out("alice")
+    before = state(harness.storage)
+    with MemoryStorage() as other:
+        other.save_many([voiceprint("alice", 1), voiceprint("bob", 2)])  # after the refusal, elsewhere
+        for include_deleted in (False, True):
+            report = copy_callers(other, harness.storage, include_deleted=include_deleted)
+            assert (report.callers, report.left_out) == (1, 1)
+        with pytest.raises(CallerOptedOutError):
+            harness.storage.restore_many([other.get("alice")])
+    harness.storage.delete("bob")
+    for storage in harness.both():
+        assert state(storage) == before
+
+
+def test_an_older_copy_leaves_a_later_consent(harness: Harness) -> None:
+    harness.storage.save(voiceprint("alice", consent=CONSENT))
+    with MemoryStorage() as other:
+        copy_callers(harness.storage, other)
+        harness.storage.set_consent("alice", LATER)
+        copy_callers(other, harness.storage)
+    for storage in harness.both():
+        assert storage.get("alice").consent == LATER
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        CONSENT.model_copy(update={"expires_at": "9"}),
+        CONSENT.model_copy(update={"purpose": None}),
+        Consent.model_construct(purpose=None, version=None),
+        {"purpose": "authentication"},
+    ],
+)
+def test_a_consent_that_was_made_without_a_check_is_refused(harness: Harness, bad: object) -> None:
+    harness.storage.save(voiceprint("alice"))
+    before = state(harness.storage)
+    for use in (
+        lambda: harness.storage.save(voiceprint("alice", 1).model_copy(update={"consent": bad})),
+        lambda: harness.storage.set_consent("alice", bad),
+        lambda: harness.storage.restore_many(
+            [harness.storage.get("alice").model_copy(update={"consent": bad})]
+        ),
+    ):
+        with pytest.raises(InvalidArgumentError):
+            use()
+    for storage in harness.both():
+        assert state(storage) == before
+
+
+def test_only_an_expired_caller_is_deleted_as_expired(harness: Harness) -> None:
+    harness.storage.save(voiceprint("alice"))
+    assert harness.storage.delete_expired("alice", Expiry()) == 0
+    assert harness.storage.delete_expired("nobody", Expiry()) == 0
+    harness.storage.set_consent("alice", ENDED)
+    assert harness.storage.delete_expired("alice", Expiry()) == 1
+    for storage in harness.both():
         assert storage.get("alice") is None
 
 

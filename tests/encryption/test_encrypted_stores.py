@@ -35,7 +35,7 @@ from voiceprint.privacy.encryption.keys import FileKeys
 from voiceprint.privacy.encryption.search import Search
 from voiceprint.privacy.erasure import delete_with_receipt
 from voiceprint.storage import SQLStorage
-from voiceprint.storage.sealing import ENCRYPTING, ON, mark_state
+from voiceprint.storage.sealing import ENCRYPTING, ON, mark_state, plain_store_allowed
 
 Opener = Callable[..., Storage]
 
@@ -197,15 +197,22 @@ def test_a_handle_without_a_key_that_was_open_before_is_refused_from_the_encrypt
     assert state(encrypted) == wanted
 
 
-def test_a_plain_store_is_read_with_a_key_and_not_written_until_it_is_encrypted(place: Place) -> None:
-    fill(place.open())
-    storage = place.open(encryption())
-    assert storage.count_callers() == 3
-    with pytest.raises(ConfigurationError, match="voiceprint encryption encrypt"):
-        storage.save(voiceprint("dave", 5))
-    assert storage.count_callers() == 3
+def test_with_a_key_a_plain_store_is_neither_read_nor_written_until_it_is_encrypted(place: Place) -> None:
+    plain = place.open()
+    fill(plain)
+    wanted = state(plain)
+    storage, beside = place.open(encryption()), place.open(encryption())
+    for use in uses(storage):
+        with pytest.raises(ConfigurationError, match="voiceprint encryption encrypt"):
+            use()
+    assert state(plain) == wanted
     assert encryption_status(storage).state == "plain"
+    with pytest.raises(ConfigurationError):  # the status has let nobody in
+        storage.get("alice")
+    with pytest.raises(ConfigurationError):
+        beside.get("alice")
     encrypt_store(storage)
+    assert state(storage) == wanted
     storage.save(voiceprint("dave", 5))
     assert encryption_status(storage).plain == 0
 
@@ -233,8 +240,9 @@ def test_an_interrupted_encryption_refuses_plain_writers_and_goes_on(place: Plac
     fill(plain)
     key = encryption()
     storage = place.open(key)
-    wanted = state(storage)
-    storage.set_encryption(ENCRYPTING)
+    wanted = state(plain)
+    with plain_store_allowed():
+        storage.set_encryption(ENCRYPTING)
     storage.reseal(["alice"])
     now = encryption_status(storage)
     assert (now.state, now.callers, now.plain) == ("encrypting", 3, 2)
@@ -392,6 +400,92 @@ def test_a_ciphertext_in_another_place_is_damage(place: Place, number: int) -> N
     ways[number]()
     with pytest.raises(StorageCorruptError):
         list(place.open(key).iter_callers())
+
+
+def _forge(place: Place, change: Callable[[str], str | None], *, record: bool) -> None:
+    """Change the mark of a store without the key, and with `record` put a plain record in alice's place."""
+    if place.kind == "json":
+        path = place.folder / "callers.json"
+        content = orjson.loads(path.read_bytes())
+        mark = change(content[""].pop("encryption"))
+        content[""].update({} if mark is None else {"encryption": mark})
+        if record:
+            (kept,) = content["alice"]["voiceprints"]
+            planted = {"id": kept["id"], "revision": kept["revision"], "embedding": unit(9).tolist()}
+            times = {key: content["alice"][key] for key in ("created_at", "last_seen")}
+            content["alice"] = {**times, "metadata": {}, "voiceprints": [{**planted, **times}]}
+        path.write_bytes(orjson.dumps(content))
+    elif place._server is not None:
+        with place._server.client() as client:
+            for name in client.keys("*"):
+                if client.type(name) == b"hash" and (value := client.hget(name, "encryption")):
+                    mark = change(value.decode())
+                    if mark is None:
+                        client.hdel(name, "encryption")
+                    else:
+                        client.hset(name, "encryption", mark)
+    else:
+        with place.database() as database:
+            sign = "?" if place.kind == "sqlite" else "%s"
+            mark = change(database.execute("select encryption from store").fetchone()[0])
+            database.execute(f"update store set encryption = {sign}", (mark,))
+            if record:
+                planted = (unit(9).astype("<f4").tobytes(),)
+                database.execute(
+                    "update callers set data_key = null, sealed = null where caller_id = 'alice'"
+                )
+                database.execute(
+                    f"update voiceprints set seal = null, embedding = {sign} where caller_id = 'alice'",
+                    planted,
+                )
+
+
+_MARKS: dict[str, Callable[[str], str | None]] = {
+    "encrypting": lambda mark: mark.replace("on ", "encrypting "),
+    "without a seal": lambda mark: "encrypting " + mark.split(" ")[1],
+    "removed": lambda mark: None,
+}
+
+
+@pytest.mark.parametrize("way", _MARKS)
+def test_without_the_key_nobody_makes_an_encrypted_store_accept_plain_records(place: Place, way: str) -> None:
+    key = encryption()
+    fill(place.open(key))
+    _forge(place, _MARKS[way], record=not place.kind.startswith("redis"))
+    for use in (
+        lambda: place.open(key).get("alice"),
+        lambda: list(place.open(key).scan()),
+        lambda: encrypt_store(place.open(key)),  # would make the planted record genuine
+    ):
+        with pytest.raises((StorageCorruptError, ConfigurationError)):
+            use()
+
+
+def test_a_handle_that_is_open_notices_that_the_mark_was_changed_without_the_key(place: Place) -> None:
+    key = encryption()
+    storage = place.open(key)
+    fill(storage)
+    storage.get("alice")
+    _forge(place, _MARKS["encrypting"], record=not place.kind.startswith("redis"))
+    with pytest.raises(StorageCorruptError):
+        storage.get("alice")
+
+
+def test_plain_records_are_refused_from_the_end_of_the_encryption_on(place: Place) -> None:
+    plain = place.open()
+    fill(plain)
+    key = encryption()
+    storage, beside = place.open(key), place.open(key)
+    with plain_store_allowed():
+        storage.set_encryption(ENCRYPTING)
+    assert beside.get("alice") is not None  # reads the state "encrypting"
+    encrypt_store(storage)
+    if place.kind in ("sqlite", "postgresql"):
+        _forge(place, lambda mark: mark, record=True)
+        for handle in (storage, beside):
+            with pytest.raises(StorageCorruptError, match="not encrypted"):
+                handle.get("alice")
+            assert [finding.code for finding in handle.check()] != []
 
 
 def test_a_plain_record_that_was_smuggled_into_an_encrypted_file_is_damage(tmp_path: Path) -> None:

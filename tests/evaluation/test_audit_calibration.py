@@ -117,6 +117,7 @@ def test_the_last_feedback_on_an_answer_counts_and_another_caller_is_no_stranger
     assert found.before[0].fnir > 0
 
 
+@pytest.mark.resemblyzer
 def test_the_command_writes_the_calibration(
     log_of: Callable[[list[Event]], AuditFile],
     run: Callable[..., tuple[int, str, str]],

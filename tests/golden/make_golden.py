@@ -10,7 +10,9 @@ format-3.json, schema-0003.db, schema-0004.db and redis-3.json: the same with pr
 which schema-0003.db has in a column, as no released version wrote it. format-4.json, schema-0005.db and
 redis-4.json: as the first, with commits and noted deletions. format-5.json, schema-0006.db and redis-5.json:
 as those with prints for simulated lines, which are now named augmented voiceprints; backup-1.jsonl and
-export-1.jsonl: of a store of before that, backup-2.jsonl and export-2.jsonl since.
+export-1.jsonl: of a store of before that, backup-2.jsonl and export-2.jsonl since. format-6.json,
+schema-0008.db, redis-6.json, backup-3.jsonl and export-3.jsonl: with consents, a refusal, groups and
+provenances.
 opusagent-redis.json: OpusAgent's callers as its keys. See tests/redis_keys.py for what these files hold.
 sample-voices.npz: Resemblyzer's embeddings of the sample voices, for installs without Resemblyzer.
 index-1.snapshot: an index of ten vectors, written by the first form of snapshots, which is no longer read.
@@ -30,8 +32,10 @@ from typing import Any
 import numpy as np
 
 from voiceprint import (
+    Consent,
     JSONStorage,
     MemoryStorage,
+    Provenance,
     RedisStorage,
     SQLiteStorage,
     Storage,
@@ -110,11 +114,12 @@ def write_keys(client: Any, name: str) -> None:
 
 
 def lines() -> None:
-    storage = MemoryStorage()
-    fill_augmented(storage, close=False)
-    with (FOLDER / "export-2.jsonl").open("wb") as stream:
-        export_callers(storage, stream)
-    back_up(storage, FOLDER / "backup-2.jsonl")
+    for version, fill_one in (("2", fill_augmented), ("3", fill_life)):
+        storage = MemoryStorage()
+        fill_one(storage, close=False)
+        with (FOLDER / f"export-{version}.jsonl").open("wb") as stream:
+            export_callers(storage, stream)
+        back_up(storage, FOLDER / f"backup-{version}.jsonl")
 
 
 def redis_keys() -> None:
@@ -155,6 +160,27 @@ def fill_augmented(storage: Storage, *, close: bool = True) -> None:
         storage.close()
 
 
+def fill_life(storage: Storage, *, close: bool = True) -> None:
+    rng = np.random.default_rng(SEED)
+    consent = Consent(
+        purpose="authentication", version="2026-01", obtained_at="2025-01-01T00:00:00Z",
+        obtained_by="agent-17", source="call 99", expires_at="2100-01-01T00:00:00Z",
+    )  # fmt: skip
+    for n, name in enumerate(("alice", "bob", "bob", "refused")):
+        storage.save(
+            Voiceprint(
+                name, rng.standard_normal(8), {"n": n}, encoder="tiny", augmented=rng.standard_normal(8),
+                consent=consent if name == "alice" else None, groups=["home", "vip"][: n + 1],
+                provenance=Provenance(source="call 7", quality=0.75, duration_s=9.5, net_speech_s=7.25),
+                **TIMES,
+            )
+        )  # fmt: skip
+    storage.opt_out("refused", reason="no biometrics", by="agent-17")
+    storage.set_consent("pending", consent)
+    if close:
+        storage.close()
+
+
 def fill(storage: Storage, name: str = "Zoë") -> None:
     rng = np.random.default_rng(SEED)
     times = TIMES
@@ -173,6 +199,7 @@ if __name__ == "__main__":
     stores("format-4.json", "schema-0005.db", "redis-4.json", fill)
     redis_keys()
     stores("format-5.json", "schema-0006.db", "redis-5.json", fill_augmented)
+    stores("format-6.json", "schema-0008.db", "redis-6.json", fill_life)
     lines()
     embeddings()
     index_snapshot()

@@ -15,6 +15,7 @@ from stores import (
     Follower,
     assert_augmented,
     assert_embedding,
+    assert_life,
     forget_json_files,
     ids_of,
     state,
@@ -169,6 +170,24 @@ def test_a_file_of_format_5_opens_with_its_augmented_voiceprints(golden: Path, p
     storage = JSONStorage(path)
     assert storage.check() == []
     assert_augmented(storage)
+
+
+def test_a_file_of_format_6_opens_with_consents_groups_and_refusals(golden: Path, path: Path) -> None:
+    shutil.copy(golden / "format-6.json", path)
+    assert json.loads(path.read_bytes())[""]["format"] == 6
+    storage = JSONStorage(path)
+    assert storage.check() == []
+    assert_life(storage)
+
+
+def test_exports_and_backups_of_version_3_bring_consents_groups_and_refusals(golden: Path) -> None:
+    with MemoryStorage() as imported, MemoryStorage() as restored:
+        with (golden / "export-3.jsonl").open("rb") as lines:
+            import_callers(imported, lines)
+        restore(restored, golden / "backup-3.jsonl")
+        assert digest(imported) == digest(restored)
+        assert_life(imported)
+        assert_life(restored)
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import redis
 from redis_keys import dump, load
-from stores import Follower, assert_augmented, assert_embedding, ids_of, state, unit, voiceprint
+from stores import Follower, assert_augmented, assert_embedding, assert_life, ids_of, state, unit, voiceprint
 
 from voiceprint import JSONStorage, RedisStorage
 from voiceprint.storage.base import START
@@ -57,6 +57,16 @@ def test_keys_of_every_version_open_with_their_augmented_voiceprints(
     with RedisStorage(client) as storage:
         assert storage.check() == []
         assert_augmented(storage)
+        assert storage.check() == []
+
+
+def test_keys_with_consents_groups_and_refusals_open_as_they_were_written(
+    client: redis.Redis, golden: Path
+) -> None:
+    load(client, json.loads((golden / "redis-6.json").read_text()))
+    with RedisStorage(client) as storage:
+        assert storage.check() == []
+        assert_life(storage)
         assert storage.check() == []
 
 

@@ -14,10 +14,12 @@ from stores import Follower, state, unit, voiceprint
 from voiceprint import RedisStorage, StorageCorruptError, Voiceprint
 from voiceprint.storage.base import START
 from voiceprint.storage.redis.format import decode_record
+from voiceprint.storage.sealed_codec import StoreSeals
 
 TAG = "{voiceprint:00}"
 ALICE = f"{TAG}:c:alice"
 SECRET = "born in 1970"
+PLAIN = StoreSeals(None, lambda: "")
 
 
 @pytest.fixture
@@ -67,13 +69,13 @@ def _assert_refused(storage: RedisStorage, client: redis.Redis) -> None:
 
 def test_a_flipped_bit_anywhere_in_a_record_is_found(storage: RedisStorage, client: redis.Redis) -> None:
     value = client.get(ALICE)
-    assert decode_record(value, "alice", ALICE).caller().metadata == {"s": SECRET}
+    assert decode_record(value, "alice", ALICE, PLAIN).caller().metadata == {"s": SECRET}
     for at in range(len(value)):
         for bit in range(8):
             flipped = bytearray(value)
             flipped[at] ^= 1 << bit
             with pytest.raises(StorageCorruptError, match="alice"):
-                decode_record(bytes(flipped), "alice", ALICE)
+                decode_record(bytes(flipped), "alice", ALICE, PLAIN)
 
 
 @pytest.mark.parametrize("at", [3, 20, 60, -1])
@@ -90,7 +92,7 @@ def test_a_record_cut_off_anywhere_is_found(storage: RedisStorage, client: redis
     value = client.get(ALICE)
     for length in range(len(value)):
         with pytest.raises(StorageCorruptError, match="alice"):
-            decode_record(value[:length], "alice", ALICE)
+            decode_record(value[:length], "alice", ALICE, PLAIN)
 
 
 def _signed(client: redis.Redis, body: bytes) -> None:

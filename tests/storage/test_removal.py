@@ -256,7 +256,7 @@ def test_what_an_older_version_left_in_a_database_goes_with_the_upgrade(golden: 
     )
     for n in range(50):
         row = (1000 + n, "gone", n, n, "resemblyzer", unit(n).tobytes(), None, 1)
-        connection.execute("INSERT INTO voiceprints VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)", row)
+        connection.execute("INSERT INTO voiceprints VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
     connection.commit()
     connection.execute("DELETE FROM voiceprints WHERE id >= 1000")
     connection.execute("DELETE FROM callers WHERE caller_id = 'gone'")

@@ -17,7 +17,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from databases import dump, old_database, old_row, sql
 from sqlalchemy import create_engine
-from stores import Follower, assert_augmented, assert_embedding, ids_of, state, unit, voiceprint
+from stores import Follower, assert_augmented, assert_embedding, assert_life, ids_of, state, unit, voiceprint
 
 from voiceprint import SQLiteStorage, StorageCorruptError, StorageError, Voiceprint, migrations
 from voiceprint.storage.base import START
@@ -117,7 +117,14 @@ def test_a_database_with_augmented_prints_opens_with_them(golden: Path, path: Pa
         assert_augmented(storage)
 
 
-@pytest.mark.parametrize("revision", ["0002", "0003", "0004", "0005", "0006"])
+def test_a_database_with_consents_groups_and_refusals_opens_with_them(golden: Path, path: Path) -> None:
+    shutil.copy(golden / "schema-0008.db", path)
+    with SQLiteStorage(path) as storage:
+        assert storage.check() == []
+        assert_life(storage)
+
+
+@pytest.mark.parametrize("revision", ["0002", "0003", "0004", "0005", "0006", "0008"])
 def test_an_upgraded_database_has_the_schema_of_a_new_one(
     golden: Path, tmp_path: Path, path: Path, revision: str
 ) -> None:

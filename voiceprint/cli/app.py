@@ -92,4 +92,5 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(galleries.app, name="galleries")
 app.add_typer(encryption.app, name="encryption")
 app.command("demo")(demo.demo)
-add_gallery_options(app, also=(evaluation.evaluate, upkeep.quality))
+# Not to `evaluate`, whose --gallery is a number of callers: it follows VOICE_GALLERY.
+add_gallery_options(app, also=(upkeep.quality,))

@@ -27,6 +27,7 @@ from voiceprint.privacy.encryption.conversion import (
 )
 from voiceprint.privacy.encryption.conversion import rotate as rotate_keys
 from voiceprint.privacy.encryption.keys import FileKeys, KeyRing, new_key_file
+from voiceprint.storage.sealing import plain_store_allowed
 
 app = typer.Typer(help="Encrypt a store at rest, and change its master key.", no_args_is_help=True)
 
@@ -55,7 +56,7 @@ def encrypt(store: StoreOption = None, as_json: JsonOption = False) -> None:
     Others may use the store meanwhile; from then on no process without the key can. The same command resumes
     an interrupted one. Older backups and exports stay plain. Exit code 1 when plain data is left in a file.
     """
-    with open_recognizer(store) as recognizer:
+    with plain_store_allowed(), open_recognizer(store) as recognizer:
         storage = recognizer.storage
         with counter("Encrypting", storage.count_callers()) as progress:
             report = encrypt_store(storage, progress=progress)
@@ -106,7 +107,7 @@ def rotate(
     one first, and use --no-new-key. The same command resumes an interrupted rotation. Keep the old key for as
     long as there are backups under it.
     """
-    with open_recognizer(store) as recognizer:
+    with plain_store_allowed(), open_recognizer(store) as recognizer:
         storage = recognizer.storage
         before = encryption_status(storage)
         keys = KeyRing.from_config(recognizer.config)
@@ -137,7 +138,7 @@ def _is_under_way(status: EncryptionStatus) -> bool:
 @app.command("status")
 def status(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Show whether the store is encrypted, and how many callers are under each master key."""
-    with open_recognizer(store) as recognizer:
+    with plain_store_allowed(), open_recognizer(store) as recognizer:
         now = encryption_status(recognizer.storage)
         location = recognizer.storage.location
     if as_json:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 from voiceprint._audited import recording
 from voiceprint.enrollment.agreement import is_measured, same_recording, sounds_alike
 from voiceprint.enrollment.provenance import provenance_of
-from voiceprint.errors import StorageUnavailableError
+from voiceprint.errors import CallerOptedOutError, ConsentRequiredError, StorageUnavailableError
 from voiceprint.models import Match, Voiceprint
 
 if TYPE_CHECKING:
@@ -102,7 +102,11 @@ class Adaptation:
                 return self._store(voiceprint)
         except StorageUnavailableError as error:
             logger.warning("The voiceprint of a confident match could not be stored: %s", error)
-            return None
+        except (CallerOptedOutError, ConsentRequiredError):  # the caller has refused meanwhile, or not agreed
+            logger.info(
+                "The voiceprint of a confident match was not stored: the caller has not agreed to it."
+            )
+        return None
 
     def _qualifies(
         self, caller_id: str, probe: Probe, quality: AudioQuality, prints: list[Voiceprint]
@@ -133,7 +137,9 @@ class Adaptation:
         return is_confident(matches, self._config.target_fpir) and matches[0].caller_id == caller_id
 
     def _store(self, voiceprint: Voiceprint) -> Voiceprint | None:
-        stored = self._storage.save(voiceprint, max_voiceprints=_ANY_NUMBER)
+        stored = self._storage.save(
+            voiceprint, max_voiceprints=_ANY_NUMBER, require_consent=self._config.require_consent
+        )
         caller = self._storage.get(voiceprint.caller_id)
         if caller is not None and [print_.id for print_ in caller.voiceprints] == [stored.id]:
             # The caller was deleted meanwhile, and `save` has created a new one.

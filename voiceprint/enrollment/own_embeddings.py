@@ -11,13 +11,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from voiceprint._model import construct
-from voiceprint.errors import InvalidArgumentError, VoiceprintError
+from voiceprint.errors import (
+    CallerOptedOutError,
+    ConsentRequiredError,
+    InvalidArgumentError,
+    VoiceprintError,
+)
 from voiceprint.models import Voiceprint
 from voiceprint.validation import UNIT_TOLERANCE, check_caller_id, check_metadata, unit_vector
 
 if TYPE_CHECKING:
     from voiceprint.enrollment.writer import VoiceprintWriter
     from voiceprint.storage.base import Progress
+
+_NAMED_ROWS: Final = 10  # refused rows that an error lists: as many as a line shows
 
 ROWS_TOGETHER: Final = 5_000
 """Rows in one change of the store: some 20 MB of memory at 256 values. Twice as many need twice the memory;
@@ -126,28 +133,41 @@ def enroll_rows(
 ) -> NDArray[np.int64]:
     """Store all rows, a block in one change; return the ids of their voiceprints, int64[n].
 
-    progress: called with the number of stored rows. Raises the first error of the store.
+    progress: called with the number of finished rows. Raises the first error of the store. Rows of callers
+    who have opted out or not agreed do not stop the others: once these are stored, an error names such rows.
     """
     ids = np.empty(len(rows), dtype=np.int64)
+    refused: dict[int, VoiceprintError] = {}
     done = 0
     for block in rows.blocks():
         with _without_cycle_search():
-            ids[block] = _store(writer, rows.voiceprints(block, encoder))
+            for row, stored in zip(
+                block.tolist(), writer.store(rows.voiceprints(block, encoder)), strict=True
+            ):
+                if isinstance(stored, CallerOptedOutError | ConsentRequiredError):
+                    refused[row] = stored
+                elif isinstance(stored, VoiceprintError):
+                    raise stored
+                else:
+                    assert stored.id is not None  # noqa: S101  every stored voiceprint has one
+                    ids[row] = stored.id
         done += len(block)
         if progress is not None:
             progress(done)
+    if refused:
+        raise _of_refused(refused)
     return ids
 
 
-def _store(writer: VoiceprintWriter, block: list[Voiceprint]) -> list[int]:
-    """Store a block; return the voiceprint ids. Raises its first error."""
-    ids = []
-    for stored in writer.store(block):
-        if isinstance(stored, VoiceprintError):
-            raise stored
-        assert stored.id is not None  # noqa: S101  every stored voiceprint has one
-        ids.append(stored.id)
-    return ids
+def _of_refused(refused: dict[int, VoiceprintError]) -> VoiceprintError:
+    """One error for all refused rows, of the kind of the first."""
+    first = min(refused)
+    named = ", ".join(f"{row:,}" for row in sorted(refused)[:_NAMED_ROWS])
+    others = f" and {len(refused) - _NAMED_ROWS:,} more" if len(refused) > _NAMED_ROWS else ""
+    return type(refused[first])(
+        f"Rows {named}{others} were refused, and all others are stored: leave these out. Row {first:,}: "
+        f"{refused[first]}"
+    )
 
 
 @contextmanager

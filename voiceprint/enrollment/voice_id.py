@@ -200,7 +200,8 @@ def import_speaker(
         when = "" if speaker.updated_at is None else f" by {speaker.updated_at}"
         storage.opt_out(speaker.caller_id, reason=f"opted out in {SERVICE}{when}", by=SERVICE)
     elif outcome == "pending" and consent is not None:
-        given = consent.model_copy(update={"obtained_at": speaker.created_at or consent.obtained_at})
+        obtained_at = speaker.created_at or consent.obtained_at
+        given = Consent(**consent.model_dump() | {"obtained_at": obtained_at})
         storage.set_consent(speaker.caller_id, given)
         note = {
             "status": speaker.status,

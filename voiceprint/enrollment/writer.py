@@ -101,8 +101,12 @@ class VoiceprintWriter:
                 if copied is not None and copied.id is None:
                     save()  # `new` is a copy of one of these, which must be stored first
                     copied, others = self._compared(new, compared)
+                caller = self._callers[new.caller_id]
+                if caller is not None and caller.opt_out is not None:
+                    # Here, so that the store need not refuse all of the batch and be asked again for each.
+                    results[place] = _opted_out(new.caller_id)
+                    continue
                 if self._enrolled_only:
-                    caller = self._callers[new.caller_id]
                     if caller is None:
                         results[place] = _not_enrolled(new.caller_id)
                         continue
@@ -200,6 +204,13 @@ class VoiceprintWriter:
                 self._storage.delete(caller_id)
                 recreated.add(caller_id)
         return [_not_enrolled(one.caller_id) if one.caller_id in recreated else one for one in stored]
+
+
+def _opted_out(caller_id: str) -> CallerOptedOutError:
+    return CallerOptedOutError(
+        f"The caller {caller_id!r} has opted out: nothing of this caller is stored. If the caller agrees "
+        "again, opt in first."
+    )
 
 
 def _not_enrolled(caller_id: str) -> CallerNotFoundError:

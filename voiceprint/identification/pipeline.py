@@ -25,6 +25,7 @@ from voiceprint.identification.ranking import Scored, rank
 from voiceprint.identification.screening import SAME_RECORDING
 from voiceprint.models import (
     RESEMBLYZER_SPACE,
+    Caller,
     CallerState,
     Identification,
     Match,
@@ -215,13 +216,19 @@ class Identifier:
         ignored = len(query.ignored) if query.scope.is_everyone else 0
         return max(self.gallery.count_callers(query.scope) - ignored, 1)
 
+    def gone(self, caller_id: str) -> Verdict | None:
+        """The verdict on a caller who was accepted and must not be named any more; None for any other."""
+        caller = self.gallery.storage.get(caller_id)
+        return Verdict.NOT_ENROLLED if caller is None else self._without_voice(caller)
+
+    def _without_voice(self, caller: Caller) -> Verdict | None:
+        """The verdict on a caller without a voice to compare with; None for a caller with one."""
+        return _STATES.get(state_of(caller, Expiry(self._config.retention_period)))
+
     def refusal(self, caller_id: str) -> Verification | None:
         """The verification of a caller who is stored and cannot be compared; None for any other."""
         caller = self.gallery.storage.get(caller_id)
-        if caller is None:
-            return None
-        state = state_of(caller, Expiry(self._config.retention_period))
-        verdict = _STATES.get(state)
+        verdict = None if caller is None else self._without_voice(caller)
         if verdict is None:
             return None
         return Verification(

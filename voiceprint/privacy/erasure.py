@@ -22,6 +22,7 @@ from voiceprint._audited import recording
 from voiceprint._files import RefusedFileError, leftovers
 from voiceprint.errors import CallerNotFoundError
 from voiceprint.models import Caller, DeletionReceipt, ErasedPlace, ErasureCheck, Finding
+from voiceprint.retention import Expiry
 from voiceprint.storage.base import FLUSH_S, Storage
 from voiceprint.storage.deletions import DeletionList
 from voiceprint.storage.snapshot_files import snapshot_leftovers, snapshots_at
@@ -83,6 +84,17 @@ def opt_out_with_receipt(
         timeout_s=timeout_s,
         rewrite=rewrite,
     )
+
+
+def expire_with_receipt(
+    storage: Storage, caller: Caller, expiry: Expiry, *, timeout_s: float = FLUSH_S
+) -> DeletionReceipt | None:
+    """As `delete_with_receipt`, for a caller who is expired; None for one who was renewed meanwhile."""
+    name = caller.caller_id
+    receipt = _erase(
+        storage, caller, lambda: storage.delete_expired(name, expiry), timeout_s=timeout_s, rewrite=False
+    )
+    return None if storage.get(name) is not None else receipt
 
 
 def _erase(

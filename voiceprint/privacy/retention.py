@@ -6,9 +6,8 @@ from collections import Counter
 from datetime import datetime, timedelta, timezone
 
 from voiceprint._model import Frozen
-from voiceprint.errors import CallerNotFoundError
 from voiceprint.models import Caller, DeletionReceipt
-from voiceprint.privacy.erasure import delete_with_receipt
+from voiceprint.privacy.erasure import expire_with_receipt
 from voiceprint.retention import Expiry, ExpiryReason
 from voiceprint.storage import Storage
 from voiceprint.storage.base import Progress
@@ -95,26 +94,22 @@ def _purge(
     storage: Storage, caller: Caller, expiry: Expiry, *, dry_run: bool, receipts: bool
 ) -> list[ExpiredCaller]:
     """The purged caller; none where the caller is gone or was renewed meanwhile."""
-    current = caller if dry_run else storage.get(caller.caller_id)
-    reason = None if current is None else expiry.reason_of(current)
-    if current is None or reason is None:
-        return []
     receipt = None
     if receipts and not dry_run:
-        try:
-            receipt = delete_with_receipt(storage, current.caller_id)
-        except CallerNotFoundError:  # another process has deleted the caller
+        receipt = expire_with_receipt(storage, caller, expiry)
+        if receipt is None:
             return []
     elif not dry_run:
-        # Checked within the change: a caller who is just calling is not lost.
-        since = expiry.seen_limit if reason == "retention" else None
-        if not storage.delete(current.caller_id, unless_seen_since=since) and current.voiceprints:
+        storage.delete_expired(caller.caller_id, expiry)
+        if storage.get(caller.caller_id) is not None:
             return []
+    reason = expiry.reason_of(caller)
+    assert reason is not None  # noqa: S101  the caller is expired
     return [
         ExpiredCaller(
-            caller_id=current.caller_id,
+            caller_id=caller.caller_id,
             reason=reason,
-            voiceprints=len(current.voiceprints),
+            voiceprints=len(caller.voiceprints),
             receipt=receipt,
         )
     ]

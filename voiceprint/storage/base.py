@@ -14,21 +14,17 @@ from numpy.typing import NDArray
 
 from voiceprint._audited import Recorder, audited_verb
 from voiceprint._files import reading_descriptor
-from voiceprint.consent import Consent, OptOut, check_groups
+from voiceprint.consent import Consent, OptOut, check_consent, check_groups
 from voiceprint.errors import InvalidArgumentError, StorageError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
 from voiceprint.storage.arguments import (
     DEFAULT_MAX_VOICEPRINTS,
-    cached_snapshot_path,
     check_after,
     check_caller_ids,
     check_ids,
     check_limit,
     check_page,
-    check_position,
     check_space,
-    snapshot_path_beside,
-    with_progress,
 )
 from voiceprint.storage.encrypted import EncryptedStorage
 from voiceprint.storage.feed import (
@@ -44,11 +40,12 @@ from voiceprint.storage.feed import (
 )
 from voiceprint.storage.metadata_search import MetadataFilter
 from voiceprint.storage.sealing import Sealing
-from voiceprint.validation import check_caller_id, now, shown
+from voiceprint.validation import check_caller_id, now
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from voiceprint.retention import Expiry
     from voiceprint.storage.records import CallerRecord
     from voiceprint.storage.transaction import Transaction
 
@@ -69,16 +66,6 @@ __all__ = [
     "Progress",
     "SpaceCounts",
     "Storage",
-    "cached_snapshot_path",
-    "check_after",
-    "check_caller_ids",
-    "check_ids",
-    "check_limit",
-    "check_page",
-    "check_position",
-    "check_space",
-    "snapshot_path_beside",
-    "with_progress",
 ]
 
 DEFAULT_PAGE = 1_000
@@ -251,6 +238,15 @@ class Storage(EncryptedStorage):
         name = check_caller_id(caller_id)
         return self._transact([name], lambda transaction: transaction.delete(name, unless_seen_since))
 
+    @audited_verb("delete")
+    def delete_expired(self, caller_id: str, expiry: Expiry) -> int:
+        """Remove a caller who is expired; returns the number of voiceprints, 0 for one who is not.
+
+        Checked within the change, so that a caller who has called or agreed again meanwhile stays.
+        """
+        name = check_caller_id(caller_id)
+        return self._transact([name], lambda transaction: transaction.delete_expired(name, expiry))
+
     @audited_verb("delete_voiceprints")
     def delete_voiceprints(
         self, caller_ids: Iterable[str], *, encoder: str, delete_callers: bool = False
@@ -307,10 +303,11 @@ class Storage(EncryptedStorage):
         Raises `CallerOptedOutError`.
         """
         name = check_caller_id(caller_id)
-        if not isinstance(consent, Consent):
-            raise InvalidArgumentError(f"The consent is {shown(consent)}: give a Consent.")
+        checked = check_consent(consent)
+        if checked is None:
+            raise InvalidArgumentError("The consent is None: give a Consent.")
         return self._transact(
-            [name], lambda transaction: transaction.set_consent(name, consent), creates=True
+            [name], lambda transaction: transaction.set_consent(name, checked), creates=True
         ).caller()
 
     @audited_verb("opt_out")
@@ -349,8 +346,8 @@ class Storage(EncryptedStorage):
     def rename(self, caller_id: str, new_id: str) -> Caller:
         """Give a caller another id; returns the caller. The voiceprints get new ids.
 
-        The deletion of the old id is noted. Raises `CallerNotFoundError`, and `InvalidArgumentError` where
-        there is a caller of the new id.
+        The deletion of the old id is noted. Raises `CallerNotFoundError`, `CallerOptedOutError`, and
+        `InvalidArgumentError` where there is a caller of the new id.
         """
         return self._rename(check_caller_id(caller_id), check_caller_id(new_id)).caller()
 

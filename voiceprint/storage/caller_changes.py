@@ -117,6 +117,7 @@ class CallerChanges(KeyedChanges):
         caller, name = self.found(caller_id), check_caller_id(new_id)
         if name == caller.caller_id:
             return caller
+        refuse_opted_out(caller)  # the refusal stays with the id by which the caller would be enrolled again
         self.refuse_taken(name)
         renamed = self.copy_of(caller, name)
         self.delete(caller.caller_id)

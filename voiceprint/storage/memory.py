@@ -15,6 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, Finding, Voiceprint
+from voiceprint.storage.arguments import (
+    check_after,
+    check_caller_ids,
+    check_ids,
+    check_limit,
+    check_page,
+    check_position,
+    with_progress,
+)
 from voiceprint.storage.base import (
     DEFAULT_BATCH,
     DEFAULT_MAX_VOICEPRINTS,
@@ -27,13 +36,6 @@ from voiceprint.storage.base import (
     Progress,
     SpaceCounts,
     Storage,
-    check_after,
-    check_caller_ids,
-    check_ids,
-    check_limit,
-    check_page,
-    check_position,
-    with_progress,
 )
 from voiceprint.storage.data_keys import KeyedChanges
 from voiceprint.storage.records import as_arrays

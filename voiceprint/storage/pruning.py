@@ -11,7 +11,8 @@ from itertools import islice
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.models import Caller
 from voiceprint.retention import Expiry, parse_period
-from voiceprint.storage.base import DEFAULT_PAGE, Progress, Storage, check_space
+from voiceprint.storage.arguments import check_space
+from voiceprint.storage.base import DEFAULT_PAGE, Progress, Storage
 from voiceprint.validation import shown
 
 __all__ = ["PruneReport", "SpacePruneReport", "parse_period", "prune_callers", "prune_space"]

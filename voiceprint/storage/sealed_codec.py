@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 
 from voiceprint.storage.codec import details_fields, provenance_field
 from voiceprint.storage.records import CallerRecord, PrintRecord
-from voiceprint.storage.sealing import ON, DataKey, Sealing, SealingError, mark_state, missing_key, place
+from voiceprint.storage.sealing import (
+    ON,
+    DataKey,
+    Sealing,
+    SealingError,
+    check_plain,
+    mark_state,
+    missing_key,
+    place,
+)
 
 __all__ = ["CallerSeals", "StoreSeals"]
 
@@ -94,10 +103,14 @@ class StoreSeals:
     def opening(self, caller_id: str, wrapped: object) -> CallerSeals | None:
         """The seals of a stored caller; None for a plain record, which only a plain store has.
 
-        Raises `EncryptionKeyError` and `SealingError`.
+        Raises `ConfigurationError` where a key is set and the store is plain, `EncryptionKeyError` and
+        `SealingError`.
         """
         if wrapped is None and mark_state(self.mark) != ON:
+            check_plain(self.sealing, self.mark)
             return None
+        if not self.mark and self.sealing is not None:
+            raise SealingError("The record is encrypted, in a store without the mark of its encryption.")
         if not isinstance(wrapped, bytes):
             raise SealingError("The record is not encrypted, in an encrypted store.")
         return self.of(caller_id, wrapped)

@@ -5,9 +5,11 @@ only the holder of the master key can open. A field is sealed under the data key
 store, the caller, the voiceprint, the embedding space and the kind of the field, so that a ciphertext that
 was moved to another place does not open there.
 
-A store keeps a mark that says whether it is encrypted: "" (plain), "encrypting KEY" while its records are
-being encrypted, or "on KEY", when no record may be plain. KEY is a wrapped key in Base64 that belongs to no
-caller: a writer with another master key is refused by it.
+A store keeps a mark that says whether it is encrypted: "" (plain), "encrypting KEY SEAL" while its records
+are being encrypted, or "on KEY SEAL", when no record may be plain. KEY is a wrapped key in Base64 that
+belongs to no caller: a writer with another master key is refused by it. SEAL is a seal of the state under
+that key: without the master key, nobody can turn "on" into "encrypting". With a key, the records of a plain
+store are refused outside of `plain_store_allowed`: else whoever removes the mark could add plain records.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from __future__ import annotations
 import base64
 import binascii
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import BinaryIO, Protocol
 
 from voiceprint.errors import ConfigurationError, EncryptionKeyError
@@ -32,6 +35,7 @@ __all__ = [
     "Sealing",
     "SealingError",
     "check_mark",
+    "check_plain",
     "join_seal",
     "mark_key",
     "mark_state",
@@ -39,6 +43,7 @@ __all__ = [
     "new_mark",
     "not_encrypted",
     "place",
+    "plain_store_allowed",
     "rewrapped_mark",
     "split_seal",
 ]
@@ -162,7 +167,8 @@ def join_seal(ciphertext: bytes, seal: bytes) -> bytes:
 
 def new_mark(sealing: Sealing, store: str, state: str) -> str:
     """The mark of a store in the state `ON` or `ENCRYPTING`."""
-    return f"{state} {base64.b64encode(sealing.new_key(store)).decode()}"
+    key = sealing.new_key(store)
+    return _joined(state, key, sealing.open_key(store, _NO_CALLER, key).seal(b"", place(f"mark {state}")))
 
 
 def mark_state(mark: str) -> str:
@@ -172,32 +178,62 @@ def mark_state(mark: str) -> str:
 
 def mark_key(mark: str) -> bytes:
     """The wrapped key in a mark. Raises `SealingError` for a damaged mark."""
-    state, _, text = mark.partition(" ")
+    return _parts(mark)[1]
+
+
+def _parts(mark: str) -> tuple[str, bytes, bytes]:
+    """The state, the wrapped key and the seal of a mark. Raises `SealingError`."""
+    state, *texts = mark.split(" ")
     try:
-        key = base64.b64decode(text, validate=True)
+        parts = [base64.b64decode(text, validate=True) for text in texts]
     except (binascii.Error, ValueError):
-        key = b""
-    if state not in (ON, ENCRYPTING) or not key:
+        parts = []
+    if state not in (ON, ENCRYPTING) or len(parts) != 2 or not all(parts):
         raise SealingError("The mark of the encryption is damaged.")
-    return key
+    return state, parts[0], parts[1]
+
+
+def _joined(state: str, key: bytes, seal: bytes) -> str:
+    return f"{state} {base64.b64encode(key).decode()} {base64.b64encode(seal).decode()}"
 
 
 def check_mark(sealing: Sealing | None, store: str, mark: str) -> None:
     """Raise `EncryptionKeyError` where a store of this mark needs a key, or another than that of `sealing`.
 
-    Raises `SealingError` for a damaged mark.
+    Raises `SealingError` for a damaged mark, and for one whose state was changed without the key.
     """
     if not mark:
         return
     if sealing is None:
         raise missing_key()
-    sealing.open_key(store, _NO_CALLER, mark_key(mark))
+    state, key, seal = _parts(mark)
+    sealing.open_key(store, _NO_CALLER, key).open(seal, place(f"mark {state}"))
+
+
+_plain_allowed: ContextVar[bool] = ContextVar("plain_allowed", default=False)
+
+
+@contextmanager
+def plain_store_allowed() -> Iterator[None]:
+    """Within it, a plain store is read with a key: to encrypt the store, or to show its state."""
+    token = _plain_allowed.set(True)
+    try:
+        yield
+    finally:
+        _plain_allowed.reset(token)
+
+
+def check_plain(sealing: Sealing | None, mark: str) -> None:
+    """Raise `ConfigurationError` where a key is set and records are read from a store without a mark."""
+    if sealing is not None and not mark and not _plain_allowed.get():
+        raise not_encrypted()
 
 
 def rewrapped_mark(sealing: Sealing, store: str, mark: str) -> str | None:
     """The mark under the current master key; None where it is that already."""
-    key = sealing.rewrap(store, _NO_CALLER, mark_key(mark))
-    return None if key is None else f"{mark_state(mark)} {base64.b64encode(key).decode()}"
+    state, key, seal = _parts(mark)  # the seal is under the data key, which stays
+    new = sealing.rewrap(store, _NO_CALLER, key)
+    return None if new is None else _joined(state, new, seal)
 
 
 def missing_key() -> EncryptionKeyError:
@@ -209,8 +245,9 @@ def missing_key() -> EncryptionKeyError:
 
 
 def not_encrypted() -> ConfigurationError:
-    """The error of a writer with a key on a plain store."""
+    """The error of a reader or writer with a key on a plain store."""
     return ConfigurationError(
         "A key is set, and the store is not encrypted: encrypt it with `voiceprint encryption encrypt`, or "
-        "unset the key. Nothing was changed."
+        "unset the key. If it was encrypted before, somebody has changed it: restore a backup. Nothing was "
+        "changed."
     )

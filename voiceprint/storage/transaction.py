@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from voiceprint.consent import Consent, check_groups
+from voiceprint.consent import Consent, OptOut, check_consent, check_groups, check_provenance
 from voiceprint.errors import (
     ConsentRequiredError,
     InvalidArgumentError,
     StorageCorruptError,
 )
 from voiceprint.models import Caller, Voiceprint
+from voiceprint.retention import Expiry
 from voiceprint.storage.base import Deletion
 from voiceprint.storage.caller_changes import CallerChanges, later, refuse_opted_out
 from voiceprint.storage.deletions import check_deletion, deletion_digest
@@ -131,7 +132,8 @@ class Transaction(CallerChanges):
         seen = check_time(voiceprint.last_seen) or self._now
         caller = self.find(caller_id) or self._new_caller(caller_id, created_at)
         refuse_opted_out(caller)
-        consent = self._checked_consent(caller, voiceprint.consent, required=require_consent)
+        new_consent = check_consent(voiceprint.consent)
+        consent = self._checked_consent(caller, new_consent, required=require_consent)
         replaced = next((print_ for print_ in caller.voiceprints if print_.id == voiceprint.id), None)
         id_ = self.new_id(caller_id) if replaced is None else replaced.id
         record = self._record(voiceprint, id_, created_at)
@@ -189,7 +191,13 @@ class Transaction(CallerChanges):
         self._check_dimension(voiceprint.encoder, embedding.size)
         augmented = check_augmented(voiceprint.augmented, voiceprint.encoder, embedding)
         return PrintRecord(
-            id_, self.revision, voiceprint.encoder, created_at, embedding, augmented, voiceprint.provenance
+            id_,
+            self.revision,
+            voiceprint.encoder,
+            created_at,
+            embedding,
+            augmented,
+            check_provenance(voiceprint.provenance),
         )
 
     def new_id(self, caller_id: str) -> int:
@@ -244,8 +252,8 @@ class Transaction(CallerChanges):
             check_time(caller.created_at),
             check_time(caller.last_seen),
             tuple(self._restored(voiceprint, caller_id, stored) for voiceprint in caller.voiceprints),
-            caller.consent,
-            caller.opt_out,
+            check_consent(caller.consent),
+            None if caller.opt_out is None else OptOut(**caller.opt_out.__dict__),
             check_groups(caller.groups),
         )
         if record.opt_out is not None and (
@@ -255,7 +263,7 @@ class Transaction(CallerChanges):
                 f"The caller {caller_id!r} has opted out, and has voiceprints, metadata, groups or a consent."
             )
         if current is not None and current.opt_out is not None and record.opt_out is None:
-            _refuse_opted_out_copy(current, record)
+            refuse_opted_out(current)  # also a later copy: only `opt_in` ends a refusal
         if current is not None and record.has_content_of(current):
             return False
         dropped = {print_.id: print_ for print_ in stored}
@@ -304,6 +312,13 @@ class Transaction(CallerChanges):
         self.removed += [print_.id for print_ in caller.voiceprints]
         self.changes_voiceprints = self.changes_voiceprints or bool(caller.voiceprints)
         return len(caller.voiceprints)
+
+    def delete_expired(self, caller_id: str, expiry: Expiry) -> int:
+        """As `Storage.delete_expired`."""
+        caller = self.find(caller_id)
+        if caller is None or not expiry.covers_caller(caller):
+            return 0
+        return self.delete(caller_id)
 
     def _note_deletion(self, caller: CallerRecord) -> None:
         self.restored.pop(caller.caller_id, None)
@@ -422,13 +437,6 @@ def _checked_id(print_: object, caller_id: str) -> int:
             f"{MAX_ID} is allowed."
         )
     return id_
-
-
-def _refuse_opted_out_copy(current: CallerRecord, record: CallerRecord) -> None:
-    """Refuse a copy that was made before the caller opted out; a later one follows an `opt_in` elsewhere."""
-    assert current.opt_out is not None  # noqa: S101  for the types
-    if record.created_at is None or record.created_at <= current.opt_out.at:
-        refuse_opted_out(current)
 
 
 def _embeddings(caller: CallerRecord) -> set[int]:

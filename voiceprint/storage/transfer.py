@@ -52,6 +52,7 @@ class CallerCopy:
 
     def __init__(self, target: Storage, *, include_deleted: bool) -> None:
         self.target = target
+        self._had_callers = target.count_callers() > 0
         self._deleted = DeletionList(() if include_deleted else target.deletions())
         self._caller_ids: list[str] = []
         self._voiceprints = self._changed = self._left_out = 0
@@ -71,11 +72,8 @@ class CallerCopy:
         """Restore the callers, which come in the order of their ids, a thousand in one change."""
         rest = iter(callers)
         while page := list(islice(rest, DEFAULT_PAGE)):
-            opted_out = self._opted_out(page)
             wanted = [
-                caller
-                for caller in page
-                if caller.caller_id not in opted_out and not self._deleted.covers(caller)
+                caller for caller in self._as_the_target_allows(page) if not self._deleted.covers(caller)
             ]
             self._left_out += len(page) - len(wanted)
             self._changed += self.target.restore_many(wanted) if wanted else 0
@@ -86,17 +84,22 @@ class CallerCopy:
             if progress is not None:
                 progress(len(self._caller_ids) + self._left_out)
 
-    def _opted_out(self, page: list[Caller]) -> set[str]:
-        """The callers who have opted out in the target since, whom no copy brings back."""
-        if len(self._deleted):  # an opt-out notes a deletion, which covers the copies
-            return set()
+    def _as_the_target_allows(self, page: list[Caller]) -> list[Caller]:
+        """The callers without those who have opted out in the target, with the later of two consents.
+
+        Only `opt_in` ends a refusal, and no older copy takes the place of what a caller has agreed to since.
+        """
+        if not self._had_callers:
+            return page
         stored = self.target.get_callers([caller.caller_id for caller in page])
-        given = {caller.caller_id: caller for caller in page}
-        return {
-            name
-            for name, caller in stored.items()
-            if caller.opt_out is not None and given[name].opt_out is None
-        }
+        allowed = []
+        for caller in page:
+            current = stored.get(caller.caller_id)
+            if current is None or caller.opt_out is not None:
+                allowed.append(caller)
+            elif current.opt_out is None:
+                allowed.append(_with_later_consent(caller, current))
+        return allowed
 
     def verify(self, source: str, noted: Iterable[Deletion] = ()) -> set[Deletion]:
         """Compare the copied callers with those that the target holds now.
@@ -121,6 +124,14 @@ class CallerCopy:
                 "process wrote to one of them meanwhile. Copy again."
             )
         return enrolled
+
+
+def _with_later_consent(caller: Caller, current: Caller) -> Caller:
+    consent, stored = caller.consent, current.consent
+    if stored is None or (consent is not None and consent.obtained_at >= stored.obtained_at):
+        return caller
+    prints = [print_.model_copy(update={"consent": stored}) for print_ in caller.voiceprints]
+    return caller.model_copy(update={"consent": stored, "voiceprints": tuple(prints)})
 
 
 def is_export(head: bytes) -> bool:

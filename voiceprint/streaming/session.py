@@ -367,6 +367,10 @@ class CallStream:
             # The application has acted on the decision: later audio does not change it.
             of_all_audio = {name: getattr(answer, name) for name in ("reasons", "spoof_score", "watch_hits")}
             answer, probe = self._answer.model_copy(update=of_all_audio), None
+            caller = _accepted_caller(self._answer)
+            gone = None if caller is None else self._context.identifier.gone(caller)
+            if gone is not None:  # deleted, opted out or expired since: nobody is named by erased data
+                answer = StreamResult(verdict=gone, **of_all_audio)
         measured |= {"net_speech_s": quality.net_speech_s, "feedback": self._feedback}
         self._answer = answer.model_copy(update=measured)
         self._move_last_seen()

@@ -11,13 +11,20 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from voiceprint._audited import audited_store
-from voiceprint.errors import ConfigurationError, StorageError, StorageUnavailableError
+from voiceprint.errors import ConfigurationError, StorageCorruptError, StorageError, StorageUnavailableError
 from voiceprint.privacy.encryption.envelope import IN_KEY_STORE, Encryption
 from voiceprint.privacy.encryption.search import Search
 from voiceprint.privacy.erasure import files_of
 from voiceprint.storage import Storage
 from voiceprint.storage.base import FLUSH_S, Progress
-from voiceprint.storage.sealing import ENCRYPTING, ON, SealingError, mark_key, mark_state
+from voiceprint.storage.sealing import (
+    ENCRYPTING,
+    ON,
+    SealingError,
+    mark_key,
+    mark_state,
+    plain_store_allowed,
+)
 from voiceprint.storage.snapshot_files import erase_snapshots
 from voiceprint.storage.sql import SQLStorage
 
@@ -58,16 +65,17 @@ class EncryptionReport:
 
 def encryption_status(storage: Storage) -> EncryptionStatus:
     """The state of a store. Reads the data keys of all callers, and decrypts none on an SQL store."""
-    mark = storage.encryption_mark()
     encryption = storage.sealing if isinstance(storage.sealing, Encryption) else None
     counts: Counter[str] = Counter()
     callers = plain = 0
-    for _, wrapped in _data_keys(storage):
-        callers += 1
-        if wrapped is None:
-            plain += 1
-        else:
-            counts[_key_id(wrapped, encryption)] += 1
+    with plain_store_allowed():
+        mark = storage.encryption_mark()
+        for _, wrapped in _data_keys(storage):
+            callers += 1
+            if wrapped is None:
+                plain += 1
+            else:
+                counts[_key_id(wrapped, encryption)] += 1
     states = {"": "plain", ENCRYPTING: "encrypting", ON: "encrypted"}
     return EncryptionStatus(
         states.get(mark_state(mark), "damaged"),
@@ -89,12 +97,8 @@ def encrypt_store(storage: Storage, *, progress: Progress | None = None) -> Encr
     Raises `ConfigurationError` without a key, and the errors of the store.
     """
     _encryption_of(storage)
-    if not storage.exists():
-        raise StorageUnavailableError(
-            f"{storage.location} does not exist: its first save encrypts it, as a key is set."
-        )
-    if mark_state(storage.encryption_mark()) != ON:
-        storage.set_encryption(ENCRYPTING)
+    with plain_store_allowed():
+        _begin(storage)
     erase_snapshots(storage.snapshot_places)
     with storage.removing_many():
         if isinstance(storage, SQLStorage):
@@ -119,6 +123,22 @@ def encrypt_store(storage: Storage, *, progress: Progress | None = None) -> Encr
     return EncryptionReport(
         changed, callers, search.callers, tuple(str(path) for path in files), found, flushed
     )
+
+
+def _begin(storage: Storage) -> None:
+    """Mark a plain store, so that no process without the key writes to it any more."""
+    if not storage.exists():
+        raise StorageUnavailableError(
+            f"{storage.location} does not exist: its first save encrypts it, as a key is set."
+        )
+    mark = storage.encryption_mark()
+    if not mark and any(wrapped is not None for _, wrapped in _data_keys(storage)):
+        raise StorageCorruptError(
+            f"{storage.location} has encrypted records, and no mark of its encryption: somebody has changed "
+            "it, and may have added plain records. Restore a backup. Nothing was changed."
+        )
+    if mark_state(mark) != ON:
+        storage.set_encryption(ENCRYPTING)
 
 
 @audited_store("key_change", detail="rotation")

@@ -213,6 +213,8 @@ def _parse_with_header(
         commits = _commits(header.get("commits"), feed_floor, parser.revision, path)
         deletions = _deletions(header.get("deletions"), path)
     mark = header.get("encryption", "")
+    if not isinstance(mark, str):
+        _corrupt(path, 'has an "encryption" that is not text under its "" key')
     try:
         check_mark(sealing, identity, mark)
     except SealingError as error:

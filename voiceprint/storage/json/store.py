@@ -9,11 +9,12 @@ from pathlib import Path
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.models import Finding
-from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS, snapshot_path_beside
+from voiceprint.storage.arguments import snapshot_path_beside
+from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS
 from voiceprint.storage.json.file import JSONFile
 from voiceprint.storage.memory import InMemoryStateStorage
 from voiceprint.storage.presence import StorePresence
-from voiceprint.storage.sealing import Sealing
+from voiceprint.storage.sealing import Sealing, check_plain, plain_store_allowed
 from voiceprint.storage.snapshot_files import erase_snapshots
 from voiceprint.storage.state import StoreState
 from voiceprint.storage.transaction import Transaction
@@ -52,8 +53,9 @@ class JSONStorage(InMemoryStateStorage):
         self._file = JSONFile.shared(Path(os.path.realpath(os.path.expanduser(path))), encryption)  # noqa: PTH111
         self._presence = StorePresence(self.location)
         self._add_default_snapshot_place()
-        with self._reading():
-            pass  # so that opening reports a damaged file
+        # So that opening reports a damaged file. A plain one opens, and is refused at its first use.
+        with plain_store_allowed(), self._reading():
+            pass
 
     @property
     def file_path(self) -> Path:
@@ -85,6 +87,8 @@ class JSONStorage(InMemoryStateStorage):
             self._presence.report_missing(expected=expected, problem="was emptied: it held a store before")
         else:
             self._presence.confirm(state.identity)
+            if state.callers:  # again, as the state may have been read where a plain store is allowed
+                check_plain(self.sealing, state.encryption)
         return state
 
     def exists(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from voiceprint.errors import CallerNotFoundError, StorageUnavailableError
 from voiceprint.storage.base import MOST_PRINTS
+from voiceprint.storage.caller_changes import refuse_opted_out
 from voiceprint.storage.records import CallerRecord
 from voiceprint.storage.redis.commit import Committed, PartialTransaction, Task
 from voiceprint.storage.redis.reader import Reader
@@ -34,6 +35,7 @@ class CallerMove:
         """As `Storage.rename`; gives the renamed caller."""
 
         def copy(transaction: PartialTransaction) -> CallerRecord:
+            refuse_opted_out(self._record)
             transaction.refuse_taken(self._target)
             return transaction.copy_of(self._record, self._target)
 

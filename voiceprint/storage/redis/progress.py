@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from voiceprint.models import Caller, Voiceprint
-from voiceprint.storage.base import Progress, with_progress
+from voiceprint.storage.arguments import with_progress
+from voiceprint.storage.base import Progress
 
 __all__ = ["Item", "progress_over_groups"]
 

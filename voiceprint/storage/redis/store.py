@@ -15,6 +15,16 @@ from numpy.typing import NDArray
 
 from voiceprint.errors import InvalidArgumentError, StorageUnavailableError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
+from voiceprint.storage.arguments import (
+    cached_snapshot_path,
+    check_after,
+    check_caller_ids,
+    check_ids,
+    check_limit,
+    check_page,
+    check_position,
+    check_space,
+)
 from voiceprint.storage.base import (
     DEFAULT_BATCH,
     DEFAULT_MAX_VOICEPRINTS,
@@ -28,14 +38,6 @@ from voiceprint.storage.base import (
     Progress,
     SpaceCounts,
     Storage,
-    cached_snapshot_path,
-    check_after,
-    check_caller_ids,
-    check_ids,
-    check_limit,
-    check_page,
-    check_position,
-    check_space,
 )
 from voiceprint.storage.data_keys import KeyedChanges
 from voiceprint.storage.deletions import check_deletion, deletion_digest
@@ -160,11 +162,7 @@ class RedisStorage(Storage):
         self._committer = Committer(self._connection, self._shards, self._seals)
         self._reader = Reader(self._connection, self._shards, self._seals)
         self._identity = "" if identity is None else identity.decode(errors="replace")
-        self._seals.mark = "" if mark is None else mark.decode(errors="replace")
-        try:
-            check_mark(self.sealing, self._identity, self._seals.mark)
-        except SealingError as error:
-            corrupt(head.meta, f"has a damaged mark of its encryption ({str(error).rstrip('.')})")
+        self._follow_mark(self._identity, mark)
         if self._identity:
             self._presence.confirm(self._identity)
         else:
@@ -204,8 +202,20 @@ class RedisStorage(Storage):
 
     def _read_identity(self) -> str:
         value, mark = self._connection.call("HMGET", self._shards[0].meta, "identity", "encryption")
-        self._seals.mark = "" if mark is None else mark.decode(errors="replace")
-        return "" if value is None else str(value.decode(errors="replace"))
+        identity = "" if value is None else str(value.decode(errors="replace"))
+        self._follow_mark(identity, mark)
+        return identity
+
+    def _follow_mark(self, identity: str, value: bytes | None) -> None:
+        """Take over the mark of the store, which another process may have changed."""
+        mark = "" if value is None else value.decode(errors="replace")
+        if mark == self._seals.mark:
+            return
+        try:
+            check_mark(self.sealing, identity, mark)
+        except SealingError as error:
+            corrupt(self._shards[0].meta, f"has a damaged mark of its encryption ({str(error).rstrip('.')})")
+        self._seals.mark = mark
 
     # Writing
 

@@ -16,7 +16,7 @@ from voiceprint import _fork, migrations
 from voiceprint.errors import StorageCorruptError, StorageUnavailableError
 from voiceprint.storage.presence import StorePresence
 from voiceprint.storage.sealed_codec import StoreSeals
-from voiceprint.storage.sealing import Sealing, SealingError, check_mark
+from voiceprint.storage.sealing import ON, Sealing, SealingError, check_mark, mark_state
 from voiceprint.storage.sql.dialect import BUSY_TIMEOUT_S, Dialect, translated
 from voiceprint.storage.sql.eraser import Eraser
 from voiceprint.storage.sql.fork_gate import fork_gate
@@ -116,7 +116,9 @@ class Database:
                 return empty
             result = self._transact(
                 engine,
-                lambda connection: work(Reader(connection, self.dialect.name, self._seals)),
+                lambda connection: work(
+                    Reader(connection, self.dialect.name, self._current_seals(connection))
+                ),
                 writes=False,
             )
         self.eraser.when_due()
@@ -133,7 +135,9 @@ class Database:
             self.dialect.check_writable()
             return self._transact(
                 engine,
-                lambda connection: work(Writer(connection, self.dialect.name, self._seals)),
+                lambda connection: work(
+                    Writer(connection, self.dialect.name, self._current_seals(connection))
+                ),
                 writes=True,
                 exclusive=exclusive,
             )
@@ -194,6 +198,14 @@ class Database:
         except SealingError as error:
             raise StorageCorruptError(f"{self.dialect.name}: {error} Nothing was changed.") from error
         self._seals.mark = mark
+
+    def _current_seals(self, connection: Connection) -> StoreSeals:
+        """The seals, which accept plain records only for as long as the store has some."""
+        if self._seals.sealing is not None and mark_state(self._seals.mark) != ON:
+            row = connection.execute(_IDENTITY).first()
+            if row is not None:
+                self._check_mark(str(row[0] or ""), row[1] or "")
+        return self._seals
 
     def identity(self) -> str:
         """The identity of the store, read once for each database at this place; "" for none."""

@@ -16,6 +16,17 @@ from numpy.typing import NDArray
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.models import RESEMBLYZER_SPACE, Caller, ErasedPlace, Finding, Voiceprint
+from voiceprint.storage.arguments import (
+    cached_snapshot_path,
+    check_after,
+    check_caller_ids,
+    check_ids,
+    check_limit,
+    check_page,
+    check_position,
+    snapshot_path_beside,
+    with_progress,
+)
 from voiceprint.storage.base import (
     DEFAULT_BATCH,
     DEFAULT_MAX_VOICEPRINTS,
@@ -32,15 +43,6 @@ from voiceprint.storage.base import (
     Progress,
     SpaceCounts,
     Storage,
-    cached_snapshot_path,
-    check_after,
-    check_caller_ids,
-    check_ids,
-    check_limit,
-    check_page,
-    check_position,
-    snapshot_path_beside,
-    with_progress,
 )
 from voiceprint.storage.data_keys import KeyedChanges
 from voiceprint.storage.deletions import check_deletion
