@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +19,12 @@ from stores import Follower, forget_json_files, state, unit, voiceprint
 
 from voiceprint import JSONStorage, RedisStorage, SQLiteStorage, Storage, VoiceFingerprintConfig
 from voiceprint.errors import ConfigurationError, EncryptionKeyError, StorageUnavailableError
+from voiceprint.identification.snapshots import snapshot_path
 from voiceprint.privacy.encryption import Encryption, KeyRing
 from voiceprint.privacy.encryption.conversion import encrypt_store, encryption_status, rotate
 from voiceprint.privacy.encryption.key_store import KeyStore
 from voiceprint.privacy.encryption.keys import VariableKeys
+from voiceprint.privacy.encryption.opening import configured_store, open_store
 from voiceprint.storage import SQLStorage
 from voiceprint.storage.sql.dialect import dialect_of
 
@@ -328,6 +332,84 @@ def test_the_setting_names_the_key_store(tmp_path: Path) -> None:
     assert encryption is Encryption.from_config(config)
     assert encryption.keeps_keys_apart
     assert encryption.key_store.location == str(tmp_path / "keys.db")
+
+
+def test_a_key_store_in_the_file_of_the_store_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "callers.db"
+    SQLiteStorage(path).close()
+    config = VoiceFingerprintConfig(
+        storage_backend="sqlite", storage_path=str(path), encryption_key=KEY, encryption_keys=str(path)
+    )
+    with pytest.raises(ConfigurationError, match="names the file of the store"):
+        configured_store(config)
+    with pytest.raises(ConfigurationError, match="names the file of the store"):
+        open_store(f"sqlite:{path}", config)
+
+
+def test_a_store_with_a_key_store_has_no_snapshot_of_its_index(tmp_path: Path) -> None:
+    with SQLiteStorage(tmp_path / "callers.db", encryption=keyed(tmp_path / "keys.db")) as storage:
+        assert snapshot_path(storage, None) is None
+        assert snapshot_path(storage, str(tmp_path / "some.index")) is None
+
+
+def test_a_forked_process_uses_the_key_store_with_connections_of_its_own(place: str) -> None:
+    store = KeyStore(place)
+    store.add("one", {b"a" * 16: b"key"})
+
+    def in_child() -> None:
+        assert store.find([b"a" * 16]) == {b"a" * 16: b"key"}
+        store.add("one", {b"b" * 16: b"other"})
+
+    child = multiprocessing.get_context("fork").Process(target=in_child)
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+    assert store.find([b"a" * 16, b"b" * 16, b"c" * 16]) == {b"a" * 16: b"key", b"b" * 16: b"other"}
+
+
+def test_many_threads_add_find_and_forget_keys(place: str) -> None:
+    store = KeyStore(place)
+
+    def work(number: int) -> bool:
+        ids = [bytes([number, each]) + bytes(14) for each in range(20)]
+        for id_ in ids:
+            store.add("one", {id_: id_ * 5})
+        store.leave(ids[::2])
+        store.forget(ids[::2])
+        return store.find(ids) == {id_: None if each % 2 == 0 else id_ * 5 for each, id_ in enumerate(ids)}
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
+    assert store.leaving("one") == []
+
+
+def test_the_command_line_shows_forgotten_callers_and_removes_them(
+    tmp_path: Path, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("encryption", "init", "master.key")[0] == 0
+    monkeypatch.setenv("VOICE_ENCRYPTION_KEY_FILE", "master.key")
+    monkeypatch.setenv("VOICE_ENCRYPTION_KEYS", "keys.db")
+    store = ("--store", "sqlite:callers.db")
+    encryption = Encryption.from_config(VoiceFingerprintConfig.from_env())
+    with SQLiteStorage("callers.db", encryption=encryption) as storage:
+        fill(storage)
+    restore = file_copy(tmp_path / "callers.db")
+    assert run("callers", "delete", "bob", "--yes", *store)[0] == 0
+    restore()
+    code, out, _ = run("encryption", "status", *store)
+    assert (code, "1 caller whose data key was forgotten" in out) == (0, True)
+    code, out, err = run("check", *store)
+    assert (code, "forgotten" in out + err) == (1, True)
+    assert run("check", "--fix", *store)[0] == 0
+    code, out, _ = run("backup", "callers.backup", *store)
+    assert (code, "opens without the key store" in out) == (0, True)
+    assert "3 new there" in run("encryption", "rotate", *store)[1]
+    assert "3 callers under the key" in run("encryption", "status", *store)[1]
+    monkeypatch.delenv("VOICE_ENCRYPTION_KEYS")
+    code, out, err = run("callers", "list", *store)
+    assert (code != 0, "set VOICE_ENCRYPTION_KEYS" in err) == (True, True)
+    assert "set VOICE_ENCRYPTION_KEYS" in run("encryption", "status", *store)[1]
 
 
 def test_a_key_store_without_a_master_key_is_refused() -> None:

@@ -75,14 +75,14 @@ class KeyStore:
     """Wrapped data keys by their ids. All methods may be called from many threads, and after a fork.
 
     place: the path of an SQLite file, which is created for its owner alone, or the URL of a PostgreSQL
-    database; raises `ConfigurationError` for another one.
+    database; raises `ConfigurationError` for another one. path: of the file, None for a database on a server.
 
     Every method may raise `StorageUnavailableError` where the database cannot be used; nothing was changed
     then.
     """
 
     def __init__(self, place: str) -> None:
-        self._path: Path | None = None
+        self.path: Path | None = None
         self._errors: tuple[type[Exception], ...] = (SQLAlchemyError,)
         scheme, colon, rest = place.partition(":")
         if colon and scheme != "sqlite" and rest.startswith("//"):
@@ -95,10 +95,10 @@ class KeyStore:
             self.location, self._engine, self._errors = dialect.location, dialect.engine(), dialect.errors
         else:
             try:
-                self._path = expanded(sqlite_path(rest) if scheme == "sqlite" and colon else place).absolute()
+                self.path = expanded(sqlite_path(rest) if scheme == "sqlite" and colon else place).absolute()
             except OSError as error:
                 raise ConfigurationError(f"VOICE_ENCRYPTION_KEYS: {error.strerror}.") from error
-            self.location = str(self._path)
+            self.location = str(self.path)
             self._engine = create_engine(
                 URL.create("sqlite", database=self.location),
                 poolclass=NullPool,
@@ -157,8 +157,8 @@ class KeyStore:
 
     def forget(self, ids: Iterable[bytes]) -> None:
         """Remove the keys of these ids, also from the files of an SQLite database."""
-        if self._update(ids, {"wrapped": None, "leaving": True}) and self._path is not None:
-            path = self._path
+        if self._update(ids, {"wrapped": None, "leaving": True}) and self.path is not None:
+            path = self.path
 
             def connect() -> sqlite3.Connection:
                 connection = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
@@ -207,10 +207,10 @@ class KeyStore:
         return True
 
     def _open(self) -> bytes:
-        if self._path is not None:
+        if self.path is not None:
             try:
                 with suppress(FileExistsError):  # an existing one keeps its mode
-                    os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+                    os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             except OSError as error:
                 raise self._unavailable() from error
         for attempt in (1, 2):
@@ -252,7 +252,7 @@ class KeyStore:
     @contextmanager
     def _begun(self) -> Iterator[Connection]:
         with self._engine_here().connect() as connection:  # its end takes back what is not committed
-            if self._path is not None:
+            if self.path is not None:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
             connection.commit()
