@@ -391,7 +391,7 @@ def test_the_command_line_shows_forgotten_callers_and_removes_them(
     monkeypatch.setenv("VOICE_ENCRYPTION_KEY_FILE", "master.key")
     monkeypatch.setenv("VOICE_ENCRYPTION_KEYS", "keys.db")
     store = ("--store", "sqlite:callers.db")
-    encryption = Encryption.from_config(VoiceFingerprintConfig.from_env())
+    encryption = Encryption.from_config(VoiceFingerprintConfig())
     with SQLiteStorage("callers.db", encryption=encryption) as storage:
         fill(storage)
     restore = file_copy(tmp_path / "callers.db")

@@ -279,10 +279,15 @@ class Committer:
         is_first = task.shard.number == 0
         owned: set[int] = set()
         callers: list[dict[str, Any]] = []
-        bodies: list[bytes] = []
         prepared.unused_keys = transaction.give_data_keys()
         seals = StoreSeals(self.seals.sealing, lambda: transaction.identity, transaction.encryption)
-        for caller_id, record in transaction.callers.items():
+        records = transaction.callers
+        with seals.prefetched(record.data_key for record in records.values() if record is not None):
+            bodies = [
+                encode_record(record, transaction.revision, seals) if record is not None else b""
+                for record in records.values()
+            ]
+        for caller_id, record in records.items():
             prints = record.voiceprints if record is not None else ()
             owned.update(print_.id for print_ in prints)
             callers.append(
@@ -295,7 +300,6 @@ class Committer:
                     "bare": not prints,
                 }
             )
-            bodies.append(encode_record(record, transaction.revision, seals) if record is not None else b"")
         request = {
             "until_us": int(now_us + (self.connection.timeout_s + extra_s) * 1e6),
             "identity": transaction.identity if is_first else "",

@@ -115,11 +115,12 @@ class Writer(Reader):
         removed = [caller_id for caller_id, record in transaction.callers.items() if record is None]
         written = [record for record in transaction.callers.values() if record is not None]
         remaining = {print_.id for record in written for print_ in record.voiceprints}
-        self._seals = {
-            record.caller_id: self.rows.seals.of(record.caller_id, record.data_key)
-            for record in written
-            if record.data_key is not None
-        }
+        with self.rows.seals.prefetched(record.data_key for record in written):
+            self._seals = {
+                record.caller_id: self.rows.seals.of(record.caller_id, record.data_key)
+                for record in written
+                if record.data_key is not None
+            }
         replaced = [before[name] for name in transaction.callers if name in before]
         self._delete_prints(
             [p.id for record in replaced for p in record.voiceprints if p.id not in remaining]
