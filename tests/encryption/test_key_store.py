@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -256,7 +258,8 @@ def test_a_missing_other_or_older_key_store_is_refused_and_nothing_is_removed(
     place = tmp_path / "keys.db"
     with kind.open(keyed(place)) as storage:
         storage.save(voiceprint("alice"))
-    shutil.copy(place, tmp_path / "older.db")
+    with closing(sqlite3.connect(place)) as live, closing(sqlite3.connect(tmp_path / "older.db")) as copy:
+        live.backup(copy)
     with kind.open(keyed(place)) as storage:
         storage.save(voiceprint("bob"))
         before = state(storage)
@@ -409,7 +412,24 @@ def test_the_command_line_shows_forgotten_callers_and_removes_them(
     monkeypatch.delenv("VOICE_ENCRYPTION_KEYS")
     code, out, err = run("callers", "list", *store)
     assert (code != 0, "set VOICE_ENCRYPTION_KEYS" in err) == (True, True)
-    assert "set VOICE_ENCRYPTION_KEYS" in run("encryption", "status", *store)[1]
+
+
+def test_a_key_store_that_is_replaced_is_noticed_by_a_running_process(tmp_path: Path) -> None:
+    encryption = keyed(tmp_path / "keys.db")
+    with SQLiteStorage(tmp_path / "callers.db", encryption=encryption) as storage:
+        fill(storage)
+        before = state(storage)
+        for path in tmp_path.glob("keys.db*"):
+            path.rename(tmp_path / f"away-{path.name}")
+        with pytest.raises(EncryptionKeyError, match="is another"):
+            storage.get("bob")
+        with pytest.raises(EncryptionKeyError, match="is another"):
+            storage.save(voiceprint("new"))
+        for path in tmp_path.glob("keys.db*"):
+            path.unlink()
+        for path in tmp_path.glob("away-*"):
+            path.rename(tmp_path / path.name.removeprefix("away-"))
+        assert state(storage) == before
 
 
 def test_a_key_store_without_a_master_key_is_refused() -> None:

@@ -26,7 +26,7 @@ from voiceprint.privacy.encryption.conversion import (
     encryption_status,
 )
 from voiceprint.privacy.encryption.conversion import rotate as rotate_keys
-from voiceprint.privacy.encryption.envelope import FORGOTTEN, IN_KEY_STORE
+from voiceprint.privacy.encryption.envelope import FORGOTTEN
 from voiceprint.privacy.encryption.keys import FileKeys, KeyRing, new_key_file
 from voiceprint.storage.sealing import plain_store_allowed
 
@@ -157,11 +157,6 @@ def status(store: StoreOption = None, as_json: JsonOption = False) -> None:
             print_lines(
                 f"{plural(count, 'caller')} whose data key was forgotten: `voiceprint check --fix` removes "
                 "the records."
-            )
-            continue
-        if key == IN_KEY_STORE:
-            print_lines(
-                f"{plural(count, 'caller')} whose data key is in a key store: set VOICE_ENCRYPTION_KEYS."
             )
             continue
         current = " (the current key)" if key == now.current else ""

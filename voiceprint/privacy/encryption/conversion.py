@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from voiceprint._audited import audited_store
 from voiceprint.errors import ConfigurationError, StorageCorruptError, StorageError, StorageUnavailableError
-from voiceprint.privacy.encryption.envelope import IN_KEY_STORE, Encryption
+from voiceprint.privacy.encryption.envelope import Encryption
 from voiceprint.privacy.encryption.search import Search
 from voiceprint.privacy.erasure import files_of
 from voiceprint.storage import Storage
@@ -160,7 +160,8 @@ def rotate(storage: Storage, *, progress: Progress | None = None) -> EncryptionR
         storage.rewrap_mark()
     erase_snapshots(storage.snapshot_places)
     flushed = storage.flush_removals(FLUSH_S)
-    return EncryptionReport(changed, storage.count_callers(), flushed=flushed)
+    callers = storage.count_callers()  # a key store has the keys of marks, too, and perhaps of other stores
+    return EncryptionReport(min(changed, callers), callers, flushed=flushed)
 
 
 def _reseal(storage: Storage, progress: Progress | None) -> int:
@@ -197,7 +198,7 @@ def _key_id(wrapped: bytes, encryption: Encryption | None) -> str:
     try:
         if encryption is not None:
             return encryption.master_key_of(wrapped)
-        return IN_KEY_STORE if Encryption.is_reference(wrapped) else Encryption.key_id(wrapped).hex()
+        return Encryption.key_id(wrapped).hex()
     except SealingError:
         return "damaged"
 

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
     from voiceprint.privacy.encryption.key_store import KeyStore
 
-__all__ = ["FORGOTTEN", "IN_KEY_STORE", "Encryption"]
+__all__ = ["FORGOTTEN", "Encryption"]
 
 _WRAPPED = b"\x01"
 _REFERENCE = b"\x02"
-FORGOTTEN, IN_KEY_STORE = "forgotten", "in the key store"
+FORGOTTEN = "forgotten"
 _HEAD = len(_WRAPPED) + KEY_ID_BYTES
 
 
@@ -87,7 +87,7 @@ class Encryption(Sealing):
         return self.key_store is not None
 
     def new_key(self, store: str) -> bytes:
-        return self._wrap(secrets.token_bytes(KEY_BYTES), _owner(store, ""))
+        return self.new_keys(store, [""])[0]
 
     def new_keys(self, store: str, caller_ids: list[str]) -> list[bytes]:
         raw = [secrets.token_bytes(KEY_BYTES) for _ in caller_ids]
@@ -122,19 +122,13 @@ class Encryption(Sealing):
         return self.key_store is None and self.key_id(wrapped) == self.keys.current.id
 
     def rewrap(self, store: str, caller_id: str, wrapped: bytes) -> bytes | None:
-        if self.is_reference(wrapped):
-            return None
-        if not caller_id:  # of the mark, which stays in the store
-            if self.key_id(wrapped) == self.keys.current.id:
-                return None
-        elif self.key_store is not None:
-            return self._put_apart(self.key_store, store, [self._unwrap(wrapped, _owner(store, caller_id))])[
-                0
-            ]
-        elif self.is_current(wrapped):
+        if self.is_current(wrapped):
             return None
         owner = _owner(store, caller_id)
-        return self._wrap(self._unwrap(wrapped, owner), owner)
+        raw = self._unwrap(wrapped, owner)
+        if self.key_store is not None:
+            return self._put_apart(self.key_store, store, [raw])[0]
+        return self._wrap(raw, owner)
 
     def rewrap_apart(self) -> int:
         """Bring the keys of the key store under the current master key; returns how many were not.
@@ -152,12 +146,7 @@ class Encryption(Sealing):
         return self.key_store.rewrap(rewrapped)
 
     def master_key_of(self, wrapped: bytes) -> str:
-        """The id of the master key of a data key, `FORGOTTEN`, or `IN_KEY_STORE` without that key store.
-
-        Raises `SealingError`.
-        """
-        if self.is_reference(wrapped) and self.key_store is None:
-            return IN_KEY_STORE
+        """The id of the master key of a data key, or `FORGOTTEN`. Raises `SealingError`."""
         id_ = self._reference(wrapped)
         kept = wrapped if id_ is None else self._kept(id_)
         return FORGOTTEN if kept is None else self.key_id(kept).hex()

@@ -17,11 +17,12 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     Boolean,
@@ -41,8 +42,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
+from voiceprint import _fork
 from voiceprint._files import expanded
 from voiceprint.errors import ConfigurationError, StorageCorruptError, StorageUnavailableError
 from voiceprint.privacy.encryption.primitives import STORE_ID_BYTES
@@ -81,6 +82,9 @@ class KeyStore:
     then.
     """
 
+    _opened: ClassVar[weakref.WeakSet[KeyStore]] = weakref.WeakSet()
+    _replaced: ClassVar[list[Engine]] = []
+
     def __init__(self, place: str) -> None:
         self.path: Path | None = None
         self._errors: tuple[type[Exception], ...] = (SQLAlchemyError,)
@@ -99,22 +103,25 @@ class KeyStore:
             except OSError as error:
                 raise ConfigurationError(f"VOICE_ENCRYPTION_KEYS: {error.strerror}.") from error
             self.location = str(self.path)
-            self._engine = create_engine(
-                URL.create("sqlite", database=self.location),
-                poolclass=NullPool,
-                connect_args={"timeout": _WAIT_S},
-            )
-            event.listen(self._engine, "connect", _prepare)
-        self._process = os.getpid()
+            self._engine = _sqlite_engine(self.location)
         self._id: bytes | None = None
+        self._file = self._file_now()
+        self._opened.add(self)
 
     def __del__(self) -> None:
-        if hasattr(self, "_id"):  # else it was refused
+        if hasattr(self, "_file"):  # else it was refused
             self.close()
 
     def close(self) -> None:
-        """Close the connections; the next use opens new ones."""
-        self._engine.dispose(close=self._process == os.getpid())
+        """Close the unused connections; the next use opens new ones."""
+        if self._file == self._file_now():
+            self._engine.dispose()
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Before a fork: a connection that crosses one may damage its file."""
+        for key_store in list(cls._opened):
+            key_store.close()
 
     def __repr__(self) -> str:
         return f"KeyStore({self.location})"
@@ -122,9 +129,10 @@ class KeyStore:
     @property
     def id(self) -> bytes:
         """8 bytes that name the key store; it is created at the first use."""
-        if self._id is None:
-            self._id = self._open()
-        return self._id
+        self._engine_here()  # may find another file
+        found = self._id or self._open()
+        self._id = found
+        return found
 
     def add(self, store: str, wrapped: Mapping[bytes, bytes]) -> None:
         """Add keys by their ids, durably; store: the identity of the store of the records."""
@@ -257,16 +265,34 @@ class KeyStore:
             yield connection
             connection.commit()
 
+    def _file_now(self) -> tuple[int, int] | None:
+        """Device and inode of the file; None without one."""
+        try:
+            status = self.path.stat() if self.path is not None else None
+        except OSError:  # connecting reports it
+            return None
+        return None if status is None else (status.st_dev, status.st_ino)
+
     def _engine_here(self) -> Engine:
-        if self._process != os.getpid():  # a fork: the connections are the parent's
-            self._engine.dispose(close=False)
-            self._process = os.getpid()
+        present = self._file_now()
+        if present != self._file:
+            if self._file is not None:
+                # Another file is in this place: the last connection to close would remove its log, by name.
+                self._replaced.append(self._engine)
+                self._engine, self._id = _sqlite_engine(self.location), None
+            self._file = present
         return self._engine
 
     def _unavailable(self) -> StorageUnavailableError:
         return StorageUnavailableError(
             f"The key store {self.location} cannot be used: check VOICE_ENCRYPTION_KEYS, and its rights."
         )
+
+
+def _sqlite_engine(path: str) -> Engine:
+    engine = create_engine(URL.create("sqlite", database=path), connect_args={"timeout": _WAIT_S})
+    event.listen(engine, "connect", _prepare)
+    return engine
 
 
 def _prepare(connection: sqlite3.Connection, _: object = None) -> None:
@@ -277,3 +303,6 @@ def _prepare(connection: sqlite3.Connection, _: object = None) -> None:
     if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA user_version={CLEAN}")  # nothing was removed without `secure_delete`
+
+
+_fork.register(_fork.Step.STORE, before=KeyStore.close_all)
