@@ -29,6 +29,7 @@ from voiceprint import (
     Verdict,
 )
 from voiceprint.cli.app import app
+from voiceprint.enrollment.provenance import provenance_of
 from voiceprint.models import OptOut
 from voiceprint.privacy.erasure import remains_of
 from voiceprint.privacy.retention import purge_expired, retention_schedule
@@ -318,11 +319,37 @@ def test_an_expiry_is_checked() -> None:
         {"expires_at": "yesterday"},
         {"obtained_at": "2026-01-02T00:00:00Z", "expires_at": "2026-01-01T00:00:00Z"},
         {"note": "x"},
+        {"purpose": " "},
+        {"version": "\0"},
+        {"obtained_by": "\u3000"},
+        {"source": "call\n4711"},
     ],
 )
 def test_a_bad_consent_is_refused(fields: dict[str, str]) -> None:
     with pytest.raises(InvalidArgumentError):
         Consent(**({"purpose": "authentication", "version": "1"} | fields))
+
+
+@pytest.mark.parametrize("text", [" \t", "secret\x1b[31m", "secret\n", "\x85secret", ""])
+def test_texts_are_not_blank_and_hold_no_control_characters(text: str) -> None:
+    for make in (
+        lambda: Consent(purpose=text, version="1"),
+        lambda: OptOut(at="2026-01-01T00:00:00Z", reason=text),
+        lambda: OptOut(at="2026-01-01T00:00:00Z", by=text),
+        lambda: Provenance(source=text),
+    ):
+        with pytest.raises(InvalidArgumentError, match=r"purpose|reason|by|source") as error:
+            make()
+        assert "secret" not in str(error.value)
+    assert Consent(purpose=" Ü\u2028 ", version="1").purpose == " Ü\u2028 "
+
+
+@pytest.mark.parametrize(
+    ("file", "source"), [("a\nb\x7f.wav", "a\\x0ab\\x7f.wav"), ("a\udcff.wav", "a\\xff.wav"), (" ", None)]
+)
+def test_the_name_of_a_file_is_a_source_whatever_it_holds(file: str, source: str | None) -> None:
+    quality = recognizer().check_enrollment(np.zeros(16_000, np.float32)).quality
+    assert provenance_of(quality, file=file).source == source
 
 
 def test_no_repr_shows_who_agreed_or_why_somebody_refused() -> None:

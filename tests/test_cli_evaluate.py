@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from encryption_keys import text_key
 from processes import unknown_user
 from voices import SAMPLES
 
@@ -48,6 +49,17 @@ def test_the_sample_voices_are_measured_and_shown_and_their_embeddings_kept(run:
     again = run("evaluate", SAMPLES, *BRIEF, "--probe", "as-is", "--probe", "telephone")
     assert again == (code, out, err)
     assert [path for path in cache.rglob("*") if path.is_file()] == kept
+
+
+def test_with_an_encryption_key_embeddings_are_kept_in_a_named_folder_alone(
+    run: Run, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOICE_ENCRYPTION_KEY", text_key())
+    assert run("evaluate", SAMPLES, *BRIEF, "--probe", "as-is")[0] == 0
+    assert not cache.exists()
+    assert run("evaluate", SAMPLES, *BRIEF, "--probe", "as-is", "--cache", "named")[0] == 0
+    assert [path for path in (tmp_path / "named").rglob("*") if path.is_file()]
+    assert not cache.exists()
 
 
 def test_json_is_the_report_and_all_that_is_printed(run: Run, cache: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,11 @@ def write(text: str, path: str = "voiceprint.toml") -> Path:
 def gallery(lines: str) -> Path:
     """A file of the gallery brand-a with these lines."""
     return write(f"[galleries.brand-a]\n{lines}\n")
+
+
+def with_tests() -> dict[str, str]:
+    """The environment of a process that imports the helpers of the tests."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
 
 
 def refused(path: Path) -> str:
@@ -289,9 +295,12 @@ BAD_FILES = [
     ("[galleries.a]\nstorage_path = { env = 5 }", "storage_path is a table: { env = "),
     ("[galleries.a]\nstorage_path = { url = 'x' }", "storage_path is a table: { env = "),
     ("[galleries.a]\nstorage_path = { env = 'NOT_SET' }", "the environment variable NOT_SET is not set"),
+    ('[galleries.a]\nstorage_path = { file = "a\\u0000b" }', "storage_path: 'a\\x00b' has a null byte"),
+    ('[galleries.a]\nstorage_path = "a"\nencoder = "onnx:a\\u0000b"', "encoder is 'onnx:"),
     ("[galleries.a]\nstorage_path = { file = 'none' }", "storage_path: the file 'none' does not exist"),
     ("[galleries.a]\nstorage_path = { file = '.' }", "the file '.' cannot be read"),
     ("[galleries.a]\nstorage_path = { file = '/dev/null' }", "/dev/null is a device"),
+    ('[galleries.a]\nstorage_path = "a\\u0000b"', "[galleries.a] the store has a path with a NUL character"),
     ("[galleries.a]\nstorage_path = { file = 'empty' }", "the file 'empty' is empty"),
 ]  # fmt: skip
 
@@ -417,6 +426,43 @@ def test_a_file_that_two_galleries_would_write_is_refused(folder: Path, a: str, 
     assert len(Galleries.open(write(text.replace("b\n", "b").replace(b, "index_path = 'b.index'")))) == 2
 
 
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("audit = 'b/audit.jsonl.000000000001'", "audit = 'b/audit.jsonl'"),
+        ("audit = 'b.json.lock'", ""),
+        ("audit = 'b.json.0123456789abcdef.index'", ""),
+        ("audit = '.b.json.a1b2c3d4.tmp'", ""),
+        ("index_path = 'b.json-wal'", ""),
+        ("index_path = 'b.json-shm'", ""),
+        ("index_path = 'b.json-journal'", ""),
+        ("index_path = 'b.index.lock'", "index_path = 'b.index'"),
+        ("index_path = 'b.json.index'", "index_path = 'elsewhere.index'"),
+        ("index_path = 'b.0123456789abcdef'", "index_path = 'b'"),
+        ("audit = 'b.json.progress'", ""),
+    ],
+)
+def test_a_name_of_another_gallery_s_further_files_is_refused(folder: Path, a: str, b: str) -> None:
+    tables, text = {"a": a, "b": b}, ""
+    for first, second in (("a", "b"), ("b", "a")):
+        text = "".join(
+            f"[galleries.{name}]\nstorage_path='{name}.json'\n{tables[name]}\n" for name in (first, second)
+        )
+        message = refused(write(text))
+        assert "of the gallery 'a' has the name of a file that belongs to" in message
+        assert "of 'b'" in message
+    elsewhere = text.replace(a, a.replace("= '", "= 'x/"))
+    assert len(Galleries.open(write(elsewhere))) == 2
+
+
+def test_galleries_with_names_alike_are_apart(folder: Path) -> None:
+    names = ("a", "a.b", "a.2024", "a.000000000001", "a-lock", "index", "lock")
+    write(
+        "".join(f"[galleries.'{name}']\nstorage_path='{name}.json'\naudit='{name}.jsonl'\n" for name in names)
+    )
+    assert len(Galleries.open()) == len(names)
+
+
 def test_a_snapshot_path_of_the_environment_is_not_shared_by_galleries(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -494,6 +540,70 @@ def test_one_redis_server_under_two_names_is_found_when_it_is_opened(folder: Pat
         assert galleries["a"].storage.count() == 1
         with pytest.raises(ConfigurationError, match="is that of 'a'"):
             galleries["b"]
+
+
+def one_store_twice(folder: Path, backend: str) -> Path:
+    """Galleries a and b over one store that does not exist yet, which the file alone cannot show."""
+    if backend == "redis":
+        server, database = redis_server.shared_server(), redis_server.fresh_database()
+        Path("other.sock").symlink_to(server.path)
+        places = [
+            f"redis_url = '{server.url(database)}'",
+            f"redis_url = 'unix://{folder}/other.sock?db={database}'",
+        ]
+    else:
+        places = [f"storage_path = '{name}/v'" for name in ("n", "m")]
+    tables = "".join(f"[galleries.{name}]\n{place}\n" for name, place in zip("ab", places, strict=True))
+    return write(f"[defaults]\nstorage_backend = '{backend}'\n{tables}")
+
+
+@pytest.mark.parametrize("backend", ["json", "sqlite", "redis"])
+def test_one_store_of_two_galleries_is_found_once_it_exists(folder: Path, backend: str) -> None:
+    caller = voiceprint("alice")
+    with Galleries.open(one_store_twice(folder, backend)) as galleries:
+        Path("m").symlink_to("n")  # after the file was checked
+        a, b = (galleries[name] for name in "ab")
+        assert b.match_caller(embedding=caller) is None
+        a.storage.save(caller)
+        for _ in range(2):
+            for use in (
+                lambda: b.match_caller(embedding=caller),
+                lambda: b.storage.save(voiceprint("bruno")),
+                lambda: b.get_caller("alice"),
+                b.storage.identity,
+            ):
+                with pytest.raises(ConfigurationError, match="store of the gallery 'b' is that of 'a'"):
+                    use()
+        assert a.storage.count() == 1
+
+
+def test_a_forked_process_finds_one_store_of_two_galleries(folder: Path) -> None:
+    one_store_twice(folder, "sqlite")
+    code = """
+import os
+from stores import voiceprint
+from voiceprint import ConfigurationError, Galleries
+
+with Galleries.open() as galleries:
+    os.symlink("n", "m")
+    a, b = (galleries[name] for name in "ab")
+    child = os.fork()
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+        assert a.storage.count() == 1
+    else:
+        a.storage.save(voiceprint("alice"))
+    try:
+        b.match_caller(embedding=voiceprint("alice"))
+    except ConfigurationError as error:
+        assert "'b' is that of 'a'" in str(error)
+    else:
+        raise AssertionError
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=with_tests()
+    )
+    assert done.returncode == 0, done.stderr
 
 
 # The command line
@@ -591,6 +701,16 @@ def test_every_command_with_a_store_takes_a_gallery() -> None:
 
     options = dict(walk(typer.main.get_command(app)))
     assert len(options) > 20
+    assert "--config" not in options.pop(" evaluate"), "its --gallery is a number of callers"
     for name, found in options.items():
         assert ("--store" in found) <= ("--gallery" in found), name
         assert ("--gallery" in found) <= ("--config" in found), name
+
+
+def test_evaluate_follows_the_gallery_of_the_environment(
+    folder: Path, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(TWO)
+    monkeypatch.setenv("VOICE_GALLERY", "brand-c")
+    code, _, err = run("evaluate", folder)
+    assert (code, "has no gallery 'brand-c'" in err) == (2, True)

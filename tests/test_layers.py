@@ -38,7 +38,7 @@ LAYERS = (
         "grouping",
     ),
     ("recognizer", "upkeep"),
-    ("_gallery_file", "galleries"),
+    ("_gallery_places", "_gallery_file", "galleries"),
     ("evaluation",),
     ("cli",),
 )

@@ -117,6 +117,14 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+def test_every_page_is_in_the_list_of_pages_and_in_the_menu() -> None:
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
+    listed = set(re.findall(r"\]\(([\w-]+\.md)\)", (ROOT / "docs/README.md").read_text()))
+    menu = set(re.findall(r"(?<=[ ])[\w-]+\.md$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert listed == pages - {"README.md"}
+    assert menu == pages
+
+
 def test_the_command_line_reference_is_what_the_commands_say() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "typer", "voiceprint.cli.app", "utils", "docs", "--name", "voiceprint"],

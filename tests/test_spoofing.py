@@ -18,6 +18,8 @@ RATE = 16_000
 SECRET = "of the caller alice"
 
 MODULE = f"""
+import sys
+
 import numpy as np
 
 def mean(samples, sample_rate):
@@ -32,6 +34,12 @@ def nothing(samples, sample_rate):
 
 def broken(samples, sample_rate):
     raise RuntimeError({SECRET!r})
+
+def leaves(samples, sample_rate):
+    sys.exit({SECRET!r})
+
+def interrupted(samples, sample_rate):
+    raise KeyboardInterrupt
 
 def infinite(samples, sample_rate):
     return float("nan")
@@ -57,6 +65,7 @@ def detectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The module `detectors` of an application, and one that cannot be imported."""
     (tmp_path / "detectors.py").write_text(MODULE)
     (tmp_path / "faulty_detectors.py").write_text("import there_is_no_such_module")
+    (tmp_path / "leaving_detectors.py").write_text("raise SystemExit(1)")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "detectors", raising=False)
 
@@ -94,7 +103,13 @@ def test_a_detector_cannot_change_the_recording() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("broken", "RuntimeError"), ("words", "ValueError"), ("infinite", "not finite")]
+    ("name", "words"),
+    [
+        ("broken", "RuntimeError"),
+        ("leaves", "SystemExit"),
+        ("words", "ValueError"),
+        ("infinite", "not finite"),
+    ],
 )
 def test_a_fault_of_a_detector_is_logged_by_name_and_gives_no_score(
     name: str, words: str, caplog: pytest.LogCaptureFixture
@@ -108,9 +123,15 @@ def test_a_fault_of_a_detector_is_logged_by_name_and_gives_no_score(
     assert SECRET not in caplog.text
 
 
+def test_an_interrupt_by_the_user_ends_a_detector() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        score("interrupted")
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
+        ("leaving_detectors:score", "SystemExit"),
         ("no_such_module:score", "ModuleNotFoundError"),
         ("faulty_detectors:score", "there_is_no_such_module"),
         ("detectors:no_such_function", "AttributeError"),

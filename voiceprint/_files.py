@@ -308,7 +308,9 @@ def cache_folder() -> Path:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """The path with "~" replaced. Raises OSError for an unknown user, or one without a home folder."""
+    """The path with "~" replaced. Raises OSError for a user without a home folder, and a null byte."""
+    if "\0" in os.fspath(path):
+        raise OSError(errno.EINVAL, "no path can have a null byte")
     whole = Path(os.path.expanduser(path))  # noqa: PTH111 - which raises RuntimeError
     if str(whole).startswith("~"):
         raise FileNotFoundError(errno.ENOENT, f"there is no home folder for {whole.parts[0]}")

@@ -1,21 +1,19 @@
-"""Reads `voiceprint.toml`: the settings of each gallery, and a check that no two share a store or a file."""
+"""Reads `voiceprint.toml`: the settings of each gallery."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
 from voiceprint._files import open_regular
+from voiceprint._gallery_places import PLACE_OF, check_apart
 from voiceprint.config import NO_PATHS, PATH_SETTINGS, VoiceFingerprintConfig, allowed_values
 from voiceprint.errors import ConfigurationError, GalleryNotFoundError
-from voiceprint.storage.arguments import snapshot_path_beside
-from voiceprint.storage.urls import configured_location
 from voiceprint.validation import shown
 
 if sys.version_info >= (3, 11):
@@ -26,13 +24,7 @@ else:
 __all__ = ["read_galleries"]
 
 # The place of a store is never taken from [defaults] or the environment: galleries would share it.
-_PLACE_OF: Final = {
-    "json": "storage_path",
-    "sqlite": "storage_path",
-    "postgresql": "database_url",
-    "redis": "redis_url",
-}
-_PLACES: Final = tuple(dict.fromkeys(_PLACE_OF.values()))
+_PLACES: Final = tuple(dict.fromkeys(PLACE_OF.values()))
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _MAX_BYTES = 1_000_000  # of the file and of a secret: tens of thousands of galleries; more is no such file
 
@@ -59,7 +51,7 @@ def read_galleries(path: Path, only: Iterable[str] | None = None) -> dict[str, V
         except _MissingSecretError as error:
             if name in wanted:
                 raise ConfigurationError(str(error)) from error.__cause__
-    _check_apart(path, configs)
+    check_apart(path, configs)
     return {name: config for name, config in configs.items() if name in wanted}
 
 
@@ -168,7 +160,7 @@ def _config(
         )
     except ConfigurationError as error:
         raise _located(error, f"{path}: [galleries.{gallery}]", places, secrets) from None
-    place = _PLACE_OF[config.storage_backend]
+    place = PLACE_OF[config.storage_backend]
     if place not in table:
         raise ConfigurationError(
             f"{path}: [galleries.{gallery}] names no store: set {place} "
@@ -192,6 +184,10 @@ def _secret(value: Mapping[str, Any], folder: Path, place: str) -> str:
         raise ConfigurationError(
             f'{place} is a table: {{ env = "NAME" }} or {{ file = "PATH" }} is allowed, to keep a secret '
             "out of this file."
+        )
+    if "\0" in name:
+        raise ConfigurationError(
+            f"{place}: {name!r} has a null byte, which no name of a variable or file has."
         )
     if kind == "file":
         text = _read(_absolute(folder, name), f"{place}: the file {name!r}").strip()
@@ -238,38 +234,3 @@ def _located(
     if name in places:
         return ConfigurationError(f"{places[name]} {rest}")
     return ConfigurationError(f"{gallery}: {message}")
-
-
-def _check_apart(path: Path, configs: Mapping[str, VoiceFingerprintConfig]) -> None:
-    """Raise `ConfigurationError` where two galleries have one store, or write to one file."""
-    owners: dict[object, tuple[str, str]] = {}
-    for gallery, config in configs.items():
-        for key, use in _uses(path, gallery, config):
-            owner, other_use = owners.setdefault(key, (gallery, use))
-            if owner != gallery:
-                raise ConfigurationError(
-                    f"{path}: {use} of the gallery {gallery!r} is {other_use} of {owner!r}: give each "
-                    "gallery its own."
-                )
-
-
-def _uses(path: Path, gallery: str, config: VoiceFingerprintConfig) -> Iterator[tuple[object, str]]:
-    """What a gallery must have for itself: a key that is equal for equal places, and its use."""
-    files = {"the index_path": config.index_path, "the audit log": config.audit}
-    if _PLACE_OF[config.storage_backend] == "storage_path":
-        files["the store"] = config.storage_path
-        if config.index_path is None:
-            files["the index's snapshot"] = str(snapshot_path_beside(Path(config.storage_path)))
-    else:
-        try:
-            yield configured_location(config), "the store"
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{path}: [galleries.{gallery}] {error}") from error
-    for use, place in files.items():
-        if place is None or place in NO_PATHS:
-            continue
-        real = os.path.realpath(os.path.expanduser(place))  # noqa: PTH111 - as the stores do
-        yield real, use
-        with suppress(OSError):  # no such file yet, or opening it reports the reason
-            found = Path(real).stat()
-            yield (found.st_dev, found.st_ino), use  # a hard link is another name of one file

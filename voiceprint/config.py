@@ -46,7 +46,7 @@ class EncoderSpec(NamedTuple):
         """
         program, colon, path = text.strip().partition(":")
         program = program.strip().lower()
-        if program not in (_FROM_FILE if colon else _BUILT_IN) or bool(path) != bool(colon):
+        if program not in (_FROM_FILE if colon else _BUILT_IN) or bool(path) != bool(colon) or "\0" in path:
             raise ValueError(f"{_ENCODERS} is allowed")
         return cls(program, path or None)
 
@@ -321,7 +321,10 @@ class VoiceFingerprintConfig(BaseSettings):
     @field_validator(*PATH_SETTINGS, "encryption_keys", mode="before")
     @classmethod
     def _path_as_text(cls, value: object) -> object:
-        return os.fspath(value) if isinstance(value, os.PathLike) else value
+        text = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if isinstance(text, str) and "\0" in text:
+            raise ValueError("no file can have a null byte in its path")
+        return text
 
     @field_validator("watch_targets", mode="before")
     @classmethod

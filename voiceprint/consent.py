@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from voiceprint._model import Frozen, raise_ours
 from voiceprint.audio.sketch import check_sketch
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.validation import check_time, now, shown
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["CallerState", "Consent", "OptOut", "Provenance", "check_groups"]
 
@@ -26,14 +38,46 @@ MAX_GROUPS = 100  # of a caller; each is read with every match of the caller
 MAX_GROUP_NAME = 100
 
 
+CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""Control characters of Unicode (category Cc), line breaks and tabs among them."""
+
+
+def _check_text(text: str, info: ValidationInfo) -> str:
+    """The text, unless it is blank or holds a control character; one of a record passes."""
+    if info.context == _RECORD:
+        return text
+    if not text.strip():
+        raise InvalidArgumentError(f"{info.field_name} is blank: give a text, or leave it out.")
+    if found := CONTROL_CHARACTER.search(text):
+        raise InvalidArgumentError(
+            f"{info.field_name} holds the control character {found[0]!r}: give a text of one line."
+        )
+    return text
+
+
+_RECORD: Final = "record"  # the context of a validation: earlier versions stored texts that are refused now
+_Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_check_text)]
+
+
 class _Details(Frozen):
     """A read-only model that raises `InvalidArgumentError`."""
 
     model_config = ConfigDict(extra="forbid")
 
     def __init__(self, **fields: Any) -> None:
+        self._validate(fields, None)
+
+    @classmethod
+    def of_record(cls, fields: dict[str, Any]) -> Self:
+        """The model of a stored record, also with texts that are refused in a new one."""
+        details = cls.__new__(cls)
+        details._validate(fields, _RECORD)
+        return details
+
+    def _validate(self, fields: dict[str, Any], context: str | None) -> None:
         try:
-            super().__init__(**fields)
+            # As pydantic's own `__init__`, which takes no context.
+            self.__pydantic_validator__.validate_python(fields, self_instance=self, context=context)
         except ValidationError as error:
             raise_ours(error, type(self).__name__)
 
@@ -46,14 +90,15 @@ class Consent(_Details):
     obtained_by: the agent or system that asked. source: where the proof of it is, such as a call id.
     expires_at: end of the consent; the caller is expired from then on. None for no end.
 
-    The end is after the beginning, and texts have 1 to 512 characters. Raises `InvalidArgumentError`.
+    The end is after the beginning, and texts have 1 to 512 characters, are not blank, and hold no control
+    characters. Raises `InvalidArgumentError`.
     """
 
-    purpose: str = Field(min_length=1, max_length=MAX_TEXT)
-    version: str = Field(min_length=1, max_length=MAX_TEXT)
+    purpose: _Text
+    version: _Text
     obtained_at: str = Field(default_factory=now)
-    obtained_by: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT, repr=False)
-    source: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT, repr=False)
+    obtained_by: _Text | None = Field(default=None, repr=False)
+    source: _Text | None = Field(default=None, repr=False)
     expires_at: str | None = None
 
     @field_validator("obtained_at", mode="before")
@@ -82,13 +127,13 @@ class Consent(_Details):
 class OptOut(_Details):
     """A caller's refusal.
 
-    at: its time, ISO 8601 UTC with a `Z`. reason: free text of up to 512 characters, or None. by: the agent
-    or system that noted it, or None.
+    at: its time, ISO 8601 UTC with a `Z`. reason: free text of one line, or None. by: the agent or system
+    that noted it, or None. Texts are as in `Consent`.
     """
 
     at: str
-    reason: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT, repr=False)
-    by: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT, repr=False)
+    reason: _Text | None = Field(default=None, repr=False)
+    by: _Text | None = Field(default=None, repr=False)
 
     @field_validator("at", mode="before")
     @classmethod
@@ -99,12 +144,12 @@ class OptOut(_Details):
 class Provenance(_Details):
     """The origin of a voiceprint.
 
-    source: name of the file, or id of the call, up to 512 characters. quality: score of the audio, 0 to 1.
+    source: name of the file, or id of the call, a text as in `Consent`. quality: score of the audio, 0 to 1.
     duration_s, net_speech_s: seconds of audio, and of speech in it. fingerprints: up to 64 acoustic
     fingerprints of the audio, by which a copy of it is found (`voiceprint.audio.sketch`). None where unknown.
     """
 
-    source: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT, repr=False)
+    source: _Text | None = Field(default=None, repr=False)
     quality: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     duration_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     net_speech_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
@@ -119,12 +164,12 @@ class Provenance(_Details):
 
 
 def check_consent(consent: object) -> Consent | None:
-    """The consent with all fields checked, also of one that pydantic built or copied without a check."""
+    """The consent with all fields checked as in a record, also of a copy that pydantic did not check."""
     if consent is None:
         return None
     if not isinstance(consent, Consent):
         raise InvalidArgumentError(f"The consent is {shown(consent)}: give a Consent.")
-    return Consent(**consent.__dict__)
+    return Consent.of_record(consent.__dict__)
 
 
 def check_provenance(provenance: object) -> Provenance | None:
@@ -133,7 +178,7 @@ def check_provenance(provenance: object) -> Provenance | None:
         return None
     if not isinstance(provenance, Provenance):
         raise InvalidArgumentError(f"The provenance is {shown(provenance)}: give a Provenance.")
-    return Provenance(**provenance.__dict__)
+    return Provenance.of_record(provenance.__dict__)
 
 
 def check_groups(groups: object) -> tuple[str, ...]:

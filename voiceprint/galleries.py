@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,9 @@ class Galleries:
         """The recognizer of a gallery. A closed one is opened again.
 
         Raises `GalleryNotFoundError`, the errors of the store, and `ConfigurationError` where the store turns
-        out to be that of another gallery, such as one server under two names.
+        out to be that of another gallery, such as one server under two names. A store has no identity before
+        its first save: until then neither is refused, and after it the methods of the second recognizer
+        raise this error.
         """
         if self._closed:
             raise StorageError(f"The galleries of {self._path} were closed: open them again.")
@@ -87,27 +90,28 @@ class Galleries:
         if held is not None and not held.storage.is_closed:
             return held
         opened = OpusAgentVoiceRecognizer(config=self.config(name))
+        try:
+            if opened.storage.presence is not None:
+                opened.storage.presence.guard(partial(self._claim, name))
+            opened.storage.identity()  # opens the store, if it is there
+        except BaseException:
+            opened.close()
+            raise
         if held is not None:
             self._recognizers.pop(name, None)
         found = self._recognizers.setdefault(name, opened)
         if found is not opened:  # another thread was faster
             opened.close()
-            return found
-        self._check_own(name, opened)
-        return opened
+        return found
 
-    def _check_own(self, name: str, recognizer: OpusAgentVoiceRecognizer) -> None:
-        """Raise `ConfigurationError` where another gallery of this process has the same store."""
-        identity = recognizer.storage.identity()
-        owner = self._owners.setdefault(identity, name) if identity else name
-        if owner == name:
-            return
-        self._recognizers.pop(name, None)
-        recognizer.close()
-        raise ConfigurationError(
-            f"{self._path}: the store of the gallery {name!r} is that of {owner!r}, or a copy of its files: "
-            "give each gallery its own. `voiceprint copy` copies callers into another store."
-        )
+    def _claim(self, name: str, identity: str) -> None:
+        """Raise `ConfigurationError` where the store of this identity is that of another gallery."""
+        owner = self._owners.setdefault(identity, name)
+        if owner != name:
+            raise ConfigurationError(
+                f"{self._path}: the store of the gallery {name!r} is that of {owner!r}, or a copy of its "
+                "files: give each gallery its own. `voiceprint copy` copies callers into another store."
+            )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._configs)

@@ -288,6 +288,41 @@ def test_a_changed_last_line_does_not_pass_for_a_crash(path: Path) -> None:
     assert faults(path) == [("changed", 9, 9)]
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        b"garbage\n",
+        b"garbage\n" * 4,
+        b"garbage\ngarbage",
+        b"\n",
+        b'{"seq":6,"prev":"\n',
+        b'{"seq":6,"prev":"\n{"seq":7',
+    ],
+)
+def test_destroyed_last_lines_do_not_pass_for_a_crash(path: Path, end: bytes) -> None:
+    whole = b"".join(line + b"\n" for line in lines_of(path)[:5])
+    path.write_bytes(whole + end)
+    report = verified(path)
+    assert report.cut_by_crash == ()
+    assert {(fault.code, fault.first) for fault in report.faults} >= {("changed", 6)}
+    log_at(path).append(events(2))
+    report = verified(path)
+    assert report.cut_by_crash == (), "the mark of the next writer is no excuse"
+    assert {fault[:2] for fault in report.faults} == {("changed", 6)}
+
+
+def test_a_line_that_a_crash_cut_before_a_rotation_is_no_fault(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"seq":10,"pre')
+    log_at(path, rotate_bytes=1).append(events(1))
+    report = verified(path)
+    assert (report.lines, report.faults) == (11, ()), "with the line that names the rotation"
+    assert report.cut_by_crash == ("audit.jsonl.000000000001, line 10",)
+    rotated = rotated_files(path)[0]
+    rotated.write_bytes(b"".join(whole.splitlines(keepends=True)[:8]) + b'{"seq":9,"pre')
+    assert faults(path) == [("missing", 9, 9)], "the lines after it show that a whole line was there"
+
+
 def test_a_log_that_is_cut_under_a_running_writer_shows_a_gap(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

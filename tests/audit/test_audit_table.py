@@ -100,6 +100,11 @@ def test_after_a_changed_last_row_the_fault_stays_visible(path: Path) -> None:
     assert faults(path) == [("changed", 9, 9)]
 
 
+def test_a_destroyed_last_row_does_not_pass_for_a_crash(path: Path) -> None:
+    sql(path, "UPDATE audit_log SET line = 'garbage' WHERE seq = 9")
+    assert faults(path) == [("changed", 9, 9)]
+
+
 def test_a_forked_child_writes_to_the_same_chain(path: Path) -> None:
     with SQLiteStorage(path) as storage:
         log = table_of(storage)

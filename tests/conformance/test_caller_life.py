@@ -415,6 +415,18 @@ def test_a_single_voiceprint_is_removed_and_its_caller_stays(harness: Harness) -
         state(storage)
     with pytest.raises(InvalidArgumentError):
         harness.storage.delete_voiceprint("1")
+    for flag in (True, False):
+        with pytest.raises(InvalidArgumentError, match=f"{flag} is no id of a voiceprint"):
+            harness.storage.delete_voiceprint(flag)
+
+
+def test_texts_that_earlier_versions_stored_are_read(harness: Harness) -> None:
+    consent = Consent.of_record({"purpose": " ", "version": "1\n", "source": "\t"})
+    origin = Provenance.of_record({"source": "call\n1"})
+    harness.storage.save(voiceprint("alice").model_copy(update={"consent": consent, "provenance": origin}))
+    for storage in harness.both():
+        caller = storage.get("alice")
+        assert (caller.consent, caller.voiceprints[0].provenance) == (consent, origin)
 
 
 def test_a_missing_store_is_made_by_a_refusal_or_a_consent_alone(harness: Harness) -> None:

@@ -153,3 +153,19 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
     primitives._aes_gcm.cache_clear()
     with pytest.raises(ConfigurationError, match=r"pip install 'opusagent-voiceprint\[encryption\]'"):
         primitives.AuthenticatedCipher(bytes(32))
+
+
+@pytest.mark.parametrize("setting", ["audit", "encryption_key_file", "index_path", "storage_path"])
+def test_a_null_byte_in_a_path_is_an_error_that_names_the_setting(setting: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"VOICE_{setting.upper()} is "):
+        VoiceFingerprintConfig(**{setting: "a\0b"})
+    config = VoiceFingerprintConfig()
+    with pytest.raises(ConfigurationError, match=f"VOICE_{setting.upper()} is "):
+        setattr(config, setting, "a\0b")
+
+
+def test_a_null_byte_in_the_path_of_a_key_file_is_an_error_of_its_own() -> None:
+    with pytest.raises(ConfigurationError, match="null byte"):
+        FileKeys("a\0b")
+    with pytest.raises(ConfigurationError, match="null byte"):
+        new_key_file("a\0b")

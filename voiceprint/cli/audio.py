@@ -20,6 +20,7 @@ from voiceprint.audio.io.buffers import MAX_SECONDS
 from voiceprint.audio.io.encodings import check_encoding
 from voiceprint.audio.io.reader import AudioReader, open_stream
 from voiceprint.cli.common import print_error
+from voiceprint.cli.gallery_options import chosen_settings
 from voiceprint.errors import InvalidArgumentError, InvalidAudioError
 
 if TYPE_CHECKING:
@@ -73,19 +74,20 @@ CacheOption = Annotated[
     typer.Option(
         metavar="FOLDER",
         help="Cache of embeddings, which are biometric data, readable by you alone. "
-        "Default: your cache folder.",
+        "Default: your cache folder; none when an encryption key is set.",
     ),
 ]
 NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Neither use nor write a cache.")]
 
 
 def embedding_cache(folder: Path | None, *, no_cache: bool) -> EmbeddingCache | None:
-    """The cache of the two options."""
+    """The cache of the two options. With an encryption key, none unless a folder is given: it is plain."""
     from voiceprint.evaluation.cache import EmbeddingCache, default_folder
+    from voiceprint.privacy.encryption.keys import KeyRing
 
     if no_cache and folder is not None:
         raise InvalidArgumentError("--cache and --no-cache are opposites: give one of them")
-    if no_cache:
+    if no_cache or (folder is None and KeyRing.from_config(chosen_settings()) is not None):
         return None
     try:
         return EmbeddingCache(folder or default_folder())

@@ -73,7 +73,8 @@ def open_log(path: Path | None, store: str | None) -> Iterator[AuditLog]:
                 "another file."
             ) from error
         except OSError as error:
-            raise AuditError(f"{log.place} cannot be read: {error.strerror or error}.") from error
+            reason = str(error.strerror or error).removesuffix(".")
+            raise AuditError(f"{log.place} cannot be read: {reason}.") from error
 
 
 @app.command("tail")
@@ -268,7 +269,7 @@ def verify(
         )
     else:
         for where in report.cut_by_crash:
-            print_lines(f"{where}: a crash cut this line; nothing else is missing there.")
+            print_lines(f"{where}: a crash cut this line. Only an anchor shows whether more was cut off.")
         if report.faults:
             rows = [(fault.code.replace("_", " "), fault.place, fault.message) for fault in report.faults]
             table("Fault", "Place", "What is wrong", rows=rows)

@@ -114,7 +114,7 @@ def rotate(
         storage = recognizer.storage
         before = encryption_status(storage)
         keys = KeyRing.from_config(recognizer.config)
-        if new_key and keys is not None and before.state != "plain" and not _is_under_way(before):
+        if new_key and keys is not None and before.state.startswith("encrypt") and not _is_under_way(before):
             if not isinstance(keys.source, FileKeys):
                 raise ConfigurationError(
                     "A new key can be put into a key file alone: give the new key first and the old one "
@@ -148,7 +148,9 @@ def status(store: StoreOption = None, as_json: JsonOption = False) -> None:
         print_json({"store": location, **dataclasses.asdict(now)})
         return
     print_lines(f"{location} is {now.state}.")
-    if now.plain and now.state != "plain":
+    if now.state == "damaged":
+        print_lines("Somebody has changed it without the key: restore a backup, and do not encrypt it again.")
+    elif now.plain and now.state != "plain":
         print_lines(
             f"{plural(now.plain, 'caller')} not encrypted yet: `voiceprint encryption encrypt` goes on."
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from voiceprint.consent import MAX_TEXT, Provenance
+from voiceprint.consent import CONTROL_CHARACTER, MAX_TEXT, Provenance
 
 if TYPE_CHECKING:
     from voiceprint.audio import AudioQuality
@@ -23,10 +23,12 @@ def provenance_of(
     """The provenance of a voiceprint of audio with this quality.
 
     source: given by the application. file: name of the audio's file, for audio without a source; of a longer
-    one than a source may be, the end. A name that is not UTF-8 is stored with escapes.
+    one than a source may be, the end. Control characters, and bytes that are not UTF-8, are escaped.
     """
     if source is None and file:
-        source = os.fsencode(file).decode(errors="backslashreplace")[-MAX_TEXT:]
+        name = os.fsencode(file).decode(errors="backslashreplace")
+        shown = CONTROL_CHARACTER.sub(lambda found: f"\\x{ord(found[0]):02x}", name)[-MAX_TEXT:]
+        source = shown if shown.strip() else None
     return Provenance(
         source=source,
         quality=quality.score,

@@ -43,7 +43,7 @@ class SpoofDetector:
             found: Any = importlib.import_module(module_name)
             for attribute in path.split("."):
                 found = getattr(found, attribute)
-        except Exception as error:  # an import runs code of the application, which may raise anything
+        except (Exception, SystemExit) as error:  # an import runs code of the application: anything is raised
             raise ConfigurationError(
                 f"VOICE_SPOOF_DETECTOR is {shown(name)}, which cannot be loaded ({type(error).__name__}: "
                 f"{error}): give module:callable, with the module on Python's path (PYTHONPATH)."
@@ -68,7 +68,8 @@ class SpoofDetector:
             if score is None:
                 return None
             number = float(score)
-        except Exception as error:  # noqa: BLE001  code of the application, which must not end a call
+        # Code of the application, which must not end a call, nor by `sys.exit` its process.
+        except (Exception, SystemExit) as error:  # noqa: BLE001
             logger.warning("The spoofing detector %s failed: %s", self.name, type(error).__name__)
             return None
         if not math.isfinite(number):

@@ -39,9 +39,14 @@ def check_page(limit: int) -> int:
 def check_ids(ids: Iterable[int]) -> list[int]:
     """Ids of voiceprints as ints, also from numpy integers."""
     try:
-        return [operator.index(id_) for id_ in ids]
+        given = list(ids)
+        whole = [operator.index(id_) for id_ in given]
     except TypeError as error:
         raise InvalidArgumentError("The ids of voiceprints are whole numbers in a list or array.") from error
+    for id_ in given:
+        if isinstance(id_, bool):
+            raise InvalidArgumentError(f"{id_} is no id of a voiceprint: ids are whole numbers.")
+    return whole
 
 
 def check_caller_ids(caller_ids: Iterable[str]) -> list[str]:

@@ -39,6 +39,7 @@ from voiceprint.storage.feed import (
     SpaceCounts,
 )
 from voiceprint.storage.metadata_search import MetadataFilter
+from voiceprint.storage.presence import StorePresence
 from voiceprint.storage.sealing import Sealing
 from voiceprint.validation import check_caller_id, now
 
@@ -94,6 +95,9 @@ class Storage(EncryptedStorage):
 
     rewrites_server_files: ClassVar[bool] = False
     """Whether `server_remains(rewrite=True)` has the server rewrite its files."""
+
+    presence: StorePresence | None = None
+    """The check of a persistent store's identity, whose `guard` a program may set."""
 
     def __init__(
         self,

@@ -78,8 +78,8 @@ def decode_details(entry: dict[str, Any]) -> CallerDetails:
     if consent is None and opt_out is None and groups is None:
         return NO_DETAILS
     return CallerDetails(
-        None if consent is None else Consent(**_object(consent, "consent")),
-        None if opt_out is None else OptOut(**_object(opt_out, "opt_out")),
+        None if consent is None else Consent.of_record(_object(consent, "consent")),
+        None if opt_out is None else OptOut.of_record(_object(opt_out, "opt_out")),
         () if groups is None else check_groups(groups),
     )
 
@@ -94,7 +94,7 @@ def provenance_field(print_: Print) -> dict[str, Any]:
 def decode_provenance(entry: dict[str, Any]) -> Provenance | None:
     """The provenance in the object of a voiceprint. Raises `InvalidArgumentError`."""
     provenance = entry.get("provenance")
-    return None if provenance is None else Provenance(**_object(provenance, "provenance"))
+    return None if provenance is None else Provenance.of_record(_object(provenance, "provenance"))
 
 
 def _object(value: Any, name: str) -> dict[str, Any]:

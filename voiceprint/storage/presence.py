@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import ClassVar, NoReturn
 
 from voiceprint.errors import StorageUnavailableError
@@ -32,6 +33,22 @@ class StorePresence:
     def __init__(self, location: str) -> None:
         self.location = location
         self._identity = ""
+        self._check: Callable[[str], None] | None = None
+
+    def guard(self, check: Callable[[str], None]) -> None:
+        """Call `check` with the identity once there is one, before the store is used; errors pass through.
+
+        It may run while locks of the store are held, and must not use a store.
+        """
+        self._check = check
+        if self._identity:
+            check(self._identity)
+
+    def renewed(self) -> StorePresence:
+        """One for the store of another identity at the same location, with the same guard."""
+        new = StorePresence(self.location)
+        new._check = self._check
+        return new
 
     @classmethod
     def forget_all(cls) -> None:
@@ -59,6 +76,8 @@ class StorePresence:
             self._raise(
                 "is another store than before (it was replaced). Put the right one back, or open it anew"
             )
+        if identity and identity != self._identity and self._check is not None:
+            self._check(identity)  # before it is noted: an error here is raised by every later operation too
         if self._identity == identity and self.location not in self._problems and self.is_expected:
             return
         with self._lock:

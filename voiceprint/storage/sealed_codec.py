@@ -109,8 +109,6 @@ class StoreSeals:
         if wrapped is None and mark_state(self.mark) != ON:
             check_plain(self.sealing, self.mark)
             return None
-        if not self.mark and self.sealing is not None:
-            raise SealingError("The record is encrypted, in a store without the mark of its encryption.")
         if not isinstance(wrapped, bytes):
             raise SealingError("The record is not encrypted, in an encrypted store.")
         return self.of(caller_id, wrapped)

@@ -207,7 +207,11 @@ def check_mark(sealing: Sealing | None, store: str, mark: str) -> None:
     if sealing is None:
         raise missing_key()
     state, key, seal = _parts(mark)
-    sealing.open_key(store, _NO_CALLER, key).open(seal, place(f"mark {state}"))
+    opened = sealing.open_key(store, _NO_CALLER, key)
+    try:
+        opened.open(seal, place(f"mark {state}"))
+    except SealingError:  # replaced, as its text is about ciphertexts
+        raise SealingError("The mark of the encryption was changed without the key.") from None
 
 
 _plain_allowed: ContextVar[bool] = ContextVar("plain_allowed", default=False)

@@ -70,7 +70,8 @@ class Line(NamedTuple):
 
     @classmethod
     def parse(cls, text: bytes) -> Line | None:
-        """The line, without its line break; None where it is not a line, or its digest is wrong."""
+        """The line, with or without its line break; None where it is not a line, or its digest is wrong."""
+        text = text.removesuffix(b"\n")
         match = _HASH.search(text)
         if match is None or digest_of(text[: match.start()]) != match[1].decode():
             return None
@@ -149,6 +150,10 @@ class ChainReport:
 
 def verify_lines(lines: Iterable[tuple[str, bytes]], anchors: Iterable[Head] = ()) -> ChainReport:
     """Verify the chain of (place, line) in the order of the log, in one pass.
+
+    A line has its line break, except where its file ends without one: a crash leaves at most one piece of a
+    line there, and the next writer ends that piece and marks it. Every other line that cannot be read is a
+    fault.
 
     anchors: heads of the log that were noted elsewhere. The one of the last line that was moved to an archive
     also proves the beginning of a log without these lines.
@@ -230,14 +235,13 @@ class _Chain:
             return
         places, texts = zip(*self._bad, strict=True)
         self._bad = []
-        remains = b"\n".join(texts)
-        marked = following is not None and following.fields.get("detail") in (
-            cut_line_detail(remains),
-            cut_line_detail(remains + b"\n"),
-        )
-        whole = [text for text in texts if _is_object(text)]
-        if not whole and (marked or following is None):
-            # A crash leaves one piece of a line, or zeros. Unmarked at the end: the next writer marks it.
+        remains = b"".join(texts)
+        detail = None if following is None else following.fields.get("detail")
+        # The writer of a mark has noted the remains as they were, without a line break after a crash.
+        piece_is_marked = detail == cut_line_detail(remains.removesuffix(b"\n"))
+        marked = piece_is_marked or detail == cut_line_detail(remains)
+        is_unfinished = piece_is_marked or not remains.endswith(b"\n")
+        if len(texts) == 1 and is_unfinished and not _is_object(remains):
             self._cut.append(places[0])
             return
         for place, text in zip(places, texts, strict=True):

@@ -174,7 +174,7 @@ class AuditFile:
         return Head()
 
     def lines(self) -> Iterator[tuple[str, bytes]]:
-        """All lines, without their line breaks, and the place of each, as of this moment.
+        """All lines, with their line breaks, and the place of each, as of this moment.
 
         Raises FileNotFoundError where there is no log.
         """
@@ -237,7 +237,7 @@ def _check_ours(path: Path, descriptor: int) -> None:
 
 
 def _lines_of(descriptor: int, size: int) -> Iterator[bytes]:
-    """The lines without their line breaks, in order."""
+    """The lines with their line breaks, in order; the last may have none."""
     rest, start = b"", 0
     while start < size:
         block = os.pread(descriptor, min(_BLOCK, size - start), start)
@@ -245,7 +245,7 @@ def _lines_of(descriptor: int, size: int) -> Iterator[bytes]:
             break
         start += len(block)
         *whole, rest = (rest + block).split(b"\n")
-        yield from whole
+        yield from (line + b"\n" for line in whole)
     if rest:
         yield rest
 
@@ -270,7 +270,7 @@ def _backward(descriptor: int, size: int) -> Iterator[tuple[int, bytes]]:
 def _last_line(descriptor: int, size: int) -> tuple[Line | None, bytes]:
     """The last whole line with a right digest, None without one, and all bytes after it."""
     for offset, text in _backward(descriptor, size):
-        line = Line.parse(text.removesuffix(b"\n"))
+        line = Line.parse(text)
         if line is not None:
             end = offset + len(text)
             return line, os.pread(descriptor, size - end, end)

@@ -48,9 +48,9 @@ class AuditTable:
         return _head_of(next(self._table.rows(newest_first=True), None))
 
     def lines(self) -> Iterator[tuple[str, bytes]]:
-        """All lines, and the place of each."""
+        """All lines, with a line break as in a file, and the place of each."""
         for number, line in self._table.rows():
-            yield f"row {number}", line
+            yield f"row {number}", line + b"\n"
 
     def backward(self) -> Iterator[bytes]:
         """All lines, the newest first."""

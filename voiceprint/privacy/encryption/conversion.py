@@ -36,10 +36,12 @@ _SEARCHED = 20_000  # callers whose plain data is searched for, evenly spread; a
 
 @dataclass(frozen=True)
 class EncryptionStatus:
-    """state: "plain", "encrypting" or "encrypted". callers: all; plain: those whose record is not encrypted.
+    """The state of a store.
 
-    keys: number of callers by the id of the master key, 16 hexadecimal digits; current: the configured key's
-    id, None without a key. mark: id of the key that a writer must have, None for a plain store.
+    state: "plain", "encrypting", "encrypted", or "damaged", where records and mark disagree. callers: all;
+    plain: those whose record is not encrypted. keys: number of callers by the id of the master key, 16
+    hexadecimal digits; current: the configured key's id, None without a key. mark: id of the key that a
+    writer must have, None for a plain store.
     """
 
     state: str
@@ -77,8 +79,9 @@ def encryption_status(storage: Storage) -> EncryptionStatus:
             else:
                 counts[_key_id(wrapped, encryption)] += 1
     states = {"": "plain", ENCRYPTING: "encrypting", ON: "encrypted"}
+    is_damaged = (not mark and counts) or (mark_state(mark) == ON and plain)
     return EncryptionStatus(
-        states.get(mark_state(mark), "damaged"),
+        "damaged" if is_damaged else states.get(mark_state(mark), "damaged"),
         callers,
         plain,
         dict(sorted(counts.items())),

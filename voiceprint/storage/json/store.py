@@ -51,7 +51,7 @@ class JSONStorage(InMemoryStateStorage):
         # The real path: a rename over a symbolic link would replace the link, not the file behind it. By
         # os.path, which ignores an unknown "~user" and a loop of links: opening reports them.
         self._file = JSONFile.shared(Path(os.path.realpath(os.path.expanduser(path))), encryption)  # noqa: PTH111
-        self._presence = StorePresence(self.location)
+        self.presence: StorePresence = StorePresence(self.location)
         self._add_default_snapshot_place()
         # So that opening reports a damaged file. A plain one opens, and is refused at its first use.
         with plain_store_allowed(), self._reading():
@@ -79,14 +79,14 @@ class JSONStorage(InMemoryStateStorage):
             yield self._refresh()
 
     def _refresh(self) -> StoreState:
-        expected = self._presence.is_expected
+        expected = self.presence.is_expected
         state = self._file.refresh()
         if not self._file.exists:
-            self._presence.report_missing(expected=expected)
+            self.presence.report_missing(expected=expected)
         elif self._file.is_empty:
-            self._presence.report_missing(expected=expected, problem="was emptied: it held a store before")
+            self.presence.report_missing(expected=expected, problem="was emptied: it held a store before")
         else:
-            self._presence.confirm(state.identity)
+            self.presence.confirm(state.identity)
             if state.callers:  # again, as the state may have been read where a plain store is allowed
                 check_plain(self.sealing, state.encryption)
         return state
@@ -108,7 +108,7 @@ class JSONStorage(InMemoryStateStorage):
             if transaction:
                 removes = transaction.removes_voiceprints()  # before: the commit changes the base
                 self._file.commit(transaction)
-                self._presence.confirm(transaction.identity)
+                self.presence.confirm(transaction.identity)
                 if removes:
                     erase_snapshots(self.snapshot_places)
 

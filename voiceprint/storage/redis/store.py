@@ -113,7 +113,7 @@ class RedisStorage(Storage):
         self._seals = StoreSeals(encryption, lambda: self._identity or self._read_identity())
         self._open_connection = RedisConnection(redis_client, float(timeout_s))
         self._location = self._open_connection.location(prefix)
-        self._presence = StorePresence(self._location)
+        self.presence: StorePresence = StorePresence(self._location)
         self._add_default_snapshot_place()
         try:
             if not self._read_header():
@@ -149,7 +149,7 @@ class RedisStorage(Storage):
     def _read_header(self) -> bool:
         """Read identity and number of shards; returns whether OpusAgent's keys were adopted."""
         head = Shard(self._prefix, 0)
-        expected = self._presence.is_expected
+        expected = self.presence.is_expected
         form, shards, identity, adopted, mark = self._connection.call(
             "HMGET", head.meta, "format", "shards", "identity", "adopted", "encryption"
         )
@@ -164,9 +164,9 @@ class RedisStorage(Storage):
         self._identity = "" if identity is None else identity.decode(errors="replace")
         self._follow_mark(self._identity, mark)
         if self._identity:
-            self._presence.confirm(self._identity)
+            self.presence.confirm(self._identity)
         else:
-            self._presence.report_missing(expected=expected)
+            self.presence.report_missing(expected=expected)
         return adopted is not None
 
     def _check_present(self) -> None:
@@ -175,11 +175,11 @@ class RedisStorage(Storage):
         if not self._identity:  # another process may have created it since, with another number of shards
             self._read_header()
         elif identity := self._read_identity():
-            self._presence.confirm(identity)
+            self.presence.confirm(identity)
         else:
             for shard in self._shards:  # raises if callers are left: the store is damaged
                 self._connection.run(LOAD, shard.fixed, {"fresh": 0, "ids": []})
-            self._presence.report_missing(expected=True)
+            self.presence.report_missing(expected=True)
 
     @property
     def _connection(self) -> RedisConnection:
@@ -471,7 +471,7 @@ class RedisStorage(Storage):
             if identity is None:
                 self._check_present()
             else:
-                self._presence.confirm(identity.decode(errors="replace"))
+                self.presence.confirm(identity.decode(errors="replace"))
         # Without `at`: no commit of a voiceprint since commits have tokens.
         return Position(
             _counter(shard, revision if at is None else at), (token or b"").decode(errors="replace")
@@ -544,7 +544,7 @@ class RedisStorage(Storage):
         )
         findings = self.check_keys(fix=fix) + checker.run(fix=fix)
         if fix and self._read_identity() != self._identity:  # it was lost, and the repair gave a new one
-            self._presence = StorePresence(self._location)
+            self.presence = self.presence.renewed()
         if not findings:
             self._read_header()
         return findings

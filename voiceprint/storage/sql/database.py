@@ -46,7 +46,7 @@ class Database:
         self._state: object = None
         # Of the store that the engine is connected to; None: none yet.
         self._identity: str | None = None
-        self._presence = StorePresence(dialect.location)
+        self.presence = StorePresence(dialect.location)
         self.eraser = Eraser.of(dialect)
         # Engines whose connections belong to the parent process: not used, and never closed.
         self._inherited: list[Engine] = []
@@ -76,27 +76,27 @@ class Database:
             return self._engine
 
     def _open(self, create: bool) -> Engine | None:
-        expected = self._presence.is_expected
+        expected = self.presence.is_expected
         create = create and not expected
         self.dialect.prepare(create=create)
         if not self.dialect.exists():
-            self._presence.report_missing(expected=expected)
+            self.presence.report_missing(expected=expected)
             return None
         state = self.dialect.state()
         file = state[:2] if isinstance(state, tuple) else None  # device and inode
-        if self._presence.is_another_file(file):
+        if self.presence.is_another_file(file):
             self.dialect.check_log_is_empty()
         current = self._engine if state == self._state else None
         engine = current or self.dialect.engine()
         try:
             identity = self._upgraded(engine, create)
             if identity is None:
-                self._presence.report_missing(
+                self.presence.report_missing(
                     expected=expected, problem="holds no store any more: it was emptied"
                 )
             else:
-                self._presence.confirm(identity)
-                self._presence.record_file(file)
+                self.presence.confirm(identity)
+                self.presence.record_file(file)
                 if self._transact(engine, self.dialect.removal_is_pending, writes=False):
                     self.eraser.removed()
         except BaseException:

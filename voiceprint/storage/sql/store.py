@@ -47,6 +47,7 @@ from voiceprint.storage.base import (
 from voiceprint.storage.data_keys import KeyedChanges
 from voiceprint.storage.deletions import check_deletion
 from voiceprint.storage.metadata_search import MetadataFilter
+from voiceprint.storage.presence import StorePresence
 from voiceprint.storage.records import as_arrays
 from voiceprint.storage.sealing import Sealing
 from voiceprint.storage.snapshot_files import erase_snapshots
@@ -90,6 +91,7 @@ class SQLStorage(Storage):
         self._dialect = dialect_of(url)
         self._add_default_snapshot_place()
         self._database = Database(self._dialect, encryption)
+        self.presence: StorePresence = self._database.presence
 
     @property
     def location(self) -> str:
