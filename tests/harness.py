@@ -15,6 +15,7 @@ from stores import forget_json_files
 
 from voiceprint import JSONStorage, MemoryStorage, RedisStorage, SQLiteStorage, Storage
 from voiceprint.privacy.encryption import Encryption, KeyRing
+from voiceprint.privacy.encryption.key_store import KeyStore
 from voiceprint.privacy.encryption.keys import VariableKeys
 from voiceprint.storage import SQLStorage
 
@@ -107,6 +108,16 @@ def encrypted(harness: Callable[..., Harness]) -> Callable[[Path], Harness]:
     return functools.partial(harness, encryption=Encryption(KeyRing(VariableKeys(NEW_KEY))))
 
 
+def keys_apart(harness: Callable[..., Harness]) -> Callable[[Path], Harness]:
+    """The same store, with the data keys in a key store of its own."""
+
+    def made(path: Path) -> Harness:
+        place = str(path.with_name(f"{path.name}.keys"))
+        return harness(path, encryption=Encryption(KeyRing(VariableKeys(NEW_KEY)), KeyStore(place)))
+
+    return made
+
+
 # A new store is one more line here.
 HARNESSES: dict[str, Callable[[Path], Harness]] = {
     "memory": memory_harness,
@@ -119,4 +130,5 @@ HARNESSES: dict[str, Callable[[Path], Harness]] = {
     "sqlite-encrypted": encrypted(sqlite_harness),
     "postgresql-encrypted": encrypted(postgresql_harness),
     "redis-encrypted": encrypted(redis_harness),
+    "sqlite-keys-apart": keys_apart(sqlite_harness),
 }

@@ -249,6 +249,27 @@ def test_each_gallery_has_its_own_key_and_audit_log(folder: Path, voices: Voices
     )
 
 
+def test_two_galleries_may_share_a_key_store_and_do_not_forget_each_other_s_keys(folder: Path) -> None:
+    new_key_file("master.key")
+    tables = "\n".join(f"[galleries.{name}]\nstorage_path='{name}.db'" for name in "ab")
+    (folder / "sub").mkdir()
+    settings = (
+        "storage_backend = 'sqlite'\nencryption_key_file = '../master.key'\nencryption_keys = 'keys.db'"
+    )
+    with Galleries.open(write(f"[defaults]\n{settings}\n{tables}", "sub/voiceprint.toml")) as galleries:
+        for name in "ab":
+            galleries[name].storage.save(voiceprint("amara"))
+        assert (folder / "sub/keys.db").exists()
+        galleries["a"].storage.delete("amara")
+        assert galleries["a"].storage.check(fix=True) == []
+        assert galleries["b"].storage.check(fix=True) == []
+        assert galleries["b"].storage.get("amara") is not None
+    url = "postgresql://host/keys"
+    write(f"[defaults]\nencryption_keys = '{url}'\n[galleries.a]\nstorage_path = 'a.db'")
+    with Galleries.open("voiceprint.toml") as galleries:
+        assert galleries.config("a").encryption_keys == url
+
+
 def test_a_forked_process_uses_the_galleries_of_its_parent(folder: Path) -> None:
     write(TWO)
     with SQLiteStorage("a/voiceprints.db") as storage:

@@ -206,6 +206,8 @@ def _below(folder: Path, name: str, value: object) -> object:
         return value
     if name in PATH_SETTINGS and value.strip().lower() not in NO_PATHS:
         return str(_absolute(folder, value))
+    if name == "encryption_keys" and not value.startswith("sqlite:") and "://" not in value:
+        return str(_absolute(folder, value))
     if name in ("encoder", "encoder_secondary") and ":" in value:
         program, _, model = value.partition(":")
         return f"{program}:{_absolute(folder, model)}" if model else value

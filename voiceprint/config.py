@@ -89,6 +89,7 @@ _ALLOWED = {
     "encryption_key_file": "the path of a file of `voiceprint encryption init`",
     "encryption_key": "a Base64 text of 32 bytes, or several",
     "encryption_key_command": "a command that prints such a text",
+    "encryption_keys": "the path of a file, or a URL such as postgresql://user@localhost:5432/keys",
     "index_path": "the path of a file, or off",
     "index_recall": "a number above 0, up to 1",
     "index_threads": "a whole number from 1 to 64",
@@ -183,6 +184,9 @@ class VoiceFingerprintConfig(BaseSettings):
         store, its snapshots, exports and backups: a file, the key itself, or a command that prints it, such
         as a KMS's client, which runs without a shell. At most one of them; each may give several keys, the
         current one first (docs/security.md). No repr shows the key.
+    encryption_keys (None): path of an SQLite file, or URL of a PostgreSQL database, that holds the callers'
+        data keys in place of the records, so that older copies of a removed caller's record cannot be read;
+        the index then has no snapshot. None keeps the keys in the records.
     index_path (None): file of the index's snapshot, or "off"; None is beside the store's file, or in the
         user's cache for a store on a server.
     index_recall (0.99): share of searches in a large index that find the most similar voiceprint, above 0, up
@@ -237,6 +241,7 @@ class VoiceFingerprintConfig(BaseSettings):
     encryption_key_file: str | None = Field(default=None, min_length=1)
     encryption_key: str | None = Field(default=None, min_length=1, repr=False)
     encryption_key_command: str | None = Field(default=None, min_length=1)
+    encryption_keys: str | None = Field(default=None, min_length=1, repr=False)
     index_path: str | None = Field(default=None, min_length=1)
     index_recall: float = Field(default=0.99, gt=0.0, le=1.0, allow_inf_nan=False)
     index_threads: int = Field(default=1, ge=1, le=64)
@@ -313,7 +318,7 @@ class VoiceFingerprintConfig(BaseSettings):
     def _any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value
 
-    @field_validator(*PATH_SETTINGS, mode="before")
+    @field_validator(*PATH_SETTINGS, "encryption_keys", mode="before")
     @classmethod
     def _path_as_text(cls, value: object) -> object:
         text = os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -110,10 +110,10 @@ def test_a_key_file_that_gets_a_new_key_is_followed_without_a_restart(tmp_path: 
     path = tmp_path / "key"
     new_key_file(path)
     running, changing = file_encryption(path), FileKeys(path)
-    old = running.new_key("store", "alice")
+    old = running.new_keys("store", ["alice"])[0]
     changing.add()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    new = running.new_key("store", "alice")
+    new = running.new_keys("store", ["alice"])[0]
     assert Encryption.key_id(new) != Encryption.key_id(old)
     assert running.rewrap("store", "alice", new) is None
     again = running.rewrap("store", "alice", old)
@@ -124,7 +124,7 @@ def test_a_key_file_that_gets_a_new_key_is_followed_without_a_restart(tmp_path: 
 
 def test_a_data_key_opens_for_its_store_its_caller_and_its_master_key_alone() -> None:
     mine = encryption()
-    wrapped = mine.new_key("store", "alice")
+    wrapped = mine.new_keys("store", ["alice"])[0]
     mine.open_key("store", "alice", wrapped)
     for store, caller_id in (("store", "bob"), ("other", "alice")):
         with pytest.raises(SealingError):
@@ -139,7 +139,7 @@ def test_a_data_key_opens_for_its_store_its_caller_and_its_master_key_alone() ->
 
 def test_a_field_opens_at_its_place_alone() -> None:
     mine = encryption()
-    key = mine.open_key("store", "alice", mine.new_key("store", "alice"))
+    key = mine.open_key("store", "alice", mine.new_keys("store", ["alice"])[0])
     sealed = key.seal(b"data", place("embedding", 1, "space"))
     assert key.open(sealed, place("embedding", 1, "space")) == b"data"
     for other in (place("augmented", 1, "space"), place("embedding", 2, "space"), place("embedding", 1, "x")):

@@ -54,6 +54,11 @@ def backup(
             f"{plural(report.voiceprints, 'voiceprint')} to {file}{', encrypted' if cipher else ''}. "
             f"Verified (SHA-256 {report.sha256[:16]})."
         )
+        if storage.sealing is not None and storage.sealing.keeps_keys_apart:
+            print_lines(
+                "This file opens without the key store: callers who are deleted later stay readable in it "
+                "(docs/security.md)."
+            )
 
 
 def restore(

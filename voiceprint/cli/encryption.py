@@ -26,6 +26,7 @@ from voiceprint.privacy.encryption.conversion import (
     encryption_status,
 )
 from voiceprint.privacy.encryption.conversion import rotate as rotate_keys
+from voiceprint.privacy.encryption.envelope import FORGOTTEN
 from voiceprint.privacy.encryption.keys import FileKeys, KeyRing, new_key_file
 from voiceprint.storage.sealing import plain_store_allowed
 
@@ -102,6 +103,8 @@ def rotate(
 ) -> None:
     """Wrap the data keys of all callers with the current master key, while others read and write.
 
+    With VOICE_ENCRYPTION_KEYS, data keys that are in the records are moved to the key store.
+
     With a key file, a new key is put into it first, and processes of this machine read the file again by
     themselves. With several machines, a variable or a command, give every process both keys before, the new
     one first, and use --no-new-key. The same command resumes an interrupted rotation. Keep the old key for as
@@ -132,7 +135,7 @@ def rotate(
 
 def _is_under_way(status: EncryptionStatus) -> bool:
     """Whether a rotation was interrupted, or a key was put before the others by hand."""
-    return {*status.keys, status.mark} != {status.current}
+    return {*status.keys, status.mark} - {FORGOTTEN} != {status.current}
 
 
 @app.command("status")
@@ -152,6 +155,12 @@ def status(store: StoreOption = None, as_json: JsonOption = False) -> None:
             f"{plural(now.plain, 'caller')} not encrypted yet: `voiceprint encryption encrypt` goes on."
         )
     for key, count in now.keys.items():
+        if key == FORGOTTEN:
+            print_lines(
+                f"{plural(count, 'caller')} whose data key was forgotten: `voiceprint check --fix` removes "
+                "the records."
+            )
+            continue
         current = " (the current key)" if key == now.current else ""
         print_lines(f"{plural(count, 'caller')} under the key {key}{current}.")
     if now.current is not None and now.current not in now.keys:

@@ -78,8 +78,11 @@ def snapshot_path(storage: Storage, setting: str | None, encoder: str = RESEMBLY
     """The path of the snapshot of a store's index; None without one.
 
     setting: a path, "off", or None for beside the store's file, or for a server in the user's cache.
-    encoder: each embedding space has a file of its own; all but Resemblyzer's have a digest in its name.
+    encoder: each embedding space has a file of its own; all but Resemblyzer's have a digest in its name. A
+    store whose data keys are kept apart has none: a copy of a snapshot would outlive a forgotten key.
     """
+    if storage.sealing is not None and storage.sealing.keeps_keys_apart:
+        return None
     try:
         path = _place(storage, setting)
     except OSError:  # no home folder: `SnapshotKeeper.load` logs it

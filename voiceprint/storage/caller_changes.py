@@ -42,6 +42,14 @@ class CallerChanges(KeyedChanges):
     def _check_dimension(self, encoder: str, size: int) -> None:
         """Raise `InvalidArgumentError` for an embedding of another length than those of its space."""
 
+    def _drop_forgotten(self) -> None:
+        """Remove the records that nobody can read any more. Their deletion was noted when it was made."""
+        for caller in [*self.base.callers.values()]:
+            if caller.is_forgotten:
+                self.callers[caller.caller_id] = None
+                self.removed += [print_.id for print_ in caller.voiceprints]
+                self.changes_voiceprints = True
+
     # Consent and refusal
 
     def set_consent(self, caller_id: str, consent: Consent) -> CallerRecord:

@@ -89,29 +89,42 @@ class KeyedChanges(ABC):
         self._resealed = True
         return True
 
+    def drop_forgotten(self, caller_ids: list[str]) -> None:  # noqa: ARG002  every change drops its own
+        """Remove the unreadable records of these callers."""
+        self._resealed = True  # a store in one file may have no other change to write
+
     def give_data_keys(self) -> list[bytes]:
         """Give each changed caller of an encrypted store a data key, before the commit.
 
-        Returns the keys that are of no use after it: of deleted callers, and of those who opted out. Raises
-        `ConfigurationError` where a key is set and the store is plain.
+        Returns the keys that are of no use after it, which are to be forgotten then: of deleted callers, and
+        of those who opted out. Raises `ConfigurationError` where a key is set and the store is plain.
         """
         if self.sealing is None:
             return []
         if not self.encryption and self.callers:
             raise not_encrypted()
-        unused = []
+        unused, keyless = [], []
         for caller_id, record in self.callers.items():
             before = self.base.callers.get(caller_id)
             stored = None if before is None else before.data_key
-            key: bytes | None = None
-            if record is not None:
-                is_new = stored is None or (
-                    record.opt_out is not None and before is not None and not before.opt_out
-                )
-                key = self._rewrapped.get(caller_id) or (
-                    self.sealing.new_key(self.identity, caller_id) if is_new else stored
-                )
+            key = None if record is None else self._rewrapped.get(caller_id) or stored
+            if record is not None and (key is None or _begins_anew(before, record)):
+                keyless.append(caller_id)
+                key = None
+            elif record is not None:
                 self.callers[caller_id] = replace(record, data_key=key)
             if stored is not None and key != stored and caller_id not in self._rewrapped:
                 unused.append(stored)
+        for caller_id, key in zip(keyless, self.sealing.new_keys(self.identity, keyless), strict=True):
+            record = self.callers[caller_id]
+            assert record is not None  # noqa: S101  as above
+            self.callers[caller_id] = replace(record, data_key=key)
+        self.sealing.will_forget(unused)
         return unused
+
+
+def _begins_anew(before: CallerRecord | None, record: CallerRecord) -> bool:
+    """Whether the record must not have the data key of the one before it."""
+    if before is None:
+        return True
+    return before.is_forgotten or (record.opt_out is not None and before.opt_out is None)

@@ -192,6 +192,10 @@ class InMemoryStateStorage(Storage):
             names = nsmallest(check_page(limit), (name for name in state.callers if name > after))
             return [(name, state.callers[name].data_key) for name in names]
 
+    def forgotten_callers(self) -> list[str]:
+        with self._reading() as state:
+            return state.forgotten
+
     def data_key(self, caller_id: str) -> bytes | None:
         with self._reading() as state:
             record = state.callers.get(caller_id)
@@ -200,9 +204,10 @@ class InMemoryStateStorage(Storage):
     def _change_keys(self, caller_ids: list[str], work: Callable[[KeyedChanges], T]) -> list[T]:
         return [self._transact(caller_ids, work)]
 
-    def check(self, *, fix: bool = False) -> list[Finding]:  # noqa: ARG002  nothing is derived here
+    def check(self, *, fix: bool = False) -> list[Finding]:
+        findings = self.check_keys(fix=fix)
         with self._reading() as state:
-            return state.check(self.max_voiceprints_per_caller)
+            return findings + state.check(self.max_voiceprints_per_caller)
 
     def close(self) -> None:
         self._closed = True

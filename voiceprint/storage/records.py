@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +54,7 @@ class CallerRecord:
 
     opt_out: of a caller who refused, and then has neither voiceprints nor metadata, groups and consent.
     data_key: the wrapped data key, of a record that is stored encrypted, see `sealing`.
+    is_forgotten: whether that key was forgotten. The embeddings are then zeros, and the details are missing.
     """
 
     caller_id: str
@@ -64,6 +66,7 @@ class CallerRecord:
     opt_out: OptOut | None = None
     groups: tuple[str, ...] = ()
     data_key: bytes | None = field(default=None, repr=False)
+    is_forgotten: bool = False
 
     def voiceprint(self, record: PrintRecord) -> Voiceprint:
         """One of this caller's voiceprints as the public model, with a copy of the metadata."""
@@ -148,3 +151,15 @@ def _copy_json(value: Any) -> Any:
     if isinstance(value, list):
         return [_copy_json(item) for item in value]
     return value
+
+
+def forgotten_print(id_: int, revision: int, encoder: str, size: int) -> PrintRecord:
+    """A voiceprint that nobody can read any more; size: bytes of its embedding."""
+    return PrintRecord(id_, revision, encoder, None, np.zeros(size // 4, dtype=np.float32))
+
+
+def forgotten_caller(
+    caller_id: str, created_at: str | None, prints: Iterable[PrintRecord], data_key: bytes | None
+) -> CallerRecord:
+    """The record of a caller whose data key was forgotten."""
+    return CallerRecord(caller_id, {}, created_at, None, tuple(prints), data_key=data_key, is_forgotten=True)

@@ -6,7 +6,8 @@ embedding as little-endian float32, and the provenance as a JSON object.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,12 @@ class StoreSeals:
         if not isinstance(wrapped, bytes):
             raise SealingError("The record is not encrypted, in an encrypted store.")
         return self.of(caller_id, wrapped)
+
+    def prefetched(self, data_keys: Iterable[object]) -> AbstractContextManager[None]:
+        """As `Sealing.prefetched`, for the data keys of records, which may be plain."""
+        if self.sealing is None:
+            return nullcontext()
+        return self.sealing.prefetched(key for key in data_keys if isinstance(key, bytes))
 
     def of(self, caller_id: str, wrapped: bytes) -> CallerSeals:
         """The seals of a caller. Raises `EncryptionKeyError` and `SealingError`."""

@@ -30,6 +30,7 @@ __all__ = [
     "SEAL_BYTES",
     "DataKey",
     "FileCipher",
+    "ForgottenKeyError",
     "SealedFileError",
     "Sealing",
     "SealingError",
@@ -58,6 +59,10 @@ SEAL_BYTES = _NONCE + _TAG
 
 class SealingError(ValueError):
     """A ciphertext or wrapped key does not open at this place: it was changed, or belongs to another."""
+
+
+class ForgottenKeyError(SealingError):
+    """The data key of a removed caller was forgotten: nobody can read this copy of the record."""
 
 
 class DataKey(Protocol):
@@ -98,25 +103,44 @@ class Sealing(ABC):
     master key.
     """
 
+    keeps_keys_apart: bool
+    """Whether data keys are kept outside of the records; then no other file may hold their data."""
+
     @abstractmethod
-    def new_key(self, store: str, caller_id: str) -> bytes:
-        """A new data key, wrapped."""
+    def new_key(self, store: str) -> bytes:
+        """A new key for the mark of a store, wrapped."""
+
+    @abstractmethod
+    def new_keys(self, store: str, caller_ids: list[str]) -> list[bytes]:
+        """New data keys for these callers, wrapped. Those that are kept apart are on the disk then."""
 
     @abstractmethod
     def open_key(self, store: str, caller_id: str, wrapped: bytes) -> DataKey:
-        """The data key. Raises `SealingError` where it is not this caller's."""
+        """The data key. Raises `SealingError` where it is not this caller's, `ForgottenKeyError`."""
 
     @abstractmethod
     def rewrap(self, store: str, caller_id: str, wrapped: bytes) -> bytes | None:
-        """The data key under the current master key; None where it is that already."""
+        """The data key as a new record holds it; None where it is that already."""
 
     @abstractmethod
-    def prefetch(self, wrapped: Iterable[bytes]) -> None:
-        """Announce keys that are opened next, so that those kept outside of the records are read together."""
+    def prefetched(self, wrapped: Iterable[bytes]) -> AbstractContextManager[None]:
+        """Keys that the block opens in this thread: those kept apart are read together, before it."""
+
+    @abstractmethod
+    def is_forgotten(self, wrapped: bytes) -> bool:
+        """Whether `open_key` would raise `ForgottenKeyError`."""
+
+    @abstractmethod
+    def will_forget(self, wrapped: Iterable[bytes]) -> None:
+        """Note, before the commit of a removal, the keys that it leaves without use."""
 
     @abstractmethod
     def forget(self, wrapped: Iterable[bytes]) -> None:
-        """Drop data keys of removed callers, where they are kept outside of the records."""
+        """Remove the keys, after the commit, where they are kept outside of the records."""
+
+    @abstractmethod
+    def unfinished(self, store: str) -> list[bytes]:
+        """The noted keys of a store that were not forgotten: a removal was interrupted, or taken back."""
 
     @abstractmethod
     def files(self) -> FileCipher:
@@ -143,7 +167,7 @@ def join_seal(ciphertext: bytes, seal: bytes) -> bytes:
 
 def new_mark(sealing: Sealing, store: str, state: str) -> str:
     """The mark of a store in the state `ON` or `ENCRYPTING`."""
-    key = sealing.new_key(store, _NO_CALLER)
+    key = sealing.new_key(store)
     return _joined(state, key, sealing.open_key(store, _NO_CALLER, key).seal(b"", place(f"mark {state}")))
 
 

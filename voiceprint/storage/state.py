@@ -38,6 +38,7 @@ class StoreState:
     tombstones: (revision, voiceprint id) of removals, by ascending revision.
     deletions: (key, digest) of deleted callers to the time, see `Deletion`.
     encryption: the mark of an encrypted store, see `sealing`.
+    forgotten: callers whose record nobody can read any more; the next write leaves them out.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class StoreState:
         tombstones: Iterable[tuple[int, int]] = (),
         deletions: Iterable[Deletion] = (),
         encryption: str = "",
+        forgotten: Iterable[str] = (),
     ) -> None:
         self.callers = {caller.caller_id: caller for caller in callers}
         self.owner = {p.id: caller.caller_id for caller in self.callers.values() for p in caller.voiceprints}
@@ -63,6 +65,7 @@ class StoreState:
         self.commits = list(commits)
         self.tombstones = list(tombstones)
         self.encryption = encryption
+        self.forgotten = sorted(forgotten)
         self.deletions = {(key, digest): time for key, digest, time in deletions}
 
     @property
@@ -181,6 +184,7 @@ class StoreState:
         self.deletions = transaction.all_deletions()
         self.identity = transaction.identity
         self.encryption = transaction.encryption
+        self.forgotten = []
         self.revision = transaction.revision
         self.next_id = transaction.next_id
         self.commits, self.tombstones, self.feed_floor = history

@@ -81,6 +81,7 @@ class Transaction(CallerChanges):
         self.changes_voiceprints = False
         self._now = now()
         self._begin_sealing(sealing, is_new=base.revision == 0 if is_new is None else is_new)
+        self._drop_forgotten()
 
     def __bool__(self) -> bool:
         return bool(self.callers or self.deletions or self._resealed)

@@ -1,7 +1,7 @@
 """Encryption at rest: AES-256-GCM with a data key for each caller, wrapped by a master key.
 
-keys.py reads the master keys, envelope.py seals the fields of records, files.py encrypts whole files. Needs
-the extra `encryption`.
+keys.py reads the master keys, envelope.py seals the fields of records, key_store.py keeps the data keys apart
+from them, files.py encrypts whole files. Needs the extra `encryption`.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from voiceprint._audited import audited_store
@@ -76,7 +77,7 @@ def encryption_status(storage: Storage) -> EncryptionStatus:
             if wrapped is None:
                 plain += 1
             else:
-                counts[_key_id(wrapped)] += 1
+                counts[_key_id(wrapped, encryption)] += 1
     states = {"": "plain", ENCRYPTING: "encrypting", ON: "encrypted"}
     is_damaged = (not mark and counts) or (mark_state(mark) == ON and plain)
     return EncryptionStatus(
@@ -85,7 +86,7 @@ def encryption_status(storage: Storage) -> EncryptionStatus:
         plain,
         dict(sorted(counts.items())),
         None if encryption is None else encryption.keys.ids()[0],
-        _key_id(mark_key(mark)) if mark else None,
+        _key_id(mark_key(mark), encryption) if mark else None,
     )
 
 
@@ -152,28 +153,29 @@ def rotate(storage: Storage, *, progress: Progress | None = None) -> EncryptionR
 
     Raises `ConfigurationError` for a plain store or without a key, and the errors of the store.
     """
-    _encryption_of(storage)
+    encryption = _encryption_of(storage)
     if not mark_state(storage.encryption_mark()):
         raise ConfigurationError(
             f"{storage.location} is not encrypted: encrypt it with `voiceprint encryption encrypt`."
         )
     with storage.removing_many():
-        changed = _reseal(storage, progress)
+        changed = _reseal(storage, progress) + encryption.rewrap_apart()
         storage.rewrap_mark()
     erase_snapshots(storage.snapshot_places)
     flushed = storage.flush_removals(FLUSH_S)
-    return EncryptionReport(changed, storage.count_callers(), flushed=flushed)
+    callers = storage.count_callers()  # a key store has the keys of marks, too, and perhaps of other stores
+    return EncryptionReport(min(changed, callers), callers, flushed=flushed)
 
 
 def _reseal(storage: Storage, progress: Progress | None) -> int:
     """Encrypt plain records and re-wrap old keys, until a look at all callers finds none."""
-    current = bytes.fromhex(_encryption_of(storage).keys.ids()[0])
+    encryption = _encryption_of(storage)
     total, changed = 0, -1
     while changed:  # again, as others may have written meanwhile
         changed = 0
         page: list[str] = []
         for done, (caller_id, wrapped) in enumerate(_data_keys(storage), start=1):
-            if wrapped is None or Encryption.key_id(wrapped) != current:
+            if wrapped is None or not encryption.is_current(wrapped):
                 page.append(caller_id)
             if len(page) == _PAGE:
                 changed += storage.reseal(page)
@@ -187,13 +189,18 @@ def _reseal(storage: Storage, progress: Progress | None) -> int:
 
 def _data_keys(storage: Storage) -> Iterator[tuple[str, bytes | None]]:
     after = ""
+    sealing = storage.sealing
     while page := storage.data_keys(after=after, limit=_PAGE):
-        yield from page
+        keys = [key for _, key in page if key is not None]
+        with nullcontext() if sealing is None else sealing.prefetched(keys):
+            yield from page
         after = page[-1][0]
 
 
-def _key_id(wrapped: bytes) -> str:
+def _key_id(wrapped: bytes, encryption: Encryption | None) -> str:
     try:
+        if encryption is not None:
+            return encryption.master_key_of(wrapped)
         return Encryption.key_id(wrapped).hex()
     except SealingError:
         return "damaged"

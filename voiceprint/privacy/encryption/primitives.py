@@ -11,9 +11,20 @@ from voiceprint.errors import ConfigurationError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-__all__ = ["KEY_BYTES", "NONCE_BYTES", "TAG_BYTES", "AuthenticatedCipher", "BrokenSealError", "derive_key"]
+__all__ = [
+    "KEY_BYTES",
+    "NONCE_BYTES",
+    "REFERENCE_BYTES",
+    "STORE_ID_BYTES",
+    "TAG_BYTES",
+    "AuthenticatedCipher",
+    "BrokenSealError",
+    "derive_key",
+]
 
 KEY_BYTES = 32
+REFERENCE_BYTES = 16  # of a data key, random: two of 2**40 are equal with a probability of 2**-49
+STORE_ID_BYTES = 8  # of a key store, random
 NONCE_BYTES = 12  # random: 2**32 of one key repeat with a probability of 2**-33 (NIST SP 800-38D)
 TAG_BYTES = 16
 

@@ -223,15 +223,18 @@ class JSONFile:
             self.sealing.forget(unused_keys)
 
     def _encode(self, transaction: Transaction) -> dict[str, tuple[CallerRecord, bytes]]:
-        lines = {}
         seals = StoreSeals(self.sealing, lambda: transaction.identity)
-        for caller_id, record in {**transaction.base.callers, **transaction.callers}.items():
-            if record is not None:
-                line = self._lines.get(caller_id)
-                lines[caller_id] = (
-                    line if line and line[0] is record else (record, encode_caller(record, seals))
-                )
-        return lines
+        present = {**transaction.base.callers, **transaction.callers}
+        records = [record for record in present.values() if record is not None]
+
+        def kept(record: CallerRecord) -> tuple[CallerRecord, bytes] | None:
+            line = self._lines.get(record.caller_id)
+            return line if line and line[0] is record else None
+
+        with seals.prefetched(record.data_key for record in records if kept(record) is None):
+            return {
+                record.caller_id: kept(record) or (record, encode_caller(record, seals)) for record in records
+            }
 
 
 def _fingerprint(status: os.stat_result) -> _Fingerprint:

@@ -45,7 +45,7 @@ from voiceprint.storage.codec import (
 from voiceprint.storage.deletions import check_deletion
 from voiceprint.storage.records import COUNTER_END, LAST_COUNTED_ID, MAX_ID, CallerRecord, PrintRecord
 from voiceprint.storage.sealed_codec import CallerSeals, StoreSeals
-from voiceprint.storage.sealing import Sealing, SealingError, check_mark
+from voiceprint.storage.sealing import ForgottenKeyError, Sealing, SealingError, check_mark
 from voiceprint.storage.state import StoreState
 from voiceprint.storage.transaction import Transaction
 from voiceprint.validation import (
@@ -233,6 +233,7 @@ def _parse_with_header(
         tombstones=[(revision, id_) for revision, id_ in tombstones],
         deletions=deletions,
         encryption=mark,
+        forgotten=parser.forgotten,
     )
 
 
@@ -282,13 +283,22 @@ class _Parser:
         self.newest = 0  # highest revision of a voiceprint
         self._dimensions: dict[str, int] = {}
         self.seals = StoreSeals(None, str)
+        self.forgotten: list[str] = []
 
     def was_given(self, id_: int) -> bool:
         """Whether a store can have given this id, or imported it."""
         return 0 < id_ < self._ids_end or LAST_COUNTED_ID < id_ <= MAX_ID
 
     def callers(self, entries: dict[str, Any]) -> list[CallerRecord]:
-        return [self._caller(key, entry) for key, entry in entries.items()]
+        """The callers; those whose data key was forgotten are left out, and counted."""
+        found = []
+        with self.seals.prefetched(_data_key(entry) for entry in entries.values()):
+            for key, entry in entries.items():
+                try:
+                    found.append(self._caller(key, entry))
+                except ForgottenKeyError:
+                    self.forgotten.append(key)
+        return found
 
     def _caller(self, key: str, entry: Any) -> CallerRecord:
         place = f"caller {key[:40]!r}"
@@ -300,6 +310,8 @@ class _Parser:
             data_key = _from_base64(entry["data_key"]) if "data_key" in entry else None
             seals = self.seals.opening(key, data_key)
             entry = entry if seals is None else self._opened(entry, seals)
+        except ForgottenKeyError:
+            raise
         except SealingError as error:
             _corrupt(self.path, f"does not open: {error}", place)
         metadata = entry.get("metadata")
@@ -379,6 +391,14 @@ class _Parser:
         created_at = check_time(entry.get("created_at"))
         provenance = decode_provenance(entry)
         return PrintRecord(id_, revision, encoder, created_at, embedding, augmented, provenance)
+
+
+def _data_key(entry: Any) -> bytes | None:
+    """The wrapped data key of an entry; None for a plain or damaged one."""
+    try:
+        return _from_base64(entry["data_key"])
+    except (KeyError, TypeError, SealingError):  # damage, which `_caller` reports
+        return None
 
 
 def _from_base64(text: Any) -> bytes:

@@ -41,6 +41,7 @@ class _ShardReport:
     spaces: dict[str, str] = field(default_factory=dict)
     lengths: list[tuple[str, int, int]] = field(default_factory=list)  # space, values, id of a voiceprint
     damaged: set[str] = field(default_factory=set)
+    forgotten: set[str] = field(default_factory=set)  # whose groups nobody can read
     grouped: set[str] = field(default_factory=set)
     bare: set[str] = field(default_factory=set)
     revision: int = 0
@@ -188,6 +189,8 @@ class StoreChecker:
             report.add("corrupt", f"key {shard.caller(name)!r}", str(error))
             return
         report.revision = max(report.revision, int(value[2:18]))
+        if record.is_forgotten:
+            report.forgotten.add(name)
         if record.groups:
             report.grouped.add(name)
         if not record.voiceprints:
@@ -232,7 +235,8 @@ class StoreChecker:
             (shard.grouped, _GROUPED, report.grouped),
             (shard.bare, _BARE, report.bare),
         ):
-            listed = {name.decode(errors="replace") for name, _ in self._sorted_set(key)} - report.damaged
+            listed = {name.decode(errors="replace") for name, _ in self._sorted_set(key)}
+            listed -= report.damaged | report.forgotten
             for name in sorted(names - listed):
                 report.add_repairable(
                     "not_listed",

@@ -16,7 +16,13 @@ from voiceprint.errors import StorageUnavailableError
 from voiceprint.storage.deletions import deletion_digest
 from voiceprint.storage.records import CallerRecord
 from voiceprint.storage.redis.connection import RedisConnection
-from voiceprint.storage.redis.format import decode_record, encode_record, record_format, version_of
+from voiceprint.storage.redis.format import (
+    data_key_of,
+    decode_record,
+    encode_record,
+    record_format,
+    version_of,
+)
 from voiceprint.storage.redis.keys import Shard
 from voiceprint.storage.redis.scripts import BUMP_NEXT_ID, COMMIT, INIT_STORE, LOAD
 from voiceprint.storage.sealed_codec import StoreSeals
@@ -151,12 +157,14 @@ class Committer:
         seals = StoreSeals(self.seals.sealing, lambda: store, mark.decode(errors="replace"))
         offset = int(clock[0]) * 1e6 + int(clock[1]) - time.monotonic() * 1e6
         values = [value for answer in loaded for value in answer[9]]
-        state = StoreState(
-            [
+        with seals.prefetched(map(data_key_of, values)):
+            records = [
                 decode_record(value, caller_id, task.shard.caller(caller_id), seals)
                 for caller_id, value in zip(task.callers, values, strict=True)
                 if value is not None
-            ],
+            ]
+        state = StoreState(
+            records,
             identity=store,
             revision=int(revision),
             next_id=first_id if first_id is not None else int(next_id),
@@ -271,10 +279,15 @@ class Committer:
         is_first = task.shard.number == 0
         owned: set[int] = set()
         callers: list[dict[str, Any]] = []
-        bodies: list[bytes] = []
         prepared.unused_keys = transaction.give_data_keys()
         seals = StoreSeals(self.seals.sealing, lambda: transaction.identity, transaction.encryption)
-        for caller_id, record in transaction.callers.items():
+        records = transaction.callers
+        with seals.prefetched(record.data_key for record in records.values() if record is not None):
+            bodies = [
+                encode_record(record, transaction.revision, seals) if record is not None else b""
+                for record in records.values()
+            ]
+        for caller_id, record in records.items():
             prints = record.voiceprints if record is not None else ()
             owned.update(print_.id for print_ in prints)
             callers.append(
@@ -287,7 +300,6 @@ class Committer:
                     "bare": not prints,
                 }
             )
-            bodies.append(encode_record(record, transaction.revision, seals) if record is not None else b"")
         request = {
             "until_us": int(now_us + (self.connection.timeout_s + extra_s) * 1e6),
             "identity": transaction.identity if is_first else "",

@@ -40,9 +40,9 @@ from voiceprint.storage.codec import (
     decode_provenance,
     details_fields,
 )
-from voiceprint.storage.records import CallerRecord, PrintRecord
+from voiceprint.storage.records import CallerRecord, PrintRecord, forgotten_caller, forgotten_print
 from voiceprint.storage.sealed_codec import CallerSeals, StoreSeals
-from voiceprint.storage.sealing import SEAL_BYTES, SealingError, join_seal, split_seal
+from voiceprint.storage.sealing import SEAL_BYTES, ForgottenKeyError, SealingError, join_seal, split_seal
 from voiceprint.validation import check_caller_id, check_embedding, check_metadata, check_time
 
 FORMATS = ("2", "3")  # of a store; 3: its commits have tokens, which an older library would not write
@@ -188,6 +188,8 @@ def decode_record(value: bytes, caller_id: str, key: str, seals: StoreSeals) -> 
             *decode_details(entry),
             data_key=data_key,
         )
+    except ForgottenKeyError:
+        return _forgotten(entry, revision)
     except ConfigurationError:  # of the key: a ValueError, and no damage
         raise
     except SealingError as error:
@@ -195,6 +197,29 @@ def decode_record(value: bytes, caller_id: str, key: str, seals: StoreSeals) -> 
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         # Without its text, which may quote the record.
         corrupt(key, f"holds no readable record ({type(error).__name__})")
+
+
+def data_key_of(value: bytes | None) -> bytes | None:
+    """The wrapped data key in a record; None for a plain or a damaged one."""
+    try:
+        entry = orjson.loads((value or b"").split(b"\n", 2)[1])
+        return _from_base64(entry["data_key"])
+    except (ValueError, TypeError, KeyError, IndexError):  # damage, which decoding the record reports
+        return None
+
+
+def _forgotten(entry: dict[str, Any], revision: int) -> CallerRecord:
+    """The record of a caller whose data key was forgotten, to be removed."""
+    left = [
+        forgotten_print(
+            int(each["id"]),
+            revision if each["revision"] is None else int(each["revision"]),
+            str(each["encoder"]),
+            4 * int(each["size"]),
+        )
+        for each in entry["voiceprints"]
+    ]
+    return forgotten_caller(entry["caller_id"], entry["created_at"], left, _from_base64(entry["data_key"]))
 
 
 def _check_stored(embedding: NDArray[np.float32], key: str) -> None:

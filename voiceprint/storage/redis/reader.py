@@ -10,7 +10,7 @@ import numpy as np
 from voiceprint.storage.base import Changes, Position, SpaceCounts
 from voiceprint.storage.records import CallerRecord, PrintRecord, as_arrays
 from voiceprint.storage.redis.connection import RedisConnection
-from voiceprint.storage.redis.format import corrupt, decode_record
+from voiceprint.storage.redis.format import corrupt, data_key_of, decode_record
 from voiceprint.storage.redis.keys import Shard, joined_position, shard_number, split_position
 from voiceprint.storage.redis.scripts import CHANGES, COVERAGE, OWNERS, PAGE
 from voiceprint.storage.sealed_codec import StoreSeals
@@ -43,7 +43,8 @@ class Reader:
         """One caller with all voiceprints."""
         key = self.shard_of(caller_id).caller(caller_id)
         value = self.connection.call("GET", key)
-        return None if value is None else decode_record(value, caller_id, key, self.seals)
+        record = None if value is None else decode_record(value, caller_id, key, self.seals)
+        return None if record is None or record.is_forgotten else record
 
     def named(self, caller_ids: Iterable[str]) -> dict[str, CallerRecord]:
         """The callers with these ids; unknown ids are left out."""
@@ -55,20 +56,27 @@ class Reader:
             for start in range(0, len(names), PAGE_SIZE):
                 page = names[start : start + PAGE_SIZE]
                 keys = [*map(self.shards[number].caller, page)]
-                for name, key, value in zip(page, keys, self.connection.call("MGET", *keys), strict=True):
-                    if value is not None:
-                        found[name] = decode_record(value, name, key, self.seals)
+                values = self.connection.call("MGET", *keys)
+                with self.seals.prefetched(map(data_key_of, values)):
+                    records = [
+                        decode_record(value, name, key, self.seals)
+                        for name, key, value in zip(page, keys, values, strict=True)
+                        if value is not None
+                    ]
+                found.update({record.caller_id: record for record in records if not record.is_forgotten})
         return found
 
-    def _decoded(
-        self, shard: Shard, names: list[bytes], values: list[bytes | None]
-    ) -> Iterator[CallerRecord]:
-        for name, value in zip(names, values, strict=True):
-            caller_id = name.decode(errors="replace")
-            key = shard.caller(caller_id)
-            if value is None:
-                corrupt(key, "is listed and does not exist")
-            yield decode_record(value, caller_id, key, self.seals)
+    def _decoded(self, shard: Shard, names: list[bytes], values: list[bytes | None]) -> list[CallerRecord]:
+        """The records, also of forgotten callers."""
+        records = []
+        with self.seals.prefetched(map(data_key_of, values)):
+            for name, value in zip(names, values, strict=True):
+                caller_id = name.decode(errors="replace")
+                key = shard.caller(caller_id)
+                if value is None:
+                    corrupt(key, "is listed and does not exist")
+                records.append(decode_record(value, caller_id, key, self.seals))
+        return records
 
     def owners(self, ids: Iterable[int]) -> list[CallerRecord]:
         """The callers who have these voiceprints; a caller may come twice."""
@@ -79,16 +87,16 @@ class Reader:
         for start in range(0, len(ids), PAGE_SIZE):
             request = {"base": shard.base, "ids": [str(id_) for id_ in ids[start : start + PAGE_SIZE]]}
             _, names, values = self.connection.run(OWNERS, shard.fixed, request)
-            yield from self._decoded(shard, names, values)
+            yield from _readable(self._decoded(shard, names, values))
 
-    def callers(self, after: str, limit: int) -> list[CallerRecord]:
-        """At most `limit` callers after the id `after`, in the order of ids."""
+    def callers(self, after: str, limit: int, *, forgotten: bool = False) -> list[CallerRecord]:
+        """At most `limit` callers after the id `after`, in the order of ids; forgotten: also these."""
         page: list[CallerRecord] = []
         while len(page) < limit:
             size = min(PAGE_SIZE, limit - len(page))
             parts = [self._page(shard, after, size) for shard in self.shards]
             found = list(heapq.merge(*parts, key=lambda record: record.caller_id))[:size]
-            page += found
+            page += found if forgotten else _readable(found)
             if len(found) < size:
                 break
             after = found[-1].caller_id
@@ -99,13 +107,13 @@ class Reader:
         for shard in self.shards:
             after = ""
             while page := self._page(shard, after, PAGE_SIZE):
-                yield from page
+                yield from _readable(page)
                 after = page[-1].caller_id
 
     def _page(self, shard: Shard, after: str, size: int) -> list[CallerRecord]:
         request = {"after": after, "size": size, "base": shard.base}
         _, names, values = self.connection.run(PAGE, shard.fixed, request)
-        return list(self._decoded(shard, names, values))
+        return self._decoded(shard, names, values)
 
     def coverage(self) -> dict[str, SpaceCounts]:
         """As `Storage.coverage`."""
@@ -225,3 +233,7 @@ class Reader:
             else:
                 callers[name] = found
         return reached
+
+
+def _readable(records: Iterable[CallerRecord]) -> Iterator[CallerRecord]:
+    return (record for record in records if not record.is_forgotten)

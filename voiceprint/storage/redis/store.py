@@ -506,7 +506,8 @@ class RedisStorage(Storage):
     def data_keys(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[tuple[str, bytes | None]]:
         size, start = check_page(limit), check_after(after)
         self._check_present()
-        return [(record.caller_id, record.data_key) for record in self._reader.callers(start, size)]
+        page = self._reader.callers(start, size, forgotten=True)
+        return [(record.caller_id, record.data_key) for record in page]
 
     def data_key(self, caller_id: str) -> bytes | None:
         self._check_present()
@@ -541,7 +542,7 @@ class RedisStorage(Storage):
         checker = StoreChecker(
             self._connection, self._prefix, self._shards, self.max_voiceprints_per_caller, self._seals
         )
-        findings = checker.run(fix=fix)
+        findings = self.check_keys(fix=fix) + checker.run(fix=fix)
         if fix and self._read_identity() != self._identity:  # it was lost, and the repair gave a new one
             self.presence = self.presence.renewed()
         if not findings:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.storage.metadata_search import MetadataFilter
 from voiceprint.storage.records import CallerRecord
 from voiceprint.storage.sql import statements as sql
+from voiceprint.storage.sql.reader import readable
 from voiceprint.storage.sql.tables import callers
 from voiceprint.validation import shown
 
@@ -48,9 +49,9 @@ def find(
         by_index = min(indexed, key=lambda key: _matches(reader, dialect, key, scalars[key]))
     found: set[str] = set()
     for conditions in dialect.metadata_conditions(scalars, by_index):
-        rows = _candidates(reader, conditions, after, min(size, _PAGE))
-        accepted = (row for row in rows if wanted.accepts(reader.rows.caller(row, []).metadata))
-        found.update(row["caller_id"] for row in islice(accepted, size))
+        candidates = _candidates(reader, conditions, after, min(size, _PAGE))
+        accepted = (record for record in candidates if wanted.accepts(record.metadata))
+        found.update(record.caller_id for record in islice(accepted, size))
     names = sorted(found)[:size]
     records = reader.callers(names)
     return [records[name] for name in names]
@@ -65,11 +66,14 @@ def _matches(reader: Reader, dialect: Dialect, key: str, value: str | int | floa
 
 def _candidates(
     reader: Reader, conditions: list[ColumnElement[bool]], after: str, page_size: int
-) -> Iterator[RowMapping]:
+) -> Iterator[CallerRecord]:
+    """The callers without their voiceprints."""
     statement = sql.PAGE.where(*conditions)
     while True:
         page = reader.connection.execute(statement, {"after": after, "size": page_size}).mappings().all()
-        yield from page
+        with reader.rows.seals.prefetched(row["data_key"] for row in page):
+            records = [reader.rows.caller(row, []) for row in page]
+        yield from readable(records)
         if len(page) < page_size:
             return
         after, page_size = page[-1]["caller_id"], _PAGE

@@ -73,7 +73,8 @@ class Reader:
     def caller(self, caller_id: str) -> CallerRecord | None:
         """One caller with all voiceprints."""
         row = self.connection.execute(sql.ONE_CALLER, {"caller": caller_id}).mappings().first()
-        return None if row is None else self._with_prints(row)
+        record = None if row is None else self._with_prints(row)
+        return None if record is None or record.is_forgotten else record
 
     def _with_prints(self, row: RowMapping) -> CallerRecord:
         asked = {"caller": row["caller_id"]}
@@ -88,7 +89,7 @@ class Reader:
                 found.update({} if record is None else {ids[0]: record})
                 continue
             rows = self.connection.execute(sql.CALLERS_OF, {"ids": ids}).mappings().all()
-            found.update({record.caller_id: record for record in self._joined(rows)})
+            found.update({record.caller_id: record for record in readable(self._joined(rows))})
         return found
 
     def callers_of(self, ids: Iterable[int]) -> list[CallerRecord]:
@@ -96,9 +97,10 @@ class Reader:
         wanted = [*dict.fromkeys(id_ for id_ in ids if 0 < id_ <= _MAX_ID)]
         owner: dict[int, CallerRecord] = {}
         for chunk in chunks(wanted, CHUNK):
-            for row, prints in _by_caller(self._callers_of(chunk)):
-                record = self.rows.caller(row, prints)
-                owner.update((print_.id, record) for print_ in record.voiceprints)
+            rows = [*_by_caller(self._callers_of(chunk))]
+            with self.rows.seals.prefetched(row["data_key"] for row, _ in rows):
+                for record in readable(self.rows.caller(row, prints) for row, prints in rows):
+                    owner.update((print_.id, record) for print_ in record.voiceprints)
         found = {owner[id_].caller_id: owner[id_] for id_ in wanted if id_ in owner}
         return [*found.values()]
 
@@ -114,7 +116,15 @@ class Reader:
 
     def page(self, after: str, size: int) -> list[CallerRecord]:
         """At most `size` callers after the id `after`, in the order of ids."""
-        return list(self._joined(self.page_rows(after, size)))
+        page: list[CallerRecord] = []
+        while len(page) < size:
+            asked = size - len(page)
+            rows = self.page_rows(after, asked)
+            page += readable(self._joined(rows))
+            if len(rows) < asked:
+                break
+            after = rows[-1]["caller_id"]
+        return page
 
     def all_callers(self) -> Iterator[CallerRecord]:
         """All callers in the order of their ids, read a page at a time."""
@@ -138,8 +148,9 @@ class Reader:
         row = self.connection.execute(sql.ONE_CALLER, {"caller": caller_id}).mappings().first()
         return None if row is None else row["data_key"]
 
-    def _joined(self, rows: Sequence[RowMapping]) -> Iterator[CallerRecord]:
-        return (self.rows.caller(row, prints) for row, prints in self.with_prints(rows))
+    def _joined(self, rows: Sequence[RowMapping]) -> list[CallerRecord]:
+        with self.rows.seals.prefetched(row["data_key"] for row in rows):
+            return [self.rows.caller(row, prints) for row, prints in self.with_prints(rows)]
 
     def with_prints(self, rows: Sequence[RowMapping]) -> Iterator[tuple[RowMapping, list[RowMapping]]]:
         """The rows of callers, each with the rows of its voiceprints."""
@@ -189,19 +200,20 @@ class Reader:
         """Number of callers with a voiceprint."""
         return self.connection.execute(sql.COUNT_ENROLLED).scalar_one()
 
-    def scan(self, space: str, after: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+    def scan(
+        self, space: str, after: int, size: int
+    ) -> tuple[tuple[NDArray[np.int64], NDArray[np.float32]], int | None]:
         """Ids int64[n] and embeddings float32[n, dimension] of at most `size` voiceprints after the id
-        `after`, or None at the end."""
+        `after`, without those of forgotten callers, and the id to go on after; None at the end."""
         given = {"space": space, "after": after, "size": min(size, _MAX_ID)}
-        rows = self._embeddings(sql.SCAN, sql.SEALED_SCAN, given, space)
-        return self.rows.arrays(rows, space) if rows else None
+        rows = self._rows(sql.SCAN, sql.SEALED_SCAN, given)
+        last = int(rows[-1][0]) if len(rows) == size else None
+        return self.rows.arrays(self.rows.opened(rows, space), space), last
 
-    def _embeddings(
-        self, plain: Select[Any], sealed: Select[Any], given: Row, space: str
-    ) -> list[tuple[int, bytes]]:
-        """Rows of (id, embedding) by one of two statements: the second one reads the data keys too."""
+    def _rows(self, plain: Select[Any], sealed: Select[Any], given: Row) -> Sequence[Any]:
+        """The rows of one of two statements: the second one reads the data keys too."""
         statement = plain if self.rows.seals.sealing is None else sealed
-        return self.rows.opened(self.connection.execute(statement, given).all(), space)
+        return self.connection.execute(statement, given).all()
 
     def position(self) -> Position:
         """As `Storage.position`."""
@@ -238,8 +250,8 @@ class Reader:
         removed = self.connection.execute(
             sql.REMOVED, {name: given[name] for name in ("since", "upto")}
         ).scalars()
-        rows = self._embeddings(sql.CHANGED, sql.SEALED_CHANGED, given, space)
-        ids, embeddings = self.rows.arrays(rows, space)
+        rows = self._rows(sql.CHANGED, sql.SEALED_CHANGED, given)
+        ids, embeddings = self.rows.arrays(self.rows.opened(rows, space), space)
         groups: dict[int, tuple[str, ...]] = {}
         for name, id_ in self.connection.execute(sql.GROUPS_OF_CHANGED, given):
             groups[id_] = (*groups.get(id_, ()), str(name))
@@ -278,6 +290,11 @@ class Reader:
         """Whether this space has more than `besides` voiceprints."""
         asked = {"space": space, "size": besides + 1}
         return len(self.connection.execute(sql.IDS_OF_SPACE, asked).all()) > besides
+
+
+def readable(records: Iterable[CallerRecord]) -> Iterator[CallerRecord]:
+    """The records whose data key was not forgotten."""
+    return (record for record in records if not record.is_forgotten)
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

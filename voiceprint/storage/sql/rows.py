@@ -12,9 +12,15 @@ from sqlalchemy import RowMapping
 
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError
 from voiceprint.storage.codec import decode_details, decode_provenance
-from voiceprint.storage.records import COUNTER_END, CallerRecord, PrintRecord
+from voiceprint.storage.records import (
+    COUNTER_END,
+    CallerRecord,
+    PrintRecord,
+    forgotten_caller,
+    forgotten_print,
+)
 from voiceprint.storage.sealed_codec import CallerSeals, StoreSeals, as_bytes
-from voiceprint.storage.sealing import SEAL_BYTES, SealingError, join_seal, missing_key
+from voiceprint.storage.sealing import SEAL_BYTES, ForgottenKeyError, SealingError, join_seal, missing_key
 from voiceprint.validation import (
     EMBEDDING_DIMENSIONS,
     MAX_METADATA_DEPTH,
@@ -75,8 +81,19 @@ class RowDecoder:
                     *decode_details(details),
                     data_key=row["data_key"],
                 )
+        except ForgottenKeyError:
+            return self._forgotten(row, prints)
         except (InvalidArgumentError, SealingError) as error:
             self.corrupt(place, str(error))
+
+    def _forgotten(self, row: Mapping[Any, Any], prints: Sequence[Mapping[Any, Any]]) -> CallerRecord:
+        """The record of a caller whose data key was forgotten, to be removed."""
+        left = []
+        for each in prints:
+            self.slots[each["id"]] = each["slot"], each["position"]
+            size = blob_length(each["embedding"])
+            left.append(forgotten_print(each["id"], each["revision"], each["encoder"], size))
+        return forgotten_caller(row["caller_id"], row["created_at"], left, row["data_key"])
 
     def _object(self, text: object, place: str, name: str) -> dict[str, Any]:
         """The object of a column of JSON; empty for NULL."""
@@ -141,17 +158,20 @@ class RowDecoder:
                 raise missing_key()
             return [(row[0], row[1]) for row in rows]
         found: list[tuple[int, Any]] = []
-        owner, seals = None, None
-        for id_, blob, seal, caller_id, data_key in rows:
-            try:
-                if owner != (caller_id, data_key):
-                    owner = caller_id, data_key
-                    seals = self.seals.opening(caller_id, data_key)
-                if seals is None and seal is not None:
-                    self.corrupt(f"voiceprint {id_}", "is encrypted, and its caller is not")
-                found.append((id_, self._opened("embedding", id_, space, blob, seal, seals)))
-            except SealingError as error:
-                self.corrupt(f"voiceprint {id_}", str(error))
+        with self.seals.prefetched(row[4] for row in rows):
+            owner, seals = None, None
+            for id_, blob, seal, caller_id, data_key in rows:
+                try:
+                    if owner != (caller_id, data_key):
+                        seals = self.seals.opening(caller_id, data_key)
+                        owner = caller_id, data_key
+                    if seals is None and seal is not None:
+                        self.corrupt(f"voiceprint {id_}", "is encrypted, and its caller is not")
+                    found.append((id_, self._opened("embedding", id_, space, blob, seal, seals)))
+                except ForgottenKeyError:
+                    continue
+                except SealingError as error:
+                    self.corrupt(f"voiceprint {id_}", str(error))
         return found
 
     def _embedding(self, blob: object, space: str, place: str) -> NDArray[np.float32]:

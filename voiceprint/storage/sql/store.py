@@ -48,6 +48,7 @@ from voiceprint.storage.data_keys import KeyedChanges
 from voiceprint.storage.deletions import check_deletion
 from voiceprint.storage.metadata_search import MetadataFilter
 from voiceprint.storage.presence import StorePresence
+from voiceprint.storage.records import as_arrays
 from voiceprint.storage.sealing import Sealing
 from voiceprint.storage.snapshot_files import erase_snapshots
 from voiceprint.storage.state import StoreState
@@ -383,14 +384,14 @@ class SQLStorage(Storage):
 
     def _batches(self, encoder: str, batch_size: int) -> Iterator[Batch]:
         # A transaction for each batch: SQLite's log grows as long as one is open.
-        batch = self._batch_after(encoder, 0, batch_size)
-        while batch is not None:
-            yield batch
-            ids = batch[0]
-            batch = self._batch_after(encoder, int(ids[-1]), batch_size) if len(ids) == batch_size else None
+        after: int | None = 0
+        while after is not None:
+            batch, after = self._batch_after(encoder, after, batch_size)
+            if len(batch[0]):
+                yield batch
 
-    def _batch_after(self, encoder: str, after: int, size: int) -> Batch | None:
-        return self._read(lambda reader: reader.scan(encoder, after, size), None)
+    def _batch_after(self, encoder: str, after: int, size: int) -> tuple[Batch, int | None]:
+        return self._read(lambda reader: reader.scan(encoder, after, size), (as_arrays([]), None))
 
     def _read(self, work: Callable[[Reader], T], empty: S) -> T | S:
         """The result of `work`, or `empty` if the store does not exist yet."""
@@ -422,6 +423,7 @@ class SQLStorage(Storage):
             if not self._database.exists():
                 return []
             findings = self._database.read(lambda reader: self._dialect.findings(reader.connection), [])
+            findings += self.check_keys(fix=fix)
             findings += examine(self._database, self.max_voiceprints_per_caller, fix=fix)
         except StorageCorruptError as error:
             return [Finding(code="corrupt", place=self._dialect.name, message=str(error))]

@@ -115,11 +115,12 @@ class Writer(Reader):
         removed = [caller_id for caller_id, record in transaction.callers.items() if record is None]
         written = [record for record in transaction.callers.values() if record is not None]
         remaining = {print_.id for record in written for print_ in record.voiceprints}
-        self._seals = {
-            record.caller_id: self.rows.seals.of(record.caller_id, record.data_key)
-            for record in written
-            if record.data_key is not None
-        }
+        with self.rows.seals.prefetched(record.data_key for record in written):
+            self._seals = {
+                record.caller_id: self.rows.seals.of(record.caller_id, record.data_key)
+                for record in written
+                if record.data_key is not None
+            }
         replaced = [before[name] for name in transaction.callers if name in before]
         self._delete_prints(
             [p.id for record in replaced for p in record.voiceprints if p.id not in remaining]
@@ -207,8 +208,17 @@ class Writer(Reader):
 
     def _write_groups(self, written: list[CallerRecord], before: dict[str, CallerRecord]) -> None:
         earlier = {name: record.groups for name, record in before.items()}
-        changed = [record for record in written if record.groups != earlier.get(record.caller_id, ())]
-        old = [{"removed": record.caller_id} for record in changed if earlier.get(record.caller_id)]
+        forgotten = {name for name, record in before.items() if record.is_forgotten}  # have unknown groups
+        changed = [
+            record
+            for record in written
+            if record.caller_id in forgotten or record.groups != earlier.get(record.caller_id, ())
+        ]
+        old = [
+            {"removed": record.caller_id}
+            for record in changed
+            if record.caller_id in forgotten or earlier.get(record.caller_id)
+        ]
         if old:
             self._execute(sql.DROP_GROUPS, old, each=False)
         new = [{"name": name, "caller_id": record.caller_id} for record in changed for name in record.groups]
