@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -109,7 +110,9 @@ class KeyStore:
         self._opened.add(self)
 
     def __del__(self) -> None:
-        if hasattr(self, "_file"):  # else it was refused
+        # Without the attribute it was refused. At the end of the process the modules are half gone, and the
+        # system closes the connections.
+        if hasattr(self, "_file") and not sys.is_finalizing():
             self.close()
 
     def close(self) -> None:
