@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Actor(NamedTuple):
     """The person or program on whose behalf operations run, and the id that links them to other systems."""
 
-    name: str | None = None
+    name: str | Callable[[], str] | None = None
     correlation_id: str | None = None
 
 
@@ -156,8 +156,11 @@ def record_results(
 
 
 @contextmanager
-def acting_as(actor: str, correlation_id: str | None = None) -> Iterator[None]:
-    """Within it, events name this actor. Without a correlation id, that of the surrounding block stays."""
+def acting_as(actor: str | Callable[[], str], correlation_id: str | None = None) -> Iterator[None]:
+    """Within it, events name this actor. Without a correlation id, that of the surrounding block stays.
+
+    actor: also a function that gives the name, called for an event: a look-up of a user opens a socket.
+    """
     outer = _actor.get()
     token = _actor.set(Actor(actor, outer.correlation_id if correlation_id is None else correlation_id))
     try:
@@ -168,7 +171,8 @@ def acting_as(actor: str, correlation_id: str | None = None) -> Iterator[None]:
 
 def current_actor() -> Actor:
     """The actor of this thread or task."""
-    return _actor.get()
+    actor = _actor.get()
+    return actor._replace(name=actor.name()) if callable(actor.name) else actor
 
 
 def audited(action: str, *, caller: bool = False) -> Callable[[F], F]:

@@ -50,7 +50,7 @@ def _run() -> int:
     command = typer.main.get_command(app)
     try:
         # Not `app()`, which exits with 1 on a broken pipe and on Ctrl-C.
-        with command.make_context("voiceprint", sys.argv[1:]) as context, acting_as(_user()):
+        with command.make_context("voiceprint", sys.argv[1:]) as context, acting_as(_user):
             command.invoke(context)
     except typer.Exit as end:
         return end.exit_code

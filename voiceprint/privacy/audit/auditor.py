@@ -93,7 +93,7 @@ class Auditor:
             new_event_id(),
             now(),
             action,
-            actor=actor.name,
+            actor=actor.name if isinstance(actor.name, str) else None,
             correlation_id=actor.correlation_id,
             **{name: _plain(value) for name, value in facts.items() if value is not None},
         )
