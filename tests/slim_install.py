@@ -21,7 +21,8 @@ SAMPLES = TESTS.parent / "examples/voices"
 
 ABSENT = ("librosa", "llvmlite", "numba", "scipy", "sklearn", "torch")
 # Imported where VOICE_ENCODER asks for them, for PostgreSQL, for plots and for MP4 and the like.
-OPTIONAL = {"av", "kaldi_native_fbank", "matplotlib", "psycopg", "resemblyzer", "sherpa_onnx", "torch"}
+OPTIONAL = {"av", "cryptography", "kaldi_native_fbank", "matplotlib", "psycopg", "resemblyzer"}
+OPTIONAL |= {"sherpa_onnx", "torch"}
 if sys.version_info >= (3, 11):
     OPTIONAL |= {"tomli"}  # tomllib for Python 3.10
 MOST_MB = 500
