@@ -22,6 +22,7 @@ from voiceprint.errors import (
 )
 from voiceprint.models import Caller, Voiceprint
 from voiceprint.retention import Expiry
+from voiceprint.storage.caller_changes import opted_out
 
 if TYPE_CHECKING:
     from voiceprint.storage import Storage
@@ -104,7 +105,7 @@ class VoiceprintWriter:
                 caller = self._callers[new.caller_id]
                 if caller is not None and caller.opt_out is not None:
                     # Here, so that the store need not refuse all of the batch and be asked again for each.
-                    results[place] = _opted_out(new.caller_id)
+                    results[place] = opted_out(new.caller_id, caller.opt_out)
                     continue
                 if self._enrolled_only:
                     if caller is None:
@@ -204,13 +205,6 @@ class VoiceprintWriter:
                 self._storage.delete(caller_id)
                 recreated.add(caller_id)
         return [_not_enrolled(one.caller_id) if one.caller_id in recreated else one for one in stored]
-
-
-def _opted_out(caller_id: str) -> CallerOptedOutError:
-    return CallerOptedOutError(
-        f"The caller {caller_id!r} has opted out: nothing of this caller is stored. If the caller agrees "
-        "again, opt in first."
-    )
 
 
 def _not_enrolled(caller_id: str) -> CallerNotFoundError:

@@ -185,10 +185,15 @@ class CallerChanges(KeyedChanges):
 def refuse_opted_out(caller: CallerRecord) -> None:
     """Raise `CallerOptedOutError` for a caller who has opted out."""
     if caller.opt_out is not None:
-        raise CallerOptedOutError(
-            f"The caller {caller.caller_id!r} has opted out at {caller.opt_out.at}: nothing of this caller "
-            "is stored. If the caller agrees again, opt in first."
-        )
+        raise opted_out(caller.caller_id, caller.opt_out)
+
+
+def opted_out(caller_id: str, opt_out: OptOut) -> CallerOptedOutError:
+    """The error of a caller who has opted out."""
+    return CallerOptedOutError(
+        f"The caller {caller_id!r} has opted out at {opt_out.at}: nothing of this caller is stored. If the "
+        "caller agrees again, opt in first."
+    )
 
 
 def _newer(prints: list[PrintRecord], place: int) -> int:
