@@ -1,4 +1,4 @@
-"""What does encryption at rest cost?
+"""The cost of encryption at rest, against a plain store in the same run.
 
     python -m benchmarks.encryption [--rows 100000] [--folder FOLDER]
 

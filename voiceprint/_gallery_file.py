@@ -170,7 +170,7 @@ def _config(
 
 
 def _is_secret(name: str, value: object) -> bool:
-    """Whether a value is a table that stands for a secret, also a wrong one."""
+    """Return True for a table in place of a secret, also an invalid one."""
     if not isinstance(value, dict):
         return False
     default = VoiceFingerprintConfig.model_fields[name].get_default(call_default_factory=True)

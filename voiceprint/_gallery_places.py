@@ -65,7 +65,7 @@ def _written_beside(place: object) -> Iterator[str]:
 
 
 def _uses(path: Path, gallery: str, config: VoiceFingerprintConfig) -> Iterator[tuple[object, str]]:
-    """What a gallery must have for itself: a key that is equal for equal places, and its use."""
+    """The places that a gallery shares with no other: a key, equal for equal places, and the use."""
     files = {"the index_path": config.index_path, "the audit log": config.audit}
     if PLACE_OF[config.storage_backend] == "storage_path":
         files["the store"] = config.storage_path

@@ -1,4 +1,4 @@
-"""What a caller has agreed to or refused, and the state of a caller that follows from it."""
+"""Consent and refusal of a caller, and the states that follow from them."""
 
 from __future__ import annotations
 

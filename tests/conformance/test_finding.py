@@ -1,4 +1,4 @@
-"""What finding callers by metadata promises: equality with the types of JSON, in pages, on every store."""
+"""Callers are found by metadata with the types of JSON, in pages, on every store."""
 
 from __future__ import annotations
 

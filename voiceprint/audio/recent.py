@@ -85,7 +85,7 @@ class RecentRecordings:
         self._lock = threading.Lock()
 
     def is_copy(self, recording: Recording, *, duration_s: float | None = None) -> bool:
-        """Whether an earlier recording has this one's speech; this one is then remembered too.
+        """Whether an earlier recording has the speech of this one, which is added for later calls.
 
         A recording can be played only once it has ended: the answer is False where this one may have begun
         before the other was compared, which is then the same call, asked about again.

@@ -134,7 +134,7 @@ def rotate(
 
 
 def _is_under_way(status: EncryptionStatus) -> bool:
-    """Whether a rotation was interrupted, or a key was put before the others by hand."""
+    """Return True where callers are not yet all under the current key."""
     return {*status.keys, status.mark} - {FORGOTTEN} != {status.current}
 
 

@@ -67,7 +67,7 @@ class ExternalEncoder:
 
 
 def _is_encodable(name: str) -> bool:
-    """Whether a store can hold the name: a lone surrogate is no character."""
+    """Return False for a name with a lone surrogate, which no store holds."""
     try:
         name.encode()
     except UnicodeEncodeError:

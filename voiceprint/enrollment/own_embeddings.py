@@ -160,7 +160,7 @@ def enroll_rows(
 
 
 def _of_refused(refused: dict[int, VoiceprintError]) -> VoiceprintError:
-    """One error for all refused rows, of the kind of the first."""
+    """The error that names all refused rows, of the class of the first."""
     first = min(refused)
     named = ", ".join(f"{row:,}" for row in sorted(refused)[:_NAMED_ROWS])
     others = f" and {len(refused) - _NAMED_ROWS:,} more" if len(refused) > _NAMED_ROWS else ""

@@ -26,7 +26,7 @@ SpeakerStatus = Literal["ENROLLED", "EXPIRED", "OPTED_OUT", "PENDING"]
 """The status of a speaker in Voice ID."""
 
 Outcome = Literal["opted_out", "pending", "to_enroll", "expired", "there_already", "conflict"]
-"""What becomes of a speaker:
+"""The outcome of a speaker:
 
     opted_out      is opted out here, now or before
     pending        is a caller with a consent, without a voiceprint

@@ -25,7 +25,7 @@ SPOOF_SUSPECTED: Final = "spoof_suspected"
 
 
 class Screening(NamedTuple):
-    """What the audio of a call gives beside the scores of its voice.
+    """Reasons and spoofing score of the audio of a call, beside the scores of the voice.
 
     reasons: `SAME_RECORDING` and `SPOOF_SUSPECTED`. spoof_score: of the detector; None without one.
     """
