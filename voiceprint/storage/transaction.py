@@ -177,7 +177,8 @@ class Transaction(CallerChanges):
         if consent is None and required:
             raise ConsentRequiredError(
                 f"There is no consent of the caller {caller.caller_id!r}, which VOICE_REQUIRE_CONSENT asks "
-                "for: give one with the enrollment, or store it before (`set_consent`, `voiceprint callers consent`)."
+                "for: give one with the enrollment, or store it before (`set_consent`, `voiceprint callers "
+                "consent`)."
             )
         if consent is not None and not consent.is_valid_at(self._now):
             raise ConsentRequiredError(
