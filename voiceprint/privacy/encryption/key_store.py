@@ -109,10 +109,10 @@ class KeyStore:
         self._file = self._file_now()
         self._opened.add(self)
 
-    def __del__(self) -> None:
-        # Without the attribute it was refused. At the end of the process the modules are half gone, and the
-        # system closes the connections.
-        if hasattr(self, "_file") and not sys.is_finalizing():
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # Without the attribute it was refused. At the end of the process the modules are half gone, `sys` of
+        # this one too, and the system closes the connections.
+        if hasattr(self, "_file") and not is_finalizing():
             self.close()
 
     def close(self) -> None:
