@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def test_a_rate_limit_answers_with_the_time_to_wait(server: Running) -> None:
         (b'{"embedding": [0.123456]}', {"Content-Type": "application/json"}, "InvalidArgumentError"),
         (b'{"no_such": 1}', {"Content-Type": "application/json"}, "InvalidArgumentError"),
         (b"x", {"Content-Type": "multipart/form-data"}, "InvalidArgumentError"),
-        (b"x", {"Content-Type": "multipart/form-data; boundary=y"}, "InvalidAudioError"),
+        (b"x", {"Content-Type": "multipart/form-data; boundary=y"}, "InvalidArgumentError"),
     ],
 )
 def test_a_body_that_cannot_be_used_is_a_problem_document(
@@ -124,10 +125,18 @@ def test_raw_samples_need_their_format_in_the_query(http: httpx.Client) -> None:
 
 def test_a_body_over_the_limit_is_cut(server: Running, http: httpx.Client) -> None:
     limit = server.service.settings.max_body_bytes
-    too_large = http.post("identify", content=(bytes(1024 * 1024) for _ in range(limit // 1024**2 + 2)))
-    assert (too_large.status_code, too_large.json()["error"]) == (413, "RequestTooLargeError")
-    claimed = http.post("identify", content=b"x", headers={"Content-Length": str(limit + 1)})
-    assert claimed.status_code == 413
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(b"POST /v1/galleries/default/identify HTTP/1.1\r\nHost: here\r\n")
+        connection.sendall(b"Content-Length: %d\r\n\r\n" % (limit + 1))
+        claimed = b"".join(iter(lambda: connection.recv(10_000), b""))  # until the server closes
+    assert claimed.startswith(b"HTTP/1.1 413 ")
+    assert b'"RequestTooLargeError"' in claimed
+    try:
+        streamed = http.post("identify", content=(bytes(1024**2) for _ in range(limit // 1024**2 + 2)))
+    except httpx.TransportError:  # the connection was cut before the client had read the answer
+        return
+    assert streamed.status_code == 413
 
 
 def test_the_actor_and_the_request_are_in_the_audit_log(server: Running) -> None:

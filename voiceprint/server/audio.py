@@ -124,14 +124,19 @@ async def _form(request: Request) -> tuple[bytes | None, dict[str, Any]]:
     except (MultiPartException, FormParserError) as error:
         message = getattr(error, "message", None) or str(error)
         raise InvalidArgumentError(f"The form cannot be read: {message}") from error
+    try:
+        return await _parts(form.multi_items())
+    finally:
+        await form.close()
+
+
+async def _parts(items: list[tuple[str, UploadFile | str]]) -> tuple[bytes | None, dict[str, Any]]:
     audio: bytes | None = None
     fields: dict[str, Any] = {}
-    for name, value in form.multi_items():
+    for name, value in items:
         if isinstance(value, UploadFile):
             if name != "audio":
-                raise InvalidArgumentError(
-                    f"The form has a file {name[:40]!r}: its audio is the field `audio`."
-                )
+                raise InvalidArgumentError(f"The form has a file {name[:40]!r}: send the field `audio`.")
             audio = await value.read()
         elif name == "audio":
             raise InvalidArgumentError("The field `audio` has no file name: send it as a file.")
