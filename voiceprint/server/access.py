@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Annotated, NamedTuple
 from urllib.parse import unquote
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path, Query, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 from starlette.requests import HTTPConnection
@@ -142,6 +142,21 @@ def allowed_everywhere(*roles: Role) -> Callable[..., Awaitable[Principal]]:
 async def any_key(principal: Annotated[Principal, Depends(_principal)]) -> Principal:
     """The dependency of a route that any valid key may use."""
     return principal
+
+
+async def _asks_for_embeddings(
+    principal: Annotated[Principal, Depends(_principal)],
+    embeddings: Annotated[
+        bool, Query(description="Also the embeddings of voiceprints, for the role admin.")
+    ] = False,
+) -> bool:
+    if embeddings:
+        check_role(principal, "admin")
+    return embeddings
+
+
+WithEmbeddings = Annotated[bool, Depends(_asks_for_embeddings)]
+"""Whether the answer has embeddings: a parameter of the query, for the role admin."""
 
 
 def caller_id_in_path(
