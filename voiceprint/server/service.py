@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Final
 from voiceprint.galleries import Galleries
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.server.database import ServerDatabase
+from voiceprint.server.idempotency import Idempotency
 from voiceprint.server.keys import ApiKeys
 from voiceprint.server.metrics import Metrics
+from voiceprint.server.overrides import Overrides
 from voiceprint.server.rates import RateLimits
 from voiceprint.server.settings import ServerSettings
 from voiceprint.server.work import WorkQueue
@@ -43,6 +45,8 @@ class Service:
         self.work = WorkQueue(self.settings.thread_count, self.settings.queue, self.settings.timeout_s)
         self.worker = f"{os.getpid()}-{secrets.token_hex(4)}"
         """Id of this worker process in the shared state."""
+        self.idempotency = Idempotency(self.database, self.worker)
+        self.overrides = Overrides(self.database)
         self.is_stopping = False
 
     @classmethod
@@ -69,8 +73,13 @@ class Service:
         return iter(self._galleries)
 
     def recognizer(self, gallery: str) -> OpusAgentVoiceRecognizer:
-        """The recognizer of a gallery. The first use opens its store, which may wait for a server."""
-        return self._galleries[gallery]
+        """The recognizer of a gallery, with its settings of this moment.
+
+        The first use opens its store, which may wait for a server.
+        """
+        recognizer = self._galleries[gallery]
+        self.overrides.apply(gallery, recognizer)
+        return recognizer
 
     def warm_up(self) -> None:
         """Load the encoders and the indexes of all galleries, so that no first request waits for them."""
