@@ -8,6 +8,8 @@ from typing import Any
 
 import uvicorn
 
+from voiceprint.config import VoiceFingerprintConfig
+from voiceprint.galleries import Galleries
 from voiceprint.server.app import CONFIG_VARIABLE, GALLERIES_VARIABLE
 from voiceprint.server.database import ServerDatabase
 from voiceprint.server.keys import ApiKeys
@@ -23,8 +25,15 @@ def run(
     configured store. galleries: names to serve; None for all. say: takes lines for the person who started it.
     """
     settings = ServerSettings(**given)
-    keys = ApiKeys(ServerDatabase(settings.state))
-    has_keys = keys.has_keys()
+    # All here, once, and not as tracebacks of the workers.
+    if config is None:
+        VoiceFingerprintConfig()
+    else:
+        Galleries.open(config, only=galleries).close()
+    database = ServerDatabase(settings.state)
+    database.check()
+    has_keys = ApiKeys(database).has_keys()
+    database.close()
     settings.check_exposure(has_keys)
     if not has_keys:
         say("There is no API key yet, which every request needs: `voiceprint keys create --role admin`.")

@@ -128,7 +128,7 @@ class VerifyAnswer(Verification):
 
 
 class ProvenanceAnswer(BaseModel):
-    """The origin of a voiceprint, see `voiceprint.Provenance`; without fingerprints, which are of the audio."""
+    """The origin of a voiceprint: `voiceprint.Provenance` without fingerprints, which are of the audio."""
 
     model_config = ConfigDict(from_attributes=True)
 
