@@ -13,7 +13,16 @@ from fastapi import FastAPI
 import voiceprint
 from voiceprint.server.limits import BodyLimits, RawPaths, RequestIds
 from voiceprint.server.problems import Problem, add_problem_handlers
-from voiceprint.server.routes import audit, callers, groups, health, identification, upkeep, voiceprints
+from voiceprint.server.routes import (
+    audit,
+    callers,
+    groups,
+    health,
+    identification,
+    jobs,
+    upkeep,
+    voiceprints,
+)
 from voiceprint.server.service import Service
 
 _OBSERVED_EVERY_S: Final = 10.0  # Prometheus usually reads every 15 s
@@ -42,6 +51,7 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(service.warm_up)
+        service.start()
         observing = asyncio.create_task(_observe(service))
         yield
         observing.cancel()
@@ -58,7 +68,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     add_problem_handlers(app)
-    for module in (health, identification, voiceprints, callers, groups, audit, upkeep):
+    for module in (health, identification, voiceprints, callers, groups, jobs, audit, upkeep):
         app.include_router(module.router)
     app.add_middleware(BodyLimits, settings=service.settings)
     app.add_middleware(RawPaths)
