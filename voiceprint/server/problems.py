@@ -139,6 +139,9 @@ def problem_of(request: Request, error: VoiceprintError) -> JSONResponse:
     more: dict[str, Any] = {}
     if isinstance(error, AudioQualityError):
         more = {"feedback": list(error.quality.feedback), "quality": error.quality}
+        counter = request.app.state.service.metrics.refused_audio
+        for reason in error.quality.feedback:
+            counter.labels(request.path_params.get("gallery", ""), reason).inc()
     detail = internal or str(error)
     return problem_response(
         request, status, type(error).__name__, detail, title=title, headers=headers, **more
