@@ -5,7 +5,8 @@ Numbers are those of the service to the bit: JSON texts of floats are exact.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from voiceprint.answers import Identification, Match, SeparatedVoice, Verdict, V
 from voiceprint.audio import AudioQuality, Turn
 from voiceprint.consent import Consent, OptOut, Provenance
 from voiceprint.models import Caller, DeletionReceipt, Voiceprint
+
+if TYPE_CHECKING:
+    from voiceprint.index import IndexStatus
 
 Fields = dict[str, Any]
 
@@ -47,10 +51,10 @@ def vector(numbers: list[float] | None) -> NDArray[np.float32] | None:
 
 def match(found: Fields) -> Match:
     """A candidate, with empty metadata where the key may not see it."""
-    fields = {**found, "metadata": found.get("metadata") or {}}
-    answer = Match.model_validate(fields)
+    values = {**found, "metadata": found.get("metadata") or {}}
+    answer = Match.model_validate(values)
     if answer.verdict != found["verdict"]:  # follows from the other fields in all cases but this one
-        answer = Match.model_validate({**fields, "too_small": True})
+        answer = Match.model_validate({**values, "too_small": True})
     return answer
 
 
@@ -132,6 +136,13 @@ def merged(found: Fields) -> tuple[Caller, list[int]]:
 def receipt(found: Fields) -> DeletionReceipt:
     """The receipt of a deletion."""
     return DeletionReceipt.model_validate(found)
+
+
+def index_status(found: Fields) -> IndexStatus:
+    """The state of an index."""
+    from voiceprint.index import IndexStatus
+
+    return IndexStatus(**{field.name: found[field.name] for field in fields(IndexStatus)})
 
 
 def _data(found: Fields) -> Fields:

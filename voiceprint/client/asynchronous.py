@@ -249,6 +249,9 @@ class AsyncClient:
 
     check = awaited(verbs.check)
     feedback = awaited(verbs.feedback)
+    galleries = awaited(verbs.galleries)
     health = awaited(verbs.health)
+    index_status = awaited(verbs.index_status)
+    rebuild_index = awaited(verbs.rebuild_index)
     spaces = awaited(verbs.spaces)
     threshold_advice = awaited(verbs.threshold_advice)

@@ -270,6 +270,9 @@ class Client:
 
     check = sent(verbs.check)
     feedback = sent(verbs.feedback)
+    galleries = sent(verbs.galleries)
     health = sent(verbs.health)
+    index_status = sent(verbs.index_status)
+    rebuild_index = sent(verbs.rebuild_index)
     spaces = sent(verbs.spaces)
     threshold_advice = sent(verbs.threshold_advice)

@@ -6,7 +6,7 @@ Arguments are checked here as the recognizer does, so that a wrong one is the sa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,13 @@ from voiceprint.models import (
     Voiceprint,
 )
 from voiceprint.privacy.audit.event import check_event_id
-from voiceprint.storage.base import DEFAULT_PAGE
 from voiceprint.validation import check_caller_id, check_metadata, shown
+
+if TYPE_CHECKING:
+    from voiceprint.index import IndexStatus
+
+_LONGEST_PAGE: Final = 1000
+"""Most callers of a page of the service."""
 
 # Audio
 
@@ -238,11 +243,9 @@ def callers(*, after: str = "", limit: int | None = None) -> Call[answers.Page]:
     return Call("GET", "callers", answers.page, has_voiceprints=True, query=query)
 
 
-def find_callers(
-    metadata: Mapping[str, Any], *, after: str = "", limit: int = DEFAULT_PAGE
-) -> Call[answers.Page]:
+def find_callers(metadata: Mapping[str, Any], *, after: str, limit: int) -> Call[answers.Page]:
     """A page of the callers whose metadata has these values."""
-    fields = {"metadata": check_metadata(metadata), "after": after, "limit": limit}
+    fields = {"metadata": check_metadata(dict(metadata)), "after": after, "limit": min(limit, _LONGEST_PAGE)}
     return Call("POST", "callers/search", answers.page, has_voiceprints=True, fields=fields)
 
 
@@ -392,8 +395,24 @@ def check(*, fix: bool = False) -> Call[list[Finding]]:
         "POST",
         "check",
         lambda found: [Finding.model_validate(one) for one in found["findings"]],
+        changes=fix,
         fields={"fix": fix},
     )
+
+
+def index_status() -> Call[IndexStatus]:
+    """The state of the index of one worker of the service."""
+    return Call("GET", "index", answers.index_status)
+
+
+def rebuild_index() -> Call[IndexStatus]:
+    """Build the index of one worker of the service anew from the store, and write its snapshot."""
+    return Call("POST", "index/rebuild", answers.index_status, changes=True)
+
+
+def galleries() -> Call[list[str]]:
+    """The names of the galleries that the key is for."""
+    return Call("GET", "/v1/galleries", lambda found: [one["name"] for one in found["galleries"]])
 
 
 def spaces() -> Call[list[SpaceCoverage]]:
