@@ -40,6 +40,7 @@ LAYERS = (
     ("recognizer", "upkeep"),
     ("_gallery_places", "_gallery_file", "galleries"),
     ("evaluation",),
+    ("client", "server"),
     ("cli",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

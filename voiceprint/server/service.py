@@ -1,0 +1,95 @@
+"""`Service`: the galleries, keys and threads of a worker process."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from voiceprint.galleries import Galleries
+from voiceprint.recognizer import OpusAgentVoiceRecognizer
+from voiceprint.server.database import ServerDatabase
+from voiceprint.server.keys import ApiKeys
+from voiceprint.server.metrics import Metrics
+from voiceprint.server.rates import RateLimits
+from voiceprint.server.settings import ServerSettings
+from voiceprint.server.work import WorkQueue
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+DEFAULT_GALLERY: Final = "default"
+
+
+class Service:
+    """The galleries, API keys, shared state and threads of a worker process.
+
+    galleries: recognizers by name, which `close` closes. settings: None reads the environment.
+    """
+
+    def __init__(
+        self,
+        galleries: Galleries | dict[str, OpusAgentVoiceRecognizer],
+        settings: ServerSettings | None = None,
+    ) -> None:
+        self.settings = ServerSettings() if settings is None else settings
+        self._galleries = galleries
+        self.database = ServerDatabase(self.settings.state)
+        self.keys = ApiKeys(self.database)
+        self.metrics = Metrics()
+        self.rates = RateLimits(self.settings.rate_limit)
+        self.work = WorkQueue(self.settings.thread_count, self.settings.queue, self.settings.timeout_s)
+        self.worker = f"{os.getpid()}-{secrets.token_hex(4)}"
+        """Id of this worker process in the shared state."""
+        self.is_stopping = False
+
+    @classmethod
+    def open(
+        cls,
+        settings: ServerSettings | None = None,
+        *,
+        config: str | os.PathLike[str] | None = None,
+        only: Iterable[str] | None = None,
+    ) -> Service:
+        """The service of the galleries in a file, or of the configured store as the gallery `default`.
+
+        config: the file of the galleries; None for the store of the environment. only: names of the galleries
+        to serve; None for all.
+        """
+        if config is not None:
+            return cls(Galleries.open(Path(config), only=only), settings)
+        return cls({DEFAULT_GALLERY: OpusAgentVoiceRecognizer()}, settings)
+
+    def __contains__(self, gallery: object) -> bool:
+        return gallery in self._galleries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._galleries)
+
+    def recognizer(self, gallery: str) -> OpusAgentVoiceRecognizer:
+        """The recognizer of a gallery. The first use opens its store, which may wait for a server."""
+        return self._galleries[gallery]
+
+    def warm_up(self) -> None:
+        """Load the encoders and the indexes of all galleries, so that no first request waits for them."""
+        for gallery in self:
+            self.recognizer(gallery).warm_up()
+
+    def close(self) -> None:
+        """Wait for the operations that run, and close the stores. May be called twice."""
+        self.is_stopping = True
+        self.work.close()
+        if isinstance(self._galleries, Galleries):
+            self._galleries.close()
+        else:
+            for recognizer in self._galleries.values():
+                recognizer.close()
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
