@@ -1,7 +1,7 @@
 """The scores of a gallery's own callers, each left out in turn: the picture behind a threshold.
 
 With a caller left out, the caller's print is a stranger's call. With a print left out, it is a call of a
-known caller, whom the other prints enroll. So the error rates of a threshold are measured without a recording.
+known caller, whom the other prints enroll. So error rates of a threshold are measured without a recording.
 """
 
 from __future__ import annotations

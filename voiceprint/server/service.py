@@ -15,6 +15,7 @@ from voiceprint.server.keys import ApiKeys
 from voiceprint.server.metrics import Metrics
 from voiceprint.server.rates import RateLimits
 from voiceprint.server.settings import ServerSettings
+from voiceprint.server.targets import SavedTargets
 from voiceprint.server.work import WorkQueue
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Service:
         self._galleries = galleries
         self.database = ServerDatabase(self.settings.state)
         self.keys = ApiKeys(self.database)
+        self.targets = SavedTargets(self.database)
         self.metrics = Metrics()
         self.rates = RateLimits(self.settings.rate_limit)
         self.work = WorkQueue(self.settings.thread_count, self.settings.queue, self.settings.timeout_s)
@@ -70,7 +72,9 @@ class Service:
 
     def recognizer(self, gallery: str) -> OpusAgentVoiceRecognizer:
         """The recognizer of a gallery. The first use opens its store, which may wait for a server."""
-        return self._galleries[gallery]
+        recognizer = self._galleries[gallery]
+        self.targets.apply(gallery, recognizer)
+        return recognizer
 
     def warm_up(self) -> None:
         """Load the encoders and the indexes of all galleries, so that no first request waits for them."""
