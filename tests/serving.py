@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import uvicorn
 
 from voiceprint.server import Service, create_app
+from voiceprint.server.protocol import uvicorn_options
 
 
 class Running(NamedTuple):
@@ -35,9 +36,8 @@ def serve(service: Service, **options: Any) -> Iterator[Running]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         # Given as a socket: another process cannot take the port in between.
-        config = uvicorn.Config(
-            create_app(service), log_level="warning", lifespan="on", timeout_graceful_shutdown=10, **options
-        )
+        options = {**uvicorn_options(service.settings), "timeout_graceful_shutdown": 10, **options}
+        config = uvicorn.Config(create_app(service), log_level="warning", lifespan="on", **options)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [free]}, daemon=True)
         thread.start()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint._audited import note_first
+from voiceprint._stages import stage, timed
 from voiceprint.audio import Recording
 from voiceprint.audio.io.encodings import PCM, AudioFormat
 from voiceprint.audio.prompts import prompts_at
@@ -194,7 +195,8 @@ class Embedder:
 
         one_voice: the audio holds one voice. Otherwise several voices are noted in its quality and logged.
         """
-        quality = recording.quality
+        with stage("speech"):
+            quality = recording.quality
         self.note_audio(quality)
         if quality.net_speech_s < self.min_speech_s:
             why = f" {quality.advice[0]}" if "no_speech" in quality.feedback and quality.advice else ""
@@ -224,6 +226,7 @@ class Embedder:
             encoder_sha256=getattr(getattr(self._encoder, "model", None), "sha256", None),
         )
 
+    @timed("embed")
     def embed_cleaned(self, audio: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """The embedding of `Recording.cleaned`; None where it holds no speech."""
         try:
@@ -232,6 +235,7 @@ class Embedder:
             logger.debug("Without its noise, the audio has no embedding: %s", error)
             return None
 
+    @timed("embed")
     def embed(self, recording: Recording, *, one_voice: bool = False) -> NDArray[np.float32]:
         """The embedding of any audio with speech; else `AudioQualityError`. one_voice: as of `probe`."""
         try:

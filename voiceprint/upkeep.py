@@ -281,6 +281,17 @@ class Upkeep(Auditing, Grouping):
         """The state of the index."""
         return self._gallery.refresh(progress).status()
 
+    def index_size(self) -> int:
+        """The voiceprints in the index as it is, without the changes of the store since the last match."""
+        return self._gallery.count_voiceprints()
+
+    def index_lag(self) -> int | None:
+        """The changes of the store that the index has not taken in yet; None before the index is built.
+
+        The next match takes them in before it searches: a lag costs that match time, and makes no answer old.
+        """
+        return self._gallery.lag()
+
     def rebuild_index(self, *, progress: Progress | None = None) -> IndexStatus:
         """Build the index anew from the store, train it, and write its snapshot.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -106,6 +108,70 @@ def test_a_key_is_valid_and_revoked_at_once_in_all_workers(tmp_path: Path) -> No
         assert {status() for _ in range(20)} == {422}
         keys.revoke(made.key_id)
         assert {status() for _ in range(20)} == {401}
+
+
+def test_a_connection_that_sends_its_request_too_slowly_is_cut(tmp_path: Path) -> None:
+    head = b"POST /v1/galleries/default/identify HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n"
+    text = key(tmp_path, "identify")["X-API-Key"].encode()
+    with served(tmp_path, VOICE_SERVER_RECEIVE_S="0.5") as (_, url):
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+
+        def send(connection: socket.socket, parts: bytes) -> bytes:
+            """Send byte by byte, until the server closes, and return its answer."""
+            answer = b""
+            connection.settimeout(0.05)
+            for byte in (bytes([part]) for part in parts):
+                with contextlib.suppress(TimeoutError):
+                    received = connection.recv(10_000)
+                    answer += received
+                    if not received:
+                        return answer
+                connection.sendall(byte)
+            raise AssertionError("the server waited")
+
+        # Headers without an end, and a body without one; the second gets a problem document.
+        with socket.create_connection(address, timeout=30) as connection, pytest.raises(ConnectionError):
+            connection.sendall(head)
+            send(connection, b"X-Slow: " + b"x" * 600)
+            raise ConnectionError  # closed in order, not reset
+        with socket.create_connection(address, timeout=30) as connection:
+            connection.sendall(head.replace(b"9", b"999") + b"X-API-Key: " + text + b"\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                assert send(connection, b"x" * 600).startswith(b"HTTP/1.1 408 ")
+
+
+def test_metrics_are_those_of_all_workers_also_of_killed_ones(tmp_path: Path) -> None:
+    headers = key(tmp_path) | {"Connection": "close"}
+
+    def counted() -> float:
+        text = httpx.get(f"{url}/metrics", headers=headers, timeout=60).text
+        assert "voiceprint_index_lag" in text
+        start = (
+            'voiceprint_requests_total{method="POST",route="/v1/galleries/{gallery}/quality",status="422"} '
+        )
+        return sum(float(line.removeprefix(start)) for line in text.splitlines() if line.startswith(start))
+
+    def ask(times: int) -> None:
+        for _ in range(times):
+            httpx.post(f"{url}/v1/galleries/default/quality", headers=headers, content=b"", timeout=60)
+
+    with served(tmp_path, "--workers", "2") as (process, url):
+        ask(20)
+        assert counted() == 20
+        workers = [
+            int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        ]
+        spawned = [pid for pid in workers if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(spawned) == 2
+        os.kill(spawned[0], signal.SIGKILL)
+        for _ in range(600):  # until the supervisor has started another one
+            now = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            if str(spawned[0]) not in now and len(now) == len(workers):
+                break
+            time.sleep(0.1)
+        ask(5)
+        assert counted() == 25
+    assert [*Path(tempfile.gettempdir()).glob("voiceprint-metrics-*")] == []
 
 
 @pytest.mark.parametrize(

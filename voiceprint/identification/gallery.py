@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._stages import timed
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, VoiceprintError
 from voiceprint.identification.candidates import CandidateQuery, Shortlist, shortlist
 from voiceprint.identification.groups import EVERYONE, GroupMap, Scope
@@ -52,6 +53,7 @@ class Gallery:
 
     # The index in step with the store
 
+    @timed("index")
     def refresh(self, progress: Progress | None = None) -> VectorIndex:
         """The index, with every change that was committed before this call.
 
@@ -182,6 +184,7 @@ class Gallery:
 
     # Reading
 
+    @timed("search")
     def shortlist(
         self, queries: Sequence[CandidateQuery], found: int, wider: int, scope: Scope = EVERYONE
     ) -> Shortlist:
@@ -192,6 +195,7 @@ class Gallery:
         with self._translate_index_errors():
             return shortlist(state.vectors, queries, found, wider, state.groups.ids(scope))
 
+    @timed("read")
     def read(self, ids: list[int]) -> list[Voiceprint]:
         """All stored voiceprints of the callers of these."""
         return [one for caller in self.storage.callers_of(ids) for one in self.prints_of(caller)]
@@ -338,6 +342,11 @@ class Gallery:
         index.wait()
         self.write_snapshot()
         return index
+
+    def lag(self) -> int | None:
+        """The changes of the store that are not in the index yet; None before it is built."""
+        state = self._shared.state
+        return None if state is None else max(0, self.storage.position().revision - state.position.revision)
 
     def close(self) -> None:
         """Write the snapshot, if enough has changed. The gallery remains usable."""

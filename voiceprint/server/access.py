@@ -45,6 +45,7 @@ async def authenticate(service: Service, text: str | None) -> Principal:
         )
     wait_s = service.rates.wait_s(principal)
     if wait_s > 0:
+        service.metrics.refused_requests.labels("rate").inc()
         raise ProblemError(
             429,
             "RateLimitError",

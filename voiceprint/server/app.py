@@ -16,6 +16,8 @@ from voiceprint.server.problems import Problem, add_problem_handlers
 from voiceprint.server.routes import health, identification, voiceprints
 from voiceprint.server.service import Service
 
+_OBSERVED_EVERY_S: Final = 10.0  # Prometheus usually reads every 15 s
+
 CONFIG_VARIABLE: Final = "VOICE_CONFIG"
 GALLERIES_VARIABLE: Final = "VOICE_SERVER_GALLERIES"
 """Names of the galleries that `application` serves, separated by commas; all of the file without it."""
@@ -40,7 +42,9 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(service.warm_up)
+        observing = asyncio.create_task(_observe(service))
         yield
+        observing.cancel()
         await asyncio.to_thread(service.close)
 
     app = FastAPI(
@@ -60,6 +64,13 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(RawPaths)
     app.add_middleware(RequestIds, metrics=service.metrics)
     return app
+
+
+async def _observe(service: Service) -> None:
+    """Measure the indexes of this worker, also while another one answers for the metrics."""
+    while True:
+        await service.work.run_light(service.observe)
+        await asyncio.sleep(_OBSERVED_EVERY_S)
 
 
 def application() -> FastAPI:

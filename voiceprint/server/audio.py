@@ -12,6 +12,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from voiceprint._stages import timed
 from voiceprint.audio import Encoding, Recording
 from voiceprint.audio.io.encodings import AudioFormat
 from voiceprint.audio.io.reader import open_stream
@@ -62,6 +63,7 @@ class Body(NamedTuple):
     audio_format: AudioQuery
     max_audio_s: float
 
+    @timed("decode")
     def recording(self) -> Recording:
         """The recording. Decodes it: not for the event loop. Raises `InvalidAudioError`."""
         if self.audio is None:

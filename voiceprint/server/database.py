@@ -1,6 +1,6 @@
 """`ServerDatabase`: the state that all workers and nodes of a service share, in SQLite or PostgreSQL.
 
-API keys and sessions (as digests), targets, idempotency keys, jobs, calls and webhook deliveries. No embeddings, audio or metadata.
+API keys and sessions (as digests), idempotency keys, jobs, calls and webhook deliveries. No embeddings, audio or metadata.
 """
 
 from __future__ import annotations
@@ -112,14 +112,6 @@ sessions = Table(
     Column("key_id", String(32), nullable=False),
     Column("created", Float, nullable=False),
     Column("used", Float, nullable=False),
-)
-targets = Table(
-    "server_targets",
-    _metadata,
-    Column("gallery", String(128), primary_key=True),
-    Column("target_fpir", Float, nullable=False),
-    Column("changed_at", String(32), nullable=False),
-    Column("changed_by", String(520), nullable=False),
 )
 
 

@@ -134,7 +134,12 @@ def problem_of(request: Request, error: VoiceprintError) -> JSONResponse:
         logger.error("%s of request %s: %s", type(error).__name__, request.state.request_id, error)
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
     title = (inspect.getdoc(type(error)) or type(error).__name__).splitlines()[0]
-    more = {"feedback": list(error.quality.feedback)} if isinstance(error, AudioQualityError) else {}
+    more: dict[str, Any] = {}
+    if isinstance(error, AudioQualityError):
+        more["feedback"] = list(error.quality.feedback)
+        counter = request.app.state.service.metrics.refused_audio
+        for reason in error.quality.feedback:
+            counter.labels(request.path_params.get("gallery", ""), reason).inc()
     detail = internal or str(error)
     return problem_response(
         request, status, type(error).__name__, detail, title=title, headers=headers, **more

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -13,6 +15,8 @@ from voiceprint.galleries import Galleries
 from voiceprint.server.app import CONFIG_VARIABLE, GALLERIES_VARIABLE
 from voiceprint.server.database import ServerDatabase
 from voiceprint.server.keys import ApiKeys
+from voiceprint.server.metrics import FOLDER_VARIABLE
+from voiceprint.server.protocol import uvicorn_options
 from voiceprint.server.settings import PREFIX, ServerSettings
 
 
@@ -44,6 +48,25 @@ def run(
         os.environ[CONFIG_VARIABLE] = config
     if galleries is not None:
         os.environ[GALLERIES_VARIABLE] = ",".join(galleries)
+    with _metrics_folder(settings.workers):
+        _serve(settings)
+
+
+@contextmanager
+def _metrics_folder(workers: int) -> Iterator[None]:
+    """The folder in which several workers write their metrics, unless the environment names one."""
+    if workers == 1 or FOLDER_VARIABLE in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="voiceprint-metrics-") as folder:
+        os.environ[FOLDER_VARIABLE] = folder
+        try:
+            yield
+        finally:
+            del os.environ[FOLDER_VARIABLE]
+
+
+def _serve(settings: ServerSettings) -> None:
     uvicorn.run(
         "voiceprint.server.app:application",
         factory=True,
@@ -52,11 +75,5 @@ def run(
         workers=settings.workers,
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
-        proxy_headers=settings.behind_proxy,
-        forwarded_allow_ips="*" if settings.behind_proxy else None,
-        server_header=False,
-        access_log=False,  # paths hold ids of callers; /metrics counts, the audit log says who did what
-        timeout_graceful_shutdown=int(settings.shutdown_s),
-        h11_max_incomplete_event_size=64 * 1024,
-        ws_max_size=1024 * 1024,
+        **uvicorn_options(settings),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +16,6 @@ from voiceprint.server.keys import ApiKeys
 from voiceprint.server.metrics import Metrics
 from voiceprint.server.rates import RateLimits
 from voiceprint.server.settings import ServerSettings
-from voiceprint.server.targets import SavedTargets
 from voiceprint.server.work import WorkQueue
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ class Service:
         self._galleries = galleries
         self.database = ServerDatabase(self.settings.state)
         self.keys = ApiKeys(self.database)
-        self.targets = SavedTargets(self.database)
         self.metrics = Metrics()
         self.rates = RateLimits(self.settings.rate_limit)
-        self.work = WorkQueue(self.settings.thread_count, self.settings.queue, self.settings.timeout_s)
+        self.work = WorkQueue(self.settings, self.metrics)
         self.worker = f"{os.getpid()}-{secrets.token_hex(4)}"
         """Id of this worker process in the shared state."""
         self.is_stopping = False
+        self._observed: dict[str, OpusAgentVoiceRecognizer] = {}
 
     @classmethod
     def open(
@@ -73,8 +73,15 @@ class Service:
     def recognizer(self, gallery: str) -> OpusAgentVoiceRecognizer:
         """The recognizer of a gallery. The first use opens its store, which may wait for a server."""
         recognizer = self._galleries[gallery]
-        self.targets.apply(gallery, recognizer)
+        if self._observed.get(gallery) is not recognizer:  # the first, or one that was opened again
+            self._observed[gallery] = recognizer
+            recognizer.on_event(partial(self.metrics.observe_event, gallery))
         return recognizer
+
+    def observe(self) -> None:
+        """Measure the indexes, for the metrics. Not for the event loop."""
+        for gallery, recognizer in list(self._observed.items()):
+            self.metrics.observe_index(gallery, recognizer)
 
     def warm_up(self) -> None:
         """Load the encoders and the indexes of all galleries, so that no first request waits for them."""

@@ -11,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, ParamSpec, TypeVar
 
+from voiceprint.server.metrics import Metrics
 from voiceprint.server.problems import ProblemError
+from voiceprint.server.settings import ServerSettings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,15 +28,17 @@ def in_context(function: Callable[[], R]) -> Callable[[], R]:
 
 
 class WorkQueue:
-    """A pool of `threads`, for which at most `waiting` more calls wait.
+    """A pool of threads, for which at most `VOICE_SERVER_QUEUE` more calls wait.
 
     Threads and not processes: the network and the search release the interpreter's lock, and processes would
     each hold the index.
     """
 
-    def __init__(self, threads: int, waiting: int, timeout_s: float) -> None:
-        self.threads, self.waiting, self.timeout_s = threads, waiting, timeout_s
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="voiceprint-work")
+    def __init__(self, settings: ServerSettings, metrics: Metrics) -> None:
+        self.threads, self.waiting = settings.thread_count, settings.queue
+        self.timeout_s = settings.timeout_s
+        self._metrics = metrics
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="voiceprint-work")
         # Of waits for a disk or a server, not of computation: as many as connections of a database's pool.
         self._light = ThreadPoolExecutor(8, thread_name_prefix="voiceprint-light")
         self._running = 0
@@ -52,6 +56,7 @@ class WorkQueue:
         begun after `timeout_s`, and nothing was done; 504 where it has not ended, and its outcome is unknown.
         """
         if self._running >= self.threads + self.waiting:
+            self._metrics.refused_requests.labels("queue").inc()
             wait_s = max(1, math.ceil(self._mean_s * self._running / self.threads))
             raise ProblemError(
                 429,
@@ -60,7 +65,9 @@ class WorkQueue:
                 {"Retry-After": str(wait_s)},
             )
         self._running += 1
-        future = self._pool.submit(in_context(partial(self._timed, partial(function, *args, **kwargs))))
+        self._metrics.queue.inc()
+        call = partial(self._timed, time.perf_counter(), partial(function, *args, **kwargs))
+        future = self._pool.submit(in_context(call))
         waiting = asyncio.wrap_future(future)
         waiting.add_done_callback(self._ended)
         try:
@@ -92,15 +99,18 @@ class WorkQueue:
         """
         return await asyncio.wrap_future(self._light.submit(in_context(partial(function, *args, **kwargs))))
 
-    def _timed(self, function: Callable[[], R]) -> R:
+    def _timed(self, queued: float, function: Callable[[], R]) -> R:
         begun = time.perf_counter()
         try:
-            return function()
+            with self._metrics.timing():
+                self._metrics.stages.labels("queue").observe(begun - queued)
+                return function()
         finally:
             self._mean_s += _SMOOTHING * (time.perf_counter() - begun - self._mean_s)
 
     def _ended(self, future: asyncio.Future[R]) -> None:
         self._running -= 1
+        self._metrics.queue.dec()
         if not future.cancelled():
             future.exception()  # asyncio logs an exception that nobody retrieved, as after a timeout
 

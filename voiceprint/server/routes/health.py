@@ -63,7 +63,7 @@ def _state(check: Callable[[], None]) -> str:
 async def metrics(
     request: Request, _principal: Annotated[Principal, Depends(allowed_everywhere("audit", "admin"))]
 ) -> Response:
-    """The metrics of this worker, for Prometheus."""
+    """The metrics of all workers, for Prometheus."""
     service = service_of(request)
-    service.metrics.queue.set(service.work.size)
-    return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    await service.work.run_light(service.observe)
+    return Response(await service.work.run_light(service.metrics.text), media_type=CONTENT_TYPE_LATEST)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
-from voiceprint.errors import AudioQualityError, InvalidArgumentError
+from voiceprint.errors import InvalidArgumentError
 from voiceprint.server.access import Access, CallerId, allowed
 from voiceprint.server.audio import Body, parsed, read_body
 from voiceprint.server.schemas import (
@@ -48,7 +47,7 @@ async def identify(access: Identifies, body: AudioBody) -> IdentifyAnswer:
             found = recognizer.identify(**probe, **more)
         return IdentifyAnswer.of(found, metadata=access.principal.sees_metadata)
 
-    return await _counted(access, "identify", work)
+    return await access.service.work.run(work)
 
 
 @router.post("/callers/{caller_id}/verify", operation_id="verify")
@@ -65,7 +64,7 @@ async def verify(access: Identifies, caller_id: CallerId, body: AudioBody) -> Ve
             )
         return VerifyAnswer.model_validate(found.model_dump())
 
-    return await _counted(access, "verify", work)
+    return await access.service.work.run(work)
 
 
 @router.post("/quality", operation_id="check_enrollment")
@@ -94,25 +93,3 @@ async def get_embedding(
             return EmbeddingAnswer(embedding=embedding.tolist(), encoder=recognizer.encoder.name)
 
     return await access.service.work.run(work)
-
-
-A = TypeVar("A", IdentifyAnswer, VerifyAnswer)
-
-
-async def _counted(access: Access, operation: str, work: Callable[[], A]) -> A:
-    """Run the work, and count its verdict, or the faults of its audio."""
-    metrics = access.service.metrics
-    try:
-        answer = await access.service.work.run(work)
-    except AudioQualityError as error:
-        for reason in error.quality.feedback:
-            metrics.refused_audio.labels(access.gallery, reason).inc()
-        raise
-    metrics.verdicts.labels(access.gallery, operation, answer.verdict.value).inc()
-    if isinstance(answer, IdentifyAnswer):
-        best = answer.matches[0].similarity if answer.matches else None
-    else:
-        best = answer.similarity
-    if best is not None:
-        metrics.similarity.labels(access.gallery, answer.verdict.value).observe(best)
-    return answer
