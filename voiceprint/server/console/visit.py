@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
-import hmac
 from fastapi import Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
@@ -21,7 +21,7 @@ from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.server.access import check_gallery, check_role, service_of
 from voiceprint.server.audio import AudioQuery, Body, read_body
 from voiceprint.server.console.pages import render
-from voiceprint.server.console.sessions import Session, Sessions
+from voiceprint.server.console.sessions import Session, Sessions, form_token
 from voiceprint.server.keys import Principal, Role
 from voiceprint.server.problems import ProblemError, problem_of
 from voiceprint.server.service import Service
@@ -29,8 +29,6 @@ from voiceprint.server.service import Service
 COOKIE: Final = "voiceprint-session"
 REFRESH_HEADER: Final = "x-console-refresh"
 """Header of a request that a page makes by itself, which does not postpone the end of an idle session."""
-READERS: Final[tuple[Role, ...]] = ("identify", "enroll", "admin")
-"""Roles that may read callers."""
 
 
 class SignInError(ProblemError):
@@ -141,8 +139,6 @@ Posted = Annotated[Body, Depends(posted)]
 
 def check_form(request: Request, sent: object, cookie: str | None) -> None:
     """Raise `ProblemError` 403 unless a page that belongs to the cookie has sent this form."""
-    from voiceprint.server.console.sessions import form_token
-
     is_ours = isinstance(sent, str) and cookie and hmac.compare_digest(sent.encode(), form_token(cookie).encode())
     if not is_ours or not is_same_origin(request):
         raise ProblemError(
