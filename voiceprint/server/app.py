@@ -13,7 +13,7 @@ from fastapi import FastAPI
 import voiceprint
 from voiceprint.server.limits import BodyLimits, RawPaths, RequestIds
 from voiceprint.server.problems import Problem, add_problem_handlers
-from voiceprint.server.routes import health, identification, voiceprints
+from voiceprint.server.routes import audit, callers, groups, health, identification, upkeep, voiceprints
 from voiceprint.server.service import Service
 
 _OBSERVED_EVERY_S: Final = 10.0  # Prometheus usually reads every 15 s
@@ -58,7 +58,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     add_problem_handlers(app)
-    for module in (health, identification, voiceprints):
+    for module in (health, identification, voiceprints, callers, groups, audit, upkeep):
         app.include_router(module.router)
     app.add_middleware(BodyLimits, settings=service.settings)
     app.add_middleware(RawPaths)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Final
 from voiceprint.galleries import Galleries
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.server.database import ServerDatabase
+from voiceprint.server.idempotency import Idempotency
 from voiceprint.server.keys import ApiKeys
 from voiceprint.server.metrics import Metrics
+from voiceprint.server.overrides import Overrides
 from voiceprint.server.rates import RateLimits
 from voiceprint.server.settings import ServerSettings
 from voiceprint.server.work import WorkQueue
@@ -44,6 +46,8 @@ class Service:
         self.work = WorkQueue(self.settings, self.metrics)
         self.worker = f"{os.getpid()}-{secrets.token_hex(4)}"
         """Id of this worker process in the shared state."""
+        self.idempotency = Idempotency(self.database, self.worker)
+        self.overrides = Overrides(self.database)
         self.is_stopping = False
         self._observed: dict[str, OpusAgentVoiceRecognizer] = {}
 
@@ -71,11 +75,15 @@ class Service:
         return iter(self._galleries)
 
     def recognizer(self, gallery: str) -> OpusAgentVoiceRecognizer:
-        """The recognizer of a gallery. The first use opens its store, which may wait for a server."""
+        """The recognizer of a gallery, with its settings of this moment.
+
+        The first use opens its store, which may wait for a server.
+        """
         recognizer = self._galleries[gallery]
         if self._observed.get(gallery) is not recognizer:  # the first, or one that was opened again
             self._observed[gallery] = recognizer
             recognizer.on_event(partial(self.metrics.observe_event, gallery))
+        self.overrides.apply(gallery, recognizer)
         return recognizer
 
     def observe(self) -> None:
