@@ -42,7 +42,7 @@ _AUDIO_BODIES: Final[dict[str, type[BaseModel] | None]] = {
 """The operations that take audio, by their id, and their further fields: `audio.read_body` reads both."""
 
 _AUDIO: Final = {"type": "string", "format": "binary", "description": "A file with a header, or raw samples."}
-_AUDIO_TYPES: Final = ("audio/wav", "audio/flac", "audio/ogg", "audio/mpeg", "application/octet-stream")
+AUDIO_TYPES: Final = ("audio/wav", "audio/flac", "audio/ogg", "audio/mpeg", "application/octet-stream")
 
 _TAGS: Final = {
     "health": "Whether the service works.",
@@ -90,7 +90,7 @@ def _complete(operation: dict[str, Any]) -> None:
         operation["requestBody"] = _audio_body(_AUDIO_BODIES[name])
     for media, content in operation.get("requestBody", {}).get("content", {}).items():
         example = REQUESTS.get(name, {}).get(media)
-        if example is None and media in _AUDIO_TYPES:
+        if example is None and media in AUDIO_TYPES:
             example = "(the bytes of the recording)"
         content["examples"] = {"example": {"value": example}}
     for status, response in operation["responses"].items():
@@ -111,9 +111,9 @@ def _problem(status: int, text: str) -> dict[str, Any]:
 def _audio_body(options: type[BaseModel] | None) -> dict[str, Any]:
     """The body of an operation with audio: a form, the audio alone, or JSON with an embedding."""
     form: dict[str, Any] = {"type": "object", "properties": {"audio": _AUDIO}, "required": ["audio"]}
-    encoding = {"audio": {"contentType": ", ".join(_AUDIO_TYPES)}}
+    encoding = {"audio": {"contentType": ", ".join(AUDIO_TYPES)}}
     content: dict[str, Any] = {"multipart/form-data": {"schema": form, "encoding": encoding}}
-    content |= {media: {"schema": _AUDIO} for media in _AUDIO_TYPES}
+    content |= {media: {"schema": _AUDIO} for media in AUDIO_TYPES}
     if options is not None:
         fields = options.model_json_schema(ref_template=_SCHEMAS + "{model}")["properties"]
         for field, schema in fields.items():

@@ -169,7 +169,11 @@ def add_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         name = {404: "NoSuchPathError", 405: "MethodNotAllowedError"}.get(error.status_code, "RequestError")
-        headers = dict(error.headers) if error.headers else None
+        headers = dict(error.headers) if error.headers else {}
+        documented = request.app.openapi()["paths"].get(getattr(request.scope.get("route"), "path", None))
+        if error.status_code == 405 and documented:
+            # Of all routes of this path: FastAPI names those of the first.
+            headers["Allow"] = ", ".join(sorted(method.upper() for method in documented))
         return problem_response(request, error.status_code, name, f"{error.detail}.", headers=headers)
 
     @app.exception_handler(Exception)
