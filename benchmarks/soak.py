@@ -24,9 +24,10 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
@@ -43,23 +44,53 @@ CALLERS = 150  # enrolled at most, so that a flat memory is one that does not le
 FAILED = (httpx.TransportError, OSError, websockets.WebSocketException)
 
 
+class ServedStore(NamedTuple):
+    """A running service on a port of loopback. headers: with an API key for all."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    headers: dict[str, str]
+
+
+@contextmanager
+def served_store(folder: Path, store: str, *, workers: int) -> Iterator[ServedStore]:
+    """`voiceprint serve` over a store, once it is ready. Its log and state are in the folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    state = folder / "state.db"
+    headers = {"X-API-Key": ApiKeys(ServerDatabase(str(state))).create(["admin"], rate_limit=0)[0]}
+    kind, _, place = store.partition(":")
+    environment = {"VOICE_SERVER_STATE": str(state), "VOICE_STORAGE_BACKEND": kind}
+    environment["VOICE_DATABASE_URL" if kind == "postgresql" else "VOICE_STORAGE_PATH"] = (
+        store if kind == "postgresql" else place
+    )
+    command = [sys.executable, "-m", "voiceprint", "serve", "--port", str(port), "--workers", str(workers)]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=folder, env=os.environ | environment, stdout=log, stderr=log)
+    try:
+        while True:
+            if server.poll() is not None:
+                raise SystemExit((folder / "log").read_text())
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60).is_success:
+                    break
+            except httpx.TransportError:  # it does not listen yet
+                pass
+            time.sleep(0.1)
+        yield ServedStore(server, port, headers)
+        server.terminate()
+        server.wait(120)
+    finally:
+        server.kill()
+
+
 class Soak:
-    """The service, its load, and what was promised to the clients."""
+    """The load of a service, and what was promised to its clients."""
 
     def __init__(self, folder: Path, store: str, workers: int) -> None:
         self.folder, self.store, self.workers = folder, store, workers
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/v1/galleries/default"
-        state = folder / "state.db"
-        self.headers = {"X-API-Key": ApiKeys(ServerDatabase(str(state))).create(["admin"], rate_limit=0)[0]}
-        kind, _, place = store.partition(":")
-        environment = {"VOICE_SERVER_STATE": str(state), "VOICE_STORAGE_BACKEND": kind}
-        environment |= (
-            {"VOICE_DATABASE_URL": store} if kind == "postgresql" else {"VOICE_STORAGE_PATH": place}
-        )
-        self.environment = {**os.environ, **environment, "OMP_NUM_THREADS": "1"}
+        self.port, self.url, self.headers = 0, "", dict[str, str]()
         self.sounds = sorted(VOICES.glob("*/*.flac"))
         self.samples = {sound: _samples(sound) for sound in self.sounds}
         self.ended = threading.Event()
@@ -224,14 +255,9 @@ class Soak:
 
     def run(self, seconds: float, kill_every_s: float, calls: int) -> dict[str, Any]:
         """Serve and load for a time; the figures."""
-        log = (self.folder / "log").open("wb")
-        command = [sys.executable, "-m", "voiceprint", "serve", "--port", str(self.port)]
-        server = subprocess.Popen(
-            [*command, "--workers", str(self.workers)],
-            cwd=self.folder, env=self.environment, stdout=log, stderr=log,
-        )  # fmt: skip
-        try:
-            self._wait(server)
+        with served_store(self.folder, self.store, workers=self.workers) as service:
+            self.port, self.headers = service.port, service.headers
+            self.url = f"http://127.0.0.1:{self.port}/v1/galleries/default"
             kinds = [self.identify, self.identify, self.enroll, self.delete]
             threads = [
                 threading.Thread(target=self.work, args=(kind, seed)) for seed, kind in enumerate(kinds)
@@ -239,31 +265,15 @@ class Soak:
             threads.append(threading.Thread(target=self.calls, args=(calls,)))
             for thread in threads:
                 thread.start()
-            memory = self._watch(server, seconds, kill_every_s)
-            self.ended.set()
+            try:
+                memory = self._watch(service.process, seconds, kill_every_s)
+            finally:
+                self.ended.set()
             for thread in threads:
                 thread.join(180)
                 if thread.is_alive():
                     self.faults.append("a client still waits for its answer")
-            server.send_signal(signal.SIGTERM)
-            server.wait(120)
-        finally:
-            self.ended.set()
-            server.kill()
-            log.close()
         return self._figures(memory, seconds)
-
-    def _wait(self, server: subprocess.Popen[bytes]) -> None:
-        for _ in range(1200):
-            if server.poll() is not None:
-                raise SystemExit((self.folder / "log").read_text())
-            try:
-                if httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=60).is_success:
-                    return
-            except httpx.TransportError:  # it does not listen yet
-                pass
-            time.sleep(0.1)
-        raise SystemExit("The service did not become ready.")
 
     def _watch(
         self, server: subprocess.Popen[bytes], seconds: float, kill_every_s: float
@@ -299,7 +309,7 @@ class Soak:
             "minutes": seconds / 60,
             "workers": self.workers,
             "outcomes": dict(sorted(self.outcomes.items())),
-            "latency_ms": {name: _percentiles(times) for name, times in sorted(self.latencies.items())},
+            "latency_ms": {name: percentiles(times) for name, times in sorted(self.latencies.items())},
             "enrolled": len(self.enrolled),
             "deleted": len(self.deleted),
             "unknown": len(self.unknown),
@@ -322,7 +332,8 @@ def _samples(sound: Path) -> bytes:
     return (preprocess_audio(audio, rate) * 32767).astype("<i2").tobytes()
 
 
-def _percentiles(times: list[float]) -> dict[str, float]:
+def percentiles(times: list[float]) -> dict[str, float]:
+    """p50, p90, p99 and the maximum of seconds, in milliseconds."""
     ordered = sorted(times)
     return {
         name: round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1)
