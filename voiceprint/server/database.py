@@ -1,6 +1,6 @@
 """`ServerDatabase`: the state that all workers and nodes of a service share, in SQLite or PostgreSQL.
 
-API keys (as digests), idempotency keys, jobs, calls and webhook deliveries. No embeddings, audio or metadata.
+API keys and sessions (as digests), idempotency keys, jobs, calls and webhook deliveries. No embeddings, audio or metadata.
 """
 
 from __future__ import annotations
@@ -121,6 +121,14 @@ deliveries = Table(
     Column("due", Float, nullable=False, index=True),  # of the next attempt, seconds since 1970
     Column("worker", String(64)),  # that is sending it
     Column("beat", Float),
+)
+sessions = Table(
+    "server_sessions",
+    _metadata,
+    Column("digest", LargeBinary(32), primary_key=True),  # SHA-256 of the token in the cookie
+    Column("key_id", String(32), nullable=False),
+    Column("created", Float, nullable=False),
+    Column("used", Float, nullable=False),
 )
 
 
