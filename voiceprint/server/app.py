@@ -12,8 +12,10 @@ from fastapi import FastAPI
 
 import voiceprint
 from voiceprint.server.limits import BodyLimits, RawPaths, RequestIds
+from voiceprint.server.live import sockets
+from voiceprint.server.live.sockets import AudioSocketServer
 from voiceprint.server.problems import Problem, add_problem_handlers
-from voiceprint.server.routes import health, identification, voiceprints
+from voiceprint.server.routes import calls, health, identification, voiceprints
 from voiceprint.server.service import Service
 
 _OBSERVED_EVERY_S: Final = 10.0  # Prometheus usually reads every 15 s
@@ -43,8 +45,14 @@ def create_app(service: Service) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(service.warm_up)
         observing = asyncio.create_task(_observe(service))
+        service.live.start()
+        audiosocket = AudioSocketServer(service.live)
+        await audiosocket.start()
         yield
         observing.cancel()
+        await audiosocket.close()
+        await service.live.close()
+        await audiosocket.wait_closed()
         await asyncio.to_thread(service.close)
 
     app = FastAPI(
@@ -58,8 +66,10 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     add_problem_handlers(app)
-    for module in (health, identification, voiceprints):
+    for module in (health, identification, voiceprints, calls):
         app.include_router(module.router)
+    app.include_router(calls.everywhere)
+    app.include_router(sockets.router)
     app.add_middleware(BodyLimits, settings=service.settings)
     app.add_middleware(RawPaths)
     app.add_middleware(RequestIds, metrics=service.metrics)

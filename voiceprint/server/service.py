@@ -13,6 +13,8 @@ from voiceprint.galleries import Galleries
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.server.database import ServerDatabase
 from voiceprint.server.keys import ApiKeys
+from voiceprint.server.live.calls import LiveCalls
+from voiceprint.server.live.settings import LiveSettings
 from voiceprint.server.metrics import Metrics
 from voiceprint.server.rates import RateLimits
 from voiceprint.server.settings import ServerSettings
@@ -27,13 +29,14 @@ DEFAULT_GALLERY: Final = "default"
 class Service:
     """The galleries, API keys, shared state and threads of a worker process.
 
-    galleries: recognizers by name, which `close` closes. settings: None reads the environment.
+    galleries: recognizers by name, which `close` closes. settings, live_settings: None reads the environment.
     """
 
     def __init__(
         self,
         galleries: Galleries | dict[str, OpusAgentVoiceRecognizer],
         settings: ServerSettings | None = None,
+        live_settings: LiveSettings | None = None,
     ) -> None:
         self.settings = ServerSettings() if settings is None else settings
         self._galleries = galleries
@@ -45,6 +48,8 @@ class Service:
         self.worker = f"{os.getpid()}-{secrets.token_hex(4)}"
         """Id of this worker process in the shared state."""
         self.is_stopping = False
+        self.live = LiveCalls(self, live_settings)
+        """The live calls of this worker process; of the event loop."""
         self._observed: dict[str, OpusAgentVoiceRecognizer] = {}
 
     @classmethod

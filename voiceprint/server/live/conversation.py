@@ -58,8 +58,8 @@ class CallOptions(BaseModel):
     call_id: id of the call; the platform's own, or a new one, by default. from, to: the numbers, for the list
     of calls. candidates: ids of the callers to compare with, such as the holders of an account; by default
     all. candidates_metadata: compare with the callers whose metadata has these values, such as
-    {"phone": "+493012345"}. groups, not_groups, watch, k: as in `identify`. webhook: whether answers go to the
-    webhook of the gallery.
+    {"phone": "+493012345"}. groups, not_groups, watch, k: as in `identify`. webhook: whether answers go to
+    the webhook of the gallery.
     """
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True, frozen=True)
