@@ -34,6 +34,7 @@ from voiceprint.storage.base import DEFAULT_PAGE, Progress
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from voiceprint.identification.left_out import LeftOutScores
     from voiceprint.index import IndexStatus
 
 
@@ -265,6 +266,14 @@ class Upkeep(Auditing, Grouping):
         or with fewer than five callers. The first `identify` logs the same sentence, once.
         """
         return self._identifier.threshold_advice()
+
+    def left_out_scores(self) -> LeftOutScores:
+        """The scores of the enrolled callers, each left out in turn, as strangers and as known callers.
+
+        Shows the FPIR and FNIR of thresholds in this gallery. A sample of 300 callers is read.
+        """
+        self._gallery.refresh()
+        return self._gallery.left_out_scores(self.config.calibration_path)
 
     # The index, which needs no upkeep: to inspect or hurry it
 

@@ -11,6 +11,7 @@ import pytest
 from serving import Running
 from voices import SAMPLES
 
+from voiceprint import Recording
 from voiceprint.errors import ConfigurationError
 from voiceprint.server import ServerSettings
 
@@ -33,8 +34,8 @@ def test_a_voice_is_enrolled_and_identified_over_http(http: httpx.Client) -> Non
         "test-bands",
         "1.flac",
     )
-    assert "fingerprints" not in enrolled.text
-    assert "embedding" not in enrolled.text
+    assert (stored["embedding"], stored["augmented_embedding"]) == (None, None)
+    assert stored["provenance"]["fingerprints"] is None
     answer = http.post("identify", content=SECOND.read_bytes(), headers={"Content-Type": "audio/flac"}).json()
     assert (answer["verdict"], answer["caller_id"]) == ("accepted", "amara")
     assert answer["matches"][0]["metadata"] == {"name": "Amara"}
@@ -48,6 +49,35 @@ def test_metadata_is_in_the_answers_of_keys_that_may_see_it_alone(server: Runnin
         headers = server.headers("identify", **options)
         answer = httpx.post(url, content=SECOND.read_bytes(), headers=headers, timeout=60).json()
         assert (answer["matches"][0]["metadata"] is not None) == sees
+
+
+def test_embeddings_are_in_the_answers_of_admins_that_ask_for_them(server: Running) -> None:
+    url = f"{server.url}/v1/galleries/default/callers/nia/voiceprints?embeddings=true"
+    refused = httpx.post(url, content=FIRST.read_bytes(), headers=server.headers("enroll"))
+    assert (refused.status_code, refused.json()["error"]) == (403, "NotAllowedError")
+    answer = httpx.post(url, content=FIRST.read_bytes(), headers=server.headers("admin"), timeout=60).json()
+    (print_,) = server.service.recognizer("default").get_caller("nia").voiceprints  # type: ignore[union-attr]
+    assert answer["embedding"] == print_.embedding.tolist()
+    assert answer["provenance"]["fingerprints"] == print_.provenance.fingerprints  # type: ignore[union-attr]
+    assert answer["revision"] == print_.revision
+    server.service.recognizer("default").delete_caller("nia")
+
+
+def test_a_match_names_the_caller_and_notes_the_time(server: Running, http: httpx.Client) -> None:
+    recognizer = server.service.recognizer("default")
+    recognizer.enroll_caller("amara", Recording.open(FIRST), {"name": "Amara"})
+    before = recognizer.get_caller("amara").last_seen  # type: ignore[union-attr]
+    answer = http.post("match", content=SECOND.read_bytes()).json()
+    assert (answer["caller_id"], answer["metadata"]) == ("amara", {"name": "Amara"})
+    assert recognizer.get_caller("amara").last_seen > before  # type: ignore[union-attr,operator]
+    nobody = http.post("match", files={"audio": SECOND.read_bytes()}, data={"candidates": "[]"}).json()
+    assert nobody == {"caller_id": None, "similarity": None, "metadata": None}
+
+
+def test_refused_audio_comes_with_its_quality(http: httpx.Client) -> None:
+    problem = http.post("match?rate=16000", content=bytes(160_000)).json()
+    assert (problem["error"], problem["feedback"][0]) == ("AudioQualityError", "no_speech")
+    assert problem["quality"]["duration_s"] == 5.0
 
 
 def test_an_id_with_any_character_is_one_part_of_a_path(http: httpx.Client) -> None:

@@ -26,6 +26,7 @@ from voiceprint.models import Caller, Finding, Voiceprint
 from voiceprint.storage.base import Changes, Progress, Storage
 
 if TYPE_CHECKING:
+    from voiceprint.identification.left_out import LeftOutScores
     from voiceprint.index import IdSet, VectorIndex
     from voiceprint.scoring import GalleryScorer, ImpostorStatistics
 
@@ -279,6 +280,16 @@ class Gallery:
             self.storage, self._current_index(), self.count_callers
         )
         return None if statistics is None else statistics.fpir(threshold, self.count_callers())
+
+    def left_out_scores(self, calibration_path: str | None = None) -> LeftOutScores:
+        """The scores of the gallery's own callers, each left out in turn."""
+        from voiceprint.identification.left_out import left_out_scores
+
+        scorer = self.scorer(calibration_path)
+        cohort, cosines = self._shared.scorers.left_out(
+            self.storage, self._current_index(), self.count_callers
+        )
+        return left_out_scores(scorer, cohort, cosines, self.count_callers())
 
     # Warnings, of which a process logs each once
 

@@ -15,7 +15,16 @@ from voiceprint.server.limits import BodyLimits, RawPaths, RequestIds
 from voiceprint.server.live import sockets
 from voiceprint.server.live.sockets import AudioSocketServer
 from voiceprint.server.problems import Problem, add_problem_handlers
-from voiceprint.server.routes import calls, health, identification, voiceprints
+from voiceprint.server.routes import (
+    audit,
+    callers,
+    calls,
+    groups,
+    health,
+    identification,
+    upkeep,
+    voiceprints,
+)
 from voiceprint.server.service import Service
 
 _OBSERVED_EVERY_S: Final = 10.0  # Prometheus usually reads every 15 s
@@ -66,7 +75,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     add_problem_handlers(app)
-    for module in (health, identification, voiceprints, calls):
+    for module in (health, identification, voiceprints, callers, groups, audit, upkeep, calls):
         app.include_router(module.router)
     app.include_router(calls.everywhere)
     app.include_router(sockets.router)

@@ -1,6 +1,6 @@
 """`ServerDatabase`: the state that all workers and nodes of a service share, in SQLite or PostgreSQL.
 
-API keys (as digests), idempotency keys, jobs, calls and webhook deliveries. No embeddings, audio or metadata.
+API keys and sessions (as digests), idempotency keys, jobs, calls and webhook deliveries. No embeddings, audio or metadata.
 """
 
 from __future__ import annotations
@@ -40,6 +40,13 @@ from voiceprint.validation import hide_passwords, is_postgresql_url, shown
 SCHEMA: Final = 1
 """Version of the tables. A later version adds tables and columns, and never changes the meaning of one."""
 
+BEAT_S: Final = 5.0
+"""Seconds between the signs of life of a worker for its jobs and requests. Halved, twice as many writes."""
+
+DEAD_AFTER_S: Final = 20.0
+"""Seconds without a sign of life after which another worker takes over a job or request: three missed ones,
+as a busy disk delays them. Doubled, a job waits twice as long after a crash."""
+
 _WAIT_S = 30.0  # for the lock of an SQLite file: a writer holds it for some ms
 
 _metadata = MetaData()
@@ -69,6 +76,16 @@ idempotency = Table(
     Column("status", Integer),  # NULL while the request is in progress
     Column("answer", Text),  # JSON, without embeddings and metadata
     Column("created", Float, nullable=False, index=True),  # seconds since 1970
+    Column("worker", String(64)),  # that carries it out
+    Column("beat", Float, nullable=False),  # last sign of life of that worker, seconds since 1970
+)
+gallery_settings = Table(
+    "server_gallery_settings",
+    _metadata,
+    Column("gallery", String(128), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),  # JSON
+    Column("changed_at", String(32), nullable=False),
 )
 jobs = Table(
     "server_jobs",
@@ -104,6 +121,14 @@ deliveries = Table(
     Column("due", Float, nullable=False, index=True),  # of the next attempt, seconds since 1970
     Column("worker", String(64)),  # that is sending it
     Column("beat", Float),
+)
+sessions = Table(
+    "server_sessions",
+    _metadata,
+    Column("digest", LargeBinary(32), primary_key=True),  # SHA-256 of the token in the cookie
+    Column("key_id", String(32), nullable=False),
+    Column("created", Float, nullable=False),
+    Column("used", Float, nullable=False),
 )
 
 

@@ -126,7 +126,7 @@ class ApiKeys:
             "revoked_at": None,
         }
         with self._database.begin() as connection:
-            connection.execute(insert(api_keys).values(digest=_digest(text), **values))
+            connection.execute(insert(api_keys).values(digest=digest_of(text), **values))
             row = connection.execute(select(api_keys).where(api_keys.c.key_id == key_id)).one()
         return text, _record(row)
 
@@ -172,17 +172,31 @@ class ApiKeys:
             with self._database.read() as connection:
                 row = connection.execute(select(api_keys).where(api_keys.c.key_id == match[1])).one_or_none()
         expected = _NOBODY if row is None else bytes(row.digest)
-        if not hmac.compare_digest(_digest(text), expected) or row is None:
+        if not hmac.compare_digest(digest_of(text), expected) or row is None:
             return None
-        key = _record(row)
-        if key.state != "active":
-            return None
-        roles = frozenset[str]().union(*(_INCLUDED.get(role, frozenset({role})) for role in key.roles))
-        galleries = None if key.galleries is None else frozenset(key.galleries)
-        return Principal(key.key_id, key.name, roles, galleries, key.metadata, key.rate_limit)
+        return _holder(row)
+
+    def holder(self, key_id: str) -> Principal | None:
+        """The holder of the key with this id; None where it is unknown, revoked or expired.
+
+        For sessions, which have authenticated before.
+        """
+        with self._database.read() as connection:
+            row = connection.execute(select(api_keys).where(api_keys.c.key_id == key_id)).one_or_none()
+        return None if row is None else _holder(row)
 
 
-def _digest(text: str) -> bytes:
+def _holder(row: Row[Any]) -> Principal | None:
+    key = _record(row)
+    if key.state != "active":
+        return None
+    roles = frozenset[str]().union(*(_INCLUDED.get(role, frozenset({role})) for role in key.roles))
+    galleries = None if key.galleries is None else frozenset(key.galleries)
+    return Principal(key.key_id, key.name, roles, galleries, key.metadata, key.rate_limit)
+
+
+def digest_of(text: str) -> bytes:
+    """The SHA-256 of a random key or token, by which the database holds it."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 

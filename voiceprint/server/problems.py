@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from voiceprint.audio import AudioQuality
 from voiceprint.errors import (
     AudioQualityError,
     AuditError,
@@ -83,8 +84,8 @@ class Problem(BaseModel):
     """An error, as RFC 9457 describes it.
 
     error: the name of the error class of the library, or of the service. detail: the fault, with the value
-    and the remedy. feedback: of the quality of audio, where the audio is the fault. request_id: in the
-    server's log, and the correlation id of the audit log.
+    and the remedy. feedback, quality: of audio, where the audio is the fault. request_id: in the server's
+    log, and the correlation id of the audit log.
     """
 
     type: str = Field(examples=["urn:voiceprint:error:CallerNotFoundError"])
@@ -94,6 +95,7 @@ class Problem(BaseModel):
     error: str = Field(examples=["CallerNotFoundError"])
     request_id: str | None = Field(default=None, examples=["5f0c2d9e1a7b4c3d"])
     feedback: list[str] | None = None
+    quality: AudioQuality | None = None
     errors: list[dict[str, Any]] | None = None
 
 
@@ -136,7 +138,7 @@ def problem_of(request: Request, error: VoiceprintError) -> JSONResponse:
     title = (inspect.getdoc(type(error)) or type(error).__name__).splitlines()[0]
     more: dict[str, Any] = {}
     if isinstance(error, AudioQualityError):
-        more["feedback"] = list(error.quality.feedback)
+        more = {"feedback": list(error.quality.feedback), "quality": error.quality}
         counter = request.app.state.service.metrics.refused_audio
         for reason in error.quality.feedback:
             counter.labels(request.path_params.get("gallery", ""), reason).inc()

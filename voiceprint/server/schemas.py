@@ -1,7 +1,7 @@
 """The bodies of requests and answers.
 
-Answers are models of their own, and not those of the library: an embedding is in none of them but
-`EmbeddingAnswer`, and metadata only where the key may see it.
+Answers are models of their own, and not those of the library: an embedding is only in `EmbeddingAnswer` and,
+for the role admin, in the answers of requests with `embeddings=true`; metadata only where the key may see it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from voiceprint.answers import Identification, Match, Verdict, Verification, WatchHit
-from voiceprint.audio import AudioQuality
+from voiceprint.answers import Identification, Match, SeparatedVoice, Verdict, Verification, WatchHit
+from voiceprint.audio import AudioQuality, Turn
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.models import Caller, CallerState, Consent, OptOut, Voiceprint
 
@@ -59,9 +61,10 @@ class VerifyOptions(_Request):
 
 
 class EnrollOptions(_Request):
-    """The options of an enrollment."""
+    """The options of an enrollment. augmented: of the embedding, see `voiceprint.Voiceprint`."""
 
     embedding: EmbeddingList | None = None
+    augmented: EmbeddingList | None = None
     encoder: str | None = None
     metadata: dict[str, Any] | None = None
     on_mismatch: str = "store"
@@ -123,12 +126,64 @@ class IdentifyAnswer(BaseModel):
         )
 
 
+class MatchCallerAnswer(BaseModel):
+    """The accepted caller; all null for nobody. metadata: where the key may see it."""
+
+    caller_id: str | None = None
+    similarity: float | None = None
+    metadata: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, found: tuple[str, float, dict[str, Any]] | None, *, metadata: bool) -> MatchCallerAnswer:
+        """The answer of `match_caller`."""
+        if found is None:
+            return cls()
+        return cls(caller_id=found[0], similarity=found[1], metadata=found[2] if metadata else None)
+
+
+class SeparatedVoiceAnswer(BaseModel):
+    """A voice of a recording, identified: see `voiceprint.SeparatedVoice`."""
+
+    turns: list[Turn]
+    net_speech_s: float
+    quality: AudioQuality
+    matches: list[MatchAnswer] = []
+    ignored: str | None = None
+    watch_hits: list[WatchHit] = []
+
+
+class VoicesAnswer(BaseModel):
+    """The voices of a recording, in order of first speech."""
+
+    voices: list[SeparatedVoiceAnswer]
+
+    @classmethod
+    def of(cls, voices: Iterable[SeparatedVoice], *, metadata: bool) -> VoicesAnswer:
+        """The answer of an identification with separated voices."""
+        return cls(
+            voices=[
+                SeparatedVoiceAnswer(
+                    turns=list(voice.turns),
+                    net_speech_s=voice.net_speech_s,
+                    quality=voice.quality,
+                    matches=[MatchAnswer.of(match, metadata=metadata) for match in voice.matches],
+                    ignored=voice.ignored,
+                    watch_hits=list(voice.watch_hits),
+                )
+                for voice in voices
+            ]
+        )
+
+
 class VerifyAnswer(Verification):
     """The answer of a verification: see `voiceprint.Verification`."""
 
 
 class ProvenanceAnswer(BaseModel):
-    """The origin of a voiceprint: `voiceprint.Provenance` without fingerprints, which are of the audio."""
+    """The origin of a voiceprint, see `voiceprint.Provenance`.
+
+    fingerprints: of the audio; null unless the request has `embeddings=true`.
+    """
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -136,31 +191,75 @@ class ProvenanceAnswer(BaseModel):
     quality: float | None = None
     duration_s: float | None = None
     net_speech_s: float | None = None
+    fingerprints: str | None = None
 
 
 class VoiceprintAnswer(BaseModel):
-    """A voiceprint, without its embedding: see `voiceprint.Voiceprint`."""
+    """A voiceprint: see `voiceprint.Voiceprint`.
+
+    augmented: whether there is an augmented embedding. embedding, augmented_embedding: float32 of length 1;
+    null unless the request has `embeddings=true`.
+    """
 
     id: int | None
     caller_id: str
     encoder: str
     created_at: str | None = None
+    revision: int | None = None
     augmented: bool
     provenance: ProvenanceAnswer | None = None
+    embedding: list[float] | None = None
+    augmented_embedding: list[float] | None = None
 
     @classmethod
-    def of(cls, voiceprint: Voiceprint) -> VoiceprintAnswer:
+    def of(cls, voiceprint: Voiceprint, *, embeddings: bool = False) -> VoiceprintAnswer:
         """The answer of a voiceprint."""
+        return cls(**_voiceprint_fields(voiceprint, embeddings=embeddings))
+
+
+class EnrollAnswer(VoiceprintAnswer):
+    """A new voiceprint, with data of its caller. metadata: where the key may see it."""
+
+    last_seen: str | None = None
+    groups: list[str] = []
+    consent: Consent | None = None
+    metadata: dict[str, Any] | None = None
+
+    @classmethod
+    def of_enrolled(cls, voiceprint: Voiceprint, *, embeddings: bool, metadata: bool) -> EnrollAnswer:
+        """The answer of an enrollment."""
         return cls(
-            id=voiceprint.id,
-            caller_id=voiceprint.caller_id,
-            encoder=voiceprint.encoder,
-            created_at=voiceprint.created_at,
-            augmented=voiceprint.augmented is not None,
-            provenance=None
-            if voiceprint.provenance is None
-            else ProvenanceAnswer.model_validate(voiceprint.provenance),
+            **_voiceprint_fields(voiceprint, embeddings=embeddings),
+            last_seen=voiceprint.last_seen,
+            groups=list(voiceprint.groups),
+            consent=voiceprint.consent,
+            metadata=voiceprint.metadata if metadata else None,
         )
+
+
+def _voiceprint_fields(voiceprint: Voiceprint, *, embeddings: bool) -> dict[str, Any]:
+    provenance = voiceprint.provenance
+    return {
+        "id": voiceprint.id,
+        "caller_id": voiceprint.caller_id,
+        "encoder": voiceprint.encoder,
+        "created_at": voiceprint.created_at,
+        "revision": voiceprint.revision,
+        "augmented": voiceprint.augmented is not None,
+        "provenance": None
+        if provenance is None
+        else ProvenanceAnswer(
+            **provenance.model_dump(exclude={"fingerprints"}),
+            fingerprints=provenance.fingerprints if embeddings else None,
+        ),
+        "embedding": _numbers(voiceprint.embedding) if embeddings else None,
+        "augmented_embedding": _numbers(voiceprint.augmented) if embeddings else None,
+    }
+
+
+def _numbers(vector: NDArray[np.float32] | None) -> list[float] | None:
+    numbers: list[float] | None = None if vector is None else vector.tolist()
+    return numbers
 
 
 class CallerAnswer(BaseModel):
@@ -177,7 +276,9 @@ class CallerAnswer(BaseModel):
     metadata: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, caller: Caller, state: CallerState, *, metadata: bool) -> CallerAnswer:
+    def of(
+        cls, caller: Caller, state: CallerState, *, metadata: bool, embeddings: bool = False
+    ) -> CallerAnswer:
         """The answer of a caller."""
         return cls(
             caller_id=caller.caller_id,
@@ -185,7 +286,7 @@ class CallerAnswer(BaseModel):
             created_at=caller.created_at,
             last_seen=caller.last_seen,
             groups=list(caller.groups),
-            voiceprints=[VoiceprintAnswer.of(one) for one in caller.voiceprints],
+            voiceprints=[VoiceprintAnswer.of(one, embeddings=embeddings) for one in caller.voiceprints],
             consent=caller.consent,
             opt_out=caller.opt_out,
             metadata=caller.metadata if metadata else None,

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Final
 from voiceprint.galleries import Galleries
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.server.database import ServerDatabase
+from voiceprint.server.idempotency import Idempotency
 from voiceprint.server.keys import ApiKeys
 from voiceprint.server.live.calls import LiveCalls
 from voiceprint.server.live.settings import LiveSettings
 from voiceprint.server.metrics import Metrics
+from voiceprint.server.overrides import Overrides
 from voiceprint.server.rates import RateLimits
 from voiceprint.server.settings import ServerSettings
 from voiceprint.server.work import WorkQueue
@@ -47,6 +49,8 @@ class Service:
         self.work = WorkQueue(self.settings, self.metrics)
         self.worker = f"{os.getpid()}-{secrets.token_hex(4)}"
         """Id of this worker process in the shared state."""
+        self.idempotency = Idempotency(self.database, self.worker)
+        self.overrides = Overrides(self.database)
         self.is_stopping = False
         self.live = LiveCalls(self, live_settings)
         """The live calls of this worker process; of the event loop."""
@@ -76,11 +80,15 @@ class Service:
         return iter(self._galleries)
 
     def recognizer(self, gallery: str) -> OpusAgentVoiceRecognizer:
-        """The recognizer of a gallery. The first use opens its store, which may wait for a server."""
+        """The recognizer of a gallery, with its settings of this moment.
+
+        The first use opens its store, which may wait for a server.
+        """
         recognizer = self._galleries[gallery]
         if self._observed.get(gallery) is not recognizer:  # the first, or one that was opened again
             self._observed[gallery] = recognizer
             recognizer.on_event(partial(self.metrics.observe_event, gallery))
+        self.overrides.apply(gallery, recognizer)
         return recognizer
 
     def observe(self) -> None:

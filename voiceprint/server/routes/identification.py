@@ -12,10 +12,12 @@ from voiceprint.server.audio import Body, parsed, read_body
 from voiceprint.server.schemas import (
     EmbeddingAnswer,
     IdentifyAnswer,
+    MatchCallerAnswer,
     MatchOptions,
     QualityAnswer,
     VerifyAnswer,
     VerifyOptions,
+    VoicesAnswer,
 )
 
 router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["identification"])
@@ -46,6 +48,42 @@ async def identify(access: Identifies, body: AudioBody) -> IdentifyAnswer:
             more = options.model_dump(exclude={"embedding", "encoder"})
             found = recognizer.identify(**probe, **more)
         return IdentifyAnswer.of(found, metadata=access.principal.sees_metadata)
+
+    return await access.service.work.run(work)
+
+
+@router.post("/match", operation_id="match_caller")
+async def match_caller(access: Identifies, body: AudioBody) -> MatchCallerAnswer:
+    """Name the caller, or nobody, and note that the caller was seen.
+
+    As `identify`, with the accepted caller alone. `k` and `threshold` are not used.
+    """
+    fields = parsed(body.fields, *_LISTS)
+
+    def work() -> MatchCallerAnswer:
+        options = MatchOptions.of(fields)
+        with access.acting() as recognizer:
+            probe = probe_of(body, options)
+            more = options.model_dump(exclude={"embedding", "encoder", "k", "threshold"})
+            found = recognizer.match_caller(**probe, **more)
+        return MatchCallerAnswer.of(found, metadata=access.principal.sees_metadata)
+
+    return await access.service.work.run(work)
+
+
+@router.post("/identify/voices", operation_id="identify_voices")
+async def identify_voices(access: Identifies, body: AudioBody) -> VoicesAnswer:
+    """Identify each voice of a recording by itself, such as both parties of a call on one line."""
+    fields = parsed(body.fields, *_LISTS)
+
+    def work() -> VoicesAnswer:
+        options = MatchOptions.of(fields)
+        if options.embedding is not None:
+            raise InvalidArgumentError("An embedding is of one voice: send audio.")
+        with access.acting() as recognizer:
+            more = options.model_dump(exclude={"embedding", "encoder"})
+            found = recognizer.identify(body.recording(), separate=True, **more)
+        return VoicesAnswer.of(found, metadata=access.principal.sees_metadata)
 
     return await access.service.work.run(work)
 
