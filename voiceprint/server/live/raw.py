@@ -2,9 +2,9 @@
 
 The first text has `rate`, and perhaps `encoding` ("l16", which is the default, "mulaw" or "alaw"),
 `channels`, `channel` and the fields of `CallOptions`. So FreeSWITCH's mod_audio_stream may send it as its
-metadata. The first texts of Vonage ("content-type": "audio/l16;rate=16000") and of jambonz (`sampleRate`, `mixType`,
-`callSid`) are taken as they are; custom headers and metadata lie beside these fields in both. L16 is
-little-endian in all of them.
+metadata. The first texts of Vonage ("content-type": "audio/l16;rate=16000") and of jambonz (`sampleRate`,
+`mixType`, `callSid`) are taken as they are; custom headers and metadata lie beside these fields in both. L16
+is little-endian in all of them.
 
 Answers go back as JSON texts. mod_audio_stream makes an event of each. Vonage and jambonz describe no such
 message, and get none unless `answers` is true.
