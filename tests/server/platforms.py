@@ -60,11 +60,15 @@ def raw_messages(audio: bytes, frame: int, **first: Any) -> list[str | bytes]:
     return [json.dumps(first), *frames(audio, frame)]
 
 
-def audiosocket_bytes(audio: bytes, call: uuid.UUID, kind: int = 0x10, frame: int = 320) -> bytes:
+def audiosocket_packets(audio: bytes, call: uuid.UUID, kind: int = 0x10, frame: int = 320) -> list[bytes]:
     """A connection of Asterisk: the UUID, audio of 16 bits, hangup."""
-    packets = [b"\x01\x00\x10" + call.bytes]
-    packets += [bytes([kind]) + len(part).to_bytes(2, "big") + part for part in frames(audio, frame)]
-    return b"".join(packets) + b"\x00\x00\x00"
+    packets = [bytes([kind]) + len(part).to_bytes(2, "big") + part for part in frames(audio, frame)]
+    return [b"\x01\x00\x10" + call.bytes, *packets, b"\x00\x00\x00"]
+
+
+def audiosocket_bytes(audio: bytes, call: uuid.UUID) -> bytes:
+    """All packets of a connection at once."""
+    return b"".join(audiosocket_packets(audio, call))
 
 
 def audiohook_messages(

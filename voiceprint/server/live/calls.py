@@ -53,7 +53,8 @@ class LiveCalls:
         self._threads = ThreadPoolExecutor(service.work.threads, thread_name_prefix="voiceprint-calls")
         self._changed: dict[tuple[str, str], LiveCall] = {}
         self._deliveries: list[Delivery] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop of the calls, once it has started."""
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closing = False
@@ -73,7 +74,7 @@ class LiveCalls:
 
     def start(self) -> None:
         """Begin the work beside the calls: records, webhooks, expiry."""
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self.webhooks.run())]
 
     async def close(self) -> None:
@@ -230,8 +231,8 @@ class LiveCalls:
     def _answered(self, call: LiveCall) -> None:
         """A call has a new answer, or has ended. Called in a thread."""
         self.metrics.answered(call)
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._answered_here, call)
+        if self.loop is not None:
+            self.loop.call_soon_threadsafe(self._answered_here, call)
 
     def _answered_here(self, call: LiveCall) -> None:
         connection = self._connections.get((call.gallery, call.call_id))

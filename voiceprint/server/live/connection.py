@@ -28,6 +28,7 @@ _CODES: Final[dict[EndedBy, int]] = {  # RFC 6455, section 7.4.1
     "duration": 1000,
     "request": 1000,
     "shutdown": 1001,
+    "busy": 1013,
     "error": 1011,
 }
 
@@ -154,7 +155,7 @@ class Connection:
             return "protocol", str(error)
         except ProblemError as error:
             logger.warning("A %s connection is refused: %s", self._conversation.source, error)
-            return ("shutdown" if error.status == 503 else "protocol"), str(error)
+            return ("busy" if error.status == 503 else "protocol"), str(error)
         except VoiceprintError as error:  # its message may name places of the server
             logger.error("A %s connection failed: %s", self._conversation.source, error)  # noqa: TRY400
             return "error", f"{type(error).__name__}: the server's log has the error."

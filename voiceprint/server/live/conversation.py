@@ -92,13 +92,13 @@ class CallOptions(BaseModel):
             named["to"] = named.pop("to_number")
         try:
             return cls.model_validate({**named, **values})
-        except (ValidationError, orjson.JSONDecodeError) as error:
-            if isinstance(error, ValidationError):
-                first = error.errors()[0]
-                place, reason = ".".join(map(str, first["loc"])), first["msg"]
-            else:
-                place, reason = "a list or object", str(error)
-            raise InvalidArgumentError(f"The call's parameter {place} is not valid: {reason}.") from None
+        except ValidationError as error:
+            # Without the value, which may be metadata.
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise InvalidArgumentError(
+                f"The call's parameter {place} is not valid: {first['msg']}."
+            ) from None
 
 
 class Started(NamedTuple):

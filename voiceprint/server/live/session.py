@@ -35,7 +35,9 @@ LATE_S: Final = 1.0
 """Seconds after which an answer counts as late: an agent who has asked a question does not notice less."""
 
 State = Literal["announced", "live", "ended", "failed"]
-EndedBy = Literal["platform", "connection", "silence", "duration", "request", "protocol", "shutdown", "error"]
+EndedBy = Literal[
+    "platform", "connection", "silence", "duration", "request", "protocol", "busy", "shutdown", "error"
+]
 
 _SAMPLE_BYTES: Final = {"mulaw": 1, "alaw": 1, "pcm_u8": 1, "pcm_s24le": 3, "pcm_s32le": 4, "pcm_f32le": 4}
 
