@@ -55,9 +55,7 @@ async def overview_part(visit: Visitor) -> Response:
 async def open_gallery(visit: Visitor, gallery: str, page: str = "callers") -> Response:
     """Go to the same page of another gallery."""
     check_gallery(visit.service, visit.principal, gallery)
-    return RedirectResponse(
-        f"/console/g/{gallery}/{page if page in _PAGES else 'callers'}", status_code=303
-    )
+    return RedirectResponse(f"/console/g/{gallery}/{page if page in _PAGES else 'callers'}", status_code=303)
 
 
 async def _values(visit: Visit) -> _Overview:
@@ -76,7 +74,13 @@ def _gallery(service: Service, name: str) -> _Gallery:
         status = recognizer.index_status()
         storage = recognizer.storage
         return _Gallery(
-            name, storage.count_enrolled(), storage.count(), status.structure, status.recall, status.training, lag
+            name,
+            storage.count_enrolled(),
+            storage.count(),
+            status.structure,
+            status.recall,
+            status.training,
+            lag,
         )
     except VoiceprintError as error:  # its message names places; the row of the others stays
         return _Gallery(name, problem=type(error).__name__)
