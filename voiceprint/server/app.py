@@ -11,6 +11,7 @@ from typing import Final
 from fastapi import FastAPI
 
 import voiceprint
+from voiceprint.server.console import add_console
 from voiceprint.server.limits import BodyLimits, RawPaths, RequestIds
 from voiceprint.server.problems import Problem, add_problem_handlers
 from voiceprint.server.routes import audit, callers, groups, health, identification, upkeep, voiceprints
@@ -60,6 +61,8 @@ def create_app(service: Service) -> FastAPI:
     add_problem_handlers(app)
     for module in (health, identification, voiceprints, callers, groups, audit, upkeep):
         app.include_router(module.router)
+    if service.settings.console:
+        add_console(app)
     app.add_middleware(BodyLimits, settings=service.settings)
     app.add_middleware(RawPaths)
     app.add_middleware(RequestIds, metrics=service.metrics)

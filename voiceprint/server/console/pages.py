@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.responses import HTMLResponse
 from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader
+from starlette.responses import HTMLResponse
 
 import voiceprint
 
@@ -65,7 +66,12 @@ _WORDS: Final = {
 }
 
 
-def _word(code: object) -> str:
+def _json(value: object) -> str:
+    """A value of a record as JSON, for a reader or an attribute."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def word(code: object) -> str:
     """A code of an answer, such as "not_enrolled", for a reader."""
     text = str(code)
     return _WORDS.get(text, text.replace("_", " ").capitalize())
@@ -75,12 +81,11 @@ def _word(code: object) -> str:
 _environment = Environment(
     loader=FileSystemLoader(FOLDER / "templates"),
     autoescape=True,
-    undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
 _environment.filters.update(
-    percent=_percent, number=_number, seconds=_seconds, time=_time, clock=_clock, word=_word,
-    quote=lambda text: quote(text, safe=""),
+    percent=_percent, number=_number, seconds=_seconds, time=_time, clock=_clock, word=word,
+    quote=lambda text: quote(text, safe=""), json=_json,
 )  # fmt: skip
 _environment.globals["version"] = voiceprint.__version__

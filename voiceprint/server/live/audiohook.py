@@ -134,7 +134,9 @@ class AudioHookConversation(Conversation):
             to_number=participant.get("dnis") or None,
         )
         self._is_open = True
-        opened = Reply(self._message("opened", {"startPaused": False, "media": [] if media is None else [media]}))
+        opened = Reply(
+            self._message("opened", {"startPaused": False, "media": [] if media is None else [media]})
+        )
         if media is None or is_probe:
             return [opened]
         self._disconnects = str(values.get(_WHEN_DECIDED, "")).lower() == "true"

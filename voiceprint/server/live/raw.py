@@ -114,7 +114,9 @@ def _own_format(first: dict[str, Any]) -> AudioFormat:
         raise InvalidArgumentError(f"channels is {channels}: 1 to {_MOST_CHANNELS} are allowed.")
     channel = whole_number(first.get("channel", 0), "channel")
     if channel >= channels:
-        raise InvalidArgumentError(f"channel is {channel}: of {channels} channels, the last is {channels - 1}.")
+        raise InvalidArgumentError(
+            f"channel is {channel}: of {channels} channels, the last is {channels - 1}."
+        )
     encoding = encoding_of(first.get("encoding", "l16"))
     return AudioFormat(sample_rate_of(first["rate"]), encoding, channel if channels > 1 else None, channels)
 

@@ -187,7 +187,9 @@ class LiveCall:
             logger.warning("Audio of the call %s: %s", self.call_id, error)
             self.error = type(error).__name__
             return
-        except VoiceprintError as error:  # of the store: the audio is part of the call, the next piece answers
+        except (
+            VoiceprintError
+        ) as error:  # of the store: the audio is part of the call, the next piece answers
             logger.warning("%s in the call %s: %s", type(error).__name__, self.call_id, error)
             self.error = type(error).__name__
             return
