@@ -9,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
 import voiceprint
@@ -45,13 +46,16 @@ def _seconds(value: float | None) -> str:
 
 
 def _time(text: str | None) -> str:
-    """A time of a record, ISO 8601 UTC, for a reader."""
-    return "–" if not text else f"{text[:10]} {text[11:19]}"
+    """A time of a record, ISO 8601 UTC, for a reader; a narrow column breaks it before the clock."""
+    if not text:
+        return "–"
+    whole = Markup('<time><span class="nowrap">{}</span> <span class="nowrap">{}</span></time>')
+    return whole.format(text[:10], text[11:19])
 
 
 def _clock(seconds: float) -> str:
     """A time in seconds since 1970, for a reader."""
-    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S}"
+    return _time(datetime.fromtimestamp(seconds, timezone.utc).isoformat())
 
 
 _WORDS: Final = {

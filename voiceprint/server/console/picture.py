@@ -126,7 +126,7 @@ def _picture(
 
 
 def _curve(scores: Scores, low: float, high: float) -> str:
-    """The density of scores as a closed path, by normal kernels of Silverman's width; empty without scores.
+    """The density of scores as a path, by normal kernels of Silverman's width; empty without scores.
 
     Its greatest value is the height: strangers and known callers differ in number.
     """
@@ -137,10 +137,10 @@ def _curve(scores: Scores, low: float, high: float) -> str:
     grid = np.linspace(low, high, _POINTS)
     density: NDArray[np.float64] = np.exp(-0.5 * ((grid[:, None] - scores) / width) ** 2).sum(axis=1)
     heights = _HEIGHT * (1.0 - 0.96 * density / density.max())
-    points = (
-        f"{_WIDTH * step / (_POINTS - 1):.1f},{height:.1f}" for step, height in enumerate(heights.tolist())
-    )
-    return f"M0,{_HEIGHT} L{' L'.join(points)} L{_WIDTH},{_HEIGHT} Z"
+    seen = np.flatnonzero(heights < _HEIGHT - 0.1)
+    places = _WIDTH * seen / (_POINTS - 1)
+    points = [f"{x:.1f},{y:.1f}" for x, y in zip(places.tolist(), heights[seen].tolist(), strict=True)]
+    return f"M{places[0]:.1f},{_HEIGHT} L{' L'.join(points)} L{places[-1]:.1f},{_HEIGHT}"
 
 
 def _some(scores: Scores, most: int = 120) -> list[float]:
