@@ -75,6 +75,38 @@ class OwnEmbedding(NamedTuple):
     augmented: NDArray[np.float32] | None = None
 
 
+def check_one_source(
+    audio_buffer: object, embedding: object, encoder: object, *, audio_arguments: bool
+) -> None:
+    """Raise `InvalidArgumentError` unless there is exactly one of audio and embedding, with its arguments.
+
+    audio_arguments: whether an argument that only audio has differs from its default.
+    """
+    if embedding is None:
+        if audio_buffer is None:
+            raise InvalidArgumentError("There is neither audio nor an embedding: give one of them.")
+        if encoder is not None:
+            raise InvalidArgumentError(
+                f"encoder is {shown(encoder)}, and names the space of an embedding: audio is embedded by "
+                "the recognizer's encoder."
+            )
+        return
+    if audio_buffer is not None:
+        raise InvalidArgumentError("There are both audio and an embedding: give one of them.")
+    if audio_arguments:
+        raise InvalidArgumentError(
+            "sample_rate, encoding, channel, channels, separate and on_several_voices are for audio: "
+            "leave them out beside an embedding."
+        )
+
+
+def own_embedding(embedding: EmbeddingLike) -> OwnEmbedding:
+    """The vectors of an application's embedding. Raises `InvalidArgumentError`."""
+    if isinstance(embedding, Voiceprint):
+        return OwnEmbedding(embedding.embedding, embedding.augmented)
+    return OwnEmbedding(unit_vector(embedding))
+
+
 class Embedder:
     """Embeds recordings that pass the checks of the configuration: float32[dimension] of length 1."""
 
@@ -121,28 +153,14 @@ class Embedder:
         Raises `InvalidArgumentError` unless there is exactly one of audio and embedding, for audio arguments
         beside an embedding, and for an embedding that is not of this space.
         """
+        check_one_source(audio_buffer, embedding, encoder, audio_arguments=audio_arguments)
         if embedding is None:
-            if audio_buffer is None:
-                raise InvalidArgumentError("There is neither audio nor an embedding: give one of them.")
-            if encoder is not None:
-                raise InvalidArgumentError(
-                    f"encoder is {shown(encoder)}, and names the space of an embedding: audio is embedded by "
-                    "the recognizer's encoder."
-                )
+            assert audio_buffer is not None  # noqa: S101  checked
             return audio_buffer
-        if audio_buffer is not None:
-            raise InvalidArgumentError("There are both audio and an embedding: give one of them.")
-        if audio_arguments:
-            raise InvalidArgumentError(
-                "sample_rate, encoding, channel, channels, separate and on_several_voices are for audio: "
-                "leave them out beside an embedding."
-            )
         self.check_space(encoder)
         if isinstance(embedding, Voiceprint):
             self.check_space(embedding.encoder)
-            own = OwnEmbedding(embedding.embedding, embedding.augmented)
-        else:
-            own = OwnEmbedding(unit_vector(embedding))
+        own = own_embedding(embedding)
         self.check_dimension(own.plain.size)
         return own
 

@@ -130,10 +130,10 @@ def test_a_connection_that_sends_its_request_too_slowly_is_cut(tmp_path: Path) -
             raise AssertionError("the server waited")
 
         # Headers without an end, and a body without one; the second gets a problem document.
-        with socket.create_connection(address, timeout=30) as connection, pytest.raises(ConnectionError):
+        with socket.create_connection(address, timeout=30) as connection:
             connection.sendall(head)
-            send(connection, b"X-Slow: " + b"x" * 600)
-            raise ConnectionError  # closed in order, not reset
+            with contextlib.suppress(ConnectionError):
+                assert send(connection, b"X-Slow: " + b"x" * 600) == b""
         with socket.create_connection(address, timeout=30) as connection:
             connection.sendall(head.replace(b"9", b"999") + b"X-API-Key: " + text + b"\r\n\r\n")
             with contextlib.suppress(ConnectionError):

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from fastapi import Depends, Header, Path, Query, Request, Response
 from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 from starlette.requests import HTTPConnection
 
 from voiceprint._audited import acting_as
@@ -24,7 +24,6 @@ from voiceprint.server.service import Service
 from voiceprint.validation import check_caller_id
 
 R = TypeVar("R")
-M = TypeVar("M", bound=BaseModel)
 
 _bearer = HTTPBearer(auto_error=False, description="An API key of `voiceprint keys create`.")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same, in a header of its own.")
@@ -131,10 +130,10 @@ class Access(NamedTuple):
 
     async def change(
         self,
-        work: Callable[[OpusAgentVoiceRecognizer], M],
-        kind: type[M],
-        again: Callable[[OpusAgentVoiceRecognizer, M], M] | None = None,
-    ) -> M:
+        work: Callable[[OpusAgentVoiceRecognizer], R],
+        kind: type[R],
+        again: Callable[[OpusAgentVoiceRecognizer, R], R] | None = None,
+    ) -> R:
         """As `run`, once for each `Idempotency-Key`; for routes with the dependency `changing`.
 
         kind: of the answer. again: completes the stored answer of a repeated request, which has no metadata
@@ -145,7 +144,7 @@ class Access(NamedTuple):
         key = RequestKey(self.principal.key_id, self.gallery, self.idempotency_key)
         digest = await _digest(self.request)
 
-        def once(recognizer: OpusAgentVoiceRecognizer) -> tuple[M, bool]:
+        def once(recognizer: OpusAgentVoiceRecognizer) -> tuple[R, bool]:
             answer, is_old = self.service.idempotency.once(
                 key, digest, lambda: work(recognizer), TypeAdapter(kind)
             )

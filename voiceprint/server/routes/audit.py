@@ -9,11 +9,11 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from voiceprint.errors import AuditError, ConfigurationError, InvalidArgumentError
-from voiceprint.privacy.audit import ACTIONS, AuditLog, Head, Line, verify_lines
+from voiceprint.errors import AuditError, ConfigurationError
+from voiceprint.privacy.audit import AuditLog, Head, Line, event_filter, verify_lines
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.server.access import Access, allowed, changing
-from voiceprint.validation import check_time, shown
+from voiceprint.validation import check_time
 
 router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["audit"])
 
@@ -51,7 +51,7 @@ def opened_log(recognizer: OpusAgentVoiceRecognizer) -> Iterator[AuditLog]:
     """The audit log of a gallery. Raises `ConfigurationError` where there is none, and `AuditError`."""
     log = recognizer.audit_log()
     if log is None:
-        raise ConfigurationError("This gallery has no audit log: set VOICE_AUDIT.")
+        raise _no_log()
     try:
         yield log
     except FileNotFoundError:
@@ -110,26 +110,17 @@ async def events(
 
     Go on with `before` until `next` is null: a page may be shorter than `limit`, or empty.
     """
-    unknown = sorted({*(action or ())} - {*ACTIONS})
-    if unknown:
-        raise InvalidArgumentError(
-            f"There is no action {shown(unknown[0])}. The actions are: {', '.join(ACTIONS)}."
-        )
-    start, end = check_time(since), check_time(until)
-    conditions = {
-        "caller": caller, "actor": actor, "verdict": verdict, "correlation_id": correlation_id,
-    }  # fmt: skip
-    equal = {name: value for name, value in conditions.items() if value is not None}
-
-    def wanted(fields: dict[str, Any]) -> bool:
-        return (
-            all(fields.get(name) == value for name, value in equal.items())
-            and (not action or fields.get("action") in action)
-            and (not failed or "error" in fields)
-            and (event_id is None or event_id in (fields.get("event_id"), fields.get("about")))
-            and (start is None or str(fields.get("time")) >= start)
-            and (end is None or str(fields.get("time")) < end)
-        )
+    wanted = event_filter(
+        actions=action or (),
+        caller=caller,
+        actor=actor,
+        verdict=verdict,
+        correlation_id=correlation_id,
+        event_id=event_id,
+        failed=failed,
+        since=check_time(since),
+        until=check_time(until),
+    )
 
     def work(recognizer: OpusAgentVoiceRecognizer) -> EventsAnswer:
         with opened_log(recognizer) as log:
@@ -242,9 +233,15 @@ async def feedback(
     access: Annotated[Access, Depends(changing("identify"))], body: Feedback
 ) -> FeedbackAnswer:
     """Record whether an answer was right, in the audit log. `voiceprint calibrate --from-audit` uses it."""
-    return await access.change(
-        lambda recognizer: FeedbackAnswer(
-            event_id=recognizer.feedback(body.event_id, correct=body.correct, caller_id=body.caller_id)
-        ),
-        FeedbackAnswer,
-    )
+
+    def work(recognizer: OpusAgentVoiceRecognizer) -> FeedbackAnswer:
+        if recognizer.config.audit is None:  # the callback of the metrics would take it, and keep nothing
+            raise _no_log()
+        id_ = recognizer.feedback(body.event_id, correct=body.correct, caller_id=body.caller_id)
+        return FeedbackAnswer(event_id=id_)
+
+    return await access.change(work, FeedbackAnswer)
+
+
+def _no_log() -> ConfigurationError:
+    return ConfigurationError("This gallery has no audit log: set VOICE_AUDIT.")

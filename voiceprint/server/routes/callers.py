@@ -148,6 +148,32 @@ async def list_callers(
     return await access.run(work)
 
 
+class CallerSearch(BaseModel):
+    """metadata: the value of each top-level key, with its type. after: the `next` of the page before."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    metadata: dict[str, Any] = Field(min_length=1, examples=[{"account": "7"}])
+    after: str = Field(default="", max_length=512)
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+@router.post("/search", operation_id="find_callers")
+async def find_callers(access: Reads, body: CallerSearch, embeddings: WithEmbeddings) -> CallersAnswer:
+    """Find the callers whose metadata has these values: for keys that see metadata.
+
+    The metadata is in the body, as URLs end in logs. Go on with `after` until `next` is null.
+    """
+    check_sees_metadata(access.principal)
+
+    def work(recognizer: OpusAgentVoiceRecognizer) -> CallersAnswer:
+        callers, following = page_of(recognizer, after=body.after, limit=body.limit, metadata=body.metadata)
+        answers = [answer_of(recognizer, one, access, embeddings=embeddings) for one in callers]
+        return CallersAnswer(callers=answers, next=following)
+
+    return await access.run(work)
+
+
 @router.get("/{caller_id}", operation_id="get_caller")
 async def get_caller(access: Reads, caller_id: CallerId, embeddings: WithEmbeddings) -> CallerAnswer:
     """Read a caller with all voiceprints, the oldest first."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, Request
@@ -46,37 +45,16 @@ async def list_galleries(
     return GalleriesAnswer(galleries=names, roles=sorted(principal.roles))
 
 
-class IndexAnswer(BaseModel):
-    """The index of the gallery: see `voiceprint.IndexStatus`."""
-
-    structure: Literal["exact", "ivf"]
-    vectors: int
-    buffered: int
-    nlist: int
-    nprobe: int
-    rerank_k: int
-    recall: float
-    recall_target: float
-    trained_on: int
-    training: bool
-    reason: str = ""
-
-    @classmethod
-    def of(cls, status: IndexStatus) -> IndexAnswer:
-        """The answer of a status."""
-        return cls(**asdict(status))
-
-
 @router.get(f"{_GALLERY}/index", operation_id="index_status")
-async def index_status(access: Anyone) -> IndexAnswer:
+async def index_status(access: Anyone) -> IndexStatus:
     """Read the state of the index, which follows the store first."""
-    return await access.run(lambda recognizer: IndexAnswer.of(recognizer.index_status()))
+    return await access.run(lambda recognizer: recognizer.index_status())
 
 
 @router.post(f"{_GALLERY}/index/rebuild", operation_id="rebuild_index")
-async def rebuild_index(access: Administers) -> IndexAnswer:
+async def rebuild_index(access: Administers) -> IndexStatus:
     """Build the index of this worker anew from the store, and write its snapshot."""
-    return await access.change(lambda recognizer: IndexAnswer.of(recognizer.rebuild_index()), IndexAnswer)
+    return await access.change(lambda recognizer: recognizer.rebuild_index(), IndexStatus)
 
 
 class SpacesAnswer(BaseModel):
