@@ -16,7 +16,6 @@ from voiceprint.server.service import Service
 
 router = APIRouter(route_class=ConsoleRoute)
 
-_readings = Readings()
 _PAGES = ("callers", "try", "threshold", "live", "audit")
 
 
@@ -59,12 +58,13 @@ async def open_gallery(visit: Visitor, gallery: str, page: str = "callers") -> R
 
 
 async def _values(visit: Visit) -> _Overview:
-    return await visit.service.work.run_light(_overview, visit.service, visit.galleries)
+    readings: Readings = visit.request.app.state.console_readings
+    return await visit.service.work.run_light(_overview, readings, visit.service, visit.galleries)
 
 
-def _overview(service: Service, names: list[str]) -> _Overview:
+def _overview(readings: Readings, service: Service, names: list[str]) -> _Overview:
     calls = sum(len(live_calls(service, name)) for name in names)
-    return _Overview(_readings.figures(service, names), calls, [_gallery(service, name) for name in names])
+    return _Overview(readings.figures(service, names), calls, [_gallery(service, name) for name in names])
 
 
 def _gallery(service: Service, name: str) -> _Gallery:

@@ -123,7 +123,7 @@ def visitor(*roles: Role) -> Callable[..., Awaitable[Visit]]:
 
 
 async def posted(request: Request) -> Body:
-    """The dependency of a form: its fields and its audio, after a check that a page of the session sent it."""
+    """The dependency of a form: its fields and audio, after a check that a page of the session sent it."""
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         body = await read_body(request, AudioQuery(None, None, None, 1))
     else:
