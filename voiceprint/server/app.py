@@ -11,12 +11,16 @@ from typing import Final
 from fastapi import FastAPI
 
 import voiceprint
+from voiceprint.server.console import add_console
 from voiceprint.server.limits import BodyLimits, RawPaths, RequestIds
+from voiceprint.server.live import sockets
+from voiceprint.server.live.sockets import AudioSocketServer
 from voiceprint.server.openapi import DocumentedAPI
 from voiceprint.server.problems import add_problem_handlers
 from voiceprint.server.routes import (
     audit,
     callers,
+    calls,
     groups,
     health,
     identification,
@@ -46,8 +50,14 @@ def create_app(service: Service) -> FastAPI:
         await asyncio.to_thread(service.warm_up)
         service.start()
         observing = asyncio.create_task(_observe(service))
+        service.live.start()
+        audiosocket = AudioSocketServer(service.live)
+        await audiosocket.start()
         yield
         observing.cancel()
+        await audiosocket.close()
+        await service.live.close()
+        await audiosocket.wait_closed()
         await asyncio.to_thread(service.close)
 
     app = DocumentedAPI(
@@ -61,8 +71,12 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     add_problem_handlers(app)
-    for module in (health, identification, voiceprints, callers, groups, jobs, audit, upkeep):
+    for module in (health, identification, voiceprints, callers, groups, jobs, audit, upkeep, calls):
         app.include_router(module.router)
+    app.include_router(calls.everywhere)
+    app.include_router(sockets.router)
+    if service.settings.console:
+        add_console(app)
     app.add_middleware(BodyLimits, settings=service.settings)
     app.add_middleware(RawPaths)
     app.add_middleware(RequestIds, metrics=service.metrics)

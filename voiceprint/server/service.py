@@ -18,6 +18,8 @@ from voiceprint.server.database import BEAT_S, ServerDatabase
 from voiceprint.server.idempotency import Idempotency
 from voiceprint.server.jobs import Jobs
 from voiceprint.server.keys import ApiKeys
+from voiceprint.server.live.calls import LiveCalls
+from voiceprint.server.live.settings import LiveSettings
 from voiceprint.server.metrics import Metrics
 from voiceprint.server.overrides import Overrides
 from voiceprint.server.rates import RateLimits
@@ -35,13 +37,14 @@ DEFAULT_GALLERY: Final = "default"
 class Service:
     """The galleries, API keys, shared state and threads of a worker process.
 
-    galleries: recognizers by name, which `close` closes. settings: None reads the environment.
+    galleries: recognizers by name, which `close` closes. settings, live_settings: None reads the environment.
     """
 
     def __init__(
         self,
         galleries: Galleries | dict[str, OpusAgentVoiceRecognizer],
         settings: ServerSettings | None = None,
+        live_settings: LiveSettings | None = None,
     ) -> None:
         self.settings = ServerSettings() if settings is None else settings
         self._galleries = galleries
@@ -58,6 +61,8 @@ class Service:
         self.is_stopping = False
         self._beats = threading.Thread(target=self._beat, name="voiceprint-beat", daemon=True)
         self._closing = threading.Event()
+        self.live = LiveCalls(self, live_settings)
+        """The live calls of this worker process; of the event loop."""
         self._observed: dict[str, OpusAgentVoiceRecognizer] = {}
 
     @classmethod

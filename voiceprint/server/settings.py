@@ -38,6 +38,7 @@ class ServerSettings(BaseSettings):
         worker counts for itself.
     jobs_folder (None): folder of the manifests and recordings of jobs, with a folder for each gallery by its
         name. Jobs read no file outside it. Without it, there are no jobs.
+    console (True): when False, there is no console at /console/.
     shutdown_s (30): time in which requests and calls may end after SIGTERM, in seconds.
 
     Raises `ConfigurationError` with the variable, the value and the remedy.
@@ -60,6 +61,7 @@ class ServerSettings(BaseSettings):
     max_audio_s: float = Field(default=600.0, gt=0, le=3600)
     rate_limit: int = Field(default=6000, ge=0)
     jobs_folder: Path | None = None
+    console: bool = True
     shutdown_s: float = Field(default=30.0, ge=0)
 
     def __init__(self, **values: Any) -> None:
