@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from postgres_server import fresh_url
 from serving import Running, serve
 from sqlalchemy import update
 from voices import SAMPLES, BandEncoder, by_cosine
@@ -58,8 +59,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (inside / "manifest.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     # More rows than are begun at once, so that a job that stops leaves some.
-    long = [("caller_id", "path", "start")]
-    long += [(caller, f"{caller}-1.flac", str(start / 100)) for caller in CALLERS for start in range(15)]
+    long = [("caller_id", "path", "start", "end")]
+    long += [
+        (caller, f"{caller}-1.flac", str(start / 100), str(start / 100 + 2))
+        for caller in CALLERS
+        for start in range(15)
+    ]
     with (inside / "long.csv").open("w", newline="") as file:
         csv.writer(file).writerows(long)
     for caller in CALLERS:
@@ -198,10 +203,11 @@ def test_a_job_that_fails_says_why_without_places_of_the_server(
     assert str(folder) not in job["error"]["detail"]
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_job_of_a_dead_worker_is_taken_over_and_of_a_stopped_one_goes_on(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, kind: str
 ) -> None:
-    state = str(tmp_path / "state.db")
+    state = str(tmp_path / "state.db") if kind == "sqlite" else fresh_url()
     encoder = SlowEncoder()
     arguments = {
         "manifest": "calls/long.csv", "on_mismatch": "store", "on_several_voices": "refuse", "again": False,
