@@ -140,7 +140,7 @@ class CallerSearch(BaseModel):
     after: the `next` of the page before; empty for the first page.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     metadata: dict[str, Any] = Field(min_length=1, examples=[{"account": "7"}])
     after: str = Field(default="", max_length=512)
@@ -183,7 +183,7 @@ async def get_caller(access: Reads, caller_id: CallerId, embeddings: WithEmbeddi
 class Registration(BaseModel):
     """A caller before the enrollment. metadata is merged; groups are added."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     consent: Consent
     metadata: dict[str, Any] | None = None
@@ -213,7 +213,7 @@ async def register_caller(
 class CallerChange(BaseModel):
     """Either metadata, or a new id. replace: the metadata replaces all of the caller's; else it is merged."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     metadata: dict[str, Any] | None = None
     replace: bool = False
@@ -240,7 +240,7 @@ async def change_caller(
 class MergeRequest(BaseModel):
     """into: id of the caller who stays."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     into: str = Field(min_length=1, max_length=512)
 
@@ -308,7 +308,7 @@ async def set_consent(
 class Refusal(BaseModel):
     """A refusal. reason, by: texts of one line, up to 512 characters."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     reason: str | None = None
     by: str | None = None
