@@ -200,12 +200,12 @@ def test_a_delivery_that_fails_or_is_redirected_comes_again(hooked: tuple[Runnin
     until(lambda: waiting(running) == 0)
     hook.answers.extend((500, 302))
     call(running, "hook-2")
-    until(lambda: hurry(running) or not hook.answers)
-    hurry(running)
-    first, second, third = hook.wait_for("hook-2", times=3)
-    assert first.headers["webhook-id"] == second.headers["webhook-id"] == third.headers["webhook-id"]
-    assert third.is_signed()
-    until(lambda: waiting(running) == 0)
+    hook.wait_for("hook-2")
+    until(lambda: hurry(running) or (not hook.answers and waiting(running) == 0))
+    found = [one for one in hook.got if one.message["data"]["call_id"] == "hook-2"]
+    # The decision is a delivery of its own, if it came before the end.
+    assert len(found) == len({one.headers["webhook-id"] for one in found}) + 2
+    assert all(one.is_signed() for one in found)
 
 
 def hurry(running: Running) -> bool:
