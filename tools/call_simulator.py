@@ -16,6 +16,8 @@ import sys
 import uuid
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -29,17 +31,59 @@ from voiceprint import load_audio
 from voiceprint.audio.io import g711
 
 RATE: Final = 8000
+_TICK_S: Final = 0.01  # half a frame
 FORMATS: Final = ("twilio", "raw", "audiohook", "audiosocket")
 
 Messages = list[str | bytes]
 
 
 class Script(NamedTuple):
-    """The messages of a call in its format. paced: from this index on, one each `every_s`."""
+    """A call in its format. head: messages at its begin. frames: of the socket, one each `every_s`."""
 
-    messages: Messages
-    paced: int
+    head: Messages
+    frames: list[bytes]
     every_s: float
+
+
+class Ticker:
+    """Writes the frames of all calls: a task for each would take more of the processor than the service."""
+
+    def __init__(self) -> None:
+        self._calls: list[_Playing] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def play(self, transport: Any, frames: list[bytes], every_s: float) -> None:
+        """Write frames in time; returns after the last one."""
+        loop = asyncio.get_running_loop()
+        call = _Playing(transport, iter(frames), every_s, loop.time(), loop.create_future())
+        self._calls.append(call)
+        if self._task is None:
+            self._task = loop.create_task(self._run(loop))
+        await call.done
+
+    async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._calls:
+            time_now = loop.time()
+            for call in self._calls:
+                while call.due <= time_now and not call.done.done():
+                    frame = next(call.frames, None)
+                    if frame is None or call.transport.is_closing():
+                        call.done.set_result(None)
+                        break
+                    call.transport.write(frame)
+                    call.due += call.every_s
+            self._calls = [call for call in self._calls if not call.done.done()]
+            await asyncio.sleep(_TICK_S)
+        self._task = None
+
+
+@dataclass
+class _Playing:
+    transport: Any
+    frames: Iterator[bytes]
+    every_s: float
+    due: float
+    done: asyncio.Future[None]
 
 
 def main() -> int:
@@ -71,18 +115,19 @@ async def play(options: Any) -> list[dict[str, Any]]:
     """Hold the calls of the command line; returns their answers."""
     lines = [telephone_line(path) for path in options.recordings]
     headers = {"Authorization": f"Bearer {options.key}"}
+    ticker = Ticker()
     calls = f"{options.url}/v1/galleries/{options.gallery}/calls"
 
     async def one(number: int) -> dict[str, Any]:
         call = uuid.uuid4()
-        mulaw = lines[number % len(lines)]
+        played = script(options.format, lines[number % len(lines)], str(call))
         if options.format == "audiosocket":
             announced = await client.post(calls, json={"call_id": str(call)})
             announced.raise_for_status()
-            await play_tcp(options.audiosocket_port, audiosocket_packets(linear(mulaw), call), options.speed)
+            await play_tcp(options.audiosocket_port, played, ticker, options.speed)
         else:
             url = f"{calls.replace('http', 'ws', 1)}/{options.format}"
-            await play_websocket(url, headers, script(options.format, mulaw, str(call)), options.speed)
+            await play_websocket(url, headers, played, ticker, options.speed)
         answer = await client.get(f"{options.url}/v1/calls/{call}")
         answer.raise_for_status()
         found: dict[str, Any] = answer.json()
@@ -92,34 +137,26 @@ async def play(options: Any) -> list[dict[str, Any]]:
         return await asyncio.gather(*(one(number) for number in range(options.calls)))
 
 
-async def play_websocket(url: str, headers: dict[str, str], call: Script, speed: float = 1.0) -> None:
+async def play_websocket(
+    url: str, headers: dict[str, str], call: Script, ticker: Ticker, speed: float = 1.0
+) -> None:
     """Send the messages of a call in time, and wait until the service closes the connection."""
     async with websockets.connect(url, additional_headers=headers) as socket:
         listening = asyncio.create_task(_until_closed(socket))
-        frames = [client_frame(message) for message in call.messages]
-        # Whole frames to the transport: 200 calls of 50 frames a second are much for the library's `send`.
-        socket.transport.write(b"".join(frames[: call.paced]))
-        await _paced(socket.transport, frames[call.paced :], call.every_s / speed)
-        await asyncio.wait_for(listening, 60)
+        for message in call.head:
+            await socket.send(message)
+        await ticker.play(socket.transport, call.frames, call.every_s / speed)
+        await asyncio.wait_for(listening, 120)
 
 
-async def play_tcp(port: int, packets: list[bytes], speed: float = 1.0, frame_s: float = 0.02) -> None:
+async def play_tcp(port: int, call: Script, ticker: Ticker, speed: float = 1.0) -> None:
     """Send the packets of AudioSocket in time, and wait until the service closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(packets[0])
-    await _paced(writer, packets[1:], frame_s / speed)
-    await asyncio.wait_for(reader.read(), 60)
+    for packet in call.head:
+        writer.write(packet if isinstance(packet, bytes) else packet.encode())
+    await ticker.play(writer.transport, call.frames, call.every_s / speed)
+    await asyncio.wait_for(reader.read(), 120)
     writer.close()
-
-
-async def _paced(transport: Any, frames: list[bytes], every_s: float) -> None:
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    for number, frame in enumerate(frames):
-        wait_s = begun + number * every_s - loop.time()
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
-        transport.write(frame)
 
 
 async def _until_closed(socket: Any) -> None:
@@ -150,14 +187,32 @@ def linear(mulaw: bytes) -> bytes:
 
 
 def script(source: str, mulaw: bytes, call: str) -> Script:
-    """The messages of a call in a format of websockets."""
+    """A call in a format."""
+    every_s = 0.2 if source == "audiohook" else 0.02
+    return Script(_head(source, call), _frames(source, mulaw), every_s)
+
+
+def _head(source: str, call: str) -> Messages:
     if source == "twilio":
-        messages = twilio_messages(mulaw, call, both=False)
-        return Script(list(messages), 2, 0.02)
+        return [*twilio_messages(b"", call, both=False)[:2]]
     if source == "raw":
-        first = {"rate": RATE, "encoding": "mulaw", "call_id": call}
-        return Script([*raw_messages(mulaw, 160, **first), '{"type": "stop"}'], 1, 0.02)
-    return Script(audiohook_messages(mulaw, call), 1, 0.2)
+        return raw_messages(b"", 160, rate=RATE, encoding="mulaw", call_id=call)
+    if source == "audiosocket":
+        return [*audiosocket_packets(b"", uuid.UUID(call))[:1]]
+    return audiohook_messages(b"", call)[:1]
+
+
+@lru_cache
+def _frames(source: str, mulaw: bytes) -> list[bytes]:
+    """The frames after the head, which are the same in all calls of a recording."""
+    if source == "audiosocket":
+        return audiosocket_packets(linear(mulaw), uuid.UUID(int=0))[1:]
+    messages: Messages = {
+        "twilio": lambda: [*twilio_messages(mulaw, both=False)[2:]],
+        "raw": lambda: [*raw_messages(mulaw, 160)[1:], '{"type": "stop"}'],
+        "audiohook": lambda: audiohook_messages(mulaw, "")[1:],
+    }[source]()
+    return [client_frame(message) for message in messages]
 
 
 def frames(audio: bytes, size: int) -> Iterator[bytes]:
