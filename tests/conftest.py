@@ -39,6 +39,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--mutations", type=int, default=300, metavar="N", help="how many audio files are mutated and read"
     )
     parser.addoption(
+        "--conversations",
+        type=int,
+        default=60,
+        metavar="N",
+        help="how many malformed conversations of live calls are held",
+    )
+    parser.addoption(
         "--all-speech", action="store_true", help="compare the encoders on all real speech, not on some of it"
     )
     parser.addoption(

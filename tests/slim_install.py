@@ -24,7 +24,16 @@ ABSENT = ("librosa", "llvmlite", "numba", "scipy", "sklearn", "torch")
 OPTIONAL = {"av", "cryptography", "kaldi_native_fbank", "matplotlib", "psycopg", "resemblyzer"}
 OPTIONAL |= {"sherpa_onnx", "torch"}
 # By the service and its client.
-OPTIONAL |= {"fastapi", "httpx", "jinja2", "prometheus_client", "python_multipart", "starlette", "uvicorn"}
+OPTIONAL |= {
+    "fastapi",
+    "httpx",
+    "jinja2",
+    "markupsafe",
+    "prometheus_client",
+    "python_multipart",
+    "starlette",
+    "uvicorn",
+}
 OPTIONAL |= {"websockets"}
 if sys.version_info >= (3, 11):
     OPTIONAL |= {"tomli"}  # tomllib for Python 3.10

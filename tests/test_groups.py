@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -357,7 +358,9 @@ def test_verify_match_and_streams_watch_too(
         match = gallery.match_caller(embedding=probe_of(gallery, 60), watch=["fraud"], not_groups=["fraud"])
     assert match is None
     assert "watched group 'fraud'" in caplog.text
-    assert "c060" not in caplog.text
+    assert not re.search(
+        r"\bc060\b", caplog.text
+    )  # the id of the store, in hexadecimal, may hold these letters
 
 
 def test_a_stream_searches_groups_and_reports_hits(voices: Any) -> None:

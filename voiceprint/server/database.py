@@ -1,6 +1,7 @@
 """`ServerDatabase`: the state that all workers and nodes of a service share, in SQLite or PostgreSQL.
 
-API keys and sessions (as digests), idempotency keys, jobs, calls and webhook deliveries. No embeddings, audio or metadata.
+API keys and sessions (as digests), idempotency keys, jobs, calls and webhook deliveries. No embeddings, audio
+or metadata.
 """
 
 from __future__ import annotations

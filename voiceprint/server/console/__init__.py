@@ -9,6 +9,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from voiceprint.server.console import audit, callers, live, overview, signing, threshold, trial
+from voiceprint.server.console.figures import Readings
 from voiceprint.server.console.pages import FOLDER
 from voiceprint.server.console.visit import ConsoleRoute
 
@@ -33,6 +34,7 @@ def add_console(app: FastAPI) -> None:
     router = APIRouter(prefix="/console", route_class=ConsoleRoute, include_in_schema=False)
     for module in (signing, overview, callers, trial, threshold, live, audit):
         router.include_router(module.router)
+    app.state.console_readings = Readings()
     app.include_router(router)
     app.mount("/console/static", StaticFiles(directory=FOLDER / "static"))
     app.add_middleware(_ConsoleHeaders)

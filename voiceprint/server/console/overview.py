@@ -16,7 +16,6 @@ from voiceprint.server.service import Service
 
 router = APIRouter(route_class=ConsoleRoute)
 
-_readings = Readings()
 _PAGES = ("callers", "try", "threshold", "live", "audit")
 
 
@@ -55,18 +54,17 @@ async def overview_part(visit: Visitor) -> Response:
 async def open_gallery(visit: Visitor, gallery: str, page: str = "callers") -> Response:
     """Go to the same page of another gallery."""
     check_gallery(visit.service, visit.principal, gallery)
-    return RedirectResponse(
-        f"/console/g/{gallery}/{page if page in _PAGES else 'callers'}", status_code=303
-    )
+    return RedirectResponse(f"/console/g/{gallery}/{page if page in _PAGES else 'callers'}", status_code=303)
 
 
 async def _values(visit: Visit) -> _Overview:
-    return await visit.service.work.run_light(_overview, visit.service, visit.galleries)
+    readings: Readings = visit.request.app.state.console_readings
+    return await visit.service.work.run_light(_overview, readings, visit.service, visit.galleries)
 
 
-def _overview(service: Service, names: list[str]) -> _Overview:
+def _overview(readings: Readings, service: Service, names: list[str]) -> _Overview:
     calls = sum(len(live_calls(service, name)) for name in names)
-    return _Overview(_readings.figures(service, names), calls, [_gallery(service, name) for name in names])
+    return _Overview(readings.figures(service, names), calls, [_gallery(service, name) for name in names])
 
 
 def _gallery(service: Service, name: str) -> _Gallery:
@@ -76,7 +74,13 @@ def _gallery(service: Service, name: str) -> _Gallery:
         status = recognizer.index_status()
         storage = recognizer.storage
         return _Gallery(
-            name, storage.count_enrolled(), storage.count(), status.structure, status.recall, status.training, lag
+            name,
+            storage.count_enrolled(),
+            storage.count(),
+            status.structure,
+            status.recall,
+            status.training,
+            lag,
         )
     except VoiceprintError as error:  # its message names places; the row of the others stays
         return _Gallery(name, problem=type(error).__name__)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.responses import HTMLResponse
 from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+from starlette.responses import HTMLResponse
 
 import voiceprint
 
@@ -44,13 +46,16 @@ def _seconds(value: float | None) -> str:
 
 
 def _time(text: str | None) -> str:
-    """A time of a record, ISO 8601 UTC, for a reader."""
-    return "–" if not text else f"{text[:10]} {text[11:19]}"
+    """A time of a record, ISO 8601 UTC, for a reader; a narrow column breaks it before the clock."""
+    if not text:
+        return "–"
+    whole = Markup('<time><span class="nowrap">{}</span> <span class="nowrap">{}</span></time>')
+    return whole.format(text[:10], text[11:19])
 
 
 def _clock(seconds: float) -> str:
     """A time in seconds since 1970, for a reader."""
-    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S}"
+    return _time(datetime.fromtimestamp(seconds, timezone.utc).isoformat())
 
 
 _WORDS: Final = {
@@ -65,7 +70,12 @@ _WORDS: Final = {
 }
 
 
-def _word(code: object) -> str:
+def _json(value: object) -> str:
+    """A value of a record as JSON, for a reader or an attribute."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def word(code: object) -> str:
     """A code of an answer, such as "not_enrolled", for a reader."""
     text = str(code)
     return _WORDS.get(text, text.replace("_", " ").capitalize())
@@ -75,12 +85,11 @@ def _word(code: object) -> str:
 _environment = Environment(
     loader=FileSystemLoader(FOLDER / "templates"),
     autoescape=True,
-    undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
 _environment.filters.update(
-    percent=_percent, number=_number, seconds=_seconds, time=_time, clock=_clock, word=_word,
-    quote=lambda text: quote(text, safe=""),
+    percent=_percent, number=_number, seconds=_seconds, time=_time, clock=_clock, word=word,
+    quote=lambda text: quote(text, safe=""), json=_json,
 )  # fmt: skip
 _environment.globals["version"] = voiceprint.__version__

@@ -14,12 +14,12 @@ from voiceprint.server.database import ServerDatabase, sessions
 from voiceprint.server.keys import ApiKeys, Principal, digest_of
 
 IDLE_S: Final = 30 * 60.0
-"""Seconds without a use after which a session ends: a screen that was left alone. Pages that refresh themselves
-are no use. Doubled, an unlocked screen stays open for twice as long."""
+"""Seconds without a use after which a session ends: a screen that was left alone. A page that refreshes
+itself is no use. Doubled, an unlocked screen stays open for twice as long."""
 LONGEST_S: Final = 12 * 3600.0
 """Seconds after which every session ends: a shift. Doubled, a stolen cookie is of use for twice as long."""
 _NOTED_EVERY_S: Final = 60.0
-"""Seconds between two notes of a session's use: of each request, every page would write to the database."""
+"""Seconds between two notes of a session's use. Without, every request would write to the database."""
 _TOKEN_BYTES: Final = 32
 
 

@@ -123,7 +123,7 @@ def visitor(*roles: Role) -> Callable[..., Awaitable[Visit]]:
 
 
 async def posted(request: Request) -> Body:
-    """The dependency of a form: its fields and its audio, after a check that a page of the session sent it."""
+    """The dependency of a form: its fields and audio, after a check that a page of the session sent it."""
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         body = await read_body(request, AudioQuery(None, None, None, 1))
     else:
@@ -139,10 +139,14 @@ Posted = Annotated[Body, Depends(posted)]
 
 def check_form(request: Request, sent: object, cookie: str | None) -> None:
     """Raise `ProblemError` 403 unless a page that belongs to the cookie has sent this form."""
-    is_ours = isinstance(sent, str) and cookie and hmac.compare_digest(sent.encode(), form_token(cookie).encode())
+    is_ours = (
+        isinstance(sent, str) and cookie and hmac.compare_digest(sent.encode(), form_token(cookie).encode())
+    )
     if not is_ours or not is_same_origin(request):
         raise ProblemError(
-            403, "FormError", "This form was not sent by a page of this session: load the page again, and repeat."
+            403,
+            "FormError",
+            "This form was not sent by a page of this session: load the page again, and repeat.",
         )
 
 
@@ -187,7 +191,9 @@ async def _error_page(request: Request, error: VoiceprintError) -> Response:
     problem = json.loads(bytes(response.body))
     headers = {name: response.headers[name] for name in ("retry-after",) if name in response.headers}
     if REFRESH_HEADER in request.headers:
-        return render("part_error.html", status=response.status_code, headers=headers, detail=problem["detail"])
+        return render(
+            "part_error.html", status=response.status_code, headers=headers, detail=problem["detail"]
+        )
     try:
         visit = await signed_in(request)
     except ProblemError:  # the page of the error without the navigation

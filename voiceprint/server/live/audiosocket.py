@@ -30,7 +30,15 @@ UUID: Final = 0x01
 DTMF: Final = 0x03
 ERROR: Final = 0xFF
 HEADER: Final = 3  # bytes
-RATES: Final = {0x10: 8_000, 0x11: 12_000, 0x12: 16_000, 0x13: 24_000, 0x14: 32_000, 0x15: 44_100, 0x16: 48_000}
+RATES: Final = {
+    0x10: 8_000,
+    0x11: 12_000,
+    0x12: 16_000,
+    0x13: 24_000,
+    0x14: 32_000,
+    0x15: 44_100,
+    0x16: 48_000,
+}
 """Sample rate in Hz of each type of audio packet. 0x17 and 0x18 are 96 and 192 kHz, above what is allowed."""
 
 
@@ -51,7 +59,9 @@ class AudioSocketConversation(Conversation):
         if kind == UUID:
             return self._identify(payload)
         if self.uuid is None:
-            raise InvalidArgumentError(f"The first packet has the type {kind:#04x}: 0x01, a UUID, is expected.")
+            raise InvalidArgumentError(
+                f"The first packet has the type {kind:#04x}: 0x01, a UUID, is expected."
+            )
         if kind in RATES:
             return self._audio(kind, payload)
         if kind in (HANGUP, ERROR):
@@ -62,10 +72,6 @@ class AudioSocketConversation(Conversation):
 
     def ended(self, answer: dict[str, Any] | None) -> list[Message]:  # noqa: ARG002
         """As `Conversation.ended`."""
-        return [packet(HANGUP)]
-
-    def refused(self, reason: str) -> list[Message]:  # noqa: ARG002 - no place for it
-        """As `Conversation.refused`."""
         return [packet(HANGUP)]
 
     def _identify(self, payload: bytes) -> list[Event]:

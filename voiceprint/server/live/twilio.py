@@ -62,7 +62,9 @@ class TwilioConversation(Conversation):
         media = part_of(start, "mediaFormat")
         if whole_number(media.get("channels", 1), "start.mediaFormat.channels") != 1:
             raise InvalidArgumentError("start.mediaFormat.channels is not 1.")
-        audio_format = AudioFormat(sample_rate_of(media.get("sampleRate")), encoding_of(media.get("encoding")))
+        audio_format = AudioFormat(
+            sample_rate_of(media.get("sampleRate")), encoding_of(media.get("encoding"))
+        )
         options = CallOptions.of(start.get("customParameters") or {}, call_id=start.get("callSid"))
         self._track = "inbound" if "inbound" in tracks else tracks[0]
         return Started(audio_format, options)
