@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from starlette.requests import HTTPConnection
 
 from voiceprint._audited import acting_as
-from voiceprint.errors import GalleryNotFoundError
+from voiceprint.errors import GalleryNotFoundError, InvalidArgumentError
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.server.idempotency import RequestKey
 from voiceprint.server.keys import Principal, Role
@@ -253,7 +253,10 @@ async def caller_id_in_path(
     ],
 ) -> str:
     """The caller id of the path, decoded: `RawPaths` leaves path parameters as they were sent."""
-    return check_caller_id(unquote(caller_id, errors="strict"))
+    try:
+        return check_caller_id(unquote(caller_id, errors="strict"))
+    except UnicodeDecodeError:
+        raise InvalidArgumentError("The caller id of the path is not UTF-8: percent-encode it so.") from None
 
 
 CallerId = Annotated[str, Depends(caller_id_in_path)]
