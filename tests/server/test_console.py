@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import pytest
 from serving import Running
 from sqlalchemy import insert, select, update
 from voices import SAMPLES, load_voices
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 from voiceprint import Consent
 from voiceprint.server.console.sessions import IDLE_S, LONGEST_S
@@ -415,3 +418,73 @@ def test_the_figures_are_those_of_the_last_minute_and_of_the_own_galleries(serve
     assert after.p95_s is not None
     assert 0 < after.p50_s <= after.p95_s
     assert sum(readings.figures(server.service, ["other"]).verdicts.values()) == 0
+
+
+def stream_url(server: Running, gallery: str = "default") -> str:
+    return f"{server.url.replace('http', 'ws')}/console/g/{gallery}/try/stream"
+
+
+def cookie_of(browser: httpx.Client) -> dict[str, str]:
+    return {"Cookie": f"voiceprint-session={browser.cookies['voiceprint-session']}"}
+
+
+def test_the_microphone_of_another_site_key_or_gallery_is_refused(server: Running) -> None:
+    with signed_in(server, "enroll") as enroller, signed_in(server, "identify", galleries=["other"]) as other:
+        refused = [
+            (stream_url(server), {}),
+            (stream_url(server), {"Cookie": "voiceprint-session=x"}),
+            (stream_url(server), cookie_of(enroller)),
+            (stream_url(server), cookie_of(other)),
+            (stream_url(server, "no-such"), cookie_of(other)),
+            (stream_url(server, "other"), {**cookie_of(other), "Origin": "https://example.org"}),
+        ]
+        for url, headers in refused:
+            with pytest.raises(InvalidStatus, match="403"), connect(url, additional_headers=headers):
+                pass
+        own = {**cookie_of(other), "Origin": server.url}
+        with connect(stream_url(server, "other"), additional_headers=own):
+            pass
+
+
+@pytest.mark.parametrize(
+    "first", ["", "{}", "[1]", '{"rate": 1}', '{"rate": "16000"}', '{"rate": 96000}', b"\0\0", "[" * 5000]
+)
+def test_a_stream_without_its_rate_is_told_so(
+    browser: httpx.Client, server: Running, first: str | bytes
+) -> None:
+    with connect(stream_url(server), additional_headers=cookie_of(browser)) as socket:
+        socket.send(first)
+        answer = json.loads(socket.recv(20))
+        assert answer["type"] == "error"
+        assert "rate of the audio" in answer["detail"]
+        with pytest.raises(ConnectionClosed):
+            socket.recv(20)
+
+
+def test_a_message_of_a_stream_is_limited(browser: httpx.Client, server: Running) -> None:
+    with connect(stream_url(server), additional_headers=cookie_of(browser)) as socket:
+        socket.send('{"rate": 16000}')
+        socket.send(bytes(300_000))
+        assert "send less at once" in json.loads(socket.recv(20))["detail"]
+
+
+@pytest.mark.parametrize("chunk", [1_001, 3_200])  # half of a sample at the end of each, or none
+def test_a_stream_is_answered_while_it_lasts(browser: httpx.Client, server: Running, chunk: int) -> None:
+    audio = (VOICES["carlo"][3] * 32767).astype("<i2").tobytes()
+    with connect(stream_url(server), additional_headers=cookie_of(browser)) as socket:
+        socket.send('{"rate": 16000}')
+        for start in range(0, len(audio), chunk):
+            socket.send(audio[start : start + chunk])
+        socket.send("stop")
+        answers = [json.loads(text) for text in socket]
+    assert len(answers) > 3
+    assert [answer["final"] for answer in answers] == [False] * (len(answers) - 1) + [True]
+    last = answers[-1]
+    assert (last["verdict"], last["matches"][0]["caller_id"]) == ("accepted", "carlo")
+    assert 0 < last["x"] <= 100
+    assert "metadata" not in json.dumps(answers)
+    with connect(stream_url(server), additional_headers=cookie_of(browser)) as socket:
+        socket.send('{"rate": 16000}')
+        socket.send("stop")
+        (empty,) = [json.loads(text) for text in socket]
+    assert (empty["verdict"], empty["matches"], empty["x"]) == ("inconclusive", [], None)
