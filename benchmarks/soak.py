@@ -24,9 +24,10 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
@@ -43,23 +44,54 @@ CALLERS = 150  # enrolled at most, so that a flat memory is one that does not le
 FAILED = (httpx.TransportError, OSError, websockets.WebSocketException)
 
 
-class Soak:
-    """The service, its load, and what was promised to the clients."""
+class ServedStore(NamedTuple):
+    """A running service on a port of loopback. headers: with an API key for all."""
 
-    def __init__(self, folder: Path, store: str, workers: int) -> None:
+    process: subprocess.Popen[bytes]
+    port: int
+    headers: dict[str, str]
+
+
+@contextmanager
+def served_store(folder: Path, store: str, *, workers: int) -> Iterator[ServedStore]:
+    """`voiceprint serve` over a store, once it is ready. Its log and state are in the folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    state = folder / "state.db"
+    headers = {"X-API-Key": ApiKeys(ServerDatabase(str(state))).create(["admin"], rate_limit=0)[0]}
+    kind, _, place = store.partition(":")
+    environment = {"VOICE_SERVER_STATE": str(state), "VOICE_STORAGE_BACKEND": kind}
+    environment["VOICE_DATABASE_URL" if kind == "postgresql" else "VOICE_STORAGE_PATH"] = (
+        store if kind == "postgresql" else place
+    )
+    command = [sys.executable, "-m", "voiceprint", "serve", "--port", str(port), "--workers", str(workers)]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=folder, env=os.environ | environment, stdout=log, stderr=log)
+    try:
+        while True:
+            if server.poll() is not None:
+                raise SystemExit((folder / "log").read_text())
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60).is_success:
+                    break
+            except httpx.TransportError:  # it does not listen yet
+                pass
+            time.sleep(0.1)
+        yield ServedStore(server, port, headers)
+        server.terminate()
+        server.wait(120)
+    finally:
+        server.kill()
+
+
+class Soak:
+    """The load of a service, and what was promised to its clients."""
+
+    def __init__(self, folder: Path, store: str, workers: int, pause_s: float) -> None:
         self.folder, self.store, self.workers = folder, store, workers
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/v1/galleries/default"
-        state = folder / "state.db"
-        self.headers = {"X-API-Key": ApiKeys(ServerDatabase(str(state))).create(["admin"], rate_limit=0)[0]}
-        kind, _, place = store.partition(":")
-        environment = {"VOICE_SERVER_STATE": str(state), "VOICE_STORAGE_BACKEND": kind}
-        environment |= (
-            {"VOICE_DATABASE_URL": store} if kind == "postgresql" else {"VOICE_STORAGE_PATH": place}
-        )
-        self.environment = {**os.environ, **environment, "OMP_NUM_THREADS": "1"}
+        self.pause_s = pause_s
+        self.port, self.url, self.headers = 0, "", dict[str, str]()
         self.sounds = sorted(VOICES.glob("*/*.flac"))
         self.samples = {sound: _samples(sound) for sound in self.sounds}
         self.ended = threading.Event()
@@ -166,7 +198,7 @@ class Soak:
         """Repeat one kind of request until the end."""
         chance = random.Random(seed)
         with httpx.Client(headers=self.headers, timeout=120) as client:
-            while not self.ended.is_set():
+            while not self.ended.wait(self.pause_s):
                 what(client, chance)
 
     def calls(self, count: int) -> None:
@@ -224,14 +256,9 @@ class Soak:
 
     def run(self, seconds: float, kill_every_s: float, calls: int) -> dict[str, Any]:
         """Serve and load for a time; the figures."""
-        log = (self.folder / "log").open("wb")
-        command = [sys.executable, "-m", "voiceprint", "serve", "--port", str(self.port)]
-        server = subprocess.Popen(
-            [*command, "--workers", str(self.workers)],
-            cwd=self.folder, env=self.environment, stdout=log, stderr=log,
-        )  # fmt: skip
-        try:
-            self._wait(server)
+        with served_store(self.folder, self.store, workers=self.workers) as service:
+            self.port, self.headers = service.port, service.headers
+            self.url = f"http://127.0.0.1:{self.port}/v1/galleries/default"
             kinds = [self.identify, self.identify, self.enroll, self.delete]
             threads = [
                 threading.Thread(target=self.work, args=(kind, seed)) for seed, kind in enumerate(kinds)
@@ -239,31 +266,15 @@ class Soak:
             threads.append(threading.Thread(target=self.calls, args=(calls,)))
             for thread in threads:
                 thread.start()
-            memory = self._watch(server, seconds, kill_every_s)
-            self.ended.set()
+            try:
+                memory = self._watch(service.process, seconds, kill_every_s)
+            finally:
+                self.ended.set()
             for thread in threads:
                 thread.join(180)
                 if thread.is_alive():
                     self.faults.append("a client still waits for its answer")
-            server.send_signal(signal.SIGTERM)
-            server.wait(120)
-        finally:
-            self.ended.set()
-            server.kill()
-            log.close()
         return self._figures(memory, seconds)
-
-    def _wait(self, server: subprocess.Popen[bytes]) -> None:
-        for _ in range(1200):
-            if server.poll() is not None:
-                raise SystemExit((self.folder / "log").read_text())
-            try:
-                if httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=60).is_success:
-                    return
-            except httpx.TransportError:  # it does not listen yet
-                pass
-            time.sleep(0.1)
-        raise SystemExit("The service did not become ready.")
 
     def _watch(
         self, server: subprocess.Popen[bytes], seconds: float, kill_every_s: float
@@ -299,7 +310,7 @@ class Soak:
             "minutes": seconds / 60,
             "workers": self.workers,
             "outcomes": dict(sorted(self.outcomes.items())),
-            "latency_ms": {name: _percentiles(times) for name, times in sorted(self.latencies.items())},
+            "latency_ms": {name: percentiles(times) for name, times in sorted(self.latencies.items())},
             "enrolled": len(self.enrolled),
             "deleted": len(self.deleted),
             "unknown": len(self.unknown),
@@ -322,7 +333,8 @@ def _samples(sound: Path) -> bytes:
     return (preprocess_audio(audio, rate) * 32767).astype("<i2").tobytes()
 
 
-def _percentiles(times: list[float]) -> dict[str, float]:
+def percentiles(times: list[float]) -> dict[str, float]:
+    """p50, p90, p99 and the maximum of seconds, in milliseconds."""
     ordered = sorted(times)
     return {
         name: round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1)
@@ -336,12 +348,15 @@ def main() -> int:
     parser.add_argument("--store", help="URL of an empty store; default: SQLite in a temporary folder")
     parser.add_argument("--minutes", type=float, default=30.0, help="time of the load")
     parser.add_argument("--workers", type=int, default=2, help="worker processes")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds between two requests of a client")
     parser.add_argument("--calls", type=int, default=5, help="live calls at once")
     parser.add_argument("--kill-every", type=float, default=120.0, help="seconds between kills; 0 for none")
     parser.add_argument("--most-growth", type=float, default=0.05, help="of the memory")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        soak = Soak(Path(folder), arguments.store or f"sqlite:{folder}/callers.db", arguments.workers)
+        soak = Soak(
+            Path(folder), arguments.store or f"sqlite:{folder}/callers.db", arguments.workers, arguments.pause
+        )
         figures = soak.run(arguments.minutes * 60, arguments.kill_every, arguments.calls)
     print(json.dumps(figures, indent=1))
     write(f"soak-{figures['store']}", figures, arguments.results)

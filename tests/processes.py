@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forked import ForkedPython
 from stores import assert_embedding, forget_json_files, state, unit, voiceprint
 
 from voiceprint import Storage, open_storage
@@ -84,17 +85,12 @@ def python(code: str, **environment: str) -> str:
     return done.stdout
 
 
-def start(url: str, script: str, argument: object = "", stdin: int | None = None) -> subprocess.Popen[str]:
+def start(url: str, script: str, argument: object = "", stdin: int | None = None) -> ForkedPython:
     """A process that runs `script` with the `storage` at `url`, and the `argument` as text."""
-    return subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + script, url, str(argument)],
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    return ForkedPython(PRELUDE + script, url, argument, stdin=stdin)
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 60) -> str:
+def finish(process: ForkedPython, timeout: float = 60) -> str:
     """Wait for a process to end well; gives what it printed."""
     said, _ = process.communicate(timeout=timeout)
     assert process.returncode == 0
@@ -167,9 +163,8 @@ def kill_writers(new_store: Callable[[], str], crashes: int) -> None:
             storage.save(voiceprint("after"))
 
 
-def killed(writer: subprocess.Popen[str], chance: random.Random) -> list[int]:
+def killed(writer: ForkedPython, chance: random.Random) -> list[int]:
     """Kill a writer in a moment; gives what it has told of."""
-    assert writer.stdout is not None
     assert writer.stdout.readline() == "ready\n"
     killer = threading.Timer(chance.uniform(0, 0.15), writer.kill)
     killer.start()

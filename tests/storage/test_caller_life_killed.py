@@ -56,5 +56,7 @@ def test_a_killed_process_leaves_every_change_of_a_caller_whole(kind: str, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", list(URLS))
-def test_many_killed_processes_leave_every_change_of_a_caller_whole(kind: str, tmp_path: Path) -> None:
-    kill_changing(URLS[kind](tmp_path), crashes=40)
+def test_many_killed_processes_leave_every_change_of_a_caller_whole(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    kill_changing(URLS[kind](tmp_path), request.config.getoption("--crashes"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import count
 from pathlib import Path
 
 import pytest
-from processes import finish, fork_while_threads_write, in_child, kill_writers, start
+from processes import PRELUDE, finish, fork_while_threads_write, in_child, kill_writers, start
 from stores import Follower, forget_json_files, state, voiceprint
 
 from voiceprint import JSONStorage
@@ -80,7 +82,8 @@ def test_a_forked_child_follows_its_parent_without_rebuilding(path: Path) -> Non
         follower.assert_in_step(storage)
         assert storage.revision() == 1
         for n in range(3):
-            finish(start(f"json:{path}", f"storage.save(voiceprint('b', {n}))"))
+            script = PRELUDE + f"storage.save(voiceprint('b', {n}))"
+            subprocess.run([sys.executable, "-c", script, f"json:{path}", ""], check=True)
             follower.assert_in_step(storage)
         assert follower.rebuilds == 1
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from busy_process import SHARED
+from forked import ForkedPython
 from postgres_server import fresh_url
 from redis_server import fresh_database, shared_server
 from stores import Follower, forget_json_files, state
@@ -22,7 +22,7 @@ from voiceprint.identification.shared_index import SharedIndex
 pytestmark = pytest.mark.slow
 
 PROCESSES = 8
-SCRIPT = Path(__file__).parent.parent / "busy_process.py"
+SCRIPT = (Path(__file__).parent.parent / "busy_process.py").read_text()
 
 
 @pytest.fixture(params=["json", "sqlite", "postgresql", "redis"])
@@ -50,18 +50,10 @@ def test_eight_busy_processes_lose_nothing_and_find_each_other(
     follower.catch_up(storage)
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, SCRIPT, url, str(me), str(PROCESSES), str(rounds)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
+            stack.enter_context(ForkedPython(SCRIPT, url, me, PROCESSES, rounds, stdin=subprocess.PIPE))
             for me in range(PROCESSES)
         ]
         for process in processes:
-            assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
         for process in processes:
             assert process.stdin is not None

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from forked import ForkedPython
 from postgres_server import PostgresServer, fresh_url, shared_server
 from sqlalchemy import make_url
 from stores import state, voiceprint
@@ -241,12 +242,7 @@ def test_many_processes_that_open_a_new_database_make_its_schema_once(url: str) 
         "with open_storage(sys.argv[1]) as storage:\n"
         "    storage.create()\n    print(storage.identity(), storage.check())"
     )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(6)
-    ]
+    processes = [ForkedPython(script, url, stdin=subprocess.PIPE) for _ in range(6)]
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("go\n")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from forked import ForkedPython
 from postgres_server import PostgresServer, fresh_url, shared_server, url_of
 from processes import finish, fork_while_threads_write, in_child, kill_writers, start
 from stores import Follower, state, voiceprint
@@ -63,8 +64,7 @@ class Writers:
         while len({name.partition("-")[0] for name in list(self.said)}) < count:
             self._assert_running()
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
+    def _read(self, process: ForkedPython) -> None:
         for line in process.stdout:
             self.said.append(line.strip())
 

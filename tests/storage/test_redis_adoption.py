@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import redis
-from processes import kill_while_adopting
+from forked import ForkedPython
+from processes import finish, kill_while_adopting
 from redis_server import fresh_database, shared_server
 from stores import assert_embedding, ids_of, state, unit, voiceprint
 
@@ -64,10 +63,9 @@ def test_several_processes_that_open_at_once_take_each_caller_over_once(golden: 
         names = [f"c{n}" for n in range(1_200)]
         for n, name in enumerate(names):
             client.set(f"voiceprint:{name}", json.dumps({"caller_id": name, "embedding": unit(n).tolist()}))
-        opening = [
-            subprocess.Popen([sys.executable, "-c", OPEN, shared_server().url(database)]) for _ in range(4)
-        ]
-        assert [process.wait(timeout=60) for process in opening] == [0] * 4
+        opening = [ForkedPython(OPEN, shared_server().url(database)) for _ in range(4)]
+        for process in opening:
+            finish(process)
         with RedisStorage(client) as storage:
             assert [caller.caller_id for caller in storage.iter_callers()] == sorted(names)
             assert storage.count() == 1_200

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from databases import dump, old_database, old_row, sql
+from forked import ForkedPython
 from sqlalchemy import create_engine
 from stores import Follower, assert_augmented, assert_embedding, assert_life, ids_of, state, unit, voiceprint
 
@@ -172,12 +171,12 @@ def test_a_process_killed_while_it_moves_them_leaves_the_old_database_or_the_new
     for n in range(4):
         copy = tmp_path / f"{n}.db"
         shutil.copy(path, copy)
-        opener = subprocess.Popen([sys.executable, "-c", OPEN, copy], stdout=subprocess.DEVNULL)
+        opener = ForkedPython(OPEN, copy)
         log = copy.with_name(f"{copy.name}-wal")
         while opener.poll() is None and not (log.exists() and log.stat().st_size > n * 1_000_000):
             time.sleep(0.001)
         opener.kill()
-        opener.wait()
+        opener.communicate()
         found.add(sql(copy, "SELECT version_num FROM alembic_version")[0][0])
         with SQLiteStorage(copy) as storage:
             assert digest(storage) == before
@@ -320,10 +319,7 @@ with SQLiteStorage(sys.argv[1]) as storage:
 def test_ten_processes_that_open_a_database_at_once_upgrade_it_once(path: Path, kind: str) -> None:
     if kind == "old":
         old_database(path, [old_row(f"c{n}") for n in range(300)])
-    openers = [
-        subprocess.Popen([sys.executable, "-c", OPEN, path], stdout=subprocess.PIPE, text=True)
-        for _ in range(10)
-    ]
+    openers = [ForkedPython(OPEN, path) for _ in range(10)]
     said = {opener.communicate(timeout=100)[0] for opener in openers}
     assert [opener.returncode for opener in openers] == [0] * 10
     assert len(said) == 1

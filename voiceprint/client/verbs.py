@@ -499,6 +499,10 @@ def _with_voice(
     assert embedding is not None  # noqa: S101  checked
     own = own_embedding(embedding)
     space = encoder
+    if encoder is not None and not isinstance(encoder, str):
+        raise InvalidArgumentError(
+            f"The embedding is of the encoder {shown(encoder)}, which is no name: give that of an encoder."
+        )
     if isinstance(embedding, Voiceprint):
         if encoder not in (None, embedding.encoder):
             raise InvalidArgumentError(

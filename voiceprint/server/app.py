@@ -13,8 +13,21 @@ from fastapi import FastAPI
 import voiceprint
 from voiceprint.server.console import add_console
 from voiceprint.server.limits import BodyLimits, RawPaths, RequestIds
-from voiceprint.server.problems import Problem, add_problem_handlers
-from voiceprint.server.routes import audit, callers, groups, health, identification, upkeep, voiceprints
+from voiceprint.server.live import sockets
+from voiceprint.server.live.sockets import AudioSocketServer
+from voiceprint.server.openapi import DocumentedAPI
+from voiceprint.server.problems import add_problem_handlers
+from voiceprint.server.routes import (
+    audit,
+    callers,
+    calls,
+    groups,
+    health,
+    identification,
+    jobs,
+    upkeep,
+    voiceprints,
+)
 from voiceprint.server.service import Service
 
 _OBSERVED_EVERY_S: Final = 10.0  # Prometheus usually reads every 15 s
@@ -23,44 +36,45 @@ CONFIG_VARIABLE: Final = "VOICE_CONFIG"
 GALLERIES_VARIABLE: Final = "VOICE_SERVER_GALLERIES"
 """Names of the galleries that `application` serves, separated by commas; all of the file without it."""
 
-_PROBLEMS: Final = {
-    status: {"model": Problem, "description": text, "content": {"application/problem+json": {}}}
-    for status, text in {
-        401: "No valid key.",
-        403: "The key lacks the role.",
-        404: "No such gallery or caller.",
-        409: "The state of the caller or the settings do not allow it.",
-        422: "An argument or the audio cannot be used.",
-        429: "Too many requests: repeat after `Retry-After` seconds.",
-        503: "The store or the audit log cannot be used now.",
-    }.items()
-}
+_DESCRIPTION: Final = """All paths of /v1 need an API key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+
+Errors are problem documents (RFC 9457), whose `error` is the name of the library's error class. Ids in paths
+are percent-encoded, also a slash. Requests that change take an `Idempotency-Key`."""
 
 
 def create_app(service: Service) -> FastAPI:
-    """The application of a service, which ends with it. Its interactive documentation is at /docs."""
+    """The application of a service, which ends with it. Its OpenAPI document is at /openapi.json."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(service.warm_up)
+        service.start()
         observing = asyncio.create_task(_observe(service))
+        service.live.start()
+        audiosocket = AudioSocketServer(service.live)
+        await audiosocket.start()
         yield
         observing.cancel()
+        await audiosocket.close()
+        await service.live.close()
+        await audiosocket.wait_closed()
         await asyncio.to_thread(service.close)
 
-    app = FastAPI(
+    app = DocumentedAPI(
         title="voiceprint",
         version=voiceprint.__version__,
         summary="Enroll callers by voice, and say who is calling.",
+        description=_DESCRIPTION,
         lifespan=lifespan,
         docs_url=None,  # its page loads scripts from another host
         redoc_url=None,
-        responses=_PROBLEMS,  # type: ignore[arg-type]
     )
     app.state.service = service
     add_problem_handlers(app)
-    for module in (health, identification, voiceprints, callers, groups, audit, upkeep):
+    for module in (health, identification, voiceprints, callers, groups, jobs, audit, upkeep, calls):
         app.include_router(module.router)
+    app.include_router(calls.everywhere)
+    app.include_router(sockets.router)
     if service.settings.console:
         add_console(app)
     app.add_middleware(BodyLimits, settings=service.settings)

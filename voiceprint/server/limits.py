@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from typing import Final
+from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,6 +38,10 @@ class RequestIds:
         request_id = sent if _CORRELATION_ID.fullmatch(sent) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
         if scope["type"] == "websocket":
+            # uvicorn logs the query of a websocket, which may hold a key: the routes read it from the state.
+            query = scope["query_string"].decode("latin-1")
+            scope["state"] |= {"raw_query": query, "query": dict(parse_qsl(query))}
+            scope["query_string"] = b""
             await self._app(scope, receive, send)
             return
         begun, status = time.perf_counter(), 500

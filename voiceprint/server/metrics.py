@@ -35,7 +35,7 @@ class Metrics:
     """The metrics of a worker process."""
 
     def __init__(self) -> None:
-        registry = self._registry = CollectorRegistry()
+        registry = self.registry = CollectorRegistry()
         self._folder = os.environ.get(FOLDER_VARIABLE)
         self.requests = Counter(
             "voiceprint_requests",
@@ -148,7 +148,7 @@ class Metrics:
         usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self.memory.set(usage if sys.platform == "darwin" else usage * 1024)
         if self._folder is None:
-            return generate_latest(self._registry)
+            return generate_latest(self.registry)
         self._forget_ended(self._folder)
         registry = CollectorRegistry()
         MultiProcessCollector(registry, self._folder)  # type: ignore[no-untyped-call]

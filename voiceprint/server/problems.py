@@ -123,16 +123,21 @@ def problem_response(
     return JSONResponse(content, status_code=status, headers=headers, media_type=MEDIA_TYPE)
 
 
+def public_message(error: VoiceprintError) -> str:
+    """The message of an error for a client: without paths, hosts and versions of the server."""
+    internal = next((text for kind, text in _INTERNAL.items() if isinstance(error, kind)), None)
+    if internal is None and not isinstance(error, (ProblemError, *_STATUS)):
+        internal = "The operation failed; the server's log has the error."
+    return internal or str(error)
+
+
 def problem_of(request: Request, error: VoiceprintError) -> JSONResponse:
     """The problem document of an error of the library."""
     if isinstance(error, ProblemError):
         return problem_response(request, error.status, error.error, str(error), headers=error.headers)
     status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
-    internal = next((text for kind, text in _INTERNAL.items() if isinstance(error, kind)), None)
-    if internal is not None:
-        logger.error("%s of request %s: %s", type(error).__name__, request.state.request_id, error)
-    elif status == 500:
-        internal = "The operation failed; the server's log has the error under this request id."
+    detail = public_message(error)
+    if detail != str(error):
         logger.error("%s of request %s: %s", type(error).__name__, request.state.request_id, error)
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
     title = (inspect.getdoc(type(error)) or type(error).__name__).splitlines()[0]
@@ -142,7 +147,6 @@ def problem_of(request: Request, error: VoiceprintError) -> JSONResponse:
         counter = request.app.state.service.metrics.refused_audio
         for reason in error.quality.feedback:
             counter.labels(request.path_params.get("gallery", ""), reason).inc()
-    detail = internal or str(error)
     return problem_response(
         request, status, type(error).__name__, detail, title=title, headers=headers, **more
     )
@@ -165,7 +169,11 @@ def add_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         name = {404: "NoSuchPathError", 405: "MethodNotAllowedError"}.get(error.status_code, "RequestError")
-        headers = dict(error.headers) if error.headers else None
+        headers = dict(error.headers) if error.headers else {}
+        documented = request.app.openapi()["paths"].get(getattr(request.scope.get("route"), "path", None))
+        if error.status_code == 405 and documented:
+            # Of all routes of this path: FastAPI names those of the first.
+            headers["Allow"] = ", ".join(sorted(method.upper() for method in documented))
         return problem_response(request, error.status_code, name, f"{error.detail}.", headers=headers)
 
     @app.exception_handler(Exception)

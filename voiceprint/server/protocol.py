@@ -71,6 +71,7 @@ def uvicorn_options(settings: ServerSettings) -> dict[str, Any]:
         "http": TimedProtocol,
         "ws": "websockets-sansio",
         "ws_max_size": 1024 * 1024,  # of a message; a frame of 20 ms has some hundred bytes
+        "ws_per_message_deflate": False,  # audio does not get smaller, and each frame costs time
         "proxy_headers": settings.behind_proxy,
         "forwarded_allow_ips": "*" if settings.behind_proxy else None,
         "server_header": False,

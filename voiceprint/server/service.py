@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
+import threading
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from voiceprint.errors import StorageUnavailableError
 from voiceprint.galleries import Galleries
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
-from voiceprint.server.database import ServerDatabase
+from voiceprint.server.database import BEAT_S, ServerDatabase
 from voiceprint.server.idempotency import Idempotency
+from voiceprint.server.jobs import Jobs
 from voiceprint.server.keys import ApiKeys
+from voiceprint.server.live.calls import LiveCalls
+from voiceprint.server.live.settings import LiveSettings
 from voiceprint.server.metrics import Metrics
 from voiceprint.server.overrides import Overrides
 from voiceprint.server.rates import RateLimits
@@ -23,19 +29,22 @@ from voiceprint.server.work import WorkQueue
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_GALLERY: Final = "default"
 
 
 class Service:
     """The galleries, API keys, shared state and threads of a worker process.
 
-    galleries: recognizers by name, which `close` closes. settings: None reads the environment.
+    galleries: recognizers by name, which `close` closes. settings, live_settings: None reads the environment.
     """
 
     def __init__(
         self,
         galleries: Galleries | dict[str, OpusAgentVoiceRecognizer],
         settings: ServerSettings | None = None,
+        live_settings: LiveSettings | None = None,
     ) -> None:
         self.settings = ServerSettings() if settings is None else settings
         self._galleries = galleries
@@ -48,7 +57,12 @@ class Service:
         """Id of this worker process in the shared state."""
         self.idempotency = Idempotency(self.database, self.worker)
         self.overrides = Overrides(self.database)
+        self.jobs = Jobs(self.database, self.settings.jobs_folder, self.worker, galleries, self.recognizer)
         self.is_stopping = False
+        self._beats = threading.Thread(target=self._beat, name="voiceprint-beat", daemon=True)
+        self._closing = threading.Event()
+        self.live = LiveCalls(self, live_settings)
+        """The live calls of this worker process; of the event loop."""
         self._observed: dict[str, OpusAgentVoiceRecognizer] = {}
 
     @classmethod
@@ -96,10 +110,30 @@ class Service:
         for gallery in self:
             self.recognizer(gallery).warm_up()
 
+    def start(self) -> None:
+        """Begin to carry out jobs, and to give signs of life of what is carried out."""
+        self.jobs.start()
+        self._beats.start()
+
+    def _beat(self) -> None:
+        while not self._closing.wait(BEAT_S):
+            try:
+                self.idempotency.beat()
+                self.jobs.beat()
+            except StorageUnavailableError as error:  # the next sign of life may succeed
+                logger.warning("No sign of life could be written: %s", error)
+
     def close(self) -> None:
-        """Wait for the operations that run, and close the stores. May be called twice."""
+        """Wait for the operations that run, and close the stores. May be called twice.
+
+        A job that runs is left to another worker, or to the next start.
+        """
         self.is_stopping = True
+        self.jobs.stop()
         self.work.close()
+        self._closing.set()
+        if self._beats.is_alive():
+            self._beats.join()
         if isinstance(self._galleries, Galleries):
             self._galleries.close()
         else:

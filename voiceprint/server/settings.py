@@ -36,6 +36,8 @@ class ServerSettings(BaseSettings):
     max_audio_s (600): longest audio of a request in seconds, up to 3,600.
     rate_limit (6000): requests a minute and key, for keys without a limit of their own; 0 for none. Each
         worker counts for itself.
+    jobs_folder (None): folder of the manifests and recordings of jobs, with a folder for each gallery by its
+        name. Jobs read no file outside it. Without it, there are no jobs.
     console (True): when False, there is no console at /console/.
     shutdown_s (30): time in which requests and calls may end after SIGTERM, in seconds.
 
@@ -58,6 +60,7 @@ class ServerSettings(BaseSettings):
     max_body_mb: float = Field(default=64.0, gt=0)
     max_audio_s: float = Field(default=600.0, gt=0, le=3600)
     rate_limit: int = Field(default=6000, ge=0)
+    jobs_folder: Path | None = None
     console: bool = True
     shutdown_s: float = Field(default=30.0, ge=0)
 

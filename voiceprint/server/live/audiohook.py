@@ -5,8 +5,8 @@ A session is `open` and `opened` with the chosen media, audio, `close` and `clos
 zeros is a probe, which tests the connection and has no audio.
 
 AudioHook Monitor discards all that a server sends beside the transactions, so that answers go to the webhook
-and to `GET /v1/calls/{id}`. Audio Connector waits for the server in an Architect flow: with the input variable
-`disconnect_when_decided` the session ends with the decision, which is in the output variables.
+and to `GET /v1/calls/{id}`. Audio Connector waits for the server in an Architect flow: with the input
+variable `disconnect_when_decided` the session ends with the decision, which is in the output variables.
 
 Source: https://developer.genesys.cloud/devapps/audiohook/
 """
@@ -178,7 +178,8 @@ def _choose(offered: Any, is_probe: bool) -> dict[str, Any] | None:
     usable = [media for media in offered if _is_usable(media)]
     if not usable and not is_probe:
         raise InvalidArgumentError(
-            f"No offered media of {len(offered)} is PCMU or L16 audio with the channel 'external', the caller's."
+            f"None of the {len(offered)} offered media is PCMU or L16 audio with the channel 'external', the "
+            "caller's."
         )
     return min(usable, key=lambda media: (len(media["channels"]), media["format"] != "PCMU"), default=None)
 

@@ -74,10 +74,6 @@ class AudioSocketConversation(Conversation):
         """As `Conversation.ended`."""
         return [packet(HANGUP)]
 
-    def refused(self, reason: str) -> list[Message]:  # noqa: ARG002 - no place for it
-        """As `Conversation.refused`."""
-        return [packet(HANGUP)]
-
     def _identify(self, payload: bytes) -> list[Event]:
         if self.uuid is not None:
             raise InvalidArgumentError("A second UUID came: a connection has one.")

@@ -58,8 +58,8 @@ class CallOptions(BaseModel):
     call_id: id of the call; the platform's own, or a new one, by default. from, to: the numbers, for the list
     of calls. candidates: ids of the callers to compare with, such as the holders of an account; by default
     all. candidates_metadata: compare with the callers whose metadata has these values, such as
-    {"phone": "+493012345"}. groups, not_groups, watch, k: as in `identify`. webhook: whether answers go to the
-    webhook of the gallery.
+    {"phone": "+493012345"}. groups, not_groups, watch, k: as in `identify`. webhook: whether answers go to
+    the webhook of the gallery.
     """
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True, frozen=True)
@@ -92,13 +92,13 @@ class CallOptions(BaseModel):
             named["to"] = named.pop("to_number")
         try:
             return cls.model_validate({**named, **values})
-        except (ValidationError, orjson.JSONDecodeError) as error:
-            if isinstance(error, ValidationError):
-                first = error.errors()[0]
-                place, reason = ".".join(map(str, first["loc"])), first["msg"]
-            else:
-                place, reason = "a list or object", str(error)
-            raise InvalidArgumentError(f"The call's parameter {place} is not valid: {reason}.") from None
+        except ValidationError as error:
+            # Without the value, which may be metadata.
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise InvalidArgumentError(
+                f"The call's parameter {place} is not valid: {first['msg']}."
+            ) from None
 
 
 class Started(NamedTuple):

@@ -1,10 +1,10 @@
 """A websocket of raw audio: a JSON text with the format first, and then binary messages.
 
-The first text has `rate`, and perhaps `encoding` ("l16", which is the default, "mulaw" or "alaw"), `channels`,
-`channel` and the fields of `CallOptions`. So FreeSWITCH's mod_audio_stream may send it as its metadata. The
-first texts of Vonage ("content-type": "audio/l16;rate=16000") and of jambonz (`sampleRate`, `mixType`,
-`callSid`) are taken as they are; custom headers and metadata lie beside these fields in both. L16 is
-little-endian in all of them.
+The first text has `rate`, and perhaps `encoding` ("l16", which is the default, "mulaw" or "alaw"),
+`channels`, `channel` and the fields of `CallOptions`. So FreeSWITCH's mod_audio_stream may send it as its
+metadata. The first texts of Vonage ("content-type": "audio/l16;rate=16000") and of jambonz (`sampleRate`,
+`mixType`, `callSid`) are taken as they are; custom headers and metadata lie beside these fields in both. L16
+is little-endian in all of them.
 
 Answers go back as JSON texts. mod_audio_stream makes an event of each. Vonage and jambonz describe no such
 message, and get none unless `answers` is true.
@@ -61,8 +61,8 @@ class RawConversation(Conversation):
                 return [Audio(check_audio(message))]
             if "rate" not in self._query:
                 raise InvalidArgumentError(
-                    'Audio came first: send a JSON text such as {"rate": 8000, "encoding": "mulaw"} before it, '
-                    "or give ?rate=8000 in the URL."
+                    'Audio came first: send a JSON text such as {"rate": 8000, "encoding": "mulaw"} before '
+                    "it, or give ?rate=8000 in the URL."
                 )
             return [self._start(dict(self._query)), Audio(check_audio(message))]
         if self._is_started:

@@ -35,7 +35,9 @@ LATE_S: Final = 1.0
 """Seconds after which an answer counts as late: an agent who has asked a question does not notice less."""
 
 State = Literal["announced", "live", "ended", "failed"]
-EndedBy = Literal["platform", "connection", "silence", "duration", "request", "protocol", "shutdown", "error"]
+EndedBy = Literal[
+    "platform", "connection", "silence", "duration", "request", "protocol", "busy", "shutdown", "error"
+]
 
 _SAMPLE_BYTES: Final = {"mulaw": 1, "alaw": 1, "pcm_u8": 1, "pcm_s24le": 3, "pcm_s32le": 4, "pcm_f32le": 4}
 
@@ -64,6 +66,9 @@ class LiveCall:
         self.audio_format, self.options = audio_format, options
         self.created, self.created_at = time.time(), now()
         self.ended_at: str | None = None
+        self.ended_monotonic = 0.0
+        self.recorded: tuple[Any, ...] | None = None
+        """State, caller, verdict and decision of the last record; of `LiveCalls`."""
         self.ended_by: EndedBy | None = None
         self.state: State = "live"
         self.error: str | None = None
@@ -203,7 +208,7 @@ class LiveCall:
             self._on_answer(self)
 
     def _conclude(self, state: State) -> None:
-        self.state, self.ended_at = state, now()
+        self.state, self.ended_at, self.ended_monotonic = state, now(), time.monotonic()
         if self.ended_by is None:
             self.ended_by = "error"
         try:

@@ -22,7 +22,8 @@ class LiveSettings(BaseSettings):
     max_calls (500): calls of a worker at the same time; further ones are refused. Each takes some MB.
     call_max_s (3600): longest call in seconds; then it ends with its answer.
     call_silence_s (30): seconds without any message after which a connection ends.
-    call_keep_s (300): seconds after its end in which a call can be enrolled; its audio is in memory until then.
+    call_keep_s (300): seconds after its end in which a call can be enrolled; until then, its audio is in
+        memory.
     call_record_s (86400): seconds after its end in which a call is in the list of calls.
     public_url (None): URL by which platforms reach the service, such as "https://voice.example.com", for
         their signatures; None takes the header Host.

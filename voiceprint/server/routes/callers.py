@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Final
@@ -112,14 +111,6 @@ async def list_callers(
     after: After = "",
     limit: Limit = 100,
     prefix: Annotated[str, Query(max_length=512, description="First characters of the ids.")] = "",
-    metadata: Annotated[
-        str | None,
-        Query(
-            description="JSON object: the value of each top-level key, with its type. For keys that see "
-            "metadata.",
-            examples=['{"account": "7"}'],
-        ),
-    ] = None,
     group: Annotated[str | None, Query(description="Callers of this group.", examples=["vip"])] = None,
     state: Annotated[CallerState | None, Query(description="Callers in this state.")] = None,
 ) -> CallersAnswer:
@@ -127,10 +118,6 @@ async def list_callers(
 
     Go on with `after` until `next` is null: with conditions, a page may be shorter than `limit`, or empty.
     """
-    wanted = None
-    if metadata is not None:
-        check_sees_metadata(access.principal)
-        wanted = _object(metadata)
 
     def work(recognizer: OpusAgentVoiceRecognizer) -> CallersAnswer:
         callers, following = page_of(
@@ -138,7 +125,6 @@ async def list_callers(
             after=after,
             limit=limit,
             prefix=prefix,
-            metadata=wanted,
             group=group,
             state=state,
         )
@@ -149,25 +135,31 @@ async def list_callers(
 
 
 class CallerSearch(BaseModel):
-    """metadata: the value of each top-level key, with its type. after: the `next` of the page before."""
+    """metadata: the value of each top-level key, with its type. prefix: first characters of the ids.
+
+    after: the `next` of the page before; empty for the first page.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     metadata: dict[str, Any] = Field(min_length=1, examples=[{"account": "7"}])
     after: str = Field(default="", max_length=512)
     limit: int = Field(default=100, ge=1, le=1000)
+    prefix: str = Field(default="", max_length=512)
+    group: str | None = None
+    state: CallerState | None = None
 
 
 @router.post("/search", operation_id="find_callers")
 async def find_callers(access: Reads, body: CallerSearch, embeddings: WithEmbeddings) -> CallersAnswer:
-    """Find the callers whose metadata has these values: for keys that see metadata.
+    """Find the callers whose metadata has these values, and who fulfill all conditions.
 
-    The metadata is in the body, as URLs end in logs. Go on with `after` until `next` is null.
+    For keys that see metadata, which is in the body, as URLs end in logs. Go on with `after` until `next` is null.
     """
     check_sees_metadata(access.principal)
 
     def work(recognizer: OpusAgentVoiceRecognizer) -> CallersAnswer:
-        callers, following = page_of(recognizer, after=body.after, limit=body.limit, metadata=body.metadata)
+        callers, following = page_of(recognizer, **dict(body))
         answers = [answer_of(recognizer, one, access, embeddings=embeddings) for one in callers]
         return CallersAnswer(callers=answers, next=following)
 
@@ -371,17 +363,6 @@ async def change_caller_answer(
     """The answer of a change of one caller, once for each Idempotency-Key."""
     again = partial(read_again, access=access, embeddings=embeddings)
     return await access.change(work, CallerAnswer, again)
-
-
-def _object(text: str) -> dict[str, Any]:
-    """The JSON object in a parameter. Raises `InvalidArgumentError`, without the value."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise InvalidArgumentError('metadata is no JSON object, such as {"account": "7"}.')
-    return value
 
 
 def read_again(

@@ -7,8 +7,9 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
 
 from voiceprint.errors import VoiceprintError
 from voiceprint.server.access import allowed_everywhere, service_of
@@ -24,7 +25,26 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", operation_id="readyz")
+class Readiness(BaseModel):
+    """status: "ready", "not ready" or "stopping". state, galleries: "ready", or the name of the error."""
+
+    status: str
+    state: str | None = None
+    galleries: str | None = None
+
+
+@router.get(
+    "/readyz",
+    operation_id="readyz",
+    response_model=Readiness,
+    responses={
+        503: {
+            "model": Readiness,
+            "description": "Not ready, or stopping.",
+            "content": {"application/json": {"examples": {"example": {"value": {"status": "stopping"}}}}},
+        }
+    },
+)
 async def readyz(request: Request) -> Response:
     """Whether requests can be answered: the stores are reached, and the indexes follow them."""
     service = service_of(request)
@@ -59,7 +79,7 @@ def _state(check: Callable[[], None]) -> str:
     return "ready"
 
 
-@router.get("/metrics", operation_id="metrics", response_class=Response)
+@router.get("/metrics", operation_id="metrics", response_class=PlainTextResponse)
 async def metrics(
     request: Request, _principal: Annotated[Principal, Depends(allowed_everywhere("audit", "admin"))]
 ) -> Response:
