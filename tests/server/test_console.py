@@ -488,3 +488,17 @@ def test_a_stream_is_answered_while_it_lasts(browser: httpx.Client, server: Runn
         socket.send("stop")
         (empty,) = [json.loads(text) for text in socket]
     assert (empty["verdict"], empty["matches"], empty["x"]) == ("inconclusive", [], None)
+
+
+def test_a_stream_ends_with_its_key(server: Running) -> None:
+    key = server.key("identify")
+    with httpx.Client(base_url=server.url) as browser:
+        token = csrf_of(browser.get("/console/login"))
+        browser.post("/console/login", data={"key": key, "csrf": token, "next": ""})
+        with connect(stream_url(server), additional_headers=cookie_of(browser)) as socket:
+            socket.send('{"rate": 16000}')
+            socket.send(bytes(16_000))
+            assert json.loads(socket.recv(20))["type"] == "answer"
+            server.service.keys.revoke(key)
+            socket.send(bytes(16_000))
+            assert json.loads(socket.recv(20)) == {"type": "error", "detail": "Sign in with an API key."}

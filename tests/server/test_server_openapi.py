@@ -69,7 +69,11 @@ def test_every_operation_has_examples_that_its_schemas_accept(document: dict[str
             for media, body in content.items():
                 examples = [example["value"] for example in body.get("examples", {}).values()]
                 where = f"{name} {place} {media}"
-                found += [f"{where}: {fault}" for value in examples for fault in faults(document, body["schema"], value)]
+                found += [
+                    f"{where}: {fault}"
+                    for value in examples
+                    for fault in faults(document, body["schema"], value)
+                ]
                 found += [] if examples and None not in examples else [f"{where}: no example"]
         for parameter in operation.get("parameters", ()):
             for value in parameter["schema"].get("examples", ()):
@@ -107,6 +111,7 @@ def test_the_list_of_the_page_names_every_operation(document: dict[str, Any]) ->
     missing = [
         name
         for name, _ in operations(document)
-        if f"{name.split()[0].upper()} `{name.split()[1].removeprefix('/v1/galleries/{gallery}')}`" not in page
+        if f"{name.split()[0].upper()} `{name.split()[1].removeprefix('/v1/galleries/{gallery}')}`"
+        not in page
     ]
     assert missing == []
