@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -10,13 +11,15 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from serving import Running
+from serving import Running, serve
 from sqlalchemy import insert, select, update
-from voices import SAMPLES, load_voices
+from voices import SAMPLES, BandEncoder, by_cosine, load_voices
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from voiceprint import Consent
+from voiceprint import Consent, MemoryStorage, OpusAgentVoiceRecognizer
+from voiceprint.server import ServerSettings, Service, create_app
+from voiceprint.server.console.figures import Readings
 from voiceprint.server.console.sessions import IDLE_S, LONGEST_S
 from voiceprint.server.database import calls, sessions
 
@@ -390,8 +393,6 @@ def test_every_answer_forbids_what_a_page_does_not_need(browser: httpx.Client) -
 
 
 def test_the_sign_in_can_be_left_out(server: Running) -> None:
-    from voiceprint.server import ServerSettings, create_app
-
     # Of the same service, which the fixture closes.
     settings, server.service.settings = server.service.settings, ServerSettings(console=False)
     try:
@@ -402,8 +403,6 @@ def test_the_sign_in_can_be_left_out(server: Running) -> None:
 
 
 def test_the_figures_are_those_of_the_last_minute_and_of_the_own_galleries(server: Running) -> None:
-    from voiceprint.server.console.figures import Readings
-
     readings = Readings()
     before = readings.figures(server.service, ["default"])
     assert (before.answers_a_minute, before.p50_s) == (None, None)
@@ -502,3 +501,36 @@ def test_a_stream_ends_with_its_key(server: Running) -> None:
             server.service.keys.revoke(key)
             socket.send(bytes(16_000))
             assert json.loads(socket.recv(20)) == {"type": "error", "detail": "Sign in with an API key."}
+
+
+def test_another_worker_takes_the_session(browser: httpx.Client, server: Running) -> None:
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder(), config=by_cosine())
+    settings = ServerSettings(state=server.service.settings.state)
+    with serve(Service({"default": recognizer}, settings)) as second:
+        answer = httpx.get(f"{second.url}/console/", headers=cookie_of(browser))
+        assert (answer.status_code, "Sign out" in answer.text) == (200, True)
+
+
+def test_the_cookie_is_for_https_alone_where_the_page_is(server: Running) -> None:
+    async def cookies() -> list[str]:
+        transport = httpx.ASGITransport(app=create_app(server.service))
+        async with httpx.AsyncClient(transport=transport, base_url="https://voice.example") as browser:
+            token = csrf_of(await browser.get("/console/login"))
+            form = {"key": server.key("admin"), "csrf": token, "next": ""}
+            answer = await browser.post("/console/login", data=form)
+            return answer.headers.get_list("set-cookie")
+
+    found = asyncio.run(cookies())
+    assert [("Secure" in cookie) for cookie in found if "voiceprint-session" in cookie] == [True]
+
+
+def test_a_path_that_is_no_page_is_an_error_page(browser: httpx.Client, server: Running) -> None:
+    missing = browser.get("/console/no-such")
+    assert (missing.status_code, "The console has no page" in missing.text) == (404, True)
+    assert httpx.get(f"{server.url}/console/no-such").status_code == 404
+    assert httpx.get(f"{server.url}/console", follow_redirects=True).url.path == "/console/login"
+    assert browser.get("/console/static/no-such.js").status_code == 404
+    assert browser.get("/console/static/../pages.py").status_code == 404
+    back = browser.get("/console/no-such", headers={"Referer": f"{server.url}/console/g/default/try"}).text
+    assert 'href="/console/g/default/try">Back' in back
+    assert ">Back" not in browser.get("/console/no-such", headers={"Referer": "https://example.org/"}).text

@@ -12,7 +12,7 @@ import pytest
 from browser import Watched, chromium, write_wav
 from playwright.sync_api import Browser, Page, expect
 from serving import Running
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from voices import SAMPLES, load_voices
 
 from voiceprint.server.database import calls
@@ -171,7 +171,7 @@ def test_the_slider_moves_the_line_and_its_target_is_saved(page: Page, server: R
     chosen = page.get_by_label("Target in percent").input_value()
     expect(page.locator("[data-fpir]")).to_have_text(f"{chosen} %")
     page.get_by_role("button", name="Save as target").click()
-    expect(page.get_by_role("status")).to_contain_text("Saved")
+    expect(page.get_by_text("Saved.")).to_be_visible()
     assert server.service.recognizer("default").config.target_fpir == pytest.approx(float(chosen) / 100)
     page.get_by_role("button", name="Return to the configured rule").click()
     expect(page.get_by_text("from a similarity of")).to_be_visible()
@@ -217,6 +217,15 @@ def _faults(page: Page) -> list[str]:
         for fault in results.response["violations"]
         if fault["impact"] in ("serious", "critical")
     ]
+
+
+def test_the_page_of_a_call_says_its_running_answer(page: Page, server: Running) -> None:
+    page.goto(f"{server.url}/console/g/default/call?id=call-1")
+    details = {"answer": {"verdict": "rejected", "accepted": False, "caller_id": "amara"}}
+    with server.service.database.begin() as connection:
+        connection.execute(update(calls).values(details=json.dumps(details)))
+    expect(page.get_by_role("status")).to_have_text("Rejected")
+    expect(page.get_by_text("Rejected").last).to_be_visible()
 
 
 def test_signing_out_leads_to_the_sign_in(page: Page, server: Running) -> None:
