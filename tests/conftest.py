@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Tests run beside each other on every core, where threads of numpy and FAISS spin while they wait for a core.
 # Both read this variable when they are imported; a test of several threads asks for them itself.
@@ -18,6 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import postgres_server
 import pytest
 import redis_server
+from over_http import Reached, reaching
 from tiny_models import TINY, TINY_THRESHOLD, write_tiny_model
 from voices import BandEncoder, Voices, by_cosine, load_voices
 
@@ -38,6 +40,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--mutations", type=int, default=300, metavar="N", help="how many audio files are mutated and read"
+    )
+    parser.addoption(
+        "--conversations",
+        type=int,
+        default=60,
+        metavar="N",
+        help="how many malformed conversations of live calls are held",
     )
     parser.addoption(
         "--all-speech", action="store_true", help="compare the encoders on all real speech, not on some of it"
@@ -132,17 +141,39 @@ def run(
     return run
 
 
+@pytest.fixture(scope="session")
+def _service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """A service for tests of verbs, started by the first."""
+    with reaching(tmp_path_factory.mktemp("service")) as reach:
+        yield reach
+
+
 @pytest.fixture
-def recognizer() -> Iterator[OpusAgentVoiceRecognizer]:
+def way(request: pytest.FixtureRequest) -> str:
+    """How a test uses its recognizers: one of `over_http.WAYS`."""
+    return str(getattr(request, "param", "library"))
+
+
+@pytest.fixture
+def reached(request: pytest.FixtureRequest, way: str) -> Reached:
+    """A function that gives a recognizer as the test is to use it: itself, or through a service."""
+    if way == "library":
+        return lambda recognizer: recognizer
+    reach = request.getfixturevalue("_service")
+    return lambda recognizer: reach(recognizer, way)
+
+
+@pytest.fixture
+def recognizer(reached: Reached) -> Iterator[OpusAgentVoiceRecognizer]:
     """A recognizer with Resemblyzer's encoder over an empty store in memory."""
     with MemoryStorage() as storage:
-        yield OpusAgentVoiceRecognizer(storage)
+        yield reached(OpusAgentVoiceRecognizer(storage))
 
 
 @pytest.fixture
-def quick() -> OpusAgentVoiceRecognizer:
+def quick(reached: Reached) -> OpusAgentVoiceRecognizer:
     """A recognizer with the quick encoder of the tests and its threshold, over an empty store in memory."""
-    return OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder(), config=by_cosine())
+    return reached(OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder(), config=by_cosine()))
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,18 @@ ABSENT = ("librosa", "llvmlite", "numba", "scipy", "sklearn", "torch")
 # Imported where VOICE_ENCODER asks for them, for PostgreSQL, for plots and for MP4 and the like.
 OPTIONAL = {"av", "cryptography", "kaldi_native_fbank", "matplotlib", "psycopg", "resemblyzer"}
 OPTIONAL |= {"sherpa_onnx", "torch"}
+# By the service and its client.
+OPTIONAL |= {
+    "fastapi",
+    "httpx",
+    "jinja2",
+    "markupsafe",
+    "prometheus_client",
+    "python_multipart",
+    "starlette",
+    "uvicorn",
+}
+OPTIONAL |= {"websockets"}
 if sys.version_info >= (3, 11):
     OPTIONAL |= {"tomli"}  # tomllib for Python 3.10
 MOST_MB = 500

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from over_http import over_http
 from stores import unit
 from voices import SAMPLES, Voices
 
@@ -32,6 +33,7 @@ def known(quick: OpusAgentVoiceRecognizer, voices: Voices) -> OpusAgentVoiceReco
     return quick
 
 
+@over_http
 def test_a_renamed_caller_is_matched_under_the_new_id(
     known: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -48,6 +50,7 @@ def test_a_renamed_caller_is_matched_under_the_new_id(
     assert known.check() == []
 
 
+@over_http
 def test_a_merge_says_which_voiceprints_gave_way(quick: OpusAgentVoiceRecognizer, voices: Voices) -> None:
     ids = [
         quick.enroll_caller(name, voices["amara"][n], {"n": n, name: True}).id
@@ -64,6 +67,7 @@ def test_a_merge_says_which_voiceprints_gave_way(quick: OpusAgentVoiceRecognizer
     assert quick.check() == []
 
 
+@over_http
 def test_the_limit_of_a_merge_is_that_of_the_settings(
     quick: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -75,6 +79,7 @@ def test_the_limit_of_a_merge_is_that_of_the_settings(
     assert len(removed) == 1
 
 
+@over_http
 def test_a_deleted_voiceprint_is_matched_no_more_and_its_caller_stays(
     known: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -91,6 +96,7 @@ def test_a_deleted_voiceprint_is_matched_no_more_and_its_caller_stays(
     assert known.check() == []
 
 
+@over_http
 def test_metadata_is_merged_or_replaced_and_found(known: OpusAgentVoiceRecognizer) -> None:
     assert known.update_metadata("amara", {"vip": True}).metadata == {
         "plan": "gold",
@@ -116,6 +122,7 @@ def provenance(voiceprint: Voiceprint) -> tuple[Any, ...]:
     return found.source, found.quality, found.duration_s, found.net_speech_s
 
 
+@over_http
 def test_a_voiceprint_keeps_the_source_that_is_given_or_the_file(
     quick: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -133,6 +140,7 @@ def test_a_voiceprint_keeps_the_source_that_is_given_or_the_file(
     assert stored.voiceprints[0].provenance == named.provenance
 
 
+@over_http
 def test_a_source_that_is_none_is_refused_before_the_audio_is_looked_at(
     quick: OpusAgentVoiceRecognizer,
 ) -> None:
@@ -141,6 +149,7 @@ def test_a_source_that_is_none_is_refused_before_the_audio_is_looked_at(
             quick.enroll_caller("a", b"", source=source)  # type: ignore[arg-type]
 
 
+@over_http
 def test_an_own_embedding_has_the_source_alone(quick: OpusAgentVoiceRecognizer) -> None:
     dimension = quick.encoder.dimension
     assert provenance(quick.enroll_caller("a", embedding=unit(1, dimension), source="batch 7")) == (
@@ -149,6 +158,7 @@ def test_an_own_embedding_has_the_source_alone(quick: OpusAgentVoiceRecognizer) 
     assert quick.enroll_caller("b", embedding=unit(2, dimension)).provenance is None
 
 
+@over_http
 def test_many_samples_have_the_names_of_their_files(quick: OpusAgentVoiceRecognizer, voices: Voices) -> None:
     paths = [SAMPLES / f"amara/{n}.flac" for n in (1, 2)]
     found = quick.enroll_many(
@@ -157,6 +167,7 @@ def test_many_samples_have_the_names_of_their_files(quick: OpusAgentVoiceRecogni
     assert [provenance(one)[0] for one in found if isinstance(one, Voiceprint)] == [*map(str, paths), None]
 
 
+@over_http
 def test_an_enrolled_recording_keeps_its_first_provenance(
     quick: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -168,6 +179,7 @@ def test_an_enrolled_recording_keeps_its_first_provenance(
     assert provenance(first)[0] == provenance(again)[0] == "first"
 
 
+@over_http
 def test_a_name_that_is_long_or_not_utf8_is_stored_as_text(quick: OpusAgentVoiceRecognizer) -> None:
     recording = Recording.open(SAMPLES / "amara/1.flac")
     recording.name = "x" * 600 + "/\udcff.wav"
@@ -176,6 +188,7 @@ def test_a_name_that_is_long_or_not_utf8_is_stored_as_text(quick: OpusAgentVoice
     assert source.endswith("x/\\xff.wav")
 
 
+@over_http
 def test_a_stream_takes_a_source_a_consent_and_groups(
     quick: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from over_http import Reached, over_http
 from stores import unit
 from typer.testing import CliRunner
 
@@ -60,8 +61,9 @@ def days_ago(days: int) -> str:
     return (datetime.now(timezone.utc) - timedelta(days=days)).isoformat()
 
 
-def test_an_identification_is_a_list_with_a_verdict() -> None:
-    here = recognizer()
+@over_http
+def test_an_identification_is_a_list_with_a_verdict(reached: Reached) -> None:
+    here = reached(recognizer())
     empty = here.identify(embedding=unit(0, 16))
     assert empty == []
     assert (empty.verdict, empty.accepted) == (Verdict.NOT_ENROLLED, None)
@@ -77,13 +79,15 @@ def test_an_identification_is_a_list_with_a_verdict() -> None:
     assert (stranger.verdict, stranger.accepted) == (Verdict.REJECTED, None)
 
 
-def test_a_disabled_recognizer_concludes_nothing() -> None:
-    here = recognizer(enabled=False)
+@over_http
+def test_a_disabled_recognizer_concludes_nothing(reached: Reached) -> None:
+    here = reached(recognizer(enabled=False))
     assert here.identify(embedding=unit(0, 16)).verdict is Verdict.INCONCLUSIVE
 
 
-def test_a_caller_who_opted_out_is_neither_matched_verified_nor_enrolled() -> None:
-    here = recognizer()
+@over_http
+def test_a_caller_who_opted_out_is_neither_matched_verified_nor_enrolled(reached: Reached) -> None:
+    here = reached(recognizer())
     here.enroll_caller("alice", embedding=unit(1, 16), metadata={"n": 1})
     here.enroll_caller("bob", embedding=unit(2, 16))
     assert here.opt_out("alice", reason="no biometrics", by="agent-17") == 1
@@ -113,9 +117,10 @@ def test_a_caller_who_opted_out_is_neither_matched_verified_nor_enrolled() -> No
     assert here.match_caller(embedding=near(1))[0] == "alice"
 
 
-def test_a_refusal_comes_with_a_receipt_of_the_erasure(tmp_path: Path) -> None:
+@over_http
+def test_a_refusal_comes_with_a_receipt_of_the_erasure(tmp_path: Path, reached: Reached) -> None:
     storage = JSONStorage(tmp_path / "voiceprints.json")
-    here = recognizer(storage)
+    here = reached(recognizer(storage))
     vector = unit(1, 16)
     here.enroll_caller("alice", embedding=vector, metadata={"account": "secret-4711"}, consent=VALID)
     receipt = here.opt_out("alice", reason="no", receipt=True)
@@ -129,8 +134,9 @@ def test_a_refusal_comes_with_a_receipt_of_the_erasure(tmp_path: Path) -> None:
     assert check.deleted_at is not None
 
 
-def test_only_a_caller_with_a_consent_is_enrolled_where_one_is_required() -> None:
-    here = recognizer(require_consent=True)
+@over_http
+def test_only_a_caller_with_a_consent_is_enrolled_where_one_is_required(reached: Reached) -> None:
+    here = reached(recognizer(require_consent=True))
     with pytest.raises(ConsentRequiredError, match="VOICE_REQUIRE_CONSENT"):
         here.enroll_caller("alice", embedding=unit(1, 16))
     assert here.get_caller("alice") is None
@@ -153,8 +159,9 @@ def test_only_a_caller_with_a_consent_is_enrolled_where_one_is_required() -> Non
         here.enroll_caller("alice", embedding=unit(5, 16), consent={"purpose": "x"})
 
 
-def test_a_caller_whose_consent_has_ended_is_not_matched_before_the_purge() -> None:
-    here = recognizer()
+@over_http
+def test_a_caller_whose_consent_has_ended_is_not_matched_before_the_purge(reached: Reached) -> None:
+    here = reached(recognizer())
     here.enroll_caller("alice", embedding=unit(1, 16))
     here.enroll_caller("bob", embedding=unit(2, 16))
     here.set_consent("alice", ENDED)
@@ -179,8 +186,9 @@ def test_of_many_expired_callers_the_k_best_others_are_found() -> None:
     assert {match.caller_id for match in found} <= {*ids[50:]}
 
 
-def test_a_gallery_of_expired_callers_alone_is_expired() -> None:
-    here = recognizer()
+@over_http
+def test_a_gallery_of_expired_callers_alone_is_expired(reached: Reached) -> None:
+    here = reached(recognizer())
     here.enroll_caller("alice", embedding=unit(1, 16), consent=VALID)
     here.set_consent("alice", ENDED)
     assert here.identify(embedding=near(1)).verdict is Verdict.EXPIRED
@@ -205,8 +213,9 @@ def aged(here: OpusAgentVoiceRecognizer, name: str, seed: int, days: int) -> Non
     )
 
 
-def test_a_caller_not_seen_for_the_retention_period_is_expired() -> None:
-    here = recognizer(retention="1y")
+@over_http
+def test_a_caller_not_seen_for_the_retention_period_is_expired(reached: Reached) -> None:
+    here = reached(recognizer(retention="1y"))
     aged(here, "alice", 1, 400)
     aged(here, "bob", 2, 300)
     assert (here.caller_state("alice"), here.caller_state("bob")) == ("expired", "enrolled")
@@ -216,8 +225,9 @@ def test_a_caller_not_seen_for_the_retention_period_is_expired() -> None:
     assert here.match_caller(embedding=near(1))[0] == "alice"
 
 
-def test_a_new_enrollment_does_not_revive_voiceprints_whose_period_has_ended() -> None:
-    here = recognizer(retention="1y")
+@over_http
+def test_a_new_enrollment_does_not_revive_voiceprints_whose_period_has_ended(reached: Reached) -> None:
+    here = reached(recognizer(retention="1y"))
     aged(here, "alice", 1, 400)
     here.enroll_caller("alice", embedding=unit(7, 16))
     assert [
@@ -234,8 +244,9 @@ def test_an_ended_consent_does_not_hide_the_end_of_the_retention_period() -> Non
     assert here.match_caller(embedding=near(1)) is None
 
 
-def test_an_expired_caller_is_not_merged_into_another() -> None:
-    here = recognizer(retention="1y")
+@over_http
+def test_an_expired_caller_is_not_merged_into_another(reached: Reached) -> None:
+    here = reached(recognizer(retention="1y"))
     aged(here, "old", 1, 400)
     here.enroll_caller("alice", embedding=unit(2, 16))
     with pytest.raises(InvalidArgumentError, match="retention period of the caller 'old'"):
@@ -390,8 +401,9 @@ def test_the_commands_tell_the_state_of_a_caller(tmp_path: Path) -> None:
     assert command("callers", "list").strip() == "Nobody is enrolled."
 
 
-def test_a_caller_who_is_not_in_the_store_has_no_state() -> None:
-    here = recognizer()
+@over_http
+def test_a_caller_who_is_not_in_the_store_has_no_state(reached: Reached) -> None:
+    here = reached(recognizer())
     assert here.caller_state("nobody") is None
     with pytest.raises(CallerNotFoundError):
         here.opt_in("nobody")

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from over_http import Reached, over_http
 from processes import finish, start
 from streams import enrolled
 from voices import RATE
@@ -248,7 +249,7 @@ def test_a_scope_gives_the_same_set_of_ids_until_its_groups_change() -> None:
 
 
 @pytest.fixture(scope="module")
-def gallery() -> Iterator[OpusAgentVoiceRecognizer]:
+def _model_gallery() -> Iterator[OpusAgentVoiceRecognizer]:
     """400 callers of the gallery model with real statistics; every 20th is in fraud, and every 2nd in vip."""
     model = GalleryModel.load()
     chance = np.random.default_rng(3)
@@ -265,11 +266,18 @@ def gallery() -> Iterator[OpusAgentVoiceRecognizer]:
         yield recognizer
 
 
+@pytest.fixture
+def gallery(_model_gallery: OpusAgentVoiceRecognizer, reached: Reached) -> OpusAgentVoiceRecognizer:
+    """The gallery of the model, as the test is to use it."""
+    return reached(_model_gallery)
+
+
 def probe_of(gallery: OpusAgentVoiceRecognizer, number: int) -> NDArray[np.float32]:
     probes: NDArray[np.float32] = gallery.probes  # type: ignore[attr-defined]
     return probes[number]
 
 
+@over_http
 def test_the_rate_of_strangers_is_that_of_a_gallery_of_the_groups_alone(
     gallery: OpusAgentVoiceRecognizer,
 ) -> None:
@@ -292,6 +300,7 @@ def test_the_rate_of_strangers_is_that_of_a_gallery_of_the_groups_alone(
     assert rest.caller_id != "c040"
 
 
+@over_http
 def test_a_watch_hit_is_independent_of_the_answer(gallery: OpusAgentVoiceRecognizer) -> None:
     of_fraud, of_none = probe_of(gallery, 60), probe_of(gallery, 61)
     both = gallery.identify(embedding=of_fraud, watch=["fraud", "vip"])
@@ -338,6 +347,7 @@ def test_a_watched_group_has_a_target_of_its_own(gallery: OpusAgentVoiceRecogniz
         gallery.config.watch_targets = {}
 
 
+@over_http
 def test_verify_match_and_streams_watch_too(
     gallery: OpusAgentVoiceRecognizer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -386,13 +396,16 @@ def test_a_watched_group_of_nobody_is_a_warning_once(caplog: pytest.LogCaptureFi
     [{"groups": "vip"}, {"groups": [3]}, {"not_groups": [""]}, {"watch": "fraud"}, {"watch": [" vip"]},
      {"not_groups": None}],
 )  # fmt: skip
+@over_http
 def test_wrong_names_of_groups_are_refused(gallery: OpusAgentVoiceRecognizer, wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError, match=r"[Gg]roup"):
         gallery.identify(embedding=unit(1), **wrong)
 
 
-def test_groups_are_listed_with_their_members() -> None:
-    with OpusAgentVoiceRecognizer(MemoryStorage()) as recognizer:
+@over_http
+def test_groups_are_listed_with_their_members(reached: Reached) -> None:
+    with OpusAgentVoiceRecognizer(MemoryStorage()) as opened:
+        recognizer = reached(opened)
         assert recognizer.groups() == {}
         for name, groups in (("c1", ["vip", "home"]), ("c2", ["vip"]), ("c3", [])):
             recognizer.enroll_caller(name, embedding=unit(1), groups=groups)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from over_http import Reached, over_http
 from voices import BandEncoder, Voices, by_cosine
 
 from voiceprint import (
@@ -40,9 +41,9 @@ def gallery(voices: Voices) -> MemoryStorage:
 
 
 @pytest.fixture
-def line(gallery: MemoryStorage) -> OpusAgentVoiceRecognizer:
+def line(gallery: MemoryStorage, reached: Reached) -> OpusAgentVoiceRecognizer:
     """A recognizer over the four callers, as one is built for a call."""
-    return OpusAgentVoiceRecognizer(gallery)
+    return reached(OpusAgentVoiceRecognizer(gallery))
 
 
 def last_seen(recognizer: OpusAgentVoiceRecognizer, caller_id: str) -> str:
@@ -52,6 +53,7 @@ def last_seen(recognizer: OpusAgentVoiceRecognizer, caller_id: str) -> str:
     return caller.last_seen
 
 
+@over_http
 def test_a_match_is_a_tuple_of_caller_similarity_and_metadata(
     line: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -64,6 +66,7 @@ def test_a_match_is_a_tuple_of_caller_similarity_and_metadata(
     assert similarity == pytest.approx(float(expected), abs=1e-5)
 
 
+@over_http
 def test_a_caller_who_is_not_enrolled_is_nobody(line: OpusAgentVoiceRecognizer, voices: Voices) -> None:
     assert line.match_caller(voices["elena"][0]) is None
     best = line.identify(voices["elena"][0])[0]
@@ -71,11 +74,13 @@ def test_a_caller_who_is_not_enrolled_is_nobody(line: OpusAgentVoiceRecognizer, 
     assert best.similarity < 0.75
 
 
+@over_http
 def test_nobody_is_found_in_an_empty_store(recognizer: OpusAgentVoiceRecognizer, voices: Voices) -> None:
     assert recognizer.match_caller(voices["amara"][0]) is None
     assert recognizer.identify(voices["amara"][0]) == []
 
 
+@over_http
 def test_identify_ranks_distinct_callers_the_best_first(
     quick: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -101,6 +106,7 @@ def test_identify_ranks_distinct_callers_the_best_first(
         assert match.accepted == (match.similarity >= 0.75)
 
 
+@over_http
 def test_a_caller_with_a_crowd_of_prints_does_not_crowd_others_out(
     quick: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -116,6 +122,7 @@ def test_a_caller_with_a_crowd_of_prints_does_not_crowd_others_out(
 @pytest.mark.parametrize(
     "k", [0, -1, 1.0, "3", None, True, np.bool_(True), -(10**5_000)], ids=lambda value: type(value).__name__
 )
+@over_http
 def test_k_is_a_whole_number_from_one(line: OpusAgentVoiceRecognizer, voices: Voices, k: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="k is"):
         line.identify(voices["amara"][0], k)
@@ -126,6 +133,7 @@ def test_k_is_a_whole_number_from_one(line: OpusAgentVoiceRecognizer, voices: Vo
     [-0.01, 1.01, math.nan, math.inf, "0.5", True, [0.5], 10**5_000],
     ids=lambda value: type(value).__name__,
 )
+@over_http
 def test_a_threshold_out_of_bounds_is_refused(
     line: OpusAgentVoiceRecognizer, voices: Voices, threshold: Any
 ) -> None:
@@ -133,6 +141,7 @@ def test_a_threshold_out_of_bounds_is_refused(
         line.identify(voices["amara"][0], threshold=threshold)
 
 
+@over_http
 def test_numbers_of_numpy_are_taken_for_k_and_threshold(
     line: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -142,6 +151,7 @@ def test_numbers_of_numpy_are_taken_for_k_and_threshold(
 
 
 @pytest.mark.resemblyzer
+@over_http
 def test_the_threshold_decides_what_is_accepted(line: OpusAgentVoiceRecognizer, voices: Voices) -> None:
     probe = voices["amara"][1]
     matches = line.identify(probe)
@@ -158,6 +168,7 @@ def test_the_threshold_decides_what_is_accepted(line: OpusAgentVoiceRecognizer, 
     assert line.match_caller(probe) is not None
 
 
+@over_http
 def test_candidates_limit_the_search(line: OpusAgentVoiceRecognizer, voices: Voices) -> None:
     probe = voices["amara"][1]
     everyone = {match.caller_id: match for match in line.identify(probe, k=9)}
@@ -172,6 +183,7 @@ def test_candidates_limit_the_search(line: OpusAgentVoiceRecognizer, voices: Voi
 
 
 @pytest.mark.parametrize("candidates", ["amara", ["amara", None], [7], [""], b"amara", 5, [["amara"]]])
+@over_http
 def test_candidates_that_are_not_caller_ids_are_refused(
     line: OpusAgentVoiceRecognizer, voices: Voices, candidates: Any
 ) -> None:
@@ -180,6 +192,7 @@ def test_candidates_that_are_not_caller_ids_are_refused(
 
 
 @pytest.mark.resemblyzer
+@over_http
 def test_verification_compares_with_the_claimed_caller_alone(
     line: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -196,6 +209,7 @@ def test_verifying_an_unknown_caller_is_an_error_whatever_the_audio(line: OpusAg
     assert isinstance(caught.value, LookupError)
 
 
+@over_http
 def test_a_probe_needs_a_second_of_speech_and_the_quality(
     line: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -215,6 +229,7 @@ def test_a_probe_needs_a_second_of_speech_and_the_quality(
     assert line.match_caller(speech[:48_000]) is not None  # three seconds will do
 
 
+@over_http
 def test_poor_audio_is_nobody_where_callers_have_no_try(
     line: OpusAgentVoiceRecognizer, voices: Voices, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -236,6 +251,7 @@ def test_poor_audio_is_nobody_where_callers_have_no_try(
         line.match_caller(np.zeros(0))
 
 
+@over_http
 def test_last_seen_moves_with_an_accepted_match_and_verification_only(
     quick: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -300,6 +316,7 @@ def test_prints_of_another_embedding_space_are_never_compared(voices: Voices) ->
     assert bands.check() == []
 
 
+@over_http
 def test_the_metadata_of_an_answer_is_the_readers_own(line: OpusAgentVoiceRecognizer, voices: Voices) -> None:
     answer = line.match_caller(voices["amara"][1])
     assert answer is not None

@@ -18,6 +18,7 @@ LAYERS = (
         "_keyed_cache",
         "_lazy",
         "_processes",
+        "_stages",
         "_threads",
         "errors",
         "validation",
@@ -40,6 +41,7 @@ LAYERS = (
     ("recognizer", "upkeep"),
     ("_gallery_places", "_gallery_file", "galleries"),
     ("evaluation",),
+    ("client", "server"),
     ("cli",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

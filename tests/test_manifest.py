@@ -223,6 +223,20 @@ def test_of_thousands_of_unknown_keys_five_are_named(tmp_path: Path) -> None:
     assert found.endswith("1995 more keys have no meaning.")
 
 
+def test_a_recording_outside_the_folder_is_refused_also_by_a_link(tmp_path: Path) -> None:
+    folder = tmp_path / "calls"
+    folder.mkdir()
+    (folder / "out").symlink_to(tmp_path)
+    (folder / "circle").symlink_to(folder / "circle")
+    names = ["a.wav", "b/../a.wav", "../a.wav", f"{tmp_path}/a.wav", "out/a.wav", "circle/a.wav"]
+    manifest = folder / "manifest.csv"
+    manifest.write_text("caller_id,path\n" + "".join(f"x,{name}\n" for name in [*names, ""]))
+    rows = [*read_manifest(manifest, within=folder)]
+    assert [row.error is None for row in rows] == [True, True] + [False] * 5
+    assert all("outside the folder" in str(row.error) for row in rows[2:6])
+    assert [row.error is None for row in read_manifest(manifest)] == [True] * 6 + [False]
+
+
 def test_a_cell_may_be_as_long_as_metadata(tmp_path: Path) -> None:
     longest = "x" * 900_000
     (row,) = rows(tmp_path, f"caller_id,path,metadata.note\na,b,{longest}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,67 @@ def test_the_demonstration_opens_no_socket_and_leaves_nothing(tmp_path: Path) ->
     assert (seen.home, seen.temporary, seen.complained) == (set(), set(), "")
     assert outside(seen, tmp_path / "temporary") == []
     assert list((tmp_path / "work").iterdir()) == []
+
+
+SERVE = """
+import contextlib, fcntl, http.client, signal, socket, struct, subprocess, sys, time
+with socket.socket() as any_socket, contextlib.suppress(PermissionError):
+    # Loopback is down in a new network namespace: SIOCSIFFLAGS, IFF_UP and IFF_RUNNING.
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x41))
+command, sample, more = sys.argv[1], open(sys.argv[2], "rb").read(), sys.argv[3:]
+made = subprocess.run([command, "keys", "create", "--role", "admin"], capture_output=True, check=True)
+headers = {"X-API-Key": made.stdout.split()[-1].decode()}
+server = subprocess.Popen([command, "serve", "--port", "8765", *more], stderr=subprocess.DEVNULL)
+
+def ask(method, path, body=None):
+    connection = http.client.HTTPConnection("127.0.0.1", 8765, timeout=60)
+    connection.request(method, path, body, headers)
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
+
+for _ in range(600):
+    try:
+        if ask("GET", "/readyz") == 200:
+            break
+    except OSError:
+        time.sleep(0.1)
+gallery = "/v1/galleries/default"
+assert ask("POST", f"{gallery}/callers/amara/voiceprints", sample) == 201
+assert ask("POST", f"{gallery}/identify", sample) == 200
+# Large enough that the parser of forms would put it into a file.
+form = b'--x\\r\\nContent-Disposition: form-data; name="audio"; filename="a.flac"\\r\\n\\r\\n'
+headers["Content-Type"] = "multipart/form-data; boundary=x"
+form += sample + bytes(3_000_000) + b"\\r\\n--x--\\r\\n"
+assert ask("POST", f"{gallery}/identify", form) in (200, 422)
+assert ask("GET", "/metrics") == 200
+server.send_signal(signal.SIGTERM)
+server.wait(60)
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_service_connects_to_nothing_and_writes_the_store_its_index_and_its_state_alone(
+    tmp_path: Path, workers: str
+) -> None:
+    more = ("--workers", workers)
+    seen = watched(tmp_path, sys.executable, "-c", SERVE, VOICEPRINT, SAMPLES / "amara/1.flac", *more)
+    connected = [call for call in seen.network if call.startswith("connect")]
+    assert connected
+    assert all("sin_port=htons(8765)" in call for call in connected)
+    assert (seen.home, seen.temporary, seen.complained) == (set(), set(), "")
+    left = {path.name for path in (tmp_path / "work").iterdir()}
+    assert left == {
+        "voiceprints.json",
+        "voiceprints.json.lock",
+        "voiceprints.json.index",
+        "voiceprint-server.db",
+    }
+    # Metrics of several workers, and the files by which `tempfile` finds out where it may write.
+    made = {path for path in seen.created if path.startswith(f"{tmp_path}/temporary/")}
+    made -= {path for path in made if re.search("/temporary/([a-z0-9_]{8}|voiceprint-metrics-.*)$", path)}
+    assert made == set()
+    assert outside(seen, tmp_path) == []
 
 
 def test_other_formats_are_read_without_a_socket_and_without_a_file_beside_them(tmp_path: Path) -> None:

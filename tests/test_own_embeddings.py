@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from over_http import Reached, over_http
 from stores import unit
 from voices import BandEncoder, Voices
 
@@ -20,6 +21,7 @@ from voiceprint import (
     InvalidArgumentError,
     MemoryStorage,
     OpusAgentVoiceRecognizer,
+    Verification,
     VoiceFingerprintConfig,
     VoiceMismatchError,
     Voiceprint,
@@ -27,10 +29,12 @@ from voiceprint import (
 
 
 @pytest.fixture
-def external() -> OpusAgentVoiceRecognizer:
+def external(reached: Reached) -> OpusAgentVoiceRecognizer:
     """A recognizer without a model, for embeddings of 192 values."""
     config = VoiceFingerprintConfig(similarity_threshold=0.75)
-    return OpusAgentVoiceRecognizer(MemoryStorage(), config=config, encoder=ExternalEncoder("elsewhere", 192))
+    return reached(
+        OpusAgentVoiceRecognizer(MemoryStorage(), config=config, encoder=ExternalEncoder("elsewhere", 192))
+    )
 
 
 def near(vector: np.ndarray, seed: int, cosine: float = 0.9) -> np.ndarray:
@@ -40,6 +44,12 @@ def near(vector: np.ndarray, seed: int, cosine: float = 0.9) -> np.ndarray:
     return cosine * vector + np.sqrt(1 - cosine**2) * other / np.linalg.norm(other)
 
 
+def without_event(verification: Verification) -> Verification:
+    """The verification without the id of its event, which a service gives it."""
+    return verification.model_copy(update={"event_id": None})
+
+
+@over_http
 def test_audio_and_its_embedding_get_the_same_answers(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -53,12 +63,13 @@ def test_audio_and_its_embedding_get_the_same_answers(
     assert from_audio[0].llr is not None
     assert recognizer.match_caller(audio) == recognizer.match_caller(embedding=embedding)
     verified = recognizer.verify_caller(names[0], audio)
-    assert verified == recognizer.verify_caller(names[0], embedding=embedding)
+    assert without_event(verified) == without_event(recognizer.verify_caller(names[0], embedding=embedding))
     assert recognizer.identify(embedding=embedding, k=1, candidates=names[1:3]) == recognizer.identify(
         audio, k=1, candidates=names[1:3]
     )
 
 
+@over_http
 def test_a_caller_is_enrolled_from_an_embedding_and_found_by_another(
     external: OpusAgentVoiceRecognizer,
 ) -> None:
@@ -76,6 +87,7 @@ def test_a_caller_is_enrolled_from_an_embedding_and_found_by_another(
     assert not external.verify_caller("bob", embedding=probe).accepted
 
 
+@over_http
 def test_an_accepted_embedding_moves_last_seen_and_no_other_does(external: OpusAgentVoiceRecognizer) -> None:
     seen = []
     external.enroll_caller("alice", embedding=unit(1, 192))
@@ -92,6 +104,7 @@ def test_an_accepted_embedding_moves_last_seen_and_no_other_does(external: OpusA
 
 
 @pytest.mark.resemblyzer
+@over_http
 def test_an_embedding_never_adapts_a_caller(recognizer: OpusAgentVoiceRecognizer, voices: Voices) -> None:
     for name, recordings in voices.items():
         recognizer.enroll_caller(name, recordings[0])
@@ -105,6 +118,7 @@ def test_an_embedding_never_adapts_a_caller(recognizer: OpusAgentVoiceRecognizer
     assert recognizer.storage.count() == len(voices) + 1  # the same call as audio does
 
 
+@over_http
 def test_candidates_limit_a_match_of_audio_and_of_an_embedding(
     quick: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -134,7 +148,7 @@ def test_candidates_limit_a_match_of_audio_and_of_an_embedding(
         ({"audio_buffer": np.zeros(16_000, np.float32), "encoder": "elsewhere"}, "audio is embedded by the"),
         ({"embedding": unit(1, 256)}, "has 256 values, and those of the encoder 'elsewhere' have 192"),
         ({"embedding": unit(1, 192), "encoder": "resemblyzer"}, "of the encoder 'resemblyzer', and this rec"),
-        ({"embedding": unit(1, 192), "encoder": 7}, "of the encoder 7, and this recognizer's is 'elsewhere'"),
+        ({"embedding": unit(1, 192), "encoder": 7}, "of the encoder 7, "),
         ({"embedding": Voiceprint("a", unit(1, 256))}, "of the encoder 'resemblyzer'"),
         ({"embedding": unit(1, 192)[None]}, r"1-D and not empty; this one has the shape \(1, 192\)"),
         ({"embedding": []}, "1-D"),
@@ -148,6 +162,7 @@ def test_candidates_limit_a_match_of_audio_and_of_an_embedding(
         ({"embedding": np.ma.masked_less(unit(1, 192), 0.0)}, "masked array"),
     ],
 )
+@over_http
 def test_a_wrong_embedding_is_refused_and_changes_nothing(
     external: OpusAgentVoiceRecognizer, method: str, given: dict[str, Any], message: str
 ) -> None:
@@ -161,6 +176,7 @@ def test_a_wrong_embedding_is_refused_and_changes_nothing(
     assert external.get_caller("alice") == before
 
 
+@over_http
 def test_voices_are_not_separated_in_an_embedding(external: OpusAgentVoiceRecognizer) -> None:
     wrong: dict[str, Any] = {"embedding": unit(1, 192), "separate": True}
     with pytest.raises(InvalidArgumentError, match="separate"):
@@ -170,6 +186,7 @@ def test_voices_are_not_separated_in_an_embedding(external: OpusAgentVoiceRecogn
 
 
 @pytest.mark.parametrize("kind", ["float64", "float16", "int8", "list", "huge", "tiny"])
+@over_http
 def test_the_length_and_type_of_an_embedding_do_not_count(
     external: OpusAgentVoiceRecognizer, kind: str
 ) -> None:
@@ -187,6 +204,7 @@ def test_the_length_and_type_of_an_embedding_do_not_count(
     assert float(np.linalg.norm(stored.embedding)) == pytest.approx(1, abs=1e-6)
 
 
+@over_http
 def test_a_voiceprint_is_an_embedding_that_names_its_encoder(external: OpusAgentVoiceRecognizer) -> None:
     given = Voiceprint("other", unit(1, 192), encoder="elsewhere", augmented=unit(2, 192))
     stored = external.enroll_caller("alice", embedding=given, encoder="elsewhere")
@@ -197,6 +215,7 @@ def test_a_voiceprint_is_an_embedding_that_names_its_encoder(external: OpusAgent
     assert external.identify(embedding=stored)[0].similarity == pytest.approx(1)
 
 
+@over_http
 def test_an_embedding_is_enrolled_once(
     external: OpusAgentVoiceRecognizer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -209,6 +228,7 @@ def test_an_embedding_is_enrolled_once(
 
 
 @pytest.mark.resemblyzer
+@over_http
 def test_an_embedding_unlike_the_callers_others_is_reported_or_refused(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -224,6 +244,7 @@ def test_an_embedding_unlike_the_callers_others_is_reported_or_refused(
         recognizer.enroll_caller("amara", embedding=others, on_mismatch=wrong)
 
 
+@over_http
 def test_switched_off_embeddings_are_treated_as_audio_is(external: OpusAgentVoiceRecognizer) -> None:
     external.enroll_caller("alice", embedding=unit(1, 192))
     external.config.fingerprinting_enabled = False
@@ -235,6 +256,7 @@ def test_switched_off_embeddings_are_treated_as_audio_is(external: OpusAgentVoic
         external.enroll_caller("bob", embedding=unit(2, 192))
 
 
+@over_http
 def test_a_claim_of_an_unknown_caller_is_refused(external: OpusAgentVoiceRecognizer) -> None:
     with pytest.raises(CallerNotFoundError, match="'bob'"):
         external.verify_caller("bob", embedding=unit(1, 192))
@@ -286,6 +308,7 @@ def test_an_external_encoder_names_a_space_and_embeds_nothing(
     assert repr(external.encoder) == "ExternalEncoder('elsewhere', 192)"
 
 
+@over_http
 def test_spaces_in_one_store_are_not_compared(quick: OpusAgentVoiceRecognizer) -> None:
     quick.enroll_caller("alice", embedding=unit(1, BandEncoder.dimension))
     other = OpusAgentVoiceRecognizer(quick.storage, encoder=ExternalEncoder("elsewhere", 192))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import resemblyzer
 import soxr
+from over_http import over_http
 from voices import RATE, BandEncoder, Voices
 
 from voiceprint import (
@@ -35,6 +36,7 @@ def network() -> resemblyzer.VoiceEncoder:
 
 @pytest.mark.resemblyzer
 @pytest.mark.parametrize("caller", ["amara", "gil", "ivo"])
+@over_http
 def test_the_embedding_is_resemblyzers_own(
     recognizer: OpusAgentVoiceRecognizer, network: resemblyzer.VoiceEncoder, voices: Voices, caller: str
 ) -> None:
@@ -47,6 +49,7 @@ def test_the_embedding_is_resemblyzers_own(
 
 
 @pytest.mark.resemblyzer
+@over_http
 def test_every_format_of_one_recording_gives_nearly_one_embedding(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -75,6 +78,7 @@ def test_every_format_of_one_recording_gives_nearly_one_embedding(
     [np.zeros(80_000, np.float32), np.zeros(1, np.int16), np.full(479, 0.1), np.full(80_000, 0.5)],
     ids=["silence", "one sample", "less than a window", "constant"],
 )
+@over_http
 def test_audio_without_speech_has_no_embedding(recognizer: OpusAgentVoiceRecognizer, audio: Any) -> None:
     with pytest.raises(AudioQualityError, match="no speech") as caught:
         recognizer.get_embedding(audio)
@@ -83,6 +87,7 @@ def test_audio_without_speech_has_no_embedding(recognizer: OpusAgentVoiceRecogni
 
 
 @pytest.mark.resemblyzer
+@over_http
 def test_enrollment_gives_the_voiceprint_as_it_is_stored(
     recognizer: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -98,6 +103,7 @@ def test_enrollment_gives_the_voiceprint_as_it_is_stored(
     assert caller.voiceprints == (voiceprint,)
 
 
+@over_http
 def test_the_fourth_enrollment_replaces_the_oldest(quick: OpusAgentVoiceRecognizer, voices: Voices) -> None:
     prints = [quick.enroll_caller("amara", audio) for audio in voices["amara"]]
     caller = quick.get_caller("amara")
@@ -105,6 +111,7 @@ def test_the_fourth_enrollment_replaces_the_oldest(quick: OpusAgentVoiceRecogniz
     assert [print_.id for print_ in caller.voiceprints] == [print_.id for print_ in prints[1:]]
 
 
+@over_http
 def test_the_configured_number_of_voiceprints_counts_from_the_next_enrollment_on(
     quick: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -117,6 +124,7 @@ def test_the_configured_number_of_voiceprints_counts_from_the_next_enrollment_on
     assert [print_.id for print_ in caller.voiceprints] == [last.id]
 
 
+@over_http
 def test_metadata_is_merged_and_none_leaves_it(quick: OpusAgentVoiceRecognizer, voices: Voices) -> None:
     first, second, third, _ = voices["amara"]
     given = {"name": "Amara", "plan": {"tier": 1}}
@@ -133,6 +141,7 @@ def test_metadata_is_merged_and_none_leaves_it(quick: OpusAgentVoiceRecognizer, 
 
 
 @pytest.mark.parametrize(("rate", "samples"), [(16_000, 80_000), (8_000, 40_000), (44_100, 220_500)])
+@over_http
 def test_enrollment_takes_exactly_the_configured_seconds_and_not_one_sample_less(
     quick: OpusAgentVoiceRecognizer, voices: Voices, rate: int, samples: int
 ) -> None:
@@ -148,6 +157,7 @@ def test_enrollment_takes_exactly_the_configured_seconds_and_not_one_sample_less
     quick.enroll_caller("carlo", audio[: 2 * rate], sample_rate=rate)
 
 
+@over_http
 def test_poor_audio_is_enrolled_only_when_the_configuration_allows_it(
     quick: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:
@@ -162,6 +172,7 @@ def test_poor_audio_is_enrolled_only_when_the_configuration_allows_it(
 
 
 @pytest.mark.parametrize("caller_id", ["", None, 7, "x" * 513, "\udc00"])
+@over_http
 def test_a_caller_id_that_cannot_be_stored_is_refused_before_the_audio_is_looked_at(
     quick: OpusAgentVoiceRecognizer, caller_id: Any
 ) -> None:
@@ -172,6 +183,7 @@ def test_a_caller_id_that_cannot_be_stored_is_refused_before_the_audio_is_looked
 
 
 @pytest.mark.parametrize("audio", [object(), [0.0] * 80_000, np.zeros(0), np.full(80_000, np.nan), "a.wav"])
+@over_http
 def test_what_is_not_audio_is_refused_by_every_method(quick: OpusAgentVoiceRecognizer, audio: Any) -> None:
     for use in (quick.get_embedding, quick.match_caller, quick.identify):
         with pytest.raises(InvalidAudioError):
@@ -183,6 +195,7 @@ def test_what_is_not_audio_is_refused_by_every_method(quick: OpusAgentVoiceRecog
     assert list(quick.callers()) == []
 
 
+@over_http
 def test_callers_are_listed_in_order_and_deleted_with_all_their_prints(
     quick: OpusAgentVoiceRecognizer, voices: Voices
 ) -> None:

@@ -68,7 +68,7 @@ class BandEncoder:
 
     def embed(self, audio: Audio) -> NDArray[np.float32]:
         """As `Encoder.embed`."""
-        if not audio.any():
+        if len(audio) < RATE // 10 or not audio.any():
             raise EncoderError("The audio holds no speech to embed.")
         power = np.abs(np.fft.rfft(audio.astype(np.float64))) ** 2
         edges = np.geomspace(100, 7_800, self.dimension + 1) * len(audio) / RATE

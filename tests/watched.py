@@ -14,7 +14,7 @@ import pytest
 
 _CALLS = "socket,socketpair,connect,open,openat,creat,mkdir,mkdirat,mknod,mknodat,rename,renameat,renameat2"
 _NETWORK = re.compile(r"(socket|socketpair|connect)\(")
-_OPENED = re.compile(r"(?:open|openat|creat)\(.*O_CREAT.* = \d+<(.*)>$")
+_OPENED = re.compile(r"(?:open|openat|creat)\(.*(?:O_CREAT|O_TMPFILE).* = \d+<(.*)>(?:\(deleted\))?$")
 _NAMED = re.compile(r'(?:mkdir|mknod|rename)\w*\(.*"(.*?)".* = 0$')
 
 

@@ -56,6 +56,15 @@ def construct(model: type[Model], fields: dict[str, Any]) -> Model:
     return built
 
 
+def copy_json(value: Any) -> Any:
+    """A copy of a JSON value, such as metadata."""
+    if isinstance(value, dict):
+        return {key: copy_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [copy_json(item) for item in value]
+    return value
+
+
 def _with_option(context: Any | None, include_embeddings: bool) -> Any | None:
     return {**(context or {}), _INCLUDE: True} if include_embeddings else context
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint._audited import note_first
+from voiceprint._stages import stage, timed
 from voiceprint.audio import Recording
 from voiceprint.audio.io.encodings import PCM, AudioFormat
 from voiceprint.audio.prompts import prompts_at
@@ -74,6 +75,38 @@ class OwnEmbedding(NamedTuple):
     augmented: NDArray[np.float32] | None = None
 
 
+def check_one_source(
+    audio_buffer: object, embedding: object, encoder: object, *, audio_arguments: bool
+) -> None:
+    """Raise `InvalidArgumentError` unless there is exactly one of audio and embedding, with its arguments.
+
+    audio_arguments: whether an argument that only audio has differs from its default.
+    """
+    if embedding is None:
+        if audio_buffer is None:
+            raise InvalidArgumentError("There is neither audio nor an embedding: give one of them.")
+        if encoder is not None:
+            raise InvalidArgumentError(
+                f"encoder is {shown(encoder)}, and names the space of an embedding: audio is embedded by "
+                "the recognizer's encoder."
+            )
+        return
+    if audio_buffer is not None:
+        raise InvalidArgumentError("There are both audio and an embedding: give one of them.")
+    if audio_arguments:
+        raise InvalidArgumentError(
+            "sample_rate, encoding, channel, channels, separate and on_several_voices are for audio: "
+            "leave them out beside an embedding."
+        )
+
+
+def own_embedding(embedding: EmbeddingLike) -> OwnEmbedding:
+    """The vectors of an application's embedding. Raises `InvalidArgumentError`."""
+    if isinstance(embedding, Voiceprint):
+        return OwnEmbedding(embedding.embedding, embedding.augmented)
+    return OwnEmbedding(unit_vector(embedding))
+
+
 class Embedder:
     """Embeds recordings that pass the checks of the configuration: float32[dimension] of length 1."""
 
@@ -120,28 +153,14 @@ class Embedder:
         Raises `InvalidArgumentError` unless there is exactly one of audio and embedding, for audio arguments
         beside an embedding, and for an embedding that is not of this space.
         """
+        check_one_source(audio_buffer, embedding, encoder, audio_arguments=audio_arguments)
         if embedding is None:
-            if audio_buffer is None:
-                raise InvalidArgumentError("There is neither audio nor an embedding: give one of them.")
-            if encoder is not None:
-                raise InvalidArgumentError(
-                    f"encoder is {shown(encoder)}, and names the space of an embedding: audio is embedded by "
-                    "the recognizer's encoder."
-                )
+            assert audio_buffer is not None  # noqa: S101  checked
             return audio_buffer
-        if audio_buffer is not None:
-            raise InvalidArgumentError("There are both audio and an embedding: give one of them.")
-        if audio_arguments:
-            raise InvalidArgumentError(
-                "sample_rate, encoding, channel, channels, separate and on_several_voices are for audio: "
-                "leave them out beside an embedding."
-            )
         self.check_space(encoder)
         if isinstance(embedding, Voiceprint):
             self.check_space(embedding.encoder)
-            own = OwnEmbedding(embedding.embedding, embedding.augmented)
-        else:
-            own = OwnEmbedding(unit_vector(embedding))
+        own = own_embedding(embedding)
         self.check_dimension(own.plain.size)
         return own
 
@@ -194,7 +213,8 @@ class Embedder:
 
         one_voice: the audio holds one voice. Otherwise several voices are noted in its quality and logged.
         """
-        quality = recording.quality
+        with stage("speech"):
+            quality = recording.quality
         self.note_audio(quality)
         if quality.net_speech_s < self.min_speech_s:
             why = f" {quality.advice[0]}" if "no_speech" in quality.feedback and quality.advice else ""
@@ -224,6 +244,7 @@ class Embedder:
             encoder_sha256=getattr(getattr(self._encoder, "model", None), "sha256", None),
         )
 
+    @timed("embed")
     def embed_cleaned(self, audio: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """The embedding of `Recording.cleaned`; None where it holds no speech."""
         try:
@@ -232,6 +253,7 @@ class Embedder:
             logger.debug("Without its noise, the audio has no embedding: %s", error)
             return None
 
+    @timed("embed")
     def embed(self, recording: Recording, *, one_voice: bool = False) -> NDArray[np.float32]:
         """The embedding of any audio with speech; else `AudioQualityError`. one_voice: as of `probe`."""
         try:

@@ -16,9 +16,13 @@
     ├── DisabledError                             VOICE_FINGERPRINTING_ENABLED is false
     ├── AuditError                                the line of an operation in the audit log
     ├── EncoderError                              the embedding network cannot be loaded or failed
-    └── StorageError                              the record store
-        ├── StorageUnavailableError               the store cannot be reached, read or written now
-        └── StorageCorruptError                   its content is not valid
+    ├── StorageError                              the record store
+    │   ├── StorageUnavailableError               the store cannot be reached, read or written now
+    │   └── StorageCorruptError                   its content is not valid
+    └── ServiceError                              the service of a `Client`; carries `.status`, `.request_id`
+        ├── ServiceAccessError                    the API key is not valid, or not for this
+        ├── ServiceBusyError                      too many requests; carries `.retry_after_s`
+        └── ServiceUnavailableError               the service cannot be reached, or gave no answer
 
 A message names the fault, the value and the remedy, and never holds an embedding, metadata or audio: these
 are biometric data, and messages end in logs.
@@ -26,7 +30,8 @@ are biometric data, and messages end in logs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from voiceprint.audio import AudioQuality
@@ -127,3 +132,46 @@ class StorageUnavailableError(StorageError):
 
 class StorageCorruptError(StorageError):
     """The content of the record store is not valid; the store was not changed."""
+
+
+class ServiceError(VoiceprintError):
+    """The service cannot answer the request of a `voiceprint.client.Client`.
+
+    status: of HTTP; None without an answer. error: its name in the problem document, such as
+    "NotAllowedError". request_id: in the log of the service; None where the answer has none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        error: str | None = None,
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.error, self.request_id = status, error, request_id
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception.__reduce__ would leave out the keyword arguments.
+        return partial(type(self), **self.__dict__), self.args
+
+
+class ServiceAccessError(ServiceError):
+    """The service does not accept the API key, or the key lacks the role for the request."""
+
+
+class ServiceBusyError(ServiceError):
+    """The service has too many requests, or this key has used its own; nothing was done.
+
+    retry_after_s: seconds after which to try again.
+    """
+
+
+class ServiceUnavailableError(ServiceError):
+    """The service cannot be reached, or gave no answer in time.
+
+    Nothing was changed, unless the message calls the outcome unknown.
+    """

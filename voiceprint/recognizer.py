@@ -260,6 +260,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         again: bool = False,
         processes: int | None = None,
         s3_folder: str | os.PathLike[str] | None = None,
+        within: str | os.PathLike[str] | None = None,
         on_mismatch: OnMismatch = "store",
         on_several_voices: OnSeveralVoices = "refuse",
     ) -> Counter[RowStatus]:
@@ -275,7 +276,8 @@ class OpusAgentVoiceRecognizer(Upkeep):
         processes: worker processes that read and embed; 0 works in threads of this process. None is one a
         thread of the encoder (`encoder_threads`), and 0 for fewer than 100 rows, or an encoder that is not
         that of the settings. s3_folder: with copies of buckets, in which s3://BUCKET/KEY is the file
-        BUCKET/KEY. The other arguments are those of `enroll_caller`.
+        BUCKET/KEY. within: folder outside which no recording is read, see `read_manifest`. The other
+        arguments are those of `enroll_caller`.
 
         Raises `InvalidArgumentError` for a file that is no manifest, before anything is stored; and the error
         of the store, once `on_row` was called for every row.
@@ -286,6 +288,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
             again,
             processes,
             None if s3_folder is None else Path(s3_folder),
+            None if within is None else Path(within),
         )
         parts = self._built
         parts.embedder.check_enabled()

@@ -34,6 +34,7 @@ from voiceprint.storage.base import DEFAULT_PAGE, Progress
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from voiceprint.identification.left_out import LeftOutScores
     from voiceprint.index import IndexStatus
 
 
@@ -266,11 +267,30 @@ class Upkeep(Auditing, Grouping):
         """
         return self._identifier.threshold_advice()
 
+    def left_out_scores(self) -> LeftOutScores:
+        """The scores of the enrolled callers, each left out in turn, as strangers and as known callers.
+
+        Shows the FPIR and FNIR of thresholds in this gallery. A sample of 300 callers is read.
+        """
+        self._gallery.refresh()
+        return self._gallery.left_out_scores(self.config.calibration_path)
+
     # The index, which needs no upkeep: to inspect or hurry it
 
     def index_status(self, *, progress: Progress | None = None) -> IndexStatus:
         """The state of the index."""
         return self._gallery.refresh(progress).status()
+
+    def index_size(self) -> int:
+        """The voiceprints in the index as it is, without the changes of the store since the last match."""
+        return self._gallery.count_voiceprints()
+
+    def index_lag(self) -> int | None:
+        """The changes of the store that the index has not taken in yet; None before the index is built.
+
+        The next match takes them in before it searches: a lag costs that match time, and makes no answer old.
+        """
+        return self._gallery.lag()
 
     def rebuild_index(self, *, progress: Progress | None = None) -> IndexStatus:
         """Build the index anew from the store, train it, and write its snapshot.

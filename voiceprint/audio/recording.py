@@ -165,6 +165,11 @@ class Recording:
         return mixable(self._source, self.sample_rate)
 
     @property
+    def source(self) -> NDArray[Any]:
+        """The samples as given, at `sample_rate`: PCM of [n], or with channels on the shorter axis."""
+        return self._source
+
+    @property
     def _pcm(self) -> NDArray[Any]:
         return self._mixable[0]
 

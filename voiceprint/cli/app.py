@@ -26,6 +26,7 @@ from voiceprint.cli import (
     index,
     prompts,
     pruning,
+    server,
     spaces,
     transfer,
     upkeep,
@@ -92,5 +93,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(galleries.app, name="galleries")
 app.add_typer(encryption.app, name="encryption")
 app.command("demo")(demo.demo)
+app.command("serve")(server.serve)
+app.add_typer(server.keys_app, name="keys")
 # Not to `evaluate`, whose --gallery is a number of callers: it follows VOICE_GALLERY.
 add_gallery_options(app, also=(upkeep.quality,))

@@ -24,7 +24,7 @@ from voiceprint.cli.common import (
 )
 from voiceprint.cli.gallery_options import chosen_settings
 from voiceprint.errors import AuditError, ConfigurationError, InvalidArgumentError
-from voiceprint.privacy.audit import ACTIONS, AuditLog, Head, Line, audit_log, verify_lines
+from voiceprint.privacy.audit import AuditLog, Head, Line, audit_log, event_filter, verify_lines
 from voiceprint.privacy.audit.auditor import IN_STORE
 from voiceprint.privacy.encryption.opening import configured_store, open_store
 from voiceprint.storage import Storage
@@ -131,30 +131,17 @@ def query(
 
     Exit code 1 when there is none.
     """
-    unknown = sorted({*(action or ())} - {*ACTIONS})
-    if unknown:
-        raise InvalidArgumentError(
-            f"There is no action {unknown[0]!r}. The actions are: {', '.join(ACTIONS)}."
-        )
-    start, end = _time(since, "--since"), _time(until, "--until")
-    equal = {
-        name: value
-        for name, value in {
-            "caller": caller, "actor": actor, "verdict": verdict, "correlation_id": correlation_id,
-        }.items()
-        if value is not None
-    }  # fmt: skip
-
-    def wanted(fields: dict[str, Any]) -> bool:
-        return (
-            all(fields.get(name) == value for name, value in equal.items())
-            and (not action or fields.get("action") in action)
-            and (not failed or "error" in fields)
-            and (event_id is None or event_id in (fields.get("event_id"), fields.get("about")))
-            and (start is None or str(fields.get("time")) >= start)
-            and (end is None or str(fields.get("time")) < end)
-        )
-
+    wanted = event_filter(
+        actions=action or (),
+        caller=caller,
+        actor=actor,
+        verdict=verdict,
+        correlation_id=correlation_id,
+        event_id=event_id,
+        failed=failed,
+        since=_time(since, "--since"),
+        until=_time(until, "--until"),
+    )
     with open_log(log, store) as opened:
         lines, bad = _matching(opened, wanted, count)
     _show(lines, bad, as_json=as_json)

@@ -65,7 +65,7 @@ class ManifestOptions(NamedTuple):
     progress_path: of the file that notes enrolled rows; None is FILE.progress beside the manifest.
     again: enroll also the rows that an earlier run enrolled.
     processes: worker processes that read and embed; 0 works in threads of this process. None is one a thread
-    of the encoder, and 0 for fewer than 100 rows. s3_folder: as of `read_manifest`.
+    of the encoder, and 0 for fewer than 100 rows. s3_folder, within: as of `read_manifest`.
     """
 
     enrollment: EnrollmentOptions = EnrollmentOptions()
@@ -73,6 +73,7 @@ class ManifestOptions(NamedTuple):
     again: bool = False
     processes: int | None = None
     s3_folder: Path | None = None
+    within: Path | None = None
 
     def check(self) -> None:
         """Raise `InvalidArgumentError` for an option that is not allowed."""
@@ -283,7 +284,7 @@ def enroll_manifest(
     """
     options.check()
     # A whole pass first: a fault in the last line stops a run before it begins.
-    count = sum(1 for _ in read_manifest(path, s3_folder=options.s3_folder))
+    count = sum(1 for _ in read_manifest(path, s3_folder=options.s3_folder, within=options.within))
     progress_path = options.progress_path or default_progress_path(path)
     with (
         EnrollmentProgress(progress_path, enroller.storage, enroller.space) as progress,
@@ -292,5 +293,5 @@ def enroll_manifest(
         if options.again:
             progress.forget()
         run = ManifestEnrollment(enroller, progress, options.enrollment, embed_rows, threads, on_row, stop)
-        run.run(read_manifest(path, s3_folder=options.s3_folder))
+        run.run(read_manifest(path, s3_folder=options.s3_folder, within=options.within))
     return run.counts

@@ -115,12 +115,16 @@ class ManifestRow(NamedTuple):
             excerpt.check_within(frames / reader.sample_rate)
 
 
-def read_manifest(path: str | Path, *, s3_folder: str | Path | None = None) -> Iterator[ManifestRow]:
+def read_manifest(
+    path: str | Path, *, s3_folder: str | Path | None = None, within: str | Path | None = None
+) -> Iterator[ManifestRow]:
     """The rows of a manifest, read one at a time; rows without any value are left out.
 
     path: of a regular file, JSON Lines by the suffix .jsonl or .ndjson, a Voice ID job by .json, otherwise
         CSV (RFC 4180: separated by commas, quoted by "), in UTF-8, with or without a byte order mark.
     s3_folder: with copies of buckets, in which s3://BUCKET/KEY is the file BUCKET/KEY.
+    within: folder outside which no recording is read, for a manifest that somebody else wrote: such a row has
+        an error, also where a link in the folder leads out.
 
     A row that cannot be used is returned with its `error`, also one with an s3:// path without `s3_folder`.
     Raises `InvalidArgumentError` for a file that is missing or not a manifest, also midway: a line that is
@@ -135,7 +139,8 @@ def read_manifest(path: str | Path, *, s3_folder: str | Path | None = None) -> I
             else:
                 rows = (_json_rows if suffix in _JSON_SUFFIXES else _csv_rows)(_lines(stream, path), path)
             for row in rows:
-                yield _with_local_path(row, s3_folder) if row.path.startswith(S3) else row
+                local = _with_local_path(row, s3_folder) if row.path.startswith(S3) else row
+                yield local if within is None else _checked_within(local, Path(within))
     except RefusedFileError as error:
         raise InvalidArgumentError(f"{error} Give the path of a manifest.") from error
     except OSError as error:
@@ -156,6 +161,20 @@ def _with_local_path(row: ManifestRow, s3_folder: str | Path | None) -> Manifest
         # Absolute, because paths are relative to the manifest, and `s3_folder` is to the working directory.
         return row._replace(path=str(Path(s3_folder).absolute() / row.path.removeprefix(S3)))
     return row._replace(error=InvalidArgumentError(f"path is {shown(row.path)}: {fault}"))
+
+
+def _checked_within(row: ManifestRow, folder: Path) -> ManifestRow:
+    """The row, with an error where its recording is outside a folder."""
+    if row.error is not None:
+        return row
+    try:
+        is_within = row.file.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a name that is too long, or links in a circle
+        is_within = False
+    if is_within:
+        return row
+    fault = f"path is {shown(row.path)}, which is outside the folder of recordings: give one inside."
+    return row._replace(error=InvalidArgumentError(fault))
 
 
 def _lines(stream: BinaryIO, path: Path) -> Iterator[str]:

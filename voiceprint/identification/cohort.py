@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from voiceprint.identification.ranking import prints_of
 
@@ -34,7 +35,8 @@ class CohortScorer:
         self._scorer: GalleryScorer | None = None
         self._computed_at = (0, 0)  # changes, and voiceprints, when the scorer was computed
         self._cohort: frozenset[int] = frozenset()  # voiceprint ids
-        self._cosines: ImpostorStatistics | None = None
+        self._cosines: NDArray[np.float64] = np.empty(0)
+        self._others = 1
         self._changes = 0  # voiceprints that were added or removed, ever
         self._resets = 0
         self._changed_meanwhile: set[int] | None = None  # ids, during a computation
@@ -63,7 +65,17 @@ class CohortScorer:
     ) -> ImpostorStatistics | None:
         """Statistics of strangers' best cosines with the gallery; None where it has too few callers."""
         self.get(storage, index, callers)
-        return self._cosines
+        return _cosine_statistics(self._cosines, self._others)
+
+    def left_out(
+        self, storage: Storage, index: VectorIndex, callers: Callable[[], int]
+    ) -> tuple[list[list[Voiceprint]], NDArray[np.float64]]:
+        """The prints of each caller of the cohort, and strangers' best cosines, float64[n].
+
+        The cosines are those of each caller's first print with the prints of others.
+        """
+        self.get(storage, index, callers)
+        return self._prints(storage, self._cohort), self._cosines
 
     def note_changes(self, ids: Iterable[int]) -> None:
         """Count voiceprints that were added or removed; drop the scorer where one was of the cohort."""
@@ -88,13 +100,9 @@ class CohortScorer:
 
         ids = np.sort(index.ids())
         chosen = np.random.default_rng(len(ids)).permutation(ids)[:COHORT]
-        cohort = []
-        for caller in storage.callers_of(np.sort(chosen).tolist()):
-            prints = [one for one in caller.voiceprints if one.encoder == self._encoder]
-            if prints:
-                cohort.append(prints)
-        others = callers() - 1
-        self._cosines = _cosine_statistics(index, cohort, others)
+        cohort = self._prints(storage, chosen.tolist())
+        others = self._others = callers() - 1
+        self._cosines = _best_cosines(index, cohort)
         scorer = GalleryScorer(projection_for(self._encoder, self._dimension), [*map(prints_of, cohort)])
         if len(ids) > COHORT and len(cohort) > 1 and scorer.statistics is not None:
             best = [_best_rival(index, scorer, prints) for prints in cohort]
@@ -102,21 +110,34 @@ class CohortScorer:
                 scorer.use_gallery_maxima(np.array(best), others)
         return scorer, frozenset(id_ for prints in cohort for id_ in _ids(prints))
 
+    def _prints(self, storage: Storage, ids: Iterable[int]) -> list[list[Voiceprint]]:
+        """The prints in this space of each caller of these voiceprint ids."""
+        found = (
+            [one for one in caller.voiceprints if one.encoder == self._encoder]
+            for caller in storage.callers_of(sorted(ids))
+        )
+        return [prints for prints in found if prints]
 
-def _cosine_statistics(
-    index: VectorIndex, cohort: list[list[Voiceprint]], others: int
-) -> ImpostorStatistics | None:
-    """Statistics of the best cosine of each caller's first print with another caller's print."""
-    from voiceprint.scoring import MIN_CALLERS, ImpostorStatistics
 
-    if len(cohort) < MIN_CALLERS:
-        return None
+def _best_cosines(index: VectorIndex, cohort: list[list[Voiceprint]]) -> NDArray[np.float64]:
+    """The best cosine of each caller's first print with another caller's print, float64[n]."""
+    if not cohort:
+        return np.empty(0)
     probes = np.stack([prints[0].embedding for prints in cohort])
     found, ids = index.search(probes, 1 + max(map(len, cohort)))
     best = [
         cosines[~np.isin(row, _ids(prints)) & (row >= 0)].max(initial=-1.0)
         for cosines, row, prints in zip(found, ids, cohort, strict=True)
     ]
+    return np.array(best, dtype=np.float64)
+
+
+def _cosine_statistics(best: NDArray[np.float64], others: int) -> ImpostorStatistics | None:
+    """Statistics of strangers' best cosines with the gallery, float64[n]; None for too few callers."""
+    from voiceprint.scoring import MIN_CALLERS, ImpostorStatistics
+
+    if len(best) < MIN_CALLERS:
+        return None
     return ImpostorStatistics(
         callers=len(best),
         others=max(others, 1),

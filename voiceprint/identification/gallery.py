@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._stages import timed
 from voiceprint.errors import InvalidArgumentError, StorageCorruptError, VoiceprintError
 from voiceprint.identification.candidates import CandidateQuery, Shortlist, shortlist
 from voiceprint.identification.groups import EVERYONE, GroupMap, Scope
@@ -25,6 +26,7 @@ from voiceprint.models import Caller, Finding, Voiceprint
 from voiceprint.storage.base import Changes, Progress, Storage
 
 if TYPE_CHECKING:
+    from voiceprint.identification.left_out import LeftOutScores
     from voiceprint.index import IdSet, VectorIndex
     from voiceprint.scoring import GalleryScorer, ImpostorStatistics
 
@@ -51,6 +53,7 @@ class Gallery:
 
     # The index in step with the store
 
+    @timed("index")
     def refresh(self, progress: Progress | None = None) -> VectorIndex:
         """The index, with every change that was committed before this call.
 
@@ -181,6 +184,7 @@ class Gallery:
 
     # Reading
 
+    @timed("search")
     def shortlist(
         self, queries: Sequence[CandidateQuery], found: int, wider: int, scope: Scope = EVERYONE
     ) -> Shortlist:
@@ -191,6 +195,7 @@ class Gallery:
         with self._translate_index_errors():
             return shortlist(state.vectors, queries, found, wider, state.groups.ids(scope))
 
+    @timed("read")
     def read(self, ids: list[int]) -> list[Voiceprint]:
         """All stored voiceprints of the callers of these."""
         return [one for caller in self.storage.callers_of(ids) for one in self.prints_of(caller)]
@@ -276,6 +281,16 @@ class Gallery:
         )
         return None if statistics is None else statistics.fpir(threshold, self.count_callers())
 
+    def left_out_scores(self, calibration_path: str | None = None) -> LeftOutScores:
+        """The scores of the gallery's own callers, each left out in turn."""
+        from voiceprint.identification.left_out import left_out_scores
+
+        scorer = self.scorer(calibration_path)
+        cohort, cosines = self._shared.scorers.left_out(
+            self.storage, self._current_index(), self.count_callers
+        )
+        return left_out_scores(scorer, cohort, cosines, self.count_callers())
+
     # Warnings, of which a process logs each once
 
     def _warn_of_other_spaces(self) -> None:
@@ -327,6 +342,11 @@ class Gallery:
         index.wait()
         self.write_snapshot()
         return index
+
+    def lag(self) -> int | None:
+        """The changes of the store that are not in the index yet; None before it is built."""
+        state = self._shared.state
+        return None if state is None else max(0, self.storage.position().revision - state.position.revision)
 
     def close(self) -> None:
         """Write the snapshot, if enough has changed. The gallery remains usable."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from voiceprint._stages import timed
 from voiceprint.embedder import Probe
 from voiceprint.models import Voiceprint
 
@@ -32,6 +33,7 @@ class Scored(NamedTuple):
         return self.similarity if self.llr is None else self.llr
 
 
+@timed("score")
 def rank(
     probe: Probe, voiceprints: Iterable[Voiceprint], scorer: GalleryScorer | None = None
 ) -> list[Scored]:

@@ -135,7 +135,7 @@ class GalleryScorer:
         self.statistics: ImpostorStatistics | None = None
         self._mean_level = 0.0
         self._pairs = np.empty((0, 0))
-        self._maxima = self._corrections = np.empty(0)
+        self._maxima = self._corrections = self._left_out = np.empty(0)
         if prior is not None or self._size >= MIN_CALLERS:
             self._compute_statistics(cohort)
 
@@ -172,7 +172,7 @@ class GalleryScorer:
         for index, caller in enumerate(cohort):
             centers = self._plain.center(index), self._augmented.center(index)
             models = self._plain.models(centers[0]), self._augmented.models(centers[1])
-            scores = self._compare(self.projection.project(self._as_probes(caller)), centers, models)
+            scores = self._compare(self.projection.project(self.as_probes(caller)), centers, models)
             scores[:, index] = np.nan
             rows.append(scores)
             owners += [index] * len(scores)
@@ -194,6 +194,7 @@ class GalleryScorer:
         self._set_statistics(self._maxima - self._corrections, self._size - 1, within)
 
     def _set_statistics(self, maxima: Vectors, others: int, within: float = 0.0) -> None:
+        self._left_out = maxima
         prior = self.projection.prior
         pair_prior = None if prior is None else (prior.pair_mean, prior.pair_std)
         self.statistics = impostor_statistics(self._pairs, maxima, others, pair_prior, within)
@@ -214,7 +215,7 @@ class GalleryScorer:
         offset = float((self._maxima - approximate).mean())
         self._set_statistics(maxima + offset - self._corrections, others)
 
-    def _as_probes(self, caller: CallerPrints) -> Embeddings:
+    def as_probes(self, caller: CallerPrints) -> Embeddings:
         """The prints as probes of the caller would be: without noise, low frequencies restored.
 
         For telephone enrollment that is the augmented print.
@@ -290,6 +291,18 @@ class GalleryScorer:
 
     def _to_llrs(self, scores: Vectors) -> Vectors:
         return self.calibration.llr(self._required_statistics.deviations(scores))
+
+    @property
+    def left_out_llrs(self) -> NDArray[np.float64]:
+        """The best llr of each caller of the cohort among the others, as if a stranger called, float64[n].
+
+        `fpir` is estimated from these.
+        """
+        if self.statistics is None:
+            return np.empty(0)
+        statistics, calibration = self.statistics, self.calibration
+        middle, spread = (calibration.to_traffic_score(score, statistics) for score in (0.0, 1.0))
+        return np.asarray(self._to_llrs(middle + (spread - middle) * self._left_out))
 
     def fpir(self, llr: float, gallery_size: int) -> float:
         """The expected false-positive identification rate, 0..1, at this llr as the threshold."""

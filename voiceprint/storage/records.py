@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from voiceprint._model import construct
+from voiceprint._model import construct, copy_json
 from voiceprint.consent import Consent, OptOut, Provenance
 from voiceprint.models import Caller, Voiceprint
 
@@ -77,7 +77,7 @@ class CallerRecord:
                 "encoder": record.encoder,
                 "embedding": record.embedding,
                 "augmented": record.augmented,
-                "metadata": _copy_json(self.metadata),
+                "metadata": copy_json(self.metadata),
                 "created_at": record.created_at,
                 "last_seen": self.last_seen,
                 "id": record.id,
@@ -94,7 +94,7 @@ class CallerRecord:
             Caller,
             {
                 "caller_id": self.caller_id,
-                "metadata": _copy_json(self.metadata),
+                "metadata": copy_json(self.metadata),
                 "created_at": self.created_at,
                 "last_seen": self.last_seen,
                 "voiceprints": tuple([self.voiceprint(print_) for print_ in self.voiceprints]),
@@ -143,14 +143,6 @@ def same_json(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _bytes(vector: NDArray[np.float32] | None) -> bytes:
     return b"" if vector is None else vector.tobytes()
-
-
-def _copy_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copy_json(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_copy_json(item) for item in value]
-    return value
 
 
 def forgotten_print(id_: int, revision: int, encoder: str, size: int) -> PrintRecord:

@@ -208,14 +208,24 @@ def _opened(
     audio_buffer: object, rate: int, encoding: Encoding, channel: int | None, channels: int
 ) -> tuple[npt.NDArray[Any], int | None]:
     """The buffer as PCM array with the channel selected, and its channel axis (None: 1-D)."""
-    encoding = check_encoding(encoding)
-    samples, channel_axis = _checked(coded(audio_buffer, encoding), rate, channels)
+    samples, channel_axis = selected(audio_buffer, rate, encoding, channel, channels)
+    # Last, so that refused and unselected samples are not decoded.
+    return decoded(samples, encoding), channel_axis
+
+
+def selected(
+    audio_buffer: object, rate: int, encoding: Encoding, channel: int | None, channels: int
+) -> tuple[npt.NDArray[Any], int | None]:
+    """The encoded samples of a buffer with the channel selected, and their channel axis (None: 1-D).
+
+    Arguments and errors are those of `to_mono`; values are not checked.
+    """
+    samples, channel_axis = _checked(coded(audio_buffer, check_encoding(encoding)), rate, channels)
     if channel is not None:
         channel = check_channel(channel, 1 if channel_axis is None else samples.shape[channel_axis])
         if channel_axis is not None:
             samples, channel_axis = np.moveaxis(samples, channel_axis, 0)[channel], None
-    # Last, so that refused and unselected samples are not decoded.
-    return decoded(samples, encoding), channel_axis
+    return samples, channel_axis
 
 
 def _checked(

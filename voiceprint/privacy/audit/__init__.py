@@ -5,6 +5,7 @@ from __future__ import annotations
 from voiceprint.privacy.audit.auditor import AuditLog, audit_log, auditor_of
 from voiceprint.privacy.audit.chain import ChainReport, Fault, Head, Line, verify_lines
 from voiceprint.privacy.audit.event import ACTIONS, Event
+from voiceprint.privacy.audit.query import event_filter
 
 __all__ = [
     "ACTIONS",
@@ -16,5 +17,6 @@ __all__ = [
     "Line",
     "audit_log",
     "auditor_of",
+    "event_filter",
     "verify_lines",
 ]

@@ -1,0 +1,417 @@
+"""The console over HTTP: sessions, forms, roles, and the texts of other people on its pages."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from serving import Running
+from sqlalchemy import insert, select, update
+from voices import SAMPLES, load_voices
+
+from voiceprint import Consent
+from voiceprint.server.console.sessions import IDLE_S, LONGEST_S
+from voiceprint.server.database import calls, sessions
+
+VOICES = load_voices()
+CLIP = (SAMPLES / "bruno" / "4.flac").read_bytes()
+SCRIPT = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def enrolled(server: Running) -> None:
+    """The sample callers in `default`, and one in `other`."""
+    recognizer = server.service.recognizer("default")
+    for caller, utterances in VOICES.items():
+        for audio in utterances[:2]:
+            recognizer.enroll_caller(caller, audio, {"name": caller.title(), "account": 7}, source="call-1")
+    recognizer.add_to_group("amara", "vip")
+    recognizer.set_consent("amara", Consent(purpose="authentication", version="v3"))
+    recognizer.opt_out("ivo", reason="by telephone")
+    server.service.recognizer("other").enroll_caller("secret-caller", VOICES["gil"][0])
+
+
+def csrf_of(page: httpx.Response) -> str:
+    found = re.search(r'name="csrf" value="([0-9a-f]{64})"', page.text)
+    assert found is not None, page.text
+    return found[1]
+
+
+@contextmanager
+def signed_in(server: Running, *roles: str, **options: object) -> Iterator[httpx.Client]:
+    """A browser's state after signing in with a new key; redirects are followed."""
+    with httpx.Client(base_url=server.url, timeout=60, follow_redirects=True) as browser:
+        key = server.key(*roles, **options)
+        token = csrf_of(browser.get("/console/login"))
+        page = browser.post("/console/login", data={"key": key, "csrf": token, "next": "/console/"})
+        assert page.status_code == 200, page.text
+        yield browser
+
+
+@pytest.fixture
+def browser(server: Running) -> Iterator[httpx.Client]:
+    with signed_in(server, "admin", "audit") as opened:
+        yield opened
+
+
+def pages_of(gallery: str) -> list[str]:
+    return [
+        f"/console/g/{gallery}/{page}"
+        for page in (
+            "callers", "caller?id=amara", "enroll", "delete?id=amara", "try", "threshold", "live",
+            "live/part", "call?id=x", "call/part?id=x", "audit",
+        )
+    ]  # fmt: skip
+
+
+def test_every_page_without_a_session_leads_to_the_sign_in_and_back(server: Running) -> None:
+    for path in ["/console/", "/console/overview", "/console/open?gallery=default", *pages_of("default")]:
+        answer = httpx.get(server.url + path)
+        assert (answer.status_code, answer.headers["location"][:20]) == (303, "/console/login?next="), path
+    assert (
+        "next=/console/g/default/caller%3Fid%3Damara"
+        in httpx.get(f"{server.url}/console/g/default/caller?id=amara").headers["location"]
+    )
+
+
+def test_a_wrong_key_is_refused_and_no_other_site_is_led_to(server: Running) -> None:
+    with httpx.Client(base_url=server.url) as browser:
+        token = csrf_of(browser.get("/console/login"))
+        wrong = browser.post("/console/login", data={"key": "vp_x", "csrf": token, "next": "/console/"})
+        assert wrong.status_code == 401
+        assert "not valid" in wrong.text
+        assert "voiceprint-session" not in browser.cookies
+        for place in ("https://example.org/", "//example.org/", "/console/\\example.org", "/v1/x", ""):
+            token = csrf_of(browser.get("/console/login"))
+            form = {"key": server.key("admin"), "csrf": token, "next": place}
+            answer = browser.post("/console/login", data=form)
+            assert (answer.status_code, answer.headers["location"]) == (303, "/console/")
+
+
+def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(server: Running) -> None:
+    with httpx.Client(base_url=server.url) as browser:
+        token = csrf_of(browser.get("/console/login"))
+        form = {"key": server.key("admin"), "csrf": token, "next": ""}
+        cookies = browser.post("/console/login", data=form).headers.get_list("set-cookie")
+    (cookie,) = (one for one in cookies if one.startswith("voiceprint-session="))
+    assert {"HttpOnly", "SameSite=strict", "Path=/console"} <= {part.strip() for part in cookie.split(";")}
+    assert "Secure" not in cookie  # over HTTP, where the browser would not send it
+
+
+def test_the_database_holds_no_token(browser: httpx.Client, server: Running) -> None:
+    token = browser.cookies["voiceprint-session"]
+    with server.service.database.read() as connection:
+        rows = connection.execute(select(sessions)).all()
+    assert rows
+    assert not any(token.encode() in bytes(row.digest) or token in repr(row) for row in rows)
+
+
+def test_a_session_ends_with_its_key_at_once(server: Running) -> None:
+    key = server.key("admin")
+    with httpx.Client(base_url=server.url) as browser:
+        token = csrf_of(browser.get("/console/login"))
+        browser.post("/console/login", data={"key": key, "csrf": token, "next": ""})
+        assert browser.get("/console/").status_code == 200
+        server.service.keys.revoke(key)
+        assert browser.get("/console/").status_code == 303
+
+
+def test_signing_out_ends_the_session_for_a_copy_of_its_cookie(server: Running) -> None:
+    with signed_in(server, "admin") as browser:
+        copy = dict(browser.cookies)
+        browser.post("/console/logout", data={"csrf": csrf_of(browser.get("/console/"))})
+        assert httpx.get(f"{server.url}/console/", cookies=copy).status_code == 303
+
+
+@pytest.mark.parametrize(("column", "age_s"), [("used", IDLE_S), ("created", LONGEST_S)])
+def test_a_session_ends_idle_or_old(server: Running, column: str, age_s: float) -> None:
+    with signed_in(server, "admin") as browser:
+        with server.service.database.begin() as connection:
+            connection.execute(update(sessions).values({column: time.time() - age_s + 30}))
+        assert browser.get("/console/", follow_redirects=False).status_code == 200
+        with server.service.database.begin() as connection:
+            connection.execute(update(sessions).values({column: time.time() - age_s - 1}))
+        assert browser.get("/console/", follow_redirects=False).status_code == 303
+
+
+def test_a_page_that_refreshes_itself_does_not_keep_the_session(server: Running) -> None:
+    with signed_in(server, "admin") as browser:
+        then = time.time() - IDLE_S / 2
+        with server.service.database.begin() as connection:
+            connection.execute(update(sessions).values(used=then))
+        for headers, is_noted in ({"X-Console-Refresh": "1"}, False), ({}, True):
+            browser.get("/console/overview", headers=headers)
+            with server.service.database.read() as connection:
+                used = max(row.used for row in connection.execute(select(sessions)))
+            assert (used > then + 1) == is_noted
+
+
+@pytest.mark.parametrize("path", ["enroll", "delete", "threshold", "try", "audit/verify", "logout"])
+def test_a_form_of_another_page_changes_nothing(browser: httpx.Client, server: Running, path: str) -> None:
+    url = "/console/logout" if path == "logout" else f"/console/g/default/{path}"
+    with signed_in(server, "admin") as other:
+        stranger = csrf_of(other.get("/console/"))
+    own = csrf_of(browser.get("/console/"))
+    form = {"caller_id": "amara", "typed": "amara", "percent": "3"}
+    origin = {"Origin": "https://example.org"}
+    for fields, headers in ((form, {}), (form | {"csrf": stranger}, {}), (form | {"csrf": own}, origin)):
+        answer = browser.post(url, data=fields, headers=headers)
+        assert (answer.status_code, "FormError" in answer.text) == (403, True), (url, fields)
+    assert server.service.recognizer("default").storage.get("amara") is not None
+    assert server.service.overrides.target("default") is None
+
+
+def test_a_key_gets_the_pages_of_its_roles_alone(server: Running) -> None:
+    allowed = {
+        ("identify",): {"try", "threshold", "live", "live/part", "call", "call/part"},
+        ("enroll",): {"callers", "caller", "enroll"},
+        ("audit",): {"audit"},
+    }
+    for roles, names in allowed.items():
+        with signed_in(server, *roles) as browser:
+            for path in pages_of("default"):
+                name = path.removeprefix("/console/g/default/").partition("?")[0]
+                answer = browser.get(path)
+                assert (answer.status_code == 403) == (name not in names), (roles, path, answer.status_code)
+            start = browser.get("/console/").text
+            for name in ("callers", "try", "threshold", "live", "audit"):
+                assert (f'href="/console/g/default/{name}"' in start) == (name in names)
+            csrf = csrf_of(browser.get("/console/"))
+            form = {"csrf": csrf, "caller_id": "amara", "typed": "amara", "percent": "3"}
+            for name in ("delete", "threshold"):
+                assert browser.post(f"/console/g/default/{name}", data=form).status_code == 403
+
+
+def test_a_key_of_one_gallery_gets_nothing_of_another(server: Running) -> None:
+    with signed_in(server, "admin", "audit", galleries=["default"]) as browser:
+        assert "other" not in browser.get("/console/").text
+        csrf = csrf_of(browser.get("/console/"))
+        for gallery in ("other", "no-such"):
+            for path in [*pages_of(gallery), f"/console/open?gallery={gallery}"]:
+                assert browser.get(path).status_code == 404, path
+            for name in ("enroll", "delete", "threshold", "try", "audit/verify"):
+                form = {"csrf": csrf, "caller_id": "secret-caller", "typed": "secret-caller", "percent": "3"}
+                assert browser.post(f"/console/g/{gallery}/{name}", data=form).status_code == 404
+    assert server.service.recognizer("other").storage.get("secret-caller") is not None
+
+
+def test_callers_are_searched_by_id_group_and_metadata(browser: httpx.Client) -> None:
+    def found(query: str) -> list[str]:
+        page = browser.get(f"/console/g/default/callers{query}")
+        assert page.status_code == 200
+        return re.findall(r'href="caller\?id=([^"]+)"', page.text)
+
+    assert found("")[:2] == ["amara", "bruno"]
+    assert found("?prefix=am") == ["amara"]
+    assert found("?group=vip") == ["amara"]
+    assert found("?key=name&value=Bruno") == ["bruno"]
+    assert len(found("?key=account&value=7")) == 8
+    assert found("?key=account&value=%227%22") == []
+    assert found("?prefix=nobody") == []
+
+
+def test_one_caller_has_prints_consent_groups_and_answers(browser: httpx.Client) -> None:
+    browser.post(
+        "/console/g/default/try",
+        data={"csrf": csrf_of(browser.get("/console/"))},
+        files={"audio": ("amara.flac", (SAMPLES / "amara" / "4.flac").read_bytes())},
+    )
+    page = browser.get("/console/g/default/caller?id=amara").text
+    for text in ("Amara", "authentication", "v3", "vip", "call-1", "test-bands", "Identify", "Accepted"):
+        assert text in page
+    assert "Opted out" in browser.get("/console/g/default/caller?id=ivo").text
+    missing = browser.get("/console/g/default/caller?id=nobody")
+    assert (missing.status_code, "There is no caller" in missing.text) == (404, True)
+
+
+def test_metadata_is_on_the_pages_of_keys_that_may_see_it_alone(server: Running) -> None:
+    for options, sees in ({}, False), ({"metadata": True}, True):
+        with signed_in(server, "enroll", **options) as browser:
+            assert ("Amara" in browser.get("/console/g/default/caller?id=amara").text) == sees
+            search = browser.get("/console/g/default/callers?key=name&value=Amara")
+            assert (search.status_code == 200) == sees
+
+
+def test_texts_of_other_people_are_no_markup(browser: httpx.Client, server: Running) -> None:
+    recognizer = server.service.recognizer("default")
+    caller = f'{SCRIPT}"&/ü'
+    recognizer.enroll_caller(caller, VOICES["hakan"][2], {SCRIPT: SCRIPT, "more": [SCRIPT]}, groups=[SCRIPT])
+    details = f'{{"answer": {{"verdict": "accepted", "accepted": true, "caller_id": "{SCRIPT}"}}}}'
+    with server.service.database.begin() as connection:
+        values = {"state": "live", "created": time.time(), "details": details}
+        connection.execute(insert(calls).values(call_id=SCRIPT, gallery="default", **values))
+    start = browser.get("/console/g/default/callers?prefix=" + "%3Cscript").text
+    links = re.findall(r'href="(caller\?id=[^"]+)"', start)
+    assert len(links) == 1
+    page = browser.get(f"/console/g/default/{links[0]}")
+    assert page.status_code == 200
+    others = [
+        browser.get(f"/console/g/default/{path}").text
+        for path in ("live", "call?id=%3Cscript%3Ealert(1)%3C/script%3E", "audit", f"callers?prefix={SCRIPT}")
+    ]
+    for text in (start, page.text, *others):
+        assert "&lt;script&gt;" in text
+        assert "<script>alert" not in text
+    recognizer.delete_caller(caller)
+    with server.service.database.begin() as connection:
+        connection.execute(calls.delete())
+
+
+def test_no_page_holds_an_embedding(browser: httpx.Client, server: Running) -> None:
+    caller = server.service.recognizer("default").storage.get("amara")
+    assert caller is not None
+    values = [f"{value:.4f}" for value in caller.voiceprints[0].embedding[:8]]
+    for path in pages_of("default"):
+        page = browser.get(path).text
+        assert not any(value in page for value in values)
+        assert "fingerprints" not in page
+
+
+def test_a_file_is_identified_with_its_place_in_the_picture(browser: httpx.Client) -> None:
+    csrf = csrf_of(browser.get("/console/g/default/try"))
+    page = browser.post("/console/g/default/try", data={"csrf": csrf}, files={"audio": ("a.flac", CLIP)}).text
+    assert '<span class="tag accepted">Accepted</span>' in page
+    assert ">bruno</a>" in page
+    assert re.search(r'data-mark x="\d+(\.\d+)?%"', page)
+    assert "each left out as a stranger, 0 score as high" in page
+
+
+@pytest.mark.parametrize(
+    ("files", "status", "text"),
+    [
+        ({"audio": ("a.wav", b"no audio")}, 422, "InvalidAudioError"),
+        ({"audio": ("a.wav", b"")}, 422, "The audio is empty"),
+        ({}, 422, "InvalidAudioError"),
+        ({"file": ("a.flac", CLIP)}, 422, "field `audio`"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_a_page_that_says_so(
+    browser: httpx.Client, files: dict[str, tuple[str, bytes]], status: int, text: str
+) -> None:
+    csrf = csrf_of(browser.get("/console/g/default/try"))
+    fields = {"csrf": (None, csrf)}
+    page = browser.post("/console/g/default/try", files={**fields, **files})
+    assert (page.status_code, text in page.text) == (status, True), page.text
+
+
+def test_silence_is_an_answer(browser: httpx.Client) -> None:
+    csrf = csrf_of(browser.get("/console/g/default/try"))
+    silence = (
+        b"RIFF"
+        + (36 + 64_000).to_bytes(4, "little")
+        + b"WAVEfmt "
+        + bytes.fromhex("1000000001000100401f0000803e000002001000")
+        + b"data"
+        + (64_000).to_bytes(4, "little")
+        + bytes(64_000)
+    )
+    page = browser.post("/console/g/default/try", data={"csrf": csrf}, files={"audio": ("a.wav", silence)})
+    assert (page.status_code, 'role="alert"' in page.text) == (200, True)
+
+
+def test_a_target_is_saved_for_all_and_taken_back(browser: httpx.Client, server: Running) -> None:
+    url = "/console/g/default/threshold"
+    page = browser.get(url).text
+    assert "from a similarity of <b>0.75</b>" in page
+    for percent in ("0", "100", "-1", "nan", "much", ""):
+        answer = browser.post(url, data={"csrf": csrf_of(browser.get(url)), "percent": percent})
+        assert answer.status_code == 422, percent
+    saved = browser.post(url, data={"csrf": csrf_of(browser.get(url)), "percent": "0,5"}).text
+    assert "Saved." in saved
+    assert "<b>0.5 %</b> of strangers" in saved
+    assert server.service.recognizer("default").config.target_fpir == 0.005
+    browser.post(url, data={"csrf": csrf_of(browser.get(url)), "reset": "true"})
+    assert server.service.recognizer("default").config.target_fpir is None
+
+
+def test_a_gallery_of_few_callers_has_no_picture(browser: httpx.Client) -> None:
+    for page in ("try", "threshold"):
+        assert "too few callers" in browser.get(f"/console/g/other/{page}").text
+
+
+def test_a_caller_is_enrolled_and_deleted_with_a_receipt(browser: httpx.Client, server: Running) -> None:
+    url = "/console/g/other"
+    form = {"csrf": csrf_of(browser.get(f"{url}/enroll")), "caller_id": "a/b ü", "groups": "vip, new"}
+    half = {**form, "purpose": "authentication"}
+    audio = {"audio": ("bruno.flac", CLIP)}
+    assert browser.post(f"{url}/enroll", data=half, files=audio).status_code == 422
+    whole = {**half, "version": "v3"}
+    page = browser.post(f"{url}/enroll", data=whole, files=audio)
+    assert (page.status_code, page.url.path) == (200, f"{url}/caller")
+    caller = server.service.recognizer("other").storage.get("a/b ü")
+    assert caller is not None
+    assert caller.groups == ("new", "vip")
+    delete = {"csrf": form["csrf"], "caller_id": "a/b ü"}
+    wrong = browser.post(f"{url}/delete", data={**delete, "typed": "a/b"})
+    assert (wrong.status_code, "nothing was deleted" in wrong.text) == (422, True)
+    receipt = browser.post(f"{url}/delete", data={**delete, "typed": "a/b ü"})
+    assert (receipt.status_code, "Complete" in receipt.text) == (200, True)
+    assert server.service.recognizer("other").storage.get("a/b ü") is None
+    again = browser.post(f"{url}/delete", data={**delete, "typed": "a/b ü"})
+    assert again.status_code == 404
+
+
+def test_the_audit_log_is_searched_and_verified(browser: httpx.Client) -> None:
+    url = "/console/g/default/audit"
+    page = browser.get(url + "?action=enroll&caller=amara").text
+    assert ">amara</td>" in page
+    assert ">bruno</td>" not in page
+    assert "No event is like that" in browser.get(url + "?actor=nobody").text
+    assert browser.get(url + "?since=yesterday").status_code == 422
+    first = browser.get(url).text
+    older = re.search(r'href="(audit\?[^"]*before=\d+)"', first)
+    if older is not None:
+        assert browser.get(f"/console/g/default/{older[1]}").status_code == 200
+    report = browser.post(f"{url}/verify", data={"csrf": csrf_of(browser.get(url))}).text
+    assert "in one chain" in report
+
+
+def test_every_answer_forbids_what_a_page_does_not_need(browser: httpx.Client) -> None:
+    for path in (
+        "/console/",
+        "/console/login",
+        "/console/static/console.js",
+        "/console/g/x/callers",
+        "/console/x",
+    ):
+        headers = browser.get(f"/console/{path}").headers
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'self';"), path
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+
+
+def test_the_sign_in_can_be_left_out(server: Running) -> None:
+    from voiceprint.server import ServerSettings, create_app
+
+    # Of the same service, which the fixture closes.
+    settings, server.service.settings = server.service.settings, ServerSettings(console=False)
+    try:
+        paths = {getattr(route, "path", "") for route in create_app(server.service).routes}
+    finally:
+        server.service.settings = settings
+    assert not any(path.startswith("/console") for path in paths)
+
+
+def test_the_figures_are_those_of_the_last_minute_and_of_the_own_galleries(server: Running) -> None:
+    from voiceprint.server.console.figures import Readings
+
+    readings = Readings()
+    before = readings.figures(server.service, ["default"])
+    assert (before.answers_a_minute, before.p50_s) == (None, None)
+    headers = server.headers("identify")
+    for _ in range(3):
+        httpx.post(f"{server.url}/v1/galleries/default/identify", content=CLIP, headers=headers, timeout=60)
+    readings._readings[0] = readings._readings[0]._replace(at=readings._readings[0].at - 30)
+    after = readings.figures(server.service, ["default"])
+    assert sum(after.recent_verdicts.values()) == 3
+    assert after.answers_a_minute == pytest.approx(6, rel=0.2)
+    assert after.p50_s is not None
+    assert after.p95_s is not None
+    assert 0 < after.p50_s <= after.p95_s
+    assert sum(readings.figures(server.service, ["other"]).verdicts.values()) == 0

@@ -1,0 +1,157 @@
+"""Requests with an `Idempotency-Key`: once, also repeated, at the same moment, or after a crash."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import TypeAdapter
+from serving import Running
+from sqlalchemy import select, update
+from voices import SAMPLES
+
+from voiceprint.errors import StorageUnavailableError
+from voiceprint.server.database import ServerDatabase
+from voiceprint.server.database import idempotency as table
+from voiceprint.server.idempotency import Idempotency, RequestKey
+from voiceprint.server.problems import ProblemError
+
+FIRST, SECOND = ((SAMPLES / "amara" / name).read_bytes() for name in ("1.flac", "2.flac"))
+KEY = RequestKey("key", "default", "a-1")
+ADAPTER = TypeAdapter(dict[str, Any])
+
+
+def enroll(http: httpx.Client, key: str, caller: str = "ida", audio: bytes = FIRST) -> httpx.Response:
+    """Enroll by a form, whose boundary differs from request to request."""
+    return http.post(
+        f"callers/{caller}/voiceprints",
+        files={"audio": audio},
+        data={"metadata": '{"account": "7"}'},
+        headers={"Idempotency-Key": key},
+    )
+
+
+def test_a_repeated_enrollment_gets_the_first_answer(server: Running, http: httpx.Client) -> None:
+    first, again = enroll(http, "e-1"), enroll(http, "e-1")
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+    assert first.json() == again.json()
+    assert again.json()["metadata"] == {"account": "7"}
+    with server.service.database.read() as connection:
+        stored = connection.execute(select(table.c.answer)).scalars().all()
+    assert stored
+    assert not any("account" in (answer or "") for answer in stored)
+
+
+def test_a_repeated_deletion_gets_the_first_receipt(http: httpx.Client) -> None:
+    enroll(http, "d-0", "dan")
+    headers = {"Idempotency-Key": "d-1"}
+    first = http.delete("callers/dan", headers=headers)
+    assert (first.status_code, first.json()["voiceprints"]) == (200, 1)
+    assert http.delete("callers/dan", headers=headers).json() == first.json()
+    assert http.delete("callers/dan").status_code == 404
+    # The caller of a stored answer is gone: the answer comes without metadata.
+    assert enroll(http, "d-0", "dan").json()["metadata"] is None
+
+
+@pytest.mark.parametrize("other", [{"caller": "ivo"}, {"audio": SECOND}])
+def test_a_key_of_another_request_is_refused(http: httpx.Client, other: dict[str, Any]) -> None:
+    enroll(http, "o-1").raise_for_status()
+    answer = enroll(http, "o-1", **other)
+    assert (answer.status_code, answer.json()["error"]) == (422, "IdempotencyKeyReusedError")
+
+
+def test_keys_of_different_holders_are_apart(server: Running, http: httpx.Client) -> None:
+    body = {"groups": ["x"]}
+    enroll(http, "h-0")
+    for holder in {}, server.headers("admin"):
+        answer = http.post("callers/ida/groups", json=body, headers={"Idempotency-Key": "h-1", **holder})
+        assert "idempotency-replayed" not in answer.headers
+
+
+def test_an_error_is_tried_again(http: httpx.Client) -> None:
+    headers = {"Idempotency-Key": "t-1"}
+    assert http.post("callers/late/groups", json={"groups": ["x"]}, headers=headers).status_code == 404
+    enroll(http, "t-0", "late").raise_for_status()
+    assert http.post("callers/late/groups", json={"groups": ["x"]}, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256])
+def test_a_key_that_is_none_is_refused(http: httpx.Client, key: str) -> None:
+    assert http.delete("callers/nobody", headers={"Idempotency-Key": key}).status_code == 422
+
+
+def test_of_many_at_the_same_moment_one_is_carried_out(server: Running, http: httpx.Client) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = [*pool.map(lambda _: enroll(http, "m-1", "mia"), range(8))]
+    done = [answer for answer in answers if answer.status_code == 201]
+    assert done
+    assert {answer.status_code for answer in answers} <= {201, 409}
+    assert sum("idempotency-replayed" not in answer.headers for answer in done) == 1
+    assert all(answer.headers["retry-after"] == "1" for answer in answers if answer.status_code == 409)
+
+
+@pytest.fixture
+def database(tmp_path: Any) -> ServerDatabase:
+    """A database of its own."""
+    return ServerDatabase(str(tmp_path / "state.db"))
+
+
+def test_a_request_in_progress_is_refused_until_its_worker_is_dead(database: ServerDatabase) -> None:
+    first, second = (Idempotency(database, name) for name in ("one", "two"))
+    begun, go = threading.Event(), threading.Event()
+
+    def work() -> dict[str, Any]:
+        begun.set()
+        assert go.wait(60)
+        return {"n": 1}
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(first.once, KEY, b"digest", work, ADAPTER)
+        assert begun.wait(60)
+        _let_pass(database, 60)
+        first.beat()
+        with pytest.raises(ProblemError, match="in progress"):
+            second.once(KEY, b"digest", dict, ADAPTER)
+        _let_pass(database, 60)  # and no sign of life, as after a kill
+        assert second.once(KEY, b"digest", lambda: {"n": 2}, ADAPTER) == ({"n": 2}, False)
+        go.set()
+        running.result(60)
+    assert first.once(KEY, b"digest", dict, ADAPTER)[1]
+
+
+def _let_pass(database: ServerDatabase, seconds: float) -> None:
+    with database.begin() as connection:
+        connection.execute(update(table).values(beat=table.c.beat - seconds))
+
+
+def test_an_answer_is_kept_for_a_day(database: ServerDatabase) -> None:
+    requests = Idempotency(database, "one")
+    requests.once(KEY, b"digest", lambda: {"n": 1}, ADAPTER)
+    assert Idempotency(database, "two").once(KEY, b"digest", dict, ADAPTER) == ({"n": 1}, True)
+    with database.begin() as connection:
+        connection.execute(update(table).values(created=time.time() - 24 * 3600 - 1))
+    assert requests.once(KEY, b"other", lambda: {"n": 3}, ADAPTER) == ({"n": 3}, False)
+
+
+def test_a_change_whose_answer_cannot_be_stored_is_answered(database: ServerDatabase) -> None:
+    requests = Idempotency(database, "one")
+
+    def work() -> dict[str, Any]:
+        with sqlite3.connect(database.location) as connection:
+            connection.execute("DROP TABLE server_idempotency")
+        return {"n": 1}
+
+    assert requests.once(KEY, b"digest", work, ADAPTER) == ({"n": 1}, False)
+
+    def fails() -> dict[str, Any]:
+        raise ValueError
+
+    with pytest.raises(StorageUnavailableError):  # before the work: nothing is done
+        requests.once(KEY, b"digest", fails, ADAPTER)

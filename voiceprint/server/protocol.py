@@ -1,0 +1,81 @@
+"""HTTP connections that must send a request in time.
+
+uvicorn limits the idle time between two requests, and `BodyLimits` that of a body; neither ends a connection
+that sends its headers byte by byte, or goes on sending after an early answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from voiceprint.server.settings import ServerSettings
+
+
+class TimedProtocol(H11Protocol):
+    """uvicorn's protocol on h11, with the limit `VOICE_SERVER_RECEIVE_S`."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the time for the first request."""
+        super().connection_made(transport)
+        self._start()
+
+    def data_received(self, data: bytes) -> None:
+        """Read a part of a request."""
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
+            self._start()  # unless it runs: each byte would begin it anew
+        else:
+            self._stop()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the connection to the protocol of websockets."""
+        self._stop()
+        super().handle_websocket_upgrade(event)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop()
+        super().connection_lost(exc)
+
+    def _start(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(_receive_s(), self._cut)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _cut(self) -> None:
+        self._timer = None
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+
+@functools.cache
+def _receive_s() -> float:
+    # Of the environment: uvicorn makes the protocol by itself, in each worker process.
+    return ServerSettings().receive_s
+
+
+def uvicorn_options(settings: ServerSettings) -> dict[str, Any]:
+    """The options of `uvicorn.Config` that `voiceprint serve` takes: limits, and no log of paths."""
+    return {
+        "http": TimedProtocol,
+        "ws": "websockets-sansio",
+        "ws_max_size": 1024 * 1024,  # of a message; a frame of 20 ms has some hundred bytes
+        "ws_per_message_deflate": False,  # audio does not get smaller, and each frame costs time
+        "proxy_headers": settings.behind_proxy,
+        "forwarded_allow_ips": "*" if settings.behind_proxy else None,
+        "server_header": False,
+        "access_log": False,  # paths hold ids of callers; /metrics counts, the audit log says who did what
+        "timeout_graceful_shutdown": int(settings.shutdown_s),
+        "h11_max_incomplete_event_size": 64 * 1024,  # of the headers
+    }
