@@ -88,8 +88,9 @@ def served_store(folder: Path, store: str, *, workers: int) -> Iterator[ServedSt
 class Soak:
     """The load of a service, and what was promised to its clients."""
 
-    def __init__(self, folder: Path, store: str, workers: int) -> None:
+    def __init__(self, folder: Path, store: str, workers: int, pause_s: float) -> None:
         self.folder, self.store, self.workers = folder, store, workers
+        self.pause_s = pause_s
         self.port, self.url, self.headers = 0, "", dict[str, str]()
         self.sounds = sorted(VOICES.glob("*/*.flac"))
         self.samples = {sound: _samples(sound) for sound in self.sounds}
@@ -197,7 +198,7 @@ class Soak:
         """Repeat one kind of request until the end."""
         chance = random.Random(seed)
         with httpx.Client(headers=self.headers, timeout=120) as client:
-            while not self.ended.is_set():
+            while not self.ended.wait(self.pause_s):
                 what(client, chance)
 
     def calls(self, count: int) -> None:
@@ -347,12 +348,15 @@ def main() -> int:
     parser.add_argument("--store", help="URL of an empty store; default: SQLite in a temporary folder")
     parser.add_argument("--minutes", type=float, default=30.0, help="time of the load")
     parser.add_argument("--workers", type=int, default=2, help="worker processes")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds between two requests of a client")
     parser.add_argument("--calls", type=int, default=5, help="live calls at once")
     parser.add_argument("--kill-every", type=float, default=120.0, help="seconds between kills; 0 for none")
     parser.add_argument("--most-growth", type=float, default=0.05, help="of the memory")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        soak = Soak(Path(folder), arguments.store or f"sqlite:{folder}/callers.db", arguments.workers)
+        soak = Soak(
+            Path(folder), arguments.store or f"sqlite:{folder}/callers.db", arguments.workers, arguments.pause
+        )
         figures = soak.run(arguments.minutes * 60, arguments.kill_every, arguments.calls)
     print(json.dumps(figures, indent=1))
     write(f"soak-{figures['store']}", figures, arguments.results)
