@@ -42,8 +42,8 @@ def binaries() -> Path:
 class PostgresServer:
     """A server with its files in a folder of its own, reached by a socket in it.
 
-    settings: lines of postgresql.conf. copy_of: a server that this one becomes a replica of. folder: where its
-    own folder is made; default: among the temporary files.
+    settings: lines of postgresql.conf. copy_of: a server that this one becomes a replica of. folder: where
+    its own folder is made; default: among the temporary files.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The encoder with products of 8 bits: near enough to Resemblyzer's embeddings that prints of both compare.
 
-By default of some pieces of the real speech; `--all-speech` takes all of it. tests/test_parity.py compares all
-sample voices.
+By default of some pieces of the real speech; `--all-speech` takes all of it. tests/test_parity.py compares
+all sample voices.
 """
 
 from __future__ import annotations
