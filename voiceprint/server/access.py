@@ -247,7 +247,7 @@ WithEmbeddings = Annotated[bool, Depends(_asks_for_embeddings)]
 """Whether the answer has embeddings: a parameter of the query, for the role admin."""
 
 
-def caller_id_in_path(
+async def caller_id_in_path(
     caller_id: Annotated[
         str, Path(description="Id of the caller, percent-encoded.", min_length=1, examples=["alice"])
     ],
