@@ -25,9 +25,9 @@ _DRAINED_S: Final = 2.0
 """Seconds in which the rest of a refused body is read and dropped. Doubled, a client that does not stop holds
 its connection for twice as long."""
 
-_MAX_JSON_BYTES: Final = 8 * 2**20
-"""Largest JSON body: 1 MB of metadata that escapes each byte by six, and an embedding. It is parsed in the event
-loop, in some 0.1 s for arrays of numbers. Doubled, other requests wait twice as long for such a body."""
+_MAX_JSON_BYTES: Final = 4 * 2**20
+"""Largest JSON body: 1 MB of metadata, whose letters JSON may escape, and an embedding. The event loop parses
+it, in up to 0.2 s. Doubled, all other requests wait twice as long for such a body."""
 
 _CORRELATION_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 
