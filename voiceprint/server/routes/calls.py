@@ -138,8 +138,10 @@ async def announce_call(
 async def list_calls(
     access: Identifies,
     live: Live,
-    state: Annotated[Literal["announced", "live", "ended", "failed"] | None, Query()] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    state: Annotated[
+        Literal["announced", "live", "ended", "failed"] | None, Query(description="Calls in this state.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=500, description="Most calls of the page.")] = 100,
     before: Annotated[str | None, Query(description="The `next` of the page before.", max_length=300)] = None,
 ) -> CallsAnswer:
     """List the calls of all workers, the newest first. Ended ones stay for a day."""
