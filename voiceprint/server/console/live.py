@@ -38,6 +38,12 @@ class Call(NamedTuple):
         return answer
 
     @property
+    def best(self) -> dict[str, Any]:
+        """The most likely caller, accepted or not; empty without one."""
+        matches: list[dict[str, Any]] = self.answer.get("matches") or [{}]
+        return matches[0]
+
+    @property
     def is_live(self) -> bool:
         """Whether the call lasts."""
         return self.state in _LIVE
@@ -59,7 +65,14 @@ def _calls(service: Service, gallery: str, call_id: str | None = None) -> list[C
         rows = connection.execute(query.order_by(calls.c.created.desc()).limit(_LISTED)).all()
     time_now = time.time()
     return [
-        Call(row.call_id, row.state, row.created, time_now - row.created, json.loads(row.details))
+        # Without callers who were deleted since the answer.
+        Call(
+            row.call_id,
+            row.state,
+            row.created,
+            time_now - row.created,
+            service.live.redacted(gallery, json.loads(row.details)),
+        )
         for row in rows
     ]
 
