@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -10,11 +11,15 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from serving import Running
+from serving import Running, serve
 from sqlalchemy import insert, select, update
-from voices import SAMPLES, load_voices
+from voices import SAMPLES, BandEncoder, by_cosine, load_voices
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
-from voiceprint import Consent
+from voiceprint import Consent, MemoryStorage, OpusAgentVoiceRecognizer
+from voiceprint.server import ServerSettings, Service, create_app
+from voiceprint.server.console.figures import Readings
 from voiceprint.server.console.sessions import IDLE_S, LONGEST_S
 from voiceprint.server.database import calls, sessions
 
@@ -389,8 +394,6 @@ def test_every_answer_forbids_what_a_page_does_not_need(browser: httpx.Client) -
 
 
 def test_the_sign_in_can_be_left_out(server: Running) -> None:
-    from voiceprint.server import ServerSettings, create_app
-
     # Of the same service, which the fixture closes.
     settings, server.service.settings = server.service.settings, ServerSettings(console=False)
     try:
@@ -401,8 +404,6 @@ def test_the_sign_in_can_be_left_out(server: Running) -> None:
 
 
 def test_the_figures_are_those_of_the_last_minute_and_of_the_own_galleries(server: Running) -> None:
-    from voiceprint.server.console.figures import Readings
-
     readings = Readings()
     before = readings.figures(server.service, ["default"])
     assert (before.answers_a_minute, before.p50_s) == (None, None)
@@ -417,3 +418,120 @@ def test_the_figures_are_those_of_the_last_minute_and_of_the_own_galleries(serve
     assert after.p95_s is not None
     assert 0 < after.p50_s <= after.p95_s
     assert sum(readings.figures(server.service, ["other"]).verdicts.values()) == 0
+
+
+def stream_url(server: Running, gallery: str = "default") -> str:
+    return f"{server.url.replace('http', 'ws')}/console/g/{gallery}/try/stream"
+
+
+def cookie_of(browser: httpx.Client) -> dict[str, str]:
+    return {"Cookie": f"voiceprint-session={browser.cookies['voiceprint-session']}"}
+
+
+def test_the_microphone_of_another_site_key_or_gallery_is_refused(server: Running) -> None:
+    with signed_in(server, "enroll") as enroller, signed_in(server, "identify", galleries=["other"]) as other:
+        refused = [
+            (stream_url(server), {}),
+            (stream_url(server), {"Cookie": "voiceprint-session=x"}),
+            (stream_url(server), cookie_of(enroller)),
+            (stream_url(server), cookie_of(other)),
+            (stream_url(server, "no-such"), cookie_of(other)),
+            (stream_url(server, "other"), {**cookie_of(other), "Origin": "https://example.org"}),
+        ]
+        for url, headers in refused:
+            with pytest.raises(InvalidStatus, match="403"), connect(url, additional_headers=headers):
+                pass
+        own = {**cookie_of(other), "Origin": server.url}
+        with connect(stream_url(server, "other"), additional_headers=own):
+            pass
+
+
+@pytest.mark.parametrize(
+    "first", ["", "{}", "[1]", '{"rate": 1}', '{"rate": "16000"}', '{"rate": 96000}', b"\0\0", "[" * 5000]
+)
+def test_a_stream_without_its_rate_is_told_so(
+    browser: httpx.Client, server: Running, first: str | bytes
+) -> None:
+    with connect(stream_url(server), additional_headers=cookie_of(browser)) as socket:
+        socket.send(first)
+        answer = json.loads(socket.recv(20))
+        assert answer["type"] == "error"
+        assert "rate of the audio" in answer["detail"]
+        with pytest.raises(ConnectionClosed):
+            socket.recv(20)
+
+
+def test_a_message_of_a_stream_is_limited(browser: httpx.Client, server: Running) -> None:
+    with connect(stream_url(server), additional_headers=cookie_of(browser)) as socket:
+        socket.send('{"rate": 16000}')
+        socket.send(bytes(300_000))
+        assert "send less at once" in json.loads(socket.recv(20))["detail"]
+
+
+@pytest.mark.parametrize("chunk", [1_001, 3_200])  # half of a sample at the end of each, or none
+def test_a_stream_is_answered_while_it_lasts(browser: httpx.Client, server: Running, chunk: int) -> None:
+    audio = (VOICES["carlo"][3] * 32767).astype("<i2").tobytes()
+    with connect(stream_url(server), additional_headers=cookie_of(browser)) as socket:
+        socket.send('{"rate": 16000}')
+        for start in range(0, len(audio), chunk):
+            socket.send(audio[start : start + chunk])
+        socket.send("stop")
+        answers = [json.loads(text) for text in socket]
+    assert len(answers) > 3
+    assert [answer["final"] for answer in answers] == [False] * (len(answers) - 1) + [True]
+    last = answers[-1]
+    assert (last["verdict"], last["matches"][0]["caller_id"]) == ("accepted", "carlo")
+    assert 0 < last["x"] <= 100
+    assert "metadata" not in json.dumps(answers)
+    with connect(stream_url(server), additional_headers=cookie_of(browser)) as socket:
+        socket.send('{"rate": 16000}')
+        socket.send("stop")
+        (empty,) = [json.loads(text) for text in socket]
+    assert (empty["verdict"], empty["matches"], empty["x"]) == ("inconclusive", [], None)
+
+
+def test_a_stream_ends_with_its_key(server: Running) -> None:
+    key = server.key("identify")
+    with httpx.Client(base_url=server.url) as browser:
+        token = csrf_of(browser.get("/console/login"))
+        browser.post("/console/login", data={"key": key, "csrf": token, "next": ""})
+        with connect(stream_url(server), additional_headers=cookie_of(browser)) as socket:
+            socket.send('{"rate": 16000}')
+            socket.send(bytes(16_000))
+            assert json.loads(socket.recv(20))["type"] == "answer"
+            server.service.keys.revoke(key)
+            socket.send(bytes(16_000))
+            assert json.loads(socket.recv(20)) == {"type": "error", "detail": "Sign in with an API key."}
+
+
+def test_another_worker_takes_the_session(browser: httpx.Client, server: Running) -> None:
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder(), config=by_cosine())
+    settings = ServerSettings(state=server.service.settings.state)
+    with serve(Service({"default": recognizer}, settings)) as second:
+        answer = httpx.get(f"{second.url}/console/", headers=cookie_of(browser))
+        assert (answer.status_code, "Sign out" in answer.text) == (200, True)
+
+
+def test_the_cookie_is_for_https_alone_where_the_page_is(server: Running) -> None:
+    async def cookies() -> list[str]:
+        transport = httpx.ASGITransport(app=create_app(server.service))
+        async with httpx.AsyncClient(transport=transport, base_url="https://voice.example") as browser:
+            token = csrf_of(await browser.get("/console/login"))
+            form = {"key": server.key("admin"), "csrf": token, "next": ""}
+            answer = await browser.post("/console/login", data=form)
+            return answer.headers.get_list("set-cookie")
+
+    found = asyncio.run(cookies())
+    assert [("Secure" in cookie) for cookie in found if "voiceprint-session" in cookie] == [True]
+
+
+def test_a_path_that_is_no_page_is_an_error_page(browser: httpx.Client, server: Running) -> None:
+    missing = browser.get("/console/no-such")
+    assert (missing.status_code, "The console has no page" in missing.text) == (404, True)
+    assert httpx.get(f"{server.url}/console/no-such").status_code == 404
+    assert httpx.get(f"{server.url}/console", follow_redirects=True).url.path == "/console/login"
+    assert browser.get("/console/static/no-such.js").status_code == 404
+    assert browser.get("/console/static/../pages.py").status_code == 404
+    back = browser.get("/console/no-such", headers={"Referer": f"{server.url}/console/g/default/try"}).text
+    assert 'href="/console/g/default/try">Back' in back
+    assert ">Back" not in browser.get("/console/no-such", headers={"Referer": "https://example.org/"}).text

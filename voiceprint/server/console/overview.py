@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 from voiceprint.errors import VoiceprintError
 from voiceprint.server.access import check_gallery
 from voiceprint.server.console.figures import Figures, Readings
-from voiceprint.server.console.live import live_calls
+from voiceprint.server.console.live import count_live
 from voiceprint.server.console.visit import ConsoleRoute, Visit, Visitor
 from voiceprint.server.service import Service
 
@@ -63,7 +63,7 @@ async def _values(visit: Visit) -> _Overview:
 
 
 def _overview(readings: Readings, service: Service, names: list[str]) -> _Overview:
-    calls = sum(len(live_calls(service, name)) for name in names)
+    calls = sum(count_live(service, name) for name in names)
     return _Overview(readings.figures(service, names), calls, [_gallery(service, name) for name in names])
 
 

@@ -194,10 +194,18 @@ async def _error_page(request: Request, error: VoiceprintError) -> Response:
         return render(
             "part_error.html", status=response.status_code, headers=headers, detail=problem["detail"]
         )
+    values = {"problem": problem, "back": _page_before(request)}
     try:
         visit = await signed_in(request)
     except ProblemError:  # the page of the error without the navigation
-        return render("error.html", status=response.status_code, headers=headers, problem=problem, visit=None)
-    page = visit.page("error.html", status=response.status_code, problem=problem)
+        return render("error.html", status=response.status_code, headers=headers, visit=None, **values)
+    page = visit.page("error.html", status=response.status_code, **values)
     page.headers.update(headers)
     return page
+
+
+def _page_before(request: Request) -> str | None:
+    """The path of the console's page that sent this request, or None."""
+    url = urlsplit(request.headers.get("referer", ""))
+    is_ours = url.netloc == request.headers.get("host") and url.path.startswith("/console/")
+    return url.path + (f"?{url.query}" if url.query else "") if is_ours else None
