@@ -98,6 +98,14 @@ def test_a_wrong_key_is_refused_and_no_other_site_is_led_to(server: Running) -> 
             assert (answer.status_code, answer.headers["location"]) == (303, "/console/")
 
 
+def test_a_form_of_anyone_is_small(server: Running) -> None:
+    url = f"{server.url}/console/login"
+    assert httpx.post(url, content=b"key=" + bytes(70_000)).status_code == 413
+    assert httpx.post(url, content=b"key=\xff").status_code == 400
+    assert httpx.post(url, content="&".join(["key=x"] * 101).encode()).status_code == 400
+    assert httpx.post(url, files={"key": b"x"}).status_code == 403
+
+
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(server: Running) -> None:
     with httpx.Client(base_url=server.url) as browser:
         token = csrf_of(browser.get("/console/login"))
@@ -156,7 +164,9 @@ def test_a_page_that_refreshes_itself_does_not_keep_the_session(server: Running)
             assert (used > then + 1) == is_noted
 
 
-@pytest.mark.parametrize("path", ["enroll", "delete", "threshold", "try", "audit/verify", "logout"])
+@pytest.mark.parametrize(
+    "path", ["callers", "enroll", "delete", "threshold", "try", "audit/verify", "logout"]
+)
 def test_a_form_of_another_page_changes_nothing(browser: httpx.Client, server: Running, path: str) -> None:
     url = "/console/logout" if path == "logout" else f"/console/g/default/{path}"
     with signed_in(server, "admin") as other:
@@ -206,17 +216,21 @@ def test_a_key_of_one_gallery_gets_nothing_of_another(server: Running) -> None:
 
 
 def test_callers_are_searched_by_id_group_and_metadata(browser: httpx.Client) -> None:
-    def found(query: str) -> list[str]:
-        page = browser.get(f"/console/g/default/callers{query}")
+    def found(query: str, **metadata: str) -> list[str]:
+        url = f"/console/g/default/callers{query}"
+        form = {"csrf": csrf_of(browser.get(url)), **metadata}
+        page = browser.post(url, data=form) if metadata else browser.get(url)
         assert page.status_code == 200
         return re.findall(r'href="caller\?id=([^"]+)"', page.text)
 
     assert found("")[:2] == ["amara", "bruno"]
     assert found("?prefix=am") == ["amara"]
     assert found("?group=vip") == ["amara"]
-    assert found("?key=name&value=Bruno") == ["bruno"]
-    assert len(found("?key=account&value=7")) == 8
-    assert found("?key=account&value=%227%22") == []
+    assert found("?after=hakan") == ["ivo"]
+    assert found("", key="name", value="Bruno") == ["bruno"]
+    assert len(found("", key="account", value="7")) == 8
+    assert found("", key="account", value="7", after="farid") == ["gil", "hakan"]
+    assert found("", key="account", value='"7"') == []
     assert found("?prefix=nobody") == []
 
 
@@ -238,7 +252,8 @@ def test_metadata_is_on_the_pages_of_keys_that_may_see_it_alone(server: Running)
     for options, sees in ({}, False), ({"metadata": True}, True):
         with signed_in(server, "enroll", **options) as browser:
             assert ("Amara" in browser.get("/console/g/default/caller?id=amara").text) == sees
-            search = browser.get("/console/g/default/callers?key=name&value=Amara")
+            form = {"csrf": csrf_of(browser.get("/console/")), "key": "name", "value": "Amara"}
+            search = browser.post("/console/g/default/callers", data=form)
             assert (search.status_code == 200) == sees
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import NamedTuple
+from urllib.parse import quote
 
 from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
@@ -54,7 +55,9 @@ async def overview_part(visit: Visitor) -> Response:
 async def open_gallery(visit: Visitor, gallery: str, page: str = "callers") -> Response:
     """Go to the same page of another gallery."""
     check_gallery(visit.service, visit.principal, gallery)
-    return RedirectResponse(f"/console/g/{gallery}/{page if page in _PAGES else 'callers'}", status_code=303)
+    return RedirectResponse(
+        f"/console/g/{quote(gallery, safe='')}/{page if page in _PAGES else 'callers'}", status_code=303
+    )
 
 
 async def _values(visit: Visit) -> _Overview:
