@@ -64,7 +64,7 @@ class _Details(Frozen):
 
     model_config = ConfigDict(extra="forbid")
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, /, **fields: Any) -> None:
         self._validate(fields, None)
 
     @classmethod

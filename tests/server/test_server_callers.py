@@ -167,7 +167,7 @@ def test_the_audit_log_is_queried_and_verified(server: Running, gallery: httpx.C
             break
         before = {"before": page["next"]}
     assert lines == sorted(set(lines), reverse=True)
-    assert len(lines) >= 7
+    assert len(lines) >= 2
     head = gallery.get("audit/head").json()
     report = gallery.get("audit/verify", params={"anchor": head["anchor"]}).json()
     assert (report["intact"], report["anchors"]) == (True, 1)
@@ -217,3 +217,24 @@ def test_a_target_is_set_for_all_workers_and_taken_back(server: Running, gallery
     assert server.service.recognizer("other").config.target_fpir is None
     assert gallery.put("calibration", json={"target_fpir": 1.5}).status_code == 422
     assert gallery.put("calibration", json={"target_fpir": None}).json() == before
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("callers/ana/consent", b'{"purpose": "a", "version": "b", "self": 1}'),
+        ("callers/ana", b'{"consent": {"self": 1}}'),
+        ("callers/ana", b'{"consent": {"\\ud800": 1}}'),
+        ("callers/ana/groups", b'{"groups": ["\\ud800"]}'),
+        ("callers/ana/groups", b'{"\\ud800": []}'),
+        ("callers/%FF/groups", b'{"groups": []}'),
+    ],
+)
+def test_names_that_no_schema_expects_are_refused(http: httpx.Client, path: str, body: bytes) -> None:
+    answer = http.put(path, content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]) == (422, "InvalidArgumentError")
+
+
+def test_a_method_that_a_path_does_not_have_is_refused_with_those_that_it_has(http: httpx.Client) -> None:
+    answer = http.request("TRACE", "callers/ana")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "DELETE, GET, PATCH, PUT")

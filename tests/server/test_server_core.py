@@ -231,3 +231,27 @@ def test_keys_are_made_listed_and_revoked_on_the_command_line(run, tmp_path: Pat
     assert "revoked" in run("keys", "list", *state)[1]
     assert run("keys", "revoke", "nobody", *state)[0] != 0
     assert run("keys", "create", "--role", "king", *state)[0] != 0
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_client_that_sends_all_before_it_reads_gets_the_refusal(server: Running, is_chunked: bool) -> None:
+    """The connection is not reset, which would lose the answer."""
+    limit = server.service.settings.max_body_bytes
+    host, port = server.url.removeprefix("http://").split(":")
+    head = (
+        f"POST /v1/galleries/default/identify HTTP/1.1\r\nHost: x\r\nX-API-Key: {server.key('identify')}\r\n"
+    )
+    piece = bytes(2**20)
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        if is_chunked:
+            connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+            for _ in range(limit // len(piece) + 3):
+                connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
+            connection.sendall(b"0\r\n\r\n")
+        else:
+            connection.sendall(f"{head}Content-Length: {limit + 3}\r\n\r\n".encode())
+            for _ in range(3):
+                connection.sendall(piece)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"RequestTooLargeError" in answer

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from postgres_server import fresh_url
 from pydantic import TypeAdapter
 from serving import Running
 from sqlalchemy import select, update
+from sqlalchemy.schema import DropTable
 from voices import SAMPLES
 
 from voiceprint.errors import StorageUnavailableError
@@ -97,10 +100,12 @@ def test_of_many_at_the_same_moment_one_is_carried_out(server: Running, http: ht
     assert all(answer.headers["retry-after"] == "1" for answer in answers if answer.status_code == 409)
 
 
-@pytest.fixture
-def database(tmp_path: Any) -> ServerDatabase:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerDatabase]:
     """A database of its own."""
-    return ServerDatabase(str(tmp_path / "state.db"))
+    database = ServerDatabase(str(tmp_path / "state.db") if request.param == "sqlite" else fresh_url())
+    yield database
+    database.close()
 
 
 def test_a_request_in_progress_is_refused_until_its_worker_is_dead(database: ServerDatabase) -> None:
@@ -131,6 +136,26 @@ def _let_pass(database: ServerDatabase, seconds: float) -> None:
         connection.execute(update(table).values(beat=table.c.beat - seconds))
 
 
+def test_of_many_workers_at_the_same_moment_one_carries_out_a_request(database: ServerDatabase) -> None:
+    done: list[int] = []
+
+    def send(number: int) -> bool:
+        def work() -> dict[str, Any]:
+            done.append(number)
+            return {"n": number}
+
+        try:
+            Idempotency(database, f"worker-{number}").once(KEY, b"digest", work, ADAPTER)
+        except ProblemError as error:
+            return error.status == 409
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        answered = [*pool.map(send, range(8))]
+    assert len(done) == 1
+    assert all(answered)
+
+
 def test_an_answer_is_kept_for_a_day(database: ServerDatabase) -> None:
     requests = Idempotency(database, "one")
     requests.once(KEY, b"digest", lambda: {"n": 1}, ADAPTER)
@@ -144,8 +169,8 @@ def test_a_change_whose_answer_cannot_be_stored_is_answered(database: ServerData
     requests = Idempotency(database, "one")
 
     def work() -> dict[str, Any]:
-        with sqlite3.connect(database.location) as connection:
-            connection.execute("DROP TABLE server_idempotency")
+        with database.begin() as connection:
+            connection.execute(DropTable(table))
         return {"n": 1}
 
     assert requests.once(KEY, b"digest", work, ADAPTER) == ({"n": 1}, False)

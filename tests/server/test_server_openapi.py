@@ -64,16 +64,13 @@ def test_every_operation_has_examples_that_its_schemas_accept(document: dict[str
         bodies = {"request": operation.get("requestBody", {}).get("content", {})}
         for status, response in operation["responses"].items():
             bodies[status] = response.get("content", {})
-        assert any(status < "400" and content for status, content in bodies.items()), name
+        assert any(status < "400" for status in bodies.keys() - {"request"}), name
         for place, content in bodies.items():
             for media, body in content.items():
                 examples = [example["value"] for example in body.get("examples", {}).values()]
                 where = f"{name} {place} {media}"
-                found += [
-                    f"{where}: {fault}"
-                    for value in examples
-                    for fault in faults(document, body["schema"], value)
-                ]
+                for value in examples:
+                    found += [f"{where}: {fault}" for fault in faults(document, body["schema"], value)]
                 found += [] if examples and None not in examples else [f"{where}: no example"]
         for parameter in operation.get("parameters", ()):
             for value in parameter["schema"].get("examples", ()):
@@ -101,17 +98,15 @@ def test_no_answer_but_those_on_request_has_an_embedding(document: dict[str, Any
         for name, schema in schemas.items()
         if {"embedding", "augmented_embedding"} & schema.get("properties", {}).keys()
     }
-    assert with_embedding == {
-        "EmbeddingAnswer", "EnrollAnswer", "EnrollOptions", "MatchOptions", "VerifyOptions", "VoiceprintAnswer",
-    }  # fmt: skip
+    answers = {"EmbeddingAnswer", "EnrollAnswer", "VoiceprintAnswer"}
+    assert with_embedding == answers | {"EnrollOptions", "MatchOptions", "VerifyOptions"}
 
 
 def test_the_list_of_the_page_names_every_operation(document: dict[str, Any]) -> None:
     page = (Path(__file__).parents[2] / "docs/server.md").read_text()
-    missing = [
-        name
-        for name, _ in operations(document)
-        if f"{name.split()[0].upper()} `{name.split()[1].removeprefix('/v1/galleries/{gallery}')}`"
-        not in page
-    ]
+    missing = []
+    for name, _ in operations(document):
+        method, path = name.split()
+        if f"{method.upper()} `{path.removeprefix('/v1/galleries/{gallery}')}`" not in page:
+            missing.append(name)
     assert missing == []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar,
 import httpx
 
 from voiceprint.audio import Encoding
-from voiceprint.client import verbs
+from voiceprint.client import caller_verbs, upkeep_verbs, voice_verbs
 from voiceprint.client.answers import Page
 from voiceprint.client.calls import Call
 from voiceprint.client.sending import KEEP_ALIVE_S, Sending, Target, headers_of
@@ -108,11 +108,11 @@ class AsyncClient:
 
     # Audio
 
-    get_embedding = awaited(verbs.get_embedding)
-    check_enrollment = awaited(verbs.check_enrollment)
-    enroll_caller = awaited(verbs.enroll_caller)
-    match_caller = awaited(verbs.match_caller)
-    verify_caller = awaited(verbs.verify_caller)
+    get_embedding = awaited(voice_verbs.get_embedding)
+    check_enrollment = awaited(voice_verbs.check_enrollment)
+    enroll_caller = awaited(voice_verbs.enroll_caller)
+    match_caller = awaited(voice_verbs.match_caller)
+    verify_caller = awaited(voice_verbs.verify_caller)
 
     @overload
     async def identify(
@@ -155,26 +155,26 @@ class AsyncClient:
     ) -> list[SeparatedVoice]: ...
 
     async def identify(self, *args: Any, **kwargs: Any) -> Identification | list[SeparatedVoice]:
-        """See `verbs.identify`, whose docstring this gets."""
-        found: Identification | list[SeparatedVoice] = await self._send(verbs.identify(*args, **kwargs))
+        """See `voice_verbs.identify`, whose docstring this gets."""
+        found: Identification | list[SeparatedVoice] = await self._send(voice_verbs.identify(*args, **kwargs))
         return found
 
-    named_after(verbs.identify, identify)
+    named_after(voice_verbs.identify, identify)
 
     # Callers
 
-    get_caller = awaited(verbs.get_caller)
-    caller_state = awaited(verbs.caller_state)
-    delete_voiceprint = awaited(verbs.delete_voiceprint)
-    update_metadata = awaited(verbs.update_metadata)
-    rename_caller = awaited(verbs.rename_caller)
-    merge_callers = awaited(verbs.merge_callers)
-    set_consent = awaited(verbs.set_consent)
-    opt_in = awaited(verbs.opt_in)
+    get_caller = awaited(caller_verbs.get_caller)
+    caller_state = awaited(caller_verbs.caller_state)
+    delete_voiceprint = awaited(caller_verbs.delete_voiceprint)
+    update_metadata = awaited(caller_verbs.update_metadata)
+    rename_caller = awaited(caller_verbs.rename_caller)
+    merge_callers = awaited(caller_verbs.merge_callers)
+    set_consent = awaited(caller_verbs.set_consent)
+    opt_in = awaited(caller_verbs.opt_in)
 
     def callers(self) -> AsyncIterator[Caller]:
         """All callers, in the order of their ids, read from the service a page at a time."""
-        return self._pages(lambda after: verbs.callers(after=after))
+        return self._pages(lambda after: caller_verbs.callers(after=after))
 
     async def find_callers(
         self, metadata: Mapping[str, Any], *, after: str = "", limit: int = DEFAULT_PAGE
@@ -186,7 +186,9 @@ class AsyncClient:
         found: list[Caller] = []
         next_id: str | None = after
         while next_id is not None and len(found) < limit:
-            page = await self._send(verbs.find_callers(metadata, after=next_id, limit=limit - len(found)))
+            page = await self._send(
+                caller_verbs.find_callers(metadata, after=next_id, limit=limit - len(found))
+            )
             found += page.callers
             next_id = page.next
         return found
@@ -204,8 +206,8 @@ class AsyncClient:
         `DeletionReceipt`; raises `CallerNotFoundError` for an unknown caller.
         """
         if receipt:
-            return await self._send(verbs.delete_with_receipt(caller_id))
-        return await self._send(verbs.delete_caller(caller_id))
+            return await self._send(caller_verbs.delete_with_receipt(caller_id))
+        return await self._send(caller_verbs.delete_caller(caller_id))
 
     @overload
     async def opt_out(
@@ -231,27 +233,27 @@ class AsyncClient:
         As `OpusAgentVoiceRecognizer.opt_out`.
         """
         if receipt:
-            return await self._send(verbs.opt_out_with_receipt(caller_id, reason=reason, by=by))
-        return await self._send(verbs.opt_out(caller_id, reason=reason, by=by))
+            return await self._send(caller_verbs.opt_out_with_receipt(caller_id, reason=reason, by=by))
+        return await self._send(caller_verbs.opt_out(caller_id, reason=reason, by=by))
 
     # Groups
 
-    groups = awaited(verbs.groups)
-    add_to_group = awaited(verbs.add_to_group)
-    remove_from_group = awaited(verbs.remove_from_group)
-    set_groups = awaited(verbs.set_groups)
+    groups = awaited(caller_verbs.groups)
+    add_to_group = awaited(caller_verbs.add_to_group)
+    remove_from_group = awaited(caller_verbs.remove_from_group)
+    set_groups = awaited(caller_verbs.set_groups)
 
     def members(self, group: str) -> AsyncIterator[Caller]:
         """The callers with a voiceprint who are in a group."""
-        return self._pages(lambda after: verbs.members(group, after=after))
+        return self._pages(lambda after: caller_verbs.members(group, after=after))
 
     # Upkeep
 
-    check = awaited(verbs.check)
-    feedback = awaited(verbs.feedback)
-    galleries = awaited(verbs.galleries)
-    health = awaited(verbs.health)
-    index_status = awaited(verbs.index_status)
-    rebuild_index = awaited(verbs.rebuild_index)
-    spaces = awaited(verbs.spaces)
-    threshold_advice = awaited(verbs.threshold_advice)
+    check = awaited(upkeep_verbs.check)
+    feedback = awaited(upkeep_verbs.feedback)
+    galleries = awaited(upkeep_verbs.galleries)
+    health = awaited(upkeep_verbs.health)
+    index_status = awaited(upkeep_verbs.index_status)
+    rebuild_index = awaited(upkeep_verbs.rebuild_index)
+    spaces = awaited(upkeep_verbs.spaces)
+    threshold_advice = awaited(upkeep_verbs.threshold_advice)

@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 import orjson
 
+from voiceprint.validation import check_caller_id
+
 T = TypeVar("T")
 
 _NAME: Final = "audio"  # of the file in a form: without one, servers take a field for text
@@ -55,3 +57,8 @@ class Call(Generic[T]):
 def part(text: str) -> str:
     """A text as one part of a path. Dots too: proxies and clients resolve a part `..`."""
     return quote(text, safe="").replace(".", "%2E")
+
+
+def id_part(caller_id: object) -> str:
+    """A caller id as one part of a path. Raises `InvalidArgumentError`."""
+    return part(check_caller_id(caller_id))

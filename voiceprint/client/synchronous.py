@@ -13,7 +13,7 @@ import httpx
 
 from voiceprint._lazy import Lazy
 from voiceprint.audio import Encoding
-from voiceprint.client import verbs
+from voiceprint.client import caller_verbs, upkeep_verbs, voice_verbs
 from voiceprint.client.answers import Page
 from voiceprint.client.calls import Call
 from voiceprint.client.sending import KEEP_ALIVE_S, Sending, Target, headers_of
@@ -129,11 +129,11 @@ class Client:
 
     # Audio
 
-    get_embedding = sent(verbs.get_embedding)
-    check_enrollment = sent(verbs.check_enrollment)
-    enroll_caller = sent(verbs.enroll_caller)
-    match_caller = sent(verbs.match_caller)
-    verify_caller = sent(verbs.verify_caller)
+    get_embedding = sent(voice_verbs.get_embedding)
+    check_enrollment = sent(voice_verbs.check_enrollment)
+    enroll_caller = sent(voice_verbs.enroll_caller)
+    match_caller = sent(voice_verbs.match_caller)
+    verify_caller = sent(voice_verbs.verify_caller)
 
     @overload
     def identify(
@@ -176,26 +176,26 @@ class Client:
     ) -> list[SeparatedVoice]: ...
 
     def identify(self, *args: Any, **kwargs: Any) -> Identification | list[SeparatedVoice]:
-        """See `verbs.identify`, whose docstring this gets."""
-        found: Identification | list[SeparatedVoice] = self._send(verbs.identify(*args, **kwargs))
+        """See `voice_verbs.identify`, whose docstring this gets."""
+        found: Identification | list[SeparatedVoice] = self._send(voice_verbs.identify(*args, **kwargs))
         return found
 
-    named_after(verbs.identify, identify)
+    named_after(voice_verbs.identify, identify)
 
     # Callers
 
-    get_caller = sent(verbs.get_caller)
-    caller_state = sent(verbs.caller_state)
-    delete_voiceprint = sent(verbs.delete_voiceprint)
-    update_metadata = sent(verbs.update_metadata)
-    rename_caller = sent(verbs.rename_caller)
-    merge_callers = sent(verbs.merge_callers)
-    set_consent = sent(verbs.set_consent)
-    opt_in = sent(verbs.opt_in)
+    get_caller = sent(caller_verbs.get_caller)
+    caller_state = sent(caller_verbs.caller_state)
+    delete_voiceprint = sent(caller_verbs.delete_voiceprint)
+    update_metadata = sent(caller_verbs.update_metadata)
+    rename_caller = sent(caller_verbs.rename_caller)
+    merge_callers = sent(caller_verbs.merge_callers)
+    set_consent = sent(caller_verbs.set_consent)
+    opt_in = sent(caller_verbs.opt_in)
 
     def callers(self) -> Iterator[Caller]:
         """All callers, in the order of their ids, read from the service a page at a time."""
-        return self._pages(lambda after: verbs.callers(after=after))
+        return self._pages(lambda after: caller_verbs.callers(after=after))
 
     def find_callers(
         self, metadata: Mapping[str, Any], *, after: str = "", limit: int = DEFAULT_PAGE
@@ -207,7 +207,7 @@ class Client:
         found: list[Caller] = []
         next_id: str | None = after
         while next_id is not None and len(found) < limit:
-            page = self._send(verbs.find_callers(metadata, after=next_id, limit=limit - len(found)))
+            page = self._send(caller_verbs.find_callers(metadata, after=next_id, limit=limit - len(found)))
             found += page.callers
             next_id = page.next
         return found
@@ -225,8 +225,8 @@ class Client:
         `DeletionReceipt`; raises `CallerNotFoundError` for an unknown caller.
         """
         if receipt:
-            return self._send(verbs.delete_with_receipt(caller_id))
-        return self._send(verbs.delete_caller(caller_id))
+            return self._send(caller_verbs.delete_with_receipt(caller_id))
+        return self._send(caller_verbs.delete_caller(caller_id))
 
     @overload
     def opt_out(
@@ -252,27 +252,27 @@ class Client:
         As `OpusAgentVoiceRecognizer.opt_out`.
         """
         if receipt:
-            return self._send(verbs.opt_out_with_receipt(caller_id, reason=reason, by=by))
-        return self._send(verbs.opt_out(caller_id, reason=reason, by=by))
+            return self._send(caller_verbs.opt_out_with_receipt(caller_id, reason=reason, by=by))
+        return self._send(caller_verbs.opt_out(caller_id, reason=reason, by=by))
 
     # Groups
 
-    groups = sent(verbs.groups)
-    add_to_group = sent(verbs.add_to_group)
-    remove_from_group = sent(verbs.remove_from_group)
-    set_groups = sent(verbs.set_groups)
+    groups = sent(caller_verbs.groups)
+    add_to_group = sent(caller_verbs.add_to_group)
+    remove_from_group = sent(caller_verbs.remove_from_group)
+    set_groups = sent(caller_verbs.set_groups)
 
     def members(self, group: str) -> Iterator[Caller]:
         """The callers with a voiceprint who are in a group."""
-        return self._pages(lambda after: verbs.members(group, after=after))
+        return self._pages(lambda after: caller_verbs.members(group, after=after))
 
     # Upkeep
 
-    check = sent(verbs.check)
-    feedback = sent(verbs.feedback)
-    galleries = sent(verbs.galleries)
-    health = sent(verbs.health)
-    index_status = sent(verbs.index_status)
-    rebuild_index = sent(verbs.rebuild_index)
-    spaces = sent(verbs.spaces)
-    threshold_advice = sent(verbs.threshold_advice)
+    check = sent(upkeep_verbs.check)
+    feedback = sent(upkeep_verbs.feedback)
+    galleries = sent(upkeep_verbs.galleries)
+    health = sent(upkeep_verbs.health)
+    index_status = sent(upkeep_verbs.index_status)
+    rebuild_index = sent(upkeep_verbs.rebuild_index)
+    spaces = sent(upkeep_verbs.spaces)
+    threshold_advice = sent(upkeep_verbs.threshold_advice)

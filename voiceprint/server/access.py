@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from starlette.requests import HTTPConnection
 
 from voiceprint._audited import acting_as
-from voiceprint.errors import GalleryNotFoundError
+from voiceprint.errors import GalleryNotFoundError, InvalidArgumentError
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.server.idempotency import RequestKey
 from voiceprint.server.keys import Principal, Role
@@ -247,13 +247,16 @@ WithEmbeddings = Annotated[bool, Depends(_asks_for_embeddings)]
 """Whether the answer has embeddings: a parameter of the query, for the role admin."""
 
 
-def caller_id_in_path(
+async def caller_id_in_path(
     caller_id: Annotated[
         str, Path(description="Id of the caller, percent-encoded.", min_length=1, examples=["alice"])
     ],
 ) -> str:
     """The caller id of the path, decoded: `RawPaths` leaves path parameters as they were sent."""
-    return check_caller_id(unquote(caller_id, errors="strict"))
+    try:
+        return check_caller_id(unquote(caller_id, errors="strict"))
+    except UnicodeDecodeError:
+        raise InvalidArgumentError("The caller id of the path is not UTF-8: percent-encode it so.") from None
 
 
 CallerId = Annotated[str, Depends(caller_id_in_path)]

@@ -34,7 +34,7 @@ class AudioQuery(NamedTuple):
     channels: int
 
 
-def audio_query(
+async def audio_query(
     encoding: Annotated[
         Encoding | None,
         Query(description="Encoding of raw samples; leave out for a file with a header.", examples=["mulaw"]),

@@ -163,6 +163,8 @@ class ServerDatabase:
 
     def exists(self) -> bool:
         """Whether the tables are there; creates nothing."""
+        if self._is_ready:
+            return True
         if self.path is not None and not self.path.exists():
             return False
         with self._translated():

@@ -134,6 +134,21 @@ _JOB_DONE: Final = _JOB | {
     },
 }
 
+_CALL: Final = {
+    "call_id": "CA17",
+    "gallery": "default",
+    "state": "live",
+    "source": "twilio",
+    "from": "+493012345",
+    "to": "+493067890",
+    "created_at": _TIME,
+    "can_enroll": True,
+    "answers": 3,
+    "late_answers": 0,
+    "most_late_s": 0.2,
+    "answer": {"caller_id": "alice", "similarity": 0.91, "accepted": True, "decided": True, "final": False},
+}
+
 REQUESTS: Final[dict[str, dict[str, Any]]] = {
     "identify": {
         _FORM: {"audio": _BYTES, "k": 3, "not_groups": ["agents"]},
@@ -164,6 +179,8 @@ REQUESTS: Final[dict[str, dict[str, Any]]] = {
     "add_to_group": {_JSON: {"groups": ["vip"]}},
     "create_job": {_JSON: {"kind": "enroll", "manifest": "2027-01/callers.csv"}},
     "feedback": {_JSON: {"event_id": _EVENT, "correct": False, "caller_id": "bob"}},
+    "announce_call": {_JSON: {"from": "+493012345", "candidates": ["alice"]}},
+    "enroll_from_call": {_JSON: {"caller_id": "alice", "groups": ["vip"]}},
     "check": {_JSON: {"fix": False}},
     "set_target": {_JSON: {"target_fpir": 0.005}},
     "purge_expired": {_JSON: {"dry_run": True}},
@@ -260,6 +277,11 @@ ANSWERS: Final[dict[str, Any]] = {
     },
     "audit_head": {"line": 4711, "digest": "5f0c2d9e" * 8, "anchor": "4711:" + "5f0c2d9e" * 8},
     "feedback": {"event_id": _EVENT},
+    "announce_call": _CALL | {"state": "announced", "source": None, "can_enroll": False, "answer": None},
+    "list_calls": {"calls": [_CALL], "next": None},
+    "get_call": _CALL,
+    "find_call": _CALL,
+    "enroll_from_call": _VOICEPRINT,
     "index_status": _INDEX,
     "rebuild_index": _INDEX,
     "spaces": {

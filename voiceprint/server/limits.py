@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 import time
@@ -19,6 +20,10 @@ from voiceprint.server.settings import ServerSettings
 _BYTES_PER_EXTRA_SECOND: Final = 100_000
 """Slowest upload, after `receive_s`: a telephone line's audio as 16-bit PCM is 16,000 bytes a second, so an
 upload at six times real time passes, and one that sends a byte now and then ends."""
+
+_DRAINED_S: Final = 2.0
+"""Seconds in which the rest of a refused body is read and dropped. Doubled, a client that does not stop holds
+its connection for twice as long."""
 
 _CORRELATION_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 
@@ -144,7 +149,20 @@ class BodyLimits:
         response = problem_response(
             Request(scope, receive), status, error, detail, headers={"Connection": "close"}
         )
-        await response(scope, receive, send)
+        await send({"type": "http.response.start", "status": status, "headers": response.raw_headers})
+        await send({"type": "http.response.body", "body": response.body, "more_body": True})
+        # A connection that is closed with bytes unread is reset, and the client may lose the answer.
+        with contextlib.suppress(asyncio.TimeoutError):  # of a client that does not stop
+            await asyncio.wait_for(_drain(receive), _DRAINED_S)
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _drain(receive: Receive) -> None:
+    """Read the rest of a body, and drop it."""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
 
 
 class _BodyError(BaseException):

@@ -53,7 +53,7 @@ _TAGS: Final = {
     "jobs": "Long work beside the requests.",
     "audit": "Who did what.",
     "upkeep": "The state of a gallery.",
-    "calls": "Live calls.",
+    "live calls": "Calls while they last.",
 }
 
 

@@ -114,13 +114,18 @@ def problem_response(
         type=f"urn:voiceprint:error:{error}",
         title=title or HTTPStatus(status).phrase,
         status=status,
-        detail=detail,
+        detail=_unicode(detail),
         error=error,
         request_id=getattr(request.state, "request_id", None),
         **more,
     )
     content = document.model_dump(exclude_none=True, mode="json")
     return JSONResponse(content, status_code=status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def _unicode(text: str) -> str:
+    """The text with half surrogate pairs, which JSON can escape and UTF-8 cannot, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def public_message(error: VoiceprintError) -> str:
@@ -162,7 +167,14 @@ def add_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         # Without the input, which may be an embedding or metadata.
-        faults = [{"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]} for one in error.errors()]
+        faults = [
+            {
+                "loc": [_unicode(str(part)) for part in one["loc"]],
+                "msg": _unicode(one["msg"]),
+                "type": one["type"],
+            }
+            for one in error.errors()
+        ]
         places = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in faults[:5])
         return problem_response(request, 422, "InvalidArgumentError", f"{places}.", errors=faults)
 

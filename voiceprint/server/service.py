@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from threadpoolctl import threadpool_limits
+
 from voiceprint.errors import StorageUnavailableError
 from voiceprint.galleries import Galleries
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
@@ -106,7 +108,13 @@ class Service:
             self.metrics.observe_index(gallery, recognizer)
 
     def warm_up(self) -> None:
-        """Load the encoders and the indexes of all galleries, so that no first request waits for them."""
+        """Load the encoders and the indexes of all galleries, so that no first request waits for them.
+
+        Limits each matrix product of this process to one thread.
+        """
+        # Requests already take all cores. Threads of numpy beside them wait for each other in loops, which
+        # doubles the processor time of an identification.
+        threadpool_limits(1, user_api="blas")
         for gallery in self:
             self.recognizer(gallery).warm_up()
 

@@ -154,7 +154,8 @@ class CallerSearch(BaseModel):
 async def find_callers(access: Reads, body: CallerSearch, embeddings: WithEmbeddings) -> CallersAnswer:
     """Find the callers whose metadata has these values, and who fulfill all conditions.
 
-    For keys that see metadata, which is in the body, as URLs end in logs. Go on with `after` until `next` is null.
+    For keys that see metadata, which is in the body, as URLs end in logs. Go on with `after` until `next` is
+    null.
     """
     check_sees_metadata(access.principal)
 

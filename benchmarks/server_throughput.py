@@ -1,0 +1,222 @@
+"""How many identifications a second does the service answer, beside the library in the same run?
+
+    python -m benchmarks.server_throughput [--prints 10000] [--rounds 5] [--seconds 8] [--connections 4]
+
+Clips of 6 s, 16-bit at 16 kHz, of the sample voices, among generated callers in a SQLite store. The library
+is called by one thread a core; the service is one worker of `voiceprint serve`, asked by `Client` in this
+process, so that both have the same cores and the service is charged for its client too. Rounds take turns,
+and the ratio is the median over pairs of rounds: other load falls on both. Processor time per clip is that of
+the process that answers, and of both processes for the service.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# One thread a product in both, as the service has: with numpy's own threads, the library takes twice as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.filled_store import fill_file
+from benchmarks.measure import spread_ms
+from benchmarks.report import VOICES, command_line, markdown, write
+from voiceprint import OpusAgentVoiceRecognizer, SQLiteStorage, load_audio
+from voiceprint.client import Client
+from voiceprint.encoder.workers import cores
+from voiceprint.server.database import ServerDatabase
+from voiceprint.server.keys import ApiKeys
+
+CLIP_S = 6
+RATE = 16_000
+Clips = list[NDArray[np.int16]]
+# The clips come again and again, which would be a warning each time.
+SETTINGS = {"VOICE_SAME_RECORDING": "false", "VOICE_TARGET_FPIR": "0.01"}
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def main() -> int:
+    """Measure, print the table, write the raw figures."""
+    os.environ.update(SETTINGS)
+    parser = command_line(__doc__)
+    parser.add_argument("--prints", type=int, default=10_000, help="generated voiceprints in the store")
+    parser.add_argument("--rounds", type=int, default=5, help="pairs of rounds")
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of a round")
+    parser.add_argument("--connections", type=int, default=2 * cores(), help="clients at once")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        fill_file(folder / "voiceprints.db", options.prints)
+        figures = {
+            "prints": options.prints,
+            "cores": cores(),
+            "connections": options.connections,
+            **measure(folder, options.rounds, options.seconds, options.connections),
+        }
+    print("\n" + table(figures))
+    write("server_throughput", figures, options.results)
+    return 0
+
+
+def clips() -> Clips:
+    """The sample voices in clips of `CLIP_S`: the utterances of each, one after the other."""
+    found: Clips = []
+    for voice in sorted(path for path in VOICES.iterdir() if path.is_dir()):
+        audio = np.concatenate([load_audio(path)[0] for path in sorted(voice.glob("*.flac"))])
+        samples = np.round(audio * 32767).astype(np.int16)
+        size = CLIP_S * RATE
+        found += [samples[start : start + size] for start in range(0, len(samples) - size + 1, size)]
+    return found
+
+
+def measure(folder: Path, rounds: int, seconds: float, connections: int) -> dict[str, Any]:
+    """Clips a second, latencies and processor time of both."""
+    probes = clips()
+    rows: dict[str, list[dict[str, float]]] = {"library": [], "service": []}
+    latencies: dict[str, list[float]] = {"library": [], "service": []}
+    with (
+        SQLiteStorage(folder / "voiceprints.db") as storage,
+        OpusAgentVoiceRecognizer(storage) as recognizer,
+        served(folder) as (process, url),
+        Client(url, key(folder), timeout_s=120, connections=connections) as client,
+    ):
+        recognizer.warm_up()
+        ways = {
+            "library": (recognizer.identify, cores(), ()),
+            "service": (client.identify, connections, (process.pid,)),
+        }
+        expected = [[match.caller_id for match in recognizer.identify(clip)] for clip in probes[:3]]
+        assert [[match.caller_id for match in client.identify(clip)] for clip in probes[:3]] == expected
+        for number in range(rounds + 1):
+            for way, (identify, threads, others) in ways.items():
+                row, taken = one_round(identify, probes, threads, seconds, others)
+                if number:  # the first warms up
+                    rows[way].append(row)
+                    latencies[way] += taken
+    ratios = [
+        service["per_s"] / library["per_s"]
+        for library, service in zip(rows["library"], rows["service"], strict=True)
+    ]
+    return {
+        "ratio": round(statistics.median(ratios), 3),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        **{
+            way: {
+                **{
+                    name: round(statistics.median(row[name] for row in found), 2)
+                    for name in ("per_s", "cpu_ms")
+                },
+                "latency_ms": spread_ms(latencies[way]),
+            }
+            for way, found in rows.items()
+        },
+    }
+
+
+def one_round(
+    identify: Callable[[Any], object], probes: Clips, threads: int, seconds: float, others: tuple[int, ...]
+) -> tuple[dict[str, float], list[float]]:
+    """Clips a second and processor time per clip, and the seconds of each.
+
+    others: processes whose processor time counts too.
+    """
+    taken: list[list[float]] = [[] for _ in range(threads)]
+    begun = time.perf_counter()
+    end = begun + seconds
+
+    def work(number: int) -> None:
+        turn = number
+        while (start := time.perf_counter()) < end:
+            identify(probes[turn % len(probes)])
+            turn += threads
+            taken[number].append(time.perf_counter() - start)
+
+    used = time.process_time() + sum(map(processor_s, others))
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    lasted = time.perf_counter() - begun
+    used = time.process_time() + sum(map(processor_s, others)) - used
+    found = [each for one in taken for each in one]
+    return {"per_s": len(found) / lasted, "cpu_ms": 1e3 * used / len(found)}, found
+
+
+def processor_s(pid: int) -> float:
+    """Processor time of a process and all its threads in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def key(folder: Path) -> str:
+    """A new API key without a limit of requests."""
+    return ApiKeys(ServerDatabase(str(folder / "state.db"))).create(["admin"], rate_limit=0)[0]
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """One worker of the service over the store of the folder, and its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "VOICE_STORAGE_BACKEND": "sqlite",
+        "VOICE_STORAGE_PATH": str(folder / "voiceprints.db"),
+        "VOICE_SERVER_STATE": str(folder / "state.db"),
+        **SETTINGS,
+    }
+    command = [sys.executable, "-m", "voiceprint", "serve", "--port", str(port)]
+    process = subprocess.Popen(command, env=environment)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while not ready(url):
+            if process.poll() is not None:
+                raise SystemExit(f"The service ended with {process.returncode}.")
+            time.sleep(0.1)
+        yield process, url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def ready(url: str) -> bool:
+    """Whether the service answers."""
+    try:
+        return httpx.get(f"{url}/readyz", timeout=60).status_code == 200
+    except httpx.TransportError:  # it does not listen yet
+        return False
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures as a Markdown table."""
+    rows = [
+        (
+            way,
+            f"{figures[way]['per_s']:.1f}",
+            f"{figures[way]['cpu_ms']:.1f}",
+            f"{figures[way]['latency_ms']['p50']:.0f}",
+            f"{figures[way]['latency_ms']['p99']:.0f}",
+        )
+        for way in ("library", "service")
+    ]
+    head = ("", "clips a second", "processor ms a clip", "p50, ms", "p99, ms")
+    return markdown(head, rows, 1) + f"\nService / library: {figures['ratio']:.2f}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
