@@ -83,7 +83,7 @@ def test_without_embeddings_a_voiceprint_has_an_empty_one(client: Client, voices
     stored = client.enroll_caller("amara", voices["amara"][0])
     assert (stored.embedding.shape, stored.embedding.dtype) == ((0,), np.float32)
     with pytest.raises(InvalidArgumentError, match="0 values"):
-        OpusAgentVoiceRecognizer(MemoryStorage()).identify(embedding=stored)
+        OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder()).identify(embedding=stored)
 
 
 def test_metadata_is_empty_where_the_key_may_not_see_it(
@@ -223,6 +223,12 @@ def test_no_repr_and_no_log_has_the_key_or_the_data(
 # Answers that are not of the service, by a plain server
 
 
+def received(connection: socket.socket) -> bytes:
+    part = connection.recv(65536)
+    assert part, "the connection ended within a request"
+    return part
+
+
 class Plain:
     """A server that gives the answers of a list, one a request, and keeps the requests."""
 
@@ -258,13 +264,13 @@ class Plain:
     def _read(connection: socket.socket) -> bytes:
         read = b""
         while b"\r\n\r\n" not in read:
-            read += connection.recv(65536)
+            read += received(connection)
         head, _, body = read.partition(b"\r\n\r\n")
         length = next(
             (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length" in line), 0
         )
         while len(body) < length:
-            body += connection.recv(65536)
+            body += received(connection)
         return head + b"\r\n\r\n" + body
 
     def header(self, number: int, name: str) -> str | None:
@@ -407,8 +413,10 @@ def test_a_service_that_does_not_answer_is_left_after_the_time_limit(way: str) -
         (problem(422, "VoiceprintError"), VoiceprintError, "The detail"),
     ],
 )
-def test_every_answer_is_a_typed_error(way: str, answer: bytes, kind: type, message: str) -> None:
-    server = Plain(answer)
+def test_every_answer_is_a_typed_error(
+    plain: Makes, way: str, answer: bytes, kind: type, message: str
+) -> None:
+    server = plain(answer)
     with pytest.raises(kind, match=message) as caught:
         asked(server.url, way, "groups")
     assert type(caught.value) is kind
