@@ -39,7 +39,6 @@ from voiceprint import (
 )
 from voiceprint.encoder import default_encoder
 
-PROBES = 50
 Vector = NDArray[np.float32]
 
 
@@ -99,13 +98,14 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="folder for the store; default: temporary files")
     parser.add_argument("--cold", action="store_true", help="drop the files from the page cache first")
     parser.add_argument("--changes", type=int, default=1_000)
+    parser.add_argument("--probes", type=int, default=50, help="matches that are measured after the first")
     parser.add_argument("--turn", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--ask", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--change", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     changes = Changes(arguments.turn, arguments.changes)
     if arguments.ask is not None:
-        print(json.dumps(ask(arguments.ask, arguments.prints, changes)))
+        print(json.dumps(ask(arguments, changes)))
         return 0
     if arguments.change is not None:
         changes.apply(arguments.change, arguments.prints)
@@ -128,7 +128,7 @@ def openings(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     def opened(task: str, turn: int = 0, **settings: str) -> dict[str, Any]:
         if arguments.cold:
             drop_from_page_cache(path.parent)
-        printed = run(task, path, arguments.prints, Changes(turn, arguments.changes), environment | settings)
+        printed = run(task, path, arguments, Changes(turn, arguments.changes), environment | settings)
         return json.loads(printed) if printed else {}
 
     without = opened("--ask", VOICE_INDEX_PATH="off")
@@ -148,20 +148,24 @@ def openings(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     return figures | {"with_old_snapshot": opened("--ask", 1)}
 
 
-def run(task: str, path: Path, prints: int, changes: Changes, environment: dict[str, str]) -> str:
+def run(
+    task: str, path: Path, arguments: argparse.Namespace, changes: Changes, environment: dict[str, str]
+) -> str:
     """This module in a process of its own; returns its output."""
-    command = [sys.executable, "-m", "benchmarks.opening", task, path, "--prints", str(prints)]
+    command = [sys.executable, "-m", "benchmarks.opening", task, path, "--prints", str(arguments.prints)]
+    command += ["--probes", str(arguments.probes)]
     command += ["--turn", str(changes.turn), "--changes", str(changes.count)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment, cwd=ROOT)
     return done.stdout
 
 
-def ask(path: Path, prints: int, changes: Changes) -> dict[str, Any]:
+def ask(arguments: argparse.Namespace, changes: Changes) -> dict[str, Any]:
     """Open the store after these changes (turn 0: before any), and match."""
+    path: Path = arguments.ask
     audio, rate = load_audio(VOICES / "amara" / "1.flac")
     encoder = FixedEncoder()
-    gallery = GalleryModel.load().gallery(prints)
-    probes = gallery.probes(PROBES)[1]
+    gallery = GalleryModel.load().gallery(arguments.prints)
+    probes = gallery.probes(arguments.probes)[1]
     stored = Voiceprint(caller_id(0), next(gallery.blocks()).vectors[0])
     with MemoryStorage() as other:  # loads the libraries, which is not the question
         other.save(stored)
@@ -188,7 +192,7 @@ def ask(path: Path, prints: int, changes: Changes) -> dict[str, Any]:
     figures["resident_mb"] = round((resident_bytes() - memory) / 1e6, 1)
     if changes.turn:
         following = Changes(changes.turn + 1, changes.count)
-        run("--change", path, prints, following, dict(os.environ))
+        run("--change", path, arguments, following, dict(os.environ))
         wanted = following.added()[-1]
         start = time.perf_counter()
         figures["after_changes_right"] = finds(wanted)

@@ -402,7 +402,7 @@ class StorageMachine(RuleBasedStateMachine):
             self.harness.end()
 
 
-def run_machine(make: Callable[[], Harness], *, examples: int = 50) -> None:
+def run_machine(make: Callable[[], Harness], *, examples: int) -> None:
     """Run the machine, each example on a new store."""
     run_state_machine_as_test(
         type("Machine", (StorageMachine,), {"make": staticmethod(make)}),

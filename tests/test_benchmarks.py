@@ -85,7 +85,7 @@ def test_every_enrolled_embedding_is_in_the_store(tmp_path: Path) -> None:
 
 
 def test_every_opening_of_a_store_gives_the_right_answer(tmp_path: Path) -> None:
-    figures, _ = run("opening", f"--prints 500 --changes 100 --folder {tmp_path}", tmp_path)
+    figures, _ = run("opening", f"--prints 500 --changes 100 --probes 5 --folder {tmp_path}", tmp_path)
     for opening in ("without_snapshot", "with_snapshot", "with_old_snapshot"):
         assert figures[opening]["right"], opening
     assert figures["with_old_snapshot"]["after_changes_right"]

@@ -14,6 +14,9 @@ MACHINES = {**HARNESSES, "redis-shards": redis_shards_harness}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", list(MACHINES))
-def test_any_run_of_operations_leaves_the_store_like_a_dict(kind: str, tmp_path: Path) -> None:
+def test_any_run_of_operations_leaves_the_store_like_a_dict(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     counter = itertools.count()
-    run_machine(lambda: MACHINES[kind](tmp_path / f"store{next(counter)}"))
+    runs = request.config.getoption("--runs")
+    run_machine(lambda: MACHINES[kind](tmp_path / f"store{next(counter)}"), examples=runs)

@@ -1,6 +1,6 @@
 """Write the fixtures of live calls: conversations of each format with a second of a sample voice.
 
-    python tests/server/record_conversations.py
+    PYTHONPATH=.:tests python tests/server/record_conversations.py
 
 A message is a line: a JSON text as it is, and a binary one as "base64:" and its bytes.
 """
@@ -8,16 +8,11 @@ A message is a line: a JSON text as it is, and a binary one as "base64:" and its
 from __future__ import annotations
 
 import base64
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from uuid import UUID
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parent))
-
 from platforms import audiohook_messages, audiosocket_packets, raw_messages, twilio_messages
 from streams import as_mulaw
 from voices import load_voices

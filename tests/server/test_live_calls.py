@@ -85,7 +85,7 @@ def test_raw_audio_is_answered_on_the_same_socket(calls: Running) -> None:
     assert {answer["type"] for answer in answers} == {"answer"}
     final = answers[-1]
     assert (final["call_id"], final["caller_id"], final["final"]) == ("raw-1", "amara", True)
-    assert final["metadata"] == {"phone": "+49-amara"}
+    assert final["matches"][0]["metadata"] == {"phone": "+49-amara"}
     assert (final["verdict"], final["late_s"] < 30) == ("accepted", True)
 
 
@@ -251,7 +251,7 @@ def test_a_flow_of_genesys_that_waits_gets_the_decision(calls: Running) -> None:
     *_, disconnect, closed = asyncio.run(session())
     assert disconnect["parameters"]["reason"] == "completed"
     variables = disconnect["parameters"]["outputVariables"]
-    assert (variables["voiceprint_caller_id"], variables["voiceprint_accepted"]) == ("amara", True)
+    assert (variables["voiceprint_caller_id"], variables["voiceprint_verdict"]) == ("amara", "accepted")
     assert closed["type"] == "closed"
 
 
@@ -312,7 +312,7 @@ def test_no_answer_names_a_caller_who_was_deleted_since(calls: Running) -> None:
     assert get(calls, "gone")["answer"]["caller_id"] == "gil"
     recognizer.delete_caller("gil", receipt=True)
     answer = get(calls, "gone")["answer"]
-    assert (answer["caller_id"], answer["accepted"], answer["verdict"]) == (None, False, "not_enrolled")
+    assert (answer["caller_id"], answer["matches"], answer["verdict"]) == (None, [], "not_enrolled")
 
 
 def test_a_call_is_ended_by_a_request_and_gets_its_final_answer(calls: Running) -> None:

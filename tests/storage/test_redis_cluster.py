@@ -175,14 +175,16 @@ def test_spaces_are_counted_and_deleted_over_all_nodes(storage: RedisStorage) ->
 
 
 @pytest.mark.slow
-def test_any_run_of_operations_leaves_the_cluster_like_a_dict(client: RedisCluster) -> None:
+def test_any_run_of_operations_leaves_the_cluster_like_a_dict(
+    client: RedisCluster, request: pytest.FixtureRequest
+) -> None:
     counter = itertools.count()
 
     def make() -> Harness:
         prefix = f"machine{next(counter)}:"
         return Harness(lambda **options: RedisStorage(client, prefix=prefix, **options), persists=True)
 
-    run_machine(make, examples=20)
+    run_machine(make, examples=request.config.getoption("--runs") // 2)
 
 
 def test_records_of_opusagent_are_taken_over(client: RedisCluster) -> None:

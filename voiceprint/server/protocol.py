@@ -76,6 +76,9 @@ def uvicorn_options(settings: ServerSettings) -> dict[str, Any]:
         "forwarded_allow_ips": "*" if settings.behind_proxy else None,
         "server_header": False,
         "access_log": False,  # paths hold ids of callers; /metrics counts, the audit log says who did what
+        "log_level": "warning",  # the messages below it hold the URLs of websockets, and so perhaps a key
+        # A worker that is starting on a busy machine, or builds its index, is not one that hangs.
+        "timeout_worker_healthcheck": 120,
         "timeout_graceful_shutdown": int(settings.shutdown_s),
         "h11_max_incomplete_event_size": 64 * 1024,  # of the headers
     }

@@ -48,6 +48,9 @@ def run(
         os.environ[CONFIG_VARIABLE] = config
     if galleries is not None:
         os.environ[GALLERIES_VARIABLE] = ",".join(galleries)
+    scheme = "http" if settings.tls_certificate is None else "https"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    say(f"Serving on {scheme}://{host}:{settings.port}/. Ctrl-C ends it, once all requests are answered.")
     with _metrics_folder(settings.workers):
         _serve(settings)
 

@@ -82,7 +82,7 @@ class AudioHookConversation(Conversation):
         if not (self._disconnects and answer["decided"]) or self._is_disconnected or self._is_closing:
             return []
         self._is_disconnected = True
-        names = ("verdict", "accepted", "caller_id", "similarity")
+        names = ("verdict", "caller_id", "similarity")
         variables = {f"voiceprint_{name}": _plain(answer.get(name)) for name in names}
         return [self._message("disconnect", {"reason": "completed", "outputVariables": variables})]
 

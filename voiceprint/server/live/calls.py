@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from voiceprint._audited import acting_as
+from voiceprint.consent import CallerState
 from voiceprint.errors import InvalidArgumentError, StorageUnavailableError
 from voiceprint.server.live.conversation import CallOptions, Started
 from voiceprint.server.live.metrics import LiveMetrics
@@ -32,6 +33,11 @@ MAX_CANDIDATES: Final = 100
 """Callers that `candidates_metadata` may find: the holders of an account. More are a mistake in the key, and
 each call would read all of them."""
 _TICK_S: Final = 1.0
+_GONE: Final[dict[CallerState | None, str]] = {
+    None: "not_enrolled",
+    "opted_out": "opted_out",
+    "expired": "expired",
+}
 
 
 class LiveCalls:
@@ -209,22 +215,28 @@ class LiveCalls:
         return options.model_copy(update={"candidates": found, "candidates_metadata": None})
 
     def redacted(self, gallery: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """The fields of a call without a caller who was deleted, has opted out or is expired by now.
+        """The fields of a call without callers who were deleted, have opted out or are expired by now.
 
         For threads: an answer is older than the store.
         """
         answer = fields.get("answer")
-        caller_id = None if answer is None else answer.get("caller_id")
-        if caller_id is None or gallery not in self.service:
+        if not answer or gallery not in self.service:
             return fields
-        state = self.service.recognizer(gallery).caller_state(caller_id)
-        verdict = {None: "not_enrolled", "opted_out": "opted_out", "expired": "expired"}.get(state)
-        if verdict is None:
+        named = {one["caller_id"] for one in (*answer["matches"], *answer["watch_hits"])}
+        recognizer = self.service.recognizer(gallery)
+        states = {
+            caller: recognizer.caller_state(caller) for caller in named | {answer["caller_id"]} - {None}
+        }
+        gone = {caller: _GONE[state] for caller, state in states.items() if state in _GONE}
+        if not gone:
             return fields
-        gone = dict.fromkeys(("caller_id", "similarity", "llr", "fpir", "probability", "metadata"))
-        assert answer is not None  # noqa: S101  it names a caller
-        cleared = answer | {key: value for key, value in gone.items() if key in answer}
-        return fields | {"answer": cleared | {"verdict": verdict, "accepted": False, "watch_hits": []}}
+        left: dict[str, Any] = {
+            name: [one for one in answer[name] if one["caller_id"] not in gone]
+            for name in ("matches", "watch_hits")
+        }
+        if answer["caller_id"] in gone:
+            left |= {"caller_id": None, "similarity": None, "verdict": gone[answer["caller_id"]]}
+        return fields | {"answer": answer | left}
 
     # Answers
 
@@ -314,7 +326,6 @@ def record_of(call: LiveCall) -> CallRecord:
 
 def details_of(call: LiveCall) -> dict[str, Any]:
     """The facts of a call for its record and the webhook, without metadata of callers."""
-    answer = answer_of(call, metadata=False)
     return {
         "call_id": call.call_id,
         "gallery": call.gallery,
@@ -329,7 +340,7 @@ def details_of(call: LiveCall) -> dict[str, Any]:
         "answers": call.answers,
         "late_answers": call.late,
         "most_late_s": round(call.most_lateness_s, 3),
-        "answer": {name: value for name, value in answer.items() if name not in ("call_id", "state")},
+        "answer": answer_of(call, metadata=False),
     }
 
 

@@ -88,11 +88,11 @@ class Connection:
         if call is None or call.state != "live":
             return  # the final answer is among the last messages
         answer = call.answer
-        shown = (answer.caller_id, answer.verdict, answer.accepted, answer.decided, answer.feedback)
+        shown = (answer.caller_id, answer.verdict, answer.decided, answer.feedback)
         if shown == self._shown and self._loop.time() < self._shown_at + _EVERY_S:
             return
         self._shown, self._shown_at = shown, self._loop.time()
-        messages = self._conversation.running(answer_of(call, metadata=self._sees_metadata))
+        messages = self._conversation.running(self._answer(call))
         if messages and not self._sends:  # a peer who does not read gets the next one
             task = self._loop.create_task(self._send(messages))
             self._sends.add(task)
@@ -130,8 +130,12 @@ class Connection:
         messages: list[Message] = []
         if reason and ended_by != "platform":
             messages += self._conversation.refused(reason)
-        final = None if self.call is None else answer_of(self.call, metadata=self._sees_metadata)
+        final = None if self.call is None else self._answer(self.call)
         await self._send(messages + self._conversation.ended(final))
+
+    def _answer(self, call: LiveCall) -> dict[str, Any]:
+        answer = answer_of(call, metadata=self._sees_metadata)
+        return {"call_id": call.call_id, "state": call.state, **answer}
 
     async def _listen(self) -> tuple[EndedBy, str]:
         """Take messages until the platform ends the call; returns the cause of the end."""

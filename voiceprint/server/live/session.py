@@ -20,6 +20,7 @@ from voiceprint.answers import StreamResult
 from voiceprint.audio.io.encodings import AudioFormat
 from voiceprint.errors import InvalidAudioError, VoiceprintError
 from voiceprint.server.live.conversation import CallOptions
+from voiceprint.server.schemas import MatchAnswer
 from voiceprint.streaming import CallStream
 from voiceprint.validation import now
 
@@ -218,30 +219,24 @@ class LiveCall:
 
 
 def answer_of(call: LiveCall, *, metadata: bool) -> dict[str, Any]:
-    """The answer of a call as JSON. metadata: with that of the callers."""
+    """The answer of a call as JSON, see `LiveAnswer`. metadata: with that of the callers."""
     answer = call.answer
-    best = answer.matches[0] if answer.matches else None
-    values: dict[str, Any] = {
-        "call_id": call.call_id,
-        "state": call.state,
+    best = answer.matches[0] if answer.accepted and answer.matches else None
+    return {
         "verdict": str(answer.verdict),
-        "caller_id": answer.caller_id,
-        "accepted": answer.accepted,
+        "caller_id": None if best is None else best.caller_id,
+        "similarity": None if best is None else best.similarity,
         "decided": answer.decided,
         "final": answer.final,
-        "similarity": answer.similarity,
-        "llr": None if best is None else best.llr,
-        "fpir": None if best is None else best.fpir,
-        "probability": None if best is None else best.probability,
         "audio_s": round(answer.audio_s, 3),
         "net_speech_s": round(answer.net_speech_s, 3),
         "feedback": list(answer.feedback),
+        "matches": [
+            MatchAnswer.of(match, metadata=metadata).model_dump(mode="json") for match in answer.matches
+        ],
         "reasons": list(answer.reasons),
         "watch_hits": [hit.model_dump(mode="json") for hit in answer.watch_hits],
         "spoof_score": answer.spoof_score,
         "event_id": answer.event_id,
         "late_s": round(call.lateness_s, 3),
     }
-    if metadata:
-        values["metadata"] = answer.metadata
-    return values

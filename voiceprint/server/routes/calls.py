@@ -19,7 +19,7 @@ from voiceprint.server.live.conversation import CallOptions
 from voiceprint.server.live.records import CallRecord
 from voiceprint.server.live.session import LiveCall, answer_of
 from voiceprint.server.problems import ProblemError
-from voiceprint.server.schemas import VoiceprintAnswer
+from voiceprint.server.schemas import IdentifyAnswer, VoiceprintAnswer
 from voiceprint.validation import now
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/calls", tags=["live calls"])
@@ -42,15 +42,30 @@ def call_id_in_path(
 CallId = Annotated[str, Depends(call_id_in_path)]
 
 
+class LiveAnswer(IdentifyAnswer):
+    """The answer to a call so far: as of an identification, and these.
+
+    decided: whether this answer is safe to act upon, and will not change. final: whether it is of the whole
+    call. audio_s, net_speech_s: seconds of audio and of speech in it. feedback: faults of the audio. late_s:
+    seconds from the arrival of its last audio until it was there.
+    """
+
+    decided: bool = False
+    final: bool = False
+    audio_s: float = 0.0
+    net_speech_s: float = 0.0
+    feedback: list[str] = []  # noqa: RUF012 - pydantic copies it
+    late_s: float = 0.0
+
+
 class CallAnswer(BaseModel):
     """A call, and the answer to it so far.
 
     state: "announced", "live", "ended", or "failed" without a final answer. source: the format of its
     connection. from, to: the numbers. ended_by: "platform", "connection" (lost), "silence", "duration",
-    "request", "protocol", "shutdown" or "error". error: class of the last error; null if it is past.
+    "request", "protocol", "busy", "shutdown" or "error". error: class of the last error; null if it is past.
     can_enroll: whether the audio is still in the memory of the worker that answers. late_answers: of
     `answers`, those that came over a second after their audio; most_late_s: the longest such time in seconds.
-    answer: as of a stream, see `voiceprint.StreamResult`.
     """
 
     call_id: str
@@ -67,7 +82,7 @@ class CallAnswer(BaseModel):
     answers: int = 0
     late_answers: int = 0
     most_late_s: float = 0.0
-    answer: dict[str, Any] | None = None
+    answer: LiveAnswer | None = None
 
 
 class CallsAnswer(BaseModel):
@@ -222,10 +237,8 @@ def _answer(live: LiveCalls, principal: Principal, record: CallRecord) -> CallAn
 
 
 def _of_call(live: LiveCalls, principal: Principal, call: LiveCall) -> CallAnswer:
-    fields = live.redacted(call.gallery, details_of(call))
-    answer = fields["answer"]
-    if principal.sees_metadata and answer["caller_id"] is not None:
-        answer["metadata"] = answer_of(call, metadata=True)["metadata"]
+    fields = details_of(call) | {"answer": answer_of(call, metadata=principal.sees_metadata)}
+    fields = live.redacted(call.gallery, fields)
     return CallAnswer(**_renamed(fields), can_enroll=True)
 
 
