@@ -436,6 +436,11 @@ def test_the_figures_are_those_of_the_last_minute_and_of_the_own_galleries(serve
     assert after.p95_s is not None
     assert 0 < after.p50_s <= after.p95_s
     assert sum(readings.figures(server.service, ["other"]).verdicts.values()) == 0
+    # Nobody has looked for two minutes: a rate since then would not be that of now.
+    for place, reading in enumerate(readings._readings):
+        readings._readings[place] = reading._replace(at=reading.at - 120)
+    later = readings.figures(server.service, ["default"])
+    assert (later.answers_a_minute, later.recent_verdicts) == (None, {})
 
 
 def stream_url(server: Running, gallery: str = "default") -> str:
