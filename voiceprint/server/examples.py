@@ -146,7 +146,17 @@ _CALL: Final = {
     "answers": 3,
     "late_answers": 0,
     "most_late_s": 0.2,
-    "answer": {"caller_id": "alice", "similarity": 0.91, "accepted": True, "decided": True, "final": False},
+    "answer": {
+        "verdict": "accepted",
+        "caller_id": "alice",
+        "similarity": 0.91,
+        "matches": [_MATCH],
+        "decided": True,
+        "final": False,
+        "audio_s": 6.4,
+        "net_speech_s": 4.9,
+        "late_s": 0.2,
+    },
 }
 
 REQUESTS: Final[dict[str, dict[str, Any]]] = {
