@@ -123,7 +123,8 @@ async def _serve(socket: WebSocket, visit: Visit) -> None:
                 received += len(message)
                 is_last = received > _LONGEST_S * rate * 2
             if is_last or len(buffer) >= _BLOCK_S * rate * 2:
-                await find_session(socket, is_use=False)  # which may have ended meanwhile
+                # Which may have ended meanwhile.
+                await find_session(socket, is_use=False, is_request=False)
                 whole = len(buffer) - len(buffer) % 2
                 answer = await run(feed, bytes(buffer[:whole]), is_last)
                 del buffer[:whole]
