@@ -1,17 +1,21 @@
-# The first target that is made builds its environment: in .venv-slim for the demo, which needs no compiler and no
-# torch, and in .venv for the rest.
+# The first target that is made builds its environment: in .venv-slim and .venv-server for the demos, which need no
+# compiler and no torch, and in .venv for the rest.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SLIM ?= .venv-slim
 SLIM_INSTALLED := $(SLIM)/.installed
+SERVER ?= .venv-server
+SERVER_INSTALLED := $(SERVER)/.installed
 # pytest arguments, such as T="-k json -x"
 T ?=
 
-.PHONY: help install demo test test-all test-encoders coverage lint types wheel slim bench docs clean
+.PHONY: help install demo demo-server container test test-all test-encoders coverage lint types wheel slim bench docs clean
 help:
 	@echo "make demo       enroll and recognize the sample voices"
+	@echo "make demo-server  serve the sample voices: the console, and a key for the HTTP interface"
+	@echo "make container  run what the Dockerfile says without docker, and check it"
 	@echo "make test       run the quick tests: at most 5 minutes on two cores"
 	@echo "make test-all   run all tests"
 	@echo "make test-encoders  run tests with tiny speaker models in place of the default encoder"
@@ -39,8 +43,20 @@ $(SLIM_INSTALLED): pyproject.toml constraints.txt requirements-slim.txt
 	$(SLIM)/bin/python -m pip install --quiet --constraint constraints.txt --no-deps resemblyzer --editable .
 	@touch $@
 
+$(SERVER_INSTALLED): pyproject.toml constraints.txt requirements-slim.txt requirements-server.txt
+	test -x $(SERVER)/bin/python || $(PYTHON) -m venv $(SERVER)
+	$(SERVER)/bin/python -m pip install --quiet --only-binary :all: --requirement requirements-server.txt
+	$(SERVER)/bin/python -m pip install --quiet --constraint constraints.txt --no-deps resemblyzer --editable .
+	@touch $@
+
 demo: $(SLIM_INSTALLED)
 	$(SLIM)/bin/voiceprint demo
+
+demo-server: $(SERVER_INSTALLED)
+	$(SERVER)/bin/voiceprint demo-server
+
+container: $(INSTALLED)
+	$(BIN)/python tests/container.py
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(T)
@@ -84,4 +100,4 @@ docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean:
-	rm -rf $(VENV) $(SLIM) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SLIM) $(SERVER) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

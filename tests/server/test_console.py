@@ -95,7 +95,8 @@ def test_texts_of_other_people_are_no_markup(browser: httpx.Client, server: Runn
     recognizer = server.service.recognizer("default")
     caller = f'{SCRIPT}"&/ü'
     recognizer.enroll_caller(caller, VOICES["hakan"][2], {SCRIPT: SCRIPT, "more": [SCRIPT]}, groups=[SCRIPT])
-    details = f'{{"answer": {{"verdict": "accepted", "accepted": true, "caller_id": "{SCRIPT}"}}}}'
+    found = {"verdict": "accepted", "caller_id": caller, "matches": [{"caller_id": caller}], "watch_hits": []}
+    details = json.dumps({"answer": found})
     with server.service.database.begin() as connection:
         values = {"state": "live", "created": time.time(), "details": details}
         connection.execute(insert(calls).values(call_id=SCRIPT, gallery="default", **values))

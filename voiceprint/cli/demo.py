@@ -1,10 +1,15 @@
-"""`voiceprint demo`: enrollment and identification of the sample voices."""
+"""`voiceprint demo` and `voiceprint demo-server`: the sample voices, enrolled for a while."""
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import sys
 import tempfile
 import time
 from pathlib import Path
+from shlex import quote
 from statistics import median
 from typing import Annotated, Any
 
@@ -14,13 +19,14 @@ from rich.text import Text
 from voiceprint.audio import load_audio
 from voiceprint.cli.common import JsonOption, percent, print_error, print_json, print_lines, spinner, table
 from voiceprint.config import VoiceFingerprintConfig
-from voiceprint.errors import InvalidArgumentError
+from voiceprint.errors import ConfigurationError, InvalidArgumentError
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.storage import JSONStorage
 
 TARGET = 0.05  # FPIR; so few voices cannot resolve a smaller one
 ENROLLED = 7
 ENROLLMENT_FILES = 2
+SERVER_EXTRA = "The service needs the extra `server`: pip install 'opusagent-voiceprint[server]'."
 
 
 def demo(
@@ -47,10 +53,7 @@ def demo(
             recognizer.get_embedding(audio, sample_rate=sample_rate)
         loaded_s = time.perf_counter() - started
         started = time.perf_counter()
-        for caller_id, files in known.items():
-            for file in files[:ENROLLMENT_FILES]:
-                audio, sample_rate = load_audio(file)
-                recognizer.enroll_caller(caller_id, audio, sample_rate=sample_rate)
+        _enroll(recognizer, known)
         enrolled_s = time.perf_counter() - started
         rows = [
             _identify(recognizer, file, caller_id, enrolled=caller_id in known)
@@ -78,6 +81,73 @@ def demo(
     if wrong:
         print_error(f"Wrong: {', '.join(row['recording'] for row in wrong)}.")
         raise typer.Exit(1)
+
+
+def demo_server(
+    voices: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Sample voices, DIR/CALLER/*.flac. Default: examples/voices."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of 127.0.0.1.")] = 8000,
+) -> None:
+    """Serve enrolled sample callers: the console, and the HTTP interface with a key for everything.
+
+    The settings of the environment are not used. Ctrl-C ends it, and nothing stays on disk.
+    """
+    try:
+        from voiceprint.server.database import ServerDatabase
+        from voiceprint.server.keys import ApiKeys
+        from voiceprint.server.running import run
+    except ImportError as error:
+        raise ConfigurationError(SERVER_EXTRA) from error
+    callers = _callers(voices or _sample_voices())
+    _check_free(port)
+    # SIGTERM ends it as Ctrl-C does: with the folder removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for name in [name for name in os.environ if name.upper().startswith("VOICE_")]:
+        del os.environ[name]
+    with tempfile.TemporaryDirectory(prefix="voiceprint-demo-") as folder:
+        os.environ["VOICE_STORAGE_PATH"] = str(Path(folder, "voiceprints.json"))
+        os.environ["VOICE_AUDIT"] = str(Path(folder, "audit.jsonl"))
+        known = dict(list(callers.items())[:ENROLLED])
+        with spinner("Enrolling the sample voices..."), OpusAgentVoiceRecognizer() as recognizer:
+            _enroll(recognizer, known)
+        state = str(Path(folder, "server.db"))
+        key, _ = ApiKeys(ServerDatabase(state)).create(["admin", "audit"], name="demo")
+        known_file, strange_file = (callers[list(callers)[number]][-1] for number in (0, -1))
+        print_lines(
+            f"Enrolled: {', '.join(known)}. Not enrolled: {', '.join(list(callers)[ENROLLED:])}.",
+            f"Console: http://127.0.0.1:{port}/console/",
+            f"Key:     {key}",
+            "",
+            f"    export URL=http://127.0.0.1:{port}/v1/galleries/default KEY={key}",
+            *(
+                f'    curl -H "X-API-Key: $KEY" --data-binary @{quote(str(file))} $URL/identify'
+                for file in (known_file, strange_file)
+            ),
+            "",
+            "Ctrl-C ends it, and nothing stays on disk.",
+        )
+        sys.stdout.flush()
+        run({"port": port, "state": state}, None, None, print_error)
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"Port {port} of 127.0.0.1 cannot be used: {error.strerror}. Give another one by --port."
+            ) from error
+
+
+def _enroll(recognizer: OpusAgentVoiceRecognizer, callers: dict[str, list[Path]]) -> None:
+    for caller_id, files in callers.items():
+        for file in files[:ENROLLMENT_FILES]:
+            audio, sample_rate = load_audio(file)
+            recognizer.enroll_caller(caller_id, audio, sample_rate=sample_rate)
 
 
 def _sample_voices() -> Path:

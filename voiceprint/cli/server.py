@@ -1,19 +1,20 @@
-"""`voiceprint serve` and `voiceprint keys`."""
+"""`voiceprint serve`, `voiceprint health` and `voiceprint keys`."""
 
 from __future__ import annotations
 
 import os
+import ssl
 from typing import Annotated
 
 import typer
 
 from voiceprint.cli.common import JsonOption, print_error, print_json, print_lines, table
+from voiceprint.cli.demo import SERVER_EXTRA
 from voiceprint.cli.gallery_options import CONFIG_VARIABLE, DEFAULT_FILE, GALLERY_VARIABLE, ConfigOption
 from voiceprint.errors import ConfigurationError
 
 keys_app = typer.Typer(help="Make and revoke the API keys of the service.", no_args_is_help=True)
 
-_EXTRA = "The service needs the extra `server`: pip install 'opusagent-voiceprint[server]'."
 StateOption = Annotated[
     str | None,
     typer.Option(
@@ -54,7 +55,7 @@ def serve(
     try:
         from voiceprint.server.running import run
     except ImportError as error:
-        raise ConfigurationError(_EXTRA) from error
+        raise ConfigurationError(SERVER_EXTRA) from error
     file = config or os.environ.get(CONFIG_VARIABLE) or None
     if galleries is None and os.environ.get(GALLERY_VARIABLE):
         galleries = [os.environ[GALLERY_VARIABLE]]
@@ -67,6 +68,44 @@ def serve(
         galleries,
         print_error,
     )
+
+
+def health(
+    url: Annotated[
+        str | None,
+        typer.Option(help="Address of the service. Default: this machine, as VOICE_SERVER_* say."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the answer.")] = 5.0,
+) -> None:
+    """Ask a running service whether it is ready. Exit code 1 when it is not, or does not answer.
+
+    For the health checks of containers, which need no other program then.
+    """
+    try:
+        import httpx
+
+        from voiceprint.server.settings import ServerSettings
+    except ImportError as error:
+        raise ConfigurationError(SERVER_EXTRA) from error
+    context: ssl.SSLContext | bool = True
+    if url is None:
+        settings = ServerSettings()
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+        url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+        if settings.tls_certificate is not None:
+            url = url.replace("http:", "https:", 1)
+            # The service's own certificate, whose name is not that of loopback.
+            context = ssl.create_default_context(cafile=os.fspath(settings.tls_certificate))
+            context.check_hostname = False
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/readyz", timeout=timeout, verify=context, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        print_error(f"{url} does not answer: {error}")
+        raise typer.Exit(1) from error
+    if answer.status_code != 200:
+        print_error(f"{url} is not ready: {answer.text[:500]}")
+        raise typer.Exit(1)
+    print_lines("ready")
 
 
 @keys_app.command("create")
@@ -138,7 +177,7 @@ def _keys(state: str | None):  # type: ignore[no-untyped-def]  # its module need
         from voiceprint.server.keys import ApiKeys
         from voiceprint.server.settings import ServerSettings
     except ImportError as error:
-        raise ConfigurationError(_EXTRA) from error
+        raise ConfigurationError(SERVER_EXTRA) from error
     return ApiKeys(ServerDatabase(state or ServerSettings().state))
 
 

@@ -153,9 +153,10 @@ _CALL: Final = {
         "matches": [_MATCH],
         "decided": True,
         "final": False,
-        "audio_s": 6.4,
-        "net_speech_s": 4.9,
-        "late_s": 0.2,
+        "audio_s": 4.32,
+        "net_speech_s": 3.9,
+        "feedback": ["narrowband"],
+        "late_s": 0.02,
     },
 }
 

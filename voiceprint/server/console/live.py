@@ -34,6 +34,12 @@ class Call(NamedTuple):
         return answer
 
     @property
+    def best(self) -> dict[str, Any]:
+        """The most likely caller, accepted or not; empty without one."""
+        matches: list[dict[str, Any]] = self.answer.get("matches") or [{}]
+        return matches[0]
+
+    @property
     def is_live(self) -> bool:
         """Whether the call lasts."""
         return self.state in LIVE
@@ -44,8 +50,10 @@ def count_live(service: Service, gallery: str) -> int:
     return len(service.live.records.page(gallery, "live", _COUNTED))
 
 
-def _of_record(record: CallRecord) -> Call:
-    return Call(record.call_id, record.state, record.created, record.details)
+def _of_record(service: Service, record: CallRecord) -> Call:
+    """The call, without callers who were deleted since its answer. Not for the event loop."""
+    details = service.live.redacted(record.gallery, record.details)
+    return Call(record.call_id, record.state, record.created, details)
 
 
 @router.get("/live")
@@ -73,22 +81,27 @@ async def call_part(visit: Follower, call_id: Annotated[str, Query(alias="id")])
 
 
 async def _listed(visit: Visit) -> dict[str, Any]:
-    records = visit.service.live.records
+    service = visit.service
 
     def work() -> dict[str, Any]:
-        now = records.page(visit.opened, "live", _LISTED)
-        newest = map(_of_record, records.page(visit.opened, None, _LISTED))
+        now = service.live.records.page(visit.opened, "live", _LISTED)
+        newest = service.live.records.page(visit.opened, None, _LISTED)
         return {
-            "now": [_of_record(record) for record in now],
-            "lately": [call for call in newest if not call.is_live],
+            "now": [_of_record(service, record) for record in now],
+            "lately": [_of_record(service, record) for record in newest if record.state not in LIVE],
         }
 
-    return await visit.service.work.run_light(work)
+    return await service.work.run_light(work)
 
 
 async def _one(visit: Visit, call_id: str) -> Call:
-    records = visit.service.live.records
-    found = await visit.service.work.run_light(records.get, [visit.opened], call_id)
-    if found is None:
+    service = visit.service
+
+    def work() -> Call | None:
+        found = service.live.records.get([visit.opened], call_id)
+        return None if found is None else _of_record(service, found)
+
+    call = await service.work.run_light(work)
+    if call is None:
         raise ProblemError(404, "CallNotFoundError", f"This gallery has no call {call_id[:80]!r} now.")
-    return _of_record(found)
+    return call
