@@ -128,7 +128,7 @@ def serve(options: Namespace) -> None:
     service.live.metrics.answered = noting  # type: ignore[method-assign]
     key, _ = service.keys.create(["identify"])
     config_of_server = uvicorn.Config(
-        create_app(service), port=PORT + options.serve, log_level="error", **uvicorn_options(settings)
+        create_app(service), port=PORT + options.serve, **uvicorn_options(settings)
     )
     server = uvicorn.Server(config_of_server)
     print(json.dumps({"key": key}), flush=True)

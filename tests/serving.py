@@ -40,7 +40,7 @@ def serve(service: Service, **options: Any) -> Iterator[Running]:
         options = {**uvicorn_options(service.settings), "timeout_graceful_shutdown": 10, **options}
         app = create_app(service)
         app.openapi()  # FastAPI builds its routes here, with filters of warnings that are for one thread
-        config = uvicorn.Config(app, log_level="warning", lifespan="on", **options)
+        config = uvicorn.Config(app, lifespan="on", **options)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [free]}, daemon=True)
         thread.start()

@@ -22,6 +22,8 @@ from opusagent.voiceprint.storage import JSONStorage
 package = Path(voiceprint.__file__).parent
 assert package.is_relative_to(sys.prefix), package
 assert (package / "py.typed").is_file()
+assert (package / "server/console/templates/base.html").is_file()
+assert (package / "server/console/static/console.js").is_file()
 assert JSONStorage is voiceprint.JSONStorage
 assert opusagent.voiceprint is voiceprint
 with voiceprint.SQLiteStorage("callers.db") as storage:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
-from serving import Running
+from serving import Running, serve
 from sqlalchemy import insert, select, update
-from voices import SAMPLES, load_voices
+from voices import SAMPLES, BandEncoder, by_cosine, load_voices
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
-from voiceprint import Consent
+from voiceprint import Consent, JSONStorage, MemoryStorage, OpusAgentVoiceRecognizer
+from voiceprint.server import ServerSettings, Service, create_app
+from voiceprint.server.console.figures import Readings
+from voiceprint.server.console.overview import gallery_row
+from voiceprint.server.console.picture import picture_of
 from voiceprint.server.console.sessions import IDLE_S, LONGEST_S
 from voiceprint.server.database import calls, sessions
 
@@ -92,6 +102,14 @@ def test_a_wrong_key_is_refused_and_no_other_site_is_led_to(server: Running) -> 
             assert (answer.status_code, answer.headers["location"]) == (303, "/console/")
 
 
+def test_a_form_of_anyone_is_small(server: Running) -> None:
+    url = f"{server.url}/console/login"
+    assert httpx.post(url, content=b"key=" + bytes(70_000)).status_code == 413
+    assert httpx.post(url, content=b"key=\xff").status_code == 400
+    assert httpx.post(url, content="&".join(["key=x"] * 101).encode()).status_code == 400
+    assert httpx.post(url, files={"key": b"x"}).status_code == 403
+
+
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(server: Running) -> None:
     with httpx.Client(base_url=server.url) as browser:
         token = csrf_of(browser.get("/console/login"))
@@ -150,7 +168,9 @@ def test_a_page_that_refreshes_itself_does_not_keep_the_session(server: Running)
             assert (used > then + 1) == is_noted
 
 
-@pytest.mark.parametrize("path", ["enroll", "delete", "threshold", "try", "audit/verify", "logout"])
+@pytest.mark.parametrize(
+    "path", ["callers", "enroll", "delete", "threshold", "try", "audit/verify", "logout"]
+)
 def test_a_form_of_another_page_changes_nothing(browser: httpx.Client, server: Running, path: str) -> None:
     url = "/console/logout" if path == "logout" else f"/console/g/default/{path}"
     with signed_in(server, "admin") as other:
@@ -200,17 +220,21 @@ def test_a_key_of_one_gallery_gets_nothing_of_another(server: Running) -> None:
 
 
 def test_callers_are_searched_by_id_group_and_metadata(browser: httpx.Client) -> None:
-    def found(query: str) -> list[str]:
-        page = browser.get(f"/console/g/default/callers{query}")
+    def found(query: str, **metadata: str) -> list[str]:
+        url = f"/console/g/default/callers{query}"
+        form = {"csrf": csrf_of(browser.get(url)), **metadata}
+        page = browser.post(url, data=form) if metadata else browser.get(url)
         assert page.status_code == 200
         return re.findall(r'href="caller\?id=([^"]+)"', page.text)
 
     assert found("")[:2] == ["amara", "bruno"]
     assert found("?prefix=am") == ["amara"]
     assert found("?group=vip") == ["amara"]
-    assert found("?key=name&value=Bruno") == ["bruno"]
-    assert len(found("?key=account&value=7")) == 8
-    assert found("?key=account&value=%227%22") == []
+    assert found("?after=hakan") == ["ivo"]
+    assert found("", key="name", value="Bruno") == ["bruno"]
+    assert len(found("", key="account", value="7")) == 8
+    assert found("", key="account", value="7", after="farid") == ["gil", "hakan"]
+    assert found("", key="account", value='"7"') == []
     assert found("?prefix=nobody") == []
 
 
@@ -232,7 +256,8 @@ def test_metadata_is_on_the_pages_of_keys_that_may_see_it_alone(server: Running)
     for options, sees in ({}, False), ({"metadata": True}, True):
         with signed_in(server, "enroll", **options) as browser:
             assert ("Amara" in browser.get("/console/g/default/caller?id=amara").text) == sees
-            search = browser.get("/console/g/default/callers?key=name&value=Amara")
+            form = {"csrf": csrf_of(browser.get("/console/")), "key": "name", "value": "Amara"}
+            search = browser.post("/console/g/default/callers", data=form)
             assert (search.status_code == 200) == sees
 
 
@@ -240,7 +265,8 @@ def test_texts_of_other_people_are_no_markup(browser: httpx.Client, server: Runn
     recognizer = server.service.recognizer("default")
     caller = f'{SCRIPT}"&/ü'
     recognizer.enroll_caller(caller, VOICES["hakan"][2], {SCRIPT: SCRIPT, "more": [SCRIPT]}, groups=[SCRIPT])
-    details = f'{{"answer": {{"verdict": "accepted", "accepted": true, "caller_id": "{SCRIPT}"}}}}'
+    found = {"verdict": "accepted", "caller_id": caller, "matches": [{"caller_id": caller}], "watch_hits": []}
+    details = json.dumps({"answer": found})
     with server.service.database.begin() as connection:
         values = {"state": "live", "created": time.time(), "details": details}
         connection.execute(insert(calls).values(call_id=SCRIPT, gallery="default", **values))
@@ -387,8 +413,6 @@ def test_every_answer_forbids_what_a_page_does_not_need(browser: httpx.Client) -
 
 
 def test_the_sign_in_can_be_left_out(server: Running) -> None:
-    from voiceprint.server import ServerSettings, create_app
-
     # Of the same service, which the fixture closes.
     settings, server.service.settings = server.service.settings, ServerSettings(console=False)
     try:
@@ -399,8 +423,6 @@ def test_the_sign_in_can_be_left_out(server: Running) -> None:
 
 
 def test_the_figures_are_those_of_the_last_minute_and_of_the_own_galleries(server: Running) -> None:
-    from voiceprint.server.console.figures import Readings
-
     readings = Readings()
     before = readings.figures(server.service, ["default"])
     assert (before.answers_a_minute, before.p50_s) == (None, None)
@@ -415,3 +437,181 @@ def test_the_figures_are_those_of_the_last_minute_and_of_the_own_galleries(serve
     assert after.p95_s is not None
     assert 0 < after.p50_s <= after.p95_s
     assert sum(readings.figures(server.service, ["other"]).verdicts.values()) == 0
+
+
+def stream_url(server: Running, gallery: str = "default") -> str:
+    return f"{server.url.replace('http', 'ws')}/console/g/{gallery}/try/stream"
+
+
+def cookie_of(browser: httpx.Client) -> dict[str, str]:
+    return {"Cookie": f"voiceprint-session={browser.cookies['voiceprint-session']}"}
+
+
+def test_the_microphone_of_another_site_key_or_gallery_is_refused(server: Running) -> None:
+    with signed_in(server, "enroll") as enroller, signed_in(server, "identify", galleries=["other"]) as other:
+        refused = [
+            (stream_url(server), {}),
+            (stream_url(server), {"Cookie": "voiceprint-session=x"}),
+            (stream_url(server), cookie_of(enroller)),
+            (stream_url(server), cookie_of(other)),
+            (stream_url(server, "no-such"), cookie_of(other)),
+            (stream_url(server, "other"), {**cookie_of(other), "Origin": "https://example.org"}),
+        ]
+        for url, headers in refused:
+            with pytest.raises(InvalidStatus, match="403"), connect(url, additional_headers=headers):
+                pass
+        own = {**cookie_of(other), "Origin": server.url}
+        with connect(stream_url(server, "other"), additional_headers=own):
+            pass
+
+
+@pytest.mark.parametrize(
+    "first", ["", "{}", "[1]", '{"rate": 1}', '{"rate": "16000"}', '{"rate": 96000}', b"\0\0", "[" * 5000]
+)
+def test_a_stream_without_its_rate_is_told_so(
+    browser: httpx.Client, server: Running, first: str | bytes
+) -> None:
+    with connect(stream_url(server), additional_headers=cookie_of(browser)) as socket:
+        socket.send(first)
+        answer = json.loads(socket.recv(20))
+        assert answer["type"] == "error"
+        assert "rate of the audio" in answer["detail"]
+        with pytest.raises(ConnectionClosed):
+            socket.recv(20)
+
+
+def test_a_message_of_a_stream_is_limited(browser: httpx.Client, server: Running) -> None:
+    with connect(stream_url(server), additional_headers=cookie_of(browser)) as socket:
+        socket.send('{"rate": 16000}')
+        socket.send(bytes(300_000))
+        assert "send less at once" in json.loads(socket.recv(20))["detail"]
+
+
+@pytest.mark.parametrize("chunk", [1_001, 3_200])  # half of a sample at the end of each, or none
+def test_a_stream_is_answered_while_it_lasts(browser: httpx.Client, server: Running, chunk: int) -> None:
+    audio = (VOICES["carlo"][3] * 32767).astype("<i2").tobytes()
+    with connect(stream_url(server), additional_headers=cookie_of(browser)) as socket:
+        socket.send('{"rate": 16000}')
+        for start in range(0, len(audio), chunk):
+            socket.send(audio[start : start + chunk])
+        socket.send("stop")
+        answers = [json.loads(text) for text in socket]
+    assert len(answers) > 3
+    assert [answer["final"] for answer in answers] == [False] * (len(answers) - 1) + [True]
+    last = answers[-1]
+    assert (last["verdict"], last["matches"][0]["caller_id"]) == ("accepted", "carlo")
+    assert 0 < last["x"] <= 100
+    assert "metadata" not in json.dumps(answers)
+    with connect(stream_url(server), additional_headers=cookie_of(browser)) as socket:
+        socket.send('{"rate": 16000}')
+        socket.send("stop")
+        (empty,) = [json.loads(text) for text in socket]
+    assert (empty["verdict"], empty["matches"], empty["x"]) == ("inconclusive", [], None)
+
+
+def test_a_stream_ends_with_its_key(server: Running) -> None:
+    key = server.key("identify")
+    with httpx.Client(base_url=server.url) as browser:
+        token = csrf_of(browser.get("/console/login"))
+        browser.post("/console/login", data={"key": key, "csrf": token, "next": ""})
+        with connect(stream_url(server), additional_headers=cookie_of(browser)) as socket:
+            socket.send('{"rate": 16000}')
+            socket.send(bytes(16_000))
+            assert json.loads(socket.recv(20))["type"] == "answer"
+            server.service.keys.revoke(key)
+            socket.send(bytes(16_000))
+            assert json.loads(socket.recv(20)) == {"type": "error", "detail": "Sign in with an API key."}
+
+
+def test_another_worker_takes_the_session(browser: httpx.Client, server: Running) -> None:
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder(), config=by_cosine())
+    settings = ServerSettings(state=server.service.settings.state)
+    with serve(Service({"default": recognizer}, settings)) as second:
+        cookie = cookie_of(browser)
+        answer = httpx.get(f"{second.url}/console/", headers=cookie)
+        assert (answer.status_code, "Sign out" in answer.text) == (200, True)
+        # This one has no audit log, nor a caller.
+        recognizer.enroll_caller("gil", VOICES["gil"][0])
+        for path in ("audit", "caller?id=gil"):
+            page = httpx.get(f"{second.url}/console/g/default/{path}", headers=cookie, timeout=60)
+            assert (page.status_code, "no audit log" in page.text) == (200, True)
+        form = {"csrf": csrf_of(answer)}
+        verified = httpx.post(f"{second.url}/console/g/default/audit/verify", data=form, headers=cookie)
+        assert (verified.status_code, "set VOICE_AUDIT" in verified.text) == (409, True)
+
+
+def test_the_cookie_is_for_https_alone_where_the_page_is(server: Running) -> None:
+    async def cookies() -> list[str]:
+        transport = httpx.ASGITransport(app=create_app(server.service))
+        async with httpx.AsyncClient(transport=transport, base_url="https://voice.example") as browser:
+            token = csrf_of(await browser.get("/console/login"))
+            form = {"key": server.key("admin"), "csrf": token, "next": ""}
+            answer = await browser.post("/console/login", data=form)
+            return answer.headers.get_list("set-cookie")
+
+    found = asyncio.run(cookies())
+    assert [("Secure" in cookie) for cookie in found if "voiceprint-session" in cookie] == [True]
+
+
+def test_a_path_that_is_no_page_is_an_error_page(browser: httpx.Client, server: Running) -> None:
+    missing = browser.get("/console/no-such")
+    assert (missing.status_code, "The console has no page" in missing.text) == (404, True)
+    assert httpx.get(f"{server.url}/console/no-such").status_code == 404
+    assert httpx.get(f"{server.url}/console", follow_redirects=True).url.path == "/console/login"
+    assert browser.get("/console/static/no-such.js").status_code == 404
+    assert browser.get("/console/static/../pages.py").status_code == 404
+    back = browser.get("/console/no-such", headers={"Referer": f"{server.url}/console/g/default/try"}).text
+    assert 'href="/console/g/default/try">Back' in back
+    assert ">Back" not in browser.get("/console/no-such", headers={"Referer": "https://example.org/"}).text
+
+
+def test_a_key_that_has_used_its_requests_waits(server: Running) -> None:
+    with signed_in(server, "admin", rate_limit=3) as browser:
+        pages = [browser.get("/console/") for _ in range(4)]
+    assert pages[-1].status_code == 429
+    assert int(pages[-1].headers["retry-after"]) > 0
+    assert "try again in" in pages[-1].text
+
+
+def test_a_part_of_a_page_fails_as_a_part(browser: httpx.Client, server: Running) -> None:
+    headers = {"X-Console-Refresh": "1"}
+    ended = httpx.get(f"{server.url}/console/overview", headers=headers)
+    assert (ended.status_code, "<html" in ended.text) == (401, False)
+    missing = browser.get("/console/g/default/call/part?id=x", headers=headers)
+    assert (missing.status_code, "<html" in missing.text, "no call" in missing.text) == (404, False, True)
+
+
+def test_a_query_that_cannot_be_read_is_an_error_page(browser: httpx.Client) -> None:
+    for path in ("audit?before=last", "call", "caller?id="):
+        page = browser.get(f"/console/g/default/{path}")
+        assert (page.status_code, "InvalidArgumentError" in page.text) == (422, True)
+
+
+def test_a_store_that_cannot_be_used_is_one_row_of_the_overview(tmp_path: Path) -> None:
+    broken = tmp_path / "voiceprints.json"
+    settings = ServerSettings(state=str(tmp_path / "state.db"))
+    recognizer = OpusAgentVoiceRecognizer(JSONStorage(broken), encoder=BandEncoder(), config=by_cosine())
+    with Service({"broken": recognizer}, settings) as service:
+        assert gallery_row(service, "broken").problem is None
+        broken.write_text("{")
+        row = gallery_row(service, "broken")
+    assert (row.problem, row.callers) == ("StorageCorruptError", 0)
+
+
+def test_a_long_list_of_scores_is_thinned(server: Running) -> None:
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder(), config=by_cosine())
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(400, 32)) + rng.normal(size=(200, 32)).repeat(2, axis=0) * 3
+    recognizer.enroll_embeddings([f"c{row // 2}" for row in range(400)], embeddings)
+    for by_llr in (True, False):
+        picture = picture_of(recognizer, by_llr=by_llr)
+        assert picture is not None
+        assert len(picture.stranger_ticks) == 120
+        assert len(picture.known_ticks) == 120
+        assert 2 <= len(picture.axis) <= 9
+        assert picture.x(picture.low - 1) == 0
+        assert picture.x(picture.high + 1) == 100
+    recognizer.config.calibrated_similarity = True  # decides by a probability, which is no score of the axis
+    calibrated = picture_of(recognizer)
+    assert calibrated is not None
+    assert (calibrated.scale, calibrated.line) == ("llr", None)

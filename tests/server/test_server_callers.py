@@ -214,6 +214,8 @@ def test_a_target_is_set_for_all_workers_and_taken_back(server: Running, gallery
     after = gallery.put("calibration", json={"target_fpir": 0.02}).json()
     assert (after["decides"], after["target_fpir"], after["target_set"]) == ("target", 0.02, 0.02)
     assert server.service.recognizer("default").config.target_fpir == 0.02
+    event = gallery.get("audit", params={"action": "settings"}).json()["events"][0]
+    assert (event["detail"], event["actor"][:4]) == ("target_fpir 0.02", "key:")
     assert server.service.recognizer("other").config.target_fpir is None
     assert gallery.put("calibration", json={"target_fpir": 1.5}).status_code == 422
     assert gallery.put("calibration", json={"target_fpir": None}).json() == before

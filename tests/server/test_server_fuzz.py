@@ -72,4 +72,8 @@ def key(running: Running) -> dict[str, str]:
 def test_a_random_request_gets_a_documented_answer(
     case: schemathesis.Case, running: Running, key: dict[str, str]
 ) -> None:
-    case.call_and_validate(base_url=running.url, headers=key, checks=CHECKED, timeout=60)
+    checks = CHECKED
+    if case.operation.definition.raw["operationId"] == "announce_call":
+        # Its options are those of telephony platforms, which send numbers and booleans as texts.
+        checks = [check for check in CHECKED if check.__name__ != "negative_data_rejection"]
+    case.call_and_validate(base_url=running.url, headers=key, checks=checks, timeout=60)

@@ -13,12 +13,14 @@ import httpx
 import pytest
 from postgres_server import fresh_url
 from pydantic import TypeAdapter
-from serving import Running
+from serving import Running, serve
 from sqlalchemy import select, update
 from sqlalchemy.schema import DropTable
-from voices import SAMPLES
+from voices import SAMPLES, BandEncoder, by_cosine
 
+from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer
 from voiceprint.errors import StorageUnavailableError
+from voiceprint.server import ServerSettings, Service
 from voiceprint.server.database import ServerDatabase
 from voiceprint.server.database import idempotency as table
 from voiceprint.server.idempotency import Idempotency, RequestKey
@@ -180,3 +182,40 @@ def test_a_change_whose_answer_cannot_be_stored_is_answered(database: ServerData
 
     with pytest.raises(StorageUnavailableError):  # before the work: nothing is done
         requests.once(KEY, b"digest", fails, ADAPTER)
+
+
+class WaitingEncoder(BandEncoder):
+    """An encoder that waits for `go`."""
+
+    go = threading.Event()
+
+    def embed(self, audio: Any) -> Any:
+        """As `Encoder.embed`."""
+        assert self.go.wait(60)
+        return super().embed(audio)
+
+
+def test_a_request_that_took_too_long_is_answered_to_its_repetition(tmp_path: Path) -> None:
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=WaitingEncoder(), config=by_cosine())
+    options = ServerSettings(state=str(tmp_path / "state.db"), timeout_s=0.2, threads=1, queue=8)
+    with serve(Service({"default": recognizer}, options)) as running:
+        url = f"{running.url}/v1/galleries/default/callers/ida/voiceprints"
+        headers = {**running.headers("admin"), "Idempotency-Key": "slow-1"}
+
+        def send(**more: str) -> httpx.Response:
+            return httpx.post(url, content=FIRST, headers={**headers, **more}, timeout=60)
+
+        late = send()
+        assert (late.status_code, late.json()["error"]) == (504, "TimeoutError")
+        # Another one that waits for the only thread is not begun, and can be sent again at once.
+        waits = send(**{"Idempotency-Key": "slow-2"})
+        assert (waits.status_code, waits.json()["error"]) == (503, "BusyError")
+        WaitingEncoder.go.set()
+        for _ in range(300):
+            again = send()
+            if again.status_code == 201:
+                break
+            assert again.status_code in (409, 503, 504)
+            time.sleep(0.05)
+        assert again.headers["idempotency-replayed"] == "true"
+        assert recognizer.storage.count() == 1

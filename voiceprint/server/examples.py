@@ -146,7 +146,18 @@ _CALL: Final = {
     "answers": 3,
     "late_answers": 0,
     "most_late_s": 0.2,
-    "answer": {"caller_id": "alice", "similarity": 0.91, "accepted": True, "decided": True, "final": False},
+    "answer": {
+        "verdict": "accepted",
+        "caller_id": "alice",
+        "similarity": 0.91,
+        "matches": [_MATCH],
+        "decided": True,
+        "final": False,
+        "audio_s": 4.32,
+        "net_speech_s": 3.9,
+        "feedback": ["narrowband"],
+        "late_s": 0.02,
+    },
 }
 
 REQUESTS: Final[dict[str, dict[str, Any]]] = {

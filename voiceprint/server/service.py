@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from threadpoolctl import threadpool_limits
 
+from voiceprint._audited import recording
 from voiceprint.errors import StorageUnavailableError
 from voiceprint.galleries import Galleries
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
@@ -101,6 +102,16 @@ class Service:
             recognizer.on_event(partial(self.metrics.observe_event, gallery))
         self.overrides.apply(gallery, recognizer)
         return recognizer
+
+    def set_target(self, gallery: str, target: float | None) -> None:
+        """Set the target FPIR of a gallery for all workers, see `Overrides.set_target`.
+
+        An event of the audit log, as it changes who is accepted.
+        """
+        shown_target = "of the configuration" if target is None else f"{target:g}"
+        detail = f"target_fpir {shown_target}"
+        with recording(self.recognizer(gallery).storage.auditor, "settings", detail=detail):
+            self.overrides.set_target(gallery, target)
 
     def observe(self) -> None:
         """Measure the indexes, for the metrics. Not for the event loop."""

@@ -40,6 +40,7 @@ ACTIONS: Final = (
     "read",
     "rename",
     "restore",
+    "settings",
     "stream",
     "verify",
     "watch_hit",

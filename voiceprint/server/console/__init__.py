@@ -12,6 +12,7 @@ from voiceprint.server.console import audit, callers, live, overview, signing, t
 from voiceprint.server.console.figures import Readings
 from voiceprint.server.console.pages import FOLDER
 from voiceprint.server.console.visit import ConsoleRoute
+from voiceprint.server.problems import ProblemError
 
 __all__ = ["add_console"]
 
@@ -31,13 +32,19 @@ _HEADERS: Final = (
 
 def add_console(app: FastAPI) -> None:
     """Add the console to the application, at /console/."""
+    app.mount("/console/static", StaticFiles(directory=FOLDER / "static"))
     router = APIRouter(prefix="/console", route_class=ConsoleRoute, include_in_schema=False)
     for module in (signing, overview, callers, trial, threshold, live, audit):
         router.include_router(module.router)
+    router.add_api_route("/{path:path}", _no_page, methods=["GET", "POST"])  # the last: all that is left
     app.state.console_readings = Readings()
     app.include_router(router)
-    app.mount("/console/static", StaticFiles(directory=FOLDER / "static"))
     app.add_middleware(_ConsoleHeaders)
+
+
+async def _no_page(path: str) -> None:
+    """Any other path. Raises `ProblemError`."""
+    raise ProblemError(404, "NoSuchPathError", f"The console has no page {path[:80]!r}.")
 
 
 class _ConsoleHeaders:

@@ -38,13 +38,25 @@ def _answer(visit: Visit, recognizer: OpusAgentVoiceRecognizer, caller: Any) -> 
 
 
 @router.get("/callers")
-async def callers_page(
-    visit: Reader, prefix: str = "", key: str = "", value: str = "", group: str = "", after: str = ""
+async def callers_page(visit: Reader, prefix: str = "", group: str = "", after: str = "") -> Response:
+    """The callers in the order of their ids, or those with a prefix, or of a group."""
+    query = {name: text for name, text in (("prefix", prefix.strip()), ("group", group.strip())) if text}
+    return await _found(visit, query, after, None)
+
+
+@router.post("/callers")
+async def callers_by_metadata(visit: Reader, body: Posted) -> Response:
+    """The callers with a value in their metadata, which no URL must hold."""
+    check_sees_metadata(visit.principal)
+    key, value, after = (str(body.fields.get(name, "")) for name in ("key", "value", "after"))
+    return await _found(visit, {}, after, (key.strip(), value))
+
+
+async def _found(
+    visit: Visit, query: dict[str, str], after: str, metadata: tuple[str, str] | None
 ) -> Response:
-    """The callers in the order of their ids, or those who fulfill all conditions."""
-    prefix, key, group = prefix.strip(), key.strip(), group.strip()
-    if key:
-        check_sees_metadata(visit.principal)
+    """A page of callers. metadata: a key and its value, as typed."""
+    wanted = None if metadata is None else {metadata[0]: _typed(metadata[1])}
 
     def work() -> tuple[list[CallerAnswer], str | None, int]:
         with visit.acting() as recognizer:
@@ -52,19 +64,19 @@ async def callers_page(
                 recognizer,
                 after=after,
                 limit=_PAGE,
-                prefix=prefix,
-                metadata={key: _typed(value)} if key else None,
-                group=group or None,
+                prefix=query.get("prefix", ""),
+                metadata=wanted,
+                group=query.get("group"),
             )
             answers = [_answer(visit, recognizer, caller) for caller in found]
             return answers, following, recognizer.storage.count_callers()
 
     found, following, total = await visit.service.work.run(work)
-    query = {"prefix": prefix, "key": key, "value": value if key else "", "group": group}
     return visit.page(
         "callers.html",
         callers=found,
-        query={name: text for name, text in query.items() if text},
+        query=query,
+        metadata=metadata,
         next=following,
         after=after,
         total=total,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import time
 from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import APIRouter, Depends, Query, Response
-from sqlalchemy import select
 
 from voiceprint.server.console.visit import ConsoleRoute, Visit, visitor
-from voiceprint.server.database import calls
+from voiceprint.server.live.records import LIVE, CallRecord
 from voiceprint.server.problems import ProblemError
 from voiceprint.server.service import Service
 
@@ -18,17 +15,16 @@ router = APIRouter(prefix="/g/{gallery}", route_class=ConsoleRoute)
 
 Follower = Annotated[Visit, Depends(visitor("identify"))]
 
-_LIVE: Final = ("live", "ending")
 _LISTED: Final = 100  # calls of the list, the newest: a screen or two
+_COUNTED: Final = 10_000  # calls: far more than the cores of a service can answer
 
 
 class Call(NamedTuple):
-    """A call of the shared database. age_s: seconds since its beginning. details: facts of the call."""
+    """A call as the pages show it. details: facts of the call, without metadata of callers."""
 
     call_id: str
     state: str
     created: float
-    age_s: float
     details: dict[str, Any]
 
     @property
@@ -38,42 +34,38 @@ class Call(NamedTuple):
         return answer
 
     @property
+    def best(self) -> dict[str, Any]:
+        """The most likely caller, accepted or not; empty without one."""
+        matches: list[dict[str, Any]] = self.answer.get("matches") or [{}]
+        return matches[0]
+
+    @property
     def is_live(self) -> bool:
         """Whether the call lasts."""
-        return self.state in _LIVE
+        return self.state in LIVE
 
 
-def live_calls(service: Service, gallery: str) -> list[Call]:
-    """The calls of a gallery that last. Not for the event loop."""
-    return [call for call in _calls(service, gallery) if call.is_live]
+def count_live(service: Service, gallery: str) -> int:
+    """The calls of a gallery that last, at most `_COUNTED`. Not for the event loop."""
+    return len(service.live.records.page(gallery, "live", _COUNTED))
 
 
-def _calls(service: Service, gallery: str, call_id: str | None = None) -> list[Call]:
-    """The newest calls of a gallery, or the one with this id."""
-    if not service.database.exists():
-        return []
-    query = select(calls).where(calls.c.gallery == gallery)
-    if call_id is not None:
-        query = query.where(calls.c.call_id == call_id)
-    with service.database.read() as connection:
-        rows = connection.execute(query.order_by(calls.c.created.desc()).limit(_LISTED)).all()
-    time_now = time.time()
-    return [
-        Call(row.call_id, row.state, row.created, time_now - row.created, json.loads(row.details))
-        for row in rows
-    ]
+def _of_record(service: Service, record: CallRecord) -> Call:
+    """The call, without callers who were deleted since its answer. Not for the event loop."""
+    details = service.live.redacted(record.gallery, record.details)
+    return Call(record.call_id, record.state, record.created, details)
 
 
 @router.get("/live")
 async def live_page(visit: Follower) -> Response:
     """The list."""
-    return visit.page("live.html", calls=await _listed(visit))
+    return visit.page("live.html", **await _listed(visit))
 
 
 @router.get("/live/part")
 async def live_part(visit: Follower) -> Response:
     """The list alone, by which the page refreshes itself."""
-    return visit.page("part_live.html", calls=await _listed(visit))
+    return visit.page("part_live.html", **await _listed(visit))
 
 
 @router.get("/call")
@@ -88,12 +80,28 @@ async def call_part(visit: Follower, call_id: Annotated[str, Query(alias="id")])
     return visit.page("part_call.html", call=await _one(visit, call_id))
 
 
-async def _listed(visit: Visit) -> list[Call]:
-    return await visit.service.work.run_light(_calls, visit.service, visit.opened)
+async def _listed(visit: Visit) -> dict[str, Any]:
+    service = visit.service
+
+    def work() -> dict[str, Any]:
+        now = service.live.records.page(visit.opened, "live", _LISTED)
+        newest = service.live.records.page(visit.opened, None, _LISTED)
+        return {
+            "now": [_of_record(service, record) for record in now],
+            "lately": [_of_record(service, record) for record in newest if record.state not in LIVE],
+        }
+
+    return await service.work.run_light(work)
 
 
 async def _one(visit: Visit, call_id: str) -> Call:
-    found = await visit.service.work.run_light(_calls, visit.service, visit.opened, call_id)
-    if not found:
+    service = visit.service
+
+    def work() -> Call | None:
+        found = service.live.records.get([visit.opened], call_id)
+        return None if found is None else _of_record(service, found)
+
+    call = await service.work.run_light(work)
+    if call is None:
         raise ProblemError(404, "CallNotFoundError", f"This gallery has no call {call_id[:80]!r} now.")
-    return found[0]
+    return call

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import NamedTuple
+from urllib.parse import quote
 
 from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
@@ -10,7 +11,7 @@ from fastapi.responses import RedirectResponse
 from voiceprint.errors import VoiceprintError
 from voiceprint.server.access import check_gallery
 from voiceprint.server.console.figures import Figures, Readings
-from voiceprint.server.console.live import live_calls
+from voiceprint.server.console.live import count_live
 from voiceprint.server.console.visit import ConsoleRoute, Visit, Visitor
 from voiceprint.server.service import Service
 
@@ -19,7 +20,7 @@ router = APIRouter(route_class=ConsoleRoute)
 _PAGES = ("callers", "try", "threshold", "live", "audit")
 
 
-class _Gallery(NamedTuple):
+class GalleryRow(NamedTuple):
     """A row of the table. problem: class of the error where the store cannot be used."""
 
     name: str
@@ -35,7 +36,7 @@ class _Gallery(NamedTuple):
 class _Overview(NamedTuple):
     figures: Figures
     calls: int
-    rows: list[_Gallery]
+    rows: list[GalleryRow]
 
 
 @router.get("/")
@@ -54,7 +55,9 @@ async def overview_part(visit: Visitor) -> Response:
 async def open_gallery(visit: Visitor, gallery: str, page: str = "callers") -> Response:
     """Go to the same page of another gallery."""
     check_gallery(visit.service, visit.principal, gallery)
-    return RedirectResponse(f"/console/g/{gallery}/{page if page in _PAGES else 'callers'}", status_code=303)
+    return RedirectResponse(
+        f"/console/g/{quote(gallery, safe='')}/{page if page in _PAGES else 'callers'}", status_code=303
+    )
 
 
 async def _values(visit: Visit) -> _Overview:
@@ -63,17 +66,18 @@ async def _values(visit: Visit) -> _Overview:
 
 
 def _overview(readings: Readings, service: Service, names: list[str]) -> _Overview:
-    calls = sum(len(live_calls(service, name)) for name in names)
-    return _Overview(readings.figures(service, names), calls, [_gallery(service, name) for name in names])
+    calls = sum(count_live(service, name) for name in names)
+    return _Overview(readings.figures(service, names), calls, [gallery_row(service, name) for name in names])
 
 
-def _gallery(service: Service, name: str) -> _Gallery:
+def gallery_row(service: Service, name: str) -> GalleryRow:
+    """The row of a gallery. Not for the event loop."""
     try:
         recognizer = service.recognizer(name)
         lag = recognizer.index_lag()  # before the index follows
         status = recognizer.index_status()
         storage = recognizer.storage
-        return _Gallery(
+        return GalleryRow(
             name,
             storage.count_enrolled(),
             storage.count(),
@@ -83,4 +87,4 @@ def _gallery(service: Service, name: str) -> _Gallery:
             lag,
         )
     except VoiceprintError as error:  # its message names places; the row of the others stays
-        return _Gallery(name, problem=type(error).__name__)
+        return GalleryRow(name, problem=type(error).__name__)

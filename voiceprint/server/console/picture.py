@@ -63,16 +63,6 @@ class ScorePicture(NamedTuple):
         share = (score - self.low) / (self.high - self.low)
         return round(100.0 * min(max(share, 0.0), 1.0), 2)
 
-    @property
-    def strangers_above(self) -> int:
-        """Left-out callers who reach the line as strangers."""
-        return 0 if self.line is None else int((self.stranger_scores >= self.line).sum())
-
-    @property
-    def known_below(self) -> int:
-        """Prints of known callers that do not reach the line."""
-        return 0 if self.line is None else int((self.known_scores < self.line).sum())
-
     def steps(self) -> list[Step]:
         """The targets to choose from, the strictest first; empty where the gallery is too small."""
         if not self.scores.has_llrs:

@@ -17,6 +17,7 @@ from voiceprint.server.console.visit import (
     Posted,
     Visitor,
     check_form,
+    read_fields,
 )
 from voiceprint.server.problems import ProblemError
 
@@ -35,8 +36,8 @@ async def login_page(request: Request, next: str = "/console/") -> Response:  # 
 @router.post("/login")
 async def login(request: Request) -> Response:
     """Sign in, and go to the page that was asked for."""
-    form = await request.form(max_files=0, max_fields=10)
-    key, following = str(form.get("key", "")).strip(), str(form.get("next", ""))
+    form = await read_fields(request)
+    key, following = form.get("key", "").strip(), form.get("next", "")
     check_form(request, form.get("csrf"), request.cookies.get(_FORM_COOKIE))
     service = service_of(request)
     try:

@@ -54,5 +54,10 @@ async def save_target(visit: Annotated[Visit, Depends(visitor("admin"))], body: 
             ) from None
         if not 0.0 < target < 1.0:
             raise InvalidArgumentError(f"The target is {text} %: give a number above 0 and below 100.")
-    await visit.service.work.run_light(visit.service.overrides.set_target, visit.opened, target)
+
+    def save() -> None:
+        with visit.acting():
+            visit.service.set_target(visit.opened, target)
+
+    await visit.service.work.run_light(save)
     return RedirectResponse("threshold?saved=true", status_code=303)

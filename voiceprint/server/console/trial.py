@@ -123,6 +123,7 @@ async def _serve(socket: WebSocket, visit: Visit) -> None:
                 received += len(message)
                 is_last = received > _LONGEST_S * rate * 2
             if is_last or len(buffer) >= _BLOCK_S * rate * 2:
+                await find_session(socket, is_use=False)  # which may have ended meanwhile
                 whole = len(buffer) - len(buffer) % 2
                 answer = await run(feed, bytes(buffer[:whole]), is_last)
                 del buffer[:whole]

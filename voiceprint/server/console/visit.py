@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Final, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from fastapi import Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -29,6 +29,10 @@ from voiceprint.server.service import Service
 COOKIE: Final = "voiceprint-session"
 REFRESH_HEADER: Final = "x-console-refresh"
 """Header of a request that a page makes by itself, which does not postpone the end of an idle session."""
+
+_FORM_BYTES: Final = 64 * 1024
+"""Bytes of a form without a file: four texts of 512 characters, percent-encoded, are 25 kB. Anyone may send
+that of the sign-in, and a larger one would keep the event loop busy."""
 
 
 class SignInError(ProblemError):
@@ -127,11 +131,22 @@ async def posted(request: Request) -> Body:
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         body = await read_body(request, AudioQuery(None, None, None, 1))
     else:
-        form = await request.form(max_files=0, max_fields=100)
-        fields = {name: value for name, value in form.items() if isinstance(value, str)}
-        body = Body(None, fields, AudioQuery(None, None, None, 1), 0.0)
+        body = Body(None, dict(await read_fields(request)), AudioQuery(None, None, None, 1), 0.0)
     check_form(request, body.fields.pop("csrf", None), request.cookies.get(COOKIE))
     return body
+
+
+async def read_fields(request: Request) -> dict[str, str]:
+    """The fields of a form without a file. Raises `ProblemError` 413, and for a body that is none."""
+    content = b""
+    async for piece in request.stream():
+        content += piece
+        if len(content) > _FORM_BYTES:
+            raise ProblemError(413, "RequestTooLargeError", f"A form has at most {_FORM_BYTES} bytes.")
+    try:
+        return dict(parse_qsl(content.decode("ascii"), keep_blank_values=True, max_num_fields=100))
+    except ValueError:  # other characters, or more fields
+        raise ProblemError(400, "RequestError", "The form cannot be read.") from None
 
 
 Posted = Annotated[Body, Depends(posted)]
@@ -194,10 +209,18 @@ async def _error_page(request: Request, error: VoiceprintError) -> Response:
         return render(
             "part_error.html", status=response.status_code, headers=headers, detail=problem["detail"]
         )
+    values = {"problem": problem, "back": _page_before(request)}
     try:
         visit = await signed_in(request)
     except ProblemError:  # the page of the error without the navigation
-        return render("error.html", status=response.status_code, headers=headers, problem=problem, visit=None)
-    page = visit.page("error.html", status=response.status_code, problem=problem)
+        return render("error.html", status=response.status_code, headers=headers, visit=None, **values)
+    page = visit.page("error.html", status=response.status_code, **values)
     page.headers.update(headers)
     return page
+
+
+def _page_before(request: Request) -> str | None:
+    """The path of the console's page that sent this request, or None."""
+    url = urlsplit(request.headers.get("referer", ""))
+    is_ours = url.netloc == request.headers.get("host") and url.path.startswith("/console/")
+    return url.path + (f"?{url.query}" if url.query else "") if is_ours else None

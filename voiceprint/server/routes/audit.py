@@ -215,7 +215,7 @@ async def head(access: Audits) -> HeadAnswer:
 class Feedback(BaseModel):
     """Whether an answer was right. caller_id: who spoke, where the answer was another caller or nobody."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     event_id: str = Field(description="Of the answer, 32 hex digits.")
     correct: bool

@@ -140,7 +140,7 @@ class CallerSearch(BaseModel):
     after: the `next` of the page before; empty for the first page.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     metadata: dict[str, Any] = Field(min_length=1, examples=[{"account": "7"}])
     after: str = Field(default="", max_length=512)
@@ -183,7 +183,7 @@ async def get_caller(access: Reads, caller_id: CallerId, embeddings: WithEmbeddi
 class Registration(BaseModel):
     """A caller before the enrollment. metadata is merged; groups are added."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     consent: Consent
     metadata: dict[str, Any] | None = None
@@ -201,21 +201,19 @@ async def register_caller(
     metadata = None if body.metadata is None else check_metadata(body.metadata)
     groups = check_groups(body.groups)
 
-    def work(recognizer: OpusAgentVoiceRecognizer) -> CallerAnswer:
+    def register(recognizer: OpusAgentVoiceRecognizer) -> Caller:
         caller = recognizer.set_consent(caller_id, body.consent)
         if metadata:
             caller = recognizer.update_metadata(caller_id, metadata)
-        if groups:
-            caller = recognizer.add_to_group(caller_id, *groups)
-        return answer_of(recognizer, caller, access, embeddings=embeddings)
+        return recognizer.add_to_group(caller_id, *groups) if groups else caller
 
-    return await change_caller_answer(access, work, embeddings=embeddings)
+    return await changed_caller(access, register, embeddings=embeddings)
 
 
 class CallerChange(BaseModel):
     """Either metadata, or a new id. replace: the metadata replaces all of the caller's; else it is merged."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     metadata: dict[str, Any] | None = None
     replace: bool = False
@@ -231,20 +229,18 @@ async def change_caller(
     if (metadata is None) == (new_id is None):
         raise InvalidArgumentError("Give either `metadata` or `caller_id`.")
 
-    def work(recognizer: OpusAgentVoiceRecognizer) -> CallerAnswer:
+    def change(recognizer: OpusAgentVoiceRecognizer) -> Caller:
         if new_id is not None:
-            caller = recognizer.rename_caller(caller_id, check_caller_id(new_id))
-        else:
-            caller = recognizer.update_metadata(caller_id, metadata or {}, replace=body.replace)
-        return answer_of(recognizer, caller, access, embeddings=embeddings)
+            return recognizer.rename_caller(caller_id, check_caller_id(new_id))
+        return recognizer.update_metadata(caller_id, metadata or {}, replace=body.replace)
 
-    return await change_caller_answer(access, work, embeddings=embeddings)
+    return await changed_caller(access, change, embeddings=embeddings)
 
 
 class MergeRequest(BaseModel):
     """into: id of the caller who stays."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     into: str = Field(min_length=1, max_length=512)
 
@@ -304,18 +300,15 @@ async def set_consent(
 
     Before the enrollment, this makes a caller without voiceprints.
     """
-
-    def work(recognizer: OpusAgentVoiceRecognizer) -> CallerAnswer:
-        caller = recognizer.set_consent(caller_id, body)
-        return answer_of(recognizer, caller, access, embeddings=embeddings)
-
-    return await change_caller_answer(access, work, embeddings=embeddings)
+    return await changed_caller(
+        access, lambda recognizer: recognizer.set_consent(caller_id, body), embeddings=embeddings
+    )
 
 
 class Refusal(BaseModel):
     """A refusal. reason, by: texts of one line, up to 512 characters."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     reason: str | None = None
     by: str | None = None
@@ -351,19 +344,20 @@ async def opt_out(
 @router.post("/{caller_id}/opt-in", operation_id="opt_in")
 async def opt_in(access: Administers, caller_id: CallerId, embeddings: WithEmbeddings) -> CallerAnswer:
     """End the refusal of a caller, who can be enrolled again."""
-
-    def work(recognizer: OpusAgentVoiceRecognizer) -> CallerAnswer:
-        return answer_of(recognizer, recognizer.opt_in(caller_id), access, embeddings=embeddings)
-
-    return await change_caller_answer(access, work, embeddings=embeddings)
+    return await changed_caller(
+        access, lambda recognizer: recognizer.opt_in(caller_id), embeddings=embeddings
+    )
 
 
-async def change_caller_answer(
-    access: Access, work: Callable[[OpusAgentVoiceRecognizer], CallerAnswer], *, embeddings: bool
+async def changed_caller(
+    access: Access, change: Callable[[OpusAgentVoiceRecognizer], Caller], *, embeddings: bool
 ) -> CallerAnswer:
     """The answer of a change of one caller, once for each Idempotency-Key."""
-    again = partial(read_again, access=access, embeddings=embeddings)
-    return await access.change(work, CallerAnswer, again)
+    return await access.change(
+        lambda recognizer: answer_of(recognizer, change(recognizer), access, embeddings=embeddings),
+        CallerAnswer,
+        partial(read_again, access=access, embeddings=embeddings),
+    )
 
 
 def read_again(

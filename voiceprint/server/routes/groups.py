@@ -18,7 +18,7 @@ from voiceprint.server.routes.callers import (
     Limit,
     Reads,
     answer_of,
-    change_caller_answer,
+    changed_caller,
 )
 from voiceprint.server.schemas import CallerAnswer, CallersAnswer, Ids
 
@@ -71,12 +71,9 @@ async def set_groups(
 ) -> CallerAnswer:
     """Put a caller into these groups, and into no other."""
     names = check_groups(body.groups)
-
-    def work(recognizer: OpusAgentVoiceRecognizer) -> CallerAnswer:
-        caller = recognizer.set_groups(caller_id, names)
-        return answer_of(recognizer, caller, access, embeddings=embeddings)
-
-    return await change_caller_answer(access, work, embeddings=embeddings)
+    return await changed_caller(
+        access, lambda recognizer: recognizer.set_groups(caller_id, names), embeddings=embeddings
+    )
 
 
 @router.post("/callers/{caller_id}/groups", operation_id="add_to_group")
@@ -85,12 +82,9 @@ async def add_to_groups(
 ) -> CallerAnswer:
     """Add a caller to groups, which come into being with their first caller."""
     names = check_groups(body.groups)
-
-    def work(recognizer: OpusAgentVoiceRecognizer) -> CallerAnswer:
-        caller = recognizer.add_to_group(caller_id, *names)
-        return answer_of(recognizer, caller, access, embeddings=embeddings)
-
-    return await change_caller_answer(access, work, embeddings=embeddings)
+    return await changed_caller(
+        access, lambda recognizer: recognizer.add_to_group(caller_id, *names), embeddings=embeddings
+    )
 
 
 @router.delete("/callers/{caller_id}/groups", operation_id="remove_from_group")
@@ -104,9 +98,6 @@ async def remove_from_groups(
 ) -> CallerAnswer:
     """Remove a caller from groups, also from groups that the caller is not in."""
     names = check_groups(group)
-
-    def work(recognizer: OpusAgentVoiceRecognizer) -> CallerAnswer:
-        caller = recognizer.remove_from_group(caller_id, *names)
-        return answer_of(recognizer, caller, access, embeddings=embeddings)
-
-    return await change_caller_answer(access, work, embeddings=embeddings)
+    return await changed_caller(
+        access, lambda recognizer: recognizer.remove_from_group(caller_id, *names), embeddings=embeddings
+    )

@@ -28,7 +28,7 @@ class EnrollJob(BaseModel):
     again: enroll also rows that were enrolled before.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     kind: Literal["enroll"]
     manifest: str = Field(min_length=1, max_length=1000)
@@ -44,7 +44,7 @@ class EvaluateJob(BaseModel):
     each piece of speech. prints: pieces from which a speaker is enrolled.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     kind: Literal["evaluate"]
     folder: str = Field(min_length=1, max_length=1000)

@@ -72,7 +72,7 @@ async def spaces(access: Anyone) -> SpacesAnswer:
 class CheckRequest(BaseModel):
     """fix: repair data that is derived from the records."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     fix: bool = False
 
@@ -160,7 +160,7 @@ class Target(BaseModel):
     """target_fpir: accepted share of strangers' calls that are identified as a caller; null returns to the
     configuration."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     target_fpir: float | None = Field(gt=0, lt=1, allow_inf_nan=False)
 
@@ -170,7 +170,7 @@ async def set_target(access: Administers, body: Target) -> CalibrationAnswer:
     """Set the target FPIR of the gallery, for all workers within a second, and after a restart."""
 
     def work(_: OpusAgentVoiceRecognizer) -> CalibrationAnswer:
-        access.service.overrides.set_target(access.gallery, body.target_fpir)
+        access.service.set_target(access.gallery, body.target_fpir)
         return _calibration(access, access.recognizer)  # which has the new target
 
     return await access.change(work, CalibrationAnswer)
@@ -189,7 +189,7 @@ async def retention(access: Annotated[Access, Depends(allowed("admin"))]) -> Ret
 class Purge(BaseModel):
     """dry_run: only report. receipts: search every file of the store for remains of each caller."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     dry_run: bool = True
     receipts: bool = False

@@ -15,7 +15,18 @@ async function refresh(section) {
     location.reload(); // to the form to sign in
     return;
   }
-  section.innerHTML = await response.text();
+  const text = await response.text();
+  if (text === section.lastText) return;
+  section.lastText = text;
+  section.innerHTML = text;
+  announce(section);
+}
+
+// A screen reader says a running answer when it changes: of a section that is replaced, it would say nothing.
+function announce(section) {
+  const status = document.querySelector("[data-status]");
+  const now = section.querySelector("[data-announce]")?.textContent.replace(/\s+/g, " ").trim() ?? "";
+  if (status.textContent !== now) status.textContent = now;
 }
 
 for (const section of document.querySelectorAll("[data-refresh]")) {
