@@ -177,7 +177,7 @@ async def find_call(
 async def enroll_from_call(
     access: Enrolls, live: Live, call_id: CallId, options: EnrollFromCall
 ) -> VoiceprintAnswer:
-    """Enroll a caller from the audio of a call, while it lasts or in the 5 minutes after its end.
+    """Enroll a caller from the audio of a call, while it lasts or in the 2 minutes after its end.
 
     The audio is in the memory of the worker that took the call: another one answers 409 with the error
     "CallElsewhereError".
