@@ -158,7 +158,8 @@ async def _with_key(
                 401,
                 "NotAuthenticatedError",
                 "The signature is not that of the gallery's client secret, or is too old: give the "
-                "integration the secret of VOICE_SERVER_AUDIOHOOK_SECRETS, and leave the header Host as it is.",
+                "integration the secret of VOICE_SERVER_AUDIOHOOK_SECRETS, and leave the header Host "
+                "as it is.",
             )
     except VoiceprintError as error:
         await _refuse(websocket, error)
