@@ -7,6 +7,7 @@ import json
 import logging
 import time
 import uuid
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ import websockets
 from platforms import audiohook_messages, audiosocket_bytes, converse, raw_messages, twilio_messages
 from serving import Running, serve
 from streams import as_mulaw
-from voices import BandEncoder, by_cosine, load_voices
+from voices import SAMPLES, BandEncoder, by_cosine, load_voices
 from websockets.exceptions import InvalidStatus
 
+from tools.call_simulator import FORMATS, play
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer, ServiceError
 from voiceprint.audio.io import g711
 from voiceprint.client import Client
@@ -410,6 +412,23 @@ def test_the_socket_of_a_silent_peer_is_closed(calls: Running) -> None:
     )
     assert (json.loads(received[-2])["type"], code) == ("error", 1008)
     assert get(calls, "silent")["ended_by"] == "silence"
+
+
+@pytest.mark.parametrize("source", FORMATS)
+def test_the_simulator_plays_recordings_in_each_format(calls: Running, source: str) -> None:
+    options = Namespace(
+        recordings=[SAMPLES / caller / "2.flac" for caller in ("amara", "bruno")],
+        url=calls.url,
+        key=calls.key("identify"),
+        gallery="default",
+        format=source,
+        calls=2,
+        speed=20.0,
+        audiosocket_port=calls.service.live.audiosocket_port,
+    )
+    answers = asyncio.run(play(options))
+    assert [call["source"] for call in answers] == [source] * 2
+    assert [call["answer"]["caller_id"] for call in answers] == ["amara", "bruno"]
 
 
 def test_metrics_count_calls_and_lateness(calls: Running) -> None:
