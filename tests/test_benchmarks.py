@@ -79,7 +79,7 @@ def test_match_names_every_probe_right_and_its_stages_add_up(tmp_path: Path) -> 
 def test_the_service_answers_as_the_library_does(tmp_path: Path) -> None:
     figures, _ = run("server_throughput", "--prints 300 --rounds 1 --seconds 1", tmp_path)
     assert figures["ratio"] > 0
-    for way in ("library", "service"):
+    for way in ("library", "service", "service, by Client"):
         assert figures[way]["per_s"] > 0
         assert figures[way]["cpu_ms"] > 0
 
