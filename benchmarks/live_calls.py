@@ -119,10 +119,13 @@ def serve(options: Namespace) -> None:
     )
     service = Service({"default": recognizer}, settings, live)
     lateness: list[float] = []
+    ended: list[float] = []
     answered = service.live.metrics.answered
 
     def noting(call: Any) -> None:
         lateness.append(call.lateness_s)
+        if call.state != "live":
+            ended.append(call.answer.audio_s)
         answered(call)
 
     service.live.metrics.answered = noting  # type: ignore[method-assign]
@@ -146,6 +149,8 @@ def serve(options: Namespace) -> None:
                         "lateness": list(lateness),
                         "waiting_s": sum(call.waiting_s for call in calls),
                         "calls": len(calls),
+                        "ended": len(ended),
+                        "audio_s": sum(ended),
                     }
                 ),
                 flush=True,
@@ -233,6 +238,9 @@ def measured(options: Namespace, source: str, calls: int) -> dict[str, Any]:
         script(source, line, str(uuid.uuid4()))
     first, second, elapsed = asyncio.run(play())
     last = [worker.report() for worker in workers]
+    while sum(one["ended"] for one in last) < calls:
+        time.sleep(1.0)  # calls are over for the player before the service has worked off their audio
+        last = [worker.report() for worker in workers]
     for worker in workers:
         worker.end()
     pairs = list(zip(first, second, strict=True))
@@ -257,6 +265,8 @@ def measured(options: Namespace, source: str, calls: int) -> dict[str, Any]:
         "late_p99_s": float(np.percentile(late, 99)),
         "late_answers": int((late > LATE_S).sum()),
         "final_p99_s": float(np.percentile(final, 99)),
+        "ended": sum(one["ended"] for one in last),
+        "lost_s": round(calls * options.seconds - sum(one["audio_s"] for one in last), 1),
         "waiting_s": round(sum(one["waiting_s"] for one in second), 1),
         "mb_a_call": sum(new["bytes"] - old["bytes"] for old, new in zip(before, second, strict=True))
         / calls

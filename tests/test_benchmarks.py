@@ -76,6 +76,14 @@ def test_match_names_every_probe_right_and_its_stages_add_up(tmp_path: Path) -> 
     assert figures["linear_ms"].keys() == {"loop", "product"}
 
 
+def test_the_service_answers_as_the_library_does(tmp_path: Path) -> None:
+    figures, _ = run("server_throughput", "--prints 300 --rounds 1 --seconds 1", tmp_path)
+    assert figures["ratio"] > 0
+    for way in ("library", "service"):
+        assert figures[way]["per_s"] > 0
+        assert figures[way]["cpu_ms"] > 0
+
+
 def test_every_enrolled_embedding_is_in_the_store(tmp_path: Path) -> None:
     figures, _ = run("own_embeddings", "--rows 2000", tmp_path)
     assert figures["ids"].keys() == {"in order", "random"}

@@ -27,7 +27,7 @@ from streams import as_mulaw
 from voices import BandEncoder, by_cosine, load_voices
 from websockets.exceptions import InvalidStatus
 
-from voiceprint import JSONStorage, OpusAgentVoiceRecognizer
+from voiceprint import JSONStorage, MemoryStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig
 from voiceprint.errors import StorageUnavailableError
 from voiceprint.server import ServerSettings, Service
 from voiceprint.server.live.calls import announced_details
@@ -151,11 +151,13 @@ def test_no_malformed_conversation_leaves_a_session_behind(
 
 def test_a_message_that_is_too_large_ends_the_connection(strict: Running) -> None:
     headers = strict.headers("identify")
-    for message, code in ((b"\x00" * 600_000, 1008), (b"\x00" * 1_100_000, 1009)):
+    # 1006: what is still on its way meets a closed socket, so that the close frame is lost.
+    for message, codes in ((b"\x00" * 600_000, {1008}), (b"\x00" * 1_100_000, {1009, 1006})):
         _, closed = asyncio.run(
             converse(ws(strict, "raw?rate=8000"), [message, b"", b""], additional_headers=headers)
         )
-        assert closed == code
+        assert closed in codes
+    until(lambda: len(strict.service.live) == 0, "calls are left")
 
 
 def test_a_twilio_stream_is_signed_for_the_public_url(strict: Running) -> None:
@@ -390,3 +392,21 @@ def test_a_store_that_is_away_makes_answers_late_and_loses_nothing(
         final = json.loads(asyncio.run(call())[-1])
         assert (final["caller_id"], final["final"], final["state"]) == ("amara", True, "ended")
         assert final["audio_s"] == pytest.approx(len(CALL) / 8000)
+
+
+@pytest.mark.resemblyzer
+def test_the_default_encoder_names_a_caller_and_no_stranger(tmp_path: Path) -> None:
+    config = VoiceFingerprintConfig(same_recording=False)
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), config=config)
+    for caller in ("amara", "bruno", "carlo"):
+        recognizer.enroll_caller(caller, VOICES[caller][0])
+    settings = ServerSettings(state=str(tmp_path / "state.db"))
+    with serve(Service({"default": recognizer}, settings, LiveSettings())) as running:
+        headers = running.headers("identify")
+        answers = []
+        for caller in ("amara", "gil"):
+            messages = twilio_messages(as_mulaw(VOICES[caller][1]), f"CA-{caller}")
+            asyncio.run(converse(ws(running, "twilio"), messages, additional_headers=headers))
+            call = httpx.get(f"{running.url}/v1/calls/CA-{caller}", headers=headers).json()
+            answers.append((call["answer"]["verdict"], call["answer"]["caller_id"]))
+    assert answers == [("accepted", "amara"), ("rejected", None)]

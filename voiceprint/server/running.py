@@ -15,6 +15,7 @@ from voiceprint.galleries import Galleries
 from voiceprint.server.app import CONFIG_VARIABLE, GALLERIES_VARIABLE
 from voiceprint.server.database import ServerDatabase
 from voiceprint.server.keys import ApiKeys
+from voiceprint.server.live.settings import LiveSettings
 from voiceprint.server.metrics import FOLDER_VARIABLE
 from voiceprint.server.protocol import uvicorn_options
 from voiceprint.server.settings import PREFIX, ServerSettings
@@ -29,6 +30,7 @@ def run(
     configured store. galleries: names to serve; None for all. say: takes lines for the person who started it.
     """
     settings = ServerSettings(**given)
+    LiveSettings()
     # All here, once, and not as tracebacks of the workers.
     if config is None:
         VoiceFingerprintConfig()

@@ -94,7 +94,10 @@ class LiveCalls:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._save()
+        try:
+            await self._save()
+        except StorageUnavailableError as error:  # the service ends all the same
+            logger.error("The last answers of calls are not stored: %s", error)  # noqa: TRY400
         for call in self:
             call.close()
         self._calls.clear()
@@ -293,6 +296,8 @@ class LiveCalls:
                     await asyncio.to_thread(self.records.purge, self.settings.call_record_s)
             except StorageUnavailableError as error:  # all is kept for the next second
                 logger.warning("Records of calls wait: %s", error)
+            except Exception as error:  # noqa: BLE001 - of one call, as by a race; the others go on
+                logger.error("%s in the records of calls", type(error).__name__)  # noqa: TRY400
 
     async def _save(self) -> None:
         """Write what has changed; what cannot be written stays."""

@@ -209,6 +209,8 @@ class LiveCall:
             self._on_answer(self)
 
     def _conclude(self, state: State) -> None:
+        if self._done.done():
+            return
         self.state, self.ended_at, self.ended_monotonic = state, now(), time.monotonic()
         if self.ended_by is None:
             self.ended_by = "error"

@@ -19,10 +19,11 @@ class LiveSettings(BaseSettings):
 
     Maps are JSON, with the name of a gallery as key.
 
-    max_calls (500): calls of a worker at the same time; further ones are refused. Each takes some MB.
+    max_calls (200): calls of a worker at the same time; further ones are refused. Each takes some 10 MB, and
+        half a percent of a core.
     call_max_s (3600): longest call in seconds; then it ends with its answer.
     call_silence_s (30): seconds without any message after which a connection ends.
-    call_keep_s (300): seconds after its end in which a call can be enrolled; until then, its audio is in
+    call_keep_s (120): seconds after its end in which a call can be enrolled; until then, its audio is in
         memory.
     call_record_s (86400): seconds after its end in which a call is in the list of calls.
     public_url (None): URL by which platforms reach the service, such as "https://voice.example.com", for
@@ -42,10 +43,10 @@ class LiveSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
-    max_calls: int = Field(default=500, ge=1)
+    max_calls: int = Field(default=200, ge=1)
     call_max_s: float = Field(default=3600.0, gt=0)
     call_silence_s: float = Field(default=30.0, gt=0)
-    call_keep_s: float = Field(default=300.0, ge=0)
+    call_keep_s: float = Field(default=120.0, ge=0)
     call_record_s: float = Field(default=86_400.0, ge=0)
     public_url: str | None = Field(default=None, pattern=r"^https?://[^/?#]+/?$")
     twilio_tokens: dict[str, SecretStr] = {}

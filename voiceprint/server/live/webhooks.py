@@ -111,6 +111,9 @@ class WebhookSender:
                 except StorageUnavailableError as error:  # the next round tries again
                     logger.warning("Webhooks wait: %s", error)
                     claimed = []
+                except Exception as error:  # noqa: BLE001 - of one delivery; the others go on
+                    logger.error("%s in the webhooks", type(error).__name__)  # noqa: TRY400
+                    claimed = []
                 if not claimed:
                     # After a while also for deliveries of other workers, and for retries.
                     with suppress(asyncio.TimeoutError):
