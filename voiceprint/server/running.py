@@ -75,8 +75,8 @@ def _metrics_folder(workers: int) -> Iterator[None]:
 class _Worker(multiprocess.Process):
     """A worker process, whose death ends the supervisor's wait for its sign of life at once.
 
-    The supervisor of uvicorn holds the worker's end of their pipe too. So it waits for a worker that is killed
-    while it is asked until `timeout_worker_healthcheck`, and replaces no dead worker meanwhile.
+    The supervisor of uvicorn holds the worker's end of their pipe too. So it waits for a worker that is
+    killed while it is asked until `timeout_worker_healthcheck`, and replaces no dead worker meanwhile.
     """
 
     def start(self) -> None:
