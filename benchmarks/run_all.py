@@ -30,6 +30,7 @@ def main() -> int:
         ["groups", "--prints", prints],
         ["opening", "--prints", prints],
         ["audit"],
+        ["server_throughput"],
         ["own_embeddings", "--rows", prints],
         ["encoder", *(["--voices", data / "librispeech"] if data else [])],
         ["enrollment", *(["--voices", data / "librispeech"] if data else [])],

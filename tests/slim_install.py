@@ -32,6 +32,7 @@ OPTIONAL |= {
     "prometheus_client",
     "python_multipart",
     "starlette",
+    "threadpoolctl",
     "uvicorn",
 }
 OPTIONAL |= {"websockets"}

@@ -25,7 +25,7 @@ def enroll(recognizer: OpusAgentVoiceRecognizer, prints: int) -> None:
             recognizer.enroll_caller(caller, audio)
 
 
-def test_strangers_and_known_callers_are_told_apart(recognizer: OpusAgentVoiceRecognizer) -> None:
+def test_strangers_and_known_callers_score_apart(recognizer: OpusAgentVoiceRecognizer) -> None:
     enroll(recognizer, 3)
     scores = recognizer.left_out_scores()
     assert (scores.gallery_size, scores.callers, scores.known_callers) == (9, 9, 9)

@@ -23,8 +23,9 @@ from voices import SAMPLES, BandEncoder, by_cosine, load_voices
 from websockets.exceptions import InvalidStatus
 
 from tools.call_simulator import FORMATS, play
-from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer
+from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer, ServiceError
 from voiceprint.audio.io import g711
+from voiceprint.client import Client
 from voiceprint.server import ServerSettings, Service
 from voiceprint.server.live.settings import LiveSettings
 
@@ -271,6 +272,36 @@ def test_a_caller_is_enrolled_from_a_call_after_its_end(calls: Running) -> None:
     assert caller is not None
     assert caller.metadata == {"plan": "gold"}
     calls.service.recognizer("default").delete_caller("elena")
+
+
+def test_the_client_announces_follows_and_enrolls_from_a_call(calls: Running) -> None:
+    with Client(calls.url, calls.key("admin")) as client:
+        announced = client.announce_call("by-client", from_number="+4930", candidates=["amara", "bruno"])
+        assert (announced.call_id, announced.state, announced.from_number) == (
+            "by-client",
+            "announced",
+            "+4930",
+        )
+        messages = [*raw_messages(CALL, 160, rate=8000, encoding="mulaw", call_id="by-client")]
+        asyncio.run(
+            converse(
+                ws(calls, "raw"),
+                [*messages, '{"type": "stop"}'],
+                additional_headers=calls.headers("identify"),
+            )
+        )
+        call = client.get_call("by-client")
+        assert (call.state, call.source) == ("ended", "raw")
+        assert call.answer is not None
+        assert (call.answer["caller_id"], call.answer["verdict"]) == ("amara", "accepted")
+        assert "by-client" in [one.call_id for one in client.live_calls(state="ended")]
+        stored = client.enroll_from_call("by-client", "amara")
+        assert stored.provenance is not None
+        assert stored.provenance.source == "by-client"
+        client.end_call("by-client")
+        with pytest.raises(ServiceError, match="CallNotFoundError"):
+            client.get_call("no-such")
+        client.delete_voiceprint(stored.id or 0)
 
 
 def test_no_answer_names_a_caller_who_was_deleted_since(calls: Running) -> None:

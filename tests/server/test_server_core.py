@@ -255,3 +255,11 @@ def test_a_client_that_sends_all_before_it_reads_gets_the_refusal(server: Runnin
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 413")
     assert b"RequestTooLargeError" in answer
+
+
+def test_a_json_body_has_a_limit_of_its_own(http: httpx.Client) -> None:
+    """The event loop parses it, for which all requests wait."""
+    headers = {"Content-Type": "application/json"}
+    answer = http.post("callers/search", content=b" " * (4 * 2**20 + 1), headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (413, "RequestTooLargeError")
+    assert http.post("callers/search", content=b" " * 2**20 + b"{}", headers=headers).status_code == 422

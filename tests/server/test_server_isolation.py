@@ -23,8 +23,20 @@ SHARED = {
 }  # fmt: skip
 """Paths of no gallery: each has a test of its own, here or in its module."""
 
-CONSOLE = {"/console", "/console/", "/console/login", "/console/logout", "/console/overview", "/console/open"}
-VALUES = {"caller_id": "alice", "voiceprint_id": "1", "group": "vip", "job_id": "1", "call_id": "c-1"}
+CONSOLE = {
+    "/console", "/console/", "/console/login", "/console/logout", "/console/overview", "/console/open",
+    "/console/{path:path}",
+}  # fmt: skip
+"""Pages of no gallery; the last is that of all paths without one."""
+
+VALUES = {
+    "caller_id": "alice",
+    "voiceprint_id": "1",
+    "group": "vip",
+    "job_id": "1",
+    "call_id": "c-1",
+    "path": "x",
+}
 
 
 class Place(NamedTuple):

@@ -17,7 +17,8 @@ from serving import Running, serve
 from sqlalchemy import update
 from voices import SAMPLES, BandEncoder, by_cosine
 
-from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer
+from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer, ServiceError
+from voiceprint.client import Client
 from voiceprint.server import ServerSettings, Service
 from voiceprint.server.database import jobs as table
 from voiceprint.server.jobs import Job
@@ -130,6 +131,27 @@ def test_a_manifest_is_enrolled_and_names_its_bad_rows(served: tuple[Running, ht
     again = client.post("jobs", json={"kind": "enroll", "manifest": "calls/manifest.csv"}).json()
     counts = ended(client, again["job_id"])["result"]["counts"]
     assert counts == {"done_before": 8, "failed": 3}
+
+
+def test_the_client_follows_a_job(served: tuple[Running, httpx.Client]) -> None:
+    running, http = served
+    with Client(running.url, running.key("admin")) as client:
+        begun = client.enroll_manifest_job("calls/manifest.csv", again=True)
+        ended(http, begun.job_id)
+        job = client.get_job(begun.job_id)
+        assert (job.state, job.has_ended, job.kind) == ("done", True, "enroll")
+        assert job.result is not None
+        assert job.result["counts"]["failed"] == 3
+        assert job.arguments is not None
+        assert job.arguments["again"]
+        assert begun.job_id in [one.job_id for one in client.jobs()]
+        assert client.cancel_job(begun.job_id) == job  # which has ended
+        with pytest.raises(ServiceError, match="job"):
+            client.get_job("no-such")
+        evaluation = client.evaluate_job("labeled")
+        assert evaluation.kind == "evaluate"
+        client.cancel_job(evaluation.job_id)
+        assert ended(http, evaluation.job_id)["state"] in ("canceled", "cancelled", "done")
 
 
 @pytest.mark.parametrize(

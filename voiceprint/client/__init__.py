@@ -19,6 +19,7 @@ except ImportError as error:
     ) from error
 
 from voiceprint.client.asynchronous import AsyncClient
+from voiceprint.client.models import Job, LiveCall
 from voiceprint.client.synchronous import Client
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["AsyncClient", "Client", "Job", "LiveCall"]

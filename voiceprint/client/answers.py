@@ -147,12 +147,12 @@ def index_status(found: Fields) -> IndexStatus:
 
 def _data(found: Fields) -> Fields:
     """The data of a caller, which every voiceprint has too."""
-    consent = found["consent"]
+    consent = found.get("consent")
     return {
-        "metadata": found["metadata"] or {},
-        "last_seen": found["last_seen"],
+        "metadata": found.get("metadata") or {},
+        "last_seen": found.get("last_seen"),
         "consent": None if consent is None else Consent.of_record(consent),
-        "groups": tuple(found["groups"]),
+        "groups": tuple(found.get("groups", ())),
     }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar,
 import httpx
 
 from voiceprint.audio import Encoding
-from voiceprint.client import caller_verbs, upkeep_verbs, voice_verbs
+from voiceprint.client import caller_verbs, service_verbs, upkeep_verbs, voice_verbs
 from voiceprint.client.answers import Page
 from voiceprint.client.calls import Call
 from voiceprint.client.sending import KEEP_ALIVE_S, Sending, Target, headers_of
@@ -257,3 +257,16 @@ class AsyncClient:
     rebuild_index = awaited(upkeep_verbs.rebuild_index)
     spaces = awaited(upkeep_verbs.spaces)
     threshold_advice = awaited(upkeep_verbs.threshold_advice)
+
+    # Jobs and live calls of the service
+
+    enroll_manifest_job = awaited(service_verbs.enroll_manifest_job)
+    evaluate_job = awaited(service_verbs.evaluate_job)
+    get_job = awaited(service_verbs.get_job)
+    cancel_job = awaited(service_verbs.cancel_job)
+    jobs = awaited(service_verbs.jobs)
+    announce_call = awaited(service_verbs.announce_call)
+    live_calls = awaited(service_verbs.live_calls)
+    get_call = awaited(service_verbs.get_call)
+    end_call = awaited(service_verbs.end_call)
+    enroll_from_call = awaited(service_verbs.enroll_from_call)

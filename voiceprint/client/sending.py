@@ -162,7 +162,7 @@ class Sending:
                 return None
             raise error
         try:
-            return self._call.read(orjson.loads(response.content))
+            return self._call.read(orjson.loads(response.content) if response.content else None)
         except (KeyError, TypeError, ValueError, ValidationError, VoiceprintError) as error:
             # Without the cause, whose message may hold values of the answer.
             raise ServiceError(

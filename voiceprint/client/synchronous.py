@@ -13,7 +13,7 @@ import httpx
 
 from voiceprint._lazy import Lazy
 from voiceprint.audio import Encoding
-from voiceprint.client import caller_verbs, upkeep_verbs, voice_verbs
+from voiceprint.client import caller_verbs, service_verbs, upkeep_verbs, voice_verbs
 from voiceprint.client.answers import Page
 from voiceprint.client.calls import Call
 from voiceprint.client.sending import KEEP_ALIVE_S, Sending, Target, headers_of
@@ -276,3 +276,16 @@ class Client:
     rebuild_index = sent(upkeep_verbs.rebuild_index)
     spaces = sent(upkeep_verbs.spaces)
     threshold_advice = sent(upkeep_verbs.threshold_advice)
+
+    # Jobs and live calls of the service
+
+    enroll_manifest_job = sent(service_verbs.enroll_manifest_job)
+    evaluate_job = sent(service_verbs.evaluate_job)
+    get_job = sent(service_verbs.get_job)
+    cancel_job = sent(service_verbs.cancel_job)
+    jobs = sent(service_verbs.jobs)
+    announce_call = sent(service_verbs.announce_call)
+    live_calls = sent(service_verbs.live_calls)
+    get_call = sent(service_verbs.get_call)
+    end_call = sent(service_verbs.end_call)
+    enroll_from_call = sent(service_verbs.enroll_from_call)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, NamedTuple, TypeVar
 from urllib.parse import unquote
@@ -166,9 +166,10 @@ class Access(NamedTuple):
         if self.idempotency_key is None:
             return await self.run(work)
         key = RequestKey(self.principal.key_id, self.gallery, self.idempotency_key)
-        digest = await _digest(self.request)
+        parts = getattr(self.request.state, "form_parts", None) or (await self.request.body(),)
 
         def once(recognizer: OpusAgentVoiceRecognizer) -> tuple[R, bool]:
+            digest = _digest(self.request, parts)  # in the thread, as a body may be large
             answer, is_old = self.service.idempotency.once(
                 key, digest, lambda: work(recognizer), TypeAdapter(kind)
             )
@@ -180,13 +181,11 @@ class Access(NamedTuple):
         return answer
 
 
-async def _digest(request: Request) -> bytes:
+def _digest(request: Request, parts: Iterable[bytes]) -> bytes:
     """The SHA-256 digest of a request: method, path, query and content."""
-    content: bytes | None = getattr(request.state, "body_digest", None)  # of a form, see `audio.read_body`
-    if content is None:
-        content = hashlib.sha256(await request.body()).digest()
-    target = f"{request.method} {request.scope['path']}?{request.url.query}\n"
-    return hashlib.sha256(target.encode() + content).digest()
+    target = f"{request.method} {request.scope['path']}?{request.url.query}"
+    digests = (hashlib.sha256(part).digest() for part in (target.encode(), *parts))
+    return hashlib.sha256(b"".join(digests)).digest()
 
 
 def check_gallery(service: Service, principal: Principal, gallery: str) -> None:

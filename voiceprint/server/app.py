@@ -47,7 +47,8 @@ def create_app(service: Service) -> FastAPI:
     """The application of a service, which ends with it. Its OpenAPI document is at /openapi.json."""
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.openapi()  # takes half a second, which no request is to wait for
         await asyncio.to_thread(service.warm_up)
         service.start()
         observing = asyncio.create_task(_observe(service))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from typing import Annotated, Any, Final, NamedTuple
@@ -97,10 +96,7 @@ async def read_body(request: Request, audio_format: Annotated[AudioQuery, Depend
     if kind == "multipart/form-data":
         audio, fields = await _form(request)
         # For the Idempotency-Key: of a form as it was parsed, as the boundary differs with each request.
-        parts = audio or b"", json.dumps(fields, sort_keys=True).encode()
-        request.state.body_digest = hashlib.sha256(
-            b"".join(hashlib.sha256(part).digest() for part in parts)
-        ).digest()
+        request.state.form_parts = audio or b"", json.dumps(fields, sort_keys=True).encode()
     else:
         try:
             content = await request.body()

@@ -55,7 +55,7 @@ class Readings:
         with self._lock:
             if not self._readings or time.monotonic() - self._readings[-1].at >= _EVERY_S:
                 self._readings.append(_read(service))
-            while len(self._readings) > 1 and self._readings[-1].at - self._readings[1].at >= WINDOW_S:
+            while self._readings[-1].at - self._readings[0].at > WINDOW_S:
                 self._readings.popleft()
             first, last = self._readings[0], self._readings[-1]
         wanted = set(galleries)

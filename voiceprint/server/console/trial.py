@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Response, WebSocket
@@ -16,10 +15,8 @@ from voiceprint.server.access import check_gallery, check_role, service_of
 from voiceprint.server.console.pages import word
 from voiceprint.server.console.picture import ScorePicture, picture_of
 from voiceprint.server.console.visit import ConsoleRoute, Posted, Visit, find_session, is_same_origin, visitor
-from voiceprint.server.problems import ProblemError
+from voiceprint.server.problems import ProblemError, public_message
 from voiceprint.streaming import CallStream
-
-logger = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/g/{gallery}", route_class=ConsoleRoute)
 
@@ -33,7 +30,7 @@ _LONGEST_S: Final = 120.0
 holds its audio for twice as long."""
 _SILENCE_S: Final = 15.0
 """Seconds without a message after which a trial ends: the page sends ten a second."""
-_MESSAGE_BYTES: Final = 256 * 1024  # 1.3 s at 96 kHz, where the page sends a tenth
+_MESSAGE_BYTES: Final = 256 * 1024  # 2.7 s at 48 kHz, where the page sends a tenth of a second
 _POLICY_VIOLATION: Final = 1008
 
 
@@ -90,7 +87,7 @@ async def trial_stream(socket: WebSocket, gallery: str) -> None:
     except (WebSocketDisconnect, asyncio.TimeoutError):
         pass  # the page is gone, or forgotten
     except VoiceprintError as error:
-        await _send(socket, {"type": "error", "detail": str(error)})
+        await _send(socket, {"type": "error", "detail": public_message(error)})
     finally:
         if socket.application_state is WebSocketState.CONNECTED:
             await socket.close()
@@ -123,7 +120,8 @@ async def _serve(socket: WebSocket, visit: Visit) -> None:
                 received += len(message)
                 is_last = received > _LONGEST_S * rate * 2
             if is_last or len(buffer) >= _BLOCK_S * rate * 2:
-                await find_session(socket, is_use=False)  # which may have ended meanwhile
+                # The session may have ended meanwhile.
+                await find_session(socket, is_use=False, is_request=False)
                 whole = len(buffer) - len(buffer) % 2
                 answer = await run(feed, bytes(buffer[:whole]), is_last)
                 del buffer[:whole]

@@ -90,8 +90,14 @@ class Visit(NamedTuple):
         )
 
 
-async def find_session(connection: HTTPConnection, *, is_use: bool = True) -> Session:
-    """The session of the cookie, within the limit of its key's rate. Raises `SignInError`, `ProblemError`."""
+async def find_session(
+    connection: HTTPConnection, *, is_use: bool = True, is_request: bool = True
+) -> Session:
+    """The session of the cookie. Raises `SignInError`.
+
+    is_use: whether this postpones the end of an idle session. is_request: whether this counts for the rate of
+    its key; raises `ProblemError` 429 beyond its limit.
+    """
     service, token = service_of(connection), connection.cookies.get(COOKIE)
     session = None
     if token:
@@ -99,7 +105,7 @@ async def find_session(connection: HTTPConnection, *, is_use: bool = True) -> Se
         session = await service.work.run_light(sessions.find, token, is_use=is_use)
     if session is None:
         raise SignInError
-    wait_s = service.rates.wait_s(session.principal)
+    wait_s = service.rates.wait_s(session.principal) if is_request else 0
     if wait_s > 0:
         detail = f"This key has used its requests of this minute: try again in {wait_s} s."
         raise ProblemError(429, "RateLimitError", detail, {"Retry-After": str(wait_s)})

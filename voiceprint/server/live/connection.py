@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from voiceprint.errors import InvalidArgumentError, VoiceprintError
@@ -21,6 +22,7 @@ messages before the audio at once, and end a probe at once."""
 AHEAD_S: Final = 30.0
 """Seconds of waiting audio from which a peer who sends faster than real time is no longer read. Of a peer in
 real time, all is taken. Doubled, a recording that is played at once takes twice the memory."""
+STORED_S: Final = 2.0  # for the record of a call before its connection closes, should the database be slow
 SEND_S: Final = 5.0  # for a message to a peer, who may not read
 _EVERY_S: Final = 1.0  # between running answers that have not changed
 _CODES: Final[dict[EndedBy, int]] = {  # RFC 6455, section 7.4.1
@@ -148,6 +150,10 @@ class Connection:
             messages += self._conversation.refused(reason)
         final = None if self.call is None else await self._answer(self.call)
         await self._send(messages + self._conversation.ended(final))
+        if self.call is not None:
+            # Who looks for the answer when the connection has closed finds it at any worker.
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.call.stored.wait(), STORED_S)
 
     async def _answer(self, call: LiveCall) -> dict[str, Any] | None:
         """The answer without callers who are gone by now, as a decision stays; None if that is not known."""

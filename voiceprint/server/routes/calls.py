@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field
 
 from voiceprint.errors import InvalidArgumentError
 from voiceprint.models import Consent
-from voiceprint.server.access import Access, allowed, any_key, check_role, service_of
+from voiceprint.recognizer import OpusAgentVoiceRecognizer
+from voiceprint.server.access import Access, allowed, any_key, changing, check_role, service_of
 from voiceprint.server.keys import Principal
 from voiceprint.server.live.calls import LiveCalls, announced_details, details_of
 from voiceprint.server.live.conversation import MAX_TEXT, CallOptions
@@ -26,7 +27,7 @@ router = APIRouter(prefix="/v1/galleries/{gallery}/calls", tags=["live calls"])
 everywhere = APIRouter(prefix="/v1/calls", tags=["live calls"])
 
 Identifies = Annotated[Access, Depends(allowed("identify"))]
-Enrolls = Annotated[Access, Depends(allowed("enroll"))]
+Enrolls = Annotated[Access, Depends(changing("enroll"))]
 
 
 def call_id_in_path(
@@ -187,24 +188,22 @@ async def enroll_from_call(
     "CallElsewhereError".
     """
     call = live.get(access.gallery, call_id)
-    if call is None:
-        await _raise_absent(live, access, call_id)
-    assert call is not None  # noqa: S101  raised otherwise
 
-    def work() -> VoiceprintAnswer:
-        with access.acting():
-            stored = call.stream.enroll(
-                options.caller_id,
-                options.metadata,
-                on_mismatch=options.on_mismatch,
-                on_several_voices=options.on_several_voices,
-                consent=options.consent,
-                groups=options.groups,
-                source=call_id,
-            )
+    def work(_: OpusAgentVoiceRecognizer) -> VoiceprintAnswer:
+        if call is None:
+            raise _why_absent(live, access, call_id)
+        stored = call.stream.enroll(
+            options.caller_id,
+            options.metadata,
+            on_mismatch=options.on_mismatch,
+            on_several_voices=options.on_several_voices,
+            consent=options.consent,
+            groups=options.groups,
+            source=call_id,
+        )
         return VoiceprintAnswer.of(stored)
 
-    return await live.service.work.run(work)
+    return await access.change(work, VoiceprintAnswer)
 
 
 @router.delete("/{call_id}", operation_id="end_call", status_code=202, response_class=Response)
@@ -264,20 +263,20 @@ def _absent(call_id: str) -> ProblemError:
     )
 
 
-async def _raise_absent(live: LiveCalls, access: Access, call_id: str) -> None:
-    """Raise the error that says why a call cannot be enrolled from."""
-    record = await live.service.work.run_light(live.records.get, [access.gallery], call_id)
+def _why_absent(live: LiveCalls, access: Access, call_id: str) -> ProblemError:
+    """The error that says why a call cannot be enrolled from. Reads the database."""
+    record = live.records.get([access.gallery], call_id)
     if record is None:
-        raise _absent(call_id)
+        return _absent(call_id)
     if record.state in ("live", "ending") or record.worker not in (None, live.service.worker):
-        raise ProblemError(
+        return ProblemError(
             409,
             "CallElsewhereError",
             f"The call {call_id!r} is in the memory of the worker {record.worker}: repeat the request on a "
             "new connection until that worker takes it.",
             {"Retry-After": "1"},
         )
-    raise ProblemError(
+    return ProblemError(
         409,
         "CallAudioGoneError",
         f"The audio of the call {call_id!r} is no longer in memory: enroll within VOICE_SERVER_CALL_KEEP_S "
