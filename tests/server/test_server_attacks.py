@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 import json
 import socket
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import soundfile
 from pydantic import SecretStr
 from serving import Running, serve
 from streams import as_mulaw
@@ -24,7 +26,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer
+from voiceprint.audio.io.sndfile import SndfileDecoder
+from voiceprint.errors import InvalidAudioError
 from voiceprint.server import ServerSettings, Service
+from voiceprint.server.audio import AudioQuery, Body
 from voiceprint.server.live import connection, records
 from voiceprint.server.live.settings import LiveSettings
 
@@ -113,6 +118,28 @@ def test_json_has_a_limit_of_its_own(server: Running, http: httpx.Client) -> Non
     assert "4 MiB" in answer.json()["detail"]
     audio = http.post("identify", content=content, headers={"Content-Type": "audio/wav"})
     assert audio.status_code == 422  # of audio, such a length is allowed
+
+
+def test_audio_that_is_too_long_is_refused_before_all_of_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(50 * 8000, np.int16), 8000, format="FLAC", subtype="PCM_16")
+    decoded: list[int] = []
+    read = SndfileDecoder.read
+
+    def counted(decoder: SndfileDecoder, frames: int) -> Any:
+        block = read(decoder, frames)
+        decoded.append(len(block))
+        return block
+
+    monkeypatch.setattr(SndfileDecoder, "read", counted)
+    for times, most_s in ((1, 0), (20, 70)):  # one header says how long it is; of joined files, none does
+        decoded.clear()
+        body = Body(file.getvalue() * times, {}, AudioQuery(None, None, None, 1), max_audio_s=40.0 + times)
+        with pytest.raises(InvalidAudioError, match=f"at most {40 + times} s"):
+            body.recording()
+        assert sum(decoded) <= most_s * 8000
 
 
 def test_an_announced_call_that_cannot_begin_does_not_last(calls: Running) -> None:
