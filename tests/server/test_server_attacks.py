@@ -33,6 +33,7 @@ from voiceprint.server import ServerSettings, Service, protocol
 from voiceprint.server.audio import AudioQuery, Body
 from voiceprint.server.live import connection, records
 from voiceprint.server.live.settings import LiveSettings
+from voiceprint.server.problems import ProblemError
 
 VOICES = load_voices()
 FIRST = json.dumps({"rate": 8000, "encoding": "mulaw"})
@@ -153,6 +154,21 @@ def test_a_spelling_of_a_gallery_is_no_label_of_the_metrics(server: Running, htt
     metrics = httpx.get(f"{server.url}/metrics", headers=http.headers).text
     assert 'voiceprint_refused_audio_total{gallery="default"' in metrics
     assert "%65" not in metrics
+
+
+def test_spellings_of_one_manifest_are_one_job(tmp_path: Path) -> None:
+    folder = tmp_path / "jobs" / "default"
+    folder.mkdir(parents=True)
+    (folder / "a.csv").write_text("caller_id,path\n")
+    settings = ServerSettings(state=str(tmp_path / "state.db"), jobs_folder=tmp_path / "jobs")
+    with Service(
+        {"default": OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder())}, settings
+    ) as one:
+        job = one.jobs.create("default", "enroll", {"manifest": "././a.csv"}, "key:a")
+        assert job.arguments["manifest"] == "a.csv"
+        for name in ("a.csv", "./a.csv", "x/../a.csv"):
+            with pytest.raises(ProblemError, match="does the same"):
+                one.jobs.create("default", "enroll", {"manifest": name}, "key:a")
 
 
 def test_requests_for_the_readiness_wait_for_one_look_at_the_stores(tmp_path: Path) -> None:
