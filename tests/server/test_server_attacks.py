@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,11 @@ from websockets.sync.client import ClientConnection, connect
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer
 from voiceprint.audio.io.sndfile import SndfileDecoder
 from voiceprint.errors import InvalidAudioError
-from voiceprint.server import ServerSettings, Service
+from voiceprint.server import ServerSettings, Service, protocol
 from voiceprint.server.audio import AudioQuery, Body
 from voiceprint.server.live import connection, records
 from voiceprint.server.live.settings import LiveSettings
+from voiceprint.server.problems import ProblemError
 
 VOICES = load_voices()
 FIRST = json.dumps({"rate": 8000, "encoding": "mulaw"})
@@ -140,6 +142,75 @@ def test_audio_that_is_too_long_is_refused_before_all_of_it_is_decoded(
         with pytest.raises(InvalidAudioError, match=f"at most {40 + times} s"):
             body.recording()
         assert sum(decoded) <= most_s * 8000
+
+
+def test_a_spelling_of_a_gallery_is_no_label_of_the_metrics(server: Running, http: httpx.Client) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(16_000, np.int16), 16_000, format="WAV")
+    for name in ("default", "d%65fault"):
+        url = f"{server.url}/v1/galleries/{name}/callers/silent/voiceprints"
+        answer = httpx.post(url, content=file.getvalue(), headers=server.headers("enroll"))
+        assert answer.json()["error"] == "AudioQualityError"
+    metrics = httpx.get(f"{server.url}/metrics", headers=http.headers).text
+    assert 'voiceprint_refused_audio_total{gallery="default"' in metrics
+    assert "%65" not in metrics
+
+
+def test_spellings_of_one_manifest_are_one_job(tmp_path: Path) -> None:
+    folder = tmp_path / "jobs" / "default"
+    folder.mkdir(parents=True)
+    (folder / "a.csv").write_text("caller_id,path\n")
+    settings = ServerSettings(state=str(tmp_path / "state.db"), jobs_folder=tmp_path / "jobs")
+    with Service(
+        {"default": OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder())}, settings
+    ) as one:
+        job = one.jobs.create("default", "enroll", {"manifest": "././a.csv"}, "key:a")
+        assert job.arguments["manifest"] == "a.csv"
+        for name in ("a.csv", "./a.csv", "x/../a.csv"):
+            with pytest.raises(ProblemError, match="does the same"):
+                one.jobs.create("default", "enroll", {"manifest": name}, "key:a")
+
+
+def test_requests_for_the_readiness_wait_for_one_look_at_the_stores(tmp_path: Path) -> None:
+    looks: list[int] = []
+    settings = ServerSettings(state=str(tmp_path / "state.db"), rate_limit=0)
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder(), config=by_cosine())
+    with serve(Service({"default": recognizer}, settings)) as server:
+        status = recognizer.index_status
+        go_on = threading.Event()
+
+        def slow() -> Any:
+            looks.append(1)
+            go_on.wait(20)
+            return status()
+
+        recognizer.index_status = slow  # type: ignore[method-assign]
+        with ThreadPoolExecutor(12) as pool:
+            answers = [pool.submit(httpx.get, f"{server.url}/readyz", timeout=30) for _ in range(12)]
+            until(lambda: looks)
+            # While all of them wait, there are threads to check keys.
+            assert httpx.get(f"{server.url}/v1/galleries", headers=server.headers("audit")).status_code == 200
+            go_on.set()
+            assert {answer.result().status_code for answer in answers} == {200}
+    assert len(looks) < 12
+
+
+def test_a_peer_who_does_not_read_the_answer_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "_receive_s", lambda: 0.5)
+    settings = ServerSettings(state=str(tmp_path / "state.db"))
+    recognizer = OpusAgentVoiceRecognizer(MemoryStorage(), encoder=BandEncoder(), config=by_cosine())
+    with serve(Service({"default": recognizer}, settings)) as server, socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.settimeout(20)
+        peer.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+        cut = False
+        try:
+            for _ in range(10_000):  # more answers than the buffers of both sides hold
+                peer.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+                time.sleep(0.001)
+        except (BrokenPipeError, ConnectionResetError):
+            cut = True
+        assert cut
 
 
 def test_an_announced_call_that_cannot_begin_does_not_last(calls: Running) -> None:
