@@ -73,9 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests whose module, name or parameter names a server; the few others are marked one by one.
 
-    Coverage is not measured in slow tests: they repeat many times the lines that quick tests cover once, and
-    take up to twice the time when measured. With --encoder, the tests of the default encoder's values are
-    left out.
+    With --encoder, the tests of the default encoder's values are left out.
     """
     if config.getoption("--encoder") is not None:
         others = [item for item in items if item.get_closest_marker("resemblyzer")]
@@ -85,8 +83,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for word, marker in (("redis", "redis"), ("postgres", "postgres"), ("psycopg", "postgres")):
             if word in item.nodeid:
                 item.add_marker(marker)
-        if item.get_closest_marker("slow"):
-            item.add_marker("no_cover")
 
 
 @pytest.fixture(scope="session", autouse=True)

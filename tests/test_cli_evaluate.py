@@ -27,6 +27,12 @@ Run = Callable[..., tuple[int, str, str]]
 BRIEF = ("--duration", "2", "--splits", "3")
 
 
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for tests of something else: the first of them computes the embeddings."""
+    return tmp_path_factory.mktemp("computed")
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder is empty, and the user's cache is in it."""
@@ -84,8 +90,8 @@ def test_json_is_the_report_and_all_that_is_printed(run: Run, cache: Path) -> No
     assert not cache.exists()
 
 
-def test_the_llr_stands_beside_the_cosine_with_its_own_thresholds(run: Run) -> None:
-    code, out, _ = run("evaluate", SAMPLES, *BRIEF, "--json", "--no-cache", "--scorer", "calibrated")
+def test_the_llr_stands_beside_the_cosine_with_its_own_thresholds(run: Run, computed: Path) -> None:
+    code, out, _ = run("evaluate", SAMPLES, *BRIEF, "--json", "--cache", computed, "--scorer", "calibrated")
     assert code == 0
     cosine, llr = json.loads(out)["runs"]
     assert [cosine["scorer"], llr["scorer"]] == ["cosine", "llr"]
@@ -98,24 +104,26 @@ def test_the_llr_stands_beside_the_cosine_with_its_own_thresholds(run: Run) -> N
     assert llr["verification"]["cllr_of"] == "the scores"
 
 
-def test_the_recommendation_is_for_the_configured_setting(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recommendation_is_for_the_configured_setting(
+    run: Run, computed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VOICE_TARGET_FPIR", "0.02")
     monkeypatch.setenv("VOICE_MAX_VOICEPRINTS_PER_CALLER", "2")
-    code, out, _ = run("evaluate", SAMPLES, *BRIEF, "--json")
+    code, out, _ = run("evaluate", SAMPLES, *BRIEF, "--json", "--cache", computed)
     (found,) = json.loads(out)["recommendations"]
     assert code == 0
     assert (found["current"]["variable"], found["current"]["value"]) == ("VOICE_TARGET_FPIR", 0.02)
     assert found["more_prints"]["prints"] == 2
-    code, out, _ = run("evaluate", SAMPLES, *BRIEF)
+    code, out, _ = run("evaluate", SAMPLES, *BRIEF, "--cache", computed)
     lines = " ".join(out[out.index("\nRecommendation\n") :].split())
     assert lines == "Recommendation - " + " - ".join(found["text"])
 
 
 def test_a_threshold_of_a_probability_is_said_not_to_be_measured(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, computed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VOICE_CALIBRATED_SIMILARITY", "true")
-    code, _, err = run("evaluate", SAMPLES, *BRIEF, "--no-cache", "--scorer", "cosine")
+    code, _, err = run("evaluate", SAMPLES, *BRIEF, "--cache", computed, "--scorer", "cosine")
     assert code == 0
     assert err.startswith("VOICE_CALIBRATED_SIMILARITY compares the threshold with a probability")
 
@@ -141,17 +149,17 @@ def test_a_folder_gets_the_page_the_json_and_the_plots(run: Run) -> None:
 
 
 def test_without_matplotlib_the_page_is_written_without_plots_and_that_is_said(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, computed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    code, _out, err = run("evaluate", SAMPLES, *BRIEF, "--output", "report", "--no-cache")
+    code, _out, err = run("evaluate", SAMPLES, *BRIEF, "--output", "report", "--cache", computed)
     assert code == 0
     assert err == "No plots: matplotlib is not installed (pip install opusagent-voiceprint[plots]).\n"
     assert sorted(path.name for path in Path("report").iterdir()) == ["report.html", "report.json"]
 
 
-def test_what_was_asked_for_and_not_measured_gives_exit_code_1(run: Run) -> None:
-    code, out, _ = run("evaluate", SAMPLES, *BRIEF, "--no-cache", "--gallery", "4,50")
+def test_what_was_asked_for_and_not_measured_gives_exit_code_1(run: Run, computed: Path) -> None:
+    code, out, _ = run("evaluate", SAMPLES, *BRIEF, "--cache", computed, "--gallery", "4,50")
     assert code == 1
     said = " ".join(out.split())
     assert "Not measured: closed-set search of 50 callers, as there are 9." in said

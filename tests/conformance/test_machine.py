@@ -12,6 +12,8 @@ from storage_machine import run_machine
 MACHINES = {**HARNESSES, "redis-shards": redis_shards_harness}
 
 
+# Coverage takes as long again here, for lines that the other tests of each store cover.
+@pytest.mark.no_cover
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", list(MACHINES))
 def test_any_run_of_operations_leaves_the_store_like_a_dict(

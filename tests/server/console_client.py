@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
 from serving import Running
+from voices import RATE, Audio
+from websockets.sync.client import ClientConnection, connect
 
 
 def csrf_of(page: httpx.Response) -> str:
@@ -39,3 +42,19 @@ def pages_of(gallery: str) -> list[str]:
 
 def cookie_of(browser: httpx.Client) -> dict[str, str]:
     return {"Cookie": f"voiceprint-session={browser.cookies['voiceprint-session']}"}
+
+
+@contextmanager
+def live_call(server: Running, call_id: str) -> Iterator[ClientConnection]:
+    """The websocket of a call of the gallery `default`, which lasts until the end of the block."""
+    url = f"{server.url.replace('http', 'ws')}/v1/galleries/default/calls/raw"
+    with connect(url, additional_headers={"X-API-Key": server.key("identify")}) as socket:
+        socket.send(json.dumps({"rate": RATE, "call_id": call_id}))
+        yield socket
+
+
+def speak(socket: ClientConnection, audio: Audio) -> None:
+    """Send audio, float32[n] at 16 kHz, a tenth of a second at a time."""
+    samples = (audio * 32767).astype("<i2").tobytes()
+    for start in range(0, len(samples), RATE // 5):
+        socket.send(samples[start : start + RATE // 5])

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from browser import Watched, chromium, write_wav
+from console_client import live_call, speak
 from playwright.sync_api import Browser, Page, expect
 from serving import Running
-from sqlalchemy import insert, update
-from voices import SAMPLES, load_voices
-
-from voiceprint.server.database import calls
+from voices import RATE, SAMPLES, load_voices
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
@@ -30,15 +26,13 @@ LOOKS = [(380, "light"), (1600, "light"), (380, "dark"), (1600, "dark")]
 
 @pytest.fixture(scope="module", autouse=True)
 def enrolled(server: Running) -> None:
-    """The sample callers, each with two voiceprints, and a call."""
+    """The sample callers, each with two voiceprints, and a call that has ended."""
     recognizer = server.service.recognizer("default")
     for caller, utterances in VOICES.items():
         for audio in utterances[:2]:
             recognizer.enroll_caller(caller, audio, {"name": caller.title()})
-    details = {"source": "twilio", "answer": {"verdict": "accepted", "accepted": True, "caller_id": "amara"}}
-    with server.service.database.begin() as connection:
-        values = {"state": "live", "created": time.time(), "details": json.dumps(details)}
-        connection.execute(insert(calls).values(call_id="call-1", gallery="default", **values))
+    with live_call(server, "call-1") as socket:
+        speak(socket, VOICES["amara"][3])
 
 
 @pytest.fixture(scope="module")
@@ -219,13 +213,18 @@ def _faults(page: Page) -> list[str]:
     ]
 
 
-def test_the_page_of_a_call_says_its_running_answer(page: Page, server: Running) -> None:
-    page.goto(f"{server.url}/console/g/default/call?id=call-1")
-    details = {"answer": {"verdict": "rejected", "accepted": False, "caller_id": "amara"}}
-    with server.service.database.begin() as connection:
-        connection.execute(update(calls).values(details=json.dumps(details)))
-    expect(page.get_by_role("status")).to_have_text("Rejected")
-    expect(page.get_by_text("Rejected").last).to_be_visible()
+def test_a_call_is_followed_while_it_lasts(page: Page, server: Running) -> None:
+    page.goto(f"{server.url}/console/g/default/live")
+    with live_call(server, "call-2") as socket:
+        speak(socket, VOICES["elena"][3][:RATE])
+        page.get_by_role("link", name="call-2").click()
+        expect(page.get_by_text("Running answer")).to_be_visible()
+        speak(socket, VOICES["elena"][3])
+        expect(page.get_by_role("status")).to_have_text("Accepted elena")
+        assert _faults(page) == []
+    expect(page.get_by_role("heading", name="Answer", exact=True)).to_be_visible()
+    page.goto(f"{server.url}/console/g/default/live")
+    expect(page.get_by_role("row").filter(has_text="call-2")).to_contain_text("elena")
 
 
 def test_signing_out_leads_to_the_sign_in(page: Page, server: Running) -> None:

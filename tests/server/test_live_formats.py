@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from voiceprint.server.live.audiohook import AudioHookConversation
 from voiceprint.server.live.audiosocket import AudioSocketConversation
 from voiceprint.server.live.conversation import Audio, CallOptions, Conversation, Ended, Event, Reply, Started
 from voiceprint.server.live.raw import RawConversation
+from voiceprint.server.live.settings import LiveSettings
 from voiceprint.server.live.signatures import is_signed_by_audiohook, is_signed_by_twilio
 from voiceprint.server.live.twilio import TwilioConversation
 
@@ -347,3 +349,17 @@ def test_options_have_the_names_of_the_platforms() -> None:
     assert (options.from_number, options.to_number, options.call_id) == ("1", "2", None)
     with pytest.raises(InvalidArgumentError, match="JSON object"):
         CallOptions.of([1])
+
+
+@pytest.mark.parametrize("name", LiveSettings.model_fields)
+def test_a_setting_of_live_calls_is_on_the_page_with_its_default(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "live-calls.md").read_text()
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| `VOICE_SERVER_{name.upper()}` |"))
+    default = LiveSettings.model_fields[name].default
+    shown = row.split("|")[2].strip()
+    if default is None:
+        assert shown in ("none", "header `Host`")
+    elif isinstance(default, float):
+        assert float(shown) == default
+    else:
+        assert shown == (json.dumps(default) if isinstance(default, list) else str(default))

@@ -23,6 +23,7 @@ from platforms import audiohook_messages, audiosocket_bytes, converse, raw_messa
 from pydantic import SecretStr
 from record_conversations import read
 from serving import Running, serve
+from sqlalchemy import update
 from streams import as_mulaw
 from voices import BandEncoder, by_cosine, load_voices
 from websockets.exceptions import InvalidStatus
@@ -30,6 +31,7 @@ from websockets.exceptions import InvalidStatus
 from voiceprint import JSONStorage, MemoryStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig
 from voiceprint.errors import StorageUnavailableError
 from voiceprint.server import ServerSettings, Service
+from voiceprint.server.database import calls
 from voiceprint.server.live.calls import announced_details
 from voiceprint.server.live.conversation import CallOptions
 from voiceprint.server.live.records import CallRecord
@@ -329,6 +331,10 @@ def test_another_worker_reads_and_ends_a_call_and_says_where_its_audio_is(folder
 
         received, code = asyncio.run(call())
         assert (json.loads(received[-1])["final"], code) == (True, 1000)
+        # At once: the connection closes when the record is written.
+        found = httpx.get(f"{other.url}/v1/calls/shared", headers=headers).json()
+        assert (found["state"], found["ended_by"]) == ("ended", "request")
+        assert found["answer"]["final"]
 
 
 def test_a_call_of_a_worker_that_died_fails_and_old_ones_go(folder: Path) -> None:
@@ -348,10 +354,6 @@ def test_a_call_of_a_worker_that_died_fails_and_old_ones_go(folder: Path) -> Non
 
 
 def age(alive: Service, call_id: str, seconds: float) -> None:
-    from sqlalchemy import update
-
-    from voiceprint.server.database import calls
-
     with alive.database.begin() as connection:
         mine = calls.c.call_id == call_id
         connection.execute(update(calls).where(mine).values(beat=time.time() - seconds))

@@ -174,6 +174,7 @@ def test_spaces_are_counted_and_deleted_over_all_nodes(storage: RedisStorage) ->
     assert storage.coverage() == {"resemblyzer": SpaceCounts(256, 60, 60, 60)}
 
 
+@pytest.mark.no_cover
 @pytest.mark.slow
 def test_any_run_of_operations_leaves_the_cluster_like_a_dict(
     client: RedisCluster, request: pytest.FixtureRequest

@@ -91,7 +91,7 @@ async def _listed(visit: Visit) -> dict[str, Any]:
             "lately": [_of_record(service, record) for record in newest if record.state not in LIVE],
         }
 
-    return await service.work.run_light(work)
+    return await service.work.run(work)
 
 
 async def _one(visit: Visit, call_id: str) -> Call:
@@ -101,7 +101,7 @@ async def _one(visit: Visit, call_id: str) -> Call:
         found = service.live.records.get([visit.opened], call_id)
         return None if found is None else _of_record(service, found)
 
-    call = await service.work.run_light(work)
+    call = await service.work.run(work)
     if call is None:
         raise ProblemError(404, "CallNotFoundError", f"This gallery has no call {call_id[:80]!r} now.")
     return call

@@ -15,7 +15,7 @@ from voiceprint.server.access import check_gallery, check_role, service_of
 from voiceprint.server.console.pages import word
 from voiceprint.server.console.picture import ScorePicture, picture_of
 from voiceprint.server.console.visit import ConsoleRoute, Posted, Visit, find_session, is_same_origin, visitor
-from voiceprint.server.problems import ProblemError
+from voiceprint.server.problems import ProblemError, public_message
 from voiceprint.streaming import CallStream
 
 router = APIRouter(prefix="/g/{gallery}", route_class=ConsoleRoute)
@@ -87,7 +87,7 @@ async def trial_stream(socket: WebSocket, gallery: str) -> None:
     except (WebSocketDisconnect, asyncio.TimeoutError):
         pass  # the page is gone, or forgotten
     except VoiceprintError as error:
-        await _send(socket, {"type": "error", "detail": str(error)})
+        await _send(socket, {"type": "error", "detail": public_message(error)})
     finally:
         if socket.application_state is WebSocketState.CONNECTED:
             await socket.close()

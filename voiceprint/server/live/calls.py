@@ -306,12 +306,17 @@ class LiveCalls:
         if not changed and not deliveries:
             return
         records = [record_of(call) for call in changed.values()]
+        final = [
+            call for call, record in zip(changed.values(), records, strict=True) if record.state != "live"
+        ]
         try:
             await asyncio.to_thread(self.records.save, records, deliveries)
         except BaseException:
             self._changed = changed | self._changed
             self._deliveries = deliveries + self._deliveries
             raise
+        for call in final:
+            call.stored.set()
         if deliveries:
             self.webhooks.wake()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from voiceprint.errors import InvalidArgumentError, VoiceprintError
@@ -20,6 +21,7 @@ FIRST_S: Final = 10.0
 AHEAD_S: Final = 30.0
 """Seconds of waiting audio from which a peer who sends faster than real time is no longer read. Of a peer in
 real time, all is taken. Doubled, a recording that is played at once takes twice the memory."""
+STORED_S: Final = 2.0  # for the record of a call before its connection closes, should the database be slow
 SEND_S: Final = 5.0  # for a message to a peer, who may not read
 _EVERY_S: Final = 1.0  # between running answers that have not changed
 _CODES: Final[dict[EndedBy, int]] = {  # RFC 6455, section 7.4.1
@@ -132,6 +134,10 @@ class Connection:
             messages += self._conversation.refused(reason)
         final = None if self.call is None else self._answer(self.call)
         await self._send(messages + self._conversation.ended(final))
+        if self.call is not None:
+            # Who looks for the answer when the connection has closed finds it at any worker.
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.call.stored.wait(), STORED_S)
 
     def _answer(self, call: LiveCall) -> dict[str, Any]:
         answer = answer_of(call, metadata=self._sees_metadata)

@@ -68,7 +68,9 @@ class CallRecords:
         if gallery is not None:
             where = and_(where, calls.c.gallery == gallery)
         with self._database.begin() as connection:
-            rows = connection.execute(select(calls).where(where).order_by(calls.c.created.desc())).all()
+            # The lock of the rows is PostgreSQL's; of SQLite, the transaction holds the whole database.
+            query = select(calls).where(where).order_by(calls.c.created.desc()).with_for_update()
+            rows = connection.execute(query).all()
             found = next((row for row in rows if row.state == "announced"), None)
             if found is None:
                 oldest = time.time() - LOST_S

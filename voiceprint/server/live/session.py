@@ -68,6 +68,8 @@ class LiveCall:
         self.created, self.created_at = time.time(), now()
         self.ended_at: str | None = None
         self.ended_monotonic = 0.0
+        self.stored = asyncio.Event()
+        """Set when the record of the ended call is in the database; of the event loop."""
         self.recorded: tuple[Any, ...] | None = None
         """State, caller, verdict and decision of the last record; of `LiveCalls`."""
         self.ended_by: EndedBy | None = None

@@ -102,12 +102,11 @@ async def twilio(websocket: WebSocket, gallery: str) -> None:
     live, name = calls_of(websocket), unquote(gallery)
     token = live.settings.twilio_token(name)
     signature = websocket.headers.get("x-twilio-signature")
-    if token is not None and signature is not None and name in live.service:
-        if is_signed_by_twilio(signature, [_public_url(websocket, live)], token):
-            await _serve(websocket, live, name, TwilioConversation, actor="twilio")
-            return
-        await _refuse(websocket, ProblemError(401, "NotAuthenticatedError", "The signature is not valid."))
+    is_signed = token is not None and is_signed_by_twilio(signature, [_public_url(websocket, live)], token)
+    if is_signed and name in live.service:
+        await _serve(websocket, live, name, TwilioConversation, actor="twilio")
         return
+    # Without a word on the signature: only who has a key may know how a gallery is set up.
     await _with_key(websocket, live, name, TwilioConversation)
 
 
@@ -131,16 +130,12 @@ async def raw(websocket: WebSocket, gallery: str) -> None:
 async def audiohook(websocket: WebSocket, gallery: str) -> None:
     """Genesys AudioHook: an API key, and where the gallery has a client secret, a signature with it."""
     live, name = calls_of(websocket), unquote(gallery)
-    secret = live.settings.audiohook_secret(name)
-    if secret is not None:
-        target = _request_target(websocket)
-        if not is_signed_by_audiohook(websocket.headers, target, secret):
-            error = ProblemError(401, "NotAuthenticatedError", "The signature is not valid, or too old.")
-            await _refuse(websocket, error)
-            return
     headers = websocket.headers
     ids = headers.get("audiohook-session-id"), headers.get("audiohook-organization-id")
-    await _with_key(websocket, live, name, lambda: AudioHookConversation(*ids))
+    secret = live.settings.audiohook_secret(name)
+    target = _request_target(websocket)
+    is_signed = secret is None or is_signed_by_audiohook(headers, target, secret)
+    await _with_key(websocket, live, name, lambda: AudioHookConversation(*ids), is_signed=is_signed)
 
 
 async def _with_key(
@@ -151,12 +146,21 @@ async def _with_key(
     *,
     key: str | None = None,
     protocol: str | None = None,
+    is_signed: bool = True,
 ) -> None:
-    """Serve a connection that has the key of a holder of the role identify."""
+    """Serve a connection that has a key with the role identify, and a signature if it needs one."""
     try:
         principal = await authenticate(live.service, key or key_in_headers(websocket))
         check_gallery(live.service, principal, gallery)
         check_role(principal, "identify")
+        if not is_signed:
+            raise ProblemError(
+                401,
+                "NotAuthenticatedError",
+                "The signature is not that of the gallery's client secret, or is too old: give the "
+                "integration the secret of VOICE_SERVER_AUDIOHOOK_SECRETS, and leave the header Host "
+                "as it is.",
+            )
     except VoiceprintError as error:
         await _refuse(websocket, error)
         return
@@ -194,7 +198,8 @@ async def _serve(
 async def _refuse(websocket: WebSocket, error: VoiceprintError) -> None:
     """Answer the request to open a websocket with an HTTP status."""
     status = error.status if isinstance(error, ProblemError) else 404
-    logger.warning("A websocket for calls is refused: %s", error)
+    # Cut: its message may hold a long name, as it was sent.
+    logger.warning("A websocket for calls is refused: %s", str(error)[:200])
     if "websocket.http.response" in websocket.scope.get("extensions", {}):
         headers = [(b"content-type", b"text/plain; charset=utf-8")]
         await websocket.send({"type": "websocket.http.response.start", "status": status, "headers": headers})

@@ -124,7 +124,7 @@ class WebhookSender:
         time_now = time.time()
         is_free = or_(deliveries.c.worker.is_(None), deliveries.c.beat < time_now - _CLAIM_S)
         where = and_(
-            deliveries.c.due <= time_now, is_free, deliveries.c.gallery.in_(self._settings.webhook_urls)
+            deliveries.c.due <= time_now, is_free, deliveries.c.gallery.in_(list(self._settings.webhook_urls))
         )
         query = select(deliveries).where(where).order_by(deliveries.c.due).limit(_AT_ONCE)
         with self._database.read() as connection:
