@@ -64,6 +64,8 @@ class LiveCall:
         context: contextvars.Context | None = None,
     ) -> None:
         self.call_id, self.gallery, self.source = call_id, gallery, source
+        self.actor = ""
+        """Who opened the connection, as in the audit log; of `LiveCalls`."""
         self.audio_format, self.options = audio_format, options
         self.created, self.created_at = time.time(), now()
         self.ended_at: str | None = None
