@@ -104,7 +104,7 @@ class Jobs:
 
     def create(self, gallery: str, kind: str, arguments: dict[str, Any], actor: str) -> Job:
         """Queue a job. Raises `InvalidArgumentError`, and `ProblemError` 409 for one that is under way."""
-        arguments = self._with_plain_place(gallery, arguments)
+        arguments = self._checked(gallery, arguments)
         job = Job(secrets.token_hex(8), gallery, kind, "queued", time.time(), arguments, actor)
         with self._database.begin() as connection:
             old = and_(jobs.c.created < job.created - _KEPT_S, jobs.c.state.in_(ENDED))
@@ -164,14 +164,15 @@ class Jobs:
             self._is_cancelled = True
         return self.get(gallery, job_id)
 
-    def _with_plain_place(self, gallery: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments with the path of the place in one form, so that a job under way is recognized."""
+    def _checked(self, gallery: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments with their place in its shortest spelling: "./a.csv" is the job of "a.csv"."""
         if self._folder is None:
             raise InvalidArgumentError(
                 "This service has no folder of jobs: its operator sets VOICE_SERVER_JOBS_FOLDER."
             )
-        place = place_of(self._folder, gallery, arguments).relative_to((self._folder / gallery).resolve())
-        return arguments | {name: str(place) for name in ("manifest", "folder") if name in arguments}
+        place = place_of(self._folder, gallery, arguments)
+        name = "manifest" if "manifest" in arguments else "folder"
+        return arguments | {name: str(place.relative_to((self._folder / gallery).resolve()))}
 
     # For the worker
 
