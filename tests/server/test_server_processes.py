@@ -108,6 +108,9 @@ def test_a_key_is_valid_and_revoked_at_once_in_all_workers(tmp_path: Path) -> No
         assert {status() for _ in range(20)} == {422}
         keys.revoke(made.key_id)
         assert {status() for _ in range(20)} == {401}
+        said = (tmp_path / "log").read_text()
+        assert f"Serving on {url}, with the console at {url}/console/." in said
+        assert f"{tmp_path / 'voiceprints.json'}. Keys: {tmp_path / 'voiceprint-server.db'}." in said
 
 
 def test_a_connection_that_sends_its_request_too_slowly_is_cut(tmp_path: Path) -> None:

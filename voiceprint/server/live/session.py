@@ -193,6 +193,8 @@ class LiveCall:
             if piece:
                 self.stream.feed(piece)
             answer = self.stream.finish() if is_last else self.stream.result()
+            if is_last:
+                self.stream.compact()
         except InvalidAudioError as error:  # the piece is left out
             logger.warning("Audio of the call %s: %s", self.call_id, error)
             self.error = type(error).__name__
