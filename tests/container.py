@@ -55,7 +55,11 @@ def context(folder: Path) -> None:
 
 def main() -> int:
     """In the namespace of the caller: one more, and in it the build."""
-    if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "nsenter", "mount", "setpriv"))):
+    tools = all(map(shutil.which, ("unshare", "nsenter", "mount", "setpriv")))
+    if (
+        not tools
+        or subprocess.run(["unshare", "--mount", "--net", "mount", "--make-rprivate", "/"]).returncode
+    ):
         print("The container's lines need root, unshare, nsenter, mount and setpriv.", file=sys.stderr)
         return 1 if os.environ.get("CI") else 0
     with tempfile.TemporaryDirectory() as folder:

@@ -192,6 +192,15 @@ class ApiKeys:
             row = connection.execute(select(api_keys).where(api_keys.c.key_id == key_id)).one_or_none()
         return None if row is None else _holder(row)
 
+    def active(self, key_ids: Iterable[str]) -> set[str]:
+        """Those of the ids whose keys are accepted now. For connections, which have authenticated before."""
+        wanted = [*key_ids]
+        if not wanted:
+            return set()
+        with self._database.read() as connection:
+            rows = connection.execute(select(api_keys).where(api_keys.c.key_id.in_(wanted)))
+            return {key.key_id for key in map(_record, rows) if key.state == "active"}
+
 
 def _holder(row: Row[Any]) -> Principal | None:
     key = _record(row)

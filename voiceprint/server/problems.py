@@ -6,6 +6,7 @@ import inspect
 import logging
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import unquote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -151,7 +152,8 @@ def problem_of(request: Request, error: VoiceprintError) -> JSONResponse:
         more = {"feedback": list(error.quality.feedback), "quality": error.quality}
         counter = request.app.state.service.metrics.refused_audio
         for reason in error.quality.feedback:
-            counter.labels(request.path_params.get("gallery", ""), reason).inc()
+            # Decoded: each spelling with percent signs would be a label of its own.
+            counter.labels(unquote(request.path_params.get("gallery", "")), reason).inc()
     return problem_response(
         request, status, type(error).__name__, detail, title=title, headers=headers, **more
     )

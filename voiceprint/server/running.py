@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from uvicorn.supervisors import multiprocess
 
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.errors import ConfigurationError
@@ -111,7 +112,21 @@ def _metrics_folder(workers: int) -> Iterator[None]:
             del os.environ[FOLDER_VARIABLE]
 
 
+class _Worker(multiprocess.Process):
+    """A worker process, whose death ends the supervisor's wait for its sign of life at once.
+
+    The supervisor of uvicorn holds the worker's end of their pipe too. So it waits for a worker that is
+    killed while it is asked until `timeout_worker_healthcheck`, and replaces no dead worker meanwhile.
+    """
+
+    def start(self) -> None:
+        """Start the process, which has its own copy of its end."""
+        super().start()
+        self.child_conn.close()
+
+
 def _serve(settings: ServerSettings, port: int) -> None:
+    multiprocess.Process = _Worker  # type: ignore[misc]  # uvicorn takes no other class
     uvicorn.run(
         "voiceprint.server.app:application",
         factory=True,
