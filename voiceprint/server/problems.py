@@ -188,7 +188,11 @@ def add_problem_handlers(app: FastAPI) -> None:
         if error.status_code == 405 and documented:
             # Of all routes of this path: FastAPI names those of the first.
             headers["Allow"] = ", ".join(sorted(method.upper() for method in documented))
-        return problem_response(request, error.status_code, name, f"{error.detail}.", headers=headers)
+        detail = {
+            404: "No operation has this path: GET /openapi.json lists all.",
+            405: f"{request.method} is not allowed here: send {headers.get('Allow')}.",
+        }.get(error.status_code, f"{error.detail}.")
+        return problem_response(request, error.status_code, name, detail, headers=headers)
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
