@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -17,7 +18,10 @@ from pathlib import Path
 import httpx
 import pytest
 from voices import SAMPLES
+from websockets.sync.client import connect
 
+from voiceprint import load_audio, preprocess_audio
+from voiceprint.audio.io import g711
 from voiceprint.server.database import ServerDatabase
 from voiceprint.server.keys import ApiKeys
 
@@ -90,6 +94,41 @@ def test_requests_in_progress_are_answered_before_the_end(tmp_path: Path) -> Non
     log = (tmp_path / "log").read_text()
     assert "amara" not in log
     assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("patience", ["30", "1"])
+def test_a_call_goes_on_after_the_signal_to_end_for_the_time_of_the_settings(
+    tmp_path: Path, patience: str
+) -> None:
+    audio, rate = load_audio(SAMPLES / "amara/1.flac")
+    codes = g711.encode((preprocess_audio(audio, rate)[::2] * 32767).astype("i2"), "mulaw").tobytes()
+    headers = key(tmp_path)
+    with served(tmp_path, VOICE_SERVER_SHUTDOWN_S=patience) as (process, url):
+        httpx.post(
+            f"{url}/v1/galleries/default/callers/amara/voiceprints",
+            content=AUDIO,
+            headers=headers,
+            timeout=60,
+        )
+        address = url.replace("http", "ws") + "/v1/galleries/default/calls/raw"
+        with connect(address, additional_headers=headers) as call:
+            call.send('{"rate": 8000, "encoding": "mulaw"}')
+            for start in range(0, len(codes) // 2, 160):
+                call.send(codes[start : start + 160])
+            json.loads(call.recv(60))  # a running answer
+            process.send_signal(signal.SIGTERM)
+            if patience == "30":
+                time.sleep(2)
+                for start in range(len(codes) // 2, len(codes), 160):
+                    call.send(codes[start : start + 160])
+                call.send('{"type": "stop"}')
+            answers = [json.loads(message) for message in call if isinstance(message, str)]
+        final = answers[-1]
+        assert final["final"]
+        assert (final["caller_id"], final["state"]) == ("amara", "ended")
+        whole = len(codes) / 8000
+        assert final["audio_s"] == pytest.approx(whole if patience == "30" else whole / 2, abs=0.05)
+        assert process.wait(60) == -signal.SIGTERM
 
 
 def test_a_key_is_valid_and_revoked_at_once_in_all_workers(tmp_path: Path) -> None:

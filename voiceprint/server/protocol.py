@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import Any
+import re
+import weakref
+from typing import Any, Final, Protocol
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from voiceprint.server.settings import ServerSettings
+
+LAST_ANSWERS_S: Final = 5
+"""Seconds for the last answers of calls that end at the end of `VOICE_SERVER_SHUTDOWN_S`."""
+
+_CALLS: Final = re.compile("/v1/galleries/[^/]+/calls/")
 
 
 class TimedProtocol(H11Protocol):
@@ -76,6 +84,35 @@ class TimedProtocol(H11Protocol):
             self.transport.abort()
 
 
+class Lasting(Protocol):
+    """What goes on for some time after SIGTERM. loop: its event loop, once it has started."""
+
+    loop: asyncio.AbstractEventLoop | None
+
+    def end_within(self, seconds: float) -> None:
+        """Begin nothing new, and end the rest after some seconds. May be repeated."""
+
+
+LASTING: Final = weakref.WeakSet[Lasting]()
+"""The live calls of the services of this process."""
+
+
+class LastingCalls(WebSocketsSansIOProtocol):
+    """uvicorn's protocol of websockets, under which live calls go on after SIGTERM.
+
+    uvicorn would close them at once. Calls have `VOICE_SERVER_SHUTDOWN_S`; those that are left then get the
+    answers to their audio so far.
+    """
+
+    def shutdown(self) -> None:
+        """End the connection, unless it is that of a call."""
+        if not (self.handshake_complete and _CALLS.match(self.scope["path"])):
+            super().shutdown()
+        for lasting in LASTING:
+            if lasting.loop is self.loop:
+                lasting.end_within(ServerSettings().shutdown_s)
+
+
 @functools.cache
 def _receive_s() -> float:
     # Of the environment: uvicorn makes the protocol by itself, in each worker process.
@@ -86,7 +123,7 @@ def uvicorn_options(settings: ServerSettings) -> dict[str, Any]:
     """The options of `uvicorn.Config` that `voiceprint serve` takes: limits, and no log of paths."""
     return {
         "http": TimedProtocol,
-        "ws": "websockets-sansio",
+        "ws": LastingCalls,
         "ws_max_size": 1024 * 1024,  # of a message; a frame of 20 ms has some hundred bytes
         "ws_per_message_deflate": False,  # audio does not get smaller, and each frame costs time
         "proxy_headers": settings.behind_proxy,
@@ -96,6 +133,6 @@ def uvicorn_options(settings: ServerSettings) -> dict[str, Any]:
         "log_level": "warning",  # the messages below it hold the URLs of websockets, and so perhaps a key
         # A worker that is starting on a busy machine, or builds its index, is not one that hangs.
         "timeout_worker_healthcheck": 120,
-        "timeout_graceful_shutdown": int(settings.shutdown_s),
+        "timeout_graceful_shutdown": int(settings.shutdown_s) + LAST_ANSWERS_S,
         "h11_max_incomplete_event_size": 64 * 1024,  # of the headers
     }

@@ -23,6 +23,7 @@ from voiceprint.server.live.session import LiveCall, answer_of
 from voiceprint.server.live.settings import LiveSettings
 from voiceprint.server.live.webhooks import Delivery, WebhookSender, delivery_of
 from voiceprint.server.problems import ProblemError
+from voiceprint.server.protocol import LASTING
 
 if TYPE_CHECKING:
     from voiceprint.server.live.connection import Connection
@@ -82,13 +83,23 @@ class LiveCalls:
     def start(self) -> None:
         """Begin the work beside the calls: records, webhooks, expiry."""
         self.loop = asyncio.get_running_loop()
+        LASTING.add(self)
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self.webhooks.run())]
+
+    def end_within(self, seconds: float) -> None:
+        """Take no new calls, and end those that last after some seconds. May be repeated."""
+        if not self._is_closing and self.loop is not None:
+            self._is_closing = True
+            self.loop.call_later(seconds, self._stop_all)
+
+    def _stop_all(self) -> None:
+        for connection in list(self._connections.values()):
+            connection.stop("shutdown", "The service is going away.")
 
     async def close(self) -> None:
         """End all calls, store their final answers, and drop their audio."""
         self._is_closing = True
-        for connection in list(self._connections.values()):
-            connection.stop("shutdown", "The service is going away.")
+        self._stop_all()
         for call in list(self._calls.values()):
             call.end("shutdown")
         await asyncio.gather(*(call.finished() for call in self))
