@@ -15,6 +15,7 @@ T ?=
 help:
 	@echo "make demo       enroll and recognize the sample voices"
 	@echo "make demo-server  serve the sample voices: the console, and a key for the HTTP interface"
+	@echo "                (PORT=8001 if 8000 is taken)"
 	@echo "make container  run what the Dockerfile says without docker, and check it"
 	@echo "make test       run the quick tests: at most 5 minutes on two cores"
 	@echo "make test-all   run all tests"
@@ -53,7 +54,7 @@ demo: $(SLIM_INSTALLED)
 	$(SLIM)/bin/voiceprint demo
 
 demo-server: $(SERVER_INSTALLED)
-	$(SERVER)/bin/voiceprint demo-server
+	$(SERVER)/bin/voiceprint demo-server $(if $(PORT),--port $(PORT))
 
 container: $(INSTALLED)
 	$(BIN)/python tests/container.py

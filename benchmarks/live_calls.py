@@ -18,8 +18,7 @@ import sys
 import tempfile
 import time
 import uuid
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from pathlib import Path
+from argparse import Namespace
 from typing import Any, Final
 
 import httpx
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measure import resident_bytes
+from benchmarks.report import VOICES, command_line, write
 from tools.call_simulator import (
     FORMATS,
     Ticker,
@@ -38,14 +38,13 @@ from tools.call_simulator import (
 from voiceprint import MemoryStorage, OpusAgentVoiceRecognizer, VoiceFingerprintConfig
 from voiceprint.server.live.session import LATE_S
 
-VOICES: Final = Path(__file__).parents[1] / "examples" / "voices"
 PORT, AUDIOSOCKET_PORT = 8479, 9479
 START_S: Final = 5.0  # in which all calls begin
 
 
 def main() -> int:
-    """Measure, and print a table and JSON."""
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    """Measure, print a table, and write the figures."""
+    parser = command_line(__doc__)
     parser.add_argument("--encoder", choices=("free", "default"), default="free")
     parser.add_argument("--calls", type=int, nargs="+", default=[200], help="numbers of calls to try")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
@@ -60,8 +59,7 @@ def main() -> int:
     for source in options.formats:
         for calls in options.calls:
             rows.append(measured(options, source, calls))
-            print(json.dumps(rows[-1]), flush=True)
-    print()
+            print(f"{source}: {calls} calls measured", flush=True)
     heads = ("format", "calls", "core, %", "answers", "late p50, s", "p99", "late answers", "MB a call")
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for row in rows:
@@ -70,6 +68,7 @@ def main() -> int:
             f"| {row['late_p50_s']:.3f} | {row['late_p99_s']:.3f} | {row['late_answers']} "
             f"| {row['mb_a_call']:.1f} |"
         )
+    write(f"live_calls-{options.encoder}", {"rows": rows}, options.results)
     return 0
 
 
@@ -271,7 +270,7 @@ def measured(options: Namespace, source: str, calls: int) -> dict[str, Any]:
         "mb_a_call": sum(new["bytes"] - old["bytes"] for old, new in zip(before, second, strict=True))
         / calls
         / 1e6,
-        "load": os.getloadavg()[0],
+        "machine_load": os.getloadavg()[0],
         "cores": os.cpu_count(),
     }
 

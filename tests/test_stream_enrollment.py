@@ -272,3 +272,42 @@ def test_separated_streams_enroll_the_voice_that_speaks_most(
     match = recognizer.match_caller(voices["amara"][1])
     assert match is not None
     assert match[0] == "amara"
+
+
+@pytest.mark.parametrize("seconds", [0.0, 6.0, BUFFER_S + 20.0])
+def test_a_compact_stream_enrolls_the_same_audio(
+    quick: OpusAgentVoiceRecognizer, voices: Voices, seconds: float
+) -> None:
+    call = as_mulaw(of_length(voices, "bruno", seconds)) if seconds else b""
+    answers, stored = [], []
+    for compact in (False, True):
+        with quick.stream(**MULAW) as session:
+            fed(session, call, 4000)
+            answers.append(session.finish())
+            for _ in range(2 * compact):  # twice, as it may be repeated
+                session.compact()
+            assert session.result() == session.finish() == answers[-1]
+            if seconds:
+                quick.delete_caller("bruno")
+                stored.append(session.enroll("bruno"))
+            else:
+                with pytest.raises(AudioQualityError):
+                    session.enroll("bruno")
+    assert [answer.audio_s for answer in answers] == pytest.approx([seconds] * 2, abs=0.01)
+    for one, other in zip(stored[::2], stored[1::2], strict=True):
+        np.testing.assert_allclose(one.embedding, other.embedding, atol=1e-6)
+
+
+def test_a_stream_is_compact_after_its_end_alone(quick: OpusAgentVoiceRecognizer, voices: Voices) -> None:
+    with quick.stream() as session:
+        fed(session, voices["bruno"][0], 4000)
+        with pytest.raises(InvalidArgumentError, match=r"finish\(\) before compact"):
+            session.compact()
+        session.finish()
+    with pytest.raises(InvalidArgumentError, match="closed"):
+        session.compact()
+    quick.config.fingerprinting_enabled = False
+    with quick.stream() as disabled:
+        disabled.finish()
+        disabled.compact()
+    quick.config.fingerprinting_enabled = True

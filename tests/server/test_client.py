@@ -40,7 +40,7 @@ from voiceprint import (
     Voiceprint,
     VoiceprintError,
 )
-from voiceprint.client import AsyncClient, Client
+from voiceprint.client import AsyncClient, Client, correlated
 
 FILE = SAMPLES / "amara" / "1.flac"
 
@@ -216,7 +216,7 @@ def test_no_repr_and_no_log_has_the_key_or_the_data(
         logging.getLogger().debug("%r %s", client, client)
     text = caplog.text + repr(vars(client))
     assert "Client('http://127.0.0.1" in text
-    for secret in (key, key.split("_")[2], "Hunter", f"{stored.embedding[0]:.5f}"[1:]):
+    for secret in (key, key.split("_", 2)[2], "Hunter", f"{stored.embedding[0]:.6f}"[1:]):
         assert secret not in text
 
 
@@ -513,12 +513,15 @@ def test_a_forked_process_has_connections_of_its_own(server: Running, client: Cl
 
 
 def test_the_correlation_id_is_that_of_the_request(server: Running, client: Client) -> None:
-    recognizer = server.service.recognizer("default")
-    with recognizer.acting_as("nobody here", correlation_id="call-17"):
-        client.identify(FILE)
-    log = recognizer.audit_log()
+    log = server.service.recognizer("default").audit_log()
     assert log is not None
+    with correlated("call-17"):
+        client.identify(FILE)
     assert b'"correlation_id":"call-17"' in next(log.backward())
+    client.identify(FILE)
+    assert b"call-17" not in next(log.backward())
+    with pytest.raises(InvalidArgumentError, match="correlation_id is 'a b'"), correlated("a b"):
+        pass
 
 
 # The install

@@ -49,6 +49,11 @@ def browser(server: Running) -> Iterator[httpx.Client]:
         yield opened
 
 
+def test_the_root_leads_to_the_console(browser: httpx.Client, server: Running) -> None:
+    answer = browser.get(f"{server.url}/", follow_redirects=True)
+    assert (answer.status_code, str(answer.url)) == (200, f"{server.url}/console/")
+
+
 def test_callers_are_searched_by_id_group_and_metadata(browser: httpx.Client) -> None:
     def found(query: str, **metadata: str) -> list[str]:
         url = f"/console/g/default/callers{query}"

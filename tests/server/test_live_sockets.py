@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import random
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -365,7 +366,7 @@ def test_a_store_that_is_away_makes_answers_late_and_loses_nothing(
     with serve(service(folder)) as running:
         recognizer = running.service.recognizer("default")
         headers = running.headers("identify")
-        gone = StorageUnavailableError("away")
+        gone, failed = StorageUnavailableError("away"), threading.Event()
         storage = recognizer.storage
 
         async def call() -> list[str]:
@@ -374,6 +375,7 @@ def test_a_store_that_is_away_makes_answers_late_and_loses_nothing(
                 with monkeypatch.context() as away:
 
                     def fail(*_: object) -> Any:
+                        failed.set()
                         raise gone
 
                     away.setattr(storage, "callers_of", fail)
@@ -381,10 +383,7 @@ def test_a_store_that_is_away_makes_answers_late_and_loses_nothing(
                     await socket.send(first)
                     for message in audio[: len(audio) // 2]:
                         await socket.send(message)
-                    while running.service.live.get("default", "away") is None or not (
-                        running.service.live.get("default", "away").error  # type: ignore[union-attr]
-                    ):
-                        await asyncio.sleep(0.02)
+                    assert await asyncio.to_thread(failed.wait, 20)
                 for message in audio[len(audio) // 2 :]:
                     await socket.send(message)
                 await socket.send('{"type": "stop"}')

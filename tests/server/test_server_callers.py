@@ -237,6 +237,14 @@ def test_names_that_no_schema_expects_are_refused(http: httpx.Client, path: str,
     assert (answer.status_code, answer.json()["error"]) == (422, "InvalidArgumentError")
 
 
+def test_a_path_of_no_operation_names_the_list_of_all(http: httpx.Client) -> None:
+    answer = http.get("nothing/ana")
+    assert (answer.status_code, answer.json()["error"]) == (404, "NoSuchPathError")
+    assert "GET /openapi.json" in answer.json()["detail"]
+    assert "ana" not in answer.text
+
+
 def test_a_method_that_a_path_does_not_have_is_refused_with_those_that_it_has(http: httpx.Client) -> None:
     answer = http.request("TRACE", "callers/ana")
     assert (answer.status_code, answer.headers["allow"]) == (405, "DELETE, GET, PATCH, PUT")
+    assert answer.json()["detail"].endswith("is not allowed here: send DELETE, GET, PATCH, PUT.")

@@ -216,7 +216,9 @@ def test_settings_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_keys_are_made_listed_and_revoked_on_the_command_line(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     state = ("--state", tmp_path / "state.db")
-    assert run("keys", "list", *state)[0] == 0
+    code, out, err = run("keys", "list", *state)
+    assert (code, out) == (0, "")
+    assert f"{tmp_path / 'state.db'} has no keys" in err
     assert not (tmp_path / "state.db").exists()
     code, out, err = run(
         "keys", "create", "--role", "identify", "--for", "brand-a", "--expires", "90d", *state
@@ -224,13 +226,49 @@ def test_keys_are_made_listed_and_revoked_on_the_command_line(run, tmp_path: Pat
     key = out.splitlines()[-1]
     assert (code, key.startswith("vp_")) == (0, True)
     assert key.split("_")[1] in err
+    assert str(tmp_path / "state.db") in err
     assert (tmp_path / "state.db").stat().st_mode & 0o777 == 0o600 or sys.platform == "win32"
     assert key.encode() not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert "brand-a" in run("keys", "list", *state)[1]
     assert "Revoked" in run("keys", "revoke", key, *state)[1]
     assert "revoked" in run("keys", "list", *state)[1]
     assert run("keys", "revoke", "nobody", *state)[0] != 0
-    assert run("keys", "create", "--role", "king", *state)[0] != 0
+    assert "The role is 'king'" in run("keys", "create", "--role", "king", *state)[2]
+
+
+def test_a_key_ends_at_a_time_to_come(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    create = ("keys", "create", "--role", "identify", "--state", tmp_path / "state.db")
+    assert run(*create, "--expires", "2100-01-31")[0] == 0
+    for wrong in ("yesterday", "0d", "2020-01-31"):
+        code, out, err = run(*create, "--expires", wrong)
+        assert (code, out) == (2, "")
+        assert f"--expires is '{wrong}'" in err
+
+
+def test_serve_names_the_fault_before_it_starts(  # type: ignore[no-untyped-def]
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, out, err = run("serve", "--port", port)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"Error: Port {port} of 127.0.0.1 cannot be used")
+
+    Path("broken.json").write_text("{")
+    monkeypatch.setenv("VOICE_STORAGE_PATH", "broken.json")
+    code, _, err = run("serve", "--port", "0", "--workers", "2")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "broken.json is not JSON" in err
+    monkeypatch.delenv("VOICE_STORAGE_PATH")
+
+    monkeypatch.setenv("VOICE_SERVER_TLS_CERTIFICATE", "broken.json")
+    monkeypatch.setenv("VOICE_SERVER_TLS_KEY", "key.pem")
+    code, _, err = run("serve", "--port", "0")
+    assert code == 2
+    assert "VOICE_SERVER_TLS_CERTIFICATE 'broken.json' and VOICE_SERVER_TLS_KEY 'key.pem'" in err
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])

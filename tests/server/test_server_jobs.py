@@ -22,6 +22,7 @@ from voiceprint.client import Client
 from voiceprint.server import ServerSettings, Service
 from voiceprint.server.database import jobs as table
 from voiceprint.server.jobs import Job
+from voiceprint.server.problems import ProblemError
 
 CALLERS = sorted(folder.name for folder in SAMPLES.iterdir() if folder.is_dir())[:4]
 
@@ -193,6 +194,8 @@ def test_a_job_is_cancelled_and_another_one_waits_for_its_turn(
         first = client.post("jobs", json=body).json()["job_id"]
         twice = client.post("jobs", json=body)
         assert (twice.status_code, twice.json()["error"]) == (409, "JobInProgressError")
+        same = client.post("jobs", json={**body, "manifest": "./calls/../calls/long.csv"})
+        assert same.status_code == 409
         waits = client.post("jobs", json={"kind": "evaluate", "folder": "labeled"}).json()["job_id"]
         assert client.post(f"jobs/{waits}/cancel").json()["state"] == "cancelled"
         assert client.get("index").status_code == 200  # requests go on
@@ -287,3 +290,14 @@ def test_a_service_without_a_folder_has_no_jobs(http: httpx.Client) -> None:
     answer = http.post("jobs", json={"kind": "enroll", "manifest": "x.csv"})
     assert (answer.status_code, "VOICE_SERVER_JOBS_FOLDER" in answer.json()["detail"]) == (422, True)
     assert http.get("jobs").json() == {"jobs": []}
+
+
+def test_the_jobs_that_wait_have_a_limit(folder: Path, tmp_path: Path) -> None:
+    service = service_over(folder, str(tmp_path / "state.db"), BandEncoder())  # which is not started
+    for number in range(100):
+        (folder / "other" / f"{number}.csv").write_text("caller_id,path\n")
+        service.jobs.create("other", "enroll", {"manifest": f"{number}.csv"}, "key:test")
+    with pytest.raises(ProblemError, match="100 jobs of this gallery") as caught:
+        service.jobs.create("other", "enroll", {"manifest": "0.csv"}, "key:test")
+    assert caught.value.status == 429
+    service.close()

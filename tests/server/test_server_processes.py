@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -108,6 +107,9 @@ def test_a_key_is_valid_and_revoked_at_once_in_all_workers(tmp_path: Path) -> No
         assert {status() for _ in range(20)} == {422}
         keys.revoke(made.key_id)
         assert {status() for _ in range(20)} == {401}
+        said = (tmp_path / "log").read_text()
+        assert f"Serving on {url}, with the console at {url}/console/." in said
+        assert f"{tmp_path / 'voiceprints.json'}. Keys: {tmp_path / 'voiceprint-server.db'}." in said
 
 
 def test_a_connection_that_sends_its_request_too_slowly_is_cut(tmp_path: Path) -> None:
@@ -155,7 +157,8 @@ def test_metrics_are_those_of_all_workers_also_of_killed_ones(tmp_path: Path) ->
         for _ in range(times):
             httpx.post(f"{url}/v1/galleries/default/quality", headers=headers, content=b"", timeout=60)
 
-    with served(tmp_path, "--workers", "2") as (process, url):
+    (tmp_path / "temporary").mkdir()
+    with served(tmp_path, "--workers", "2", TMPDIR=str(tmp_path / "temporary")) as (process, url):
         ask(20)
         assert counted() == 20
         workers = [
@@ -171,7 +174,7 @@ def test_metrics_are_those_of_all_workers_also_of_killed_ones(tmp_path: Path) ->
             time.sleep(0.1)
         ask(5)
         assert counted() == 25
-    assert [*Path(tempfile.gettempdir()).glob("voiceprint-metrics-*")] == []
+    assert [*(tmp_path / "temporary").iterdir()] == []
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,12 @@ from voices import SAMPLES
 EXCERPTS = 4  # of each sample: more rows than an enrollment stores at once, so that some are stored early
 
 
+def workers_of(supervisor: int) -> list[int]:
+    """The process ids of the workers."""
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    return [pid for pid in map(int, children) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
 def wait_for(client: httpx.Client, path: str, wanted: str) -> dict[str, Any]:
     """A job, once its state is `wanted`. Requests that die with a worker are repeated."""
     found: dict[str, Any] = {}
@@ -59,10 +65,8 @@ def test_a_job_and_an_answer_outlive_killed_workers_and_a_restart(tmp_path: Path
             begun = client.post("jobs", json={"kind": "enroll", "manifest": "manifest.csv"})
             job = f"jobs/{begun.raise_for_status().json()['job_id']}"
             wait_for(client, job, "running")
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            for child in map(int, children):
-                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    os.kill(child, signal.SIGKILL)
+            for worker in workers_of(process.pid):
+                os.kill(worker, signal.SIGKILL)
             done = wait_for(client, job, "done")
         counts = done["result"]["counts"]
         assert sum(counts.values()) == len(lines) - 1
@@ -77,3 +81,20 @@ def test_a_job_and_an_answer_outlive_killed_workers_and_a_restart(tmp_path: Path
         ).json()
         assert len(callers["callers"]) == len(lines)  # with alice
         assert all(len(caller["voiceprints"]) == 1 for caller in callers["callers"])
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_it_is_asked_for_a_sign_of_life_is_replaced(tmp_path: Path) -> None:
+    key(tmp_path)
+    with served(tmp_path, "--workers", "2", VOICE_STORAGE_BACKEND="sqlite") as (process, _):
+        first = workers_of(process.pid)
+        for worker in first:
+            os.kill(worker, signal.SIGSTOP)
+        time.sleep(2)  # the supervisor asks twice a second, and now waits for an answer
+        for worker in first:
+            os.kill(worker, signal.SIGKILL)
+        for _ in range(600):
+            if len({*workers_of(process.pid)} - {*first}) == 2:
+                break
+            time.sleep(0.1)
+        assert len({*workers_of(process.pid)} - {*first}) == 2

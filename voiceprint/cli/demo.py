@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -97,11 +96,11 @@ def demo_server(
     try:
         from voiceprint.server.database import ServerDatabase
         from voiceprint.server.keys import ApiKeys
-        from voiceprint.server.running import run
+        from voiceprint.server.running import free_port, run
     except ImportError as error:
         raise ConfigurationError(SERVER_EXTRA) from error
     callers = _callers(voices or _sample_voices())
-    _check_free(port)
+    free_port("127.0.0.1", port)
     # SIGTERM ends it as Ctrl-C does: with the folder removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     for name in [name for name in os.environ if name.upper().startswith("VOICE_")]:
@@ -130,17 +129,6 @@ def demo_server(
         )
         sys.stdout.flush()
         run({"port": port, "state": state}, None, None, print_error)
-
-
-def _check_free(port: int) -> None:
-    with socket.socket() as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            one.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"Port {port} of 127.0.0.1 cannot be used: {error.strerror}. Give another one by --port."
-            ) from error
 
 
 def _enroll(recognizer: OpusAgentVoiceRecognizer, callers: dict[str, list[Path]]) -> None:

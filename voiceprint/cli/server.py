@@ -11,7 +11,7 @@ import typer
 from voiceprint.cli.common import JsonOption, print_error, print_json, print_lines, table
 from voiceprint.cli.demo import SERVER_EXTRA
 from voiceprint.cli.gallery_options import CONFIG_VARIABLE, DEFAULT_FILE, GALLERY_VARIABLE, ConfigOption
-from voiceprint.errors import ConfigurationError
+from voiceprint.errors import ConfigurationError, InvalidArgumentError
 
 keys_app = typer.Typer(help="Make and revoke the API keys of the service.", no_args_is_help=True)
 
@@ -134,19 +134,27 @@ def create_key(
     state: StateOption = None,
 ) -> None:
     """Make an API key, and print it on the last line. It cannot be shown again: only its digest is stored."""
-    text, key = _keys(state).create(
+    keys = _keys(state)
+    text, key = keys.create(
         roles, name=name, galleries=galleries, metadata=metadata, expires_at=_end(expires), rate_limit=rate
     )
-    print_error(f"Key {key.key_id}, {', '.join(key.roles)}, for {_galleries(key.galleries)}. Store it now:")
+    print_error(
+        f"Key {key.key_id}, {', '.join(key.roles)}, for {_galleries(key.galleries)}, in {keys.location}. "
+        "Store it now:"
+    )
     print_lines(text)
 
 
 @keys_app.command("list")
 def list_keys(state: StateOption = None, as_json: JsonOption = False) -> None:
     """List the keys, without their secrets, also those that are revoked or expired."""
-    found = _keys(state).list()
+    keys = _keys(state)
+    found = keys.list()
     if as_json:
         print_json([{**key._asdict(), "state": key.state} for key in found])
+        return
+    if not found:
+        print_error(f"{keys.location} has no keys: `voiceprint keys create` makes one.")
         return
     rows = [
         (
@@ -192,8 +200,17 @@ def _end(text: str | None) -> str | None:
     from datetime import datetime, timezone
 
     from voiceprint.retention import parse_period
+    from voiceprint.validation import check_time, now, shown
 
     try:
         return (datetime.now(timezone.utc) + parse_period(text)).isoformat()
-    except ValueError:
-        return text
+    except ValueError:  # no period, and perhaps a time
+        pass
+    advice = "give a time to come, such as 2031-01-31, or a period, such as 90d."
+    try:
+        end = check_time(text)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"--expires is {shown(text)}: {advice}") from error
+    if end is not None and end <= now():
+        raise InvalidArgumentError(f"--expires is {shown(text)}, which is past: {advice}")
+    return end

@@ -20,6 +20,7 @@ except ImportError as error:
 
 from voiceprint.client.asynchronous import AsyncClient
 from voiceprint.client.models import Job, LiveCall
+from voiceprint.client.sending import correlated
 from voiceprint.client.synchronous import Client
 
-__all__ = ["AsyncClient", "Client", "Job", "LiveCall"]
+__all__ = ["AsyncClient", "Client", "Job", "LiveCall", "correlated"]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+import re
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final, NamedTuple, TypeVar
 
 import httpx
 import orjson
 from pydantic import ValidationError
 
-from voiceprint._audited import current_actor
 from voiceprint.client.calls import Call, part
 from voiceprint.client.faults import error_of, retry_after_s
 from voiceprint.errors import (
@@ -39,6 +42,29 @@ close a connection in the moment of its use."""
 
 _REPEATED: Final = frozenset({429, 502, 503, 504})
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+_correlation_id: ContextVar[str | None] = ContextVar("voiceprint_client_correlation_id", default=None)
+_IS_CORRELATION_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII).fullmatch
+
+
+@contextmanager
+def correlated(correlation_id: str) -> Iterator[None]:
+    """Give the requests of this thread or task an id of another system, such as of a telephone call.
+
+    correlation_id: 1 to 128 printable ASCII characters without spaces. The events in the audit log of the
+    service have it.
+    """
+    if not isinstance(correlation_id, str) or not _IS_CORRELATION_ID(correlation_id):
+        raise InvalidArgumentError(
+            f"correlation_id is {shown(correlation_id)}: give 1 to 128 printable ASCII characters, without "
+            "spaces."
+        )
+    token = _correlation_id.set(correlation_id)
+    try:
+        yield
+    finally:
+        _correlation_id.reset(token)
 
 
 class Target(NamedTuple):
@@ -98,8 +124,8 @@ class Sending:
         self._tries = 0
         # One for all tries: the service answers a repetition with the answer of the first.
         self._headers = {"Idempotency-Key": secrets.token_hex(16)} if call.changes else {}
-        correlation_id = current_actor().correlation_id
-        if correlation_id is not None and correlation_id.isascii() and correlation_id.isprintable():
+        correlation_id = _correlation_id.get()
+        if correlation_id is not None:
             self._headers["X-Request-Id"] = correlation_id
 
     def check_open(self, http: httpx.Client | httpx.AsyncClient) -> None:

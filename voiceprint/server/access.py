@@ -13,13 +13,14 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 from pydantic import TypeAdapter
 from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from voiceprint._audited import acting_as
 from voiceprint.errors import GalleryNotFoundError, InvalidArgumentError
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.server.idempotency import RequestKey
 from voiceprint.server.keys import Principal, Role
-from voiceprint.server.problems import ProblemError
+from voiceprint.server.problems import ProblemError, problem_of
 from voiceprint.server.service import Service
 from voiceprint.validation import check_caller_id
 
@@ -88,13 +89,36 @@ def key_in_headers(connection: HTTPConnection) -> str | None:
     return connection.headers.get("x-api-key")
 
 
+class KeysFirst:
+    """ASGI middleware that checks the key of a request of /v1 before anything reads its body.
+
+    FastAPI reads and parses the JSON body of a route before its dependencies: a peer without a key would have
+    the event loop parse megabytes.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+            request = Request(scope)
+            try:
+                request.state.principal = await authenticate(self._service, key_in_headers(request))
+            except ProblemError as error:
+                await problem_of(request, error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
 async def _principal(
     request: Request,
     _bearer_key: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     _header_key: Annotated[str | None, Depends(_header)],
 ) -> Principal:
-    principal = await authenticate(service_of(request), key_in_headers(request))
-    request.state.principal = principal
+    principal: Principal | None = getattr(request.state, "principal", None)  # of `KeysFirst`
+    if principal is None:
+        principal = await authenticate(service_of(request), key_in_headers(request))
     return principal
 
 

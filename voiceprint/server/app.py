@@ -11,6 +11,7 @@ from typing import Final
 from fastapi import FastAPI
 
 import voiceprint
+from voiceprint.server.access import KeysFirst
 from voiceprint.server.console import add_console
 from voiceprint.server.limits import BodyLimits, RawPaths, RequestIds
 from voiceprint.server.live import sockets
@@ -78,6 +79,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(sockets.router)
     if service.settings.console:
         add_console(app)
+    app.add_middleware(KeysFirst, service=service)
     app.add_middleware(BodyLimits, settings=service.settings)
     app.add_middleware(RawPaths)
     app.add_middleware(RequestIds, metrics=service.metrics)

@@ -74,7 +74,11 @@ class Body(NamedTuple):
             raise InvalidAudioError("The audio is empty.")
         encoding, rate, channel, channels = self.audio_format
         if encoding is None and rate is None:
-            recording = Recording.read(lambda: open_stream(io.BytesIO(self.audio or b""), _NAME), channel)
+            # No more is decoded: an hour of silence as FLAC is 1 MB, and takes 20 s.
+            longest_s = self.max_audio_s
+            recording = Recording.read(
+                lambda: open_stream(io.BytesIO(self.audio or b""), _NAME, longest_s=longest_s), channel
+            )
             recording.name = None  # the source of an enrollment is that of the request
         else:
             buffer = AudioFormat(rate, encoding or "pcm", channel, channels)  # type: ignore[arg-type]

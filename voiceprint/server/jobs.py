@@ -39,6 +39,10 @@ _MOST_ATTEMPTS: Final = 5
 """Workers that may end within a job before it fails: a job that ends its worker would end all in turn."""
 
 
+_MOST_QUEUED: Final = 100
+"""Jobs of a gallery and kind that wait or run. Doubled, the last of them waits twice as long."""
+
+
 class Job(NamedTuple):
     """A job.
 
@@ -100,13 +104,21 @@ class Jobs:
 
     def create(self, gallery: str, kind: str, arguments: dict[str, Any], actor: str) -> Job:
         """Queue a job. Raises `InvalidArgumentError`, and `ProblemError` 409 for one that is under way."""
-        self._check_place(gallery, arguments)
+        arguments = self._checked(gallery, arguments)
         job = Job(secrets.token_hex(8), gallery, kind, "queued", time.time(), arguments, actor)
         with self._database.begin() as connection:
             old = and_(jobs.c.created < job.created - _KEPT_S, jobs.c.state.in_(ENDED))
             connection.execute(delete(jobs).where(old))
             active = and_(jobs.c.gallery == gallery, jobs.c.kind == kind, jobs.c.state.not_in(ENDED))
-            for row in connection.execute(select(jobs).where(active)):
+            rows = connection.execute(select(jobs).where(active)).all()
+            if len(rows) >= _MOST_QUEUED:
+                raise ProblemError(
+                    429,
+                    "TooManyJobsError",
+                    f"{len(rows)} jobs of this gallery wait or run: wait until some have ended.",
+                    {"Retry-After": "60"},
+                )
+            for row in rows:
                 if _job(row).arguments == arguments:
                     raise ProblemError(
                         409, "JobInProgressError", f"The job {row.job_id} does the same: wait, or cancel it."
@@ -152,12 +164,15 @@ class Jobs:
             self._is_cancelled = True
         return self.get(gallery, job_id)
 
-    def _check_place(self, gallery: str, arguments: dict[str, Any]) -> None:
+    def _checked(self, gallery: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments with their place in its shortest spelling: "./a.csv" is the job of "a.csv"."""
         if self._folder is None:
             raise InvalidArgumentError(
                 "This service has no folder of jobs: its operator sets VOICE_SERVER_JOBS_FOLDER."
             )
-        place_of(self._folder, gallery, arguments)
+        place = place_of(self._folder, gallery, arguments)
+        name = "manifest" if "manifest" in arguments else "folder"
+        return arguments | {name: str(place.relative_to((self._folder / gallery).resolve()))}
 
     # For the worker
 

@@ -87,6 +87,11 @@ class ApiKeys:
     def __init__(self, database: ServerDatabase) -> None:
         self._database = database
 
+    @property
+    def location(self) -> str:
+        """Path or URL of the database, without its password."""
+        return self._database.location
+
     def create(
         self,
         roles: Iterable[str],
@@ -104,8 +109,10 @@ class ApiKeys:
         ISO 8601 UTC. rate_limit: requests a minute, 0 for none. Raises `InvalidArgumentError`.
         """
         wanted = tuple(dict.fromkeys(roles))
-        if not wanted or not set(wanted) <= set(ROLES):
-            raise InvalidArgumentError(f"The roles are {wanted}: give at least one of {', '.join(ROLES)}.")
+        unknown = [role for role in wanted if role not in ROLES]
+        if unknown or not wanted:
+            given = f"The role is {shown(unknown[0])}" if unknown else "There is no role"
+            raise InvalidArgumentError(f"{given}: give at least one of {', '.join(ROLES)}.")
         key_id = secrets.token_hex(6)
         name = key_id if name is None else name
         if not 1 <= len(name) <= 512 or not name.isprintable():
@@ -184,6 +191,15 @@ class ApiKeys:
         with self._database.read() as connection:
             row = connection.execute(select(api_keys).where(api_keys.c.key_id == key_id)).one_or_none()
         return None if row is None else _holder(row)
+
+    def active(self, key_ids: Iterable[str]) -> set[str]:
+        """Those of the ids whose keys are accepted now. For connections, which have authenticated before."""
+        wanted = [*key_ids]
+        if not wanted:
+            return set()
+        with self._database.read() as connection:
+            rows = connection.execute(select(api_keys).where(api_keys.c.key_id.in_(wanted)))
+            return {key.key_id for key in map(_record, rows) if key.state == "active"}
 
 
 def _holder(row: Row[Any]) -> Principal | None:

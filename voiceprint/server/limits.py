@@ -108,7 +108,7 @@ class BodyLimits:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        is_json = headers.get(b"content-type", b"").lower().startswith(b"application/json")
+        is_json = b"json" in headers.get(b"content-type", b"").lower()  # also application/NAME+json
         limit = min(self._limit, _MAX_JSON_BYTES) if is_json else self._limit
         claimed = headers.get(b"content-length", b"")
         if claimed.isdigit() and int(claimed) > limit:

@@ -6,6 +6,7 @@ import inspect
 import logging
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import unquote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -151,7 +152,8 @@ def problem_of(request: Request, error: VoiceprintError) -> JSONResponse:
         more = {"feedback": list(error.quality.feedback), "quality": error.quality}
         counter = request.app.state.service.metrics.refused_audio
         for reason in error.quality.feedback:
-            counter.labels(request.path_params.get("gallery", ""), reason).inc()
+            # Decoded: each spelling with percent signs would be a label of its own.
+            counter.labels(unquote(request.path_params.get("gallery", "")), reason).inc()
     return problem_response(
         request, status, type(error).__name__, detail, title=title, headers=headers, **more
     )
@@ -186,7 +188,11 @@ def add_problem_handlers(app: FastAPI) -> None:
         if error.status_code == 405 and documented:
             # Of all routes of this path: FastAPI names those of the first.
             headers["Allow"] = ", ".join(sorted(method.upper() for method in documented))
-        return problem_response(request, error.status_code, name, f"{error.detail}.", headers=headers)
+        detail = {
+            404: "No operation has this path: GET /openapi.json lists all.",
+            405: f"{request.method} is not allowed here: send {headers.get('Allow')}.",
+        }.get(error.status_code, f"{error.detail}.")
+        return problem_response(request, error.status_code, name, detail, headers=headers)
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -1,7 +1,7 @@
 """HTTP connections that must send a request in time.
 
 uvicorn limits the idle time between two requests, and `BodyLimits` that of a body; neither ends a connection
-that sends its headers byte by byte, or goes on sending after an early answer.
+that sends its headers byte by byte, goes on sending after an early answer, or does not read its answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from voiceprint.server.settings import ServerSettings
 class TimedProtocol(H11Protocol):
     """uvicorn's protocol on h11, with the limit `VOICE_SERVER_RECEIVE_S`."""
 
-    _timer: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None  # of a request
+    _writing: asyncio.TimerHandle | None = None  # of an answer that waits for the peer
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time for the first request."""
@@ -42,7 +43,18 @@ class TimedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop()
+        self._written()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Start the time for a peer who does not read the answer."""
+        super().pause_writing()
+        self._writing = self._writing or self.loop.call_later(_receive_s(), self._cut)
+
+    def resume_writing(self) -> None:
+        """Go on with the answer."""
+        super().resume_writing()
+        self._written()
 
     def _start(self) -> None:
         if self._timer is None:
@@ -52,6 +64,11 @@ class TimedProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _written(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
 
     def _cut(self) -> None:
         self._timer = None

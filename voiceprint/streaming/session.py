@@ -15,6 +15,7 @@ from voiceprint._audited import Operation, finished, note_answer, recording
 from voiceprint._threads import in_thread, store_in_thread
 from voiceprint.audio import AudioBuffer, AudioQuality, Recording, Turn
 from voiceprint.audio.io.encodings import PCM, AudioFormat
+from voiceprint.audio.recording import as_int16
 from voiceprint.consent import check_groups
 from voiceprint.dual_run import DualRun
 from voiceprint.embedder import Embedder, Probe
@@ -92,6 +93,7 @@ class CallStream:
         self._online = OnlineEmbedder(
             context.encoder, self._framer.rate, context.embedder.prompts, keep_best=context.separate
         )
+        self._kept: NDArray[np.int16] | None = None  # after `compact`, the audio to enroll
         self._decision = Decision()
         self._pending: deque[_Interim] = deque(maxlen=_PENDING)
         self._good, self._quality_at_s = False, 0.0
@@ -218,11 +220,29 @@ class CallStream:
         with self._enrolling:
             with self._lock:
                 self._check_open()
-                recording = self._online.best_recording(self._framer.rest())
+                if self._kept is None:
+                    recording = self._online.best_recording(self._framer.rest())
+                else:
+                    recording = Recording(self._kept, self._framer.rate)
+                    recording = recording.leave_out(self._context.embedder.prompts)
             # Without the lock, so that `feed` goes on.
             stored = self._context.enroller.enroll((caller_id, recording, metadata), options, may_store)
             self._enrolled |= stored is not None
             return stored
+
+    def compact(self) -> None:
+        """Drop all but the audio that `enroll` takes, in 16 bits, after `finish`. May be repeated.
+
+        For many ended calls that may be enrolled from: 2 MB of a telephone call in place of 10. Raises
+        `InvalidArgumentError` before `finish`.
+        """
+        with self._enrolling, self._lock:
+            self._check_open()
+            if not self._answer.final:
+                raise InvalidArgumentError("The stream is not finished: call finish() before compact().")
+            if self._kept is None and self._enabled:
+                self._kept = as_int16(self._online.best_recording(self._framer.rest()).native[:])
+                self.__dict__.pop("_online", None)
 
     def close(self) -> None:
         """Drop the audio and end the session. May be repeated."""
@@ -230,6 +250,7 @@ class CallStream:
             self._closed = True
             self._pending.clear()
             self.__dict__.pop("_online", None)
+            self._kept = None
 
     afeed = in_thread(feed)  # await it before the next
     aresult = in_thread(result)

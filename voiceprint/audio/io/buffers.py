@@ -127,10 +127,10 @@ def mix(block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         return np.asarray(_scaled_block(block, 1, 1.0), dtype=np.float32)
 
 
-def too_long(seconds: float) -> str:
-    """The message, without its subject, for audio over `MAX_SECONDS`."""
+def too_long(seconds: float, longest_s: float = MAX_SECONDS) -> str:
+    """The message, without its subject, for audio over `longest_s` seconds."""
     return (
-        f"lasts {seconds:.0f} s: at most {MAX_SECONDS} s are accepted, cut out a part where the caller speaks"
+        f"lasts {seconds:.0f} s: at most {longest_s:g} s are accepted, cut out a part where the caller speaks"
     )
 
 

@@ -38,8 +38,15 @@ class AudioReader:
     warnings: faults of the file that did not prevent reading, complete at the end of `blocks`.
     """
 
-    def __init__(self, name: str, file: BinaryIO, plan: Plan, excerpt: Excerpt = WHOLE) -> None:
-        self.name = name
+    def __init__(
+        self,
+        name: str,
+        file: BinaryIO,
+        plan: Plan,
+        excerpt: Excerpt = WHOLE,
+        longest_s: float = MAX_SECONDS,
+    ) -> None:
+        self.name, self._longest_s = name, longest_s
         self._file, self._plan, self._excerpt = file, plan, excerpt
         self._gain, self._read = 1.0, 0
         self.warnings: tuple[str, ...] = ()
@@ -56,11 +63,11 @@ class AudioReader:
             raise InvalidAudioError(f"cannot be used: {error}") from error
         if not 1 <= self.channels <= MAX_CHANNELS:
             raise InvalidAudioError(f"has {self.channels} channels: at most {MAX_CHANNELS} are accepted")
-        if self.frames is not None and self.frames > MAX_SECONDS * self.sample_rate:
+        if self.frames is not None and self.frames > self._longest_s * self.sample_rate:
             self._refuse_length(self.frames)
 
     def _refuse_length(self, frames: int) -> None:
-        raise InvalidAudioError(too_long(frames / self.sample_rate))
+        raise InvalidAudioError(too_long(frames / self.sample_rate, self._longest_s))
 
     def blocks(self, seconds: float = BLOCK_S) -> Iterator[npt.NDArray[Any]]:
         """The samples in blocks of at most `seconds`: int16 or float32 [n, channels], n >= 1.
@@ -101,7 +108,7 @@ class AudioReader:
             while len(block := decoder.read(size)):
                 count += len(block)
                 self._read += len(block)
-                if self._read > MAX_SECONDS * self.sample_rate:
+                if self._read > self._longest_s * self.sample_rate:
                     self._refuse_length(self._read)
                 yield self._converted(block)
             self._check_count(count, decoder)
@@ -133,7 +140,7 @@ class AudioReader:
             count = 0
             while len(block := decoder.read(size)):
                 count += len(block)
-                if count > MAX_SECONDS * self.sample_rate:
+                if count > self._longest_s * self.sample_rate:
                     self._refuse_length(count)
                 level = scale.combine(level, scale.level(block))
             decoder.close()
@@ -203,16 +210,22 @@ def open_audio(
 
 
 def open_stream(
-    file: BinaryIO, name: str, *, encoding: Encoding | None = None, sample_rate: int | None = None
+    file: BinaryIO,
+    name: str,
+    *,
+    encoding: Encoding | None = None,
+    sample_rate: int | None = None,
+    longest_s: float = MAX_SECONDS,
 ) -> AudioReader:
     """As `open_audio`, for an open seekable file, such as an `io.BytesIO`; the reader closes it.
 
-    name: replaces the path, in messages and for its suffix.
+    name: replaces the path, in messages and for its suffix. longest_s: seconds beyond which the audio is
+    refused; no more is decoded.
     """
     if encoding is not None:
         check_encoding(encoding)
     with named(name):
-        return _opened(file, name, encoding, sample_rate)
+        return _opened(file, name, encoding, sample_rate, longest_s=longest_s)
 
 
 def _opened(
@@ -221,6 +234,7 @@ def _opened(
     encoding: Encoding | None,
     sample_rate: int | None,
     excerpt: Excerpt = WHOLE,
+    longest_s: float = MAX_SECONDS,
 ) -> AudioReader:
     head = read_at(file, 0, formats.HEAD_BYTES)
     if not head:
@@ -229,7 +243,7 @@ def _opened(
     if raw_format is None or formats.file_in_buffer(head):
         found = formats.identify(file)
         if found is not None or (raw_format is None and encoding is None):
-            return AudioReader(name, file, plan(file, found), excerpt)
+            return AudioReader(name, file, plan(file, found), excerpt, longest_s)
     if encoding is not None:
         raw_format = raw.Raw(encoding, raw.TELEPHONE_RATE if encoding in ("mulaw", "alaw") else None)
     assert raw_format is not None  # noqa: S101
@@ -237,7 +251,9 @@ def _opened(
     if rate is None:
         raise InvalidAudioError("has no header that says its sample rate: give sample_rate (--rate)")
     try:
-        return AudioReader(name, file, plan_raw(file, raw_format, check_sample_rate(rate)), excerpt)
+        return AudioReader(
+            name, file, plan_raw(file, raw_format, check_sample_rate(rate)), excerpt, longest_s
+        )
     except InvalidAudioError as error:
         raise InvalidAudioError(f"as {raw_format.encoding or raw_format.name}: {error}") from error
 

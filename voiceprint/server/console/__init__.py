@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
+from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,7 +32,7 @@ _HEADERS: Final = (
 
 
 def add_console(app: FastAPI) -> None:
-    """Add the console to the application, at /console/."""
+    """Add the console to the application, at /console/, and lead there from the root."""
     app.mount("/console/static", StaticFiles(directory=FOLDER / "static"))
     router = APIRouter(prefix="/console", route_class=ConsoleRoute, include_in_schema=False)
     for module in (signing, overview, callers, trial, threshold, live, audit):
@@ -39,7 +40,12 @@ def add_console(app: FastAPI) -> None:
     router.add_api_route("/{path:path}", _no_page, methods=["GET", "POST"])  # the last: all that is left
     app.state.console_readings = Readings()
     app.include_router(router)
+    app.add_api_route("/", _to_console, include_in_schema=False)
     app.add_middleware(_ConsoleHeaders)
+
+
+async def _to_console() -> RedirectResponse:
+    return RedirectResponse("console/")
 
 
 async def _no_page(path: str) -> None:

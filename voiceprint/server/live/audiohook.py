@@ -77,9 +77,14 @@ class AudioHookConversation(Conversation):
             return []  # audio that the platform left out, or its report of an error; the session goes on
         raise InvalidArgumentError(f"A message has the type {shown(kind)}, which clients do not send.")
 
+    @property
+    def takes_answers(self) -> bool:
+        """As `Conversation.takes_answers`: for a flow that waits for the decision."""
+        return self._disconnects and not self._is_disconnected and not self._is_closing
+
     def running(self, answer: dict[str, Any]) -> list[Message]:
         """As `Conversation.running`: the disconnection with the decision, if the flow waits for it."""
-        if not (self._disconnects and answer["decided"]) or self._is_disconnected or self._is_closing:
+        if not (self.takes_answers and answer["decided"]):
             return []
         self._is_disconnected = True
         names = ("verdict", "caller_id", "similarity")

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from voiceprint._audited import acting_as
+from voiceprint.audio.io.encodings import AudioFormat
 from voiceprint.consent import CallerState
 from voiceprint.errors import InvalidArgumentError, StorageUnavailableError
 from voiceprint.server.live.conversation import CallOptions, Started
@@ -124,7 +125,7 @@ class LiveCalls:
         place = (gallery or "", call_id)
         last = self._calls.get(place)
         if place in self._reserved or (last is not None and not last.is_finished):
-            raise ProblemError(409, "CallExistsError", f"The call {call_id!r} lasts already: use another id.")
+            raise _lasts_already(call_id)
         self._reserved.add(place)
         try:
             begin = contextvars.copy_context()
@@ -138,6 +139,7 @@ class LiveCalls:
         if replaced is not None:  # an ended call of the same id, as of a stream that comes a second time
             replaced.close()
         self._calls[key], self._connections[key] = call, connection
+        self._drop_oldest()
         self.metrics.started(call)
         self._note(call)
         return call
@@ -162,11 +164,26 @@ class LiveCalls:
     ) -> LiveCall:
         """Open the stream of a call, in a thread: the store is asked for candidates."""
         announced = self.records.claim(gallery, call_id)
-        options = started.options
-        if announced is not None:
-            gallery = announced.gallery
+        if announced is None:
+            gallery = gallery or self.settings.audiosocket_gallery
+            return self._opened(gallery, call_id, source, started.audio_format, started.options, actor)
+        try:
             options = CallOptions.of(announced.details["options"], call_id=call_id)
-        gallery = gallery or self.settings.audiosocket_gallery
+            return self._opened(announced.gallery, call_id, source, started.audio_format, options, actor)
+        except BaseException:
+            self.records.fail(announced.gallery, call_id)  # else it would last for ever
+            raise
+
+    def _opened(
+        self,
+        gallery: str | None,
+        call_id: str,
+        source: str,
+        audio_format: AudioFormat,
+        options: CallOptions,
+        actor: str,
+    ) -> LiveCall:
+        """The call with its stream."""
         if gallery is None or gallery not in self.service:
             raise ProblemError(
                 404,
@@ -174,29 +191,46 @@ class LiveCalls:
                 f"The call {call_id} was not announced: POST it to /v1/galleries/GALLERY/calls before, or "
                 "set VOICE_SERVER_AUDIOSOCKET_GALLERY.",
             )
+        self._check_free(gallery, call_id, actor)
         options = self.resolved(gallery, options)
         recognizer = self.service.recognizer(gallery)
         with acting_as(actor, call_id):
             context = contextvars.copy_context()
         stream = recognizer.stream(
-            **started.audio_format._asdict(),
+            **audio_format._asdict(),
             k=options.k,
             candidates=options.candidates,
             groups=options.groups,
             not_groups=options.not_groups,
             watch=options.watch,
         )
-        return LiveCall(
+        call = LiveCall(
             call_id,
             gallery,
             source,
-            started.audio_format,
+            audio_format,
             options,
             stream,
             self._threads,
             self._answered,
             context,
         )
+        call.actor = actor
+        return call
+
+    def _check_free(self, gallery: str, call_id: str, actor: str) -> None:
+        """Raise `ProblemError` 409 for the id of a call that lasts, or of another actor's call that ended.
+
+        Whoever enrolls from a call relies on its audio: nobody else may put other audio under its id.
+        """
+        last = self._calls.get((gallery, call_id))
+        if last is not None and not last.is_finished:
+            raise _lasts_already(call_id)
+        record = self.records.get([gallery], call_id)
+        if record is not None and record.details.get("actor", actor) != actor:
+            raise ProblemError(
+                409, "CallExistsError", f"The call {call_id!r} was another actor's: use another id."
+            )
 
     def resolved(self, gallery: str, options: CallOptions) -> CallOptions:
         """The options with the ids of the callers that `candidates_metadata` finds, and without it.
@@ -291,6 +325,7 @@ class LiveCalls:
                     beaten = time_now if is_due else beaten
                     for gallery, call_id in await asyncio.to_thread(look):
                         self.hang_up(gallery, call_id)
+                    await self._end_revoked()
                 if time_now - purged >= 6 * BEAT_S:
                     purged = time_now
                     await asyncio.to_thread(self.records.purge, self.settings.call_record_s)
@@ -298,6 +333,15 @@ class LiveCalls:
                 logger.warning("Records of calls wait: %s", error)
             except Exception as error:  # noqa: BLE001 - of one call, as by a race; the others go on
                 logger.error("%s in the records of calls", type(error).__name__)  # noqa: TRY400
+
+    async def _end_revoked(self) -> None:
+        """End the connections whose API key is revoked or expired by now."""
+        connections = list(self._connections.values())
+        key_ids = {one.key_id for one in connections if one.key_id is not None}
+        active = await asyncio.to_thread(self.service.keys.active, key_ids)
+        for connection in connections:
+            if connection.key_id is not None and connection.key_id not in active:
+                connection.stop("request", "The API key of this connection is no longer valid.")
 
     async def _save(self) -> None:
         """Write what has changed; what cannot be written stays."""
@@ -320,6 +364,13 @@ class LiveCalls:
         if deliveries:
             self.webhooks.wake()
 
+    def _drop_oldest(self) -> None:
+        """Drop the audio of the calls that ended first, beyond `max_calls` of them."""
+        ended = sorted((call for call in self if call.is_finished), key=lambda call: call.ended_monotonic)
+        for call in ended[: max(0, len(ended) - self.settings.max_calls)]:
+            del self._calls[call.gallery, call.call_id]
+            call.close()
+
     def _expire(self) -> None:
         """Drop the audio of calls that ended `call_keep_s` ago."""
         oldest = time.monotonic() - self.settings.call_keep_s
@@ -329,9 +380,14 @@ class LiveCalls:
                 call.close()
 
 
+def _lasts_already(call_id: str) -> ProblemError:
+    return ProblemError(409, "CallExistsError", f"The call {call_id!r} lasts already: use another id.")
+
+
 def record_of(call: LiveCall) -> CallRecord:
     """The record of a call."""
-    return CallRecord(call.call_id, call.gallery, call.state, None, call.created, details_of(call))
+    details = details_of(call) | {"actor": call.actor}
+    return CallRecord(call.call_id, call.gallery, call.state, None, call.created, details)
 
 
 def details_of(call: LiveCall) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from voiceprint.server.problems import ProblemError
 logger = logging.getLogger(__name__)
 
 FIRST_S: Final = 10.0
-"""Seconds for the messages before the audio; platforms send them at once."""
+"""Seconds in which a connection must begin a call, as calls alone count for `max_calls`; platforms send the
+messages before the audio at once, and end a probe at once."""
 AHEAD_S: Final = 30.0
 """Seconds of waiting audio from which a peer who sends faster than real time is no longer read. Of a peer in
 real time, all is taken. Doubled, a recording that is played at once takes twice the memory."""
@@ -55,7 +56,8 @@ class Connection:
     """One call on one socket. Belongs to the event loop.
 
     open_call: makes the call once the conversation has `Started`. left: called when the call has left the
-    socket. sees_metadata: whether running answers show the metadata of callers.
+    socket. redacted: takes a gallery and fields with an answer, in a thread, see `LiveCalls.redacted`.
+    sees_metadata: whether answers show the metadata of callers. key_id: of the API key that opened it.
     """
 
     def __init__(
@@ -65,14 +67,19 @@ class Connection:
         settings: LiveSettings,
         open_call: Open,
         left: Callable[[LiveCall], None],
+        redacted: Callable[[str, dict[str, Any]], dict[str, Any]],
         *,
         sees_metadata: bool = False,
+        key_id: str | None = None,
     ) -> None:
         self.call: LiveCall | None = None
+        self.key_id = key_id
+        self._redacted = redacted
         self._transport, self._conversation, self._settings = transport, conversation, settings
         self._open_call, self._left, self._sees_metadata = open_call, left, sees_metadata
         loop = asyncio.get_running_loop()
-        self._loop, self._heard = loop, loop.time()
+        self._loop, self._begun = loop, loop.time()
+        self._heard = self._begun
         self._stopped: asyncio.Future[tuple[EndedBy, str]] = loop.create_future()
         self._shown: tuple[Any, ...] | None = None
         self._shown_at = 0.0
@@ -89,16 +96,25 @@ class Connection:
         call = self.call
         if call is None or call.state != "live":
             return  # the final answer is among the last messages
-        answer = call.answer
-        shown = (answer.caller_id, answer.verdict, answer.decided, answer.feedback)
+        shown = _facts(call)
         if shown == self._shown and self._loop.time() < self._shown_at + _EVERY_S:
             return
+        if self._sends or not self._conversation.takes_answers:
+            return  # one at a time: the latest follows at the end of that
         self._shown, self._shown_at = shown, self._loop.time()
-        messages = self._conversation.running(self._answer(call))
-        if messages and not self._sends:  # a peer who does not read gets the next one
-            task = self._loop.create_task(self._send(messages))
-            self._sends.add(task)
-            task.add_done_callback(self._sends.discard)
+        task = self._loop.create_task(self._send_running(call))
+        self._sends.add(task)
+        task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sends.discard(task)
+        if self.call is not None and _facts(self.call) != self._shown and not task.cancelled():
+            self.answered()
+
+    async def _send_running(self, call: LiveCall) -> None:
+        answer = await self._answer(call)
+        if answer is not None and call.state == "live":
+            await self._send(self._conversation.running(answer))
 
     async def run(self) -> None:
         """Hold the conversation until either side ends it."""
@@ -132,16 +148,25 @@ class Connection:
         messages: list[Message] = []
         if reason and ended_by != "platform":
             messages += self._conversation.refused(reason)
-        final = None if self.call is None else self._answer(self.call)
+        final = None if self.call is None else await self._answer(self.call)
         await self._send(messages + self._conversation.ended(final))
         if self.call is not None:
             # Who looks for the answer when the connection has closed finds it at any worker.
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.call.stored.wait(), STORED_S)
 
-    def _answer(self, call: LiveCall) -> dict[str, Any]:
-        answer = answer_of(call, metadata=self._sees_metadata)
-        return {"call_id": call.call_id, "state": call.state, **answer}
+    async def _answer(self, call: LiveCall) -> dict[str, Any] | None:
+        """The answer without callers who are gone by now, as a decision stays; None if that is not known."""
+        fields = {"answer": answer_of(call, metadata=self._sees_metadata)}
+        state = call.state
+        try:
+            fields = await asyncio.to_thread(self._redacted, call.gallery, fields)
+        except (
+            VoiceprintError
+        ) as error:  # of the store: rather no answer than one that names a deleted caller
+            logger.warning("%s: an answer of the call %s is not sent.", type(error).__name__, call.call_id)
+            return None
+        return {"call_id": call.call_id, "state": state, **fields["answer"]}
 
     async def _listen(self) -> tuple[EndedBy, str]:
         """Take messages until the platform ends the call; returns the cause of the end."""
@@ -192,11 +217,22 @@ class Connection:
 
         async def watch() -> None:
             while True:
-                limit = FIRST_S if self.call is None else self._settings.call_silence_s
-                left = self._heard + limit - self._loop.time()
+                if self.call is None:
+                    left = self._begun + FIRST_S - self._loop.time()
+                    reason = f"No call began within {FIRST_S:g} s."
+                else:
+                    limit = self._settings.call_silence_s
+                    left = self._heard + limit - self._loop.time()
+                    reason = f"No message came for {limit:g} s."
                 if left <= 0:
-                    self.stop("silence", f"No message came for {limit:g} s.")
+                    self.stop("silence", reason)
                     return
                 await asyncio.sleep(min(left, self._settings.call_silence_s))
 
         return self._loop.create_task(watch())
+
+
+def _facts(call: LiveCall) -> tuple[Any, ...]:
+    """The part of a running answer whose change is sent at once."""
+    answer = call.answer
+    return answer.caller_id, answer.verdict, answer.decided, answer.feedback

@@ -137,6 +137,11 @@ class Conversation(ABC):
     def receive(self, message: Message) -> list[Event]:
         """The events of a message. Raises `InvalidArgumentError` for one that the format does not allow."""
 
+    @property
+    def takes_answers(self) -> bool:
+        """Whether `running` has messages for an answer of now."""
+        return False
+
     def running(self, answer: dict[str, Any]) -> list[Message]:  # noqa: ARG002 - for formats with a place
         """The messages for a running answer; none in a format that has no place for it."""
         return []

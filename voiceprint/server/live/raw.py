@@ -69,6 +69,11 @@ class RawConversation(Conversation):
             return [Ended()] if _is_stop(message) else []
         return [self._start({**self._query, **read_json(message)})]
 
+    @property
+    def takes_answers(self) -> bool:
+        """As `Conversation.takes_answers`."""
+        return self._answers
+
     def running(self, answer: dict[str, Any]) -> list[Message]:
         """As `Conversation.running`."""
         return [write_json({"type": "answer", **answer})] if self._answers else []

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from voiceprint.server.database import ServerDatabase, calls
@@ -20,6 +20,9 @@ LOST_S: Final = 60.0
 """Seconds without a sign of life after which a call is lost with its worker: six beats."""
 ANNOUNCED_S: Final = 600.0
 """Seconds that an announced call may be awaited: a dialplan announces when the telephone rings."""
+MOST_ANNOUNCED: Final = 10_000
+"""Announced calls of a gallery that may wait at once: 16 a second for `ANNOUNCED_S`. Each takes up to 64 KiB;
+doubled, twice as much of the database."""
 
 LIVE: Final = ("live", "ending")  # ending: a request has hung up, and the worker of the call has not yet
 
@@ -45,10 +48,26 @@ class CallRecords:
         self._database, self._worker = database, worker
 
     def announce(self, gallery: str, call_id: str, details: dict[str, Any]) -> CallRecord:
-        """Store a call that is yet to come. Raises `ProblemError` 409 for an id that is taken."""
+        """Store a call that is yet to come.
+
+        Raises `ProblemError`: 409 for an id that is taken, 429 beyond `MOST_ANNOUNCED`.
+        """
         record = CallRecord(call_id, gallery, "announced", None, time.time(), details)
+        waiting = and_(
+            calls.c.gallery == gallery,
+            calls.c.state == "announced",
+            calls.c.created >= record.created - ANNOUNCED_S,
+        )
         try:
             with self._database.begin() as connection:
+                count = connection.execute(select(func.count()).where(waiting)).scalar()
+                if (count or 0) >= MOST_ANNOUNCED:
+                    raise ProblemError(
+                        429,
+                        "BusyError",
+                        f"{MOST_ANNOUNCED:,} announced calls of this gallery wait for their connections.",
+                        {"Retry-After": "60"},
+                    )
                 connection.execute(insert(calls).values(_values(record)))
         except IntegrityError:
             raise ProblemError(
@@ -84,8 +103,15 @@ class CallRecords:
             if found.created < time.time() - ANNOUNCED_S:
                 return None
             key = and_(calls.c.call_id == call_id, calls.c.gallery == found.gallery)
-            connection.execute(update(calls).where(key).values(state="live", worker=self._worker))
+            values = {"state": "live", "worker": self._worker, "beat": time.time()}
+            connection.execute(update(calls).where(key).values(values))
         return _record(found)
+
+    def fail(self, gallery: str, call_id: str) -> None:
+        """Note that a claimed call did not begin."""
+        mine = and_(calls.c.call_id == call_id, calls.c.gallery == gallery, calls.c.worker == self._worker)
+        with self._database.begin() as connection:
+            connection.execute(update(calls).where(mine, calls.c.state.in_(LIVE)).values(state="failed"))
 
     def save(self, records: Iterable[CallRecord], deliveries: Iterable[Delivery] = ()) -> None:
         """Store calls of this worker, and what goes to the webhook, in one transaction."""

@@ -64,6 +64,8 @@ class LiveCall:
         context: contextvars.Context | None = None,
     ) -> None:
         self.call_id, self.gallery, self.source = call_id, gallery, source
+        self.actor = ""
+        """Who opened the connection, as in the audit log; of `LiveCalls`."""
         self.audio_format, self.options = audio_format, options
         self.created, self.created_at = time.time(), now()
         self.ended_at: str | None = None
@@ -191,6 +193,8 @@ class LiveCall:
             if piece:
                 self.stream.feed(piece)
             answer = self.stream.finish() if is_last else self.stream.result()
+            if is_last:
+                self.stream.compact()
         except InvalidAudioError as error:  # the piece is left out
             logger.warning("Audio of the call %s: %s", self.call_id, error)
             self.error = type(error).__name__

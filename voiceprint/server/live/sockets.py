@@ -190,7 +190,9 @@ async def _serve(
         live.settings,
         open_call,
         live.left,
+        live.redacted,
         sees_metadata=principal is not None and principal.sees_metadata,
+        key_id=None if principal is None else principal.key_id,
     )
     await connection.run()
 
@@ -281,4 +283,4 @@ class AudioSocketServer:
         async def open_call(started: Started, connection: Connection) -> LiveCall:
             return await live.open(None, talk.source, started, f"audiosocket:{address}", connection)
 
-        await Connection(transport, talk, live.settings, open_call, live.left).run()
+        await Connection(transport, talk, live.settings, open_call, live.left, live.redacted).run()

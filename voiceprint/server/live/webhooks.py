@@ -74,6 +74,13 @@ def retry_s(attempts: int) -> float:
     return min(_FIRST_RETRY_S * 2.0 ** min(attempts - 1, 30), _LONGEST_RETRY_S)
 
 
+async def _post(client: httpx.AsyncClient, url: str, content: bytes, headers: dict[str, str]) -> str | None:
+    """Post a delivery; returns why it was not accepted, or None."""
+    # The status alone: a body without end would fill the memory, and hold up all galleries.
+    async with client.stream("POST", url, content=content, headers=headers) as response:
+        return None if response.is_success else f"status {response.status_code}"
+
+
 class WebhookSender:
     """Sends the deliveries of all workers; one a worker.
 
@@ -151,9 +158,8 @@ class WebhookSender:
         }
         url = self._settings.webhook_urls[message.gallery]
         try:
-            response = await client.post(url, content=content, headers=headers)
-            fault = None if response.is_success else f"status {response.status_code}"
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            fault = await asyncio.wait_for(_post(client, url, content, headers), TIMEOUT_S)
+        except (httpx.HTTPError, httpx.InvalidURL, asyncio.TimeoutError) as error:
             fault = type(error).__name__
         await asyncio.to_thread(self._settle, message, attempts + 1, fault)
 

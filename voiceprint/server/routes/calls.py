@@ -16,7 +16,7 @@ from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.server.access import Access, allowed, any_key, changing, check_role, service_of
 from voiceprint.server.keys import Principal
 from voiceprint.server.live.calls import LiveCalls, announced_details, details_of
-from voiceprint.server.live.conversation import CallOptions
+from voiceprint.server.live.conversation import MAX_TEXT, CallOptions
 from voiceprint.server.live.records import CallRecord
 from voiceprint.server.live.session import LiveCall, answer_of
 from voiceprint.server.problems import ProblemError
@@ -129,9 +129,14 @@ async def announce_call(
     def work() -> CallRecord:
         resolved = live.resolved(access.gallery, options)
         details = announced_details(access.gallery, call_id, resolved, now())
+        size = len(json.dumps(details))
+        if size > MAX_TEXT:
+            raise InvalidArgumentError(
+                f"The call has {size} bytes as JSON: {MAX_TEXT} are allowed. Give fewer candidates."
+            )
         return live.records.announce(access.gallery, call_id, details)
 
-    record = await live.service.work.run_light(work)
+    record = await live.service.work.run(work)
     return _of_record(record)
 
 
@@ -154,7 +159,7 @@ async def list_calls(
         last = records[-1] if len(records) == limit else None
         return CallsAnswer(calls=found, next=None if last is None else f"{last.created!r}:{last.call_id}")
 
-    return await live.service.work.run_light(work)
+    return await live.service.work.run(work)  # reads the store for each answer
 
 
 @router.get("/{call_id}", operation_id="get_call")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated
+from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -50,11 +52,23 @@ async def readyz(request: Request) -> Response:
     service = service_of(request)
     if service.is_stopping:
         return JSONResponse({"status": "stopping"}, status_code=503)
-    states = await service.work.run_light(_states, service)
+    states = await _shared_states(service)
     ready = all(state == "ready" for state in states.values())
     return JSONResponse(
         {"status": "ready" if ready else "not ready", **states}, status_code=200 if ready else 503
     )
+
+
+_asked: WeakKeyDictionary[Service, asyncio.Task[dict[str, str]]] = WeakKeyDictionary()
+
+
+async def _shared_states(service: Service) -> dict[str, str]:
+    """The states, read once for all requests that wait: they need no key, and share the threads
+    that check keys."""
+    task = _asked.get(service)
+    if task is None or task.done():
+        task = _asked[service] = asyncio.create_task(service.work.run_light(_states, service))
+    return await asyncio.shield(task)
 
 
 def _states(service: Service) -> dict[str, str]:
