@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -200,9 +201,18 @@ def test_the_demo_serves_the_sample_voices_and_leaves_nothing(tmp_path: Path) ->
     port = str(free_port())
     command = [str(VOICEPRINT), "demo-server", "--port", port, "--voices", str(SAMPLES)]
     environment = {**os.environ, "VOICE_STORAGE_BACKEND": "none", "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
-    ) as process:
+    with ExitStack() as stack:
+        process = stack.enter_context(
+            subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+                cwd=tmp_path,
+            )
+        )
+        stack.callback(process.kill)
         assert process.stdout is not None
         assert process.stderr is not None
         shown = ""
@@ -211,7 +221,9 @@ def test_the_demo_serves_the_sample_voices_and_leaves_nothing(tmp_path: Path) ->
         assert f"http://127.0.0.1:{port}/console/\n" in shown
         key = re.search(r"^Key: +(\S+)$", shown, re.MULTILINE)
         assert key is not None
-        assert "Ctrl-C ends it" in process.stderr.readline()  # it listens
+        while voiceprint("health", "--url", f"http://127.0.0.1:{port}").returncode:
+            if process.poll() is not None:
+                pytest.fail(process.stderr.read())
         commands = re.findall(r"@(\S+) \$URL(\S+)$", shown, re.MULTILINE)
         answers = [
             httpx.post(
