@@ -63,6 +63,13 @@ def test_embeddings_are_in_the_answers_of_admins_that_ask_for_them(server: Runni
     server.service.recognizer("default").delete_caller("nia")
 
 
+def test_a_list_of_a_form_that_is_no_json_is_answered_with_an_example(http: httpx.Client) -> None:
+    answer = http.post("match", files={"audio": SECOND.read_bytes()}, data={"candidates": "amara"})
+    assert answer.status_code == 422
+    assert "`candidates` is not valid JSON" in answer.json()["detail"]
+    assert '["amara", "bruno"]' in answer.json()["detail"]
+
+
 def test_a_match_names_the_caller_and_notes_the_time(server: Running, http: httpx.Client) -> None:
     recognizer = server.service.recognizer("default")
     recognizer.enroll_caller("amara", Recording.open(FIRST), {"name": "Amara"})
