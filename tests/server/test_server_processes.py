@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -158,7 +157,8 @@ def test_metrics_are_those_of_all_workers_also_of_killed_ones(tmp_path: Path) ->
         for _ in range(times):
             httpx.post(f"{url}/v1/galleries/default/quality", headers=headers, content=b"", timeout=60)
 
-    with served(tmp_path, "--workers", "2") as (process, url):
+    (tmp_path / "temporary").mkdir()
+    with served(tmp_path, "--workers", "2", TMPDIR=str(tmp_path / "temporary")) as (process, url):
         ask(20)
         assert counted() == 20
         workers = [
@@ -174,7 +174,7 @@ def test_metrics_are_those_of_all_workers_also_of_killed_ones(tmp_path: Path) ->
             time.sleep(0.1)
         ask(5)
         assert counted() == 25
-    assert [*Path(tempfile.gettempdir()).glob("voiceprint-metrics-*")] == []
+    assert [*(tmp_path / "temporary").iterdir()] == []
 
 
 @pytest.mark.parametrize(
