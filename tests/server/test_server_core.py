@@ -256,13 +256,18 @@ def test_serve_names_the_fault_before_it_starts(  # type: ignore[no-untyped-def]
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VOICE_SERVER_WORKRES", "2")
+    monkeypatch.setenv("VOICE_SERVER_CALL_KEEP_S", "60")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         code, out, err = run("serve", "--port", port)
     assert (code, out) == (2, "")
-    assert err.startswith(f"Error: Port {port} of 127.0.0.1 cannot be used")
+    warning, error = err.splitlines()
+    assert warning.startswith("Warning: VOICE_SERVER_WORKRES is no setting")
+    assert error.startswith(f"Error: Port {port} of 127.0.0.1 cannot be used")
+    monkeypatch.delenv("VOICE_SERVER_WORKRES")
 
     Path("broken.json").write_text("{")
     monkeypatch.setenv("VOICE_STORAGE_PATH", "broken.json")
