@@ -211,7 +211,9 @@ def test_the_demo_serves_the_sample_voices_and_leaves_nothing(tmp_path: Path) ->
         assert f"http://127.0.0.1:{port}/console/\n" in shown
         key = re.search(r"^Key: +(\S+)$", shown, re.MULTILINE)
         assert key is not None
-        assert "Ctrl-C ends it" in process.stderr.readline()  # it listens
+        assert "Ctrl-C ends it" in process.stderr.readline()
+        with httpx.Client(transport=httpx.HTTPTransport(retries=8)) as patient:  # until it listens: 64 s
+            assert patient.get(f"http://127.0.0.1:{port}/readyz", timeout=60).status_code == 200
         commands = re.findall(r"@(\S+) \$URL(\S+)$", shown, re.MULTILINE)
         answers = [
             httpx.post(
