@@ -22,6 +22,7 @@ from voiceprint import Consent, JSONStorage, MemoryStorage, OpusAgentVoiceRecogn
 from voiceprint.server import ServerSettings, Service
 from voiceprint.server.console.figures import Readings
 from voiceprint.server.console.overview import gallery_row
+from voiceprint.server.console.pages import word
 from voiceprint.server.console.picture import picture_of
 from voiceprint.server.database import calls
 
@@ -52,6 +53,11 @@ def browser(server: Running) -> Iterator[httpx.Client]:
 def test_the_root_leads_to_the_console(browser: httpx.Client, server: Running) -> None:
     answer = browser.get(f"{server.url}/", follow_redirects=True)
     assert (answer.status_code, str(answer.url)) == (200, f"{server.url}/console/")
+
+
+def test_codes_are_words_for_a_reader() -> None:
+    codes = ("too_short", "AudioQualityError", "accepted")
+    assert [word(code) for code in codes] == ["Too short", "Audio quality error", "Accepted"]
 
 
 def test_callers_are_searched_by_id_group_and_metadata(browser: httpx.Client) -> None:

@@ -63,6 +63,13 @@ def test_embeddings_are_in_the_answers_of_admins_that_ask_for_them(server: Runni
     server.service.recognizer("default").delete_caller("nia")
 
 
+def test_a_list_of_a_form_that_is_no_json_is_answered_with_an_example(http: httpx.Client) -> None:
+    answer = http.post("match", files={"audio": SECOND.read_bytes()}, data={"candidates": "amara"})
+    assert answer.status_code == 422
+    assert "`candidates` is not valid JSON" in answer.json()["detail"]
+    assert '["amara", "bruno"]' in answer.json()["detail"]
+
+
 def test_a_match_names_the_caller_and_notes_the_time(server: Running, http: httpx.Client) -> None:
     recognizer = server.service.recognizer("default")
     recognizer.enroll_caller("amara", Recording.open(FIRST), {"name": "Amara"})
@@ -249,13 +256,18 @@ def test_serve_names_the_fault_before_it_starts(  # type: ignore[no-untyped-def]
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VOICE_SERVER_WORKRES", "2")
+    monkeypatch.setenv("VOICE_SERVER_CALL_KEEP_S", "60")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         code, out, err = run("serve", "--port", port)
     assert (code, out) == (2, "")
-    assert err.startswith(f"Error: Port {port} of 127.0.0.1 cannot be used")
+    warning, error = err.splitlines()
+    assert warning.startswith("Warning: VOICE_SERVER_WORKRES is no setting")
+    assert error.startswith(f"Error: Port {port} of 127.0.0.1 cannot be used")
+    monkeypatch.delenv("VOICE_SERVER_WORKRES")
 
     Path("broken.json").write_text("{")
     monkeypatch.setenv("VOICE_STORAGE_PATH", "broken.json")

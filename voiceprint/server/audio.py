@@ -166,5 +166,8 @@ def parsed(fields: dict[str, Any], *names: str) -> dict[str, Any]:
             try:
                 found[name] = json.loads(value)
             except (ValueError, RecursionError):
-                raise InvalidArgumentError(f"The field `{name}` is not valid JSON.") from None
+                raise InvalidArgumentError(
+                    f"The field `{name}` is not valid JSON: lists and objects are JSON in a form, such as "
+                    '["amara", "bruno"].'
+                ) from None
     return found

@@ -37,6 +37,8 @@ def run(
     """
     settings = ServerSettings(**given)
     LiveSettings()
+    for name in _unknown_variables():
+        say(f"Warning: {name} is no setting, and has no effect: see docs/server.md and docs/live-calls.md.")
     # All here, once, and not as tracebacks of the workers.
     if config is None:
         with configured_store(VoiceFingerprintConfig()) as store:
@@ -68,6 +70,14 @@ def run(
     say(f"{served}. Keys: {database.location}.")
     with _metrics_folder(settings.workers):
         _serve(settings, port)
+
+
+def _unknown_variables() -> list[str]:
+    fields = [*ServerSettings.model_fields, *LiveSettings.model_fields]
+    known = {GALLERIES_VARIABLE, *(f"{PREFIX}{name.upper()}" for name in fields)}
+    return sorted(
+        name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
+    )
 
 
 def free_port(host: str, port: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
@@ -76,9 +77,9 @@ def _json(value: object) -> str:
 
 
 def word(code: object) -> str:
-    """A code of an answer, such as "not_enrolled", for a reader."""
+    """A code of an answer, such as "not_enrolled" or "AudioQualityError", for a reader."""
     text = str(code)
-    return _WORDS.get(text, text.replace("_", " ").capitalize())
+    return _WORDS.get(text, re.sub(r"_|(?<=[a-z])(?=[A-Z])", " ", text).capitalize())
 
 
 # Always escapes: ids, groups and metadata are texts of other people.
