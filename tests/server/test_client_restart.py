@@ -67,9 +67,10 @@ def test_a_call_during_a_restart_gets_its_answer(tmp_path: Path) -> None:
             found = matched.result()
             assert found is not None
             assert found[0] == "amara"
+            stored = enrolled.result()
             caller = client.get_caller("amara")
             assert caller is not None
-            assert [print_.id for print_ in caller.voiceprints] == [kept.id, enrolled.result().id]
+            assert [print_.id for print_ in caller.voiceprints] == [kept.id, stored.id]
     finally:
         process.terminate()
         process.wait()

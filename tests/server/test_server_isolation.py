@@ -19,7 +19,7 @@ from voiceprint.server.keys import ROLES
 
 PAGE = (Path(__file__).parents[2] / "docs/server.md").read_text()
 SHARED = {
-    "/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/galleries", "/v1/calls/{call_id}",
+    "/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/galleries", "/v1/calls/{call_id}",
 }  # fmt: skip
 """Paths of no gallery: each has a test of its own, here or in its module."""
 
@@ -156,7 +156,7 @@ def test_a_session_of_another_gallery_gets_no_page_of_this_one(
 
 def test_nothing_is_answered_without_a_key(filled: Running, all_places: list[Place]) -> None:
     for place in all_places:
-        if place.path in {"/healthz", "/readyz", "/openapi.json"} or place.path.startswith("/console"):
+        if place.path in {"/", "/healthz", "/readyz", "/openapi.json"} or place.path.startswith("/console"):
             continue
         status, content = answer_of(filled, place, "default", {})
         assert status in (401, 403, 1008, 3000), (place, status)
@@ -188,7 +188,7 @@ def test_each_operation_is_for_the_roles_that_the_page_names(
         headers = {"X-API-Key": filled.key(role, metadata=True)}
         may = {role} | ({"identify", "enroll"} if role == "admin" else set())
         for place, roles in listed.items():
-            if place.path in {"/healthz", "/readyz"}:
+            if place.path in {"/", "/healthz", "/readyz"}:
                 continue
             # Of a caller who is not there, so that nothing is changed.
             absent = place._replace(path=place.path.replace("{caller_id}", "nobody"))
