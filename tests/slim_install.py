@@ -26,6 +26,7 @@ OPTIONAL |= {"sherpa_onnx", "torch"}
 # By the service and its client.
 OPTIONAL |= {
     "fastapi",
+    "h11",
     "httpx",
     "jinja2",
     "markupsafe",
