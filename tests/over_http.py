@@ -102,7 +102,8 @@ def reaching(folder: Path) -> Iterator[Reach]:
     """A service whose galleries are the recognizers that tests give it."""
     galleries: dict[str, OpusAgentVoiceRecognizer] = {}
     settings = ServerSettings(state=str(folder / "state.db"), rate_limit=0)
-    with serve(Service(galleries, settings)) as running:
+    # Not awaited: hundreds of stores are closed, some with audit logs in folders that are gone by then.
+    with serve(Service(galleries, settings), is_awaited=False) as running:
         reach = Reach(running, galleries)
         try:
             yield reach
