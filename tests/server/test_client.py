@@ -1,4 +1,4 @@
-"""What the clients do beyond the recognizer's verbs: access, repetitions, time limits, files, and privacy."""
+"""The clients beyond the recognizer's verbs: access, repetitions, time limits, files, and privacy."""
 
 from __future__ import annotations
 

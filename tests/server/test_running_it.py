@@ -1,4 +1,4 @@
-"""What runs the service: the container's files, the unit, the demo, the dashboard and the alerts."""
+"""The files and commands that run the service: container, unit, demo, dashboard, alerts."""
 
 from __future__ import annotations
 

@@ -43,7 +43,14 @@ def test_a_voice_is_enrolled_and_identified_over_http(http: httpx.Client) -> Non
     assert (claim["verdict"], claim["accepted"]) == ("accepted", True)
 
 
-def test_metadata_is_in_the_answers_of_keys_that_may_see_it_alone(server: Running) -> None:
+def test_metadata_is_in_the_answers_of_keys_that_may_see_it_alone(
+    server: Running, http: httpx.Client
+) -> None:
+    http.post(
+        "callers/amara/voiceprints",
+        files={"audio": FIRST.read_bytes()},
+        data={"metadata": '{"name": "Amara"}'},
+    )
     url = f"{server.url}/v1/galleries/default/identify"
     for options, sees in ({}, False), ({"metadata": True}, True):
         headers = server.headers("identify", **options)

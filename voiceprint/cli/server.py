@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from voiceprint.cli.common import JsonOption, print_error, print_json, print_lin
 from voiceprint.cli.demo import SERVER_EXTRA
 from voiceprint.cli.gallery_options import CONFIG_VARIABLE, DEFAULT_FILE, GALLERY_VARIABLE, ConfigOption
 from voiceprint.errors import ConfigurationError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from voiceprint.server.keys import ApiKeys  # needs the extra
 
 keys_app = typer.Typer(help="Make and revoke the API keys of the service.", no_args_is_help=True)
 
@@ -179,7 +182,7 @@ def revoke_key(
     print_lines(f"Revoked {revoked.key_id} ({revoked.name}).")
 
 
-def _keys(state: str | None):  # type: ignore[no-untyped-def]  # its module needs the extra
+def _keys(state: str | None) -> ApiKeys:
     try:
         from voiceprint.server.database import ServerDatabase
         from voiceprint.server.keys import ApiKeys

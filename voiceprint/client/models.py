@@ -1,4 +1,4 @@
-"""What the service has beside callers and voiceprints: jobs and live calls."""
+"""The models of jobs and live calls, which the service alone has."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from voiceprint.server.database import ServerDatabase, api_keys
 from voiceprint.validation import check_time, now, shown
 
 Role = Literal["identify", "enroll", "admin", "audit"]
-"""What a key may do.
+"""The permissions of a key.
 
 identify: identify, verify, check quality, follow live calls. enroll: add callers and voiceprints, consents
 and groups. admin: both of these, and all changes and settings of callers and of the index. audit: read the
@@ -146,7 +146,7 @@ class ApiKeys:
             return [_record(row) for row in rows]
 
     def has_keys(self) -> bool:
-        """Whether any key is accepted now."""
+        """Whether the service accepts a key now."""
         return any(key.state == "active" for key in self.list())
 
     def revoke(self, key_id: str) -> ApiKey:

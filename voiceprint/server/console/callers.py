@@ -94,7 +94,7 @@ def _typed(text: str) -> Any:
 
 @router.get("/caller")
 async def caller_page(visit: Reader, caller_id: CallerId) -> Response:
-    """One caller."""
+    """The page of a caller."""
 
     def work() -> tuple[CallerAnswer, list[EventAnswer] | None]:
         with visit.acting() as recognizer:

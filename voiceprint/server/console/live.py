@@ -70,13 +70,13 @@ async def live_part(visit: Follower) -> Response:
 
 @router.get("/call")
 async def call_page(visit: Follower, call_id: Annotated[str, Query(alias="id")]) -> Response:
-    """One call."""
+    """The page of a call."""
     return visit.page("call.html", call=await _one(visit, call_id))
 
 
 @router.get("/call/part")
 async def call_part(visit: Follower, call_id: Annotated[str, Query(alias="id")]) -> Response:
-    """One call alone, by which the page refreshes itself."""
+    """The part of a call's page that refreshes itself."""
     return visit.page("part_call.html", call=await _one(visit, call_id))
 
 

@@ -42,7 +42,7 @@ _WHEN_DECIDED: Final = "disconnect_when_decided"
 
 
 class AudioHookConversation(Conversation):
-    """One session. session_id: of the header `Audiohook-Session-Id`; None takes that of the first message."""
+    """A session. session_id: of the header `Audiohook-Session-Id`; None takes that of the first message."""
 
     source: ClassVar[str] = "audiohook"
 

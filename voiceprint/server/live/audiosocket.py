@@ -43,7 +43,7 @@ RATES: Final = {
 
 
 class AudioSocketConversation(Conversation):
-    """One connection. A message is a whole packet, see `packet_length`."""
+    """The conversation of a connection. A message is a whole packet, see `packet_length`."""
 
     source: ClassVar[str] = "audiosocket"
 
