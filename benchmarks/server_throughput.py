@@ -1,13 +1,13 @@
 """How many identifications a second does the service answer, beside the library in the same run?
 
-    python -m benchmarks.server_throughput [--prints 10000] [--rounds 5] [--seconds 8] [--connections 4]
+    python -m benchmarks.server_throughput [--prints 10000] [--rounds 5] [--seconds 8] [--connections 16]
 
 Clips of 6 s, 16-bit at 16 kHz, of the sample voices, among generated callers in a SQLite store. The library
-is called by one thread a core; the service is one worker of `voiceprint serve` on the same cores, asked over
-connections that stay open, by a program that sends the bytes and reads the answer: real callers are on other
-machines. `Client`, which checks arguments and builds models, is a row of its own. Rounds take turns, and
-ratios are medians over rounds: other load falls on all. Processor time per clip is that of the process that
-answers, plus that of the program that asks. On cores that other programs share, the ratio of processor times
+is called by one thread a core; the service is `voiceprint serve` with a worker for each of the same cores,
+asked over connections that stay open, by a program that sends the bytes and reads the answer: real callers
+are on other machines. One worker, and `Client`, which checks arguments and builds models, are rows of their
+own. Rounds take turns, and ratios are medians over rounds: other load falls on all. Processor time per clip
+is that of the processes that answer, plus that of the program that asks. On cores that other programs share, the ratio of processor times
 says more than that of rates, as the program with more threads gets more of the cores.
 """
 
@@ -45,7 +45,7 @@ from voiceprint.server.database import ServerDatabase
 from voiceprint.server.keys import ApiKeys
 
 CLIP_S = 6
-WAYS = ("library", "service", "service, by Client")
+WAYS = ("library", "service", "service, one worker", "service, by Client")
 RATE = 16_000
 Clips = list[NDArray[np.int16]]
 # The clips come again and again, which would be a warning each time.
@@ -60,7 +60,12 @@ def main() -> int:
     parser.add_argument("--prints", type=int, default=10_000, help="generated voiceprints in the store")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of rounds")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of a round")
-    parser.add_argument("--connections", type=int, default=2 * cores(), help="clients at once")
+    parser.add_argument(
+        "--connections",
+        type=int,
+        default=8 * cores(),
+        help="clients at once: the system's choice of a worker for each evens out",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -95,14 +100,16 @@ def measure(folder: Path, rounds: int, seconds: float, connections: int) -> dict
     with (
         SQLiteStorage(folder / "voiceprints.db") as storage,
         OpusAgentVoiceRecognizer(storage) as recognizer,
-        served(folder) as (process, url),
+        served(folder, cores()) as (process, url),
+        served(folder, 1) as (one, url_of_one),
         Client(url, api_key := key(folder), timeout_s=120, connections=connections) as client,
     ):
         recognizer.warm_up()
         ways: dict[str, tuple[Callable[[Any], object], int, tuple[int, ...]]] = {
             "library": (recognizer.identify, cores(), ()),
-            "service": (Asker(url, api_key), connections, (process.pid,)),
-            "service, by Client": (client.identify, connections, (process.pid,)),
+            "service": (Asker(url, api_key), connections, family(process.pid)),
+            "service, one worker": (Asker(url_of_one, api_key), connections, family(one.pid)),
+            "service, by Client": (client.identify, connections, family(process.pid)),
         }
         expected = [[match.caller_id for match in recognizer.identify(clip)] for clip in probes[:3]]
         assert [[match.caller_id for match in client.identify(clip)] for clip in probes[:3]] == expected
@@ -115,6 +122,7 @@ def measure(folder: Path, rounds: int, seconds: float, connections: int) -> dict
     return {
         "ratio": round(ratio(rows, "service", "per_s"), 3),
         "processor_ratio": round(1 / ratio(rows, "service", "cpu_ms"), 3),
+        "ratio_of_one_worker": round(ratio(rows, "service, one worker", "per_s"), 3),
         **{
             way: {
                 **{
@@ -193,14 +201,19 @@ def processor_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def family(pid: int) -> tuple[int, ...]:
+    """A process and its children: uvicorn's supervisor and its workers."""
+    return (pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
 def key(folder: Path) -> str:
     """A new API key without a limit of requests."""
     return ApiKeys(ServerDatabase(str(folder / "state.db"))).create(["admin"], rate_limit=0)[0]
 
 
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """One worker of the service over the store of the folder, and its address."""
+def served(folder: Path, workers: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The service over the store of the folder, and its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -211,7 +224,7 @@ def served(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
         "VOICE_SERVER_STATE": str(folder / "state.db"),
         **SETTINGS,
     }
-    command = [sys.executable, "-m", "voiceprint", "serve", "--port", str(port)]
+    command = [sys.executable, "-m", "voiceprint", "serve", "--port", str(port), "--workers", str(workers)]
     process = subprocess.Popen(command, env=environment)
     url = f"http://127.0.0.1:{port}"
     try:
@@ -246,7 +259,8 @@ def table(figures: dict[str, Any]) -> str:
         for way in WAYS
     ]
     head = ("", "clips a second", "processor ms a clip", "p50, ms", "p99, ms")
-    ratios = f"{figures['ratio']:.2f} of the rate, {figures['processor_ratio']:.2f} by processor time"
+    one = figures["ratio_of_one_worker"]
+    ratios = f"{figures['ratio']:.2f} of the rate, {figures['processor_ratio']:.2f} by processor time; one worker {one:.2f}"
     return markdown(head, rows, 1) + f"\nService / library: {ratios}\n"
 
 

@@ -327,9 +327,18 @@ class Soak:
             "deleted": len(self.deleted),
             "unknown": len(self.unknown),
             "memory_mb": [round(mean / 1e6, 1) for mean in means],
+            "memory_mb_each_minute": _each_minute(memory),
             "memory_growth": round(means[1] / max(1.0, means[0]) - 1, 4),
             "faults": [f"{count} x {fault}" for fault, count in Counter(self.faults).most_common(100)],
         }
+
+
+def _each_minute(memory: list[tuple[float, int]]) -> list[float]:
+    """The mean of each minute in MB."""
+    minutes: dict[int, list[int]] = {}
+    for at, size in memory:
+        minutes.setdefault(int(at // 60), []).append(size)
+    return [round(sum(sizes) / len(sizes) / 1e6, 1) for _, sizes in sorted(minutes.items())]
 
 
 def _read(path: Path) -> bytes:

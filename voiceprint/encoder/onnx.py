@@ -61,16 +61,16 @@ class OnnxEncoder:
     def embed_speech(self, speech: TrimmedSpeech) -> SpeechEmbedding:
         """As `SpeechEncoder.embed_speech`."""
         network, speech = self._network.get(), check_speech(speech)
-        threads = self._workers.threads
         count = count_partials(len(speech))
-        # As even as possible, so that no thread waits for another with one partial more.
-        rounds = -(-count // (threads * _BATCH))
-        each = -(-count // (threads * rounds))
         found: list[NDArray[np.float32]] = []
-        # Only this thread reads, because reading lazy audio converts it.
-        blocks = sample_blocks(speech, each)
-        while tasks := [partial(_embed_block, network, samples) for samples in islice(blocks, threads)]:
-            found += self._workers.run(tasks)
+        with self._workers.share() as threads:
+            # As even as possible, so that no thread waits for another with one partial more.
+            rounds = -(-count // (threads * _BATCH))
+            each = -(-count // (threads * rounds))
+            # Only this thread reads, because reading lazy audio converts it.
+            blocks = sample_blocks(speech, each)
+            while tasks := [partial(_embed_block, network, samples) for samples in islice(blocks, threads)]:
+                found += self._workers.run(tasks)
         return sum_embeddings(np.concatenate(found))
 
     def embed_partials(self, mels: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from voiceprint.encoder.workers import cores
 from voiceprint.errors import ConfigurationError
 from voiceprint.validation import shown
 
@@ -81,7 +81,7 @@ class ServerSettings(BaseSettings):
     @property
     def thread_count(self) -> int:
         """Threads of a worker that embed and search."""
-        return self.threads or _cores()
+        return self.threads or cores()
 
     @property
     def max_body_bytes(self) -> int:
@@ -111,7 +111,3 @@ class ServerSettings(BaseSettings):
                 f"{PREFIX}TLS_CERTIFICATE and {PREFIX}TLS_KEY, or {PREFIX}BEHIND_PROXY=true where a proxy "
                 "ends TLS, or listen on 127.0.0.1."
             )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
