@@ -7,8 +7,9 @@ is called by one thread a core; the service is `voiceprint serve` with a worker 
 asked over connections that stay open, by a program that sends the bytes and reads the answer: real callers
 are on other machines. One worker, and `Client`, which checks arguments and builds models, are rows of their
 own. Rounds take turns, and ratios are medians over rounds: other load falls on all. Processor time per clip
-is that of the processes that answer, plus that of the program that asks. On cores that other programs share, the ratio of processor times
-says more than that of rates, as the program with more threads gets more of the cores.
+is that of the processes that answer, plus that of the program that asks. On cores that other programs share,
+the ratio of processor times says more than that of rates, as the program with more threads gets more of the
+cores.
 """
 
 from __future__ import annotations
@@ -260,7 +261,8 @@ def table(figures: dict[str, Any]) -> str:
     ]
     head = ("", "clips a second", "processor ms a clip", "p50, ms", "p99, ms")
     one = figures["ratio_of_one_worker"]
-    ratios = f"{figures['ratio']:.2f} of the rate, {figures['processor_ratio']:.2f} by processor time; one worker {one:.2f}"
+    processor = figures["processor_ratio"]
+    ratios = f"{figures['ratio']:.2f} of the rate, {processor:.2f} by processor time; one worker {one:.2f}"
     return markdown(head, rows, 1) + f"\nService / library: {ratios}\n"
 
 

@@ -155,20 +155,13 @@ class Soak:
         if caller is None:
             time.sleep(0.2)
             return
-        for attempt in range(60):
+        for _ in range(60):
             answer = self.ask(
                 "delete",
                 client.delete,
                 f"{self.url}/callers/{caller}",
                 headers={"Idempotency-Key": f"delete-{caller}"},
-                gone=attempt > 0,
             )
-            if answer is not None and answer.status_code == 404:
-                # The worker was killed between the deletion and its answer: nobody has the receipt.
-                with self.lock:
-                    self.deleted[caller] = time.monotonic()
-                    self.unknown.discard(caller)
-                return
             if answer is not None:
                 if not answer.json()["complete"]:
                     states = {place["state"] for place in answer.json()["places"]} - {"erased"}
@@ -182,12 +175,9 @@ class Soak:
             time.sleep(1)
 
     def ask(
-        self, name: str, send: Callable[..., httpx.Response], *args: Any, gone: bool = False, **kwargs: Any
+        self, name: str, send: Callable[..., httpx.Response], *args: Any, **kwargs: Any
     ) -> httpx.Response | None:
-        """The answer of status 2xx; None where the connection died or the service was busy.
-
-        gone: whether 404 is an answer too.
-        """
+        """The answer of status 2xx; None where the connection died or the service was busy."""
         begun = time.monotonic()
         try:
             answer = send(*args, **kwargs)
@@ -197,11 +187,10 @@ class Soak:
             return None
         self.outcomes[f"{name}: {answer.status_code}"] += 1
         self.latencies.setdefault(name, []).append(time.monotonic() - begun)
-        if answer.is_success or (gone and answer.status_code == 404):
+        if answer.is_success:
             return answer
         error = answer.json().get("error")
-        # Of a killed worker's request the outcome is not known until another one takes it over.
-        if answer.status_code != 429 and error != "InProgressError":
+        if answer.status_code != 429:
             self.faults.append(f"{name}: {answer.status_code} {error}: {answer.json().get('detail')}")
         time.sleep(min(1.0, float(answer.headers.get("retry-after", "0.2"))))
         return None

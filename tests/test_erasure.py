@@ -30,7 +30,7 @@ from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.shared_index import SharedIndex
 from voiceprint.identification.snapshots import IndexSettings
 from voiceprint.index import VectorIndex
-from voiceprint.privacy.erasure import delete_with_receipt, remains_of
+from voiceprint.privacy.erasure import delete_or_prove, delete_with_receipt, remains_of
 from voiceprint.storage import prune_callers, prune_space
 from voiceprint.storage.backup import back_up, restore
 from voiceprint.storage.snapshot_files import SNAPSHOT_MAGIC, snapshots_at
@@ -373,6 +373,16 @@ def test_delete_caller_gives_a_receipt_when_asked(storage: Storage) -> None:
 
 
 # Looking for remains afterwards
+
+
+def test_a_deletion_that_was_done_already_is_proven_by_the_id(storage: Storage) -> None:
+    storage.save_many([voiceprint("alice@example.org", 1), voiceprint("bob", 2)])
+    assert delete_or_prove(storage, "alice@example.org").voiceprints == 1
+    again = delete_or_prove(storage, "alice@example.org")
+    assert again.voiceprints == 0
+    assert {place.state for place in again.places} <= {"erased", "kept_by_server"}
+    with pytest.raises(CallerNotFoundError):
+        delete_or_prove(storage, "carol")
 
 
 def test_a_deleted_caller_leaves_no_remains(storage: Storage) -> None:

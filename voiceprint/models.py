@@ -251,6 +251,10 @@ class Caller(Serialized, Frozen):
     groups: tuple[str, ...] = ()
 
 
+PlaceState = Literal["erased", "remains", "kept_by_server", "there_again", "not_searched"]
+"""What a search found at a place after a deletion, see `ErasedPlace`."""
+
+
 class ErasedPlace(Frozen):
     """A place that was searched after a deletion.
 
@@ -260,7 +264,7 @@ class ErasedPlace(Frozen):
     """
 
     place: str
-    state: Literal["erased", "remains", "kept_by_server", "there_again", "not_searched"]
+    state: PlaceState
     detail: str
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ import pytest
 from postgres_server import fresh_url
 from pydantic import TypeAdapter
 from serving import Running, serve
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.schema import DropTable
 from voices import SAMPLES, BandEncoder, by_cosine
 
@@ -25,10 +27,15 @@ from voiceprint.server.database import ServerDatabase
 from voiceprint.server.database import idempotency as table
 from voiceprint.server.idempotency import Idempotency, RequestKey
 from voiceprint.server.problems import ProblemError
+from voiceprint.server.worker_ids import has_ended, new_worker_id
 
 FIRST, SECOND = ((SAMPLES / "amara" / name).read_bytes() for name in ("1.flac", "2.flac"))
 KEY = RequestKey("key", "default", "a-1")
 ADAPTER = TypeAdapter(dict[str, Any])
+
+
+def _never(_: bool) -> dict[str, Any]:
+    raise AssertionError("a request was carried out again")
 
 
 def enroll(http: httpx.Client, key: str, caller: str = "ida", audio: bytes = FIRST) -> httpx.Response:
@@ -114,7 +121,7 @@ def test_a_request_in_progress_is_refused_until_its_worker_is_dead(database: Ser
     first, second = (Idempotency(database, name) for name in ("one", "two"))
     begun, go = threading.Event(), threading.Event()
 
-    def work() -> dict[str, Any]:
+    def work(_: bool) -> dict[str, Any]:
         begun.set()
         assert go.wait(60)
         return {"n": 1}
@@ -125,12 +132,71 @@ def test_a_request_in_progress_is_refused_until_its_worker_is_dead(database: Ser
         _let_pass(database, 60)
         first.beat()
         with pytest.raises(ProblemError, match="in progress"):
-            second.once(KEY, b"digest", dict, ADAPTER)
+            second.once(KEY, b"digest", _never, ADAPTER)
         _let_pass(database, 60)  # and no sign of life, as after a kill
-        assert second.once(KEY, b"digest", lambda: {"n": 2}, ADAPTER) == ({"n": 2}, False)
+        assert second.once(KEY, b"digest", lambda _: {"n": 2}, ADAPTER) == ({"n": 2}, False)
         go.set()
         running.result(60)
-    assert first.once(KEY, b"digest", dict, ADAPTER)[1]
+    assert first.once(KEY, b"digest", _never, ADAPTER)[1]
+
+
+ANOTHER_WORKER = """
+from voiceprint.server.worker_ids import new_worker_id
+print(new_worker_id(), flush=True)
+input()
+"""
+
+
+def test_a_request_of_a_process_that_has_ended_is_taken_over_at_once(database: ServerDatabase) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", ANOTHER_WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    worker, own = process.stdout.readline().strip(), new_worker_id()
+    values = {"created": time.time(), "beat": time.time(), "worker": worker, "digest": b"digest"}
+    with database.begin() as connection:
+        connection.execute(
+            insert(table).values(
+                key_id=KEY.key_id, gallery=KEY.gallery, idempotency_key=KEY.key, status=None, **values
+            )
+        )
+    with pytest.raises(ProblemError, match="in progress"):
+        Idempotency(database, own).once(KEY, b"digest", _never, ADAPTER)
+    process.kill()
+    process.wait()
+    answer, is_old = Idempotency(database, own).once(KEY, b"digest", lambda begun: {"begun": begun}, ADAPTER)
+    assert (answer, is_old) == ({"begun": True}, False)
+
+
+def test_a_worker_is_known_to_have_ended_only_on_this_machine() -> None:
+    own = new_worker_id()
+    assert not has_ended(own)
+    machine, pid, start, token = own.split("-")
+    assert has_ended(f"{machine}-{pid}-{int(start) + 1}-{token}")  # the process id was given again
+    for unknown in (
+        None,
+        "",
+        "one",
+        f"00000000-{pid}-1-{token}",
+        f"ffffffff-{pid}-1-{token}",
+        f"{machine}-x-y",
+    ):
+        assert not has_ended(unknown)
+
+
+def test_a_deletion_whose_receipt_was_lost_is_proven_to_its_repetition(
+    server: Running, http: httpx.Client
+) -> None:
+    enroll(http, "l-0", "lea")
+    assert http.delete("callers/lea", headers={"Idempotency-Key": "l-1"}).json()["voiceprints"] == 1
+    with server.service.database.begin() as connection:  # as where the worker was killed before its answer
+        lost = update(table).where(table.c.idempotency_key == "l-1")
+        connection.execute(lost.values(status=None, answer=None, beat=0.0))
+    again = http.delete("callers/lea", headers={"Idempotency-Key": "l-1"})
+    assert again.status_code == 200
+    assert again.json()["complete"]
+    assert again.json()["voiceprints"] == 0
+    assert http.delete("callers/lea", headers={"Idempotency-Key": "l-2"}).status_code == 404
 
 
 def _let_pass(database: ServerDatabase, seconds: float) -> None:
@@ -142,7 +208,7 @@ def test_of_many_workers_at_the_same_moment_one_carries_out_a_request(database: 
     done: list[int] = []
 
     def send(number: int) -> bool:
-        def work() -> dict[str, Any]:
+        def work(_: bool) -> dict[str, Any]:
             done.append(number)
             return {"n": number}
 
@@ -160,24 +226,24 @@ def test_of_many_workers_at_the_same_moment_one_carries_out_a_request(database: 
 
 def test_an_answer_is_kept_for_a_day(database: ServerDatabase) -> None:
     requests = Idempotency(database, "one")
-    requests.once(KEY, b"digest", lambda: {"n": 1}, ADAPTER)
-    assert Idempotency(database, "two").once(KEY, b"digest", dict, ADAPTER) == ({"n": 1}, True)
+    requests.once(KEY, b"digest", lambda _: {"n": 1}, ADAPTER)
+    assert Idempotency(database, "two").once(KEY, b"digest", _never, ADAPTER) == ({"n": 1}, True)
     with database.begin() as connection:
         connection.execute(update(table).values(created=time.time() - 24 * 3600 - 1))
-    assert requests.once(KEY, b"other", lambda: {"n": 3}, ADAPTER) == ({"n": 3}, False)
+    assert requests.once(KEY, b"other", lambda _: {"n": 3}, ADAPTER) == ({"n": 3}, False)
 
 
 def test_a_change_whose_answer_cannot_be_stored_is_answered(database: ServerDatabase) -> None:
     requests = Idempotency(database, "one")
 
-    def work() -> dict[str, Any]:
+    def work(_: bool) -> dict[str, Any]:
         with database.begin() as connection:
             connection.execute(DropTable(table))
         return {"n": 1}
 
     assert requests.once(KEY, b"digest", work, ADAPTER) == ({"n": 1}, False)
 
-    def fails() -> dict[str, Any]:
+    def fails(_: bool) -> dict[str, Any]:
         raise ValueError
 
     with pytest.raises(StorageUnavailableError):  # before the work: nothing is done

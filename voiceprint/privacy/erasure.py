@@ -12,7 +12,7 @@ import base64
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -21,18 +21,32 @@ from numpy.typing import NDArray
 from voiceprint._audited import recording
 from voiceprint._files import RefusedFileError, leftovers
 from voiceprint.errors import CallerNotFoundError
-from voiceprint.models import Caller, DeletionReceipt, ErasedPlace, ErasureCheck, Finding
+from voiceprint.models import Caller, DeletionReceipt, ErasedPlace, ErasureCheck, Finding, PlaceState
 from voiceprint.retention import Expiry
 from voiceprint.storage.base import FLUSH_S, Storage
 from voiceprint.storage.deletions import DeletionList
 from voiceprint.storage.snapshot_files import snapshot_leftovers, snapshots_at
 from voiceprint.validation import check_caller_id, now
 
-__all__ = ["delete_with_receipt", "files_of", "opt_out_with_receipt", "pieces_of", "remains_of"]
+__all__ = [
+    "delete_or_prove",
+    "delete_with_receipt",
+    "files_of",
+    "opt_out_with_receipt",
+    "pieces_of",
+    "remains_of",
+]
 
 _BLOCK = 8 << 20  # bytes read at once
 _PIECE = 32  # bytes: eight numbers of an embedding, which no other embedding shares
 _NUMBERS = 4  # of an embedding as text
+# The findings of a search by id, as states of a receipt. The others say that the search cannot tell.
+_STATES: Final[dict[str, PlaceState]] = {
+    "enrolled": "there_again",
+    "remains": "remains",
+    "stale_snapshot": "remains",
+    "kept_by_server": "kept_by_server",
+}
 _SHORTEST = 8  # bytes of metadata to search for: fewer occur by chance
 
 
@@ -53,6 +67,35 @@ def delete_with_receipt(
             count=receipt.voiceprints, detail="complete" if receipt.complete else "remains were found"
         )
     return receipt
+
+
+def delete_or_prove(storage: Storage, caller_id: str) -> DeletionReceipt:
+    """As `delete_with_receipt`, for a deletion that may have been done already, without its receipt.
+
+    The removed values are known no more then, so the search is for the caller's id, as in `remains_of`, and
+    `voiceprints` is 0. Raises `CallerNotFoundError` for a caller whose deletion the store has not noted.
+    """
+    try:
+        return delete_with_receipt(storage, caller_id)
+    except CallerNotFoundError:  # deleted already, or never there
+        check = remains_of(storage, caller_id)
+        if check.deleted_at is None:
+            raise
+    places = {
+        place: ErasedPlace(place=place, state="erased", detail="The id of the caller was not found.")
+        for place in check.searched
+    }
+    for finding in check.findings:
+        state = _STATES.get(finding.code, "not_searched")
+        place = storage.location if finding.place == _of(check.caller_id) else finding.place
+        places[place] = ErasedPlace(place=place, state=state, detail=finding.message)
+    return DeletionReceipt(
+        caller_id=check.caller_id,
+        voiceprints=0,
+        deleted_at=check.deleted_at,
+        checked_at=check.checked_at,
+        places=tuple(places.values()),
+    )
 
 
 def _delete_with_receipt(storage: Storage, name: str, *, timeout_s: float, rewrite: bool) -> DeletionReceipt:

@@ -157,11 +157,13 @@ class Access(NamedTuple):
         work: Callable[[OpusAgentVoiceRecognizer], R],
         kind: type[R],
         again: Callable[[OpusAgentVoiceRecognizer, R], R] | None = None,
+        taken_over: Callable[[OpusAgentVoiceRecognizer], R] | None = None,
     ) -> R:
         """As `run`, once for each `Idempotency-Key`; for routes with the dependency `changing`.
 
         kind: of the answer. again: completes the stored answer of a repeated request, which has no metadata
-        and no embeddings.
+        and no embeddings. taken_over: in place of `work` for a request within which a worker has ended, so
+        that it may be done already.
         """
         if self.idempotency_key is None:
             return await self.run(work)
@@ -170,9 +172,11 @@ class Access(NamedTuple):
 
         def once(recognizer: OpusAgentVoiceRecognizer) -> tuple[R, bool]:
             digest = _digest(self.request, parts)  # in the thread, as a body may be large
-            answer, is_old = self.service.idempotency.once(
-                key, digest, lambda: work(recognizer), TypeAdapter(kind)
-            )
+
+            def do(was_begun: bool) -> R:
+                return (taken_over if was_begun and taken_over is not None else work)(recognizer)
+
+            answer, is_old = self.service.idempotency.once(key, digest, do, TypeAdapter(kind))
             return (again(recognizer, answer) if is_old and again is not None else answer), is_old
 
         answer, is_old = await self.run(once)

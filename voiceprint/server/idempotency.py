@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from voiceprint.errors import StorageUnavailableError
 from voiceprint.server.database import DEAD_AFTER_S, ServerDatabase, idempotency
 from voiceprint.server.problems import ProblemError
+from voiceprint.server.worker_ids import has_ended
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +35,19 @@ class RequestKey(NamedTuple):
     key: str
 
 
+class _Claim(NamedTuple):
+    """Of a request: its stored answer, or None; whether a worker ended within it."""
+
+    answer: str | None = None
+    was_begun: bool = False
+
+
 class Idempotency:
     """The answers to requests with an `Idempotency-Key`, in the database that all workers share.
 
     worker: id of this worker process, which marks the requests that it carries out. Those of a worker that
-    ended without its `beat` may be carried out again after `DEAD_AFTER_S`.
+    has ended may be carried out again: at once by one of the same machine, and by others after
+    `DEAD_AFTER_S` without its `beat`.
     """
 
     def __init__(self, database: ServerDatabase, worker: str) -> None:
@@ -47,22 +56,23 @@ class Idempotency:
         self._lock = threading.Lock()
 
     def once(
-        self, key: RequestKey, digest: bytes, work: Callable[[], Any], adapter: TypeAdapter[Any]
+        self, key: RequestKey, digest: bytes, work: Callable[[bool], Any], adapter: TypeAdapter[Any]
     ) -> tuple[Any, bool]:
         """The answer of `work`, and whether it is that of an earlier request.
 
+        work: is called with True where a worker has ended within the same request, and may have done it.
         digest: of the request. adapter: of the type of the answer. Metadata and embeddings of an answer are
         not stored: an earlier one comes without them. An error is not kept, so that a repetition tries again.
 
         Raises `ProblemError`: 422 for the key of another request; 409 while the first is in progress.
         """
-        stored = self._claim(key, digest)
-        if stored is not None:
-            return adapter.validate_json(stored), True
+        claim = self._claim(key, digest)
+        if claim.answer is not None:
+            return adapter.validate_json(claim.answer), True
         with self._lock:
             self._running.add(key)
         try:
-            answer = work()
+            answer = work(claim.was_begun)
             content = _without_personal_data(adapter.dump_python(answer, mode="json"))
             self._finish(key, json.dumps(content))
         except BaseException:
@@ -84,8 +94,8 @@ class Idempotency:
                 mine = and_(_row(key), idempotency.c.worker == self._worker, idempotency.c.status.is_(None))
                 connection.execute(update(idempotency).where(mine).values(beat=time.time()))
 
-    def _claim(self, key: RequestKey, digest: bytes) -> str | None:
-        """The stored answer; None where this request is to be carried out by the calling thread."""
+    def _claim(self, key: RequestKey, digest: bytes) -> _Claim:
+        """The stored answer, or the order for the calling thread to carry out this request."""
         time_now = time.time()
         values = {"created": time_now, "beat": time_now, "worker": self._worker, "digest": digest}
         try:
@@ -99,7 +109,7 @@ class Idempotency:
                             key_id=key.key_id, gallery=key.gallery, idempotency_key=key.key, **values
                         )
                     )
-                    return None
+                    return _Claim()
                 if bytes(row.digest) != digest:
                     raise ProblemError(
                         422,
@@ -107,14 +117,14 @@ class Idempotency:
                         "The Idempotency-Key was used for another request: make a new one for each.",
                     )
                 if row.status is not None:
-                    answer: str = row.answer
-                    return answer
-                if row.beat > time_now - DEAD_AFTER_S:
+                    return _Claim(answer=row.answer)
+                if row.beat > time_now - DEAD_AFTER_S and not has_ended(row.worker):
                     raise _in_progress()
-                dead = and_(_row(key), idempotency.c.beat == row.beat)
+                unchanged = and_(idempotency.c.worker == row.worker, idempotency.c.beat == row.beat)
+                dead = and_(_row(key), unchanged)
                 if connection.execute(update(idempotency).where(dead).values(**values)).rowcount != 1:
                     raise _in_progress()
-                return None
+                return _Claim(was_begun=True)
         except IntegrityError:  # another worker inserted the same key in between
             raise _in_progress() from None
 

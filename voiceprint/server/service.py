@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import threading
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -28,6 +27,7 @@ from voiceprint.server.overrides import Overrides
 from voiceprint.server.rates import RateLimits
 from voiceprint.server.settings import ServerSettings
 from voiceprint.server.work import WorkQueue
+from voiceprint.server.worker_ids import new_worker_id
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -56,7 +56,7 @@ class Service:
         self.metrics = Metrics()
         self.rates = RateLimits(self.settings.rate_limit)
         self.work = WorkQueue(self.settings, self.metrics)
-        self.worker = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self.worker = new_worker_id()
         """Id of this worker process in the shared state."""
         self.idempotency = Idempotency(self.database, self.worker)
         self.overrides = Overrides(self.database)

@@ -13,6 +13,7 @@ from voiceprint._audited import recording
 from voiceprint.consent import check_groups
 from voiceprint.errors import CallerNotFoundError, InvalidArgumentError
 from voiceprint.models import Caller, CallerState, Consent, DeletionReceipt
+from voiceprint.privacy.erasure import delete_or_prove
 from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.retention import Expiry, state_of
 from voiceprint.server.access import (
@@ -285,7 +286,9 @@ async def delete_caller(
     """Delete a caller with all voiceprints and metadata, and prove it by a receipt."""
     if receipt:
         return await access.change(
-            lambda recognizer: recognizer.delete_caller(caller_id, receipt=True), DeletionReceipt
+            lambda recognizer: recognizer.delete_caller(caller_id, receipt=True),
+            DeletionReceipt,
+            taken_over=lambda recognizer: delete_or_prove(recognizer.storage, caller_id),
         )
     return await access.change(
         lambda recognizer: RemovedAnswer(voiceprints=recognizer.delete_caller(caller_id)), RemovedAnswer
