@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import hashlib
 import hmac
 import json
@@ -33,9 +34,10 @@ from voiceprint import JSONStorage, MemoryStorage, OpusAgentVoiceRecognizer, Voi
 from voiceprint.errors import StorageUnavailableError
 from voiceprint.server import ServerSettings, Service
 from voiceprint.server.database import calls
-from voiceprint.server.live.calls import announced_details
+from voiceprint.server.live.calls import LiveCalls, announced_details
 from voiceprint.server.live.conversation import CallOptions
 from voiceprint.server.live.records import CallRecord
+from voiceprint.server.live.session import LiveCall
 from voiceprint.server.live.settings import LiveSettings
 
 VOICES = load_voices()
@@ -100,6 +102,12 @@ def until(holds: Callable[[], bool], what: str) -> None:
     raise AssertionError(what)
 
 
+def calls_in_memory(live: LiveCalls) -> list[LiveCall]:
+    """The calls of a service that anything refers to."""
+    gc.collect()
+    return [one for one in gc.get_objects() if isinstance(one, LiveCall) and one._executor is live._threads]
+
+
 def test_no_malformed_conversation_leaves_a_session_behind(
     strict: Running, pytestconfig: pytest.Config
 ) -> None:
@@ -147,6 +155,8 @@ def test_no_malformed_conversation_leaves_a_session_behind(
         lambda: len(live) == 0 and not list(live), f"{len(live)} sessions, {len(list(live))} calls are left"
     )
     until(lambda: len(asyncio.all_tasks(live.loop)) <= tasks, "tasks are left")
+    # Nor in memory, as by a timer that would have ended the call an hour later.
+    until(lambda: not calls_in_memory(live), "calls are still referred to")
     messages = [*raw_messages(CALL, 1600, rate=8000, encoding="mulaw"), '{"type": "stop"}']
     received, _ = asyncio.run(converse(ws(strict, "raw"), messages, additional_headers=headers))
     assert json.loads(received[-1])["caller_id"] == "amara"  # and the service is well

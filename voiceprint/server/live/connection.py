@@ -81,6 +81,7 @@ class Connection:
         self._loop, self._begun = loop, loop.time()
         self._heard = self._begun
         self._stopped: asyncio.Future[tuple[EndedBy, str]] = loop.create_future()
+        self._longest: asyncio.TimerHandle | None = None  # from the begin of the call
         self._shown: tuple[Any, ...] | None = None
         self._shown_at = 0.0
         self._sends: set[asyncio.Task[None]] = set()
@@ -132,6 +133,8 @@ class Connection:
             # Also when this task is cancelled: the call ends with its connection in any case.
             watching.cancel()
             listening.cancel()
+            if self._longest is not None:
+                self._longest.cancel()  # else the call would stay in memory until then
             if self.call is not None:
                 self.call.end(ended_by)
                 self._left(self.call)
@@ -180,7 +183,7 @@ class Connection:
                         await self._send([event.message])
                     elif isinstance(event, Started):
                         self.call = await self._open_call(event, self)
-                        self._loop.call_later(
+                        self._longest = self._loop.call_later(
                             self._settings.call_max_s, self.stop, "duration", "The longest call is reached."
                         )
                     elif isinstance(event, Ended):
