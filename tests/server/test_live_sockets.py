@@ -13,6 +13,7 @@ import random
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from voiceprint import JSONStorage, MemoryStorage, OpusAgentVoiceRecognizer, Voi
 from voiceprint.errors import StorageUnavailableError
 from voiceprint.server import ServerSettings, Service
 from voiceprint.server.database import calls
-from voiceprint.server.live.calls import LiveCalls, announced_details
+from voiceprint.server.live.calls import announced_details
 from voiceprint.server.live.conversation import CallOptions
 from voiceprint.server.live.records import CallRecord
 from voiceprint.server.live.session import LiveCall
@@ -102,12 +103,6 @@ def until(holds: Callable[[], bool], what: str) -> None:
     raise AssertionError(what)
 
 
-def calls_in_memory(live: LiveCalls) -> list[LiveCall]:
-    """The calls of a service that anything refers to."""
-    gc.collect()
-    return [one for one in gc.get_objects() if isinstance(one, LiveCall) and one._executor is live._threads]
-
-
 def test_no_malformed_conversation_leaves_a_session_behind(
     strict: Running, pytestconfig: pytest.Config
 ) -> None:
@@ -155,11 +150,35 @@ def test_no_malformed_conversation_leaves_a_session_behind(
         lambda: len(live) == 0 and not list(live), f"{len(live)} sessions, {len(list(live))} calls are left"
     )
     until(lambda: len(asyncio.all_tasks(live.loop)) <= tasks, "tasks are left")
-    # Nor in memory, as by a timer that would have ended the call an hour later.
-    until(lambda: not calls_in_memory(live), "calls are still referred to")
     messages = [*raw_messages(CALL, 1600, rate=8000, encoding="mulaw"), '{"type": "stop"}']
     received, _ = asyncio.run(converse(ws(strict, "raw"), messages, additional_headers=headers))
     assert json.loads(received[-1])["caller_id"] == "amara"  # and the service is well
+
+
+def test_a_call_that_is_dropped_leaves_the_memory(strict: Running) -> None:
+    live = strict.service.live
+    refs: list[weakref.ref[LiveCall]] = []
+
+    async def hold() -> None:
+        headers = strict.headers("identify")
+        async with websockets.connect(ws(strict, "raw"), additional_headers=headers) as socket:
+            for message in raw_messages(CALL, 1600, rate=8000, encoding="mulaw"):
+                await socket.send(message)
+            while not refs:
+                refs.extend(weakref.ref(call) for call in live)
+                await asyncio.sleep(0.01)
+            await socket.send('{"type": "stop"}')
+            async for _ in socket:
+                pass
+
+    asyncio.run(hold())
+    until(lambda: not list(live), "the call is not dropped")
+    for _ in range(20):
+        gc.collect()
+        if refs[0]() is None:
+            return
+        time.sleep(0.2)
+    raise AssertionError("something refers to the call, such as a timer for its longest duration")
 
 
 def test_a_message_that_is_too_large_ends_the_connection(strict: Running) -> None:
