@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from voiceprint.index.errors import IndexCorruptError
+from voiceprint.index.base import SearchIndex
+from voiceprint.index.errors import IndexCorruptError, IndexUnavailableError
 from voiceprint.index.id_sets import IdSet
 from voiceprint.index.snapshot import CODED_KIND, Coding, read_stamp
 from voiceprint.index.vector_index import IndexStatus, VectorIndex
 
-__all__ = ["CODED_KIND", "Coding", "IdSet", "IndexCorruptError", "IndexStatus", "VectorIndex", "read_stamp"]
+__all__ = [
+    "CODED_KIND",
+    "Coding",
+    "IdSet",
+    "IndexCorruptError",
+    "IndexStatus",
+    "IndexUnavailableError",
+    "SearchIndex",
+    "VectorIndex",
+    "read_stamp",
+]

@@ -6,21 +6,19 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from voiceprint.index.base import Ids, SearchIndex, filter_of, share, whole
 from voiceprint.index.errors import IndexCorruptError
-from voiceprint.index.id_sets import Filter, IdSet
 from voiceprint.index.ivf import MIN_SAMPLE, rerank_k
 from voiceprint.index.maintenance import Maintainer, no_structure
 from voiceprint.index.parts import Parts
-from voiceprint.index.rows import LARGEST, Scored, empty, to_half, to_single
+from voiceprint.index.rows import Scored, empty, to_half, to_single
 from voiceprint.index.snapshot import MAX_DIMENSION, Coding, SnapshotReader, fill_parts, write_snapshot
 from voiceprint.index.threads import limited
-
-Ids = IdSet | Iterable[int]
 
 EXACT_UP_TO = 20_000
 """Vectors up to which comparing with all, 0.8 ms at 256 dimensions, is worth no training."""
@@ -51,7 +49,7 @@ class IndexStatus:
     reason: str = ""
 
 
-class VectorIndex:
+class VectorIndex(SearchIndex):
     """Ids and vectors, searched by inner product; cosine where the vectors have length 1.
 
     Vectors are rounded to float16 when they are added, 3 digits, and scores are the exact inner products of
@@ -82,10 +80,10 @@ class VectorIndex:
     ) -> None:
         self.stamp: dict[str, str] = {}
         self._parts = Parts(
-            dimension=_whole("dimension", dimension, 1, MAX_DIMENSION),
-            recall=_share("recall", recall),
-            exact_up_to=_whole("number of vectors that are searched exactly", exact_up_to, 0),
-            threads=_whole("number of threads", threads, 1),
+            dimension=whole("dimension", dimension, 1, MAX_DIMENSION),
+            recall=share("recall", recall),
+            exact_up_to=whole("number of vectors that are searched exactly", exact_up_to, 0),
+            threads=whole("number of threads", threads, 1),
         )
         self._maintainer = Maintainer(self._parts)
 
@@ -97,17 +95,14 @@ class VectorIndex:
     def __len__(self) -> int:
         return len(self._parts)
 
-    def __contains__(self, id_: object) -> bool:
-        if not isinstance(id_, int | np.integer) or not 0 <= id_ <= np.iinfo(np.int64).max:
-            return False
-        return bool(self.vectors_of([int(id_)])[0][0])
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(dimension={self.dimension}, vectors={len(self)})"
-
     def ids(self) -> NDArray[np.int64]:
         """All ids, int64[n], in no particular order."""
         return self._parts.ids()
+
+    def sample(self, count: int) -> NDArray[np.int64]:
+        """As `SearchIndex.sample`."""
+        ids = np.sort(self.ids())
+        return np.random.default_rng(len(ids)).permutation(ids)[: whole("count", count, 0)]
 
     def vectors_of(self, ids: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
         """Which ids are there, bool[n], and the stored vectors of those, float32[m, dimension].
@@ -117,18 +112,6 @@ class VectorIndex:
         wanted = self._check_ids(ids)
         with self._parts.lock.reading(), limited(self._parts.threads):
             return self._parts.vectors_of(wanted)
-
-    def differences(self, ids: ArrayLike, vectors: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which of these `add` would store in place of another vector, and which of a new id, bool[n] each.
-
-        No id comes twice. The rest is in the index already, rounded to float16.
-        """
-        wanted, matrix = self._check_pairs(ids, vectors)
-        with self._parts.lock.reading(), limited(self._parts.threads):
-            there, stored = self._parts.vectors_of(wanted)
-        replaced = there.copy()
-        replaced[there] = (to_single(to_half(matrix[there])) != stored).any(axis=1)
-        return replaced, ~there
 
     # Changing
 
@@ -175,10 +158,10 @@ class VectorIndex:
         Returns scores float32[m, k] and ids int64[m, k]; -1 where fewer than k vectors may be found, and only
         there.
         """
-        _whole("k", k, 1)
+        whole("k", k, 1)
         matrix = self._check_vectors(queries)
         # Read before the lock: an iterable that asks this very index would wait for itself.
-        among = _filter(allowed, excluded)
+        among = filter_of(allowed, excluded)
         scores, ids = empty(len(matrix), int(k))
         with self._parts.lock.reading(), limited(self._parts.threads):
             found = self._parts.nearest(matrix, int(k), among)
@@ -196,9 +179,9 @@ class VectorIndex:
         largest inner products, found with less care than by `search` towards the end; all vectors where
         `count` is their number.
         """
-        _whole("count", count, 1)
+        whole("count", count, 1)
         matrix = self._check_vectors(queries)
-        among = _filter(allowed, excluded)
+        among = filter_of(allowed, excluded)
         with self._parts.lock.reading(), limited(self._parts.threads):
             return self._parts.candidates(matrix, int(count), among)
 
@@ -261,7 +244,7 @@ class VectorIndex:
         """Measure again how many lists to scan, for another target recall or with the vectors of now."""
         with self._maintainer.alone():
             if recall is not None:
-                self._parts.recall = _share("recall", recall)
+                self._parts.recall = share("recall", recall)
             self._maintainer.tune()
         self._maintainer.start_if_due()
 
@@ -313,63 +296,3 @@ class VectorIndex:
                 raise IndexCorruptError(f"{os.fspath(path)!r} holds what no index has ({error}).") from error
         index._maintainer.start_if_due()
         return index
-
-    def _check_pairs(
-        self, ids: ArrayLike, vectors: ArrayLike
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        wanted, matrix = self._check_ids(ids), self._check_vectors(vectors)
-        if len(wanted) != len(matrix):
-            raise ValueError(f"There are {len(wanted)} ids and {len(matrix)} vectors.")
-        return wanted, matrix
-
-    def _check_ids(self, ids: ArrayLike) -> NDArray[np.int64]:
-        array = np.asarray(ids)
-        if array.size == 0:
-            return np.empty(0, dtype=np.int64)
-        if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise ValueError(f"Ids are a 1-D array of integers, not {array.dtype} of shape {array.shape}.")
-        if int(array.min()) < 0 or int(array.max()) > np.iinfo(np.int64).max:
-            raise ValueError("An id is below 0 or beyond 64 bits.")
-        return array.astype(np.int64)
-
-    def _check_vectors(self, vectors: ArrayLike) -> NDArray[np.float32]:
-        array = np.asarray(vectors)
-        if array.size == 0:
-            return np.empty((0, self.dimension), dtype=np.float32)
-        if array.ndim == 1:
-            array = array[None]
-        if array.ndim != 2 or array.shape[1] != self.dimension or array.dtype.kind not in "fiu":
-            raise ValueError(
-                f"Vectors are numbers of shape (n, {self.dimension}), "
-                f"not {array.dtype} of shape {array.shape}."
-            )
-        if not (np.abs(array) <= LARGEST).all():  # not "any beyond": no comparison holds for NaN
-            raise ValueError(
-                f"A vector holds NaN, infinite values, or values beyond {LARGEST:,.0f} (float16)."
-            )
-        return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def _whole(what: str, value: Any, least: int, most: int | None = None) -> int:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
-        up_to = "" if most is None else f" to {most}"
-        raise ValueError(f"The {what} is {value!r}: a whole number from {least}{up_to} is allowed.")
-    return int(value)
-
-
-def _share(what: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value <= 1.0:
-        raise ValueError(f"The {what} is {value!r}: a number above 0, up to 1, is allowed.")
-    return float(value)
-
-
-def _filter(allowed: Ids | None, excluded: Ids | None) -> Filter | None:
-    """The filter of a search; None where every vector may be found."""
-    if allowed is None:
-        return None if excluded is None else Filter(_id_set(excluded), excluding=True)
-    return Filter(_id_set(allowed) if excluded is None else _id_set(allowed) - _id_set(excluded))
-
-
-def _id_set(ids: Ids) -> IdSet:
-    return ids if isinstance(ids, IdSet) else IdSet(ids)

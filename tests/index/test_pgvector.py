@@ -1,0 +1,229 @@
+"""`PgVectorIndex` on a real server: like a dict after any changes, shared, of one moment, unreachable."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from postgres_server import QUICK, PostgresServer, fresh_pgvector_url, pgvector_binaries
+from vectors import D, Model, assert_answer, assert_like, vectors
+
+from voiceprint.index import IdSet, IndexUnavailableError
+from voiceprint.index.pgvector import PgVectorIndex
+
+SEEDS = st.integers(0, 10**6)
+IDS = st.lists(st.integers(0, 120), max_size=60)
+
+
+@pytest.fixture
+def url() -> str:
+    return fresh_pgvector_url()
+
+
+@pytest.fixture
+def index(url: str) -> Iterator[PgVectorIndex]:
+    made = PgVectorIndex(url, dimension=D, exact_up_to=0)
+    yield made
+    made.close()
+
+
+class IndexMachine(RuleBasedStateMachine):
+    """The index, and another one of the same name as in a second process, beside a dict."""
+
+    url: str
+    exact_up_to: int
+
+    @initialize(seed=SEEDS, n=st.integers(0, 100))
+    def start(self, seed: int, n: int) -> None:
+        name = f"machine {np.random.default_rng().integers(10**12)}"
+        self.index, self.other = (
+            PgVectorIndex(self.url, name, D, exact_up_to=self.exact_up_to) for _ in range(2)
+        )
+        self.model: Model = {}
+        self.add(list(range(n)), seed)
+
+    @rule(ids=IDS, seed=SEEDS)
+    def add(self, ids: list[int], seed: int) -> None:
+        matrix = vectors(seed, len(ids)).reshape(len(ids), D)
+        self.index.add(ids, matrix)
+        self.model.update(zip(ids, matrix, strict=True))
+
+    @rule(ids=IDS)
+    def remove(self, ids: list[int]) -> None:
+        assert self.other.remove(ids) == len(set(ids) & set(self.model))
+        for id_ in ids:
+            self.model.pop(id_, None)
+
+    @rule(gone=IDS, ids=st.sets(st.integers(0, 120), max_size=20), seed=SEEDS)
+    def apply(self, gone: list[int], ids: set[int], seed: int) -> None:
+        matrix = vectors(seed, len(ids)).reshape(len(ids), D)
+        self.index.apply(gone, [*ids], matrix, stamp={"revision": str(seed)})
+        self.model = {id_: vector for id_, vector in self.model.items() if id_ not in gone}
+        self.model.update(zip(ids, matrix, strict=True))
+        assert self.other.stamp == {"revision": str(seed)}
+
+    @rule(ids=st.sets(st.integers(0, 120)), seed=SEEDS)
+    def fill(self, ids: set[int], seed: int) -> None:
+        matrix = vectors(seed, len(ids)).reshape(len(ids), D)
+        half = len(ids) // 2
+        self.index.fill([([*ids][:half], matrix[:half]), ([*ids][half:], matrix[half:])])
+        self.model = dict(zip(ids, matrix, strict=True))
+
+    @rule()
+    def vacuum(self) -> None:
+        self.index.vacuum()
+
+    @rule(seed=SEEDS, k=st.integers(1, 130), allowed=st.sets(st.integers(0, 130)))
+    def search_among(self, seed: int, k: int, allowed: set[int]) -> None:
+        queries = vectors(seed, 2)
+        among = {id_: vector for id_, vector in self.model.items() if id_ in allowed}
+        assert_answer(self.other.search(queries, k, allowed=IdSet(allowed)), queries, k, among)
+        others = {id_: vector for id_, vector in self.model.items() if id_ not in allowed}
+        assert_answer(self.index.search(queries, k, excluded=allowed), queries, k, others)
+        found, their_vectors = self.index.candidates(queries, k, allowed=allowed)
+        assert set(found.tolist()) <= set(among)
+        assert len(found) >= min(k, len(among))
+        assert np.array_equal(their_vectors, self.index.vectors_of(found)[1])
+
+    @invariant()
+    def like_the_model(self) -> None:
+        assert_like(self.other, self.model)
+        sample = self.index.sample(10).tolist()
+        assert len(set(sample)) == min(10, len(self.model))
+        assert set(sample) <= set(self.model)
+        assert sample == self.other.sample(10).tolist()
+
+    def teardown(self) -> None:
+        if hasattr(self, "index"):
+            self.index.drop()
+            assert len(self.other) == 0
+            self.index.close()
+            self.other.close()
+
+
+@pytest.mark.parametrize("exact_up_to", [0, 1000])
+def test_any_run_of_changes_leaves_the_index_like_a_dict(url: str, exact_up_to: int) -> None:
+    machine = type("Machine", (IndexMachine,), {"url": url, "exact_up_to": exact_up_to})
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=5, stateful_step_count=12, deadline=None)
+    )  # type: ignore[arg-type]
+
+
+def test_the_graph_finds_the_nearest_of_held_out_vectors_also_behind_a_filter(url: str) -> None:
+    centers = vectors(1, 400, 64)
+    of, noise = np.random.default_rng(2).integers(0, 400, 3_060), vectors(3, 3_060, 64)
+    matrix = centers[of] + 0.5 * noise
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    stored, probes = matrix[:3_000], matrix[3_000:]
+    index = PgVectorIndex(url, dimension=64, exact_up_to=0)
+    index.fill([(np.arange(3_000), stored)])
+    exact = PgVectorIndex(url, dimension=64, exact_up_to=10_000)
+    for filters in ({}, {"allowed": range(0, 3_000, 5)}, {"excluded": range(0, 3_000, 2)}):
+        found, wanted = index.search(probes, 5, **filters)[1], exact.search(probes, 5, **filters)[1]
+        assert (found >= 0).all()
+        assert (found[:, 0] == wanted[:, 0]).mean() >= 0.99
+        assert np.mean([len({*a} & {*b}) / 5 for a, b in zip(found, wanted, strict=True)]) >= 0.95
+    index.close()
+    exact.close()
+
+
+def test_searches_go_on_while_the_index_is_filled_anew(index: PgVectorIndex, url: str) -> None:
+    index.fill([(np.arange(200), vectors(0, 200))])
+    done = threading.Event()
+
+    def search(seed: int) -> int:
+        other = PgVectorIndex(url, dimension=D, exact_up_to=0)
+        searched = 0
+        while not done.is_set() or not searched:
+            assert (other.search(vectors(seed, 2), 3)[1] >= 0).all()
+            assert len(other.vectors_of([5])[1]) == 1
+            searched += 1
+        other.close()
+        return searched
+
+    with ThreadPoolExecutor(3) as pool:
+        searches = [pool.submit(search, seed) for seed in range(3)]
+        for seed in range(15):
+            index.fill([(np.arange(200), vectors(seed, 200))], stamp={"revision": str(seed)})
+        done.set()
+        assert all(each.result(60) for each in searches)
+    assert index.stamp == {"revision": "14"}
+    assert index.check() == []
+
+
+def test_changes_of_many_processes_are_all_there(url: str) -> None:
+    def change(number: int) -> None:
+        own = PgVectorIndex(url, dimension=D, exact_up_to=0)  # which also creates the tables
+        for step in range(5):
+            own.add([100 * number + step], vectors([number, step], 1))
+            own.remove([100 * number + step - 1] if step else [])
+        own.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        [*pool.map(change, range(6))]
+    index = PgVectorIndex(url, dimension=D)
+    assert index.ids().tolist() == [100 * number + 4 for number in range(6)]
+    assert index.check() == []
+    index.close()
+
+
+def test_a_failed_change_changes_nothing(index: PgVectorIndex) -> None:
+    index.apply((), [1, 2], vectors(0, 2), stamp={"revision": "1"})
+    with pytest.raises(ValueError, match="comes twice"):
+        index.fill([([3], vectors(1, 1)), ([3], vectors(2, 1))])
+    with pytest.raises(ValueError, match="shape"):
+        index.add([3], np.ones((1, D + 1)))
+    with pytest.raises(ValueError, match="NaN"):
+        index.add([3], np.full((1, D), np.nan))
+    assert index.ids().tolist() == [1, 2]
+    assert index.stamp == {"revision": "1"}
+    assert index.check() == []
+
+
+def test_an_index_of_another_dimension_is_refused(index: PgVectorIndex, url: str) -> None:
+    index.add([1], vectors(0, 1))
+    other = PgVectorIndex(url, dimension=D + 1)
+    with pytest.raises(ValueError, match="values, not of"):
+        other.search(np.ones(D + 1), 1)
+    other.close()
+
+
+def test_a_server_that_is_away_is_an_error_without_values() -> None:
+    server = PostgresServer(*QUICK, programs=pgvector_binaries())
+    try:
+        index = PgVectorIndex(server.url(), dimension=D, exact_up_to=0)
+        index.add([1, 2], vectors(0, 2))
+        server.stop()
+        for use in (lambda: index.search(vectors(0, 1), 1), lambda: index.add([7], vectors(3, 1))):
+            with pytest.raises(IndexUnavailableError, match="cannot be used") as caught:
+                use()
+            assert "0." not in str(caught.value)
+        server.start()
+        assert index.search(vectors(0, 1), 1)[1].tolist() == [[1]]
+        index.close()
+    finally:
+        server.end()
+
+
+def test_removed_vectors_are_gone_from_the_disk_after_vacuum(index: PgVectorIndex) -> None:
+    marked = np.zeros((1, D), dtype=np.float32)
+    marked[0, :4] = 0.5
+    index.fill([(np.arange(50), vectors(0, 50))])
+    index.add([1000], marked)
+    assert index.remove([1000]) == 1
+    index.vacuum()
+    assert len(index) == 50
+    assert 1000 not in index
+    assert 49 in index
