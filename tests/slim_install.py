@@ -22,7 +22,7 @@ SAMPLES = TESTS.parent / "examples/voices"
 ABSENT = ("librosa", "llvmlite", "numba", "scipy", "sklearn", "torch")
 # Imported where VOICE_ENCODER asks for them, for PostgreSQL, for plots and for MP4 and the like.
 OPTIONAL = {"av", "cryptography", "kaldi_native_fbank", "matplotlib", "psycopg", "resemblyzer"}
-OPTIONAL |= {"sherpa_onnx", "torch"}
+OPTIONAL |= {"pgvector", "sherpa_onnx", "torch"}
 # By the service and its client.
 OPTIONAL |= {
     "fastapi",
