@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from postgres_server import shared_server
 
 from voiceprint import load_audio
 
@@ -90,6 +91,12 @@ def test_every_enrolled_embedding_is_in_the_store(tmp_path: Path) -> None:
     for measured in figures["ids"].values():
         assert measured["stored"] == 2_000
         assert measured["per s"] > 0
+
+
+def test_every_enrolled_embedding_is_in_postgresql(tmp_path: Path) -> None:
+    url = shared_server().url()
+    figures, _ = run("own_embeddings", f"--rows 300 --postgresql {url}", tmp_path)
+    assert [measured["stored"] for measured in figures["ids"].values()] == [300, 300]
 
 
 def test_every_opening_of_a_store_gives_the_right_answer(tmp_path: Path) -> None:

@@ -135,9 +135,7 @@ class Database:
             self.dialect.check_writable()
             return self._transact(
                 engine,
-                lambda connection: work(
-                    Writer(connection, self.dialect.name, self._current_seals(connection))
-                ),
+                lambda connection: work(Writer(connection, self.dialect, self._current_seals(connection))),
                 writes=True,
                 exclusive=exclusive,
             )

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, make_url
+from sqlalchemy import URL, ColumnElement, Connection, Engine, Table, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from voiceprint.errors import ConfigurationError, StorageError, StorageUnavailableError
@@ -95,6 +95,13 @@ class Dialect:
 
         exclusive: one writer at a time. A transaction that takes no id and no revision needs no turn.
         """
+
+    def copy_rows(self, connection: Connection, table: Table, rows: list[tuple[Any, ...]]) -> int | None:  # noqa: ARG002
+        """Insert rows, each with all columns of the table, by the database's own bulk load.
+
+        Returns the number of inserted rows; None, and nothing is inserted, where the database has none.
+        """
+        return None
 
     def metadata_value(self, key: str) -> str:  # noqa: ARG002
         """SQL for the value of a key of the callers' metadata, equal for equal values that are not null.
