@@ -126,6 +126,10 @@ class PostgresServer:
         """End the connections, and stop, as `pg_ctl stop -m fast` does."""
         self._signal(signal.SIGINT)
 
+    def kill(self) -> None:
+        """As `kill -9` of the server."""
+        self._signal(signal.SIGKILL)
+
     def _signal(self, number: int) -> None:
         if self.process is not None:
             self.process.send_signal(number)

@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from voiceprint.errors import ConfigurationError, StorageError, StorageUnavailableError
 from voiceprint.models import Finding
+from voiceprint.storage.base import DEFAULT_MAX_CONNECTIONS
 from voiceprint.validation import hide_passwords, is_postgresql_url
 
 __all__ = ["Dialect", "dialect_of", "translated"]
@@ -20,8 +21,8 @@ __all__ = ["Dialect", "dialect_of", "translated"]
 BUSY_TIMEOUT_S = 30.0
 
 
-def dialect_of(url: str | URL) -> Dialect:
-    """The database that `url` names.
+def dialect_of(url: str | URL, max_connections: int = DEFAULT_MAX_CONNECTIONS) -> Dialect:
+    """The database that `url` names. max_connections: to a PostgreSQL server.
 
     Raises `ConfigurationError` for a bad URL, and if the driver for PostgreSQL is missing.
     """
@@ -33,7 +34,7 @@ def dialect_of(url: str | URL) -> Dialect:
             raise ConfigurationError(
                 "PostgreSQL needs psycopg: pip install 'opusagent-voiceprint[postgresql]'."
             ) from error
-        return PostgreSQL(text)
+        return PostgreSQL(text, max_connections)
     try:
         parsed = make_url(url)
     except ArgumentError as error:

@@ -28,15 +28,11 @@ from sqlalchemy.exc import TimeoutError as NoFreeConnectionError
 from sqlalchemy.types import TypeEngine
 
 from voiceprint.errors import ConfigurationError, StorageCorruptError, StorageError, StorageUnavailableError
+from voiceprint.storage.base import DEFAULT_MAX_CONNECTIONS
 from voiceprint.storage.sql.dialect import BUSY_TIMEOUT_S, Dialect
 from voiceprint.validation import hide_passwords, is_postgresql_url
 
 __all__ = ["PostgreSQL"]
-
-# Connections of a process that stay open, and temporary ones beside them. A server takes 100 by default, of
-# all processes together; a thread that finds none free waits.
-_POOL_SIZE = 5
-_MAX_OVERFLOW = 5
 
 # Defaults below the URL and libpq's own variables. Without them a process waits a quarter of an hour and
 # longer for a server whose machine has failed.
@@ -108,7 +104,8 @@ class PostgreSQL(Dialect):
         "SELECT indexname FROM pg_indexes WHERE schemaname = current_schema() AND tablename = 'callers'"
     )
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, max_connections: int = DEFAULT_MAX_CONNECTIONS) -> None:
+        self._max_connections = max_connections
         text = re.sub(r"^\w+(\+psycopg)?:", "postgresql:", url)
         if not is_postgresql_url(url) or "\0" in url:
             raise self._refused(url)
@@ -144,8 +141,9 @@ class PostgreSQL(Dialect):
             creator=self._connect,
             hide_parameters=True,
             pool_pre_ping=True,
-            pool_size=_POOL_SIZE,
-            max_overflow=_MAX_OVERFLOW,
+            # Half of them stay open. A thread that finds none free waits.
+            pool_size=self._max_connections - self._max_connections // 2,
+            max_overflow=self._max_connections // 2,
             pool_timeout=BUSY_TIMEOUT_S,
             execution_options=self._engine_options(),
         )
