@@ -54,12 +54,12 @@ class PostgresServer:
         self.folder = Path(tempfile.mkdtemp(prefix="vp-pg-", dir=folder))
         self.data = self.folder / "data"
         # The server refuses to run as root.
-        self._as: dict[str, Any] = {}
+        self.account: dict[str, Any] = {}  # arguments of subprocess.Popen
         if os.geteuid() == 0:
             owner = pwd.getpwnam("postgres")
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
             self.folder.chmod(0o755)
-            self._as = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+            self.account = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
         self.process: subprocess.Popen[bytes] | None = None
         if copy_of is None:
             self.run(
@@ -77,7 +77,7 @@ class PostgresServer:
         """Run one of PostgreSQL's programs to its end."""
         command = [str(self._binaries / program), *map(str, arguments)]
         done = subprocess.run(
-            command, cwd="/", capture_output=True, text=True, check=False, umask=0o077, **self._as
+            command, cwd="/", capture_output=True, text=True, check=False, umask=0o077, **self.account
         )
         assert done.returncode == 0, done.stderr
 
@@ -85,7 +85,7 @@ class PostgresServer:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [str(self._binaries / "postgres"), "-D", str(self.data)],
-                cwd="/", stdout=log, stderr=log, umask=0o077, **self._as,
+                cwd="/", stdout=log, stderr=log, umask=0o077, **self.account,
             )  # fmt: skip
         self.wait()
 

@@ -165,6 +165,8 @@ class PostgreSQL(Dialect):
                 f"{self.name} is a database with the encoding {encoding}, which does not hold all caller "
                 "ids: create one with ENCODING 'UTF8'. Nothing was changed."
             )
+        if _is_pooled(connection):
+            connection.prepare_threshold = None
         connection.adapters.register_dumper(str, _EscapingBinaryDumper)
         connection.adapters.register_dumper(str, _EscapingDumper)  # last: the usual one
         connection.adapters.register_loader("text", _EscapingLoader)
@@ -256,6 +258,17 @@ class PostgreSQL(Dialect):
             )
         kind = type(cause).__name__
         return StorageError(f"{self.name} refused a statement ({kind}{state and f', SQLSTATE {state}'}).")
+
+
+def _is_pooled(connection: psycopg.Connection[Any]) -> bool:
+    """Whether a pooler such as PgBouncer is between this process and the server.
+
+    Each transaction may then be on another connection to the server, which lacks the statements that were
+    prepared on an earlier one. A pooler gives a number of its own in place of the server process's.
+    """
+    (pid,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (0,)
+    connection.rollback()
+    return int(pid) != connection.info.backend_pid
 
 
 def _driver(connection: Connection) -> psycopg.Connection[Any]:
