@@ -468,3 +468,24 @@ def test_a_bulk_load_that_fails_changes_nothing(
     rows(url, "DROP TRIGGER act ON voiceprints")
     assert len(storage.save_many(many)) == 40
     assert storage.check() == []
+
+
+def test_no_more_connections_are_opened_than_allowed(url: str) -> None:
+    name = schema_of(url)
+    named = f"{url}&application_name={name}"
+    with SQLStorage(named, max_connections=2) as storage:
+        counted: list[object] = []
+
+        def save(n: int) -> None:
+            storage.save(voiceprint(f"c{n}", n))
+            sql = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'"
+            counted.append(rows(url, sql)[0][0])
+
+        threads = [threading.Thread(target=save, args=(n,)) for n in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert storage.count() == 12
+        assert set(counted) <= {1, 2}
+        assert len(counted) == 12

@@ -128,7 +128,9 @@ def test_no_acknowledged_save_is_lost_when_the_server_stops_at_once(server: Post
     assert_all_there(url, acknowledged, 3)
 
 
-def test_a_synchronous_replica_promoted_after_kill_9_has_every_acknowledged_save(server: PostgresServer) -> None:
+def test_a_synchronous_replica_promoted_after_kill_9_has_every_acknowledged_save(
+    server: PostgresServer,
+) -> None:
     server.sql("ALTER SYSTEM SET wal_level = 'replica'")
     replica = PostgresServer("hot_standby=on", copy_of=server)
     try:
