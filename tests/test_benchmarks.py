@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from postgres_server import shared_server
+from postgres_server import QUICK, PostgresServer, shared_server
 
 from voiceprint import load_audio
 
@@ -83,6 +83,20 @@ def test_the_service_answers_as_the_library_does(tmp_path: Path) -> None:
     for way in ("library", "service", "service, by Client"):
         assert figures[way]["per_s"] > 0
         assert figures[way]["cpu_ms"] > 0
+
+
+def test_reads_from_a_replica_leave_the_primary_little_to_read(tmp_path: Path) -> None:
+    primary = PostgresServer(*QUICK)
+    replica = PostgresServer(*QUICK, copy_of=primary)
+    try:
+        options = f"--rows 1000 --store {primary.url()} --replica {replica.url()}"
+        figures, _ = run("storage", options, tmp_path)
+    finally:
+        replica.end()
+        primary.end()
+    measured = figures["postgresql"]
+    alone, beside = (measured[f"callers_of 500, {name}"] for name in ("primary", "replica"))
+    assert beside["pages of the primary"] < alone["pages of the primary"] / 4
 
 
 def test_every_enrolled_embedding_is_in_the_store(tmp_path: Path) -> None:
