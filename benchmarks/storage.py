@@ -192,7 +192,7 @@ def replica_reads(primary: Storage, url: str, replica: str) -> dict[str, Any]:
     chance, ids = np.random.default_rng(2), ids_of(primary)
     figures: dict[str, Any] = {}
     with open_storage(url, read_url=replica) as storage:
-        for count in (10, 500):
+        for count in (10, 100):
             asked = [chance.choice(ids, count).tolist() for _ in range(CALLS)]
             for name, one in (("primary", primary), ("replica", storage)):
                 before = pages_read(url)

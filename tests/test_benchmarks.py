@@ -95,7 +95,7 @@ def test_reads_from_a_replica_leave_the_primary_little_to_read(tmp_path: Path) -
         replica.end()
         primary.end()
     measured = figures["postgresql"]
-    alone, beside = (measured[f"callers_of 500, {name}"] for name in ("primary", "replica"))
+    alone, beside = (measured[f"callers_of 100, {name}"] for name in ("primary", "replica"))
     assert beside["pages of the primary"] < alone["pages of the primary"] / 4
 
 
