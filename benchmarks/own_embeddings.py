@@ -1,10 +1,11 @@
-"""How fast does `enroll_embeddings` fill a SQLite store, and with how much memory?
+"""How fast does `enroll_embeddings` fill a SQLite store, and with how much memory? And a PostgreSQL store?
 
-    python -m benchmarks.own_embeddings [--rows 1000000] [--folder FOLDER]
+    python -m benchmarks.own_embeddings [--rows 1000000] [--folder FOLDER] [--postgresql URL]
 
 Random embeddings of 256 values, one a caller, with caller ids that grow with the rows, and with random ones.
 The baseline in the same run, for each: a bare `executemany` of the same caller ids and bytes into two tables
-with the same keys, as durable, in changes of as many rows.
+with the same keys, as durable, in changes of as many rows. On PostgreSQL, instead: the same enrollment by
+INSERT in place of COPY. --postgresql: a database, in which schemas are created and dropped.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import tempfile
 import time
 import uuid
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
+from psycopg import sql
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +31,8 @@ from benchmarks.measure import resident_bytes, timed
 from benchmarks.report import command_line, write
 from voiceprint import ExternalEncoder, OpusAgentVoiceRecognizer, SQLiteStorage
 from voiceprint.enrollment.own_embeddings import ROWS_TOGETHER
+from voiceprint.storage import SQLStorage
+from voiceprint.storage.sql import writer
 
 DIMENSION = 256
 BLOCK = 100_000  # rows that are generated at a time
@@ -37,6 +43,7 @@ def main() -> int:
     parser = command_line(__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="embeddings to enroll")
     parser.add_argument("--folder", type=Path, help="folder for the stores; default: for temporary files")
+    parser.add_argument("--postgresql", metavar="URL", help="measure a PostgreSQL store instead")
     arguments = parser.parse_args()
     rows = arguments.rows
     chance = np.random.default_rng(1)
@@ -44,13 +51,17 @@ def main() -> int:
         "in order": [f"caller {number:08}" for number in range(rows)],
         "random": [str(uuid.UUID(bytes=chance.bytes(16), version=4)) for _ in range(rows)],
     }
-    figures: dict[str, Any] = {"rows": rows, "dimension": DIMENSION, "ids": {}}
+    kind = "PostgreSQL" if arguments.postgresql else "SQLite"
+    figures: dict[str, Any] = {"store": kind, "rows": rows, "dimension": DIMENSION, "ids": {}}
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         matrix = generated(Path(folder) / "embeddings.npy", rows)
         for name, caller_ids in ids.items():
-            figures["ids"][name] = measure(Path(folder) / f"{name}.db", caller_ids, matrix)
+            if arguments.postgresql:
+                figures["ids"][name] = measure_postgresql(arguments.postgresql, caller_ids, matrix)
+            else:
+                figures["ids"][name] = measure(Path(folder) / f"{name}.db", caller_ids, matrix)
     show(figures)
-    write(f"own_embeddings-{rows}", figures, arguments.results)
+    write(f"own_embeddings-{'' if kind == 'SQLite' else 'postgresql-'}{rows}", figures, arguments.results)
     return 0
 
 
@@ -65,6 +76,36 @@ def generated(path: Path, rows: int) -> NDArray[np.float32]:
     del matrix
     mapped: NDArray[np.float32] = np.load(path, mmap_mode="r")
     return mapped
+
+
+def measure_postgresql(url: str, caller_ids: list[str], matrix: NDArray[np.float32]) -> dict[str, Any]:
+    """Enroll all rows by COPY, and by INSERT, each into a store of its own."""
+    figures: dict[str, Any] = {}
+    copied_rows = writer.COPIED_ROWS
+    for name, least in (("copy", copied_rows), ("insert", len(caller_ids) + 1)):
+        writer.COPIED_ROWS = least
+        with psycopg.connect(url, autocommit=True) as connection:
+            schema = f"own_embeddings_{uuid.uuid4().hex}"  # no process takes an emptied store for a new one
+            connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+            try:
+                mark = "&" if "?" in url else "?"
+                with SQLStorage(f"{url}{mark}options=-csearch_path%3D{schema}") as storage:
+                    recognizer = OpusAgentVoiceRecognizer(
+                        storage, encoder=ExternalEncoder("random", DIMENSION)
+                    )
+                    processor = time.process_time()
+                    seconds = timed(partial(recognizer.enroll_embeddings, caller_ids, matrix))
+                    processor = time.process_time() - processor
+                    figures |= {
+                        "stored": storage.count(),
+                        f"{name} per s": round(len(caller_ids) / seconds),
+                        f"{name} per processor s": round(len(caller_ids) / processor),
+                        f"{name} seconds": round(seconds, 1),
+                    }
+            finally:
+                connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
+    writer.COPIED_ROWS = copied_rows
+    return figures
 
 
 def measure(path: Path, caller_ids: list[str], matrix: NDArray[np.float32]) -> dict[str, Any]:
@@ -127,7 +168,7 @@ def anonymous_bytes() -> int:
 
 def show(figures: dict[str, Any]) -> None:
     """Print the table."""
-    table = Table("Caller ids", title=f"{figures['rows']:,} embeddings into SQLite")
+    table = Table("Caller ids", title=f"{figures['rows']:,} embeddings into {figures['store']}")
     names = [name for name in next(iter(figures["ids"].values())) if name != "stored"]
     for name in names:
         table.add_column(name, justify="right")

@@ -1,12 +1,13 @@
 """How fast are the record stores, on the disk of a folder or on a server?
 
-    python -m benchmarks.storage [--rows 100000] [--folder FOLDER] [--store URL ...]
+    python -m benchmarks.storage [--rows 100000] [--folder FOLDER] [--store URL ...] [--replica URL]
 
 Each store gets `--rows` random voiceprints (JSON at most 10,000): a bulk import, a scan with its peak memory,
 look-ups at 1,000 voiceprints and in the full store, durable single saves, the other operations of a call, and
 a check. Baselines in the same run: for SQLite a bare durable insert of the same bytes, for JSON json.load and
 json.dump of the whole file. Without --store: JSON, SQLite, and Redis where redis-server is installed (started
 on a private socket, without persistence). A store given by --store must be empty, and keeps the voiceprints.
+--replica: a replica of the PostgreSQL store; reads from it beside the same ones from the primary alone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 from rich.console import Console
 from rich.table import Table
 
@@ -51,6 +53,7 @@ def main() -> int:
     parser.add_argument(
         "--store", nargs="+", default=[], metavar="URL", help="as `voiceprint --store` takes it"
     )
+    parser.add_argument("--replica", metavar="URL", help="a streaming replica of the PostgreSQL store")
     arguments = parser.parse_args()
     figures: dict[str, Any] = {"rows": arguments.rows}
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder, redis_server() as redis_url:
@@ -68,6 +71,8 @@ def main() -> int:
                 figures[kind] = measure(storage, rows)
                 if kind in BASELINES:
                     figures[kind]["baseline"] = BASELINES[kind](storage, Path(folder), rows)
+                if kind == "postgresql" and arguments.replica:
+                    figures[kind] |= replica_reads(storage, url, arguments.replica)
     show(figures)
     write("storage", figures, arguments.results)
     return 0
@@ -182,6 +187,32 @@ def whole_file(storage: Storage, folder: Path, rows: int) -> dict[str, Any]:
     return ratio(in_turns({"save": lambda: storage.save(next(saved)), "load and dump": rewrite}, 5))
 
 
+def replica_reads(primary: Storage, url: str, replica: str) -> dict[str, Any]:
+    """Milliseconds of reads without and with a replica, and the pages that the primary reads for one."""
+    chance, ids = np.random.default_rng(2), ids_of(primary)
+    figures: dict[str, Any] = {}
+    with open_storage(url, read_url=replica) as storage:
+        for count in (10, 100):
+            asked = [chance.choice(ids, count).tolist() for _ in range(CALLS)]
+            for name, one in (("primary", primary), ("replica", storage)):
+                before = pages_read(url)
+                times = spread_calls(one.callers_of, asked)
+                pages = (pages_read(url) - before) / CALLS
+                figures[f"callers_of {count}, {name}"] = times | {"pages of the primary": round(pages, 1)}
+    return figures
+
+
+def pages_read(url: str) -> int:
+    """Pages of the database that its server has read so far."""
+    time.sleep(1.5)  # connections tell of theirs a second later
+    with psycopg.connect(url) as connection:
+        row = connection.execute(
+            "SELECT blks_hit + blks_read FROM pg_stat_database WHERE datname = current_database()"
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def ratio(times: dict[str, list[float]]) -> dict[str, Any]:
     """Both spreads, and the ratio of the medians."""
     save, other = (float(np.median(taken)) for taken in times.values())
@@ -210,7 +241,8 @@ def _cell(value: Any) -> str:
     if not isinstance(value, dict):
         return f"{value:,}" if isinstance(value, int | float) else str(value)
     if "p50" in value:
-        return f"{value['p50']:.2f} / {value['p99']:.2f}"
+        pages = value.get("pages of the primary")
+        return f"{value['p50']:.2f} / {value['p99']:.2f}" + ("" if pages is None else f", {pages:,} pages")
     return ", ".join(f"{name} {_cell(part)}" for name, part in value.items())
 
 

@@ -84,12 +84,12 @@ class PostgresServer:
         self.folder = Path(tempfile.mkdtemp(prefix="vp-pg-", dir=folder))
         self.data = self.folder / "data"
         # The server refuses to run as root.
-        self._as: dict[str, Any] = {}
+        self.account: dict[str, Any] = {}  # arguments of subprocess.Popen
         if os.geteuid() == 0:
             owner = pwd.getpwnam("postgres")
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
             self.folder.chmod(0o755)
-            self._as = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+            self.account = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
         self.process: subprocess.Popen[bytes] | None = None
         if copy_of is None:
             self.run(
@@ -107,7 +107,7 @@ class PostgresServer:
         """Run one of PostgreSQL's programs to its end."""
         command = [str(self._binaries / program), *map(str, arguments)]
         done = subprocess.run(
-            command, cwd="/", capture_output=True, text=True, check=False, umask=0o077, **self._as
+            command, cwd="/", capture_output=True, text=True, check=False, umask=0o077, **self.account
         )
         assert done.returncode == 0, done.stderr
 
@@ -115,7 +115,7 @@ class PostgresServer:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [str(self._binaries / "postgres"), "-D", str(self.data)],
-                cwd="/", stdout=log, stderr=log, umask=0o077, **self._as,
+                cwd="/", stdout=log, stderr=log, umask=0o077, **self.account,
             )  # fmt: skip
         self.wait()
 
@@ -155,6 +155,10 @@ class PostgresServer:
     def stop_in_order(self) -> None:
         """End the connections, and stop, as `pg_ctl stop -m fast` does."""
         self._signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """As `kill -9` of the server."""
+        self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
         if self.process is not None:

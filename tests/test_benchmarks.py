@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from postgres_server import QUICK, PostgresServer, shared_server
 
 from voiceprint import load_audio
 
@@ -84,12 +85,32 @@ def test_the_service_answers_as_the_library_does(tmp_path: Path) -> None:
         assert figures[way]["cpu_ms"] > 0
 
 
+def test_reads_from_a_replica_leave_the_primary_little_to_read(tmp_path: Path) -> None:
+    primary = PostgresServer(*QUICK)
+    replica = PostgresServer(*QUICK, copy_of=primary)
+    try:
+        options = f"--rows 1000 --store {primary.url()} --replica {replica.url()}"
+        figures, _ = run("storage", options, tmp_path)
+    finally:
+        replica.end()
+        primary.end()
+    measured = figures["postgresql"]
+    alone, beside = (measured[f"callers_of 100, {name}"] for name in ("primary", "replica"))
+    assert beside["pages of the primary"] < alone["pages of the primary"] / 4
+
+
 def test_every_enrolled_embedding_is_in_the_store(tmp_path: Path) -> None:
     figures, _ = run("own_embeddings", "--rows 2000", tmp_path)
     assert figures["ids"].keys() == {"in order", "random"}
     for measured in figures["ids"].values():
         assert measured["stored"] == 2_000
         assert measured["per s"] > 0
+
+
+def test_every_enrolled_embedding_is_in_postgresql(tmp_path: Path) -> None:
+    url = shared_server().url()
+    figures, _ = run("own_embeddings", f"--rows 300 --postgresql {url}", tmp_path)
+    assert [measured["stored"] for measured in figures["ids"].values()] == [300, 300]
 
 
 def test_every_opening_of_a_store_gives_the_right_answer(tmp_path: Path) -> None:

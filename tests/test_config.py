@@ -62,6 +62,8 @@ DEFAULTS: dict[str, Any] = {
     "audit_wait": False,
     "audit_rotate_mb": 100,
     "database_url": "postgresql://localhost:5432/voiceprints",
+    "database_pool": 10,
+    "storage_read_url": None,
     "redis_url": "redis://localhost:6379/0",
 }
 
@@ -121,6 +123,8 @@ GOOD = [
     ("storage_backend", "PostgreSQL", "postgresql"),
     ("database_url", "postgresql://u:pw@h/d?sslmode=require", "postgresql://u:pw@h/d?sslmode=require"),
     ("database_url", "postgres://h/d", "postgres://h/d"),
+    ("database_pool", "40", 40),
+    ("storage_read_url", "postgresql://u:pw@replica/d", "postgresql://u:pw@replica/d"),
     ("redis_url", "rediss://user:pw@host:1/2", "rediss://user:pw@host:1/2"),
     ("redis_url", "unix:///run/redis.sock", "unix:///run/redis.sock"),
 ]
@@ -164,6 +168,8 @@ BAD = [
     ("index_threads", "65", "from 1 to 64"),
     ("database_url", "localhost:5432", "postgresql://user@localhost:5432/voiceprints"),
     ("database_url", "mysql://localhost/a", "postgresql://user@localhost:5432/voiceprints"),
+    ("database_pool", "0", "from 1 to 1000"),
+    ("storage_read_url", "sqlite:a.db", "postgresql://user@replica:5432/voiceprints"),
     ("redis_url", "localhost:6379", "redis://localhost:6379/0"),
     ("redis_url", "redis://", "redis://localhost:6379/0"),
 ]
@@ -311,7 +317,9 @@ def test_a_copy_with_changes_checks_them() -> None:
 
 def test_the_urls_of_servers_are_shown_in_no_repr() -> None:
     config = VoiceFingerprintConfig(
-        redis_url="redis://:hunter2@host", database_url="postgresql://u:hunter2@h/d"
+        redis_url="redis://:hunter2@host",
+        database_url="postgresql://u:hunter2@h/d",
+        storage_read_url="postgresql://u:hunter2@replica/d",
     )
     assert config.redis_url == "redis://:hunter2@host"
     assert config.database_url == "postgresql://u:hunter2@h/d"
@@ -378,7 +386,7 @@ def test_any_value_given_by_hand_gives_a_configuration_or_its_error(setting: str
         {"password": "hunter2"},
     ],
 )
-@pytest.mark.parametrize("setting", ["database_url", "redis_url", "storage_backend"])
+@pytest.mark.parametrize("setting", ["database_url", "redis_url", "storage_read_url", "storage_backend"])
 def test_no_message_shows_a_password(setting: str, url: object) -> None:
     message = configured(**{setting: url})
     assert isinstance(message, str)

@@ -94,6 +94,8 @@ _ALLOWED = {
     "index_recall": "a number above 0, up to 1",
     "index_threads": "a whole number from 1 to 64",
     "database_url": "a URL such as postgresql://user@localhost:5432/voiceprints",
+    "database_pool": "a whole number from 1 to 1000",
+    "storage_read_url": "a URL such as postgresql://user@replica:5432/voiceprints",
     "audit": "the path of a file, store, or off",
     "audit_fsync": "true or false",
     "audit_wait": "true or false",
@@ -200,6 +202,9 @@ class VoiceFingerprintConfig(BaseSettings):
     audit_rotate_mb (100): size of a file of the log in MiB, from which the next line begins a new file.
     database_url ("postgresql://localhost:5432/voiceprints"): a URL of libpq, also with several hosts and
         TLS. redis_url ("redis://localhost:6379/0"). Both may hold a password, and no repr shows them.
+    database_pool (10): most connections of a process to the PostgreSQL server of one store.
+    storage_read_url (None): a URL of a streaming replica of that server, which answers reads of records where
+        it has the last revision; the primary answers the others. May hold a password, and no repr shows it.
 
     Attributes may be set later. Raises `ConfigurationError` (a ValueError) with the variable, the value and
     the allowed values, also on setting. An empty variable counts as not set.
@@ -250,6 +255,8 @@ class VoiceFingerprintConfig(BaseSettings):
     audit_wait: bool = False
     audit_rotate_mb: int = Field(default=100, ge=1)
     database_url: str = Field(default="postgresql://localhost:5432/voiceprints", repr=False)
+    database_pool: int = Field(default=10, ge=1, le=1000)
+    storage_read_url: str | None = Field(default=None, repr=False)
     redis_url: str = Field(default="redis://localhost:6379/0", repr=False)
 
     def __init__(self, **settings: Any) -> None:
@@ -364,10 +371,10 @@ class VoiceFingerprintConfig(BaseSettings):
         """`retention` as a timedelta."""
         return None if self.retention is None else parse_period(self.retention)
 
-    @field_validator("database_url")
+    @field_validator("database_url", "storage_read_url")
     @classmethod
-    def _database_scheme(cls, value: str) -> str:
-        if not is_postgresql_url(value):
+    def _database_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not is_postgresql_url(value):
             raise ValueError("not a PostgreSQL URL")
         return value
 

@@ -12,12 +12,13 @@ import pytest
 from forked import ForkedPython
 from postgres_server import PostgresServer, fresh_url, shared_server
 from sqlalchemy import make_url
-from stores import state, voiceprint
+from stores import state, unit, voiceprint
 
 from voiceprint import (
     ConfigurationError,
     MemoryStorage,
     OpusAgentVoiceRecognizer,
+    StorageCorruptError,
     StorageError,
     StorageUnavailableError,
     VoiceFingerprintConfig,
@@ -25,6 +26,7 @@ from voiceprint import (
 )
 from voiceprint.identification.snapshots import snapshot_path
 from voiceprint.storage import SQLStorage, copy_callers
+from voiceprint.storage.sql import writer
 from voiceprint.storage.sql.dialect import dialect_of
 from voiceprint.storage.sql.postgresql import PostgreSQL
 
@@ -411,3 +413,79 @@ def test_a_writer_gives_up_when_another_holds_the_lock_for_long(
 
 def test_the_dialect_is_the_one_of_postgresql(storage: SQLStorage) -> None:
     assert isinstance(storage._dialect, PostgreSQL)
+
+
+# Bulk load
+
+
+def filled_by(url: str, monkeypatch: pytest.MonkeyPatch, copied_rows: int) -> object:
+    """The state of a store that was filled in large changes, of which COPY takes those of so many rows."""
+    monkeypatch.setattr(writer, "COPIED_ROWS", copied_rows)
+    names = [*(f"caller {n}" for n in range(12)), "\0nul\0", "\1one\1", "tab\t\\N", "Zoë 😀"]
+    with SQLStorage(url) as storage:
+        storage.save_many(
+            voiceprint(name, n, augmented=unit(n + 100), groups=["vip"], metadata={"name": name, "n": n},
+                       created_at="2025-01-01T00:00:00Z", last_seen="2025-01-01T00:00:00Z")
+            for n, name in enumerate(names)
+        )  # fmt: skip
+        storage.delete("caller 3")
+        kept = [caller for caller in storage.iter_callers() if caller.caller_id != "caller 4"]
+    with SQLStorage(fresh_url()) as restored:
+        assert restored.restore_many(kept) == len(kept) == 14
+        assert restored.check() == []
+        return state(restored)
+
+
+def test_rows_that_copy_inserted_equal_those_of_insert(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert filled_by(fresh_url(), monkeypatch, 2) == filled_by(fresh_url(), monkeypatch, 10_000)
+
+
+def on_each_new_print(url: str, does: str) -> None:
+    rows(url, f"CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {does} END $$")
+    rows(url, "CREATE TRIGGER act BEFORE INSERT ON voiceprints FOR EACH ROW EXECUTE FUNCTION act()")
+
+
+@pytest.mark.parametrize(
+    ("does", "error", "message"),
+    [
+        ("IF NEW.id = 18 THEN RETURN NULL; END IF; RETURN NEW;", StorageCorruptError, "has taken 39 of 40"),
+        ("IF NEW.id = 18 THEN RAISE 'no'; END IF; RETURN NEW;", StorageError, "refused a statement"),
+        ("PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW;", StorageUnavailableError, "Nothing"),
+    ],
+    ids=["drops a row", "refuses a row", "ends the connection"],
+)
+def test_a_bulk_load_that_fails_changes_nothing(
+    storage: SQLStorage, url: str, does: str, error: type[StorageError], message: str
+) -> None:
+    storage.save(voiceprint("before"))
+    before, position = state(storage), storage.position()
+    on_each_new_print(url, does)
+    many = [voiceprint(f"c{n}", n) for n in range(40)]
+    with pytest.raises(error, match=message) as caught:
+        storage.save_many(many)
+    assert "c17" not in str(caught.value.__cause__)
+    assert (state(storage), storage.position()) == (before, position)
+    rows(url, "DROP TRIGGER act ON voiceprints")
+    assert len(storage.save_many(many)) == 40
+    assert storage.check() == []
+
+
+def test_no_more_connections_are_opened_than_allowed(url: str) -> None:
+    name = schema_of(url)
+    named = f"{url}&application_name={name}"
+    with SQLStorage(named, max_connections=2) as storage:
+        counted: list[object] = []
+
+        def save(n: int) -> None:
+            storage.save(voiceprint(f"c{n}", n))
+            sql = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'"
+            counted.append(rows(url, sql)[0][0])
+
+        threads = [threading.Thread(target=save, args=(n,)) for n in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert storage.count() == 12
+        assert set(counted) <= {1, 2}
+        assert len(counted) == 12

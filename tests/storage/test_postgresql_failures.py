@@ -128,7 +128,9 @@ def test_no_acknowledged_save_is_lost_when_the_server_stops_at_once(server: Post
     assert_all_there(url, acknowledged, 3)
 
 
-def test_a_promoted_synchronous_replica_has_every_acknowledged_save(server: PostgresServer) -> None:
+def test_a_synchronous_replica_promoted_after_kill_9_has_every_acknowledged_save(
+    server: PostgresServer,
+) -> None:
     server.sql("ALTER SYSTEM SET wal_level = 'replica'")
     replica = PostgresServer("hot_standby=on", copy_of=server)
     try:
@@ -137,16 +139,18 @@ def test_a_promoted_synchronous_replica_has_every_acknowledged_save(server: Post
         while server.sql("SELECT sync_state FROM pg_stat_replication") != [("sync",)]:
             pass
         url = url_of(server, replica)
+        follower = Follower()
         with open_storage(url) as storage, open_storage(replica.url()) as reader:
-            writers = Writers(url, 3)
+            writers = Writers(url, 4)
             try:
                 writers.go_on(60)
+                follower.catch_up(storage)
                 assert reader.count() > 0
                 assert reader.check() == []
                 for use in (lambda: reader.save(voiceprint("x")), lambda: reader.touch("0-0", "2100-01-01")):
                     with pytest.raises(StorageUnavailableError, match=r"read-only.*connect to the primary"):
                         use()
-                server.stop()
+                server.kill()
                 with pytest.raises(StorageUnavailableError, match="Nothing was changed"):
                     storage.save(voiceprint("never"))
                 replica.promote()
@@ -155,11 +159,14 @@ def test_a_promoted_synchronous_replica_has_every_acknowledged_save(server: Post
                 acknowledged = writers.end()
             identity = storage.identity()
             assert storage.count() == reader.count()
-        assert_all_there(url, acknowledged, 3)
+            follower.assert_in_step(storage)
+            assert follower.rebuilds == 1
+        assert_all_there(url, acknowledged, 4)
         with open_storage(replica.url()) as promoted:
             assert promoted.identity() == identity
     finally:
         replica.end()
+        server.start()  # so that it removes the shared memory of the killed one
 
 
 def test_a_commit_whose_answer_is_lost_is_not_said_to_have_changed_nothing(server: PostgresServer) -> None:

@@ -258,7 +258,8 @@ class Enroller:
         )
         if self._secondary is not None or not of_settings:
             return None
-        return config.model_dump(exclude={"database_url", "redis_url"}, exclude_unset=True) | {
+        urls = {"database_url", "redis_url", "storage_read_url"}
+        return config.model_dump(exclude=urls, exclude_unset=True) | {
             "encoder_threads": 1,
             "encoder_device": "cpu",
         }

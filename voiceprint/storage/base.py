@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_BATCH",
+    "DEFAULT_MAX_CONNECTIONS",
     "DEFAULT_MAX_VOICEPRINTS",
     "DEFAULT_PAGE",
     "FLUSH_S",
@@ -71,6 +72,9 @@ __all__ = [
 
 DEFAULT_PAGE = 1_000
 DEFAULT_BATCH = 10_000
+
+DEFAULT_MAX_CONNECTIONS = 10
+"""Connections of a process to a PostgreSQL server, which takes 100 by default, of all processes together."""
 MOST_PRINTS = 1_000  # ids reserved for a renamed or merged caller; far more voiceprints than a caller has
 FLUSH_S = 30.0
 REWRITE_S = 600.0

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from voiceprint.errors import ConfigurationError
-from voiceprint.storage.base import DEFAULT_MAX_VOICEPRINTS, Storage
+from voiceprint.storage.base import DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_VOICEPRINTS, Storage
 from voiceprint.storage.json import JSONStorage
 from voiceprint.storage.memory import MemoryStorage
 from voiceprint.storage.redis import RedisStorage
@@ -28,6 +28,8 @@ def open_storage(
     *,
     max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
     encryption: Sealing | None = None,
+    read_url: str | None = None,
+    max_connections: int = DEFAULT_MAX_CONNECTIONS,
 ) -> Storage:
     """The store at `url`: json:PATH, sqlite:PATH, postgresql://USER@HOST/DATABASE, redis://HOST:PORT/DB or
     memory:.
@@ -37,9 +39,26 @@ def open_storage(
     encryption: of an encrypted store, such as `Encryption.from_config(config)` gives it
     (`voiceprint.privacy.encryption`). Not for memory:, which writes nothing.
 
+    read_url: a streaming replica of a store on PostgreSQL, which answers reads of records where it has the
+    last revision. max_connections: to a PostgreSQL server, of this store.
+
     Raises `ConfigurationError` for a URL of another form, and the errors of the store.
     """
-    storage = _opened(url, max_voiceprints_per_caller, encryption)
+    if isinstance(url, str) and is_postgresql_url(url):
+        storage: Storage = SQLStorage(
+            url,
+            max_voiceprints_per_caller=max_voiceprints_per_caller,
+            encryption=encryption,
+            read_url=read_url,
+            max_connections=max_connections,
+        )
+    elif read_url is not None:
+        raise ConfigurationError(
+            "VOICE_STORAGE_READ_URL is set, and the store is not on PostgreSQL, which alone has replicas to "
+            "read from."
+        )
+    else:
+        storage = _opened(url, max_voiceprints_per_caller, encryption)
     log.info("Opened the store %s.", storage.location)
     return storage
 
@@ -56,8 +75,6 @@ def _opened(url: str, limit: int, encryption: Sealing | None) -> Storage:
         return SQLiteStorage(sqlite_path(rest), max_voiceprints_per_caller=limit, encryption=encryption)
     if colon and scheme in ("redis", "rediss", "unix") and rest:
         return RedisStorage.from_url(url, max_voiceprints_per_caller=limit, encryption=encryption)
-    if is_postgresql_url(url):
-        return SQLStorage(url, max_voiceprints_per_caller=limit, encryption=encryption)
     raise ConfigurationError(f"{hide_passwords(url)!r} names no store: the forms are {FORMS}.")
 
 
@@ -103,4 +120,10 @@ def configured_storage(config: VoiceFingerprintConfig, *, encryption: Sealing | 
     """The store that `config` chooses; encryption: as in `open_storage`."""
     url = configured_url(config)
     limit = config.max_voiceprints_per_caller
-    return open_storage(url, max_voiceprints_per_caller=limit, encryption=encryption)
+    return open_storage(
+        url,
+        max_voiceprints_per_caller=limit,
+        encryption=encryption,
+        read_url=config.storage_read_url,
+        max_connections=config.database_pool,
+    )

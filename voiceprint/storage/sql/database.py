@@ -21,6 +21,7 @@ from voiceprint.storage.sql.dialect import BUSY_TIMEOUT_S, Dialect, translated
 from voiceprint.storage.sql.eraser import Eraser
 from voiceprint.storage.sql.fork_gate import fork_gate
 from voiceprint.storage.sql.reader import Reader
+from voiceprint.storage.sql.replica import ReadReplica
 from voiceprint.storage.sql.tables import store
 from voiceprint.storage.sql.writer import Writer
 
@@ -38,8 +39,11 @@ class Database:
 
     _opened: ClassVar[WeakSet[Database]] = WeakSet()
 
-    def __init__(self, dialect: Dialect, sealing: Sealing | None = None) -> None:
+    def __init__(
+        self, dialect: Dialect, sealing: Sealing | None = None, replica: ReadReplica | None = None
+    ) -> None:
         self.dialect = dialect
+        self.replica = replica
         self._seals = StoreSeals(sealing, lambda: self._identity or "")
         self._lock = threading.Lock()
         self._engine: Engine | None = None
@@ -52,7 +56,13 @@ class Database:
         self._inherited: list[Engine] = []
         Database._opened.add(self)
         with fork_gate.entered(), translated(self.dialect):
-            self._current_engine(create=False)
+            engine = self._current_engine(create=False)
+            if engine is not None:
+                try:
+                    self._read_replica(engine, lambda _: None)  # another store's is refused at once
+                except BaseException:
+                    self.release()
+                    raise
 
     def exists(self) -> bool:
         """Whether the database exists and has a schema."""
@@ -108,12 +118,18 @@ class Database:
         self._engine, self._state, self._identity = engine, state, identity
         return None if identity is None else engine
 
-    def read(self, work: Callable[[Reader], T], empty: S) -> T | S:
-        """The result of `work` in a transaction on one committed state; `empty` without a database."""
+    def read(self, work: Callable[[Reader], T], empty: S, *, replica: bool = False) -> T | S:
+        """The result of `work` in a transaction on one committed state; `empty` without a database.
+
+        replica: whether a replica may answer, if there is one that has the last revision.
+        """
         with fork_gate.entered(), translated(self.dialect):
             engine = self._current_engine(create=False)
             if engine is None:
                 return empty
+            found = self._read_replica(engine, work) if replica else None
+            if found is not None:
+                return found[0]
             result = self._transact(
                 engine,
                 lambda connection: work(
@@ -123,6 +139,18 @@ class Database:
             )
         self.eraser.when_due()
         return result
+
+    def _read_replica(self, engine: Engine, work: Callable[[Reader], T]) -> tuple[T] | None:
+        """The result of `work` from the replica; None where the primary, whose engine it is, is to answer."""
+        replica = self.replica
+        if replica is None:
+            return None
+        return replica.read(
+            lambda ask: self._transact(engine, ask, writes=False),
+            lambda connection: work(
+                Reader(connection, replica.dialect.name, self._current_seals(connection))
+            ),
+        )
 
     def write(self, work: Callable[[Writer], T], *, exclusive: bool = True) -> T:
         """The result of `work` in a transaction that is committed if it ends without an error.
@@ -135,9 +163,7 @@ class Database:
             self.dialect.check_writable()
             return self._transact(
                 engine,
-                lambda connection: work(
-                    Writer(connection, self.dialect.name, self._current_seals(connection))
-                ),
+                lambda connection: work(Writer(connection, self.dialect, self._current_seals(connection))),
                 writes=True,
                 exclusive=exclusive,
             )
@@ -215,6 +241,8 @@ class Database:
 
     def release(self) -> None:
         """Close the unused connections; they open again when needed."""
+        if self.replica is not None:
+            self.replica.release()
         if self._engine is None:
             return
         try:
@@ -243,6 +271,8 @@ class Database:
     def forget(self) -> None:
         """After a fork: start anew, and leave the connections of the parent alone."""
         self._lock = threading.Lock()
+        if self.replica is not None:
+            self.replica.forget()
         if self._engine is not None:
             self._inherited.append(self._engine)
         self._engine = None

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, make_url
+from sqlalchemy import URL, ColumnElement, Connection, Engine, Table, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from voiceprint.errors import ConfigurationError, StorageError, StorageUnavailableError
 from voiceprint.models import Finding
+from voiceprint.storage.base import DEFAULT_MAX_CONNECTIONS
 from voiceprint.validation import hide_passwords, is_postgresql_url
 
 __all__ = ["Dialect", "dialect_of", "translated"]
@@ -20,8 +21,8 @@ __all__ = ["Dialect", "dialect_of", "translated"]
 BUSY_TIMEOUT_S = 30.0
 
 
-def dialect_of(url: str | URL) -> Dialect:
-    """The database that `url` names.
+def dialect_of(url: str | URL, max_connections: int = DEFAULT_MAX_CONNECTIONS) -> Dialect:
+    """The database that `url` names. max_connections: to a PostgreSQL server.
 
     Raises `ConfigurationError` for a bad URL, and if the driver for PostgreSQL is missing.
     """
@@ -33,7 +34,7 @@ def dialect_of(url: str | URL) -> Dialect:
             raise ConfigurationError(
                 "PostgreSQL needs psycopg: pip install 'opusagent-voiceprint[postgresql]'."
             ) from error
-        return PostgreSQL(text)
+        return PostgreSQL(text, max_connections)
     try:
         parsed = make_url(url)
     except ArgumentError as error:
@@ -95,6 +96,13 @@ class Dialect:
 
         exclusive: one writer at a time. A transaction that takes no id and no revision needs no turn.
         """
+
+    def copy_rows(self, connection: Connection, table: Table, rows: list[tuple[Any, ...]]) -> int | None:  # noqa: ARG002
+        """Insert rows, each with all columns of the table, by the database's own bulk load.
+
+        Returns the number of inserted rows; None, and nothing is inserted, where the database has none.
+        """
+        return None
 
     def metadata_value(self, key: str) -> str:  # noqa: ARG002
         """SQL for the value of a key of the callers' metadata, equal for equal values that are not null.

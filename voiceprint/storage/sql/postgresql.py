@@ -8,23 +8,31 @@ from urllib.parse import quote, urlencode
 
 import orjson
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
-from psycopg.types.string import StrDumperUnknown, TextLoader
-from sqlalchemy import ColumnElement, Connection, Engine, create_engine, literal_column
+from psycopg.types.string import StrBinaryDumper, StrDumperUnknown, TextLoader
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Engine,
+    Integer,
+    LargeBinary,
+    Table,
+    create_engine,
+    literal_column,
+)
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoFreeConnectionError
+from sqlalchemy.types import TypeEngine
 
 from voiceprint.errors import ConfigurationError, StorageCorruptError, StorageError, StorageUnavailableError
+from voiceprint.storage.base import DEFAULT_MAX_CONNECTIONS
 from voiceprint.storage.sql.dialect import BUSY_TIMEOUT_S, Dialect
 from voiceprint.validation import hide_passwords, is_postgresql_url
 
 __all__ = ["PostgreSQL"]
-
-# Connections of a process that stay open, and temporary ones beside them. A server takes 100 by default, of
-# all processes together; a thread that finds none free waits.
-_POOL_SIZE = 5
-_MAX_OVERFLOW = 5
 
 # Defaults below the URL and libpq's own variables. Without them a process waits a quarter of an hour and
 # longer for a server whose machine has failed.
@@ -96,7 +104,8 @@ class PostgreSQL(Dialect):
         "SELECT indexname FROM pg_indexes WHERE schemaname = current_schema() AND tablename = 'callers'"
     )
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, max_connections: int = DEFAULT_MAX_CONNECTIONS) -> None:
+        self._max_connections = max_connections
         text = re.sub(r"^\w+(\+psycopg)?:", "postgresql:", url)
         if not is_postgresql_url(url) or "\0" in url:
             raise self._refused(url)
@@ -132,8 +141,9 @@ class PostgreSQL(Dialect):
             creator=self._connect,
             hide_parameters=True,
             pool_pre_ping=True,
-            pool_size=_POOL_SIZE,
-            max_overflow=_MAX_OVERFLOW,
+            # Half of them stay open. A thread that finds none free waits.
+            pool_size=self._max_connections - self._max_connections // 2,
+            max_overflow=self._max_connections // 2,
             pool_timeout=BUSY_TIMEOUT_S,
             execution_options=self._engine_options(),
         )
@@ -155,13 +165,15 @@ class PostgreSQL(Dialect):
                 f"{self.name} is a database with the encoding {encoding}, which does not hold all caller "
                 "ids: create one with ENCODING 'UTF8'. Nothing was changed."
             )
-        connection.adapters.register_dumper(str, _EscapingDumper)
+        if _is_pooled(connection):
+            connection.prepare_threshold = None
+        connection.adapters.register_dumper(str, _EscapingBinaryDumper)
+        connection.adapters.register_dumper(str, _EscapingDumper)  # last: the usual one
         connection.adapters.register_loader("text", _EscapingLoader)
         return connection
 
     def begin(self, connection: Connection, *, writes: bool, exclusive: bool = True) -> None:
-        driver = connection.connection.driver_connection
-        assert isinstance(driver, psycopg.Connection)  # noqa: S101  for the types
+        driver = _driver(connection)
         # psycopg sends these settings with the first statement. A reader reads one state throughout; a
         # writer, once it has the lock, the commits of all writers before it.
         levels = psycopg.IsolationLevel
@@ -173,6 +185,18 @@ class PostgreSQL(Dialect):
             driver.read_only = read_only
         if writes:
             connection.exec_driver_sql(_LOCK_STORE if exclusive else _LOCK_TIMEOUT)
+
+    def copy_rows(self, connection: Connection, table: Table, rows: list[tuple[Any, ...]]) -> int | None:
+        # Binary: as text, an embedding takes twice its bytes.
+        driver = _driver(connection)
+        columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns)
+        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)")
+        with driver.cursor() as cursor:
+            with cursor.copy(statement.format(sql.Identifier(table.name), columns)) as copy:
+                copy.set_types([_binary_type(column.type) for column in table.columns])
+                for row in rows:
+                    copy.write_row(row)
+            return cursor.rowcount
 
     def metadata_value(self, key: str) -> str:
         # PostgreSQL cannot read JSON with a NUL character: such callers have the value '' in every key. An
@@ -236,11 +260,46 @@ class PostgreSQL(Dialect):
         return StorageError(f"{self.name} refused a statement ({kind}{state and f', SQLSTATE {state}'}).")
 
 
+def _is_pooled(connection: psycopg.Connection[Any]) -> bool:
+    """Whether a pooler such as PgBouncer is between this process and the server.
+
+    Each transaction may then be on another connection to the server, which lacks the statements that were
+    prepared on an earlier one. A pooler gives a number of its own in place of the server process's.
+    """
+    (pid,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (0,)
+    connection.rollback()
+    return int(pid) != connection.info.backend_pid
+
+
+def _driver(connection: Connection) -> psycopg.Connection[Any]:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)  # noqa: S101  for the types
+    return driver
+
+
+def _binary_type(type_: TypeEngine[Any]) -> str:
+    """PostgreSQL's name of a column's type."""
+    if isinstance(type_, Integer):
+        return "int8" if isinstance(type_, BigInteger) else "int4"
+    return "bytea" if isinstance(type_, LargeBinary) else "text"
+
+
+def _escaped(text: str) -> str:
+    return _needs_escape.sub(lambda found: _ESCAPES[found[0]], text)
+
+
 class _EscapingDumper(StrDumperUnknown):
     """Replaces U+0000 in text, which PostgreSQL cannot store."""
 
     def dump(self, obj: str) -> Any:
-        return super().dump(_needs_escape.sub(lambda found: _ESCAPES[found[0]], obj))
+        return super().dump(_escaped(obj))
+
+
+class _EscapingBinaryDumper(StrBinaryDumper):
+    """As `_EscapingDumper`, for `copy_rows`."""
+
+    def dump(self, obj: str) -> Any:
+        return super().dump(_escaped(obj))
 
 
 class _EscapingLoader(TextLoader):

@@ -29,6 +29,7 @@ from voiceprint.storage.arguments import (
 )
 from voiceprint.storage.base import (
     DEFAULT_BATCH,
+    DEFAULT_MAX_CONNECTIONS,
     DEFAULT_MAX_VOICEPRINTS,
     DEFAULT_PAGE,
     FLUSH_S,
@@ -75,6 +76,11 @@ class SQLStorage(Storage):
     url: sqlite:///voiceprints.db, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE with the parameters of
     libpq, such as several hosts, TLS and a schema; PostgreSQL needs the extra `postgresql`. A store is in one
     schema of a database: the current one, by default `public`.
+
+    read_url: a streaming replica of a PostgreSQL store, which answers reads of records where it has the last
+    revision. max_connections: to a PostgreSQL server, of this store; as many again to the replica.
+
+    Raises `ConfigurationError` for a bad URL, and for a replica of another store.
     """
 
     def __init__(
@@ -83,14 +89,18 @@ class SQLStorage(Storage):
         *,
         max_voiceprints_per_caller: int = DEFAULT_MAX_VOICEPRINTS,
         encryption: Sealing | None = None,
+        read_url: str | None = None,
+        max_connections: int = DEFAULT_MAX_CONNECTIONS,
     ) -> None:
         super().__init__(max_voiceprints_per_caller=max_voiceprints_per_caller, encryption=encryption)
         from voiceprint.storage.sql.database import Database
         from voiceprint.storage.sql.dialect import dialect_of
+        from voiceprint.storage.sql.replica import replica_of
 
-        self._dialect = dialect_of(url)
+        self._dialect = dialect_of(url, max_connections)
         self._add_default_snapshot_place()
-        self._database = Database(self._dialect, encryption)
+        replica = None if read_url is None else replica_of(url, read_url, max_connections)
+        self._database = Database(self._dialect, encryption, replica)
         self.presence: StorePresence = self._database.presence
 
     @property
@@ -283,17 +293,19 @@ class SQLStorage(Storage):
 
     def get_callers(self, caller_ids: Iterable[str]) -> dict[str, Caller]:
         wanted = check_caller_ids(caller_ids)
-        found = self._read(lambda reader: reader.callers(wanted), {})
+        found = self._read_records(lambda reader: reader.callers(wanted), {})
         return {name: found[name].caller() for name in wanted if name in found}
 
     def callers_of(self, ids: Iterable[int]) -> list[Caller]:
         wanted = check_ids(ids)
-        return [record.caller() for record in self._read(lambda reader: reader.callers_of(wanted), [])]
+        return [
+            record.caller() for record in self._read_records(lambda reader: reader.callers_of(wanted), [])
+        ]
 
     def callers(self, *, after: str = "", limit: int = DEFAULT_PAGE) -> list[Caller]:
         limit = check_page(limit)
         after = check_after(after)
-        page = self._read(lambda reader: reader.page(after, limit), [])
+        page = self._read_records(lambda reader: reader.page(after, limit), [])
         return [record.caller() for record in page]
 
     def find_callers(
@@ -303,7 +315,7 @@ class SQLStorage(Storage):
         from voiceprint.storage.sql.metadata_search import find
 
         wanted, size, start = MetadataFilter(metadata), check_page(limit), check_after(after)
-        found = self._read(lambda reader: find(reader, self._dialect, wanted, start, size), [])
+        found = self._read_records(lambda reader: find(reader, self._dialect, wanted, start, size), [])
         return [record.caller() for record in found]
 
     def index_metadata(self, key: str) -> None:
@@ -350,22 +362,22 @@ class SQLStorage(Storage):
         return work(ConsistentView("", START, [], iter(()))) if found is None else found[0]
 
     def count(self) -> int:
-        return self._read(lambda reader: reader.count(), 0)
+        return self._read_records(lambda reader: reader.count(), 0)
 
     def spaces(self) -> dict[str, int]:
-        return self._read(lambda reader: reader.spaces(), {})
+        return self._read_records(lambda reader: reader.spaces(), {})
 
     def coverage(self) -> dict[str, SpaceCounts]:
-        return self._read(lambda reader: reader.coverage(), {})
+        return self._read_records(lambda reader: reader.coverage(), {})
 
     def count_callers(self) -> int:
-        return self._read(lambda reader: reader.count_callers(), 0)
+        return self._read_records(lambda reader: reader.count_callers(), 0)
 
     def count_enrolled(self) -> int:
-        return self._read(lambda reader: reader.count_enrolled(), 0)
+        return self._read_records(lambda reader: reader.count_enrolled(), 0)
 
     def group_ids(self, *, encoder: str = RESEMBLYZER_SPACE) -> dict[str, NDArray[np.int64]]:
-        return self._read(lambda reader: reader.group_ids(encoder), {})
+        return self._read_records(lambda reader: reader.group_ids(encoder), {})
 
     def revision(self) -> int:
         return self._read(lambda reader: int(reader.header()["revision"]), 0)
@@ -391,12 +403,18 @@ class SQLStorage(Storage):
                 yield batch
 
     def _batch_after(self, encoder: str, after: int, size: int) -> tuple[Batch, int | None]:
-        return self._read(lambda reader: reader.scan(encoder, after, size), (as_arrays([]), None))
+        return self._read_records(lambda reader: reader.scan(encoder, after, size), (as_arrays([]), None))
 
     def _read(self, work: Callable[[Reader], T], empty: S) -> T | S:
-        """The result of `work`, or `empty` if the store does not exist yet."""
+        """The result of `work` from the primary, or `empty` if the store does not exist yet."""
         self._check_open()
         return self._database.read(work, empty)
+
+    def _read_records(self, work: Callable[[Reader], T], empty: S) -> T | S:
+        """As `_read`, from the replica if it has the last revision. For reads of more than a row or two: to
+        ask the primary for its revision takes as long."""
+        self._check_open()
+        return self._database.read(work, empty, replica=True)
 
     # Encryption
 
