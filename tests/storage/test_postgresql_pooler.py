@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
-from postgres_server import PATIENCE_S, PostgresServer, shared_server
+from postgres_server import PATIENCE_S, PostgresServer, lacking, shared_server
 from stores import state, voiceprint
 
 from voiceprint import StorageError, VoiceprintError
@@ -30,7 +30,7 @@ def pooler() -> Iterator[str]:
     """The URL of a new database of the shared server behind two connections of a PgBouncer."""
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
-        pytest.skip("PgBouncer is not installed: it is needed to test the store behind it")
+        lacking("PgBouncer is not installed: it is needed to test the store behind it")
     server = shared_server()
     server.sql("CREATE DATABASE pooled")
     folder = Path(tempfile.mkdtemp(prefix="vp-pb-"))
