@@ -368,7 +368,9 @@ class Gallery:
         """
         path = self.snapshot_path()
         if path is not None:
-            self._shared.snapshots.write(path, *self._stamped(), self.storage, by_user=True)
+            with self._shared.lock:  # not while another thread applies changes
+                index, stamp = self._stamped()
+            self._shared.snapshots.write(path, index, stamp, self.storage, by_user=True)
 
     def export_snapshot(self, path: Path) -> VectorIndex:
         """Write the index, in step with the store and trained, to a file for another machine.
@@ -376,7 +378,8 @@ class Gallery:
         Raises `InvalidArgumentError` and `ConfigurationError`.
         """
         self.refresh().wait()
-        index, stamp = self._stamped()
+        with self._shared.lock:  # not while another thread applies changes
+            index, stamp = self._stamped()
         self._shared.snapshots.export(path, index, stamp, self.storage)
         return index
 
