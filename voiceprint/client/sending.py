@@ -159,7 +159,8 @@ class Sending:
         if _is_of_certificate(error):  # which no repetition changes
             raise ServiceUnavailableError(
                 f"The certificate of {self._target.base} is not trusted ({error}). If it is self-signed or "
-                "of an authority of your own, give the client its file: verify=ssl.create_default_context(cafile=FILE)."
+                "of an authority of your own, give the client its file: "
+                "verify=ssl.create_default_context(cafile=FILE)."
             ) from error
         wait_s = self._wait_s(None)
         if wait_s is not None and not isinstance(
