@@ -6,11 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -90,6 +91,16 @@ def named(client: httpx.Client, audio: bytes = FIRST) -> list[str]:
     return [match["caller_id"] for match in answer["matches"]]
 
 
+def eventually(work: Callable[[], object], wanted: object) -> None:
+    """Wait until it gives the wanted value."""
+    for _ in range(1200):
+        found = work()
+        if found == wanted:
+            return
+        time.sleep(0.05)
+    assert found == wanted
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_caller_who_is_enrolled_at_one_node_is_found_at_the_other_and_gone_when_deleted(
     nodes: Nodes, first: int
@@ -144,12 +155,9 @@ def test_a_request_that_is_repeated_at_the_other_node_is_carried_out_once(nodes:
 
 def test_a_target_that_is_set_at_one_node_is_followed_at_the_other(nodes: Nodes) -> None:
     one, other = nodes.clients
-    for _ in range(2):
-        one.put("calibration", json={"target_fpir": 0.02}).raise_for_status()
-    for _ in range(100):
-        if other.get("calibration").raise_for_status().json()["target_fpir"] == 0.02:
-            break
-    one.put("calibration", json={"target_fpir": None}).raise_for_status()
+    for target in (0.02, None):
+        one.put("calibration", json={"target_fpir": target}).raise_for_status()
+        eventually(lambda: other.get("calibration").raise_for_status().json()["target_set"], target)
 
 
 def test_a_live_call_is_seen_and_ended_from_the_other_node(nodes: Nodes) -> None:
@@ -171,9 +179,8 @@ def test_a_live_call_is_seen_and_ended_from_the_other_node(nodes: Nodes) -> None
         assert other.delete("calls/CA-1").status_code == 202
         for _ in call:  # until the node that has the call ends it
             pass
-    ended: dict[str, Any] = {}
-    while ended.get("state") != "ended":
-        ended = other.get("calls/CA-1").raise_for_status().json()
+    eventually(lambda: other.get("calls/CA-1").raise_for_status().json()["state"], "ended")
+    ended = other.get("calls/CA-1").json()
     assert (ended["ended_by"], ended["answer"]["caller_id"]) == ("request", "amara")
 
 
