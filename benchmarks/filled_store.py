@@ -1,4 +1,4 @@
-"""A SQLite store of generated callers, for match.py and opening.py."""
+"""A store of generated callers, for match.py, opening.py and others."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from voiceprint import SQLiteStorage, Storage, Voiceprint
 def fill_file(path: Path, prints: int) -> None:
     """Fill the store at `path` with `prints` voiceprints, unless it holds any."""
     with SQLiteStorage(path) as storage:
-        count = storage.count()
-        if count:
-            print(f"{path} holds {count:,} voiceprints and is used as it is", flush=True)
-        else:
-            seconds = timed(lambda: fill(storage, GalleryModel.load().gallery(prints)))
-            print(f"{prints:,} voiceprints generated and stored in {seconds:.0f} s", flush=True)
+        fill_store(storage, prints)
+
+
+def fill_store(storage: Storage, prints: int) -> None:
+    """Fill a store with `prints` voiceprints, unless it holds any."""
+    count = storage.count()
+    if count:
+        print(f"{storage.location} holds {count:,} voiceprints and is used as it is", flush=True)
+    else:
+        seconds = timed(lambda: fill(storage, GalleryModel.load().gallery(prints)))
+        print(f"{prints:,} voiceprints generated and stored in {seconds:.0f} s", flush=True)
 
 
 def fill(storage: Storage, gallery: Gallery) -> None:

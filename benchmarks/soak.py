@@ -53,15 +53,20 @@ class ServedStore(NamedTuple):
 
 
 @contextmanager
-def served_store(folder: Path, store: str, *, workers: int) -> Iterator[ServedStore]:
-    """`voiceprint serve` over a store, once it is ready. Its log and state are in the folder."""
+def served_store(
+    folder: Path, store: str, *, workers: int, state: str | None = None, **settings: str
+) -> Iterator[ServedStore]:
+    """`voiceprint serve` over a store, once it is ready. Its log is in the folder.
+
+    state: as `VOICE_SERVER_STATE`; None is a file in the folder. settings: more variables.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    state = folder / "state.db"
-    headers = {"X-API-Key": ApiKeys(ServerDatabase(str(state))).create(["admin"], rate_limit=0)[0]}
+    state = state or str(folder / "state.db")
+    headers = {"X-API-Key": ApiKeys(ServerDatabase(state)).create(["admin"], rate_limit=0)[0]}
     kind, _, place = store.partition(":")
-    environment = {"VOICE_SERVER_STATE": str(state), "VOICE_STORAGE_BACKEND": kind}
+    environment = {"VOICE_SERVER_STATE": state, "VOICE_STORAGE_BACKEND": kind, **settings}
     environment["VOICE_DATABASE_URL" if kind == "postgresql" else "VOICE_STORAGE_PATH"] = (
         store if kind == "postgresql" else place
     )

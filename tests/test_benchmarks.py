@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from postgres_server import QUICK, PostgresServer, shared_server
+from postgres_server import QUICK, PostgresServer, fresh_url, shared_server
 
 from voiceprint import load_audio
 
@@ -209,3 +209,9 @@ def test_copies_of_recordings_are_found_and_live_speech_is_not(recordings: Path,
     assert figures["recent"]["false_alarms"] == 0
     assert figures["recent"]["found"] == figures["recent"]["copies"] > 0
     assert "as it is" in output
+
+
+def test_nodes_name_who_was_enrolled_at_the_other_and_nobody_who_was_deleted(tmp_path: Path) -> None:
+    figures, _ = run("nodes", f"{fresh_url()} --prints 300 --rounds 3", tmp_path)
+    assert (figures["most_asked"], figures["named_deleted"]) == (1, 0)
+    assert figures["lag_other_node_ms"]["p99"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from pathlib import Path
@@ -145,6 +146,16 @@ def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_stays(tm
     assert not (tmp_path / ".file.abcdefgh.tmp").exists()
     at_work.discard()
     assert leftovers(path) == [tmp_path / ".file.abcdefg_.tmp"]
+
+
+def test_leftovers_are_removed_where_only_a_file_that_may_be_written_can_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on NFS, which makes a lock of a range of bytes of it.
+    monkeypatch.setattr(fcntl, "flock", fcntl.lockf)
+    (tmp_path / ".file.abcdefgh.tmp").write_text("embeddings")
+    remove_leftovers(tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_reading_a_pipe_or_a_device_is_refused_at_once(tmp_path):

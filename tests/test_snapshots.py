@@ -394,6 +394,36 @@ def test_the_snapshot_of_a_redis_store_lies_in_the_cache_of_the_user(
     assert paths[0] != paths[1]
 
 
+def test_nodes_that_share_the_place_of_a_snapshot_read_a_whole_one_whoever_wrote_it(
+    filled: Storage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared_place = str(tmp_path / "shared" / "index")
+    nodes = [Gallery(filled, new_index(shared_place)) for _ in range(2)]
+    for node in nodes:
+        node.refresh()
+        node.write_snapshot()
+
+    def write(node: Gallery) -> None:
+        for _ in range(10):
+            node.refresh()
+            node.write_snapshot()
+
+    writers = [threading.Thread(target=write, args=(node,)) for node in nodes]
+    for writer in writers:
+        writer.start()
+    number = 0
+    while any(writer.is_alive() for writer in writers):
+        number += 1
+        filled.save(voiceprint(f"new {number}", 1000 + number))
+        assert named(new_index(shared_place), filled, 0, 1000 + number) == ["c0", f"new {number}"]
+    assert caplog.text == ""
+    filled.delete("c3")
+    for node in nodes:  # also the one that has not taken the deletion in yet
+        node.write_snapshot()
+        assert named(new_index(shared_place), filled, 3, 4) == [None, "c4"]
+    assert [path.name for path in (tmp_path / "shared").iterdir() if path.suffix == ".tmp"] == []
+
+
 def test_check_finds_where_index_and_store_differ(filled: Storage) -> None:
     shared = new_index(OFF)
     index = Gallery(filled, shared).refresh()

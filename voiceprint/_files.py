@@ -216,8 +216,12 @@ def _check_guarded(path: Path, status: os.stat_result) -> None:
 
 def open_regular(path: Path) -> BinaryIO:
     """`path`, opened to read. Raises `RefusedFileError` for a pipe, a device and the like, at once."""
+    return _open_regular(path, os.O_RDONLY)
+
+
+def _open_regular(path: Path, access: int) -> BinaryIO:
     # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
-    descriptor = open_descriptor(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    descriptor = open_descriptor(path, access | os.O_NONBLOCK | os.O_NOCTTY)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -274,8 +278,8 @@ def leftovers(path: Path, *, pattern: str | None = None) -> list[Path]:
 def remove_leftovers(path: Path, *, pattern: str | None = None) -> None:
     """Remove the `leftovers` of `path` or of the pattern, except those that are being written."""
     for entry in leftovers(path, pattern=pattern):
-        with suppress(OSError), open_regular(entry) as stream:  # locked by its writer, or removed already
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError), _open_regular(entry, os.O_RDWR) as stream:  # NFS locks no file opened to read
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where its writer is at work
             entry.unlink()
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from voiceprint._audited import audited, note
+from voiceprint._audited import audited, note, recording
 from voiceprint._parts import Parts, check_attribute
 from voiceprint.auditing import Auditing
 from voiceprint.config import VoiceFingerprintConfig
@@ -306,6 +307,26 @@ class Upkeep(Auditing, Grouping):
         `index_recall`. Valid until the index is next built or loaded.
         """
         return self._gallery.tune(recall).status()
+
+    def export_index(self, path: str | os.PathLike[str]) -> IndexStatus:
+        """Write the index, with every change of the store, to a file from which another machine starts.
+
+        The file is a snapshot, encrypted if the store is, and holds biometric data: the deletion of a caller
+        does not reach it. Raises `InvalidArgumentError` where it cannot be written, or is another file.
+        """
+        place = Path(path)
+        with recording(self.storage.auditor, "export", file=place.name, detail="index") as operation:
+            status = self._gallery.export_snapshot(place).status()
+            operation.note(count=status.vectors)
+        return status
+
+    def import_index(self, path: str | os.PathLike[str]) -> IndexStatus:
+        """Start from an exported index in place of building one, apply the changes since, write the snapshot.
+
+        Raises `InvalidArgumentError` for a file that is damaged, of another store or encoder, or older than
+        the change feed; the index is then as before.
+        """
+        return self._gallery.import_snapshot(Path(path)).status()
 
     def snapshots(self) -> list[SnapshotStatus]:
         """The index's snapshot of each embedding space of the store, the recognizer's own first.

@@ -344,6 +344,12 @@ def test_a_path_that_is_no_page_is_an_error_page(browser: httpx.Client, server: 
     assert (missing.status_code, "The console has no page" in missing.text) == (404, True)
     assert httpx.get(f"{server.url}/console/no-such").status_code == 404
     assert httpx.get(f"{server.url}/console", follow_redirects=True).url.path == "/console/login"
+    for place in ("/", "/console"):
+        answer = httpx.get(f"{server.url}{place}", headers={"Host": "elsewhere.example"})
+        assert (answer.status_code, answer.headers["location"]) == (307, "console/")
+    for place in ("/", "/console", "/console/", "/console/login"):
+        get, head = (httpx.request(verb, f"{server.url}{place}") for verb in ("GET", "HEAD"))
+        assert (head.status_code, head.content) == (get.status_code, b"")
     assert browser.get("/console/static/no-such.js").status_code == 404
     assert browser.get("/console/static/../pages.py").status_code == 404
     back = browser.get("/console/no-such", headers={"Referer": f"{server.url}/console/g/default/try"}).text

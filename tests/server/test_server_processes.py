@@ -151,6 +151,23 @@ def test_a_key_is_valid_and_revoked_at_once_in_all_workers(tmp_path: Path) -> No
         assert f"{tmp_path / 'voiceprints.json'}. Keys: {tmp_path / 'voiceprint-server.db'}." in said
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_service_says_that_it_serves_once_it_answers(tmp_path: Path, workers: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [VOICEPRINT, "serve", "--port", str(port), "--workers", workers]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            lines = iter(process.stderr.readline, "")
+            assert any(line.startswith("Serving on") for line in lines)
+            assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
 def test_a_connection_that_sends_its_request_too_slowly_is_cut(tmp_path: Path) -> None:
     head = b"POST /v1/galleries/default/identify HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n"
     text = key(tmp_path, "identify")["X-API-Key"].encode()

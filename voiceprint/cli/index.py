@@ -1,4 +1,4 @@
-"""`voiceprint index status | rebuild | tune`."""
+"""`voiceprint index status | rebuild | tune | export | import`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from voiceprint.cli.common import (
     counter,
     open_recognizer,
     paragraph,
+    plural,
     print_json,
     print_lines,
     spinner,
@@ -75,6 +76,49 @@ def tune(
             recognizer.index_status(progress=progress)
         with spinner("Measuring"):
             now = recognizer.tune_index(recall)
+        _print_status(recognizer, now, as_json)
+
+
+@app.command("export")
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file; it replaces an earlier one.")],
+    store: StoreOption = None,
+    create: CreateOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the index to a file, from which another machine starts without building it.
+
+    The file holds biometric data, and only its owner can read it. Remove it once it is imported: the deletion
+    of a caller does not reach it.
+    """
+    with open_recognizer(store, create=create) as recognizer:
+        with counter("Building the index") as progress:
+            recognizer.index_status(progress=progress)
+        with spinner("Writing"):
+            status = recognizer.export_index(file)
+    if as_json:
+        print_json(asdict(status) | {"file": str(file), "file_bytes": file.stat().st_size})
+    else:
+        print_lines(
+            f"Exported the index of {plural(status.vectors, 'voiceprint')} to {file} "
+            f"({file.stat().st_size / 1e6:,.1f} MB). Remove it once it is imported."
+        )
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Of `voiceprint index export`.")],
+    store: StoreOption = None,
+    create: CreateOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Start from an exported index of the same store: check it, apply the changes since, write the snapshot.
+
+    Before `voiceprint serve` on a new machine, which then reads the snapshot.
+    """
+    with open_recognizer(store, create=create) as recognizer:
+        with spinner("Reading"):
+            now = recognizer.import_index(file)
         _print_status(recognizer, now, as_json)
 
 

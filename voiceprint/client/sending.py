@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import secrets
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -155,6 +156,12 @@ class Sending:
 
     def after_error(self, error: httpx.TransportError) -> float:
         """The seconds to wait before the next try. Raises `ServiceUnavailableError` where none follows."""
+        if _is_of_certificate(error):  # which no repetition changes
+            raise ServiceUnavailableError(
+                f"The certificate of {self._target.base} is not trusted ({error}). If it is self-signed or "
+                "of an authority of your own, give the client its file: "
+                "verify=ssl.create_default_context(cafile=FILE)."
+            ) from error
         wait_s = self._wait_s(None)
         if wait_s is not None and not isinstance(
             error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
@@ -206,3 +213,10 @@ class Sending:
         # A jitter also on top of the service's wish, which it gives to all clients alike.
         wait_s = (wanted_s or 0.0) + longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
         return wait_s if time.monotonic() + wait_s < self._end else None
+
+
+def _is_of_certificate(error: BaseException | None) -> bool:
+    """Whether an error of the connection came about by the check of the server's certificate."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None

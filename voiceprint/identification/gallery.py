@@ -16,7 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint._stages import timed
-from voiceprint.errors import InvalidArgumentError, StorageCorruptError, VoiceprintError
+from voiceprint.errors import (
+    ConfigurationError,
+    InvalidArgumentError,
+    StorageCorruptError,
+    VoiceprintError,
+)
 from voiceprint.identification.candidates import CandidateQuery, Shortlist, shortlist
 from voiceprint.identification.groups import EVERYONE, GroupMap, Scope
 from voiceprint.identification.shared_index import IndexState, SharedIndex
@@ -363,7 +368,40 @@ class Gallery:
         """
         path = self.snapshot_path()
         if path is not None:
-            self._shared.snapshots.write(path, *self._stamped(), self.storage, by_user=True)
+            with self._shared.lock:  # not while another thread applies changes
+                index, stamp = self._stamped()
+            self._shared.snapshots.write(path, index, stamp, self.storage, by_user=True)
+
+    def export_snapshot(self, path: Path) -> VectorIndex:
+        """Write the index, in step with the store and trained, to a file for another machine.
+
+        Raises `InvalidArgumentError` and `ConfigurationError`.
+        """
+        self.refresh().wait()
+        with self._shared.lock:  # not while another thread applies changes
+            index, stamp = self._stamped()
+        self._shared.snapshots.export(path, index, stamp, self.storage)
+        return index
+
+    def import_snapshot(self, path: Path) -> VectorIndex:
+        """Take the index of an exported file, apply the changes since, and write the snapshot.
+
+        Raises `InvalidArgumentError` for a file that does not fit; the index is then as before.
+        """
+        if self.snapshot_path() is None:
+            raise ConfigurationError(
+                "No snapshot of the index is kept, in which it could be: set VOICE_INDEX_PATH to a path."
+            )
+        shared = self._shared
+        with shared.lock:
+            identity = self.storage.identity()
+            index, position = shared.snapshots.import_(path, self.storage, self.encoder)
+            shared.state = IndexState(index, identity, position, self._groups())
+            shared.scorers.reset()
+        index = self.refresh()
+        index.wait()
+        self.write_snapshot()
+        return index
 
     def snapshot_path(self) -> Path | None:
         """The path of the snapshot; None without one."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from weakref import WeakSet
 
 from voiceprint._files import RefusedFileError, check_apart, expanded
-from voiceprint.errors import ConfigurationError, StorageError
+from voiceprint.errors import ConfigurationError, InvalidArgumentError, StorageError
 from voiceprint.models import RESEMBLYZER_SPACE
 from voiceprint.storage.base import Changes, Position, Storage
 from voiceprint.storage.snapshot_files import erase_snapshots
@@ -120,6 +120,14 @@ def snapshot_coding(storage: Storage) -> Coding | None:
     return Coding(partial(files.writing, kind=CODED_KIND), partial(files.reading, kind=CODED_KIND))
 
 
+def _check_copies_allowed(storage: Storage) -> None:
+    if storage.sealing is not None and storage.sealing.keeps_keys_apart:
+        raise ConfigurationError(
+            "The store keeps the data keys of its callers apart, and a copy of the index would outlive a "
+            "forgotten key: let each node build its index."
+        )
+
+
 def _not_a_place(error: RefusedFileError) -> ConfigurationError:
     return ConfigurationError(
         f"The index's snapshot cannot be kept there: {error} Change VOICE_INDEX_PATH: a path, or off."
@@ -163,43 +171,92 @@ class SnapshotKeeper:
         path = snapshot_path(storage, self.settings.path, encoder)
         if path is None or former is None:
             return None
-        from voiceprint.index import IndexCorruptError, VectorIndex, read_stamp
+        from voiceprint.index import IndexCorruptError
 
         if path != former:
             _remove_former(former, storage, encoder)
         self._changes = 0
         start = time.perf_counter()
-        coding = snapshot_coding(storage)
-        if coding is not None:
+        if storage.sealing is not None:
             _remove_plain(path)
         try:
-            stamp = Stamp.from_text(read_stamp(path, coding))
-            if stamp[:2] != (storage.identity(), encoder):
-                logger.warning("%s is the index of another store or encoder; building it anew.", path)
-                return None
-            index = VectorIndex.load(
-                path,
-                recall=self.settings.recall,
-                threads=self.settings.threads,
-                unit=True,
-                coding=coding,
-            )
+            index, position = self.read(path, storage, encoder)
         except FileNotFoundError:
             logger.debug("%s: there is no snapshot yet.", path)
             return None
-        except (IndexCorruptError, OSError, KeyError, ValueError, MemoryError) as error:
+        except (IndexCorruptError, OSError, ValueError, MemoryError) as error:
             # A snapshot is only a cache: the index is built from the store instead.
             logger.warning(
                 "The index's snapshot cannot be used (%s); building it anew.", error or type(error).__name__
             )
             return None
-        if index.dimension != self._dimension:
-            logger.warning("%s holds vectors of another length; building the index anew.", path)
-            return None
         if index.status().training:  # it was written before it was trained
             self._changes = len(index)
         logger.info("Read %s, %d vectors, in %.1f s.", path, len(index), time.perf_counter() - start)
+        return index, position
+
+    def read(self, path: Path, storage: Storage, encoder: str) -> tuple[VectorIndex, Position]:
+        """The index of a snapshot file, and its position in the change feed.
+
+        Raises OSError, `IndexCorruptError`, ValueError and MemoryError for a file that is not a whole index
+        of this store, encoder and dimension.
+        """
+        from voiceprint.index import VectorIndex, read_stamp
+
+        coding = snapshot_coding(storage)
+        try:
+            stamp = Stamp.from_text(read_stamp(path, coding))
+        except KeyError as error:
+            raise ValueError(f"{path} does not name its store") from error
+        if stamp[:2] != (storage.identity(), encoder):
+            raise ValueError(f"{path} is the index of another store or encoder")
+        index = VectorIndex.load(
+            path, recall=self.settings.recall, threads=self.settings.threads, unit=True, coding=coding
+        )
+        if index.dimension != self._dimension:
+            raise ValueError(f"{path} holds vectors of another length")
         return index, stamp.position
+
+    def export(self, path: Path, index: VectorIndex, stamp: Stamp, storage: Storage) -> None:
+        """Write a snapshot for another machine. It replaces an index snapshot, and no other file.
+
+        Raises `InvalidArgumentError`.
+        """
+        _check_copies_allowed(storage)
+        try:
+            index.save(
+                path, stamp=stamp.as_text(), apart_from=storage.files(), coding=snapshot_coding(storage)
+            )
+        except RefusedFileError as error:
+            raise InvalidArgumentError(str(error)) from error
+        except OSError as error:
+            raise InvalidArgumentError(f"{str(path)!r} cannot be written: {error.strerror}.") from error
+
+    def import_(self, path: Path, storage: Storage, encoder: str) -> tuple[VectorIndex, Position]:
+        """The index of an exported snapshot, and its position in the change feed.
+
+        Raises `InvalidArgumentError` for a file that is not a whole index of this store and encoder, or is
+        older than the change feed.
+        """
+        from voiceprint.index import IndexCorruptError
+
+        _check_copies_allowed(storage)
+        try:
+            index, position = self.read(path, storage, encoder)
+        except OSError as error:
+            raise InvalidArgumentError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
+        except (IndexCorruptError, ValueError, MemoryError) as error:
+            raise InvalidArgumentError(
+                f"The index cannot be imported: {str(error).rstrip('.') or 'there is too little memory'}. "
+                "Export it anew by `voiceprint index export`, from the same store and with the same encoder "
+                "and version of this program."
+            ) from error
+        if storage.changes(position, encoder=encoder) is None:
+            raise InvalidArgumentError(
+                f"{str(path)!r} is older than the change feed of the store, or the store was rewound: export "
+                "it again."
+            )
+        return index, position
 
     def built(self, vectors: int) -> None:
         """Note that the index was built from the store: none of its vectors are in a snapshot."""

@@ -29,6 +29,7 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
+    text,
 )
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -187,6 +188,14 @@ class ServerDatabase:
         reader = self._engine.execution_options(voiceprint_reads=True)
         with self._translated(), reader.begin() as connection:
             yield connection
+
+    def take_turns(self, connection: Connection, table: Table) -> None:
+        """Have transactions that call this for the same table wait for each other, until they end.
+
+        For decisions by several rows. Writers of an SQLite file wait for each other anyway.
+        """
+        if self.path is None:
+            connection.execute(text(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE"))
 
     def _prepare(self) -> None:
         if self._is_ready:

@@ -91,8 +91,11 @@ class Idempotency:
             return
         with self._database.begin() as connection:
             for key in running:
-                mine = and_(_row(key), idempotency.c.worker == self._worker, idempotency.c.status.is_(None))
-                connection.execute(update(idempotency).where(mine).values(beat=time.time()))
+                connection.execute(update(idempotency).where(self._mine(key)).values(beat=time.time()))
+
+    def _mine(self, key: RequestKey) -> ColumnElement[bool]:
+        """The row of a request in progress, unless another worker has taken it over."""
+        return and_(_row(key), idempotency.c.worker == self._worker, idempotency.c.status.is_(None))
 
     def _claim(self, key: RequestKey, digest: bytes) -> _Claim:
         """The stored answer, or the order for the calling thread to carry out this request."""
@@ -139,7 +142,7 @@ class Idempotency:
     def _release(self, key: RequestKey) -> None:
         try:
             with self._database.begin() as connection:
-                connection.execute(delete(idempotency).where(_row(key), idempotency.c.status.is_(None)))
+                connection.execute(delete(idempotency).where(self._mine(key)))
         except StorageUnavailableError:
             # In favor of the error of the request itself. The key is free again after `DEAD_AFTER_S`.
             logger.exception("An Idempotency-Key could not be released.")

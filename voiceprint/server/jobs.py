@@ -107,6 +107,7 @@ class Jobs:
         arguments = self._checked(gallery, arguments)
         job = Job(secrets.token_hex(8), gallery, kind, "queued", time.time(), arguments, actor)
         with self._database.begin() as connection:
+            self._database.take_turns(connection, jobs)  # or two nodes would queue the same job
             old = and_(jobs.c.created < job.created - _KEPT_S, jobs.c.state.in_(ENDED))
             connection.execute(delete(jobs).where(old))
             active = and_(jobs.c.gallery == gallery, jobs.c.kind == kind, jobs.c.state.not_in(ENDED))

@@ -54,6 +54,7 @@ class Overrides:
             )
         one = gallery_settings.c.gallery == gallery, gallery_settings.c.name == _TARGET
         with self._database.begin() as connection:
+            self._database.take_turns(connection, gallery_settings)
             connection.execute(delete(gallery_settings).where(*one))
             if target is not None:
                 connection.execute(

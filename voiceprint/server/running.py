@@ -6,9 +6,10 @@ import os
 import socket
 import ssl
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from uvicorn.supervisors import multiprocess
@@ -25,6 +26,9 @@ from voiceprint.server.metrics import FOLDER_VARIABLE
 from voiceprint.server.protocol import uvicorn_options
 from voiceprint.server.service import DEFAULT_GALLERY
 from voiceprint.server.settings import PREFIX, ServerSettings
+
+_TRIED_EVERY_S: Final = 0.1
+"""Seconds between two tries to connect, while the service starts. Doubled, its first line comes later."""
 
 
 def run(
@@ -66,9 +70,12 @@ def run(
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"{scheme}://{host}:{port}"
     console = f", with the console at {url}/console/" if settings.console else ""
-    say(f"Serving on {url}{console}. Ctrl-C ends it, once all requests are answered.")
+
+    def say_it_serves() -> None:
+        say(f"Serving on {url}{console}. Ctrl-C ends it, once all requests are answered.")
+
     say(f"{served}. Keys: {database.location}.")
-    with _metrics_folder(settings.workers):
+    with _metrics_folder(settings.workers), _when_listening(settings.host, port, say_it_serves):
         _serve(settings, port)
 
 
@@ -120,6 +127,31 @@ def _metrics_folder(workers: int) -> Iterator[None]:
             yield
         finally:
             del os.environ[FOLDER_VARIABLE]
+
+
+@contextmanager
+def _when_listening(host: str, port: int, work: Callable[[], None]) -> Iterator[None]:
+    """Within it, `work` is called once connections to this address are accepted."""
+    # Of all addresses of this machine, the one that reaches this process too.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    ended = threading.Event()
+
+    def wait() -> None:
+        while not ended.wait(_TRIED_EVERY_S):
+            try:
+                socket.create_connection((host, port), _TRIED_EVERY_S).close()
+            except OSError:  # no worker has loaded its galleries yet
+                continue
+            work()
+            return
+
+    thread = threading.Thread(target=wait, name="voiceprint-listening", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 class _Worker(multiprocess.Process):

@@ -40,12 +40,13 @@ def add_console(app: FastAPI) -> None:
     router.add_api_route("/{path:path}", _no_page, methods=["GET", "POST"])  # the last: all that is left
     app.state.console_readings = Readings()
     app.include_router(router)
-    app.add_api_route("/", _to_console, include_in_schema=False)
+    for place in ("/", "/console"):
+        app.add_api_route(place, _to_console, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_middleware(_ConsoleHeaders)
 
 
 async def _to_console() -> RedirectResponse:
-    return RedirectResponse("console/")
+    return RedirectResponse("console/")  # relative: the Host header names what the client says
 
 
 async def _no_page(path: str) -> None:

@@ -180,6 +180,11 @@ def is_same_origin(connection: HTTPConnection) -> bool:
 class ConsoleRoute(APIRoute):
     """A route whose errors are pages. Without a session it leads to the sign-in, and back."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.methods and "GET" in self.methods:
+            self.methods.add("HEAD")  # whose answer the server sends without the page
+
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         """As FastAPI's."""
         handler = super().get_route_handler()
