@@ -259,6 +259,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         progress_path: str | os.PathLike[str] | None = None,
         again: bool = False,
         processes: int | None = None,
+        scheduler: str | None = None,
         s3_folder: str | os.PathLike[str] | None = None,
         within: str | os.PathLike[str] | None = None,
         on_mismatch: OnMismatch = "store",
@@ -275,9 +276,10 @@ class OpusAgentVoiceRecognizer(Upkeep):
         row; True leaves the rows that are not begun. again: enroll also the rows that were enrolled before.
         processes: worker processes that read and embed; 0 works in threads of this process. None is one a
         thread of the encoder (`encoder_threads`), and 0 for fewer than 100 rows, or an encoder that is not
-        that of the settings. s3_folder: with copies of buckets, in which s3://BUCKET/KEY is the file
-        BUCKET/KEY. within: folder outside which no recording is read, see `read_manifest`. The other
-        arguments are those of `enroll_caller`.
+        that of the settings. scheduler: address of a dask scheduler, such as tcp://HOST:PORT, whose workers
+        read and embed instead; see docs/bulk.md. s3_folder: with copies of buckets, in which s3://BUCKET/KEY
+        is the file BUCKET/KEY. within: folder outside which no recording is read, see `read_manifest`. The
+        other arguments are those of `enroll_caller`.
 
         Raises `InvalidArgumentError` for a file that is no manifest, before anything is stored; and the error
         of the store, once `on_row` was called for every row.
@@ -289,6 +291,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
             processes,
             None if s3_folder is None else Path(s3_folder),
             None if within is None else Path(within),
+            scheduler,
         )
         parts = self._built
         parts.embedder.check_enabled()

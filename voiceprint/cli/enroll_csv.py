@@ -16,6 +16,8 @@ import typer
 from voiceprint._files import RefusedFileError, replacement
 from voiceprint.cli.common import (
     JsonOption,
+    ProcessesOption,
+    SchedulerOption,
     StoreOption,
     counter,
     open_recognizer,
@@ -28,7 +30,7 @@ from voiceprint.cli.common import (
 from voiceprint.cli.enrollment import LISTED, MismatchOption, SeveralVoicesOption
 from voiceprint.cli.terminal import escaped, json_text
 from voiceprint.encoder.workers import cores
-from voiceprint.enrollment.bulk import RowResult, RowStatus, check_manifest
+from voiceprint.enrollment.bulk import RowResult, RowStatus, check_manifest, check_workers
 from voiceprint.enrollment.manifest import read_manifest
 from voiceprint.enrollment.progress import default_progress_path
 from voiceprint.errors import InvalidArgumentError, StorageError
@@ -63,16 +65,8 @@ def enroll_csv(
     again: Annotated[
         bool, typer.Option("--again", help="Enroll also the rows that are noted as enrolled.")
     ] = False,
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=256,
-            metavar="N",
-            help="Worker processes that read and embed; 0 for none. Default: one a core "
-            "(VOICE_ENCODER_THREADS), and none for fewer than 100 rows.",
-        ),
-    ] = None,
+    processes: ProcessesOption = None,
+    scheduler: SchedulerOption = None,
     s3_folder: Annotated[
         Path | None,
         typer.Option(
@@ -101,6 +95,7 @@ def enroll_csv(
 
     Exit code 1 when a row could not be enrolled, 2 when the file is no manifest, 130 after Ctrl-C.
     """
+    check_workers(processes, scheduler)
     total = sum(1 for _ in read_manifest(manifest, s3_folder=s3_folder))
     failed: list[RowResult] = []
     stopped = False
@@ -128,7 +123,7 @@ def enroll_csv(
                 each(result)
 
         if recognizer is None:
-            counts = check_manifest(manifest, show, cores(), s3_folder=s3_folder)
+            counts = check_manifest(manifest, show, cores(), s3_folder=s3_folder, scheduler=scheduler)
         else:
             asked = stack.enter_context(stopping("the rows in progress"))
             try:
@@ -139,6 +134,7 @@ def enroll_csv(
                     progress_path=progress,
                     again=again,
                     processes=processes,
+                    scheduler=scheduler,
                     s3_folder=s3_folder,
                     on_mismatch=on_mismatch,
                     on_several_voices=on_several_voices,
