@@ -25,6 +25,13 @@ from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices
 from voiceprint.enrollment.enroller import EnrollmentOptions, Keep, Sample
 from voiceprint.enrollment.writer import OnMismatch
 from voiceprint.errors import AudioQualityError, VoiceprintError
+from voiceprint.identification.archive import (
+    ArchiveIdentification,
+    ArchiveOptions,
+    ArchiveRow,
+    ArchiveStatus,
+    check_source,
+)
 from voiceprint.identification.query import Query, check_threshold
 from voiceprint.identification.screening import spoof_detector
 from voiceprint.identification.snapshots import add_snapshot_place, check_snapshot_path
@@ -461,6 +468,49 @@ class OpusAgentVoiceRecognizer(Upkeep):
         if parts.dual_run is not None and recording is not None:
             parts.dual_run.identified(recording, query, matches)
         return matches
+
+    def identify_archive(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        on_row: Callable[[ArchiveRow], None],
+        stop: Callable[[], bool] | None = None,
+        progress_path: str | os.PathLike[str] | None = None,
+        again: bool = False,
+        processes: int | None = None,
+        scheduler: str | None = None,
+        encoding: Encoding | None = None,
+        sample_rate: int | None = None,
+        channel: int | None = None,
+        threshold: float | None = None,
+        candidates: Iterable[str] | None = None,
+        ignore: Iterable[str] = (),
+        groups: Iterable[str] | None = None,
+        not_groups: Iterable[str] = (),
+    ) -> Counter[ArchiveStatus]:
+        """Identify every recording below a folder or a URL; return the number of rows of each status.
+
+        source: folder, or URL of fsspec, such as s3://BUCKET/calls. on_row: called with the `ArchiveRow` of
+        each recording, in the order of paths; one that cannot be read or is too poor has its error there.
+        progress_path: file that notes answers, so that the same call goes on after an interruption; remove it
+        once the rows are safe. again: forget what it notes. stop, processes, scheduler: as in
+        `enroll_manifest`. The other arguments are those of `identify`, for each recording. Neither a
+        secondary encoder nor the memory of recent recordings is used.
+
+        Raises `InvalidArgumentError` for a source without recordings, `DisabledError`, and the error of the
+        store, which ends the run.
+        """
+        query = Query.checked(1, threshold, candidates, ignore, groups, not_groups)
+        notes = None if progress_path is None else Path(progress_path)
+        options = ArchiveOptions(
+            query, notes, again, processes, scheduler, encoding, sample_rate, channel
+        )  # fmt: skip
+        parts = self._built
+        parts.embedder.check_enabled()
+        archive = ArchiveIdentification(
+            parts.enroller, parts.embedder, parts.identifier, parts.screener, self.config
+        )
+        return archive.run(check_source(source), options, on_row, stop or (lambda: False))
 
     @audited("verify", caller=True)
     def verify_caller(

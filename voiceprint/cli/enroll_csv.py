@@ -28,7 +28,7 @@ from voiceprint.cli.common import (
     table,
 )
 from voiceprint.cli.enrollment import LISTED, MismatchOption, SeveralVoicesOption
-from voiceprint.cli.terminal import escaped, json_text
+from voiceprint.cli.terminal import json_text, spreadsheet_cell
 from voiceprint.encoder.workers import cores
 from voiceprint.enrollment.bulk import RowResult, RowStatus, check_manifest, check_workers
 from voiceprint.enrollment.manifest import read_manifest
@@ -36,9 +36,6 @@ from voiceprint.enrollment.progress import default_progress_path
 from voiceprint.errors import InvalidArgumentError, StorageError
 
 _REPORT_COLUMNS: Final = ("line", "caller_id", "path", "status", "voiceprint_id", "error", "message")
-
-_FORMULA: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""First characters of a formula in a spreadsheet, also in full width."""
 
 _Show = Callable[[RowResult], None]
 
@@ -211,21 +208,13 @@ def _report(path: Path, own: list[Path]) -> Iterator[_Show]:
             writer.writerow(_REPORT_COLUMNS)
 
             def show(result: RowResult) -> None:
-                writer.writerow(_cell(value) for value in _report_row(result).values())
+                writer.writerow(spreadsheet_cell(value) for value in _report_row(result).values())
 
             yield show
             text.flush()
             text.detach()
     except RefusedFileError as error:
         raise InvalidArgumentError(f"--report: {error}") from error
-
-
-def _cell(value: object) -> object:
-    """The value for a spreadsheet: without control characters, and a formula as text, after an apostrophe."""
-    if not isinstance(value, str):
-        return value
-    text = escaped(value)  # also a tab or line break before a formula
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 @contextmanager

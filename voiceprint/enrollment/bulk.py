@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 from voiceprint._scheduler import check_scheduler, workers
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.embedder import Embedder
-from voiceprint.encoder import TorchEncoder, configured_encoder
+from voiceprint.encoder import Encoder, TorchEncoder, configured_encoder
 from voiceprint.enrollment.batches import BatchRunner
 from voiceprint.enrollment.enroller import Enroller, EnrollmentOptions
 from voiceprint.enrollment.manifest import ManifestRow, read_manifest
@@ -104,10 +104,24 @@ def row_embedder(settings: dict[str, Any], options: EnrollmentOptions, by_parent
 
     settings: of the configuration. by_parent: the network runs in the parent, on its GPU.
     """
-    config = VoiceFingerprintConfig(**settings)
-    encoder = TorchEncoder.of_parent() if by_parent else configured_encoder(config)
+    config, encoder = worker_encoder(settings, by_parent)
     enroller = Enroller(MemoryStorage(), Embedder(encoder, config), encoder, config)
     return lambda rows: enroller.embed_rows(rows, options)
+
+
+def worker_encoder(settings: dict[str, Any], by_parent: bool) -> tuple[VoiceFingerprintConfig, Encoder]:
+    """The configuration and the encoder of a worker process; arguments as of `row_embedder`."""
+    config = VoiceFingerprintConfig(**settings)
+    return config, TorchEncoder.of_parent() if by_parent else configured_encoder(config)
+
+
+def parent_answer(enroller: Enroller, scheduler: str | None) -> Callable[[Any], Any] | None:
+    """What answers worker processes on the GPU of this one; None where they have the network themselves.
+
+    Workers of a scheduler do not ask: they compute on their own processors.
+    """
+    here = scheduler is None
+    return enroller.encoder.answer if here and isinstance(enroller.encoder, TorchEncoder) else None
 
 
 @contextmanager
@@ -119,13 +133,11 @@ def _row_embedder(
     if not count:
         yield (lambda batch: enroller.embed_rows(batch, options.enrollment)), enroller.threads
         return
-    # Workers of other machines do not ask: they compute on their own processor.
-    here = options.scheduler is None
-    answer = enroller.encoder.answer if here and isinstance(enroller.encoder, TorchEncoder) else None
+    answer = parent_answer(enroller, options.scheduler)
     arguments = enroller.process_settings(), options.enrollment, answer is not None
     used = workers(row_embedder, arguments, processes=count, scheduler=options.scheduler, answer=answer)
     with used as (call, threads):
-        yield (call if here else partial(_embed_elsewhere, call)), threads
+        yield (call if options.scheduler is None else partial(_embed_elsewhere, call)), threads
 
 
 def worker_count(enroller: Enroller, processes: int | None, scheduler: str | None, items: int) -> int:
