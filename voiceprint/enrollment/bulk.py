@@ -17,6 +17,7 @@ from voiceprint.enrollment.batches import BatchRunner
 from voiceprint.enrollment.enroller import Enroller, EnrollmentOptions
 from voiceprint.enrollment.manifest import ManifestRow, read_manifest
 from voiceprint.enrollment.progress import EnrollmentProgress, default_progress_path
+from voiceprint.enrollment.provenance import source_of
 from voiceprint.enrollment.results import NewVoiceprint, OrderedResults
 from voiceprint.enrollment.writer import Stored
 from voiceprint.errors import InvalidArgumentError, StorageError, VoiceprintError
@@ -160,16 +161,20 @@ def worker_count(enroller: Enroller, processes: int | None, scheduler: str | Non
 
 def _embed_elsewhere(embed: _EmbedRows, rows: list[ManifestRow]) -> _Embedded:
     """Embed rows on other machines, to which ids and metadata of callers are not sent."""
+    results = embed([*map(_sent, rows)])
     return [
-        result
-        if isinstance(result, VoiceprintError)
-        else result._replace(
-            voiceprint=result.voiceprint.model_copy(
-                update={"caller_id": row.caller_id, "metadata": row.metadata or {}}
-            )
-        )
-        for row, result in zip(rows, embed([*map(_sent, rows)]), strict=True)
+        result if isinstance(result, VoiceprintError) else _of_row(row, result)
+        for row, result in zip(rows, results, strict=True)
     ]
+
+
+def _of_row(row: ManifestRow, new: NewVoiceprint) -> NewVoiceprint:
+    """The voiceprint that was embedded elsewhere, of the caller and the file of the row."""
+    update: dict[str, Any] = {"caller_id": row.caller_id, "metadata": row.metadata or {}}
+    provenance = new.voiceprint.provenance
+    if provenance is not None:
+        update["provenance"] = provenance.model_copy(update={"source": source_of(str(row.file))})
+    return new._replace(voiceprint=new.voiceprint.model_copy(update=update))
 
 
 def _sent(row: ManifestRow) -> ManifestRow:

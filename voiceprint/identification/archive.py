@@ -119,7 +119,8 @@ _ProbeAll = Callable[[list[str]], _Probes]
 def find_recordings(source: str) -> list[Found]:
     """The recordings below a folder, or below a URL of fsspec, such as s3://BUCKET/calls, by path.
 
-    In a folder, a recording is recognized by its suffix or first bytes; below a URL, by its suffix. Raises
+    In a folder, a recording is recognized by its suffix or first bytes; below a URL, by its suffix. Hidden
+    files and folders are left out. Raises
     `InvalidArgumentError` for a place that cannot be listed, or has no recording, and `ConfigurationError`
     for a URL without fsspec or the driver of its protocol.
     """
@@ -163,8 +164,12 @@ def _in_bucket(source: str) -> list[Found]:
     return [
         Found(system.unstrip_protocol(name), ":".join(str(about.get(key)) for key in _STAMPS))
         for name, about in listed.items()
-        if PurePosixPath(name).suffix.lower() in SUFFIXES
+        if PurePosixPath(name).suffix.lower() in SUFFIXES and not _is_hidden(name.removeprefix(root))
     ]
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 _STAMPS: Final = ("size", "ETag", "etag", "LastModified", "updated", "mtime")
