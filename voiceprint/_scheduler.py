@@ -64,20 +64,23 @@ class SchedulerWorkers(Generic[T, R]):
     def __init__(self, address: str, setup: Callable[..., Callable[[T], R]], *arguments: Any) -> None:
         self._address = check_scheduler(address)
         try:
-            from distributed import Client
+            from distributed import Client, Security
         except ImportError as error:
             raise ConfigurationError(
                 'A scheduler needs the extra dask: pip install "opusagent-voiceprint[dask]".'
             ) from error
         self._setup, self._arguments = setup, arguments
+        advice = "set dask's certificates (distributed.comm.tls.ca-file, client.key and client.cert)"
+        # Without them, dask's client fails, and its end then waits for 20 s.
+        secure = self._address.startswith(("tls:", "wss:"))
+        if secure and Security().get_connection_args("client").get("ssl_context") is None:
+            raise ConfigurationError(f"The scheduler {self._address} needs TLS: {advice}.")
         try:
             self._client = Client(self._address, timeout=_CONNECT_S, set_as_default=False)
-        # A TLS scheduler without certificates is a TypeError, a certificate that does not fit an OSError.
-        except (OSError, TypeError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # ValueError: TLS is required, and not used
             raise EncoderError(
                 f"The scheduler {self._address} cannot be reached ({_reason(error)}): start it by `dask "
-                "scheduler`, give its address, and for tls:// set dask's certificates "
-                "(distributed.comm.tls in its configuration)."
+                f"scheduler`, and give its address; for tls://, {advice}."
             ) from error
         try:
             self._client.wait_for_workers(1, timeout=_WORKERS_S)
@@ -135,17 +138,19 @@ class SchedulerWorkers(Generic[T, R]):
 
     def _result(self, future: Any) -> Answer:
         alone = 0.0  # seconds without a worker
+        found: Answer
         while True:
             try:
-                found: Answer = future.result(timeout=_LOOK_S)
-            except asyncio.TimeoutError:
-                if future.done():  # the error of the task itself
-                    raise
+                found = future.result(timeout=_LOOK_S)
+                break
+            except asyncio.TimeoutError:  # the task takes long, or nobody computes it
+                if future.done():  # meanwhile, or by an error of this class
+                    found = future.result()
+                    break
                 alone = 0.0 if self._client.nthreads() else alone + _LOOK_S
                 if alone >= _WORKERS_S:
                     raise self._without_workers() from None
-            else:
-                return found
+        return found
 
     def _without_workers(self) -> EncoderError:
         return EncoderError(
