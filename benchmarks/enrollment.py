@@ -79,7 +79,9 @@ def main() -> int:
                 runs.append(measured(way, once))
         figures["ways"] = {way: summary(runs, arguments.rows) for way, runs in found.items()}
         figures["four_times_the_rows"] = {
-            way: summary([measured(way, long)], 4 * arguments.rows) for way in ("threads", "processes")
+            way: summary([measured(way, long)], 4 * arguments.rows)
+            for way in ("threads", "processes", "dask")
+            if way in chosen
         }
     baseline = figures["ways"]["1 thread"]["recordings_per_s"]
     for row in (*figures["ways"].values(), *figures["four_times_the_rows"].values()):
