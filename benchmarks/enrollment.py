@@ -1,11 +1,15 @@
 """How fast is a long list enrolled, on one core and on all?
 
-    python -m benchmarks.enrollment [--voices FOLDER] [--rows 300]      FOLDER/**/*.flac
+    python -m benchmarks.enrollment [--voices FOLDER] [--rows 300] [--ways processes dask]
+                                                                        FOLDER/**/*.flac
 
 Each way enrolls the same manifest by `enroll_manifest`, with augmented voiceprints, into SQLite, in a fresh
 process, from its start to its end; the ways take turns. "1 thread" is the baseline. Figures: recordings a
 second, the share of all cores that was used, and the peak memory of the process with its workers. The last
 rows enroll four times as many, to show that memory does not grow with the list.
+
+"dask" is a scheduler with a worker of one thread a core, which run before the process starts, as on other
+machines; their processor time and memory count too.
 """
 
 from __future__ import annotations
@@ -20,8 +24,13 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+
+import psutil
+from distributed import LocalCluster
 
 from benchmarks.report import ROOT, VOICES, command_line, write
 from voiceprint import OpusAgentVoiceRecognizer, VoiceFingerprintConfig, open_storage
@@ -29,8 +38,14 @@ from voiceprint import OpusAgentVoiceRecognizer, VoiceFingerprintConfig, open_st
 SAMPLED_S = 0.2  # between two looks at the memory
 
 CORES = len(os.sched_getaffinity(0))
-WAYS = {"1 thread": (1, 0), "threads": (0, 0), "1 process": (0, 1), "processes": (0, CORES)}
-"""Threads of the encoder (0 for one a core), and worker processes."""
+WAYS: dict[str, tuple[int, int | None]] = {
+    "1 thread": (1, 0),
+    "threads": (0, 0),
+    "1 process": (0, 1),
+    "processes": (0, CORES),
+    "dask": (0, None),
+}
+"""Threads of the encoder (0 for one a core), and worker processes; None for those of a scheduler."""
 
 
 def main() -> int:
@@ -39,11 +54,14 @@ def main() -> int:
     parser.add_argument("--voices", type=Path, default=VOICES, help="recordings; default: the sample voices")
     parser.add_argument("--rows", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ways", nargs="+", choices=[*WAYS], default=[*WAYS])
     parser.add_argument("--work", nargs=2, metavar=("WAY", "MANIFEST"), help=argparse.SUPPRESS)
+    parser.add_argument("--scheduler", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
-        print(json.dumps(work(arguments.work[0], Path(arguments.work[1]))))
+        print(json.dumps(work(arguments.work[0], Path(arguments.work[1]), arguments.scheduler)))
         return 0
+    chosen = [way for way in WAYS if way in ("1 thread", *arguments.ways)]  # with the baseline
     figures: dict[str, Any] = {
         "rows": arguments.rows,
         "cores": CORES,
@@ -55,13 +73,15 @@ def main() -> int:
         for path, rows in ((once, arguments.rows), (long, 4 * arguments.rows)):
             lines = [f"caller {number},{files[number % len(files)].resolve()}" for number in range(rows)]
             path.write_text("\n".join(["caller_id,path", *lines]))
-        found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+        found: dict[str, list[dict[str, float]]] = {way: [] for way in chosen}
         for _ in range(arguments.rounds):
             for way, runs in found.items():
                 runs.append(measured(way, once))
         figures["ways"] = {way: summary(runs, arguments.rows) for way, runs in found.items()}
         figures["four_times_the_rows"] = {
-            way: summary([measured(way, long)], 4 * arguments.rows) for way in ("threads", "processes")
+            way: summary([measured(way, long)], 4 * arguments.rows)
+            for way in ("threads", "processes", "dask")
+            if way in chosen
         }
     baseline = figures["ways"]["1 thread"]["recordings_per_s"]
     for row in (*figures["ways"].values(), *figures["four_times_the_rows"].values()):
@@ -77,37 +97,66 @@ def measured(way: str, manifest: Path) -> dict[str, float]:
     """The figures of one run in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.enrollment", "--work", way, str(manifest)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
-    seconds = time.perf_counter() - start
-    return {"seconds": seconds, **json.loads(done.stdout)}
+    used = {"cpu_s": 0.0, "mb": 0.0}
+    with scheduler(used) if way == "dask" else nullcontext([]) as more:
+        start = time.perf_counter()
+        done = subprocess.run(
+            [*command, *more], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+        )
+        seconds = time.perf_counter() - start
+    figures = json.loads(done.stdout)
+    return {"seconds": seconds, **{name: figures[name] + used[name] for name in used}}
 
 
-def work(way: str, manifest: Path) -> dict[str, float]:
-    """Enroll the manifest in this process; CPU seconds and peak MB, with those of the workers."""
-    threads, processes = WAYS[way]
-    peak = 0
+@contextmanager
+def scheduler(used: dict[str, float]) -> Iterator[list[str]]:
+    """The arguments for the workers of a scheduler; `used` gets their processor time and peak memory."""
+    with LocalCluster(CORES, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0") as made:
+        workers = [psutil.Process(nanny.pid) for nanny in made.workers.values()]
+        before = sum(sum(worker.cpu_times()[:2]) for worker in workers)
+        with watched(lambda: sum(memory(worker.pid) for worker in workers)) as peak:
+            yield ["--scheduler", made.scheduler_address]
+        used["cpu_s"] = sum(sum(worker.cpu_times()[:2]) for worker in workers) - before
+        used["mb"] = peak() / 1e6
+
+
+@contextmanager
+def watched(memory_now: Callable[[], int]) -> Iterator[Callable[[], int]]:
+    """A function that returns the most bytes so far."""
+    peak, ended = 0, threading.Event()
 
     def watch() -> None:
         nonlocal peak
-        while True:
-            peak = max(peak, memory(os.getpid()))
-            time.sleep(SAMPLED_S)
+        while not ended.is_set():
+            peak = max(peak, memory_now())
+            ended.wait(SAMPLED_S)
 
-    threading.Thread(target=watch, daemon=True).start()
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield lambda: peak
+    finally:
+        ended.set()
+        thread.join()
+
+
+def work(way: str, manifest: Path, address: str | None) -> dict[str, float]:
+    """Enroll the manifest in this process; CPU seconds and peak MB, with those of the workers."""
+    threads, processes = WAYS[way]
     config = VoiceFingerprintConfig(encoder_threads=threads, min_audio_quality=0.0, enrollment_duration=1.0)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, watched(lambda: memory(os.getpid())) as peak:
         storage = open_storage(f"sqlite:{folder}/calls.db")
         with OpusAgentVoiceRecognizer(storage, config=config) as recognizer:
             counts = recognizer.enroll_manifest(
                 manifest,
                 processes=processes,
+                scheduler=address,
                 progress_path=Path(folder) / "progress",
                 on_several_voices="store",
             )
     assert set(counts) == {"enrolled"}, counts
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return {"cpu_s": sum(one.ru_utime + one.ru_stime for one in used), "mb": peak / 1e6}
+    return {"cpu_s": sum(one.ru_utime + one.ru_stime for one in used), "mb": peak() / 1e6}
 
 
 def memory(process: int) -> int:

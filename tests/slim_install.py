@@ -20,9 +20,9 @@ TESTS = Path(__file__).resolve().parent
 SAMPLES = TESTS.parent / "examples/voices"
 
 ABSENT = ("librosa", "llvmlite", "numba", "scipy", "sklearn", "torch")
-# Imported where VOICE_ENCODER asks for them, for PostgreSQL, for plots and for MP4 and the like.
+# Imported where VOICE_ENCODER asks for them, and for PostgreSQL, plots, MP4 and the like, dask and Parquet.
 OPTIONAL = {"av", "cryptography", "kaldi_native_fbank", "matplotlib", "psycopg", "resemblyzer"}
-OPTIONAL |= {"pgvector", "sherpa_onnx", "torch"}
+OPTIONAL |= {"distributed", "fsspec", "pgvector", "pyarrow", "sherpa_onnx", "torch"}
 # By the service and its client.
 OPTIONAL |= {
     "fastapi",

@@ -43,6 +43,7 @@ from voiceprint.errors import (
     VoiceprintError,
 )
 from voiceprint.galleries import Galleries
+from voiceprint.identification.archive import ArchiveRow
 from voiceprint.models import (
     Caller,
     CallerState,
@@ -76,6 +77,7 @@ from voiceprint.streaming import CallStream
 from voiceprint.utils import normalize_embedding, preprocess_audio
 
 __all__ = [
+    "ArchiveRow",
     "AudioQuality",
     "AudioQualityError",
     "AuditError",

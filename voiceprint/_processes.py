@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, BinaryIO, Final, Generic, NamedTuple, TypeVar
 
 from voiceprint.errors import EncoderError, VoiceprintError
@@ -25,6 +26,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
+
+LoggedText = tuple[str, int, str]
+"""Logger, level and message of a log record."""
+
+Answer = tuple[list[LoggedText], bool, Any]
+"""The answer of a worker: what it logged, whether it failed, and its result or `VoiceprintError`."""
 
 # The paths of the parent first, so that the worker imports the same package.
 _PROGRAM: Final = (
@@ -130,10 +137,7 @@ class _Worker:
 
     def _answered(self, question: _Question) -> tuple[bool, Any]:
         assert self._answer is not None  # noqa: S101  the function of the worker belongs to it
-        try:
-            return False, self._answer(question.content)
-        except VoiceprintError as error:  # raised again by `ask`
-            return True, error
+        return answered(partial(self._answer, question.content))
 
     def _receive(self) -> Any:
         assert self._process.stdout is not None  # noqa: S101  a pipe
@@ -209,35 +213,52 @@ def serve(items: BinaryIO, results: BinaryIO) -> None:
 
     _asking = asking
     setup, arguments = pickle.load(items), pickle.load(items)  # noqa: S301  from the parent
-    records = _Records(logging.WARNING)
+    records = Records(logging.WARNING)
     package = logging.getLogger("voiceprint")
     package.addHandler(records)
     work: Callable[[Any], Any] | None = None
+
+    def result(item: Any) -> Any:
+        nonlocal work
+        if work is None:
+            work = setup(*arguments)
+        return work(item)
+
     try:
         while True:
-            item, answer = pickle.load(items), None  # noqa: S301  from the parent
-            try:
-                if work is None:
-                    work = setup(*arguments)
-                is_error, answer = False, work(item)
-            except VoiceprintError as error:  # raised again in the parent
-                is_error, answer = True, error
+            item = pickle.load(items)  # noqa: S301  from the parent
+            is_error, answer = answered(partial(result, item))
             pickle.dump((records.take(), is_error, answer), results)
             results.flush()
     finally:
         package.removeHandler(records)
 
 
-class _Records(logging.Handler):
-    """Collects the warnings of the package as (logger, level, message)."""
+def answered(work: Callable[[], Any]) -> tuple[bool, Any]:
+    """False and the result of `work`, or True and its `VoiceprintError`, to be raised in the parent."""
+    try:
+        return False, work()
+    except VoiceprintError as error:  # raised again in the parent
+        return True, error
 
-    def __init__(self, level: int) -> None:
+
+class Records(logging.Handler):
+    """Collects the warnings of the package as (logger, level, message).
+
+    thread: of which alone to collect them, by its identifier; None is all.
+    """
+
+    def __init__(self, level: int, thread: int | None = None) -> None:
         super().__init__(level)
-        self._records: list[tuple[str, int, str]] = []
+        self._thread = thread
+        self._records: list[LoggedText] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._records.append((record.name, record.levelno, record.getMessage()))
+        """Add a record."""
+        if self._thread in (None, record.thread):
+            self._records.append((record.name, record.levelno, record.getMessage()))
 
-    def take(self) -> list[tuple[str, int, str]]:
+    def take(self) -> list[LoggedText]:
+        """The records since the last call."""
         records, self._records = self._records, []
         return records

@@ -25,6 +25,13 @@ from voiceprint.enrollment.check import EnrollmentCheck, OnSeveralVoices
 from voiceprint.enrollment.enroller import EnrollmentOptions, Keep, Sample
 from voiceprint.enrollment.writer import OnMismatch
 from voiceprint.errors import AudioQualityError, VoiceprintError
+from voiceprint.identification.archive import (
+    ArchiveIdentification,
+    ArchiveOptions,
+    ArchiveRow,
+    ArchiveStatus,
+    check_source,
+)
 from voiceprint.identification.query import Query, check_threshold
 from voiceprint.identification.screening import spoof_detector
 from voiceprint.identification.snapshots import add_snapshot_place, check_snapshot_path
@@ -259,6 +266,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         progress_path: str | os.PathLike[str] | None = None,
         again: bool = False,
         processes: int | None = None,
+        scheduler: str | None = None,
         s3_folder: str | os.PathLike[str] | None = None,
         within: str | os.PathLike[str] | None = None,
         on_mismatch: OnMismatch = "store",
@@ -275,9 +283,10 @@ class OpusAgentVoiceRecognizer(Upkeep):
         row; True leaves the rows that are not begun. again: enroll also the rows that were enrolled before.
         processes: worker processes that read and embed; 0 works in threads of this process. None is one a
         thread of the encoder (`encoder_threads`), and 0 for fewer than 100 rows, or an encoder that is not
-        that of the settings. s3_folder: with copies of buckets, in which s3://BUCKET/KEY is the file
-        BUCKET/KEY. within: folder outside which no recording is read, see `read_manifest`. The other
-        arguments are those of `enroll_caller`.
+        that of the settings. scheduler: address of a dask scheduler, such as tcp://HOST:PORT, whose workers
+        read and embed instead; see docs/bulk.md. s3_folder: with copies of buckets, in which s3://BUCKET/KEY
+        is the file BUCKET/KEY. within: folder outside which no recording is read, see `read_manifest`. The
+        other arguments are those of `enroll_caller`.
 
         Raises `InvalidArgumentError` for a file that is no manifest, before anything is stored; and the error
         of the store, once `on_row` was called for every row.
@@ -289,6 +298,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
             processes,
             None if s3_folder is None else Path(s3_folder),
             None if within is None else Path(within),
+            scheduler,
         )
         parts = self._built
         parts.embedder.check_enabled()
@@ -458,6 +468,49 @@ class OpusAgentVoiceRecognizer(Upkeep):
         if parts.dual_run is not None and recording is not None:
             parts.dual_run.identified(recording, query, matches)
         return matches
+
+    def identify_archive(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        on_row: Callable[[ArchiveRow], None],
+        stop: Callable[[], bool] | None = None,
+        progress_path: str | os.PathLike[str] | None = None,
+        again: bool = False,
+        processes: int | None = None,
+        scheduler: str | None = None,
+        encoding: Encoding | None = None,
+        sample_rate: int | None = None,
+        channel: int | None = None,
+        threshold: float | None = None,
+        candidates: Iterable[str] | None = None,
+        ignore: Iterable[str] = (),
+        groups: Iterable[str] | None = None,
+        not_groups: Iterable[str] = (),
+    ) -> Counter[ArchiveStatus]:
+        """Identify every recording below a folder or a URL; return the number of rows of each status.
+
+        source: folder, or URL of fsspec, such as s3://BUCKET/calls. on_row: called with the `ArchiveRow` of
+        each recording, in the order of paths; one that cannot be read or is too poor has its error there.
+        progress_path: file that notes answers, so that the same call goes on after an interruption; remove it
+        once the rows are safe. again: forget what it notes. stop, processes, scheduler: as in
+        `enroll_manifest`. The other arguments are those of `identify`, for each recording. Neither a
+        secondary encoder nor the memory of recent recordings is used.
+
+        Raises `InvalidArgumentError` for a source without recordings, `DisabledError`, and the error of the
+        store, which ends the run.
+        """
+        query = Query.checked(1, threshold, candidates, ignore, groups, not_groups)
+        notes = None if progress_path is None else Path(progress_path)
+        options = ArchiveOptions(
+            query, notes, again, processes, scheduler, encoding, sample_rate, channel
+        )  # fmt: skip
+        parts = self._built
+        parts.embedder.check_enabled()
+        archive = ArchiveIdentification(
+            parts.enroller, parts.embedder, parts.identifier, parts.screener, self.config
+        )
+        return archive.run(check_source(source), options, on_row, stop or (lambda: False))
 
     @audited("verify", caller=True)
     def verify_caller(

@@ -23,6 +23,7 @@ from voiceprint.cli import (
     galleries,
     groups,
     identification,
+    identify_archive,
     index,
     prompts,
     pruning,
@@ -63,6 +64,7 @@ app.command("enroll-dir")(enrollment.enroll_dir)
 app.command("enroll-csv")(enroll_csv.enroll_csv)
 app.command("reenroll")(enrollment.reenroll)
 app.command("identify")(identification.identify)
+app.command("identify-archive")(identify_archive.identify_archive)
 app.command("verify")(identification.verify)
 app.add_typer(callers.app, name="callers")
 callers.app.command("find")(caller_changes.find_callers)

@@ -43,6 +43,24 @@ StoreOption = Annotated[
 ]
 CreateOption = Annotated[bool, typer.Option("--create", help="Treat a store that does not exist as empty.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=256,
+        metavar="N",
+        help="Worker processes that read and embed; 0 for none. Default: one a core "
+        "(VOICE_ENCODER_THREADS), and none for fewer than 100 recordings.",
+    ),
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="tcp://HOST:PORT",
+        help="A dask scheduler (extra dask) whose workers, on any machines, read and embed instead; this "
+        "process stores.",
+    ),
+]
 
 
 # Results go to standard output, all other text to standard error, so that a pipe receives results alone.

@@ -16,6 +16,8 @@ import typer
 from voiceprint._files import RefusedFileError, replacement
 from voiceprint.cli.common import (
     JsonOption,
+    ProcessesOption,
+    SchedulerOption,
     StoreOption,
     counter,
     open_recognizer,
@@ -26,17 +28,14 @@ from voiceprint.cli.common import (
     table,
 )
 from voiceprint.cli.enrollment import LISTED, MismatchOption, SeveralVoicesOption
-from voiceprint.cli.terminal import escaped, json_text
+from voiceprint.cli.terminal import json_text, spreadsheet_cell
 from voiceprint.encoder.workers import cores
-from voiceprint.enrollment.bulk import RowResult, RowStatus, check_manifest
+from voiceprint.enrollment.bulk import RowResult, RowStatus, check_manifest, check_workers
 from voiceprint.enrollment.manifest import read_manifest
 from voiceprint.enrollment.progress import default_progress_path
 from voiceprint.errors import InvalidArgumentError, StorageError
 
 _REPORT_COLUMNS: Final = ("line", "caller_id", "path", "status", "voiceprint_id", "error", "message")
-
-_FORMULA: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""First characters of a formula in a spreadsheet, also in full width."""
 
 _Show = Callable[[RowResult], None]
 
@@ -63,16 +62,8 @@ def enroll_csv(
     again: Annotated[
         bool, typer.Option("--again", help="Enroll also the rows that are noted as enrolled.")
     ] = False,
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=256,
-            metavar="N",
-            help="Worker processes that read and embed; 0 for none. Default: one a core "
-            "(VOICE_ENCODER_THREADS), and none for fewer than 100 rows.",
-        ),
-    ] = None,
+    processes: ProcessesOption = None,
+    scheduler: SchedulerOption = None,
     s3_folder: Annotated[
         Path | None,
         typer.Option(
@@ -101,6 +92,7 @@ def enroll_csv(
 
     Exit code 1 when a row could not be enrolled, 2 when the file is no manifest, 130 after Ctrl-C.
     """
+    check_workers(processes, scheduler)
     total = sum(1 for _ in read_manifest(manifest, s3_folder=s3_folder))
     failed: list[RowResult] = []
     stopped = False
@@ -128,7 +120,7 @@ def enroll_csv(
                 each(result)
 
         if recognizer is None:
-            counts = check_manifest(manifest, show, cores(), s3_folder=s3_folder)
+            counts = check_manifest(manifest, show, cores(), s3_folder=s3_folder, scheduler=scheduler)
         else:
             asked = stack.enter_context(stopping("the rows in progress"))
             try:
@@ -139,6 +131,7 @@ def enroll_csv(
                     progress_path=progress,
                     again=again,
                     processes=processes,
+                    scheduler=scheduler,
                     s3_folder=s3_folder,
                     on_mismatch=on_mismatch,
                     on_several_voices=on_several_voices,
@@ -215,21 +208,13 @@ def _report(path: Path, own: list[Path]) -> Iterator[_Show]:
             writer.writerow(_REPORT_COLUMNS)
 
             def show(result: RowResult) -> None:
-                writer.writerow(_cell(value) for value in _report_row(result).values())
+                writer.writerow(spreadsheet_cell(value) for value in _report_row(result).values())
 
             yield show
             text.flush()
             text.detach()
     except RefusedFileError as error:
         raise InvalidArgumentError(f"--report: {error}") from error
-
-
-def _cell(value: object) -> object:
-    """The value for a spreadsheet: without control characters, and a formula as text, after an apostrophe."""
-    if not isinstance(value, str):
-        return value
-    text = escaped(value)  # also a tab or line break before a formula
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 @contextmanager

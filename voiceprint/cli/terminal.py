@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -18,6 +18,9 @@ import orjson
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff]"
 )
+
+_FORMULA: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""First characters of a formula in a spreadsheet, also in full width."""
 
 
 def escaped(text: object) -> str:
@@ -28,6 +31,14 @@ def escaped(text: object) -> str:
 def _as_escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def spreadsheet_cell(value: object) -> object:
+    """The value for a spreadsheet: without control characters, and a formula as text, after an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    text = escaped(value)  # also a tab or line break before a formula
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def json_text(value: Any, encoding: str) -> str:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from voiceprint._processes import WorkerProcesses
+from voiceprint._scheduler import check_scheduler, workers
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.embedder import Embedder
-from voiceprint.encoder import TorchEncoder, configured_encoder
+from voiceprint.encoder import Encoder, TorchEncoder, configured_encoder
 from voiceprint.enrollment.batches import BatchRunner
 from voiceprint.enrollment.enroller import Enroller, EnrollmentOptions
 from voiceprint.enrollment.manifest import ManifestRow, read_manifest
 from voiceprint.enrollment.progress import EnrollmentProgress, default_progress_path
+from voiceprint.enrollment.provenance import source_of
 from voiceprint.enrollment.results import NewVoiceprint, OrderedResults
 from voiceprint.enrollment.writer import Stored
 from voiceprint.errors import InvalidArgumentError, StorageError, VoiceprintError
@@ -44,6 +46,7 @@ _ROWS_FOR_PROCESSES: Final = 100
 manifest of 150 rows takes a tenth longer."""
 
 _MAX_PROCESSES: Final = 256
+_SOMEBODY: Final = "caller"  # in place of the id of a caller, on another machine
 _CHECKED_TOGETHER: Final = 32  # rows of a dry run: a batch takes some 10 ms
 
 
@@ -65,7 +68,8 @@ class ManifestOptions(NamedTuple):
     progress_path: of the file that notes enrolled rows; None is FILE.progress beside the manifest.
     again: enroll also the rows that an earlier run enrolled.
     processes: worker processes that read and embed; 0 works in threads of this process. None is one a thread
-    of the encoder, and 0 for fewer than 100 rows. s3_folder, within: as of `read_manifest`.
+    of the encoder, and 0 for fewer than 100 rows. scheduler: address of a dask scheduler whose workers read
+    and embed instead. s3_folder, within: as of `read_manifest`.
     """
 
     enrollment: EnrollmentOptions = EnrollmentOptions()
@@ -74,16 +78,22 @@ class ManifestOptions(NamedTuple):
     processes: int | None = None
     s3_folder: Path | None = None
     within: Path | None = None
+    scheduler: str | None = None
 
     def check(self) -> None:
         """Raise `InvalidArgumentError` for an option that is not allowed."""
         self.enrollment.check()
-        if self.processes is not None and not (
-            is_integer(self.processes) and 0 <= self.processes <= _MAX_PROCESSES
-        ):
-            raise InvalidArgumentError(
-                f"processes is {shown(self.processes)}: give 0 to {_MAX_PROCESSES}, or None."
-            )
+        check_workers(self.processes, self.scheduler)
+
+
+def check_workers(processes: object, scheduler: object) -> None:
+    """Raise `InvalidArgumentError` for a number of processes or a scheduler that is not allowed."""
+    if processes is not None and not (is_integer(processes) and 0 <= processes <= _MAX_PROCESSES):
+        raise InvalidArgumentError(f"processes is {shown(processes)}: give 0 to {_MAX_PROCESSES}, or None.")
+    if scheduler is not None:
+        check_scheduler(scheduler)
+        if processes is not None:
+            raise InvalidArgumentError("There are both processes and a scheduler: give one of them.")
 
 
 _Embedded = list[NewVoiceprint | VoiceprintError]
@@ -95,10 +105,24 @@ def row_embedder(settings: dict[str, Any], options: EnrollmentOptions, by_parent
 
     settings: of the configuration. by_parent: the network runs in the parent, on its GPU.
     """
-    config = VoiceFingerprintConfig(**settings)
-    encoder = TorchEncoder.of_parent() if by_parent else configured_encoder(config)
+    config, encoder = worker_encoder(settings, by_parent)
     enroller = Enroller(MemoryStorage(), Embedder(encoder, config), encoder, config)
     return lambda rows: enroller.embed_rows(rows, options)
+
+
+def worker_encoder(settings: dict[str, Any], by_parent: bool) -> tuple[VoiceFingerprintConfig, Encoder]:
+    """The configuration and the encoder of a worker process; arguments as of `row_embedder`."""
+    config = VoiceFingerprintConfig(**settings)
+    return config, TorchEncoder.of_parent() if by_parent else configured_encoder(config)
+
+
+def parent_answer(enroller: Enroller, scheduler: str | None) -> Callable[[Any], Any] | None:
+    """What answers worker processes on the GPU of this one; None where they have the network themselves.
+
+    Workers of a scheduler do not ask: they compute on their own processors.
+    """
+    here = scheduler is None
+    return enroller.encoder.answer if here and isinstance(enroller.encoder, TorchEncoder) else None
 
 
 @contextmanager
@@ -106,31 +130,69 @@ def _row_embedder(
     enroller: Enroller, options: ManifestOptions, rows: int
 ) -> Iterator[tuple[_EmbedRows, int]]:
     """The function that opens and embeds rows, and the number of threads to call it from."""
-    settings = enroller.process_settings()
-    count = options.processes
-    if count is None:
-        count = enroller.threads if rows >= _ROWS_FOR_PROCESSES and enroller.threads > 1 else 0
-    elif count and settings is None:
-        raise InvalidArgumentError(
-            "Worker processes have the encoder of the settings, without a secondary one: give processes=0 "
-            "(--processes 0)."
-        )
-    if not count or settings is None:
+    count = worker_count(enroller, options.processes, options.scheduler, rows)
+    if not count:
         yield (lambda batch: enroller.embed_rows(batch, options.enrollment)), enroller.threads
         return
-    answer = enroller.encoder.answer if isinstance(enroller.encoder, TorchEncoder) else None
-    arguments = settings, options.enrollment, answer is not None
-    workers: WorkerProcesses[list[ManifestRow], _Embedded]
-    with WorkerProcesses(count, row_embedder, *arguments, answer=answer) as workers:
-        yield workers.call, count
+    answer = parent_answer(enroller, options.scheduler)
+    arguments = enroller.process_settings(), options.enrollment, answer is not None
+    used = workers(row_embedder, arguments, processes=count, scheduler=options.scheduler, answer=answer)
+    with used as (call, threads):
+        yield (call if options.scheduler is None else partial(_embed_elsewhere, call)), threads
+
+
+def worker_count(enroller: Enroller, processes: int | None, scheduler: str | None, items: int) -> int:
+    """The number of worker processes for a list; 0 works in threads. With a scheduler, any above 0.
+
+    Raises `InvalidArgumentError` where workers were asked for that cannot embed as this process.
+    """
+    able = enroller.process_settings() is not None
+    if (processes or scheduler) and not able:
+        raise InvalidArgumentError(
+            "Worker processes have the encoder of the settings, without a secondary one: give processes=0 "
+            "(--processes 0) and no scheduler."
+        )
+    if scheduler is not None:
+        return 1
+    if processes is not None:
+        return processes
+    return enroller.threads if able and items >= _ROWS_FOR_PROCESSES and enroller.threads > 1 else 0
+
+
+def _embed_elsewhere(embed: _EmbedRows, rows: list[ManifestRow]) -> _Embedded:
+    """Embed rows on other machines, to which ids and metadata of callers are not sent."""
+    results = embed([*map(_sent, rows)])
+    return [
+        result if isinstance(result, VoiceprintError) else _of_row(row, result)
+        for row, result in zip(rows, results, strict=True)
+    ]
+
+
+def _of_row(row: ManifestRow, new: NewVoiceprint) -> NewVoiceprint:
+    """The voiceprint that was embedded elsewhere, of the caller and the file of the row."""
+    update: dict[str, Any] = {"caller_id": row.caller_id, "metadata": row.metadata or {}}
+    provenance = new.voiceprint.provenance
+    if provenance is not None:
+        update["provenance"] = provenance.model_copy(update={"source": source_of(str(row.file))})
+    return new._replace(voiceprint=new.voiceprint.model_copy(update=update))
+
+
+def _sent(row: ManifestRow) -> ManifestRow:
+    """The row as it is sent to another machine: the recording by its whole path, and no caller."""
+    return row._replace(folder=row.folder.absolute(), caller_id=_SOMEBODY, metadata=None)
 
 
 def check_manifest(
-    path: str | Path, on_row: OnRow, threads: int, *, s3_folder: str | Path | None = None
+    path: str | Path,
+    on_row: OnRow,
+    threads: int,
+    *,
+    s3_folder: str | Path | None = None,
+    scheduler: str | None = None,
 ) -> Counter[RowStatus]:
     """Check every row of a manifest and open its recording; enroll nothing, and load no encoder.
 
-    s3_folder: as of `read_manifest`.
+    s3_folder: as of `read_manifest`. scheduler: address of a dask scheduler whose workers open recordings.
     on_row: called with each row in order, as "checked", or "failed" with its error.
     """
     counts: Counter[RowStatus] = Counter()
@@ -139,24 +201,53 @@ def check_manifest(
         counts[result.status] += 1
         on_row(result)
 
-    runner: BatchRunner[ManifestRow, RowResult] = BatchRunner(
-        lambda rows: [_checked(row) for row in rows],
-        take,
-        cost=lambda _: 0.0,
-        most=_CHECKED_TOGETHER,
-        largest=float("inf"),
-        threads=threads,
-    )
-    runner.run(read_manifest(path, s3_folder=s3_folder))
+    with _row_checker(scheduler, threads) as (check, threads):
+        runner: BatchRunner[ManifestRow, RowResult] = BatchRunner(
+            lambda rows: [
+                RowResult(row, "checked" if error is None else "failed", error=error)
+                for row, error in zip(rows, check(rows), strict=True)
+            ],
+            take,
+            cost=lambda _: 0.0,
+            most=_CHECKED_TOGETHER,
+            largest=float("inf"),
+            threads=threads,
+        )
+        runner.run(read_manifest(path, s3_folder=s3_folder))
     return counts
 
 
-def _checked(row: ManifestRow) -> RowResult:
+_CheckRows = Callable[[list[ManifestRow]], list[VoiceprintError | None]]
+
+
+@contextmanager
+def _row_checker(scheduler: str | None, threads: int) -> Iterator[tuple[_CheckRows, int]]:
+    """The function that checks rows, and the number of threads to call it from."""
+    if scheduler is None:
+        yield row_checker(), threads
+        return
+    with workers(row_checker, (), processes=0, scheduler=scheduler) as (call, count):
+        # A row that cannot be used has its error here: it is not sent.
+        yield (lambda rows: _checked_elsewhere(call, rows)), count
+
+
+def _checked_elsewhere(check: _CheckRows, rows: list[ManifestRow]) -> list[VoiceprintError | None]:
+    usable = [row for row in rows if row.error is None]
+    errors = iter(check([*map(_sent, usable)]) if usable else [])
+    return [next(errors) if row.error is None else row.error for row in rows]
+
+
+def row_checker() -> _CheckRows:
+    """The function that checks rows, also in a worker: the error of each, or None."""
+    return lambda rows: [*map(_fault, rows)]
+
+
+def _fault(row: ManifestRow) -> VoiceprintError | None:
     try:
         row.check()
     except VoiceprintError as error:  # the result of this row
-        return RowResult(row, "failed", error=error)
-    return RowResult(row, "checked")
+        return error
+    return None
 
 
 class ManifestEnrollment:

@@ -246,9 +246,10 @@ class Enroller:
         return self._secondary
 
     def process_settings(self) -> dict[str, Any] | None:
-        """The settings with which a worker process embeds as this one, in one thread, see `row_embedder`.
+        """The settings with which a worker embeds as this process, in one thread, see `row_embedder`.
 
-        None where it cannot: with a secondary encoder, or one that is not that of the settings. A GPU stays
+        All of them, so that the environment of another machine does not count, and without secrets. None
+        where a worker cannot: with a secondary encoder, or one that is not that of the settings. A GPU stays
         with this process, which answers the workers.
         """
         config = self._config
@@ -258,11 +259,8 @@ class Enroller:
         )
         if self._secondary is not None or not of_settings:
             return None
-        urls = {"database_url", "redis_url", "storage_read_url"}
-        return config.model_dump(exclude=urls, exclude_unset=True) | {
-            "encoder_threads": 1,
-            "encoder_device": "cpu",
-        }
+        secrets = {name for name, field in type(config).model_fields.items() if not field.repr}
+        return config.model_dump(exclude=secrets) | {"encoder_threads": 1, "encoder_device": "cpu"}
 
     @property
     def threads(self) -> int:

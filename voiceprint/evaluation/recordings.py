@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voiceprint.audio import SAMPLE_RATE, Recording
-from voiceprint.audio.io.folders import NOT_AUDIO, describes_folder, is_hidden, is_recording
+from voiceprint.audio.io.folders import NOT_AUDIO, describes_folder, files_below, is_hidden, is_recording
 from voiceprint.audio.speech import vad
 from voiceprint.errors import InvalidArgumentError, InvalidAudioError
 from voiceprint.evaluation.report import Skip
@@ -131,21 +131,12 @@ def find_calls(folders: Sequence[Path], skipped: list[Skip] | None = None) -> li
 
 def _recordings(folder: Path, skipped: list[Skip], described: Sequence[Path] = ()) -> Iterable[Path]:
     """The recordings in a folder, at any depth; documents in the folders `described` are ignored."""
-    found, visited = [], set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in visited:  # a symbolic link to a parent
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for file in sorted(Path(place, name) for name in names):
-            if is_hidden(file):
-                continue
-            if is_recording(file):
-                found.append(file)
-            elif file.parent not in described or not describes_folder(file):
-                skipped.append(Skip(str(file), f"{file} {NOT_AUDIO}"))
+    found = []
+    for file in files_below(folder):
+        if is_recording(file):
+            found.append(file)
+        elif file.parent not in described or not describes_folder(file):
+            skipped.append(Skip(str(file), f"{file} {NOT_AUDIO}"))
     return sorted(found)
 
 

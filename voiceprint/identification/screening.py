@@ -52,6 +52,16 @@ class Screener:
         answer.reasons, answer.spoof_score = self.screen(recording, answer.reasons)
         return answer
 
+    def archived(self, answer: Identification, score: float | None) -> Identification:
+        """The answer on a recording of an archive, which is not remembered: its calls are over.
+
+        score: of the spoofing detector, which a worker computed.
+        """
+        answer.reasons, answer.spoof_score = (*answer.reasons, *self._suspected(None, score)), score
+        if answer.reasons or score is not None:
+            note(reasons=answer.reasons, spoof_score=score)
+        return answer
+
     def verified(self, answer: Verification, recording: Recording | None) -> Verification:
         """The answer, with the screening of the recording that was verified."""
         return answer.model_copy(update=self.screen(recording, answer.reasons)._asdict())

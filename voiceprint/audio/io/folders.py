@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -50,3 +51,20 @@ def sorted_files(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if not entry.is_dir())
     return [path for path in (folder / name for name in names) if not is_hidden(path)]
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files in a folder at any depth, also by links, except hidden files and folders; in no order.
+
+    Raises OSError where the folder itself cannot be read.
+    """
+    os.scandir(folder).close()
+    visited = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in visited:  # a symbolic link to a parent
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (file for file in sorted(Path(place, name) for name in names) if not is_hidden(file))
