@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -38,6 +38,9 @@ _MOST_CANDIDATES: Final = 1_000
 """The largest `hnsw.ef_search` that pgvector allows; searches for more compare with all."""
 
 _CONNECT_S: Final = 10  # for a server that does not answer; a connection takes some ms
+_ATTEMPTS: Final = 20
+"""Reads in a row that may each find that another process has filled the index anew in between. A read takes
+some ms and a filling many more, so that two are rare."""
 _BLOCK: Final = 10_000  # vectors of one statement: 5 MB at 256 dimensions
 _SHARE_OF_A_SET: Final = 10
 """A set of at most one vector in this many is compared as a whole, as the graph would pass most of its
@@ -436,10 +439,10 @@ class PgVectorIndex(SearchIndex):
             # The repeated scan goes on where a filter has left too few answers.
             options += f"; SET LOCAL hnsw.ef_search = {ef}; SET LOCAL hnsw.iterative_scan = strict_order"
         with self._translated():
-            try:
-                return self._read_once(work, options)
-            except psycopg.errors.UndefinedTable:  # another process has filled the index anew in between
-                return self._read_once(work, options)
+            for _ in range(_ATTEMPTS - 1):
+                with suppress(psycopg.errors.UndefinedTable):
+                    return self._read_once(work, options)
+            return self._read_once(work, options)
 
     def _read_once(self, work: Callable[[psycopg.Cursor[Any], _State | None], T], options: str) -> T:
         with self._cursor() as cursor:

@@ -146,11 +146,13 @@ def test_searches_go_on_while_the_index_is_filled_anew(index: PgVectorIndex, url
     def search(seed: int) -> int:
         other = PgVectorIndex(url, dimension=D, exact_up_to=0)
         searched = 0
-        while not done.is_set() or not searched:
-            assert (other.search(vectors(seed, 2), 3)[1] >= 0).all()
-            assert len(other.vectors_of([5])[1]) == 1
-            searched += 1
-        other.close()
+        try:
+            while not done.is_set() or not searched:
+                assert (other.search(vectors(seed, 2), 3)[1] >= 0).all()
+                assert len(other.vectors_of([5])[1]) == 1
+                searched += 1
+        finally:
+            other.close()
         return searched
 
     with ThreadPoolExecutor(3) as pool:
