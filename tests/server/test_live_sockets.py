@@ -333,6 +333,34 @@ def test_the_end_of_the_service_ends_its_calls_with_their_answers(folder: Path) 
         )
 
 
+def test_a_call_of_audiosocket_goes_on_after_the_service_was_asked_to_end(folder: Path) -> None:
+    call_id = uuid.uuid4()
+    data = audiosocket_bytes((VOICES["amara"][1][::2] * 32767).astype("<i2").tobytes(), call_id)
+    live = {"audiosocket_port": 0, "audiosocket_gallery": "default"}
+    with serve(service(folder, **live)) as running:
+
+        async def call() -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.service.live.audiosocket_port)
+            writer.write(data[: len(data) // 2])
+            await writer.drain()
+            while not list(running.service.live):
+                await asyncio.sleep(0.01)
+            stopping = asyncio.create_task(asyncio.to_thread(running.stop))
+            while not running.service.live.is_closing:
+                await asyncio.sleep(0.01)
+            writer.write(data[len(data) // 2 :])
+            await reader.read()
+            await stopping
+            writer.close()
+
+        asyncio.run(call())
+    with serve(service(folder)) as again:
+        headers = again.headers("identify")
+        found = httpx.get(f"{again.url}/v1/calls/{call_id}", headers=headers).json()
+    assert (found["state"], found["ended_by"]) == ("ended", "platform")
+    assert found["answer"]["audio_s"] == pytest.approx(len(VOICES["amara"][1]) / 16_000, abs=0.1)
+
+
 def test_another_worker_reads_and_ends_a_call_and_says_where_its_audio_is(folder: Path) -> None:
     with serve(service(folder)) as one, serve(service(folder)) as other:
         headers = one.headers("admin")

@@ -58,6 +58,7 @@ def create_app(service: Service) -> FastAPI:
         yield
         observing.cancel()
         await audiosocket.close()
+        await service.live.last(service.settings.shutdown_s)
         await service.live.close()
         await audiosocket.wait_closed()
         await asyncio.to_thread(service.close)

@@ -54,6 +54,11 @@ class TimedProtocol(H11Protocol):
         self._written()
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """End the connection after its answer."""
+        super().shutdown()
+        _end_lasting(self.loop)
+
     def pause_writing(self) -> None:
         """Start the time for a peer who does not read the answer."""
         super().pause_writing()
@@ -108,9 +113,14 @@ class LastingCalls(WebSocketsSansIOProtocol):
         """End the connection, unless it is that of a call."""
         if not (self.handshake_complete and _CALLS.match(self.scope["path"])):
             super().shutdown()
-        for lasting in LASTING:
-            if lasting.loop is self.loop:
-                lasting.end_within(ServerSettings().shutdown_s)
+        _end_lasting(self.loop)
+
+
+def _end_lasting(loop: asyncio.AbstractEventLoop) -> None:
+    """From SIGTERM on, no new calls begin, and the others have `VOICE_SERVER_SHUTDOWN_S`."""
+    for lasting in LASTING:
+        if lasting.loop is loop:
+            lasting.end_within(ServerSettings().shutdown_s)
 
 
 @functools.cache

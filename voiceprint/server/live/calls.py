@@ -35,6 +35,7 @@ MAX_CANDIDATES: Final = 100
 """Callers that `candidates_metadata` may find: the holders of an account. More are a mistake in the key, and
 each call would read all of them."""
 _TICK_S: Final = 1.0
+_LAST_LOOK_S: Final = 0.05  # between two looks whether the last call has ended; a process ends later by this
 _GONE: Final[dict[CallerState | None, str]] = {
     None: "not_enrolled",
     "opted_out": "opted_out",
@@ -65,7 +66,8 @@ class LiveCalls:
         """The event loop of the calls, once it has started."""
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._is_closing = False
+        self.is_closing = False
+        """Whether no new calls begin."""
         self.audiosocket_port: int | None = None
         """The TCP port of AudioSocket, once it is listened on."""
         self.webhooks = WebhookSender(
@@ -88,9 +90,15 @@ class LiveCalls:
 
     def end_within(self, seconds: float) -> None:
         """Take no new calls, and end those that last after some seconds. May be repeated."""
-        if not self._is_closing and self.loop is not None:
-            self._is_closing = True
+        if not self.is_closing and self.loop is not None:
+            self.is_closing = True
             self.loop.call_later(seconds, self._stop_all)
+
+    async def last(self, seconds: float) -> None:
+        """`end_within`, and wait until all calls have ended: uvicorn waits for websockets alone."""
+        self.end_within(seconds)
+        while self._connections:
+            await asyncio.sleep(_LAST_LOOK_S)
 
     def _stop_all(self) -> None:
         for connection in list(self._connections.values()):
@@ -98,7 +106,7 @@ class LiveCalls:
 
     async def close(self) -> None:
         """End all calls, store their final answers, and drop their audio."""
-        self._is_closing = True
+        self.is_closing = True
         self._stop_all()
         for call in list(self._calls.values()):
             call.end("shutdown")
@@ -126,7 +134,7 @@ class LiveCalls:
         `ProblemError`: 503 beyond `max_calls`, 409 for the id of a call that lasts, 404 without a gallery;
         and the errors of the options and the store.
         """
-        if self._is_closing or len(self) >= self.settings.max_calls:
+        if self.is_closing or len(self) >= self.settings.max_calls:
             raise ProblemError(
                 503,
                 "BusyError",
