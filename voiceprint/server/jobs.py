@@ -19,6 +19,7 @@ from voiceprint.recognizer import OpusAgentVoiceRecognizer
 from voiceprint.server.database import DEAD_AFTER_S, ServerDatabase, jobs
 from voiceprint.server.job_work import JobStoppedError, run_job
 from voiceprint.server.problems import ProblemError, public_message
+from voiceprint.server.worker_ids import has_ended
 from voiceprint.validation import shown
 
 logger = logging.getLogger(__name__)
@@ -222,10 +223,13 @@ class Jobs:
     def _take(self) -> Job | None:
         """The oldest job that waits, or that a dead worker left, now of this worker."""
         time_now = time.time()
-        left = and_(jobs.c.state == "running", jobs.c.beat < time_now - DEAD_AFTER_S)
-        free = and_(or_(jobs.c.state == "queued", left), jobs.c.gallery.in_(self._galleries))
-        oldest = select(jobs).where(free).order_by(jobs.c.created).limit(1)
         with self._database.read() as connection:  # mostly none, for which no writer has to wait
+            workers = connection.scalars(select(jobs.c.worker).where(jobs.c.state == "running")).all()
+            ended = [worker for worker in workers if has_ended(worker)]
+            is_left = or_(jobs.c.beat < time_now - DEAD_AFTER_S, jobs.c.worker.in_(ended))
+            left = and_(jobs.c.state == "running", is_left)
+            free = and_(or_(jobs.c.state == "queued", left), jobs.c.gallery.in_(self._galleries))
+            oldest = select(jobs).where(free).order_by(jobs.c.created).limit(1)
             if connection.execute(oldest).first() is None:
                 return None
         with self._database.begin() as connection:
