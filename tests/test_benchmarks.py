@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from postgres_server import QUICK, PostgresServer, fresh_url, shared_server
+from postgres_server import shared_server
 
 from voiceprint import load_audio
 
@@ -83,20 +83,6 @@ def test_the_service_answers_as_the_library_does(tmp_path: Path) -> None:
     for way in ("library", "service", "service, by Client"):
         assert figures[way]["per_s"] > 0
         assert figures[way]["cpu_ms"] > 0
-
-
-def test_reads_from_a_replica_leave_the_primary_little_to_read(tmp_path: Path) -> None:
-    primary = PostgresServer(*QUICK)
-    replica = PostgresServer(*QUICK, copy_of=primary)
-    try:
-        options = f"--rows 1000 --store {primary.url()} --replica {replica.url()}"
-        figures, _ = run("storage", options, tmp_path)
-    finally:
-        replica.end()
-        primary.end()
-    measured = figures["postgresql"]
-    alone, beside = (measured[f"callers_of 100, {name}"] for name in ("primary", "replica"))
-    assert beside["pages of the primary"] < alone["pages of the primary"] / 4
 
 
 def test_every_enrolled_embedding_is_in_the_store(tmp_path: Path) -> None:
@@ -209,9 +195,3 @@ def test_copies_of_recordings_are_found_and_live_speech_is_not(recordings: Path,
     assert figures["recent"]["false_alarms"] == 0
     assert figures["recent"]["found"] == figures["recent"]["copies"] > 0
     assert "as it is" in output
-
-
-def test_nodes_name_who_was_enrolled_at_the_other_and_nobody_who_was_deleted(tmp_path: Path) -> None:
-    figures, _ = run("nodes", f"{fresh_url()} --prints 300 --rounds 3", tmp_path)
-    assert (figures["most_asked"], figures["named_deleted"]) == (1, 0)
-    assert figures["lag_other_node_ms"]["p99"] > 0
