@@ -49,7 +49,7 @@ def test_telephone_files_are_enrolled_identified_and_verified(run: Run) -> None:
 def test_a_raw_file_needs_its_rate_and_encoding(run: Run) -> None:
     code, out, _ = run("enroll", "amara", "amara.raw")
     assert code == 1
-    assert "amara.raw has no header that says its sample rate: give the rate" in out
+    assert "amara.raw has no header that says its sample rate: give sample_rate (--rate)" in out
     assert run("enroll", "amara", "amara.raw", "--rate", RATE)[0] == 1, "24 bits are not 16"
     code, out, _err = run("enroll", "amara", "amara.raw", "--rate", RATE, "--encoding", "pcm_s24le")
     assert (code, out) == (0, "Enrolled 1 file for 1 caller.\n")

@@ -148,22 +148,21 @@ input()
 
 
 def test_a_request_of_a_process_that_has_ended_is_taken_over_at_once(database: ServerDatabase) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", ANOTHER_WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    worker, own = process.stdout.readline().strip(), new_worker_id()
-    values = {"created": time.time(), "beat": time.time(), "worker": worker, "digest": b"digest"}
-    with database.begin() as connection:
-        connection.execute(
-            insert(table).values(
-                key_id=KEY.key_id, gallery=KEY.gallery, idempotency_key=KEY.key, status=None, **values
+    command = [sys.executable, "-c", ANOTHER_WORKER]
+    own = new_worker_id()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = process.stdout.readline().strip()
+        values = {"created": time.time(), "beat": time.time(), "worker": worker, "digest": b"digest"}
+        with database.begin() as connection:
+            connection.execute(
+                insert(table).values(
+                    key_id=KEY.key_id, gallery=KEY.gallery, idempotency_key=KEY.key, status=None, **values
+                )
             )
-        )
-    with pytest.raises(ProblemError, match="in progress"):
-        Idempotency(database, own).once(KEY, b"digest", _never, ADAPTER)
-    process.kill()
-    process.wait()
+        with pytest.raises(ProblemError, match="in progress"):
+            Idempotency(database, own).once(KEY, b"digest", _never, ADAPTER)
+        process.kill()
     answer, is_old = Idempotency(database, own).once(KEY, b"digest", lambda begun: {"begun": begun}, ADAPTER)
     assert (answer, is_old) == ({"begun": True}, False)
 

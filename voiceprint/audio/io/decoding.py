@@ -121,7 +121,8 @@ def _unknown(file: BinaryIO) -> Decoder:
     except InvalidAudioError as error:
         raise InvalidAudioError(
             "is not an audio file that can be read (no known format begins like this): convert it, such as "
-            "by ffmpeg -i IN OUT.wav, or give its encoding and sample rate if it has no header"
+            "by ffmpeg -i IN OUT.wav, or give encoding and sample_rate (--encoding, --rate) if it has no "
+            "header"
         ) from error.__cause__
 
 

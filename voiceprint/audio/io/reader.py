@@ -249,7 +249,7 @@ def _opened(
     assert raw_format is not None  # noqa: S101
     rate = raw_format.sample_rate if sample_rate is None else sample_rate
     if rate is None:
-        raise InvalidAudioError("has no header that says its sample rate: give the rate")
+        raise InvalidAudioError("has no header that says its sample rate: give sample_rate (--rate)")
     try:
         return AudioReader(
             name, file, plan_raw(file, raw_format, check_sample_rate(rate)), excerpt, longest_s

@@ -10,7 +10,7 @@ import orjson
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import Conninfo
+from psycopg.pq import Conninfo, ExecStatus
 from psycopg.types.string import StrBinaryDumper, StrDumperUnknown, TextLoader
 from sqlalchemy import (
     BigInteger,
@@ -266,9 +266,13 @@ def _is_pooled(connection: psycopg.Connection[Any]) -> bool:
     Each transaction may then be on another connection to the server, which lacks the statements that were
     prepared on an earlier one. A pooler gives a number of its own in place of the server process's.
     """
-    (pid,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (0,)
-    connection.rollback()
-    return int(pid) != connection.info.backend_pid
+    # Past psycopg's cursors, which would begin a transaction.
+    try:
+        found = connection.pgconn.exec_(b"SELECT pg_backend_pid()")
+    except psycopg.Error:  # the first statement of the store says what is wrong
+        return False
+    pid = found.get_value(0, 0) if found.status == ExecStatus.TUPLES_OK else None
+    return pid is not None and int(pid) != connection.info.backend_pid
 
 
 def _driver(connection: Connection) -> psycopg.Connection[Any]:
