@@ -113,7 +113,7 @@ class PgVectorIndex(SearchIndex):
 
     @property
     def stamp(self) -> dict[str, str]:
-        """What the last change said of the content, such as a revision; empty for a new index."""
+        """The stamp of the last change, such as a revision of the store; empty for a new index."""
         return self._read(lambda _, state: {} if state is None else state.stamp)
 
     def ids(self) -> NDArray[np.int64]:

@@ -252,7 +252,7 @@ class Caller(Serialized, Frozen):
 
 
 PlaceState = Literal["erased", "remains", "kept_by_server", "there_again", "not_searched"]
-"""What a search found at a place after a deletion, see `ErasedPlace`."""
+"""The result of a search of a place after a deletion, see `ErasedPlace`."""
 
 
 class ErasedPlace(Frozen):

@@ -1,4 +1,4 @@
-"""What nodes decide together in the shared database, in both databases, at the same moment."""
+"""Decisions of several nodes at the same moment, over the shared database, in SQLite and PostgreSQL."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def _is_hidden(name: str) -> bool:
 
 
 _STAMPS: Final = ("size", "ETag", "etag", "LastModified", "updated", "mtime")
-"""What listings of buckets have that changes with the content of a file, by its names in several drivers."""
+"""Names, in several drivers, of the fields of a listing that change with the content of a file."""
 
 
 def prober(settings: dict[str, Any], options: ArchiveOptions, by_parent: bool = False) -> _ProbeAll:

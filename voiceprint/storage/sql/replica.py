@@ -54,7 +54,7 @@ _STATE_OF_REPLICA = select(
 
 
 class _PrimaryState(NamedTuple):
-    """What a replica must have: the store's identity and revision, and the last commit with its token."""
+    """The state of the primary that a replica must have: identity, revision, last commit and its token."""
 
     identity: str
     revision: int
