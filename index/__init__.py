@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from voiceprint.index.base import SearchIndex
-from voiceprint.index.errors import IndexCorruptError, IndexUnavailableError
+from voiceprint.index.base import SearchIndex, WritableIndex
+from voiceprint.index.errors import IndexCorruptError, IndexMovedError, IndexUnavailableError
 from voiceprint.index.id_sets import IdSet
 from voiceprint.index.snapshot import CODED_KIND, Coding, read_stamp
 from voiceprint.index.vector_index import IndexStatus, VectorIndex
@@ -13,9 +13,11 @@ __all__ = [
     "Coding",
     "IdSet",
     "IndexCorruptError",
+    "IndexMovedError",
     "IndexStatus",
     "IndexUnavailableError",
     "SearchIndex",
     "VectorIndex",
+    "WritableIndex",
     "read_stamp",
 ]

@@ -69,18 +69,6 @@ class SearchIndex(ABC):
         return replaced, ~there
 
     @abstractmethod
-    def add(self, ids: ArrayLike, vectors: ArrayLike) -> None:
-        """Add vectors, and replace those of ids that are there; of an id given twice the last one counts.
-
-        ids: int[n], 0 or more. vectors: float[n, dimension], up to 65504. Raises ValueError for other input,
-        which changes nothing.
-        """
-
-    @abstractmethod
-    def remove(self, ids: ArrayLike) -> int:
-        """Remove vectors; returns how many there were. An id that is not there is passed over."""
-
-    @abstractmethod
     def search(
         self, queries: ArrayLike, k: int, *, allowed: Ids | None = None, excluded: Ids | None = None
     ) -> Scored:
@@ -143,6 +131,22 @@ class SearchIndex(ABC):
                 f"A vector holds NaN, infinite values, or values beyond {LARGEST:,.0f} (float16)."
             )
         return np.ascontiguousarray(array, dtype=np.float32)
+
+
+class WritableIndex(SearchIndex):
+    """An index that its user changes."""
+
+    @abstractmethod
+    def add(self, ids: ArrayLike, vectors: ArrayLike) -> None:
+        """Add vectors, and replace those of ids that are there; of an id given twice the last one counts.
+
+        ids: int[n], 0 or more. vectors: float[n, dimension], up to 65504. Raises ValueError for other input,
+        which changes nothing.
+        """
+
+    @abstractmethod
+    def remove(self, ids: ArrayLike) -> int:
+        """Remove vectors; returns how many there were. An id that is not there is passed over."""
 
 
 def whole(what: str, value: Any, least: int, most: int | None = None) -> int:

@@ -9,3 +9,7 @@ class IndexCorruptError(Exception):
 
 class IndexUnavailableError(Exception):
     """The server that holds the index cannot be reached, or refuses; nothing was changed."""
+
+
+class IndexMovedError(Exception):
+    """Another process has changed the index since the stamp that the caller expected; nothing was changed."""

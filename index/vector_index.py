@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from voiceprint.index.base import Ids, SearchIndex, filter_of, share, whole
+from voiceprint.index.base import Ids, WritableIndex, filter_of, share, whole
 from voiceprint.index.errors import IndexCorruptError
 from voiceprint.index.ivf import MIN_SAMPLE, rerank_k
 from voiceprint.index.maintenance import Maintainer, no_structure
@@ -28,15 +28,17 @@ EXACT_UP_TO = 20_000
 class IndexStatus:
     """How an index searches.
 
-    structure: "exact" while every vector is compared, "ivf" beyond. buffered: vectors that are compared
-    exactly. nlist, nprobe, rerank_k: lists, how many of them a query scans, and how many candidates are
-    compared exactly for one answer; 0 when exact. recall: measured at the last training or tuning, 1.0 when
-    exact. recall_target: asked for. trained_on: vectors at the last training. training: whether a training
-    or a merge is under way. reason: why every vector is compared, and what follows from that, in words;
-    empty where not.
+    structure: "exact" while every vector is compared; beyond, "ivf" in memory and "hnsw" on a server.
+    buffered: vectors that are compared exactly. nlist, nprobe, rerank_k: lists, how many of them a query
+    scans, and how many candidates are compared exactly for one answer; 0 for other structures. recall:
+    measured at the last training or tuning, 1.0 when exact. recall_target: asked for. trained_on: vectors at
+    the last training or tuning. training: whether one, or a merge, is under way. reason: why every vector is
+    compared, and what follows from that, in words; empty where not. engine: "faiss" or "pgvector".
+    ef_search: vectors that a search of the graph keeps; 0 for other structures. dead: removed vectors that
+    wait for the server's vacuum.
     """
 
-    structure: Literal["exact", "ivf"]
+    structure: Literal["exact", "ivf", "hnsw"]
     vectors: int
     buffered: int
     nlist: int
@@ -47,9 +49,12 @@ class IndexStatus:
     trained_on: int
     training: bool
     reason: str = ""
+    engine: Literal["faiss", "pgvector"] = "faiss"
+    ef_search: int = 0
+    dead: int = 0
 
 
-class VectorIndex(SearchIndex):
+class VectorIndex(WritableIndex):
     """Ids and vectors, searched by inner product; cosine where the vectors have length 1.
 
     Vectors are rounded to float16 when they are added, 3 digits, and scores are the exact inner products of

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from galleries import best
+from postgres_server import fresh_pgvector_url
 from stores import forget_json_files, unit, voiceprint
 from voices import BandEncoder
 
@@ -26,6 +27,7 @@ from voiceprint import (
 from voiceprint.identification import gallery as gallery_module
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.shared_index import IDLE_INDEXES, SharedIndex
+from voiceprint.identification.snapshots import IndexSettings
 
 TESTS = str(Path(__file__).parent)
 SAVE = f"""
@@ -43,9 +45,12 @@ def _fresh() -> Iterator[None]:
     SharedIndex.forget_all()
 
 
-@pytest.fixture
-def shared() -> SharedIndex:
-    return SharedIndex("resemblyzer", 256)
+@pytest.fixture(params=["faiss", "pgvector"])
+def shared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SharedIndex:
+    if request.param == "faiss":
+        return SharedIndex("resemblyzer", 256)
+    monkeypatch.setattr("voiceprint.identification.server_engine.EXACT_UP_TO", 0)  # always the graph
+    return SharedIndex("resemblyzer", 256, IndexSettings(urls=(fresh_pgvector_url(),)))
 
 
 @pytest.fixture
@@ -202,8 +207,8 @@ def test_embeddings_of_another_length_are_told(shared: SharedIndex) -> None:
         best(Gallery(empty, late), unit(1, 16), 1)
 
 
-def test_check_tells_of_what_only_one_side_has(shared: SharedIndex) -> None:
-    storage = MemoryStorage()
+def test_check_tells_of_what_only_one_side_has() -> None:
+    storage, shared = MemoryStorage(), SharedIndex("resemblyzer", 256)
     ids = [print_.id for print_ in storage.save_many([voiceprint(f"c{n}", n) for n in range(3)])]
     assert Gallery(storage, shared).check() == []
     index = Gallery(storage, shared).refresh()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voiceprint.index import VectorIndex
+from voiceprint.index import SearchIndex, VectorIndex
 
 D = 8
 NOTHING = -np.finfo(np.float32).max
@@ -39,7 +39,7 @@ def made_trained(n: int = 300, seed: int = 0, **options: Any) -> tuple[VectorInd
     return index, model
 
 
-def assert_like(index: VectorIndex, model: Model, k: int = 5, seed: int = 99) -> None:
+def assert_like(index: SearchIndex, model: Model, k: int = 5, seed: int = 99) -> None:
     """Whatever is asked, the index answers as a brute force over the model. Ties may come in any order."""
     assert len(index) == len(model)
     assert sorted(index.ids().tolist()) == sorted(model)

@@ -41,7 +41,9 @@ class Parts:
         settings: IndexSettings,
     ) -> None:
         def gallery(encoder: Encoder) -> Gallery:
-            shared = SharedIndex.of_process(storage.location, encoder.name, encoder.dimension, settings)
+            # A store in memory has an index in memory.
+            own = settings if storage.is_persistent else settings._replace(urls=())
+            shared = SharedIndex.of_process(storage.location, encoder.name, encoder.dimension, own)
             return Gallery(storage, shared)
 
         self.settings = settings

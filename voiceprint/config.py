@@ -90,6 +90,8 @@ _ALLOWED = {
     "encryption_key": "a Base64 text of 32 bytes, or several",
     "encryption_key_command": "a command that prints such a text",
     "encryption_keys": "the path of a file, or a URL such as postgresql://user@localhost:5432/keys",
+    "index": "faiss or pgvector",
+    "index_url": "URLs such as postgresql://user@localhost:5432/vectors, with a space between two",
     "index_path": "the path of a file, or off",
     "index_recall": "a number above 0, up to 1",
     "index_threads": "a whole number from 1 to 64",
@@ -189,6 +191,11 @@ class VoiceFingerprintConfig(BaseSettings):
     encryption_keys (None): path of an SQLite file, or URL of a PostgreSQL database, that holds the callers'
         data keys in place of the records, so that older copies of a removed caller's record cannot be read;
         the index then has no snapshot. None keeps the keys in the records.
+    index ("faiss"): where the index of the voiceprints is: "faiss" holds it in the memory of each process;
+        "pgvector" in PostgreSQL, one for all processes, for galleries that outgrow their memory.
+    index_url (None): URL of the PostgreSQL database with the extension pgvector; None is `database_url`.
+        Several, with a space between two, share the voiceprints among them, by their ids. May hold a
+        password, and no repr shows it.
     index_path (None): file of the index's snapshot, or "off"; None is beside the store's file, or in the
         user's cache for a store on a server.
     index_recall (0.99): share of searches in a large index that find the most similar voiceprint, above 0, up
@@ -247,6 +254,8 @@ class VoiceFingerprintConfig(BaseSettings):
     encryption_key: str | None = Field(default=None, min_length=1, repr=False)
     encryption_key_command: str | None = Field(default=None, min_length=1)
     encryption_keys: str | None = Field(default=None, min_length=1, repr=False)
+    index: Literal["faiss", "pgvector"] = "faiss"
+    index_url: str | None = Field(default=None, repr=False)
     index_path: str | None = Field(default=None, min_length=1)
     index_recall: float = Field(default=0.99, gt=0.0, le=1.0, allow_inf_nan=False)
     index_threads: int = Field(default=1, ge=1, le=64)
@@ -320,7 +329,7 @@ class VoiceFingerprintConfig(BaseSettings):
         """Another name for `fingerprinting_enabled`."""
         return self.fingerprinting_enabled
 
-    @field_validator("storage_backend", "on_poor_audio", "encoder_device", mode="before")
+    @field_validator("storage_backend", "on_poor_audio", "encoder_device", "index", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value
@@ -377,6 +386,18 @@ class VoiceFingerprintConfig(BaseSettings):
         if value is not None and not is_postgresql_url(value):
             raise ValueError("not a PostgreSQL URL")
         return value
+
+    @field_validator("index_url")
+    @classmethod
+    def _index_schemes(cls, value: str | None) -> str | None:
+        if value is not None and not (value.split() and all(map(is_postgresql_url, value.split()))):
+            raise ValueError("not URLs of PostgreSQL")
+        return value
+
+    @property
+    def index_urls(self) -> tuple[str, ...]:
+        """The URLs of `index_url`, or else `database_url`."""
+        return tuple((self.index_url or self.database_url).split())
 
     @field_validator("redis_url")
     @classmethod

@@ -34,7 +34,12 @@ from voiceprint.identification.archive import (
 )
 from voiceprint.identification.query import Query, check_threshold
 from voiceprint.identification.screening import spoof_detector
-from voiceprint.identification.snapshots import add_snapshot_place, check_snapshot_path
+from voiceprint.identification.snapshots import (
+    IndexSettings,
+    add_snapshot_place,
+    check_index,
+    check_snapshot_path,
+)
 from voiceprint.identification.voices import identify_voices
 from voiceprint.models import (
     Consent,
@@ -98,6 +103,7 @@ class OpusAgentVoiceRecognizer(Upkeep):
         self.secondary = secondary_encoder(self.config) if secondary is None else secondary
         self.storage = configured_store(self.config) if storage_backend is None else storage_backend
         spoof_detector(self.config)  # one that cannot be loaded is an error now, and not in the first call
+        check_index(self.storage, IndexSettings.of(self.config))
         check_snapshot_path(self.storage, self.config.index_path)
         add_snapshot_place(self.storage, self.config.index_path)
 

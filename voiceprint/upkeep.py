@@ -316,7 +316,7 @@ class Upkeep(Auditing, Grouping):
         """
         place = Path(path)
         with recording(self.storage.auditor, "export", file=place.name, detail="index") as operation:
-            status = self._gallery.export_snapshot(place).status()
+            status = self._gallery.export_index(place).status()
             operation.note(count=status.vectors)
         return status
 
@@ -326,7 +326,7 @@ class Upkeep(Auditing, Grouping):
         Raises `InvalidArgumentError` for a file that is damaged, of another store or encoder, or older than
         the change feed; the index is then as before.
         """
-        return self._gallery.import_snapshot(Path(path)).status()
+        return self._gallery.import_index(Path(path)).status()
 
     def snapshots(self) -> list[SnapshotStatus]:
         """The index's snapshot of each embedding space of the store, the recognizer's own first.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HEAD", "VERSION_TABLE", "upgrade"]
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision, as a constant: a schema at head opens without importing Alembic."""
 
 VERSION_TABLE = "vector_index_version"

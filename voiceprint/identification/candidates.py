@@ -20,7 +20,7 @@ from voiceprint.identification.groups import ALL_IDS, Scope, ScopeIds
 
 if TYPE_CHECKING:
     from voiceprint.embedder import Probe
-    from voiceprint.index import VectorIndex
+    from voiceprint.index import SearchIndex
     from voiceprint.scoring import GalleryScorer
 
 CANDIDATES_PER_QUERY: Final = 200
@@ -82,7 +82,7 @@ def _by_cosine(probe: NDArray[np.float32], read: int) -> CandidateQuery:
 
 
 def shortlist(
-    index: VectorIndex,
+    index: SearchIndex,
     queries: Sequence[CandidateQuery],
     found: int,
     wider: int = 1,

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from voiceprint._stages import timed
 from voiceprint.errors import (
-    ConfigurationError,
     InvalidArgumentError,
     StorageCorruptError,
     VoiceprintError,
@@ -25,14 +24,15 @@ from voiceprint.errors import (
 from voiceprint.identification.candidates import CandidateQuery, Shortlist, shortlist
 from voiceprint.identification.groups import EVERYONE, GroupMap, Scope
 from voiceprint.identification.shared_index import IndexState, SharedIndex
-from voiceprint.identification.snapshots import Stamp, snapshot_path
+from voiceprint.identification.snapshots import Stamp
 from voiceprint.identification.spaces import other_spaces
 from voiceprint.models import Caller, Finding, Voiceprint
 from voiceprint.storage.base import Changes, Progress, Storage
 
 if TYPE_CHECKING:
+    from voiceprint.identification.engine import GalleryIndex
     from voiceprint.identification.left_out import LeftOutScores
-    from voiceprint.index import IdSet, VectorIndex
+    from voiceprint.index import IdSet
     from voiceprint.scoring import GalleryScorer, ImpostorStatistics
 
 logger = logging.getLogger(__name__)
@@ -59,20 +59,26 @@ class Gallery:
     # The index in step with the store
 
     @timed("index")
-    def refresh(self, progress: Progress | None = None) -> VectorIndex:
+    def refresh(self, progress: Progress | None = None) -> GalleryIndex:
         """The index, with every change that was committed before this call.
 
         progress: called with the number of indexed voiceprints while the index is built.
         """
         storage, shared = self.storage, self._shared
         state = shared.state
-        if state is not None and (storage.identity(), storage.position()) == (state.store, state.position):
+        if (
+            state is not None
+            and (storage.identity(), storage.position()) == (state.store, state.position)
+            and not shared.engine.is_lost(state.vectors)
+        ):
+            shared.engine.settle(storage, state.vectors, self._stamp(state))
             return state.vectors
         with shared.lock:
             more = True
             while more:
                 identity = storage.identity()
-                if shared.state is not None and shared.state.store != identity:
+                known = shared.state
+                if known is not None and (known.store != identity or shared.engine.is_lost(known.vectors)):
                     shared.state = None
                 state = shared.state or self._load(identity) or self._build(identity, progress)
                 changes = storage.changes(state.position, encoder=self.encoder)
@@ -87,10 +93,11 @@ class Gallery:
                 shared.state = state
                 self._apply(changes, state)
                 shared.state = state._replace(position=changes.position)
-                shared.snapshots.applied(changes.position)
+                shared.engine.applied(changes.position)
                 more = changes.more
-            shared.snapshots.write_if_due(storage, *self._stamped())
-            return self._stamped()[0]
+            index, stamp = self._stamped()
+            shared.engine.settle(storage, index, stamp)
+            return index
 
     def _current_state(self) -> IndexState:
         """The index and the groups, without a comparison with the store."""
@@ -106,64 +113,48 @@ class Gallery:
             raise VoiceprintError("The index failed half-way and is built anew: try again.")
         return state
 
-    def _current_index(self) -> VectorIndex:
+    def _current_index(self) -> GalleryIndex:
         """The index, without a comparison with the store."""
         return self._current_state().vectors
 
     def _load(self, identity: str) -> IndexState | None:
-        loaded = self._shared.snapshots.load(self.storage, self.encoder)
+        loaded = self._shared.engine.load(self.storage)
         if loaded is None:
             return None
         index, position = loaded
-        # Groups of a later moment than the snapshot: the changes since then repeat some of theirs.
+        # Groups of a later moment than the index: the changes since then repeat some of theirs.
         return IndexState(index, identity, position, self._groups())
 
     def _groups(self) -> GroupMap:
         return GroupMap(self.storage.group_ids(encoder=self.encoder))
 
-    def _build(self, identity: str, progress: Progress | None) -> IndexState:
-        from voiceprint.index import VectorIndex  # faiss is loaded at the first search, not at import
-
-        position, shared = self.storage.position(), self._shared
-        settings = shared.settings
-        index = VectorIndex(shared.dimension, recall=settings.recall, threads=settings.threads)
-
+    def _build(self, identity: str, progress: Progress | None, *, anew: bool = False) -> IndexState:
         def blocks() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-            logged = 0
+            read = logged = 0
             for ids, embeddings in self.storage.scan(encoder=self.encoder):
                 self._check_dimension(embeddings)
                 yield ids, embeddings
+                read += len(ids)
                 if progress is not None:
-                    progress(len(index))
-                if len(index) >= logged + _LOGGED_EVERY:
-                    logged = len(index)
-                    logger.info("%s: %d voiceprints are in the index.", self.storage, logged)
+                    progress(read)
+                if read >= logged + _LOGGED_EVERY:
+                    logged = read
+                    logger.info("%s: %d voiceprints are in the index.", self.storage, read)
 
         with self._translate_index_errors():
-            index.fill(blocks())
-        shared.snapshots.built(len(index))
-        shared.scorers.reset()
+            index, position = self._shared.engine.build(self.storage, blocks, anew=anew)
+        self._shared.scorers.reset()
         return IndexState(index, identity, position, self._groups())
 
     def _apply(self, changes: Changes, state: IndexState) -> None:
-        shared, index = self._shared, state.vectors
+        shared = self._shared
         if len(changes.ids):
             self._check_dimension(changes.embeddings)
         # After an error, half of the changes may be in the index: the next refresh builds another.
         shared.state = None
-        replaced = added = np.zeros(0, dtype=np.bool_)
-        if len(changes.ids):
-            replaced, added = index.differences(changes.ids, changes.embeddings)
-        if len(changes.removed) or replaced.any():
-            shared.snapshots.erase(self.storage, index)
         with self._translate_index_errors():
-            if len(changes.removed):
-                index.remove(changes.removed)
-            changed = replaced | added  # not where only groups, or an augmented embedding, have changed
-            if changed.any():
-                index.add(changes.ids[changed], changes.embeddings[changed])
+            shared.engine.apply(self.storage, state.vectors, changes)
         state.groups.apply(changes)
-        shared.snapshots.changed(len(changes.removed) + int(changed.sum()))
         shared.scorers.note_changes([*changes.removed.tolist(), *changes.ids.tolist()])
         shared.state = state
 
@@ -234,7 +225,10 @@ class Gallery:
                 return callers
             if len(ids) > _SAMPLED and abs(len(ids) - len(before)) * 50 <= len(before):
                 return min(callers, len(ids))
-        callers = self._estimate_callers(ids.ids)
+        sample = ids.ids
+        if len(ids) > _SAMPLED:
+            sample = np.random.default_rng(0).choice(ids.ids, _SAMPLED, replace=False)
+        callers = self._estimate_callers(sample, len(ids))
         state.groups.note_count(scope, ids, callers)
         return callers
 
@@ -246,19 +240,16 @@ class Gallery:
             if self.storage.spaces().keys() <= {self.encoder}:
                 counted = self.storage.count_enrolled()
             else:
-                counted = self._estimate_callers(index.ids())
+                counted = self._estimate_callers(index.sample(_SAMPLED), prints)
             self._shared.counted = prints, counted
         return min(counted, prints)
 
-    def _estimate_callers(self, ids: NDArray[np.int64]) -> int:
-        """The number of callers of these voiceprints, from a sample; exact for up to `_SAMPLED` of them.
+    def _estimate_callers(self, sample: NDArray[np.int64], voiceprints: int) -> int:
+        """The number of callers of so many voiceprints, from a sample of these; exact from all of them.
 
         A store counts the callers of all spaces, and all callers of one space only by reading every record. A
         voiceprint of a caller with m of them stands for 1/m callers.
         """
-        sample = ids
-        if len(ids) > _SAMPLED:
-            sample = np.random.default_rng(0).choice(ids, _SAMPLED, replace=False)
         sampled = set(sample.tolist())
         hits, callers = 0, 0.0
         for caller in self.storage.callers_of(sample):
@@ -266,7 +257,7 @@ class Gallery:
             mine = sum(one.id in sampled for one in prints)
             hits += mine
             callers += mine / max(1, len(prints))
-        return round(callers * len(ids) / max(1, hits))
+        return round(callers * voiceprints / max(1, hits))
 
     def scorer(self, calibration_path: str | None = None) -> GalleryScorer:
         """The scorer of the current gallery. calibration_path: None is the package's calibration."""
@@ -328,16 +319,16 @@ class Gallery:
 
     # Upkeep
 
-    def rebuild(self, progress: Progress | None = None) -> VectorIndex:
+    def rebuild(self, progress: Progress | None = None) -> GalleryIndex:
         """Build the index anew from the store, train it, and write the snapshot."""
         with self._shared.lock:
-            self._shared.state = self._build(self.storage.identity(), progress)
+            self._shared.state = self._build(self.storage.identity(), progress, anew=True)
         index = self.refresh()
         index.wait()
         self.write_snapshot()
         return index
 
-    def tune(self, recall: float | None) -> VectorIndex:
+    def tune(self, recall: float | None) -> GalleryIndex:
         """Measure the part of the index that a search needs to probe, and write the snapshot."""
         index = self.refresh()
         try:
@@ -357,22 +348,18 @@ class Gallery:
         """Write the snapshot, if enough has changed. The gallery remains usable."""
         state = self._shared.state  # another thread may be about to change it
         if state is not None:
-            self._shared.snapshots.close(
-                self.storage, state.vectors, Stamp(state.store, self.encoder, state.position)
-            )
+            self._shared.engine.close(self.storage, state.vectors, self._stamp(state))
 
     def write_snapshot(self) -> None:
         """Write the snapshot now, if it has a path.
 
         Raises `ConfigurationError` where another file lies there; other failures are logged.
         """
-        path = self.snapshot_path()
-        if path is not None:
-            with self._shared.lock:  # not while another thread applies changes
-                index, stamp = self._stamped()
-            self._shared.snapshots.write(path, index, stamp, self.storage, by_user=True)
+        with self._shared.lock:  # not while another thread applies changes
+            index, stamp = self._stamped()
+        self._shared.engine.keep(self.storage, index, stamp)
 
-    def export_snapshot(self, path: Path) -> VectorIndex:
+    def export_index(self, path: Path) -> GalleryIndex:
         """Write the index, in step with the store and trained, to a file for another machine.
 
         Raises `InvalidArgumentError` and `ConfigurationError`.
@@ -380,22 +367,18 @@ class Gallery:
         self.refresh().wait()
         with self._shared.lock:  # not while another thread applies changes
             index, stamp = self._stamped()
-        self._shared.snapshots.export(path, index, stamp, self.storage)
+        self._shared.engine.export(path, index, stamp, self.storage)
         return index
 
-    def import_snapshot(self, path: Path) -> VectorIndex:
+    def import_index(self, path: Path) -> GalleryIndex:
         """Take the index of an exported file, apply the changes since, and write the snapshot.
 
         Raises `InvalidArgumentError` for a file that does not fit; the index is then as before.
         """
-        if self.snapshot_path() is None:
-            raise ConfigurationError(
-                "No snapshot of the index is kept, in which it could be: set VOICE_INDEX_PATH to a path."
-            )
         shared = self._shared
         with shared.lock:
             identity = self.storage.identity()
-            index, position = shared.snapshots.import_(path, self.storage, self.encoder)
+            index, position = shared.engine.import_(path, self.storage)
             shared.state = IndexState(index, identity, position, self._groups())
             shared.scorers.reset()
         index = self.refresh()
@@ -405,11 +388,14 @@ class Gallery:
 
     def snapshot_path(self) -> Path | None:
         """The path of the snapshot; None without one."""
-        return snapshot_path(self.storage, self._shared.settings.path, self.encoder)
+        return self._shared.engine.path(self.storage)
 
-    def _stamped(self) -> tuple[VectorIndex, Stamp]:
+    def _stamp(self, state: IndexState) -> Stamp:
+        return Stamp(state.store, self.encoder, state.position)
+
+    def _stamped(self) -> tuple[GalleryIndex, Stamp]:
         state = self._known_state()
-        return state.vectors, Stamp(state.store, self.encoder, state.position)
+        return state.vectors, self._stamp(state)
 
     def check(self) -> list[Finding]:
         """Compare the index with the store, both ways."""

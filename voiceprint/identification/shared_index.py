@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from voiceprint import _fork
 from voiceprint._keyed_cache import KeyedCache
 from voiceprint.identification.cohort import CohortScorer
+from voiceprint.identification.engine import Engine, GalleryIndex, engine_of
 from voiceprint.identification.groups import GroupMap
-from voiceprint.identification.snapshots import NO_SNAPSHOT, IndexSettings, SnapshotKeeper
+from voiceprint.identification.snapshots import NO_SNAPSHOT, IndexSettings
 from voiceprint.storage.base import Position
-
-if TYPE_CHECKING:
-    from voiceprint.index import VectorIndex
 
 IDLE_INDEXES: Final = 4
 """Indexes that stay in memory without a recognizer, so that recognizers built per call need not build them.
@@ -23,14 +21,14 @@ Each takes about 0.7 KB a voiceprint of 256 values."""
 class IndexState(NamedTuple):
     """An index, the identity of its store, the position of the last change in it, and the groups."""
 
-    vectors: VectorIndex
+    vectors: GalleryIndex
     store: str
     position: Position
     groups: GroupMap
 
 
 class SharedIndex:
-    """The index, scorer and snapshot that all recognizers of a process over one store share.
+    """The index, its engine, and the scorer that all recognizers of a process over one store share.
 
     encoder: name of the embedding space; dimension: length of its embeddings.
 
@@ -62,7 +60,7 @@ class SharedIndex:
 
     def reset(self) -> None:
         """Drop the index, which nothing may use at the moment."""
-        self.snapshots = SnapshotKeeper(self.settings, self.dimension)
+        self.engine: Engine[Any] = engine_of(self.encoder, self.dimension, self.settings)
         self.scorers = CohortScorer(self.encoder, self.dimension)
         # One attribute, so that its parts are always read together. Without the identity, another store
         # at the same location and revision would pass for the old one.

@@ -40,16 +40,25 @@ _SPARING = 20
 
 
 class IndexSettings(NamedTuple):
-    """The settings of an index: `VOICE_INDEX_PATH`, `VOICE_INDEX_RECALL` and `VOICE_INDEX_THREADS`."""
+    """The settings of an index: `VOICE_INDEX_PATH`, `VOICE_INDEX_RECALL`, `VOICE_INDEX_THREADS`.
+
+    urls: the servers of an index in PostgreSQL; none where it is in memory.
+    """
 
     path: str | None = OFF
     recall: float = 0.99
     threads: int = 1
+    urls: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: VoiceFingerprintConfig) -> IndexSettings:
         """The settings of a configuration."""
-        return cls(config.index_path, config.index_recall, config.index_threads)
+        urls = config.index_urls if config.index == "pgvector" else ()
+        return cls(config.index_path, config.index_recall, config.index_threads, urls)
+
+    def __repr__(self) -> str:
+        # A URL may hold a password.
+        return f"{type(self).__name__}(path={self.path!r}, servers={len(self.urls)})"
 
 
 NO_SNAPSHOT = IndexSettings()
@@ -101,6 +110,27 @@ def check_snapshot_path(storage: Storage, setting: str | None) -> None:
         raise _not_a_place(error) from error
     except OSError:
         return  # a loop of links, or no permission: writing logs it
+
+
+def check_index(storage: Storage, settings: IndexSettings) -> None:
+    """Raise `ConfigurationError` where an index in PostgreSQL cannot be; note its servers at the store."""
+    if not settings.urls or not storage.is_persistent:
+        return
+    if storage.sealing is not None:
+        raise ConfigurationError(
+            "VOICE_INDEX=pgvector keeps embeddings in PostgreSQL as they are, and the store is encrypted: "
+            "use VOICE_INDEX=faiss, which encrypts its snapshot."
+        )
+    try:
+        import pgvector  # noqa: F401  the engine needs it later
+
+        from voiceprint.storage.sql.postgresql import PostgreSQL
+    except ImportError as error:
+        raise ConfigurationError(
+            f"VOICE_INDEX=pgvector needs a package that cannot be loaded ({error}): "
+            "pip install 'opusagent-voiceprint[pgvector]'."
+        ) from error
+    storage.index_servers.update(PostgreSQL(url).location for url in settings.urls)
 
 
 def add_snapshot_place(storage: Storage, setting: str | None) -> None:

@@ -194,6 +194,7 @@ def _erase(
         if not path.exists()
     ]
     places += storage.server_remains(rewrite=rewrite)
+    places += _index_servers(storage)
     return DeletionReceipt(
         caller_id=name,
         voiceprints=removed,
@@ -265,7 +266,7 @@ def _found_remains(storage: Storage, name: str, files: list[Path], *, is_noted: 
             )
         )
     findings += [_stale(path) for path in _stale_snapshots(storage)]
-    remains = storage.server_remains()
+    remains = [*storage.server_remains(), *_index_servers(storage)]
     return findings + [Finding(code=each.state, place=each.place, message=each.detail) for each in remains]
 
 
@@ -346,6 +347,20 @@ def _is_in(file: int, wanted: list[bytes], overlap: int) -> bool:
         start += len(block)
         tail = content[-overlap:] if overlap else b""
     return False
+
+
+def _index_servers(storage: Storage) -> list[ErasedPlace]:
+    return [
+        ErasedPlace(
+            place=f"index in {location}",
+            state="kept_by_server",
+            detail="No search finds the embedding any more. A process over the store removes it from the "
+            "index within seconds, and has the server VACUUM it within 90 seconds, or within thirty times "
+            "the time of the last VACUUM. It stays in the write-ahead log and its archives for as long as "
+            "the server keeps these.",
+        )
+        for location in sorted(storage.index_servers)
+    ]
 
 
 def _mentions(storage: Storage, name: str) -> bool:

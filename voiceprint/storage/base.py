@@ -118,6 +118,8 @@ class Storage(EncryptedStorage):
         # hold embeddings: a change that removes or replaces one also removes the snapshots of all spaces,
         # before it returns. Code that writes a snapshot elsewhere adds its path.
         self.snapshot_places: set[Path] = set()
+        self.index_servers: set[str] = set()
+        """Locations of PostgreSQL databases that hold an index of this store, without secrets."""
 
     def _add_default_snapshot_place(self) -> None:
         """Note the default path of the snapshot, where other processes may keep theirs."""

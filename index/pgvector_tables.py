@@ -1,0 +1,282 @@
+"""The tables of an index in PostgreSQL: their transactions, and what is read and written in one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, ClassVar, Final, TypeVar
+from weakref import WeakSet, finalize
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from pgvector import HalfVector
+from pgvector.psycopg import register_vector
+from psycopg import sql
+from sqlalchemy import create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
+
+from voiceprint import _fork
+from voiceprint.index.errors import IndexUnavailableError
+from voiceprint.index.pgvector_moment import BLOCK, MOST_CANDIDATES, Moment, State
+from voiceprint.index.rows import to_half
+from voiceprint.migrations.vectors import upgrade
+
+EF_SEARCH: Final = 200
+"""The `hnsw.ef_search` of an index that was never tuned."""
+
+_CONNECT_S: Final = 10  # for a server that does not answer; a connection takes some ms
+_ATTEMPTS: Final = 20
+"""Reads in a row that may each find that another process has filled the index anew in between. A read takes
+some ms and a filling many more, so that two are rare."""
+T = TypeVar("T")
+
+
+class Tables:
+    """The row and the table of vectors of one index, in transactions.
+
+    Raises `IndexUnavailableError` where the server cannot be reached or refuses; nothing was changed.
+    """
+
+    _all: ClassVar[WeakSet[Tables]] = WeakSet()
+
+    def __init__(self, url: str, name: str, dimension: int) -> None:
+        self.name = name
+        self.dimension = dimension
+        self._digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+        # By psycopg itself, as SQLAlchemy does not know all URLs of PostgreSQL. Messages have no parameters:
+        # these are biometric data.
+        self._engine = create_engine(
+            "postgresql+psycopg://",
+            creator=partial(psycopg.connect, url, connect_timeout=_CONNECT_S),
+            hide_parameters=True,
+            pool_pre_ping=True,
+        )
+        self._is_ready = False
+        self._all.add(self)
+        finalize(self, self._engine.dispose)
+
+    @classmethod
+    def _forget_connections(cls) -> None:
+        """Leave the connections of the process that has forked this one to it."""
+        for tables in [*cls._all]:
+            tables._engine.dispose(close=False)
+
+    def close(self) -> None:
+        """Close the unused connections; the next use opens new ones."""
+        self._engine.dispose()
+
+    # Transactions
+
+    def read(self, work: Callable[[Moment], T], ef_search: int | None = None, wider: int = 1) -> T:
+        """The result of `work` on the index as it is at one moment.
+
+        ef_search: of searches of the graph; None is the one that the index was tuned to. wider: the least.
+        """
+        with self._translated():
+            for _ in range(_ATTEMPTS - 1):
+                with suppress(psycopg.errors.UndefinedTable):  # filled anew by another process meanwhile
+                    return self._read_once(work, ef_search, wider)
+            return self._read_once(work, ef_search, wider)
+
+    def _read_once(self, work: Callable[[Moment], T], ef_search: int | None, wider: int) -> T:
+        with self._cursor() as cursor:
+            # The repeated scan goes on where a filter has left too few answers.
+            cursor.execute(
+                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; "
+                "SET LOCAL hnsw.iterative_scan = strict_order",
+                binary=False,
+            )
+            state = self._state(cursor, ef_search, wider)
+            return work(Moment(cursor, state, self.dimension))
+
+    @contextmanager
+    def changing(self) -> Iterator[Change]:
+        """The one transaction that changes this index at a time. The first makes the index."""
+        with self._translated(), self._cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", [int(self._digest[:8], 16) & 0x7FFFFFFF])
+            state = self._state(cursor)
+            if state is None:
+                cursor.execute(
+                    "INSERT INTO vector_indexes (name, dimension, generation, vectors, stamp) "
+                    "VALUES (%s, %s, 0, 0, '{}')",
+                    [self.name, self.dimension],
+                )
+                state = State(self.table(0), 0, 0, {}, 0, None, None, None, 0)
+                _create_table(cursor, state.table, self.dimension)
+                _create_indexes(cursor, state.table)
+            yield Change(cursor, self, state)
+
+    def vacuum(self) -> None:
+        """Have the server overwrite removed rows, and note that it did."""
+
+        def look(now: Moment) -> tuple[State | None, Any]:
+            return now.state, now.time()
+
+        before, begun = self.read(look)
+        if before is None:
+            return
+        with self._translated(), self._engine.connect() as connection:
+            driver: Any = connection.execution_options(isolation_level="AUTOCOMMIT").connection
+            driver.driver_connection.execute(sql.SQL("VACUUM {}").format(before.table))
+        with self.changing() as change:
+            if change.state.generation == before.generation:
+                left = max(0, change.state.dead - before.dead)
+                change.note(dead=left, dead_since=begun if left else None)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (psycopg.Error, SQLAlchemyError, OSError) as error:
+            original = getattr(error, "orig", None) or error
+            # The first line alone: the others may quote the values of a statement.
+            reason = (str(original).splitlines() or [type(original).__name__])[0]
+            raise IndexUnavailableError(
+                f"The index {self.name!r} cannot be used: {reason.rstrip('.')}."
+            ) from None
+
+    @contextmanager
+    def _cursor(self) -> Iterator[psycopg.Cursor[Any]]:
+        """A cursor of binary results, in a transaction that is committed at the end of the block."""
+        if not self._is_ready:
+            with self._engine.begin() as connection:
+                upgrade(connection)
+            event.listen(self._engine, "connect", _register)
+            self._engine.dispose()  # the connections that do not know the types
+            self._is_ready = True
+        with self._engine.begin() as connection:
+            driver: Any = connection.connection.driver_connection
+            with driver.cursor(binary=True) as cursor:
+                yield cursor
+
+    def _state(
+        self, cursor: psycopg.Cursor[Any], ef_search: int | None = None, wider: int = 1
+    ) -> State | None:
+        # Reads the row, and sets the width of searches by it, in one statement.
+        cursor.execute(
+            "SELECT dimension, generation, vectors, stamp, dead, dead_since, ef_search, recall, tuned_at, "
+            "set_config('hnsw.ef_search', "
+            "least(%s, greatest(%s, coalesce(%s::int, ef_search, %s)))::text, true) "
+            "FROM vector_indexes WHERE name = %s",
+            [MOST_CANDIDATES, wider, ef_search, EF_SEARCH, self.name],
+        )
+        row = cursor.fetchone()
+        if row is None:
+            return None
+        dimension, generation, vectors, stamp, *rest, _ = row
+        if dimension != self.dimension:
+            raise ValueError(
+                f"The index {self.name!r} has vectors of {dimension} values, not of {self.dimension}."
+            )
+        return State(self.table(generation), generation, vectors, json.loads(stamp), *rest)
+
+    def table(self, generation: int) -> sql.Identifier:
+        """The table of a generation of the vectors."""
+        return sql.Identifier(f"vectors_{self._digest}_{generation}")
+
+
+class Change:
+    """A transaction that changes one index, which no other does meanwhile. state: before it."""
+
+    def __init__(self, cursor: psycopg.Cursor[Any], tables: Tables, state: State) -> None:
+        self.state = state
+        self._cursor = cursor
+        self._tables = tables
+
+    def note(self, **columns: Any) -> None:
+        """Set columns of the index's row."""
+        assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in columns)
+        self._cursor.execute(
+            sql.SQL("UPDATE vector_indexes SET {} WHERE name = %s").format(assignments),
+            [*columns.values(), self._tables.name],
+        )
+
+    def note_dead(self, rows: int) -> None:
+        """Note how many rows wait for a vacuum, and since now if none did."""
+        self._cursor.execute(
+            "UPDATE vector_indexes SET dead = %s, dead_since = coalesce(dead_since, now()) WHERE name = %s",
+            [rows, self._tables.name],
+        )
+
+    def delete(self, ids: NDArray[np.int64]) -> int:
+        """Remove the vectors of these ids; returns how many there were."""
+        self._cursor.execute(
+            sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(self.state.table), [ids.tolist()]
+        )
+        return self._cursor.rowcount
+
+    def upsert(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> tuple[int, int]:
+        """Add vectors of distinct ids; returns how many ids are new, and how many have another vector now."""
+        added = replaced = 0
+        for start in range(0, len(ids), BLOCK):
+            some = ids[start : start + BLOCK].tolist()
+            halves = [HalfVector(row) for row in to_half(vectors[start : start + BLOCK])]
+            self._cursor.execute(
+                sql.SQL("SELECT count(*) FROM {} WHERE id = ANY(%s)").format(self.state.table), [some]
+            )
+            new = len(some) - (self._cursor.fetchone() or (0,))[0]
+            self._cursor.execute(
+                sql.SQL(
+                    "INSERT INTO {} AS stored SELECT * FROM unnest(%s::bigint[], %s::halfvec[]) "
+                    "ON CONFLICT (id) DO UPDATE SET vector = EXCLUDED.vector "
+                    "WHERE stored.vector <> EXCLUDED.vector"
+                ).format(self.state.table),
+                [some, halves],
+            )
+            added += new
+            replaced += self._cursor.rowcount - new
+        return added, replaced
+
+    def refill(
+        self, blocks: Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]], memory_mb: int
+    ) -> tuple[int, int]:
+        """Put another table in the place of the present one; returns its generation, and its vectors.
+
+        Raises ValueError for an id that comes twice.
+        """
+        cursor, generation, count = self._cursor, self.state.generation + 1, 0
+        table = self._tables.table(generation)
+        cursor.execute("SELECT set_config('maintenance_work_mem', %s, true)", [f"{memory_mb}MB"])
+        _create_table(cursor, table, self._tables.dimension)
+        with cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(table)) as copy:
+            copy.set_types(["int8", "halfvec"])
+            for ids, vectors in blocks:
+                for id_, row in zip(ids.tolist(), to_half(vectors), strict=True):
+                    copy.write_row((id_, HalfVector(row)))
+                count += len(ids)
+        try:
+            _create_indexes(cursor, table)
+        except psycopg.errors.UniqueViolation:
+            raise ValueError("An id comes twice in the vectors of an index.") from None
+        cursor.execute(sql.SQL("DROP TABLE {}").format(self.state.table))
+        return generation, count
+
+    def drop(self) -> None:
+        """Remove the index with its vectors."""
+        self._cursor.execute(sql.SQL("DROP TABLE {}").format(self.state.table))
+        self._cursor.execute("DELETE FROM vector_indexes WHERE name = %s", [self._tables.name])
+
+
+def _create_table(cursor: psycopg.Cursor[Any], table: sql.Identifier, dimension: int) -> None:
+    cursor.execute(
+        sql.SQL("CREATE TABLE {} (id bigint NOT NULL, vector halfvec({}) NOT NULL)").format(
+            table, sql.Literal(dimension)
+        )
+    )
+
+
+def _create_indexes(cursor: psycopg.Cursor[Any], table: sql.Identifier) -> None:
+    cursor.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY (id)").format(table))
+    cursor.execute(sql.SQL("CREATE INDEX ON {} USING hnsw (vector halfvec_ip_ops)").format(table))
+
+
+def _register(connection: psycopg.Connection[Any], _: object) -> None:
+    register_vector(connection)
+    connection.commit()
+
+
+_fork.register(_fork.Step.INDEX, in_child=Tables._forget_connections)
