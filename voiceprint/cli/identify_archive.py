@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, cast
 import typer
 
 from voiceprint._files import RefusedFileError, replacement
+from voiceprint._progress_file import default_progress_path
 from voiceprint.audio import Encoding
 from voiceprint.cli.audio import ChannelOption, EncodingOption, RateOption
 from voiceprint.cli.common import (
@@ -30,7 +31,6 @@ from voiceprint.cli.common import (
     stopping,
 )
 from voiceprint.cli.terminal import spreadsheet_cell
-from voiceprint.enrollment.progress import default_progress_path
 from voiceprint.errors import ConfigurationError, InvalidArgumentError
 from voiceprint.identification.archive import ArchiveRow, ArchiveStatus
 

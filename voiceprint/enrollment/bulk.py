@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+from voiceprint._progress_file import default_progress_path
 from voiceprint._scheduler import check_scheduler, workers
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.embedder import Embedder
@@ -16,7 +17,7 @@ from voiceprint.encoder import Encoder, TorchEncoder, configured_encoder
 from voiceprint.enrollment.batches import BatchRunner
 from voiceprint.enrollment.enroller import Enroller, EnrollmentOptions
 from voiceprint.enrollment.manifest import ManifestRow, read_manifest
-from voiceprint.enrollment.progress import EnrollmentProgress, default_progress_path
+from voiceprint.enrollment.progress import EnrollmentProgress
 from voiceprint.enrollment.provenance import source_of
 from voiceprint.enrollment.results import NewVoiceprint, OrderedResults
 from voiceprint.enrollment.writer import Stored
