@@ -19,9 +19,12 @@ from voiceprint.audio import Encoding
 from voiceprint.cli.audio import ChannelOption, EncodingOption, RateOption
 from voiceprint.cli.common import (
     CreateOption,
+    GroupsOption,
+    NotGroupsOption,
     ProcessesOption,
     SchedulerOption,
     StoreOption,
+    ThresholdOption,
     build_index,
     counter,
     open_recognizer,
@@ -67,23 +70,13 @@ def identify_archive(
     ] = False,
     processes: ProcessesOption = None,
     scheduler: SchedulerOption = None,
-    threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Cosine from which a match counts as accepted.")
-    ] = None,
+    threshold: ThresholdOption = None,
     ignore: Annotated[
         list[str] | None,
         typer.Option(metavar="CALLER_ID", help="Never name this caller; may be repeated."),
     ] = None,
-    groups: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--group", metavar="GROUP", help="Search only the callers of this group; may be repeated."
-        ),
-    ] = None,
-    not_groups: Annotated[
-        list[str] | None,
-        typer.Option("--not-group", metavar="GROUP", help="Leave out the callers of this group."),
-    ] = None,
+    groups: GroupsOption = None,
+    not_groups: NotGroupsOption = None,
     encoding: EncodingOption = None,
     rate: RateOption = None,
     channel: ChannelOption = None,
