@@ -39,7 +39,7 @@ def enrolled_store(tmp_path_factory):
 
 @pytest.fixture
 def enrolled(enrolled_store):
-    """That store, as the one of the environment."""
+    """A copy of the store `enrolled_store`, as that of the environment."""
     shutil.copy(enrolled_store, "voiceprints.json")
 
 

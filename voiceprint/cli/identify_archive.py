@@ -164,7 +164,7 @@ def _values(row: ArchiveRow) -> dict[str, Any]:
 
 
 def _table_of(output: Path) -> Callable[..., Any]:
-    """What opens a table of the kind of the file's name."""
+    """The function that opens a table of the kind that the suffix of `output` names."""
     suffix = output.suffix.lower()
     if suffix == ".csv":
         return _csv_table

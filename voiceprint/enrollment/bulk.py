@@ -64,7 +64,7 @@ OnRow = Callable[[RowResult], None]
 
 
 class ManifestOptions(NamedTuple):
-    """How to enroll a manifest.
+    """The options of the enrollment of a manifest.
 
     progress_path: of the file that notes enrolled rows; None is FILE.progress beside the manifest.
     again: enroll also the rows that an earlier run enrolled.
@@ -118,7 +118,7 @@ def worker_encoder(settings: dict[str, Any], by_parent: bool) -> tuple[VoiceFing
 
 
 def parent_answer(enroller: Enroller, scheduler: str | None) -> Callable[[Any], Any] | None:
-    """What answers worker processes on the GPU of this one; None where they have the network themselves.
+    """The function that embeds for worker processes on this process's GPU; None where each has the network.
 
     Workers of a scheduler do not ask: they compute on their own processors.
     """
