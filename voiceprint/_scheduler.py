@@ -154,8 +154,8 @@ class SchedulerWorkers(Generic[T, R]):
 
     def _without_workers(self) -> EncoderError:
         return EncoderError(
-            f"The scheduler {self._address} has no workers: start some by `dask worker {self._address}`, and "
-            "run the same command again."
+            f"The scheduler {self._address} has no workers: start some by `dask worker {self._address} "
+            "--memory-limit 0`, and run the same command again."
         )
 
     def close(self) -> None:
