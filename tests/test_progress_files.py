@@ -84,12 +84,21 @@ def test_a_file_of_another_kind_or_version_stays_as_it_is(
     assert path.read_bytes() == newer
 
 
-def test_the_notes_of_an_archive_with_other_columns_are_damaged(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("ALTER TABLE answered RENAME COLUMN reasons TO why", "no such column: reasons"),
+        ("UPDATE answered SET verdict = 'perhaps'", "an answer of another form"),
+        ("UPDATE answered SET caller_id = x'00'", "an answer of another form"),
+        ("UPDATE answered SET similarity = 'high'", "an answer of another form"),
+    ],
+)
+def test_the_notes_of_an_archive_that_others_changed_are_damaged(
+    tmp_path: Path, statement: str, reason: str
+) -> None:
     path = tmp_path / "notes"
     shutil.copy(GOLDEN / "archive-0.progress", path)
-    change(path, ("ALTER TABLE answered RENAME COLUMN reasons TO why", ()))
-    with (
-        archive(path) as progress,
-        pytest.raises(StorageCorruptError, match="remove it, and all recordings are identified again"),
-    ):
+    change(path, (statement, ()))
+    words = rf"notes is damaged \({reason}\): remove it, and all recordings are identified again"
+    with archive(path) as progress, pytest.raises(StorageCorruptError, match=words):
         progress.get("a.wav", "1:2")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from voiceprint._progress_file import ProgressFile, ProgressKind
+from voiceprint.answers import Verdict
 from voiceprint.errors import InvalidArgumentError
 
 _KIND: Final = ProgressKind(
@@ -30,6 +31,8 @@ _KIND: Final = ProgressKind(
 
 Noted = tuple[str, str | None, float | None, float | None, str]
 """Verdict, caller id, similarity, FPIR, and reasons, separated by spaces."""
+
+_TYPES: Final = (str, str | None, float | None, float | None, str)
 
 
 class ArchiveProgress(ProgressFile):
@@ -68,6 +71,8 @@ class ArchiveProgress(ProgressFile):
                 " WHERE path = ? AND stamp = ?",
                 (os.fsencode(path), stamp),
             ).fetchone()
+        if found is not None and not _is_answer(found):
+            raise self._damaged("an answer of another form")
         return found
 
     def add(self, rows: Sequence[tuple[str, str, Noted]]) -> None:
@@ -77,3 +82,9 @@ class ArchiveProgress(ProgressFile):
             self._database.executemany(
                 "INSERT OR REPLACE INTO answered VALUES (?, ?, ?, ?, ?, ?, ?)", entries
             )
+
+
+def _is_answer(values: tuple[object, ...]) -> bool:
+    """Whether values of the file have the form of `Noted`: SQLite takes any type in any column."""
+    typed = all(isinstance(value, type_) for value, type_ in zip(values, _TYPES, strict=True))
+    return typed and values[0] in [verdict.value for verdict in Verdict]
