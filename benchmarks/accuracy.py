@@ -170,7 +170,7 @@ def fpir_got(outcomes: list[Outcome]) -> list[float]:
 
 
 def reliability(outcomes: list[Outcome]) -> list[dict[str, float]]:
-    """For answers in each bin of `Match.probability`: its mean, and the share that is right, if half of the
+    """The mean of `Match.probability` in each of its bins, and the share of right answers, if half of the
     calls are of strangers."""
     probable = np.concatenate([part for one in outcomes for part in one.probable])
     right = np.concatenate(

@@ -31,7 +31,7 @@ ENROLLMENTS: Final = {
 """Prints of a caller, and the seconds of each, by population."""
 
 FIRST_PROBE_S: Final = {"train": 5, "other": 30, "chapters": 30, "mobile": 10}
-"""Where probes begin in a session that callers are enrolled from, in seconds."""
+"""The start of probes in a session that callers are enrolled from, in seconds."""
 
 PAIRS: Final = (
     ("clean", "clean"),

@@ -77,7 +77,7 @@ def searches(index: PgVectorIndex, queries: Any, answers: Any, ef: int) -> dict[
 
 
 def changes(index: PgVectorIndex, first: int, dimension: int) -> dict[str, Any]:
-    """From an `add` to the search that finds it, and from a `remove` to the one that does not."""
+    """The times from `add` to the search that finds a vector, and from `remove` to one that does not."""
     vectors = np.abs(np.random.default_rng(5).standard_normal((CHANGES, dimension)))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     added, removed, wrong = [], [], 0

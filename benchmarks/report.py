@@ -1,4 +1,4 @@
-"""How the benchmarks write their results: JSON with commit, CPU and versions, tables and plots.
+"""The results of the benchmarks: JSON with commit, CPU and versions, tables and plots.
 
     python -m benchmarks.report      draws the tables of README and docs anew
 

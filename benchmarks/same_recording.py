@@ -238,12 +238,12 @@ def copies_of() -> dict[str, Copy]:
 
 
 def resampled(audio: Audio, _: np.random.Generator, *, rate: int) -> Audio:
-    """To the rate and back."""
+    """The audio at another rate, and back at its own."""
     return buffers.resample(buffers.resample(audio, RATE, rate), rate, RATE)
 
 
 def coded(audio: Audio) -> Audio:
-    """To mu-law and back."""
+    """The audio after mu-law coding and decoding."""
     pcm = np.rint(np.clip(audio, -1, 1) * 32767).astype(np.int16)
     return np.asarray(g711.decode(g711.encode(pcm, "mulaw"), "mulaw") / np.float32(32768), dtype=np.float32)
 
@@ -369,7 +369,7 @@ def live_figures(live: Pairs) -> list[dict[str, Any]]:
 
 
 def copy_figures(live: Pairs, copies: Pairs) -> dict[str, Any]:
-    """Of each measure: its limit with each population left out, the false alarms and the copies found."""
+    """The limit of each measure with each population left out, the false alarms and the copies found."""
     figures: dict[str, Any] = {}
     rules = [(name, column, LIMITS.get(name)) for column, name in enumerate(MEASURES)]
     for measure, column, given in [("cosine of enrollment", 0, SAME_RECORDING), *rules]:

@@ -111,7 +111,7 @@ def as_mulaw(audio: Audio) -> NDArray[np.uint8]:
 
 
 def quiet(audio: Audio) -> Audio:
-    """At -50 dBFS."""
+    """The audio at -50 dBFS."""
     return np.asarray(audio * (10 ** (-50 / 20) / np.sqrt(np.mean(np.square(audio)))), dtype=np.float32)
 
 

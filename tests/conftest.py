@@ -146,7 +146,7 @@ def _service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
 
 @pytest.fixture
 def way(request: pytest.FixtureRequest) -> str:
-    """How a test uses its recognizers: one of `over_http.WAYS`."""
+    """The way in which a test uses its recognizers: one of `over_http.WAYS`."""
     return str(getattr(request, "param", "library"))
 
 

@@ -54,7 +54,7 @@ def context(folder: Path) -> None:
 
 
 def main() -> int:
-    """In the namespace of the caller: one more, and in it the build."""
+    """Run the build in a namespace within the caller's."""
     tools = all(map(shutil.which, ("unshare", "nsenter", "mount", "setpriv")))
     if (
         not tools

@@ -27,5 +27,5 @@ def cluster(workers: int = 2, memory_limit: str | int = 0) -> Iterator[LocalClus
 
 
 def process_ids(made: LocalCluster) -> list[int]:
-    """Of the workers, not of their nannies."""
+    """The process ids of the workers, not of their nannies."""
     return [nanny.pid for nanny in made.workers.values()]

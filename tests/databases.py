@@ -1,4 +1,4 @@
-"""What the tests of the SQLite store share: a look at the database past the store, and old databases."""
+"""The databases of the tests of the SQLite store: a look at them past the store, and old ones."""
 
 from __future__ import annotations
 

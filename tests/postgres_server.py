@@ -157,7 +157,7 @@ class PostgresServer:
         self._signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """As `kill -9` of the server."""
+        """Kill the server as `kill -9`."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
@@ -209,7 +209,7 @@ def fresh_pgvector_url() -> str:
 
 
 def end_shared() -> None:
-    """At the end of the test process."""
+    """End the shared servers, at the end of the test process."""
     while _WITH_PGVECTOR:
         _WITH_PGVECTOR.pop().end()
     while _SHARED:

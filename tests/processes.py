@@ -1,4 +1,4 @@
-"""What the tests share that put several processes on one store: starting, forking and killing them."""
+"""Several processes on one store, for the tests: starting, forking and killing them."""
 
 from __future__ import annotations
 

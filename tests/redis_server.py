@@ -128,6 +128,6 @@ def fresh_database() -> int:
 
 
 def end_shared() -> None:
-    """At the end of the test process."""
+    """End the shared servers, at the end of the test process."""
     while _SHARED:
         _SHARED.pop().end()

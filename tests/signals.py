@@ -237,7 +237,7 @@ NOT_SPEECH: dict[str, Callable[[Generator], Signal]] = {
         chords, arpeggio, fast_chords, vibrato_music, held_chord,
     )
 }  # fmt: skip
-"""What must never pass as speech, by name."""
+"""Signals that must never pass as speech, by name."""
 
 
 # Damage
@@ -251,14 +251,14 @@ def with_noise(speech: Signal, rng: Generator, snr_db: float, exponent: float = 
 
 
 def mu_law(x: Signal) -> Signal:
-    """There and back through 8-bit mu-law companding (the continuous law of G.711, mu = 255)."""
+    """The signal after 8-bit mu-law companding and back (the continuous law of G.711, mu = 255)."""
     companded = np.sign(x) * np.log1p(255 * np.minimum(np.abs(x), 1)) / np.log(256)
     coded = np.round(companded * 127) / 127
     return np.sign(coded) * (256 ** np.abs(coded) - 1) / 255
 
 
 def telephone(speech: Signal, *, narrow: bool = True) -> Signal:
-    """What a G.711 line gives, at 8 kHz; `narrow` also cuts to the 300 to 3400 Hz of an old line."""
+    """The speech over a G.711 line, at 8 kHz; `narrow` also cuts to the 300 to 3400 Hz of an old line."""
     import scipy.signal
     import soxr
 

@@ -101,12 +101,12 @@ def imported() -> set[str]:
 
 
 def megabytes(folder: Path) -> float:
-    """What the files in a folder take on the disk; links are not followed."""
+    """The space on the disk of the files in a folder; links are not followed."""
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*")) / 1e6
 
 
 def cosines() -> list[float]:
-    """Of the embeddings of the sample voices with those that Resemblyzer gave."""
+    """The cosines of the embeddings of the sample voices with those that Resemblyzer gave."""
     encoder = default_encoder()
     with np.load(TESTS / "golden/sample-voices.npz") as expected:
         assert len(expected) > 30, (

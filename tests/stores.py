@@ -1,4 +1,4 @@
-"""What the tests of the record stores share: made-up voiceprints, one comparator, one follower."""
+"""The means of the tests of the record stores: made-up voiceprints, one comparator, one follower."""
 
 from __future__ import annotations
 

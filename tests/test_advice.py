@@ -1,4 +1,4 @@
-"""What the library tells those who record: it must be true that doing it helps."""
+"""The advice to those who record is true: following it helps."""
 
 from __future__ import annotations
 

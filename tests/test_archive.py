@@ -63,7 +63,7 @@ def _archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def voiceprints() -> list[Voiceprint]:
-    """Of three callers, two each."""
+    """The voiceprints of three callers, two each."""
     recognizer = OpusAgentVoiceRecognizer(MemoryStorage())
     found = []
     for name in ("amara", "bruno", "carlo"):

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.resemblyzer
 def simulated_embedding(
     encoder: Encoder, audio: NDArray[np.float32], plain: NDArray[np.float32]
 ) -> NDArray[np.float32] | None:
-    """On the lines alone."""
+    """The augmented embedding of the simulated lines alone."""
     return augmented_embeddings(
         encoder,
         [

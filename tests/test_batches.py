@@ -165,7 +165,7 @@ def test_a_result_that_cannot_be_taken_ends_the_work() -> None:
 
 @pytest.fixture(params=["as in this run", "ignored"])
 def _interrupts(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a process in the foreground has, or one in the background."""
+    """The handler of SIGINT of a process in the foreground, or of one in the background."""
     before = signal.getsignal(signal.SIGINT)
     if request.param == "ignored":
         signal.signal(signal.SIGINT, signal.SIG_IGN)

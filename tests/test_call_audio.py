@@ -52,7 +52,7 @@ def _augmented_audio(audio: signals.Signal, rate: int = RATE) -> tuple[np.ndarra
 
 
 def _right(speakers: list[tuple[signals.Signal, signals.Signal]], make: Make) -> int:
-    """How many of (enrolled, probe) pass the quality and are nearest to themselves."""
+    """The number of (enrolled, probe) that pass the quality and are nearest to themselves."""
     prints = np.stack([_augmented_audio(enrolled)[0] for enrolled, _ in speakers])
     right = 0
     for place, (_, probe) in enumerate(speakers):

@@ -44,7 +44,7 @@ def storage() -> Iterator[Counting]:
 
 @pytest.fixture(scope="module")
 def scorer() -> GalleryScorer:
-    """Of some voices of the same kind."""
+    """A scorer by the statistics of some voices of the same kind."""
     cohort = [CallerPrints(one[None], one[None][:0]) for one in embeddings(50, seed=2)]
     return GalleryScorer(projection_for(SPACE, 256), cohort)
 

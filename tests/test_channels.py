@@ -50,7 +50,7 @@ def delayed(audio: Any, ms: float) -> np.ndarray:
 
 
 def in_a_room(audio: Any, seed: int) -> np.ndarray:
-    """With echoes of white noise that fall by 60 dB in 0.4 s, as strong as the voice itself."""
+    """The audio with echoes of white noise that fall by 60 dB in 0.4 s, as strong as the voice itself."""
     n = int(0.4 * RATE)
     echoes = rng(seed).standard_normal(n) * 10 ** (-3 * np.arange(n) / n)
     echoes /= np.linalg.norm(echoes)

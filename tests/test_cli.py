@@ -39,7 +39,7 @@ def enrolled_store(tmp_path_factory):
 
 @pytest.fixture
 def enrolled(enrolled_store):
-    """That store, as the one of the environment."""
+    """A copy of the store `enrolled_store`, as that of the environment."""
     shutil.copy(enrolled_store, "voiceprints.json")
 
 
@@ -311,6 +311,8 @@ def test_check_counts_what_is_well_and_finds_damage(run):
     code, out, _ = run("check")
     assert code == 0
     assert out.startswith("All is well: 2 callers with 2 voiceprints in json:")
+    run("callers", "delete", "amara", "--yes")
+    assert run("check")[1].startswith("All is well: 1 caller with 1 voiceprint in json:")
     file = Path("voiceprints.json")
     file.write_bytes(file.read_bytes()[:-100])
     before = file.read_bytes()

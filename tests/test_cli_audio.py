@@ -22,7 +22,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(autouse=True)
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, voices: Voices) -> None:
-    """In the current folder: amara.ul and amara2.al, amara.raw (24 bits, 16 kHz), call.wav (amara, bruno)."""
+    """Files in the folder: amara.ul and amara2.al, amara.raw (24 bits, 16 kHz), call.wav (amara, bruno)."""
     monkeypatch.chdir(tmp_path)
     for name, law, audio in (
         ("amara.ul", "mulaw", voices["amara"][0]),

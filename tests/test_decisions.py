@@ -1,4 +1,4 @@
-"""What a match says: likelihood, expected false positives, margin, verdict, and the target that decides."""
+"""The figures of a match: likelihood, expected false positives, margin, verdict, and the deciding target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an encoder may do wrong, and what becomes of it."""
+"""The faults of an encoder, and their treatment."""
 
 from __future__ import annotations
 

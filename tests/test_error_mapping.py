@@ -97,7 +97,7 @@ def assert_arrives(use: Callable[[], object], kind: type[VoiceprintError], cause
 
 
 class Failing:
-    """What the next statements raise, None for nothing."""
+    """A switch: the next statements raise `error`; None for no error."""
 
     error: Exception | None = None
 
@@ -218,7 +218,7 @@ def node() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def reading(monkeypatch: pytest.MonkeyPatch) -> Failing:
-    """What the next answers raise."""
+    """A switch: the next answers of the server raise its `error`."""
     failing, read = Failing(), redis.connection.AbstractConnection.read_response
 
     def read_or_fail(self: Any, *arguments: Any, **named: Any) -> Any:

@@ -59,7 +59,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def first(shared: SharedIndex, storage: Storage, seed: int) -> str | None:
-    """Who the caller with this seed's voice is."""
+    """The id of the caller with this seed's voice; None without one."""
     found = best(Gallery(storage, shared), unit(seed), 1)
     return found[0].caller_id if found and found[0].similarity > 0.99 else None
 

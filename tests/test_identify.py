@@ -1,4 +1,4 @@
-"""Who is calling: match, identify and verify."""
+"""Match, identify and verify name the caller."""
 
 from __future__ import annotations
 

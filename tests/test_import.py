@@ -1,4 +1,4 @@
-"""What `import voiceprint` brings in, and what it leaves for later."""
+"""`import voiceprint` brings in little, and leaves the rest for later."""
 
 from __future__ import annotations
 

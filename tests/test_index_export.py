@@ -57,7 +57,7 @@ def fill(recognizer: OpusAgentVoiceRecognizer) -> None:
 
 
 def named(recognizer: OpusAgentVoiceRecognizer, *seeds: int) -> list[str | None]:
-    """Who has the voices of these seeds."""
+    """The ids of the callers with these seeds' voices; None for a voice without a caller."""
     answers = [best(recognizer._gallery, unit(seed), 1) for seed in seeds]
     return [a[0].caller_id if a and a[0].similarity > 0.99 else None for a in answers]
 

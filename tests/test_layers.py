@@ -18,6 +18,7 @@ LAYERS = (
         "_keyed_cache",
         "_lazy",
         "_processes",
+        "_progress_file",
         "_scheduler",
         "_stages",
         "_threads",

@@ -40,7 +40,7 @@ def use(folder: Path, store: str, **environment: str) -> Watched:
 
 
 def outside(seen: Watched, *folders: Path) -> list[str]:
-    """What was made outside of these folders, /dev apart."""
+    """The files that were made outside of these folders, /dev apart."""
     inside = ("/dev/", *(f"{folder}/" for folder in folders))
     return sorted(path for path in seen.created if not path.startswith(inside))
 

@@ -34,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often audio was resampled, and searched for speech."""
+    """The numbers of times that audio was resampled, and searched for speech."""
     calls: Counter[str] = Counter()
 
     def counting(name: str, function: Any) -> Any:

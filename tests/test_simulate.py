@@ -28,7 +28,7 @@ def tone(hz: float, amplitude: float = 0.25) -> Audio:
 
 
 def gain_db(condition: str, hz: float) -> float:
-    """Of a tone's own component, away from the ends."""
+    """The gain of a tone's own component, away from the ends."""
     before, middle = tone(hz), slice(RATE // 2, 3 * RATE // 2)
     after = Condition.parse(condition).apply(before)
     wave = np.exp(-2j * np.pi * hz * np.arange(2 * RATE) / RATE)[middle]
@@ -36,7 +36,7 @@ def gain_db(condition: str, hz: float) -> float:
 
 
 def snr_db(clean: Audio, noisy: Audio, received: Audio) -> float:
-    """Of the speech in `clean`, where the VAD finds it in `received`, over what was added."""
+    """The ratio of the speech in `clean`, where the VAD finds it in `received`, to the added noise."""
     mask = vad.speech_mask(received)
     power = np.square(clean[mask], dtype=np.float64).mean()
     return float(10 * np.log10(power / np.square(noisy - clean, dtype=np.float64).mean()))

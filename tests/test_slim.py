@@ -1,4 +1,4 @@
-"""What the slim install rests on; tests/slim_install.py checks it as it is installed."""
+"""The conditions of the slim install; tests/slim_install.py checks it as it is installed."""
 
 from __future__ import annotations
 

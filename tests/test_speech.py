@@ -1,4 +1,4 @@
-"""Where the speech is: in pieces cut anywhere as in one, and each kind of sound by its name."""
+"""The search for speech: in pieces cut anywhere as in one, and each kind of sound by its name."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _speech(audio: np.ndarray) -> list[Segment]:
 
 
 def _cover(found: list[Segment], start_s: float, stop_s: float, slack_s: float) -> bool:
-    """Whether the segments are one, with these ends."""
+    """Whether the one segment has these ends."""
     (one,) = found
     return abs(one.start / RATE - start_s) <= slack_s and abs(one.stop / RATE - stop_s) <= slack_s
 

@@ -1,4 +1,4 @@
-"""What a session refuses, how it ends, and how it is used from an event loop, with a store that fails."""
+"""A session: its refusals, its end, and its use from an event loop, with a store that fails."""
 
 from __future__ import annotations
 

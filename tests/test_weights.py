@@ -90,7 +90,7 @@ def unpickle(path: Path, count: int) -> None:
 
 
 class Order:
-    """What runs code in whoever unpickles it."""
+    """An object that runs code in the process that unpickles it."""
 
     def __init__(self, how: Any, *arguments: Any) -> None:
         self.how, self.arguments = how, arguments

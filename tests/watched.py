@@ -20,7 +20,7 @@ _NAMED = re.compile(r'(?:mkdir|mknod|rename)\w*\(.*"(.*?)".* = 0$')
 
 @dataclass(frozen=True)
 class Watched:
-    """What a command did.
+    """The effects of a command.
 
     network: its system calls that have to do with it. created: paths of the files and folders that it made,
     and may have removed again. home, temporary: what lies there at its end. said, complained: its output.

@@ -200,5 +200,5 @@ def but(found: Mapping[str, T], name: str) -> list[T]:
 
 
 def finite(vectors: Vectors) -> NDArray[np.bool_]:
-    """Which embeddings are present: bool[...] of float32[..., d]."""
+    """The mask of the embeddings that are present: bool[...] of float32[..., d]."""
     return np.asarray(np.isfinite(vectors).all(axis=-1))

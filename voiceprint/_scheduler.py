@@ -32,7 +32,7 @@ paths and results are in memory, and nothing is faster."""
 
 _CONNECT_S: Final = 10.0  # for a scheduler in the same data center; doubled, a wrong address is noticed later
 _WORKERS_S: Final = 30.0
-"""How long a scheduler may be without workers: a worker that was killed is started again in some seconds.
+"""The longest time of a scheduler without workers: a worker that was killed starts again in some seconds.
 Doubled, a run whose workers have ended for good ends later."""
 
 _LOOK_S: Final = 5.0  # between two looks at the workers, while a task takes long
@@ -154,8 +154,8 @@ class SchedulerWorkers(Generic[T, R]):
 
     def _without_workers(self) -> EncoderError:
         return EncoderError(
-            f"The scheduler {self._address} has no workers: start some by `dask worker {self._address}`, and "
-            "run the same command again."
+            f"The scheduler {self._address} has no workers: start some by `dask worker {self._address} "
+            "--memory-limit 0`, and run the same command again."
         )
 
     def close(self) -> None:
@@ -206,7 +206,7 @@ def _work(version: str, setup: Callable[..., Callable[[Any], Any]], arguments: A
 
 
 def _fault(version: str) -> ConfigurationError | None:
-    """Why this worker must not work for a client of this version."""
+    """The reason why this worker must not work for a client of this version; None without a reason."""
     from distributed import get_worker
 
     from voiceprint import __version__

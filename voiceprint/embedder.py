@@ -1,4 +1,4 @@
-"""From audio to the embedding of a voice, with checks of speech and quality."""
+"""The way from audio to the embedding of a voice, with checks of speech and quality."""
 
 from __future__ import annotations
 

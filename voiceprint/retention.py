@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Expiry", "ExpiryReason", "parse_period", "state_of"]
 
 ExpiryReason = Literal["consent", "retention"]
-"""Why a caller is expired: the consent has ended, or the retention period."""
+"""The reason why a caller is expired: the consent has ended, or the retention period."""
 
 _UNITS: Final = {
     "d": timedelta(days=1),
@@ -54,7 +54,7 @@ class Expiry:
         return self.reason(consent, seen) is not None
 
     def reason(self, consent: Consent | None, seen: str | None) -> ExpiryReason | None:
-        """Why a caller is expired: "consent" or "retention"; None for one who is not."""
+        """The reason why a caller is expired; None for a caller who is not."""
         # The retention first: it asks for more, as a new consent does not bring these voiceprints back.
         if self.seen_limit is not None and seen is not None and seen < self.seen_limit:
             return "retention"

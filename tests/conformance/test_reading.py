@@ -1,4 +1,4 @@
-"""What reading promises: pages, lookups, bulk scans, and objects that are the reader's own."""
+"""Reading keeps its promises: pages, lookups, bulk scans, and objects that are the reader's own."""
 
 from __future__ import annotations
 

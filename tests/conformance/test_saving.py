@@ -1,4 +1,4 @@
-"""What saving promises: ids, limits, merging, times, and all or nothing."""
+"""Saving keeps its promises: ids, limits, merging, times, and all or nothing."""
 
 from __future__ import annotations
 

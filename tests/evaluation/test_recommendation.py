@@ -28,7 +28,7 @@ def measured(settings: Settings = QUICK, threshold: float | None = 0.75, folder:
 
 @pytest.fixture(scope="module")
 def with_targets() -> Report:
-    """With the product's encoder and both its scores, where a target FPIR of 2 % is configured."""
+    """A report on the product's encoder and both its scores, where a target FPIR of 2 % is configured."""
     settings = Settings(durations_s=(2.0,), splits=5, resamples=20, target_fpir=0.02)
     scorers = [CosineScorer(), CalibratedScorer("resemblyzer", 256)]
     return evaluate(SAMPLES, settings, encoder=OnnxEncoder(1), scorer=scorers)

@@ -254,7 +254,7 @@ def test_a_condition_is_enrolled_once() -> None:
 
 @pytest.fixture
 def calibrated() -> CalibratedScorer:
-    """Of a space without a prior."""
+    """A scorer of a space without a prior."""
     return CalibratedScorer("toy", gaussian_voices.DIMENSION)
 
 

@@ -17,6 +17,8 @@ opusagent-redis.json: OpusAgent's callers as its keys. See tests/redis_keys.py f
 sample-voices.npz: Resemblyzer's embeddings of the sample voices, for installs without Resemblyzer.
 index-1.snapshot: an index of ten vectors, written by the first form of snapshots, which is no longer read.
 index-3.snapshot: forty vectors, searched by cells.
+enrollment-1.progress: the notes of an interrupted run of enroll-csv, of a row that is enrolled and of one in
+a change of the store that was begun. archive-0.progress: those of identify-archive, of two answers.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import json
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ import numpy as np
 from voiceprint import (
     Consent,
     JSONStorage,
+    ManifestRow,
     MemoryStorage,
     Provenance,
     RedisStorage,
@@ -43,6 +46,8 @@ from voiceprint import (
     load_audio,
 )
 from voiceprint.encoder import ResemblyzerEncoder
+from voiceprint.enrollment.progress import EnrollmentProgress
+from voiceprint.identification.archive_progress import ArchiveProgress
 from voiceprint.index import VectorIndex
 from voiceprint.storage import back_up, export_callers
 
@@ -146,6 +151,23 @@ def index_snapshot() -> None:
     index.save(FOLDER / "index-3.snapshot", stamp={"revision": "7"})
 
 
+def progress_files() -> None:
+    path = FOLDER / "enrollment-1.progress"
+    rows = [ManifestRow(line, FOLDER, "alice", f"{line}.wav") for line in (2, 3)]
+    with (
+        JSONStorage(FOLDER / "format-6.json") as store,
+        EnrollmentProgress(path, store, "tiny") as enrollment,
+    ):
+        enrollment.begin([(rows[0], "2024-12-31T00:00:00.000000Z")])
+        enrollment.end([(rows[0], 7)])
+        enrollment.begin([(rows[1], "2025-01-01T00:00:00.000000Z")])
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE storing SET location = 'json:format-6.json'")  # not of this machine
+    with ArchiveProgress(FOLDER / "archive-0.progress", "key", again=False, apart_from=()) as archive:
+        accepted = ("accepted", "alice", 0.9, 0.001, "same_recording spoof_suspected")
+        archive.add([("a.wav", "1:2", accepted), ("b.wav", "3:4", ("not_enrolled", None, None, None, ""))])
+
+
 TIMES = {"created_at": "2025-01-01T00:00:00Z", "last_seen": "2025-01-02T00:00:00Z"}
 
 
@@ -203,3 +225,4 @@ if __name__ == "__main__":
     lines()
     embeddings()
     index_snapshot()
+    progress_files()

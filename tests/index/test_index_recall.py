@@ -26,7 +26,7 @@ class Held:
         assert self.index.wait(200)
 
     def found(self, k: int) -> NDArray[np.float64]:
-        """For each probe, the share of its k nearest that are found."""
+        """The share of the k nearest that are found, for each probe."""
         _, ids = self.index.search(self.probes, k)
         pairs = zip(ids, self.best[:, :k], strict=True)
         return np.array([len(np.intersect1d(one, other)) / k for one, other in pairs])

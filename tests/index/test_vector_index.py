@@ -1,4 +1,4 @@
-"""What `VectorIndex` takes and gives, exact or of cells, against a numpy brute force."""
+"""`VectorIndex` takes and gives the same as a numpy brute force, exact or of cells."""
 
 from __future__ import annotations
 

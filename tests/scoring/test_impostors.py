@@ -1,4 +1,4 @@
-"""How often strangers reach a score, by the statistics of a gallery, against simulated maxima."""
+"""The share of strangers who reach a score, by the statistics of a gallery, against simulated maxima."""
 
 from __future__ import annotations
 

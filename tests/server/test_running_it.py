@@ -83,7 +83,7 @@ def test_the_compose_files_give_the_service_no_rights(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMPOSE)
 def test_the_compose_files_environment_serves_real_stores(name: str, tmp_path: Path) -> None:
-    """With two workers, over a real PostgreSQL or Redis in place of the container's."""
+    """Two workers serve a real PostgreSQL or Redis in place of the container's."""
     server = fresh_url() if name == "compose.yaml" else shared_server().url(fresh_database())
     given = services(name)["voiceprint"]["environment"]
     environment = {

@@ -1,4 +1,4 @@
-"""Who gets what, by all routes of the service: keys of another gallery, of each role, and none."""
+"""All routes of the service check the key: of another gallery, of each role, and none."""
 
 from __future__ import annotations
 

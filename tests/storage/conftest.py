@@ -12,7 +12,7 @@ from redis_server import RedisServer, fresh_database, shared_server
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the store's file will be."""
+    """The path of the store's file, which does not exist yet."""
     return tmp_path / "voiceprints.json"
 
 

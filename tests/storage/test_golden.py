@@ -36,7 +36,7 @@ OLD_TIMES = {
 
 @pytest.fixture
 def old(golden: Path, path: Path) -> dict[str, Any]:
-    """What OpusAgent's file holds; a copy of it lies at `path`."""
+    """The content of OpusAgent's file, of which a copy lies at `path`."""
     shutil.copy(golden / "opusagent.json", path)
     content: dict[str, Any] = json.loads(path.read_bytes())
     return content

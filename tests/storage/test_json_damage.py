@@ -90,7 +90,7 @@ WRONG: list[Any] = [None, True, -1, 1.5, "wrong", [], {}, [["wrong"]], {"wrong":
 
 
 def test_a_wrong_value_anywhere_is_refused_or_harmless_and_never_another_error(valid: dict[str, Any]) -> None:
-    """What is accepted must be a store that works: it can be read, written and read again."""
+    """A value that is accepted makes a store that works: it can be read, written and read again."""
     refused: list[str] = []
     for at in _places(valid):
         if "metadata" in at[:-1]:

@@ -27,7 +27,7 @@ SCRIPT = (Path(__file__).parent.parent / "busy_process.py").read_text()
 
 @pytest.fixture(params=["json", "sqlite", "postgresql", "redis"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where the store is that the processes share."""
+    """The URL of the store that the processes share."""
     if request.param == "postgresql":
         return fresh_url()
     if request.param == "redis":

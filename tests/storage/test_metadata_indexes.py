@@ -31,7 +31,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SQLStora
 
 
 def plan_of(storage: SQLStorage, metadata: dict[str, object]) -> str:
-    """How the database runs the search."""
+    """The plan by which the database runs the search."""
     engine = storage._database._engine
     seen = []
 

@@ -1,4 +1,4 @@
-"""Where a store may lie: what is no file, what is another's, and what is mounted."""
+"""Places of a store: those that are no file, are another's, or are mounted."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ OPEN = "import redis, sys; from voiceprint import open_storage; open_storage(sys
 
 @pytest.fixture
 def old(client: redis.Redis, golden: Path) -> dict[str, Any]:
-    """What OpusAgent kept, as it kept it; and names that look like keys of this version."""
+    """OpusAgent's records, as it stored them; and names that look like keys of this version."""
     records: dict[str, Any] = json.loads((golden / "opusagent.json").read_bytes())
     for n, name in enumerate(("{voiceprint:00}:meta", "voiceprint:x", "00:c:alice", "*", "[a-z]")):
         records[name] = {"caller_id": name, "embedding": (unit(n) * 3).tolist(), "metadata": {"n": n}}

@@ -27,7 +27,7 @@ STEPS = 400
 
 
 class Search:
-    """Where pieces of what was removed lie in files."""
+    """A search of the files of a folder for pieces of removed data."""
 
     def __init__(self, folder: Path) -> None:
         # By another process: closing a file takes back the locks that SQLite has on it in this one.
@@ -36,7 +36,7 @@ class Search:
         self.words = np.sort(np.ascontiguousarray(windows).view(np.uint64).ravel())
 
     def finds(self, removed: bytes) -> bool:
-        """Whether 16 bytes in a row of what was removed are there, from every 8th on."""
+        """Whether the files hold 16 bytes in a row of the removed data, from every 8th on."""
         words = np.frombuffer(removed[: len(removed) // 8 * 8], np.uint64)
         at = np.minimum(np.searchsorted(self.words, words), len(self.words) - 1)
         found = self.words[at] == words

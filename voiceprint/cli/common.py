@@ -61,6 +61,17 @@ SchedulerOption = Annotated[
         "process stores.",
     ),
 ]
+ThresholdOption = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Cosine from which a match counts as accepted.")
+]
+GroupsOption = Annotated[
+    list[str] | None,
+    typer.Option("--group", metavar="GROUP", help="Search only the callers of this group; may be repeated."),
+]
+NotGroupsOption = Annotated[
+    list[str] | None,
+    typer.Option("--not-group", metavar="GROUP", help="Leave out the callers of this group."),
+]
 
 
 # Results go to standard output, all other text to standard error, so that a pipe receives results alone.

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from voiceprint._files import RefusedFileError, replacement
+from voiceprint._progress_file import default_progress_path
 from voiceprint.cli.common import (
     JsonOption,
     ProcessesOption,
@@ -32,7 +33,6 @@ from voiceprint.cli.terminal import json_text, spreadsheet_cell
 from voiceprint.encoder.workers import cores
 from voiceprint.enrollment.bulk import RowResult, RowStatus, check_manifest, check_workers
 from voiceprint.enrollment.manifest import read_manifest
-from voiceprint.enrollment.progress import default_progress_path
 from voiceprint.errors import InvalidArgumentError, StorageError
 
 _REPORT_COLUMNS: Final = ("line", "caller_id", "path", "status", "voiceprint_id", "error", "message")

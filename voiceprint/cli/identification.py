@@ -11,8 +11,11 @@ import typer
 from voiceprint.cli.audio import FILE_HELP, ChannelOption, EncodingOption, Files, RateOption, read
 from voiceprint.cli.common import (
     CreateOption,
+    GroupsOption,
     JsonOption,
+    NotGroupsOption,
     StoreOption,
+    ThresholdOption,
     build_index,
     open_recognizer,
     percent,
@@ -50,9 +53,7 @@ class _Options(TypedDict):
 def identify(
     files: Files,
     k: Annotated[int, typer.Option("-k", min=1, help="Callers to name for each file.")] = 5,
-    threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Cosine from which a match counts as accepted.")
-    ] = None,
+    threshold: ThresholdOption = None,
     candidates: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,16 +70,8 @@ def identify(
             "are listed as ignored.",
         ),
     ] = None,
-    groups: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--group", metavar="GROUP", help="Search only the callers of this group; may be repeated."
-        ),
-    ] = None,
-    not_groups: Annotated[
-        list[str] | None,
-        typer.Option("--not-group", metavar="GROUP", help="Leave out the callers of this group."),
-    ] = None,
+    groups: GroupsOption = None,
+    not_groups: NotGroupsOption = None,
     watch: WatchOption = None,
     separate: Annotated[
         bool,

@@ -14,13 +14,17 @@ from typing import Annotated, Any, Final, cast
 import typer
 
 from voiceprint._files import RefusedFileError, replacement
+from voiceprint._progress_file import default_progress_path
 from voiceprint.audio import Encoding
 from voiceprint.cli.audio import ChannelOption, EncodingOption, RateOption
 from voiceprint.cli.common import (
     CreateOption,
+    GroupsOption,
+    NotGroupsOption,
     ProcessesOption,
     SchedulerOption,
     StoreOption,
+    ThresholdOption,
     build_index,
     counter,
     open_recognizer,
@@ -30,7 +34,6 @@ from voiceprint.cli.common import (
     stopping,
 )
 from voiceprint.cli.terminal import spreadsheet_cell
-from voiceprint.enrollment.progress import default_progress_path
 from voiceprint.errors import ConfigurationError, InvalidArgumentError
 from voiceprint.identification.archive import ArchiveRow, ArchiveStatus
 
@@ -67,23 +70,13 @@ def identify_archive(
     ] = False,
     processes: ProcessesOption = None,
     scheduler: SchedulerOption = None,
-    threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Cosine from which a match counts as accepted.")
-    ] = None,
+    threshold: ThresholdOption = None,
     ignore: Annotated[
         list[str] | None,
         typer.Option(metavar="CALLER_ID", help="Never name this caller; may be repeated."),
     ] = None,
-    groups: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--group", metavar="GROUP", help="Search only the callers of this group; may be repeated."
-        ),
-    ] = None,
-    not_groups: Annotated[
-        list[str] | None,
-        typer.Option("--not-group", metavar="GROUP", help="Leave out the callers of this group."),
-    ] = None,
+    groups: GroupsOption = None,
+    not_groups: NotGroupsOption = None,
     encoding: EncodingOption = None,
     rate: RateOption = None,
     channel: ChannelOption = None,
@@ -171,7 +164,7 @@ def _values(row: ArchiveRow) -> dict[str, Any]:
 
 
 def _table_of(output: Path) -> Callable[..., Any]:
-    """What opens a table of the kind of the file's name."""
+    """The function that opens a table of the kind that the suffix of `output` names."""
     suffix = output.suffix.lower()
     if suffix == ".csv":
         return _csv_table

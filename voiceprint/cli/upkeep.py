@@ -13,6 +13,7 @@ from voiceprint.cli.common import (
     JsonOption,
     StoreOption,
     open_recognizer,
+    plural,
     print_error,
     print_json,
     print_lines,
@@ -108,8 +109,8 @@ def check(
             if not as_json:
                 storage = recognizer.storage
                 print_lines(
-                    f"All is well: {storage.count_callers()} callers with {storage.count()} voiceprints "
-                    f"in {storage.location}"
+                    f"All is well: {plural(storage.count_callers(), 'caller')} with "
+                    f"{plural(storage.count(), 'voiceprint')} in {storage.location}"
                 )
     if as_json:
         print_json([finding.model_dump() for finding in findings])

@@ -1,4 +1,4 @@
-"""How a call is sent and repeated, for both clients."""
+"""Sending and repetition of calls, for both clients."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ class Sending:
 
 
 def _is_of_certificate(error: BaseException | None) -> bool:
-    """Whether an error of the connection came about by the check of the server's certificate."""
+    """Whether the check of the server's certificate caused the error."""
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__cause__ or error.__context__
     return error is not None

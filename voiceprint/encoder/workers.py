@@ -46,7 +46,7 @@ class Workers:
 
     @contextmanager
     def share(self) -> Iterator[int]:
-        """How many threads a call is to use that runs within it: fewer while others run.
+        """The number of threads for a call within the block: fewer while others run.
 
         Calls that already take all cores would only hand work to each other: two at once on two cores, of
         6 s each, are 9 % faster with a thread each (`python -m benchmarks.server_throughput`).

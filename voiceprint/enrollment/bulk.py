@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+from voiceprint._progress_file import default_progress_path
 from voiceprint._scheduler import check_scheduler, workers
 from voiceprint.config import VoiceFingerprintConfig
 from voiceprint.embedder import Embedder
@@ -16,7 +17,7 @@ from voiceprint.encoder import Encoder, TorchEncoder, configured_encoder
 from voiceprint.enrollment.batches import BatchRunner
 from voiceprint.enrollment.enroller import Enroller, EnrollmentOptions
 from voiceprint.enrollment.manifest import ManifestRow, read_manifest
-from voiceprint.enrollment.progress import EnrollmentProgress, default_progress_path
+from voiceprint.enrollment.progress import EnrollmentProgress
 from voiceprint.enrollment.provenance import source_of
 from voiceprint.enrollment.results import NewVoiceprint, OrderedResults
 from voiceprint.enrollment.writer import Stored
@@ -63,7 +64,7 @@ OnRow = Callable[[RowResult], None]
 
 
 class ManifestOptions(NamedTuple):
-    """How to enroll a manifest.
+    """The options of the enrollment of a manifest.
 
     progress_path: of the file that notes enrolled rows; None is FILE.progress beside the manifest.
     again: enroll also the rows that an earlier run enrolled.
@@ -117,7 +118,7 @@ def worker_encoder(settings: dict[str, Any], by_parent: bool) -> tuple[VoiceFing
 
 
 def parent_answer(enroller: Enroller, scheduler: str | None) -> Callable[[Any], Any] | None:
-    """What answers worker processes on the GPU of this one; None where they have the network themselves.
+    """The function that embeds for worker processes on this process's GPU; None where each has the network.
 
     Workers of a scheduler do not ask: they compute on their own processors.
     """

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from voiceprint.config import VoiceFingerprintConfig
 
 OnSeveralVoices = Literal["refuse", "store", "largest"]
-"""For several voices: raise an error, enroll the whole recording, or the voice with the most speech."""
+"""The treatment of several voices: an error, or enrollment of the whole recording, or of the voice with the
+most speech."""
 
 
 class EnrollmentCheck(BaseModel):

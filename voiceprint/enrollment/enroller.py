@@ -63,7 +63,7 @@ Keep = Literal["newest", "best"]
 
 
 class EnrollmentOptions(NamedTuple):
-    """How to enroll: the format of the audio, and what to do about mismatches and several voices.
+    """The options of an enrollment: the format of the audio, how to treat mismatches and several voices.
 
     enrolled_only: see `VoiceprintWriter`. consent, groups: of the callers. source: of the recording, for its
     `Provenance`; None is the name of its file.

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OnMismatch = Literal["store", "refuse"]
-"""For a new print that does not sound like its caller's others: store and warn, or raise an error."""
+"""The treatment of a new print that does not sound like its caller's others: storage and a warning, or an
+error."""
 
 Stored = Voiceprint | VoiceprintError
 

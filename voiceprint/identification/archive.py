@@ -80,7 +80,7 @@ class ArchiveRow(NamedTuple):
 
 
 class ArchiveOptions(NamedTuple):
-    """How to identify an archive.
+    """The options of the identification of an archive.
 
     progress_path: of the file that notes answers; None notes none. again: forget those of an earlier run.
     processes, scheduler: as of `ManifestOptions`. encoding, sample_rate, channel: of all recordings, as of

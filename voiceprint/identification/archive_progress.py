@@ -1,89 +1,59 @@
-"""The answers on an archive so far, in a file, so that an interrupted run can go on.
+"""The answers on an archive so far: of each recording its path, size and time, and its row.
 
-A SQLite database, readable by its owner alone: of each recording its path, size and time, and its row. No
-audio, embedding or metadata is in it.
+No audio, embedding or metadata is in the file.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from voiceprint._files import RefusedFileError, check_apart, open_regular
-from voiceprint.errors import InvalidArgumentError, StorageCorruptError, StorageUnavailableError
+from voiceprint._progress_file import ProgressFile, ProgressKind
+from voiceprint.answers import Verdict
+from voiceprint.errors import InvalidArgumentError
 
-_APPLICATION_ID: Final = 0x564F4341  # "VOCA", by which the kind of the file is recognized
-_HEADER: Final = b"SQLite format 3\0"
-_TABLES: Final = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS run (key TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS answered (
-    path BLOB PRIMARY KEY, stamp TEXT NOT NULL, verdict TEXT NOT NULL, caller_id TEXT, similarity REAL,
-    fpir REAL, reasons TEXT NOT NULL
-) WITHOUT ROWID;
-PRAGMA application_id = {_APPLICATION_ID};
-COMMIT;
-"""
+_KIND: Final = ProgressKind(
+    application_id=0x564F4341,  # "VOCA"
+    version=0,
+    tables="""
+        CREATE TABLE IF NOT EXISTS run (key TEXT NOT NULL);
+        CREATE TABLE IF NOT EXISTS answered (
+            path BLOB PRIMARY KEY, stamp TEXT NOT NULL, verdict TEXT NOT NULL, caller_id TEXT,
+            similarity REAL, fpir REAL, reasons TEXT NOT NULL
+        ) WITHOUT ROWID;
+    """,
+    run="archive",
+    user="identifying this archive",
+    redo="all recordings are identified again",
+)
 
 Noted = tuple[str, str | None, float | None, float | None, str]
 """Verdict, caller id, similarity, FPIR, and reasons, separated by spaces."""
 
+_TYPES: Final = (str, str | None, float | None, float | None, str)
 
-class ArchiveProgress:
+
+class ArchiveProgress(ProgressFile):
     """The recordings of an archive that are answered, in the file at `path`.
 
-    key: of the run, its store and options. One process may have the file open. Raises `InvalidArgumentError`
-    for a file of another kind or run, `StorageCorruptError` for a damaged one, and `StorageUnavailableError`
-    where it cannot be written, or another process has it open.
+    key: of the run, its store and options. Raises as `ProgressFile`, and `InvalidArgumentError` for a file of
+    another run.
     """
 
     def __init__(self, path: Path, key: str, *, again: bool, apart_from: Iterable[Path]) -> None:
         """again: forget what is noted. apart_from: the files of the store."""
-        self._path = path
-        self._check_kind(apart_from)
-        with self._translated():
-            self._database = sqlite3.connect(path, timeout=0.0, isolation_level=None)
-        try:
-            with self._translated():
-                self._open(key, again=again)
-        except BaseException:
-            self._database.close()
-            raise
+        super().__init__(path, _KIND, apart_from)
+        with self._opening():
+            self._begin(key, again=again)
 
-    def _check_kind(self, apart_from: Iterable[Path]) -> None:
-        try:
-            check_apart(self._path, apart_from)
-            with open_regular(self._path) as file:
-                head = file.read(len(_HEADER))
-        except FileNotFoundError:
-            with self._translated():
-                self._path.touch(mode=0o600)  # the ids of callers are in it
-            return
-        except RefusedFileError as error:  # a pipe, a device, or a file of the store
-            raise InvalidArgumentError(f"The progress of the archive (--progress): {error}") from error
-        except OSError as error:
-            raise StorageUnavailableError(
-                f"{self._path} cannot be read: {error.strerror or error}."
-            ) from error
-        if head not in (b"", _HEADER):
-            raise self._other_kind()
-
-    def _open(self, key: str, *, again: bool) -> None:
+    def _begin(self, key: str, *, again: bool) -> None:
         database = self._database
-        database.execute("PRAGMA locking_mode = EXCLUSIVE")  # two runs would answer the same recordings
-        database.execute("PRAGMA secure_delete = ON")  # no caller id stays in a free page
-        kind = database.execute("PRAGMA application_id").fetchone()[0]
-        if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] and kind != _APPLICATION_ID:
-            raise self._other_kind()
-        database.executescript(_TABLES)
         with self._transaction():
             if again:
                 database.execute("DELETE FROM answered")
-            if not database.execute("SELECT EXISTS (SELECT * FROM answered)").fetchone()[0]:
+            if not self._value("SELECT EXISTS (SELECT * FROM answered)"):
                 database.execute("DELETE FROM run")
                 database.execute("INSERT INTO run VALUES (?)", (key,))
             noted = database.execute("SELECT key FROM run").fetchone()
@@ -93,11 +63,6 @@ class ArchiveProgress:
                 "options: go on with those, or begin anew with again=True (--again)."
             )
 
-    def _other_kind(self) -> InvalidArgumentError:
-        return InvalidArgumentError(
-            f"{self._path} is there already, and is not the progress of an archive: choose another file."
-        )
-
     def get(self, path: str, stamp: str) -> Noted | None:
         """The answer on a recording; None for one without an answer, or that has changed since."""
         with self._translated():
@@ -106,6 +71,8 @@ class ArchiveProgress:
                 " WHERE path = ? AND stamp = ?",
                 (os.fsencode(path), stamp),
             ).fetchone()
+        if found is not None and not _is_answer(found):
+            raise self._damaged("an answer of another form")
         return found
 
     def add(self, rows: Sequence[tuple[str, str, Noted]]) -> None:
@@ -116,40 +83,8 @@ class ArchiveProgress:
                 "INSERT OR REPLACE INTO answered VALUES (?, ?, ?, ?, ?, ?, ?)", entries
             )
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            if "locked" in str(error):
-                raise StorageUnavailableError(
-                    f"{self._path} is in use: another process is identifying this archive."
-                ) from error
-            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-                raise StorageCorruptError(
-                    f"{self._path} is damaged ({error}): remove it, and all recordings are identified again."
-                ) from error
-            raise StorageUnavailableError(
-                f"{self._path}, the progress of the archive, cannot be written ({error}): give it another "
-                "path (--progress)."
-            ) from error
-
-    def close(self) -> None:
-        """Release the file."""
-        self._database.close()
-
-    def __enter__(self) -> ArchiveProgress:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
+def _is_answer(values: tuple[object, ...]) -> bool:
+    """Whether values of the file have the form of `Noted`: SQLite takes any type in any column."""
+    typed = all(isinstance(value, type_) for value, type_ in zip(values, _TYPES, strict=True))
+    return typed and values[0] in [verdict.value for verdict in Verdict]

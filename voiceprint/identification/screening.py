@@ -44,7 +44,7 @@ class Screener:
 
     @property
     def is_active(self) -> bool:
-        """Whether the settings ask for anything of it."""
+        """Whether the settings ask for a check of copies or of spoofing."""
         return self._config.same_recording or self._config.spoof_detector is not None
 
     def identified(self, answer: Identification, recording: Recording | None) -> Identification:

@@ -41,12 +41,12 @@ class PurgeReport(Frozen):
 
     @property
     def complete(self) -> bool:
-        """Whether no receipt lists remains."""
+        """Whether all receipts are free of remains."""
         return all(caller.receipt is None or caller.receipt.complete for caller in self.callers)
 
 
 class RetentionSchedule(Frozen):
-    """When the callers of a store expire.
+    """The numbers of callers of a store that have expired, and that expire in each coming month.
 
     period: the retention period as in `VOICE_RETENTION`; None without one. at: the moment of counting.
     expired: number of callers who are expired, by reason. months: number of callers who expire in each coming

@@ -1,4 +1,4 @@
-"""Who may do what: the dependencies of all routes that check the API key, its role and its gallery."""
+"""Access control: the dependencies of all routes that check the API key, its role and its gallery."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ class ServerDatabase:
         return f"ServerDatabase({self.location})"
 
     def exists(self) -> bool:
-        """Whether the tables are there; creates nothing."""
+        """Whether the tables exist; creates nothing."""
         if self._is_ready:
             return True
         if self.path is not None and not self.path.exists():

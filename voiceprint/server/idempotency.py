@@ -36,7 +36,7 @@ class RequestKey(NamedTuple):
 
 
 class _Claim(NamedTuple):
-    """Of a request: its stored answer, or None; whether a worker ended within it."""
+    """The state of a request: its stored answer, or None; whether a worker ended within it."""
 
     answer: str | None = None
     was_begun: bool = False

@@ -90,7 +90,7 @@ class TimedProtocol(H11Protocol):
 
 
 class Lasting(Protocol):
-    """What goes on for some time after SIGTERM. loop: its event loop, once it has started."""
+    """Work that goes on for some time after SIGTERM. loop: its event loop, once it has started."""
 
     loop: asyncio.AbstractEventLoop | None
 
@@ -117,7 +117,7 @@ class LastingCalls(WebSocketsSansIOProtocol):
 
 
 def _end_lasting(loop: asyncio.AbstractEventLoop) -> None:
-    """From SIGTERM on, no new calls begin, and the others have `VOICE_SERVER_SHUTDOWN_S`."""
+    """Begin no new calls, and give the others `VOICE_SERVER_SHUTDOWN_S`; called at SIGTERM."""
     for lasting in LASTING:
         if lasting.loop is loop:
             lasting.end_within(ServerSettings().shutdown_s)

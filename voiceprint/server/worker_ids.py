@@ -20,7 +20,7 @@ def new_worker_id() -> str:
 
 
 def has_ended(worker_id: str | None) -> bool:
-    """Whether a worker process is known to have ended; False for one of another machine or container."""
+    """Whether the worker process has ended; False for a process of another machine or container."""
     machine, _, rest = (worker_id or "").partition("-")
     pid, _, rest = rest.partition("-")
     start, _, _ = rest.partition("-")
@@ -40,7 +40,7 @@ def _machine() -> str:
 
 
 def _start(pid: int) -> int | None:
-    """When a process began, in ticks since the start of the machine; None where there is none."""
+    """The start of a process, in ticks since that of the machine; None without such a process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:  # it has ended, or the system has no /proc

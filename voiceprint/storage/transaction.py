@@ -95,7 +95,7 @@ class Transaction(CallerChanges):
     # Removals
 
     def removes_voiceprints(self) -> bool:
-        """Whether it removes or replaces an embedding."""
+        """Whether the transaction removes or replaces an embedding."""
         for caller_id, after in self.callers.items():
             before = self.base.callers.get(caller_id)
             if before is not None and before is not after:
@@ -105,7 +105,7 @@ class Transaction(CallerChanges):
         return False
 
     def removes_personal_data(self) -> bool:
-        """Whether it removes or replaces an embedding, a value of the metadata, the consent or a group."""
+        """Whether the transaction removes or replaces an embedding, metadata, a consent or a group."""
         if self._resealed or self.removes_voiceprints():
             return True
         for caller_id, after in self.callers.items():

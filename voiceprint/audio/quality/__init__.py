@@ -1,1 +1,1 @@
-"""How well audio serves speaker recognition: measures, one score, and advice."""
+"""The quality of audio for speaker recognition: measures, one score, and advice."""

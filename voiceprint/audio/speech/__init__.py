@@ -1,1 +1,1 @@
-"""Where the speech of a recording is."""
+"""The parts of a recording that are speech."""

@@ -146,7 +146,7 @@ class AuditWriter:
 
     @classmethod
     def flush_all(cls) -> None:
-        """At exit: write what waits, and say what could not be written."""
+        """Write all waiting events at exit, and log the number that could not be written."""
         for writer in list(cls._alive):
             if not writer.flush() and writer.unwritten:
                 logger.error("%d events are missing in the audit log %s.", writer.unwritten, writer.place)

@@ -54,7 +54,7 @@ class MasterKey:
 
 
 class KeySource(ABC):
-    """Where master keys come from."""
+    """A source of master keys."""
 
     rereads = True
     """Whether a second reading may give other keys."""
@@ -64,7 +64,7 @@ class KeySource(ABC):
         """The keys, the current one first. Raises `ConfigurationError`."""
 
     def changed(self) -> bool:
-        """Whether the source is known to have other keys than at the last `read`. Cheap."""
+        """Whether the source has other keys than at the last `read`, as far as a cheap check shows."""
         return False
 
 

@@ -43,7 +43,7 @@ class Search:
                 self._longest = max(self._longest, len(piece))
 
     def finds(self, storage: Storage, path: Path) -> bool:
-        """Whether the file holds any of it. A file that is gone holds nothing. Raises OSError."""
+        """Whether the file holds any of the pieces. A file that is gone holds nothing. Raises OSError."""
         table = self._table()
         with suppress(FileNotFoundError), storage.open_for_search(path) as file:
             start = 0

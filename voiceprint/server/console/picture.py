@@ -134,7 +134,7 @@ def _curve(scores: Scores, low: float, high: float) -> str:
 
 
 def _some(scores: Scores, most: int = 120) -> list[float]:
-    """At most so many of the scores, equally far apart in rank."""
+    """A sample of at most `most` scores, equally far apart in rank."""
     ranked = np.sort(scores)
     if len(ranked) > most:
         ranked = ranked[np.linspace(0, len(ranked) - 1, most).round().astype(np.int64)]

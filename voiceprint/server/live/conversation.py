@@ -139,7 +139,7 @@ class Conversation(ABC):
 
     @property
     def takes_answers(self) -> bool:
-        """Whether `running` has messages for an answer of now."""
+        """Whether `running` has messages for an answer at this moment."""
         return False
 
     def running(self, answer: dict[str, Any]) -> list[Message]:  # noqa: ARG002 - for formats with a place

@@ -65,7 +65,7 @@ class LiveCall:
     ) -> None:
         self.call_id, self.gallery, self.source = call_id, gallery, source
         self.actor = ""
-        """Who opened the connection, as in the audit log; of `LiveCalls`."""
+        """The actor that opened the connection, as in the audit log; set by `LiveCalls`."""
         self.audio_format, self.options = audio_format, options
         self.created, self.created_at = time.time(), now()
         self.ended_at: str | None = None
@@ -145,7 +145,7 @@ class LiveCall:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the final answer is there."""
+        """Whether the session has its final answer."""
         return self._done.done()
 
     def close(self) -> None:

@@ -213,7 +213,7 @@ async def head(access: Audits) -> HeadAnswer:
 
 
 class Feedback(BaseModel):
-    """Whether an answer was right. caller_id: who spoke, where the answer was another caller or nobody."""
+    """The correctness of an answer. caller_id: of the speaker, where the answer was another or nobody."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

@@ -1,4 +1,4 @@
-"""Who is calling: identify, verify, quality, embedding."""
+"""The routes on the voice of a recording: identify, verify, quality, embedding."""
 
 from __future__ import annotations
 

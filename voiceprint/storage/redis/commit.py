@@ -57,7 +57,7 @@ class PartialTransaction(Transaction):
         self._spaces = spaces
 
     def growth(self) -> dict[str, int]:
-        """By how many voiceprints each embedding space grows."""
+        """The growth of each embedding space, in voiceprints."""
         grown: dict[str, int] = {}
         for caller_id, after in self.callers.items():
             before = self.base.callers.get(caller_id)

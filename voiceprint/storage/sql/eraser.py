@@ -126,7 +126,7 @@ class Eraser:
 
     @classmethod
     def _finish(cls) -> None:
-        """At the end of the process: erase pending removals."""
+        """Erase pending removals, at the end of the process."""
         for eraser in list(cls._all.values()):
             eraser.now(ERASE_S)
 

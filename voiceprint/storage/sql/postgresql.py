@@ -261,7 +261,7 @@ class PostgreSQL(Dialect):
 
 
 def _is_pooled(connection: psycopg.Connection[Any]) -> bool:
-    """Whether a pooler such as PgBouncer is between this process and the server.
+    """Whether the connection goes through a pooler such as PgBouncer.
 
     Each transaction may then be on another connection to the server, which lacks the statements that were
     prepared on an earlier one. A pooler gives a number of its own in place of the server process's.

@@ -33,7 +33,7 @@ LAG_S = 5.0
 twice as long, `last_seen` may be twice as old; with half, a busy replica answers fewer reads."""
 
 RETRY_S = 10.0
-"""How long a replica that failed is left alone. Each attempt may have one read wait for a connection."""
+"""Seconds without an attempt after a replica failed: in each attempt a read may wait for a connection."""
 
 _LAST = sql.LAST_COMMIT.subquery()
 _STATE_OF_PRIMARY = select(

@@ -1,4 +1,4 @@
-"""From the rows of an SQL store to records. Checks every value: a database may be damaged or edited."""
+"""Conversion of the rows of an SQL store to records, with checks: a database may be damaged or edited."""
 
 from __future__ import annotations
 
