@@ -109,13 +109,14 @@ class PgVectorIndex(WritableIndex):
             state.vectors, state.ef_search, state.recall, state.tuned_at, state.dead, state.dead_since
         )
 
-    def read(self, work: Callable[[Moment], T], *, wider: int = 1) -> T:
+    def read(self, work: Callable[[Moment], T], *, wider: int = 1, filtered: bool = False) -> T:
         """The result of `work` on the index as it is at one moment.
 
-        wider: vectors that each search of the graph keeps at least. `work` may be called again, where another
+        wider: vectors that each search of the graph keeps at least. filtered: whether searches go on with the
+        graph until as many answers as they ask for pass a filter. `work` may be called again, where another
         process has filled the index anew.
         """
-        return self._tables.read(work, self.ef_search, wider)
+        return self._tables.read(work, self.ef_search, wider, filtered=filtered)
 
     def ids(self) -> NDArray[np.int64]:
         """All ids, int64[n], in order."""
@@ -245,6 +246,7 @@ class PgVectorIndex(WritableIndex):
         return self.read(
             lambda now: [now.nearest(query, k, wider, among, self.exact_up_to) for query in queries],
             wider=wider,
+            filtered=among is not None,
         )
 
     def tune(self, recall: float = 0.99) -> float:

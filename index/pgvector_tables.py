@@ -28,6 +28,9 @@ from voiceprint.migrations.vectors import upgrade
 EF_SEARCH: Final = 200
 """The `hnsw.ef_search` of an index that was never tuned."""
 
+_M: Final = 16
+_EF_CONSTRUCTION: Final = 64
+
 _CONNECT_S: Final = 10  # for a server that does not answer; a connection takes some ms
 _ATTEMPTS: Final = 20
 """Reads in a row that may each find that another process has filled the index anew in between. A read takes
@@ -71,25 +74,31 @@ class Tables:
 
     # Transactions
 
-    def read(self, work: Callable[[Moment], T], ef_search: int | None = None, wider: int = 1) -> T:
+    def read(
+        self,
+        work: Callable[[Moment], T],
+        ef_search: int | None = None,
+        wider: int = 1,
+        *,
+        filtered: bool = False,
+    ) -> T:
         """The result of `work` on the index as it is at one moment.
 
         ef_search: of searches of the graph; None is the one that the index was tuned to. wider: the least.
+        filtered: whether searches go on with the graph until as many answers as they ask for pass a filter.
         """
         with self._translated():
             for _ in range(_ATTEMPTS - 1):
                 with suppress(psycopg.errors.UndefinedTable):  # filled anew by another process meanwhile
-                    return self._read_once(work, ef_search, wider)
-            return self._read_once(work, ef_search, wider)
+                    return self._read_once(work, ef_search, wider, filtered)
+            return self._read_once(work, ef_search, wider, filtered)
 
-    def _read_once(self, work: Callable[[Moment], T], ef_search: int | None, wider: int) -> T:
+    def _read_once(self, work: Callable[[Moment], T], ef_search: int | None, wider: int, filtered: bool) -> T:
         with self._cursor() as cursor:
-            # The repeated scan goes on where a filter has left too few answers.
-            cursor.execute(
-                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; "
-                "SET LOCAL hnsw.iterative_scan = strict_order",
-                binary=False,
-            )
+            options = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+            if filtered:
+                options += "; SET LOCAL hnsw.iterative_scan = strict_order"
+            cursor.execute(options, binary=False)
             state = self._state(cursor, ef_search, wider)
             return work(Moment(cursor, state, self.dimension))
 
@@ -271,7 +280,11 @@ def _create_table(cursor: psycopg.Cursor[Any], table: sql.Identifier, dimension:
 
 def _create_indexes(cursor: psycopg.Cursor[Any], table: sql.Identifier) -> None:
     cursor.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY (id)").format(table))
-    cursor.execute(sql.SQL("CREATE INDEX ON {} USING hnsw (vector halfvec_ip_ops)").format(table))
+    cursor.execute(
+        sql.SQL(
+            "CREATE INDEX ON {} USING hnsw (vector halfvec_ip_ops) WITH (m = {}, ef_construction = {})"
+        ).format(table, sql.Literal(_M), sql.Literal(_EF_CONSTRUCTION))
+    )
 
 
 def _register(connection: psycopg.Connection[Any], _: object) -> None:

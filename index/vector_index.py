@@ -31,9 +31,10 @@ class IndexStatus:
     structure: "exact" while every vector is compared; beyond, "ivf" in memory and "hnsw" on a server.
     buffered: vectors that are compared exactly. nlist, nprobe, rerank_k: lists, how many of them a query
     scans, and how many candidates are compared exactly for one answer; 0 for other structures. recall:
-    measured at the last training or tuning, 1.0 when exact. recall_target: asked for. trained_on: vectors at
-    the last training or tuning. training: whether one, or a merge, is under way. reason: why every vector is
-    compared, and what follows from that, in words; empty where not. engine: "faiss" or "pgvector".
+    measured at the last training or tuning, 1.0 when exact, 0.0 before the first. recall_target: asked for.
+    trained_on: vectors at the last training or tuning. training: whether one, or a merge, is under way.
+    reason: why every vector is compared, and what follows from that, in words; empty where not. engine:
+    "faiss" or "pgvector".
     ef_search: vectors that a search of the graph keeps; 0 for other structures. dead: removed vectors that
     wait for the server's vacuum.
     """

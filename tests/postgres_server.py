@@ -98,9 +98,10 @@ class PostgresServer:
         else:
             source = f"host={copy_of.folder} user=postgres application_name=replica"
             self.run("pg_basebackup", "-D", self.data, "-d", source, "-c", "fast", "-X", "stream", "-R", "-N")
-        lines = ("listen_addresses=''", f"unix_socket_directories='{self.folder}'", *settings)
+        small = ("shared_buffers=16MB", "autovacuum=off")
+        lines = ("listen_addresses=''", f"unix_socket_directories='{self.folder}'", *small, *settings)
         with (self.data / "postgresql.auto.conf").open("a") as file:
-            file.write("\n".join([*lines, "shared_buffers=16MB", "autovacuum=off", ""]))
+            file.write("\n".join([*lines, ""]))
         self.start()
 
     def run(self, program: str, *arguments: object) -> None:

@@ -142,6 +142,18 @@ def _print_status(recognizer: OpusAgentVoiceRecognizer, status: IndexStatus, as_
     ]
     if status.structure == "exact":
         rows.append(("Search", "every voiceprint is compared"))
+    elif status.structure == "hnsw":
+        rows += [
+            ("Search", f"by a graph, keeping {status.ef_search or 200} voiceprints"),
+            ("Compared exactly", f"{status.buffered:,} recent changes"),
+            (
+                "Recall",
+                f"{status.recall:.3f} measured, target {status.recall_target:g}"
+                if status.recall
+                else f"not measured yet, target {status.recall_target:g}",
+            ),
+            ("Tuned on", f"{status.trained_on:,} voiceprints"),
+        ]
     else:
         share = 100 * status.nprobe / status.nlist
         rows += [
@@ -152,7 +164,11 @@ def _print_status(recognizer: OpusAgentVoiceRecognizer, status: IndexStatus, as_
         ]
     if status.training:
         rows.append(("Training", "under way"))
-    rows.append(("Snapshot", _describe_snapshot(path, size)))
+    if status.engine == "pgvector":
+        rows.append(("Kept in", ", ".join(sorted(recognizer.storage.index_servers))))
+        rows.append(("Waiting for VACUUM", f"{status.dead:,} removed voiceprints"))
+    else:
+        rows.append(("Snapshot", _describe_snapshot(path, size)))
     rows.insert(1, ("Encoder", recognizer.encoder.name))
     table("Index", "", rows=rows)
     if len(spaces) > 1:

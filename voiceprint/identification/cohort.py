@@ -103,9 +103,9 @@ class CohortScorer:
         self._cosines = _best_cosines(index, cohort)
         scorer = GalleryScorer(projection_for(self._encoder, self._dimension), [*map(prints_of, cohort)])
         if len(index) > COHORT and len(cohort) > 1 and scorer.statistics is not None:
-            best = [_best_rival(index, scorer, prints) for prints in cohort]
-            if None not in best:
-                scorer.use_gallery_maxima(np.array(best), others)
+            best = _best_rivals(index, scorer, cohort)
+            if best is not None:
+                scorer.use_gallery_maxima(best, others)
         return scorer, frozenset(id_ for prints in cohort for id_ in _ids(prints))
 
     def _prints(self, storage: Storage, ids: Iterable[int]) -> list[list[Voiceprint]]:
@@ -146,18 +146,28 @@ def _cosine_statistics(best: NDArray[np.float64], others: int) -> ImpostorStatis
     )
 
 
-def _best_rival(index: SearchIndex, scorer: GalleryScorer, prints: list[Voiceprint]) -> float | None:
-    """The greatest approximate score of a caller's first print with the print of another caller.
+def _best_rivals(
+    index: SearchIndex, scorer: GalleryScorer, cohort: list[list[Voiceprint]]
+) -> NDArray[np.float64] | None:
+    """The greatest approximate score of each caller's first print with another caller's print, float64[n].
 
-    None where the index holds no other print.
+    None where the index holds no other print for one of them.
     """
-    probe, own = prints[0].embedding, _ids(prints)
-    found = [
-        index.search(query[None], max(1, min(len(own) + _RIVALS, len(index))))[1][0]
-        for query in (probe, scorer.search_vector(probe))
-    ]
-    vectors = index.vectors_of(np.setdiff1d(np.concatenate(found), [-1, *own]))[1]
-    return float(scorer.approximate_scores(probe, vectors).max()) if len(vectors) else None
+    probes = [prints[0].embedding for prints in cohort]
+    k = min(max(map(len, cohort)) + _RIVALS, len(index))
+    # All at once: an index on a server answers each search after a way there and back.
+    queries = np.stack([*probes, *map(scorer.search_vector, probes)])
+    found = np.hstack(np.split(index.search(queries, max(1, k))[1], 2))
+    ids = np.unique(found)
+    there, vectors = index.vectors_of(ids[ids >= 0])
+    ids = ids[ids >= 0][there]
+    best = []
+    for row, probe, prints in zip(found, probes, cohort, strict=True):
+        rivals = vectors[np.isin(ids, np.setdiff1d(row, _ids(prints)))]
+        if not len(rivals):
+            return None
+        best.append(scorer.approximate_scores(probe, rivals).max())
+    return np.array(best, dtype=np.float64)
 
 
 def _ids(prints: list[Voiceprint]) -> list[int]:

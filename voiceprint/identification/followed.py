@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Final, TypeVar
 
 import numpy as np
@@ -40,6 +41,9 @@ _AT_ONCE: Final = 1_000
 
 _TUNED_AGAIN: Final = 2
 """Times as many vectors from which a part is tuned again, as the embedded index is trained again."""
+
+_OVERDUE: Final = timedelta(hours=1)
+"""Waiting for a vacuum after which `check` says so: forty times as long as it takes while a process runs."""
 
 _STEP_S: Final = 0.05  # between looks at whether the thread is done
 
@@ -143,7 +147,7 @@ class FollowedIndex(SearchIndex):
 
     # Reading
 
-    def _read(self, work: Callable[[Moment], T], wider: int = 1) -> list[T]:
+    def _read(self, work: Callable[[Moment], T], wider: int = 1, *, filtered: bool = False) -> list[T]:
         """The result of `work` on each part."""
 
         def read(number: int) -> T:
@@ -151,7 +155,7 @@ class FollowedIndex(SearchIndex):
                 self._note(number, now.state)
                 return work(now)
 
-            return on_server(lambda: self._parts[number].read(look, wider=wider))
+            return on_server(lambda: self._parts[number].read(look, wider=wider, filtered=filtered))
 
         numbers = range(len(self._parts))
         return [*(self._pool.map if self._pool is not None else map)(read, numbers)]
@@ -252,7 +256,9 @@ class FollowedIndex(SearchIndex):
     ) -> list[list[Found]]:
         exact_up_to = max((part.exact_up_to for part in self._parts), default=0)
         return self._read(
-            lambda now: [now.nearest(query, k, wider, among, exact_up_to) for query in queries], wider
+            lambda now: [now.nearest(query, k, wider, among, exact_up_to) for query in queries],
+            wider,
+            filtered=among is not None,
         )
 
     # Bringing the parts up to the position, which the thread does
@@ -370,7 +376,7 @@ class FollowedIndex(SearchIndex):
             nlist=0,
             nprobe=0,
             rerank_k=0,
-            recall=min((state.recall for state in states if state.recall is not None), default=1.0),
+            recall=1.0 if is_exact else min(state.recall or 0.0 for state in states),
             recall_target=self._recall,
             trained_on=sum(state.tuned_at for state in states),
             training=self._is_tuning,
@@ -386,9 +392,23 @@ class FollowedIndex(SearchIndex):
             self._tune(part, self._recall if recall is None else recall)
 
     def check(self) -> list[str]:
-        """Contradictions of the parts, in words; none for a sound index."""
-        found = self._read(lambda now: now.check("in PostgreSQL"))
-        return self._changed.check() + [fault for faults in found for fault in faults]
+        """Contradictions of the parts, in words, and vacuums that are overdue; none for a sound index."""
+
+        def look(now: Moment) -> list[str]:
+            faults = now.check("in PostgreSQL")
+            state = now.state
+            if (
+                state is not None
+                and state.dead_since is not None
+                and now.time() - state.dead_since > _OVERDUE
+            ):
+                faults.append(
+                    f"{state.dead} removed vectors of the index wait for a VACUUM since "
+                    f"{state.dead_since:%Y-%m-%d %H:%M}: leave a process over the store running"
+                )
+            return faults
+
+        return self._changed.check() + [fault for faults in self._read(look) for fault in faults]
 
 
 def on_server(work: Callable[[], T]) -> T:

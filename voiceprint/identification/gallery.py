@@ -398,8 +398,12 @@ class Gallery:
         return state.vectors, self._stamp(state)
 
     def check(self) -> list[Finding]:
-        """Compare the index with the store, both ways."""
+        """Compare the index with the store, both ways, and its parts with each other."""
         index = self.refresh()
+        faults = [
+            Finding(code="index_fault", place=f"index over {self.storage.location}", message=f"{fault}.")
+            for fault in index.check()
+        ]
         found: dict[int, tuple[str, str]] = {}
         unseen = set(index.ids().tolist())
         for ids, embeddings in self.storage.scan(encoder=self.encoder):
@@ -412,7 +416,7 @@ class Gallery:
                 found[id_] = "indexed_otherwise", "The index holds another embedding than the store."
         for id_ in unseen:
             found[id_] = "not_stored", "It is in the index and not in the store."
-        return [
+        return faults + [
             Finding(code=code, place=f"voiceprint {id_}", message=message)
             for id_, (code, message) in sorted(found.items())
         ]

@@ -101,6 +101,9 @@ _INDEX: Final = {
     "trained_on": 0,
     "training": False,
     "reason": "",
+    "engine": "faiss",
+    "ef_search": 0,
+    "dead": 0,
 }
 _CALIBRATION: Final = {
     "decides": "target",
