@@ -41,7 +41,8 @@ def main() -> None:
         def run(*command: str | Path) -> None:
             subprocess.run([binaries / command[0], *command[1:]], cwd=folder, check=True)
 
-        run("python", "-m", "pip", "install", "--quiet", "--constraint", CHECKOUT / "constraints.txt", wheel)
+        arguments = ["--quiet", "--no-compile", "--constraint", CHECKOUT / "constraints.txt"]
+        run("python", "-m", "pip", "install", *arguments, wheel)
         run("python", "-I", "-c", USE)
         run("voiceprint", "--version")
         run("voiceprint", "demo", "--voices", CHECKOUT / "examples/voices")
