@@ -113,17 +113,23 @@ class PostgresServer:
         assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
+        self._start()
+        self.wait()
+
+    def _start(self) -> None:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [str(self._binaries / "postgres"), "-D", str(self.data)],
                 cwd="/", stdout=log, stderr=log, umask=0o077, **self.account,
             )  # fmt: skip
-        self.wait()
 
     def wait(self) -> None:
         """Until it answers."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
+            # Processes of a killed server that have not noticed yet still hold its memory.
+            if self.process is not None and self.process.poll() is not None:
+                self._start()
             try:
                 self.sql("SELECT 1")
             except psycopg.OperationalError:

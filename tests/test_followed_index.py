@@ -343,15 +343,17 @@ def test_the_server_killed_under_writers_and_searchers_loses_nothing_and_names_n
         threads += [threading.Thread(target=search, args=(number,)) for number in range(4)]
         for thread in threads:
             thread.start()
-        for _ in range(2):
+        try:
+            for _ in range(2):
+                wait_until(lambda: answered[0] >= 10)
+                server.kill()
+                answered[0] = 0
+                server.start()
             wait_until(lambda: answered[0] >= 10)
-            server.kill()
-            answered[0] = 0
-            server.start()
-        wait_until(lambda: answered[0] >= 10)
-        stop.set()
-        for thread in threads:
-            thread.join(PATIENCE_S)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(PATIENCE_S)
         assert faults == []
         assert deleted
         SharedIndex.forget_all()  # as a process that starts now
