@@ -35,7 +35,7 @@ class Running(NamedTuple):
 def serve(service: Service, *, is_awaited: bool = True, **options: Any) -> Iterator[Running]:
     """Serve until the end of the block, which closes the service. options: of `uvicorn.Config`.
 
-    is_awaited: fail where the service does not end.
+    is_awaited: fail where the service does not end within 30 s; else wait for 5 s.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -50,7 +50,7 @@ def serve(service: Service, *, is_awaited: bool = True, **options: Any) -> Itera
 
         def stop() -> None:
             server.should_exit = True
-            thread.join(30)
+            thread.join(30 if is_awaited else 5)
             assert not (is_awaited and thread.is_alive())
 
         try:
