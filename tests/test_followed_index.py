@@ -395,6 +395,7 @@ def test_a_recognizer_enrolls_finds_and_deletes_by_the_index_in_postgresql(
     status = recognizer.rebuild_index()
     assert (status.engine, status.structure, status.vectors) == ("pgvector", "hnsw", 30)
     assert recognizer.snapshot_path() is None
+    assert [(one.path, one.state) for one in recognizer.snapshots()] == [(None, "off")]
     receipt = recognizer.delete_caller("c7", receipt=True)
     (place,) = [one for one in receipt.places if "index" in one.place]
     assert place.state == "kept_by_server"

@@ -39,8 +39,8 @@ def watched(folder: Path, *command: object, **environment: str) -> Watched:
     for name in ("home", "temporary", "traces", "work"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        [*_alone(), _strace(), "-ff", "--seccomp-bpf", "-y", "-s", "4096", "-e", f"trace={_CALLS}", "-o", folder / "traces/of",
-         *map(str, command)],
+        [*_alone(), _strace(), "-ff", "--seccomp-bpf", "-y", "-s", "4096", "-e", f"trace={_CALLS}",
+         "-o", folder / "traces/of", *map(str, command)],
         env={"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "TMPDIR": str(folder / "temporary"),
              "PYTHONDONTWRITEBYTECODE": "1"} | environment,
         cwd=folder / "work", capture_output=True, text=True, check=False,

@@ -16,7 +16,7 @@ from voiceprint.errors import InvalidArgumentError
 from voiceprint.grouping import Grouping
 from voiceprint.identification.gallery import Gallery
 from voiceprint.identification.pipeline import Identifier
-from voiceprint.identification.snapshots import IndexSettings
+from voiceprint.identification.snapshots import OFF, IndexSettings
 from voiceprint.identification.spaces import snapshot_statuses, space_coverage
 from voiceprint.models import (
     Caller,
@@ -333,7 +333,9 @@ class Upkeep(Auditing, Grouping):
 
         Reads the changes since each snapshot, and changes nothing.
         """
-        return snapshot_statuses(self.storage, self.config.index_path, self.encoder.name)
+        in_memory = not IndexSettings.of(self.config).urls
+        setting = self.config.index_path if in_memory else OFF
+        return snapshot_statuses(self.storage, setting, self.encoder.name)
 
     def snapshot_path(self) -> Path | None:
         """The path of the index's snapshot; None without one."""
