@@ -28,8 +28,11 @@ from voiceprint.migrations.vectors import upgrade
 EF_SEARCH: Final = 200
 """The `hnsw.ef_search` of an index that was never tuned."""
 
-_M: Final = 16
-_EF_CONSTRUCTION: Final = 64
+_M: Final = 32
+_EF_CONSTRUCTION: Final = 128
+"""Edges of a vector in the graph, and vectors that building keeps for each. With 16 and 64, pgvector's own,
+building takes half as long, and the same recall of 0.99 takes a search 1.4 times as long."""
+
 
 _CONNECT_S: Final = 10  # for a server that does not answer; a connection takes some ms
 _ATTEMPTS: Final = 20

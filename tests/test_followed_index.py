@@ -404,6 +404,27 @@ def test_a_recognizer_enrolls_finds_and_deletes_by_the_index_in_postgresql(
     assert recognizer.left_out_scores().gallery_size == 29
 
 
+def test_a_command_that_only_deletes_removes_the_vector_from_the_server(tmp_path: Path) -> None:
+    url = fresh_pgvector_url()
+
+    def recognizer() -> OpusAgentVoiceRecognizer:
+        config = VoiceFingerprintConfig(index="pgvector", index_url=url)
+        storage = SQLiteStorage(tmp_path / "callers.db")
+        SharedIndex.forget_all()  # as a process that starts now
+        return OpusAgentVoiceRecognizer(storage, config=config, encoder=BandEncoder())
+
+    with recognizer() as first:
+        for number in range(20):
+            vector = vectors(number, 1, first.encoder.dimension)[0]
+            first.enroll_caller(f"c{number}", embedding=vector, encoder=first.encoder.name)
+        first.rebuild_index()
+        (part,) = first._gallery._shared.engine._parts_of(first.storage.identity())
+    assert len(part) == 20
+    with recognizer() as second:
+        second.delete_caller("c3")
+    assert (len(part), part.status().dead) == (19, 1)
+
+
 def test_a_fork_searches_and_changes_by_connections_of_its_own(recognizer: OpusAgentVoiceRecognizer) -> None:
     space, dimension = recognizer.encoder.name, recognizer.encoder.dimension
 

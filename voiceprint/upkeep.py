@@ -89,8 +89,14 @@ class Upkeep(Auditing, Grouping):
     def close(self) -> None:
         """Write the index's snapshot if much has changed, and close the store. May be called twice.
 
+        An index in PostgreSQL is brought up to the store, for at most some seconds.
+
         Recognizers with other handles of the same store are not affected.
         """
+        if IndexSettings.of(self.config).urls and not self.storage.is_closed:
+            _ = (
+                self._built
+            )  # its close removes a vector from the servers, also for a command without a search
         parts: Parts | None = self.__dict__.pop("_parts", None)
         if parts is not None:
             parts.gallery.close()

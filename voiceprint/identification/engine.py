@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ class Engine(ABC, Generic[IndexT]):
 
     encoder: name of the space; dimension: length of its embeddings.
     """
+
+    is_shared: ClassVar[bool] = False
+    """Whether other processes have the same index."""
 
     def __init__(self, encoder: str, dimension: int, settings: IndexSettings) -> None:
         self.encoder = encoder
@@ -75,7 +78,7 @@ class Engine(ABC, Generic[IndexT]):
 
     @abstractmethod
     def close(self, storage: Storage, index: IndexT, stamp: Stamp) -> None:
-        """Keep the index for the next process, if enough has changed."""
+        """Leave the index in order for the next process, if that is worth it."""
 
     @abstractmethod
     def export(self, path: Path, index: IndexT, stamp: Stamp, storage: Storage) -> None:

@@ -19,6 +19,7 @@ from voiceprint._stages import timed
 from voiceprint.errors import (
     InvalidArgumentError,
     StorageCorruptError,
+    StorageError,
     VoiceprintError,
 )
 from voiceprint.identification.candidates import CandidateQuery, Shortlist, shortlist
@@ -345,7 +346,14 @@ class Gallery:
         return None if state is None else max(0, self.storage.position().revision - state.position.revision)
 
     def close(self) -> None:
-        """Write the snapshot, if enough has changed. The gallery remains usable."""
+        """Write the snapshot, if enough has changed, or bring servers up. The gallery remains usable."""
+        engine = self._shared.engine
+        if engine.is_shared:
+            try:
+                if self._shared.state is not None or engine.load(self.storage) is not None:
+                    self.refresh()  # a command that removed a caller has not searched
+            except StorageError:  # a server is away, or the store was closed: other processes follow it
+                return
         state = self._shared.state  # another thread may be about to change it
         if state is not None:
             self._shared.engine.close(self.storage, state.vectors, self._stamp(state))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +20,16 @@ from voiceprint.index import IndexMovedError
 from voiceprint.index.pgvector import EXACT_UP_TO, PgVectorIndex
 from voiceprint.storage.base import Changes, Position, Storage
 
-_BUILDS: int = 5  # in a row that other processes may have overtaken: one is rare
+_CLOSING_S: Final = 5.0
+"""Seconds to bring the servers up when a recognizer is closed: some thousand changes. Others do the rest."""
+
+_BUILDS: Final = 5  # in a row that other processes may have overtaken: one is rare
 
 
 class ServerEngine(Engine[FollowedIndex]):
     """An index of one part on each server of `VOICE_INDEX_URL`."""
+
+    is_shared: ClassVar[bool] = True
 
     def __init__(self, encoder: str, dimension: int, settings: IndexSettings) -> None:
         super().__init__(encoder, dimension, settings)
@@ -123,7 +130,14 @@ class ServerEngine(Engine[FollowedIndex]):
         """Nothing: the servers keep it."""
 
     def close(self, storage: Storage, index: FollowedIndex, stamp: Stamp) -> None:
-        """Nothing: the servers keep it."""
+        """Bring the servers up for some seconds: no other process may be there to remove a vector."""
+        del storage
+        index.settle(stamp.position)
+        deadline = time.monotonic() + _CLOSING_S
+        with suppress(StorageUnavailableError):  # other processes bring it up, once it is there
+            index.look()
+            while index.push() and time.monotonic() < deadline:
+                index.look()
 
     def export(self, path: Path, index: FollowedIndex, stamp: Stamp, storage: Storage) -> NoReturn:
         """Raises `InvalidArgumentError`."""
