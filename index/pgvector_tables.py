@@ -30,14 +30,15 @@ EF_SEARCH: Final = 200
 
 _M: Final = 32
 _EF_CONSTRUCTION: Final = 128
-"""Edges of a vector in the graph, and vectors that building keeps for each. With 16 and 64, pgvector's own,
-building takes half as long, and the same recall of 0.99 takes a search 1.4 times as long."""
-
+"""Edges of a vector in the graph, and vectors that building keeps for each. Of 300,000 prints, searches that
+keep 60 find 0.986 of the nearest in 5.7 ms, and with 16 and 64, pgvector's own, those that keep 200 find
+0.985 in 7.7 ms; but the graph is built in 421 s against 97 s, on two busy cores."""
 
 _CONNECT_S: Final = 10  # for a server that does not answer; a connection takes some ms
 _ATTEMPTS: Final = 20
 """Reads in a row that may each find that another process has filled the index anew in between. A read takes
 some ms and a filling many more, so that two are rare."""
+
 T = TypeVar("T")
 
 
