@@ -156,32 +156,41 @@ def test_inverted_channels_of_a_file_are_not_mixed(tmp_path: Path, voices: Voice
 
 
 MEMORY = """
-import resource, sys
+import sys
+from pathlib import Path
 import numpy as np, soundfile
 from voiceprint.audio import Recording
+def memory(what):
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what)]
+    return int(line.split()[1]) / 1024
 Recording.from_buffer(np.zeros(16000, np.float32)).quality
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+Recording.open(sys.argv[2]).quality  # loads what reading needs
+idle = memory("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 recording = Recording.open(sys.argv[1])
 assert recording.duration_s == 1800, recording
 assert len(recording.mono[:16000]) == 16000
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+print(memory("VmHWM") - idle)
 """
 
 
 @pytest.mark.slow
-def test_file_of_eight_channels_takes_no_more_memory_than_one(tmp_path: Path) -> None:
+def test_file_of_eight_channels_is_never_there_as_a_whole(tmp_path: Path) -> None:
     file = tmp_path / "eight.flac"
     second = np.zeros((8000, 8), dtype=np.int16)
     second[::100] = np.arange(8)
     with soundfile.SoundFile(file, "w", 8000, 8) as sound:
         for _ in range(1800):
             sound.write(second)
+    small = tmp_path / "small.flac"
+    soundfile.write(small, second, 8000)
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(file)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", MEMORY, str(file), str(small)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    # The samples are 230 MB in int16; the mix is 29 MB, and twice that while it is joined.
-    assert float(done.stdout) < 150
+    # The samples are 230 MB in int16. The mix is 29 MB, and twice that while it is joined; what is kept of
+    # the channels for their comparison is 36 MB; the allocator keeps some 45 MB of the blocks.
+    assert float(done.stdout) < 160
 
 
 def test_long_audio_is_never_there_as_a_whole(voices: Voices) -> None:

@@ -182,22 +182,24 @@ class ChannelComparison:
         if self._frames * _HOP < (_MIN_S - 0.05) * buffers.SAMPLE_RATE:
             return False
         with np.errstate(all="ignore"):
-            # The first channel represents its copies.
-            distinct = [
-                np.concatenate(blocks)
-                for blocks, copy in zip(self._amplitudes, [False, *self._copies[1:]], strict=True)
-                if not copy
-            ]
+            # The first channel represents its copies. One channel after the other, so that they are never there
+            # twice.
+            distinct = []
+            for blocks, copy in zip(self._amplitudes, [False, *self._copies[1:]], strict=True):
+                if not copy:
+                    blocks[:] = [np.concatenate(blocks)]
+                    distinct.append(blocks[0])
             levels = [float(np.percentile(_energies(amplitudes).sum(axis=1), 95)) for amplitudes in distinct]
             threshold = max(max(levels) * _MIN_POWER, _SILENCE)
             counting = [
-                amplitudes.astype(np.float32)
+                amplitudes
                 for amplitudes, level in zip(distinct, levels, strict=True)
                 if level > threshold
                 and spectral_variation_db(active_frames(_energies(amplitudes))) > _MIN_VARIATION_DB
             ]
             return any(
-                _correlation(first, second) < _SAME_CORRELATION for first, second in combinations(counting, 2)
+                _correlation(first.astype(np.float32), second.astype(np.float32)) < _SAME_CORRELATION
+                for first, second in combinations(counting, 2)
             )
 
 
