@@ -182,7 +182,7 @@ class ChannelComparison:
         if self._frames * _HOP < (_MIN_S - 0.05) * buffers.SAMPLE_RATE:
             return False
         with np.errstate(all="ignore"):
-            # The first channel represents its copies. One channel after the other, so that they are never there
+            # The first channel represents its copies. One after the other, so that they are never there
             # twice.
             distinct = []
             for blocks, copy in zip(self._amplitudes, [False, *self._copies[1:]], strict=True):
