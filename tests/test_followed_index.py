@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -460,3 +461,43 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path) -> None:
     assert len(config.index_urls) == 2
     assert "secret" not in repr(config)
     assert "secret" not in repr(IndexSettings.of(config))
+
+
+def copied(path: Path, name: str) -> SQLiteStorage:
+    """A copy of a closed store, as a backup that was put back has it."""
+    return SQLiteStorage(shutil.copy(path, path.with_name(name)))
+
+
+def test_a_copy_of_the_store_that_changes_the_same_index_is_noticed(tmp_path: Path) -> None:
+    url = fresh_pgvector_url()
+    with SQLiteStorage(tmp_path / "callers.db") as storage:
+        storage.save_many([print_of(f"c{number}", number) for number in range(20)])
+    mine, theirs = copied(tmp_path / "callers.db", "mine.db"), copied(tmp_path / "callers.db", "theirs.db")
+    process, other = process_of(mine, url), process_of(theirs, url)
+    index_of(process).wait(PATIENCE_S)
+    theirs.save(print_of("theirs", 500))
+    assert index_of(other).wait(PATIENCE_S)
+    mine.save(print_of("mine", 600))
+    index_of(process).look()  # the servers have as many changes as the store, and others
+    for _ in range(3):
+        assert_like(index_of(process), content(mine))
+    with suppress(StorageUnavailableError):  # its thread may have noticed already
+        index_of(other).look()
+    assert_like(index_of(other), content(theirs))
+
+
+def test_a_server_that_still_has_the_changes_of_a_rewound_store_is_filled_anew(tmp_path: Path) -> None:
+    urls = fresh_pgvector_url(), fresh_pgvector_url()
+    with SQLiteStorage(tmp_path / "callers.db") as storage:
+        storage.save_many([print_of(f"c{number}", number) for number in range(20)])
+    with copied(tmp_path / "callers.db", "before.db") as before:
+        for number in range(10):
+            before.save(print_of(f"x{number}", 100 + number))
+        process_of(before, *urls).refresh()
+    rewound = copied(tmp_path / "callers.db", "rewound.db")
+    for number in range(4):
+        rewound.save(print_of(f"y{number}", 200 + number))
+    killed = process_of(rewound, *urls)._shared.engine  # after it has filled the first server
+    assert isinstance(killed, ServerEngine)
+    killed._fill(rewound, rewound.identity(), 0, lambda: rewound.scan(encoder=SPACE), anew=False)
+    assert_like(index_of(process_of(rewound, *urls)), content(rewound))

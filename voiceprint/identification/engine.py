@@ -62,8 +62,8 @@ class Engine(ABC, Generic[IndexT]):
         """Do what is due once the index is in step with the store."""
 
     @abstractmethod
-    def is_lost(self, index: IndexT) -> bool:
-        """Whether the index has lost changes, so that it is to be loaded again."""
+    def is_lost(self, storage: Storage, index: IndexT) -> bool:
+        """Whether the index has lost changes, or has others, so that it is to be loaded again."""
 
     # Keeping
 
@@ -138,9 +138,9 @@ class EmbeddedEngine(Engine["VectorIndex"]):
         """Write the snapshot in the background, after many changes."""
         self._snapshots.write_if_due(storage, index, stamp)
 
-    def is_lost(self, index: VectorIndex) -> bool:
+    def is_lost(self, storage: Storage, index: VectorIndex) -> bool:
         """False: no other process changes it."""
-        del index
+        del storage, index
         return False
 
     def path(self, storage: Storage) -> Path | None:

@@ -68,6 +68,7 @@ class FollowedIndex(SearchIndex):
         self._changed = VectorIndex(dimension)  # the present vectors of ids in `_tags`
         self._tags: dict[int, Position] = {}  # each id that the parts may lack: of the page of its change
         self._seen = [*stamps]
+        self._vouched = [stamp.position for stamp in stamps]  # known to be of the history of the store
         self._states: list[State | None] = [None] * len(parts)
         self._position = min((stamp.position for stamp in stamps), default=START)
         self._base = self._confirmed = self._least_seen()
@@ -128,13 +129,32 @@ class FollowedIndex(SearchIndex):
                 for id_ in gone:
                     del self._tags[id_]
                 self._mask = None
-            self._confirmed = self._least_seen()
-            has_work = self._confirmed < position.revision or any(
+            self._confirmed = min(known.revision for known in self._vouched)
+            has_work = self._least_seen() < position.revision or any(
                 state is not None and (state.dead or self._is_due(part, state))
                 for part, state in zip(self._parts, self._states, strict=True)
             )
         if has_work:
             self._follower.wake()
+
+    def vouch(self, is_known: Callable[[Position], bool]) -> None:
+        """Mark the index as lost where a part has changes of another history of the store.
+
+        A copy of the store, or the store before it was rewound, may have brought it there. is_known: whether
+        a position is one of the store. Positions that the store is not known to have reached are left out.
+        """
+        with self._lock:
+            doubtful = {
+                number: stamp.position
+                for number, stamp in enumerate(self._seen)
+                if stamp.position != self._vouched[number]
+                and stamp.position.revision <= self._position.revision
+            }
+        for number, position in doubtful.items():
+            if not is_known(position):
+                self.is_lost = True
+                return
+            self._vouched[number] = position
 
     def _least_seen(self) -> int:
         return min((stamp.position.revision for stamp in self._seen), default=0)
@@ -168,7 +188,14 @@ class FollowedIndex(SearchIndex):
             except (KeyError, ValueError):
                 stamp = None
             before = self._seen[number]
-            if stamp is None or stamp[:2] != before[:2] or stamp.position.revision < self._base:
+            if (
+                stamp is None
+                or stamp[:2] != before[:2]
+                or stamp.position.revision < self._base
+                or (
+                    stamp.position.revision == before.position.revision and stamp != before
+                )  # another history
+            ):
                 self.is_lost = True
                 raise StorageUnavailableError(
                     "The index in PostgreSQL was removed, or put back to an earlier state: it is brought up "
@@ -299,6 +326,7 @@ class FollowedIndex(SearchIndex):
         with self._lock:
             if stamp.position.revision > self._seen[number].position.revision:
                 self._seen[number] = stamp
+                self._vouched[number] = target
         return True
 
     def tune_if_due(self) -> bool:

@@ -70,7 +70,7 @@ class Gallery:
         if (
             state is not None
             and (storage.identity(), storage.position()) == (state.store, state.position)
-            and not shared.engine.is_lost(state.vectors)
+            and not shared.engine.is_lost(storage, state.vectors)
         ):
             shared.engine.settle(storage, state.vectors, self._stamp(state))
             return state.vectors
@@ -79,7 +79,9 @@ class Gallery:
             while more:
                 identity = storage.identity()
                 known = shared.state
-                if known is not None and (known.store != identity or shared.engine.is_lost(known.vectors)):
+                if known is not None and (
+                    known.store != identity or shared.engine.is_lost(storage, known.vectors)
+                ):
                     shared.state = None
                 state = shared.state or self._load(identity) or self._build(identity, progress)
                 changes = storage.changes(state.position, encoder=self.encoder)

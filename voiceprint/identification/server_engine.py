@@ -64,6 +64,10 @@ class ServerEngine(Engine[FollowedIndex]):
             return None
         if any(stamp[:2] != (store, self.encoder) for stamp in stamps):
             return None
+        least = min(stamp.position for stamp in stamps)  # which the gallery looks at itself
+        others = {stamp.position for stamp in stamps} - {least}
+        if not all(self._is_known(storage, position) for position in others):
+            return None
         return self._followed(store, stamps)
 
     def _followed(self, store: str, stamps: list[Stamp]) -> tuple[FollowedIndex, Position]:
@@ -122,9 +126,13 @@ class ServerEngine(Engine[FollowedIndex]):
         del storage
         index.settle(stamp.position)
 
-    def is_lost(self, index: FollowedIndex) -> bool:
-        """Whether a server was put back to an earlier state."""
+    def is_lost(self, storage: Storage, index: FollowedIndex) -> bool:
+        """Whether a server was put back to an earlier state, or has changes of another history."""
+        index.vouch(lambda position: self._is_known(storage, position))
         return index.is_lost
+
+    def _is_known(self, storage: Storage, position: Position) -> bool:
+        return storage.changes(position, encoder=self.encoder) is not None
 
     def keep(self, storage: Storage, index: FollowedIndex, stamp: Stamp) -> None:
         """Nothing: the servers keep it."""
