@@ -463,6 +463,21 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path) -> None:
     assert "secret" not in repr(IndexSettings.of(config))
 
 
+def test_a_sample_ends_though_another_process_removes_nearly_all_meanwhile() -> None:
+    url, storage = fresh_pgvector_url(), MemoryStorage()
+    storage.save_many([print_of(f"c{number}", number) for number in range(50)])
+    index, other = index_of(process_of(storage, url)), process_of(storage, url)
+    assert len(index) == 50
+    for number in range(45):
+        storage.delete(f"c{number}")
+    assert index_of(other).wait(PATIENCE_S)
+    assert len(index.sample(10)) == 5
+    for number in range(45, 50):
+        storage.delete(f"c{number}")
+    assert index_of(other).wait(PATIENCE_S)
+    assert len(index.sample(10)) == 0
+
+
 def copied(path: Path, name: str) -> SQLiteStorage:
     """A copy of a closed store, as a backup that was put back has it."""
     return SQLiteStorage(shutil.copy(path, path.with_name(name)))

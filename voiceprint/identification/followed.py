@@ -221,7 +221,8 @@ class FollowedIndex(SearchIndex):
         def bounds() -> tuple[int, int]:
             of_parts = [found for found in self._read(lambda now: now.bounds(mask.ids)) if found is not None]
             ends = [*of_parts, *([(int(changed[0]), int(changed[-1]))] if len(changed) else [])]
-            return min(least for least, _ in ends), max(greatest for _, greatest in ends)
+            # Without any: another process has removed them all meanwhile.
+            return min((least for least, _ in ends), default=0), max((most for _, most in ends), default=0)
 
         def following(starts: NDArray[np.int64]) -> NDArray[np.int64]:
             found = self._read(lambda now: now.following(starts, mask.ids))
