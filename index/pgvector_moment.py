@@ -22,7 +22,7 @@ BLOCK: Final = 10_000
 """Vectors that are written or read at a time: 5 MB at 256 dimensions."""
 
 _ROUNDS: Final = 20
-"""Draws of as many ids as a sample has. Of ids without gaps three suffice, and four times as many as it has."""
+"""Draws of as many ids as a sample has. Where the ids have no gaps, two or three suffice."""
 
 _SHARE_OF_A_SET: Final = 10
 """A set of at most one vector in this many is compared as a whole, as the graph would pass most of its
