@@ -5,6 +5,7 @@ An index may be in another database than the records, so its revisions are not t
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ HEAD = "0002"
 """The newest revision, as a constant: a schema at head opens without importing Alembic."""
 
 VERSION_TABLE = "vector_index_version"
+
+# Alembic keeps what it works on in global variables. Not held while a thread waits for another process.
+_running = threading.Lock()
 
 
 def upgrade(connection: Connection) -> None:
@@ -49,4 +53,5 @@ def upgrade(connection: Connection) -> None:
             f"The vector index has the schema revision {before!r}, and this version of the library reads up "
             f"to {HEAD!r}: it was written by a newer version. Update the library. Nothing was changed."
         )
-    command.upgrade(config, HEAD)
+    with _running:
+        command.upgrade(config, HEAD)

@@ -229,3 +229,18 @@ def test_removed_vectors_are_gone_from_the_disk_after_vacuum(index: PgVectorInde
     assert len(index) == 50
     assert 1000 not in index
     assert 49 in index
+
+
+def test_threads_make_the_tables_of_several_databases_at_once() -> None:
+    indexes = [PgVectorIndex(fresh_pgvector_url(), dimension=D) for _ in range(6)]
+    barrier = threading.Barrier(len(indexes))
+
+    def add(index: PgVectorIndex) -> int:
+        barrier.wait()
+        index.add([1], vectors(1, 1))
+        return len(index)
+
+    with ThreadPoolExecutor(len(indexes)) as pool:
+        assert [*pool.map(add, indexes)] == [1] * len(indexes)
+    for index in indexes:
+        index.close()
