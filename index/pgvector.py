@@ -206,6 +206,7 @@ class PgVectorIndex(WritableIndex):
             change.note(
                 generation=generation, vectors=count, stamp=json.dumps(noted), dead=0, dead_since=None
             )
+            change.note(ef_search=None, recall=None, tuned_at=0)  # of the graph before
 
     @staticmethod
     def _check_expected(change: Change, expected: _Stamp | None) -> None:

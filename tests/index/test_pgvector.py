@@ -244,3 +244,12 @@ def test_threads_make_the_tables_of_several_databases_at_once() -> None:
         assert [*pool.map(add, indexes)] == [1] * len(indexes)
     for index in indexes:
         index.close()
+
+
+def test_an_index_that_is_filled_anew_is_to_be_tuned_again(index: PgVectorIndex) -> None:
+    index.add(range(50), vectors(0, 50))
+    index.tune(0.9)
+    assert index.status().tuned_at == 50
+    index.fill([(range(50), vectors(1, 50))])
+    status = index.status()
+    assert (status.ef_search, status.recall, status.tuned_at) == (None, None, 0)
