@@ -263,6 +263,22 @@ def test_an_index_that_was_put_back_to_an_earlier_state_is_brought_up_from_the_s
     assert_like(index_of(gallery), content(storage))
 
 
+def test_an_index_that_was_put_back_to_changes_that_are_still_in_memory_is_brought_up_from_there() -> None:
+    url, storage = fresh_pgvector_url(), MemoryStorage()
+    storage.save_many([print_of(f"c{number}", number) for number in range(20)])
+    gallery = process_of(storage, url)
+    index_of(gallery)
+    (part,) = parts_of(gallery)
+    before, old = part.stamp, (part.ids(), part.vectors_of(part.ids())[1])
+    storage.delete("c3")
+    assert index_of(gallery).wait(PATIENCE_S)
+    part.fill([old], stamp=before)
+    storage.save(print_of("new", 77))
+    index = index_of(gallery)
+    assert index.wait(PATIENCE_S / 6)  # by the thread, without another search
+    assert_like(index, content(storage))
+
+
 def test_a_store_that_was_rewound_has_its_index_built_anew() -> None:
     url, storage = fresh_pgvector_url(), MemoryStorage()
     storage.save_many([print_of(f"c{number}", number) for number in range(20)])

@@ -202,8 +202,7 @@ class FollowedIndex(SearchIndex):
                     "to date from the store. Try again."
                 )
             self._states[number] = state
-            if stamp.position.revision > before.position.revision:
-                self._seen[number] = stamp
+            self._seen[number] = stamp  # may be an earlier one, of a dump: the thread expects this one
 
     def ids(self) -> NDArray[np.int64]:
         """All ids, int64[n], in no particular order."""
