@@ -58,7 +58,13 @@ class Tables:
         # these are biometric data.
         self._engine = create_engine(
             "postgresql+psycopg://",
-            creator=partial(psycopg.connect, url, connect_timeout=_CONNECT_S),
+            creator=partial(
+                psycopg.connect,
+                url,
+                connect_timeout=_CONNECT_S,
+                # Behind a pooler the next transaction may be on a connection that lacks them.
+                prepare_threshold=None,
+            ),
             hide_parameters=True,
             pool_pre_ping=True,
         )

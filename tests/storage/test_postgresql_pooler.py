@@ -9,15 +9,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 import pytest
-from postgres_server import PATIENCE_S, PostgresServer, lacking, shared_server
+from postgres_server import PATIENCE_S, QUICK, PostgresServer, lacking, pgvector_binaries, shared_server
 from stores import state, voiceprint
+from vectors import vectors
 
 from voiceprint import StorageError, VoiceprintError
+from voiceprint.index.pgvector import PgVectorIndex
 from voiceprint.storage import SQLStorage
 from voiceprint.storage.sql import postgresql
 
@@ -28,11 +32,21 @@ PORT = 6432  # a part of the name of the socket
 @pytest.fixture
 def pooler() -> Iterator[str]:
     """The URL of a new database of the shared server behind two connections of a PgBouncer."""
+    server = shared_server()
+    server.sql("CREATE DATABASE pooled")
+    try:
+        with behind_pgbouncer(server, "pooled") as url:
+            yield url
+    finally:
+        server.sql("DROP DATABASE pooled WITH (FORCE)")
+
+
+@contextmanager
+def behind_pgbouncer(server: PostgresServer, database: str) -> Iterator[str]:
+    """The URL of a database behind two connections of a PgBouncer."""
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         lacking("PgBouncer is not installed: it is needed to test the store behind it")
-    server = shared_server()
-    server.sql("CREATE DATABASE pooled")
     folder = Path(tempfile.mkdtemp(prefix="vp-pb-"))
     settings = folder / "pgbouncer.ini"
     settings.write_text(
@@ -46,7 +60,7 @@ def pooler() -> Iterator[str]:
             os.chown(path, account["user"], account["group"])
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([program, str(settings)], stdout=log, stderr=log, cwd="/", **account)
-    url = f"postgresql://postgres@{quote(str(folder), safe='')}:{PORT}/pooled"
+    url = f"postgresql://postgres@{quote(str(folder), safe='')}:{PORT}/{database}"
     try:
         wait(url, folder / "log")
         yield url
@@ -54,7 +68,6 @@ def pooler() -> Iterator[str]:
         process.terminate()
         process.wait(PATIENCE_S)
         shutil.rmtree(folder)
-        server.sql("DROP DATABASE pooled WITH (FORCE)")
 
 
 def wait(url: str, log: Path) -> None:
@@ -115,3 +128,24 @@ def test_a_server_without_a_pooler_prepares_statements() -> None:
     server: PostgresServer = shared_server()
     with psycopg.connect(server.url()) as connection:
         assert not postgresql._is_pooled(connection)
+
+
+def test_an_index_in_postgresql_is_searched_and_changed_behind_a_pooler() -> None:
+    server = PostgresServer(*QUICK, programs=pgvector_binaries())
+    try:
+        with behind_pgbouncer(server, "postgres") as url:
+            index = PgVectorIndex(url, dimension=8)
+            assert len(index) == 0
+
+            def work(number: int) -> None:
+                for turn in range(ROUNDS):
+                    id_ = number * ROUNDS + turn
+                    index.add([id_], vectors(id_, 1))
+                    assert index.search(vectors(id_, 1), 1)[1].tolist() == [[id_]]
+
+            with ThreadPoolExecutor(THREADS) as pool:
+                [*pool.map(work, range(THREADS))]
+            assert len(index) == THREADS * ROUNDS
+            index.close()
+    finally:
+        server.end()
