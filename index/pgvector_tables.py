@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from voiceprint import _fork
 from voiceprint.index.errors import IndexUnavailableError
@@ -34,7 +36,15 @@ _EF_CONSTRUCTION: Final = 128
 keep 60 find 0.986 of the nearest in 5.7 ms, and with 16 and 64, pgvector's own, those that keep 200 find
 0.985 in 7.7 ms; but the graph is built in 421 s against 97 s, on two busy cores."""
 
-_CONNECT_S: Final = 10  # for a server that does not answer; a connection takes some ms
+_CONNECTION: Final[dict[str, Any]] = {
+    "connect_timeout": 10,  # s
+    "keepalives_idle": 10,  # s
+    "keepalives_interval": 5,  # s
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # ms
+}
+"""For a server that does not answer any more, unless the URL says otherwise."""
+
 _ATTEMPTS: Final = 20
 """Reads in a row that may each find that another process has filled the index anew in between. A read takes
 some ms and a filling many more, so that two are rare."""
@@ -58,15 +68,14 @@ class Tables:
         # these are biometric data.
         self._engine = create_engine(
             "postgresql+psycopg://",
-            creator=partial(
-                psycopg.connect,
-                url,
-                connect_timeout=_CONNECT_S,
-                # Behind a pooler the next transaction may be on a connection that lacks them.
-                prepare_threshold=None,
-            ),
+            creator=partial(_connect, url),
             hide_parameters=True,
             pool_pre_ping=True,
+        )
+        event.listen(self._engine, "connect", _register)
+        # Of connections that need not know the types, and are not kept.
+        self._first = create_engine(
+            "postgresql+psycopg://", creator=partial(_connect, url), hide_parameters=True, poolclass=NullPool
         )
         self._is_ready = False
         self._all.add(self)
@@ -138,19 +147,38 @@ class Tables:
         before, begun = self.read(look)
         if before is None:
             return
-        with self._translated(), self._engine.connect() as connection:
-            driver: Any = connection.execution_options(isolation_level="AUTOCOMMIT").connection
-            driver.driver_connection.execute(sql.SQL("VACUUM {}").format(before.table))
+        warnings = list[str]()
+
+        def note(diagnostic: psycopg.errors.Diagnostic) -> None:
+            if diagnostic.severity_nonlocalized == "WARNING":
+                warnings.append(diagnostic.message_primary or "")
+
+        with self._translated(), self._first.connect() as connection:
+            wrapped: Any = connection.execution_options(isolation_level="AUTOCOMMIT").connection
+            driver: psycopg.Connection[Any] = wrapped.driver_connection
+            driver.add_notice_handler(note)
+            driver.execute(sql.SQL("VACUUM {}").format(before.table))
+            # Rows that a transaction of before the removal may still read stay.
+            ((kept,),) = driver.execute(
+                "SELECT n_dead_tup FROM pg_stat_all_tables WHERE relid = %s::regclass",
+                [before.table.as_string(driver)],
+            ).fetchall()
+        if warnings:  # it is no error for the server, and nothing was done
+            raise IndexUnavailableError(f"The index {self.name!r} was not vacuumed: {warnings[0]}.")
         with self.changing() as change:
             if change.state.generation == before.generation:
                 left = max(0, change.state.dead - before.dead)
-                change.note(dead=left, dead_since=begun if left else None)
+                if kept and before.dead:
+                    change.note(dead=left + min(kept, before.dead))
+                else:
+                    change.note(dead=left, dead_since=begun if left else None)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
         except (psycopg.Error, SQLAlchemyError, OSError) as error:
+            self._is_ready = False  # the database may be another one, without the tables
             original = getattr(error, "orig", None) or error
             # The first line alone: the others may quote the values of a statement.
             reason = (str(original).splitlines() or [type(original).__name__])[0]
@@ -162,10 +190,8 @@ class Tables:
     def _cursor(self) -> Iterator[psycopg.Cursor[Any]]:
         """A cursor of binary results, in a transaction that is committed at the end of the block."""
         if not self._is_ready:
-            with self._engine.begin() as connection:
+            with self._first.begin() as connection:
                 upgrade(connection)
-            event.listen(self._engine, "connect", _register)
-            self._engine.dispose()  # the connections that do not know the types
             self._is_ready = True
         with self._engine.begin() as connection:
             driver: Any = connection.connection.driver_connection
@@ -295,6 +321,11 @@ def _create_indexes(cursor: psycopg.Cursor[Any], table: sql.Identifier) -> None:
             "CREATE INDEX ON {} USING hnsw (vector halfvec_ip_ops) WITH (m = {}, ef_construction = {})"
         ).format(table, sql.Literal(_M), sql.Literal(_EF_CONSTRUCTION))
     )
+
+
+def _connect(url: str) -> psycopg.Connection[Any]:
+    # Behind a pooler the next transaction may be on a connection that lacks a prepared statement.
+    return psycopg.connect(**{**_CONNECTION, **conninfo_to_dict(url)}, prepare_threshold=None)
 
 
 def _register(connection: psycopg.Connection[Any], _: object) -> None:

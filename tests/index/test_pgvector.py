@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import psycopg
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -253,3 +254,30 @@ def test_an_index_that_is_filled_anew_is_to_be_tuned_again(index: PgVectorIndex)
     index.fill([(range(50), vectors(1, 50))])
     status = index.status()
     assert (status.ef_search, status.recall, status.tuned_at) == (None, None, 0)
+
+
+def test_vectors_that_an_open_transaction_still_reads_wait_for_another_vacuum(
+    index: PgVectorIndex, url: str
+) -> None:
+    index.fill([(np.arange(50), vectors(0, 50))])
+    with psycopg.connect(url) as reader:
+        reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT count(*) FROM vector_indexes")
+        index.remove([7, 8])
+        index.vacuum()
+        assert index.status().dead == 2
+    index.vacuum()
+    assert (index.status().dead, index.status().dead_since) == (0, None)
+
+
+def test_a_database_that_was_replaced_by_an_empty_one_gets_its_tables_again(
+    index: PgVectorIndex, url: str
+) -> None:
+    index.add([1], vectors(0, 1))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    with pytest.raises(IndexUnavailableError):
+        index.search(vectors(0, 1), 1)
+    index.close()
+    index.add([2], vectors(0, 1))
+    assert index.ids().tolist() == [2]

@@ -366,14 +366,14 @@ class FollowedIndex(SearchIndex):
         for number in range(len(self._parts)):
             self.vacuum_part(number)
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the parts are at the position and tuned; False where they are not after `timeout` s."""
+    def wait(self, timeout: float | None = None, *, tuned: bool = True) -> bool:
+        """Wait until the parts are at the position, and tuned; False where they are not after `timeout` s."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while self._parts:
             self.look()
             with self._lock:
                 is_behind = self._least_seen() < self._position.revision
-                is_due = any(
+                is_due = tuned and any(
                     state is not None and self._is_due(part, state)
                     for part, state in zip(self._parts, self._states, strict=True)
                 )

@@ -55,6 +55,14 @@ class Follower:
         self._wake.set()
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException:  # an error that nobody has thought of: the next wake starts another thread
+            with self._lock:
+                self._thread = None
+            raise
+
+    def _work(self) -> None:
         pause: float | None = 0.0
         while pause is not None:
             # Holds no reference to the index while it waits, so that an index that nobody uses can go.

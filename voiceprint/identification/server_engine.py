@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -141,11 +140,8 @@ class ServerEngine(Engine[FollowedIndex]):
         """Bring the servers up for some seconds: no other process may be there to remove a vector."""
         del storage
         index.settle(stamp.position)
-        deadline = time.monotonic() + _CLOSING_S
         with suppress(StorageUnavailableError):  # other processes bring it up, once it is there
-            index.look()
-            while index.push() and time.monotonic() < deadline:
-                index.look()
+            index.wait(_CLOSING_S, tuned=False)
 
     def export(self, path: Path, index: FollowedIndex, stamp: Stamp, storage: Storage) -> NoReturn:
         """Raises `InvalidArgumentError`."""
