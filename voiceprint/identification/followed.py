@@ -170,9 +170,12 @@ class FollowedIndex(SearchIndex):
     def _read(self, work: Callable[[Moment], T], wider: int = 1, *, filtered: bool = False) -> list[T]:
         """The result of `work` on each part."""
 
+        with self._lock:
+            base = self._base  # what every moment from now on has
+
         def read(number: int) -> T:
             def look(now: Moment) -> T:
-                self._note(number, now.state)
+                self._note(number, now.state, base)
                 return work(now)
 
             return on_server(lambda: self._parts[number].read(look, wider=wider, filtered=filtered))
@@ -180,7 +183,7 @@ class FollowedIndex(SearchIndex):
         numbers = range(len(self._parts))
         return [*(self._pool.map if self._pool is not None else map)(read, numbers)]
 
-    def _note(self, number: int, state: State | None) -> None:
+    def _note(self, number: int, state: State | None, base: int) -> None:
         """Keep the state of a part; raise where it has lost changes that are not in memory any more."""
         with self._lock:
             try:
@@ -191,7 +194,7 @@ class FollowedIndex(SearchIndex):
             if (
                 stamp is None
                 or stamp[:2] != before[:2]
-                or stamp.position.revision < self._base
+                or stamp.position.revision < base
                 or (
                     stamp.position.revision == before.position.revision and stamp != before
                 )  # another history
