@@ -119,6 +119,8 @@ class Tables:
                 options += "; SET LOCAL hnsw.iterative_scan = strict_order"
             cursor.execute(options, binary=False)
             state = self._state(cursor, ef_search, wider)
+            if state is not None and state.dead and not filtered:  # the graph still leads to removed vectors
+                cursor.execute("SET LOCAL hnsw.iterative_scan = strict_order", binary=False)
             return work(Moment(cursor, state, self.dimension))
 
     @contextmanager
