@@ -1,4 +1,4 @@
-"""What can be read of an index in PostgreSQL at one moment."""
+"""Reads of an index in PostgreSQL, as it is at one moment."""
 
 from __future__ import annotations
 
@@ -73,8 +73,9 @@ class Moment:
     def time(self) -> datetime:
         """When the transaction began, by the server's clock."""
         self._cursor.execute("SELECT now()")
+        found: datetime
         ((found,),) = self._cursor.fetchall()
-        return found  # type: ignore[no-any-return]
+        return found
 
     def ids(self) -> NDArray[np.int64]:
         """All ids, int64[n], in order."""

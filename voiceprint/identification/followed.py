@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 
 class FollowedIndex(SearchIndex):
-    """One index of several parts, at the position of the last change that was applied to it.
+    """An index of several parts on servers, at the position of the last change that was applied to it.
 
     parts: one for each server; the id of a vector modulo their number is the number of its part. None holds
     everything in memory. stamps: of the parts, when they were looked at. dimension: of the vectors. recall:
@@ -79,7 +79,7 @@ class FollowedIndex(SearchIndex):
         self._is_tuning = False
         self._follower = Follower(self) if parts else None
         self.is_lost = False
-        """Whether a part was put back to an earlier state, so that changes are in neither."""
+        """True once a part was put back to an earlier state, so that some changes are in neither."""
 
     @property
     def dimension(self) -> int:

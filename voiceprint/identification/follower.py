@@ -41,11 +41,6 @@ class Follower:
         self._vacuum_after_s = VACUUM_S
         self._has_failed = False
 
-    @property
-    def is_working(self) -> bool:
-        """Whether the thread is there."""
-        return self._thread is not None
-
     def wake(self) -> None:
         """Have the thread look, and start it where there is none."""
         with self._lock:
@@ -103,8 +98,9 @@ class Follower:
             part: self._vacuum_at.get(part, now + random.uniform(1.0, 1.5) * self._vacuum_after_s)  # noqa: S311
             for part in waiting
         }
-        for part, at in self._vacuum_at.items():
+        for part, at in [*self._vacuum_at.items()]:
             if at <= now:
+                del self._vacuum_at[part]  # first: one that fails is made again as late as any other
                 index.vacuum_part(part)
                 self._vacuum_after_s = max(VACUUM_S, _SPARING * (time.monotonic() - now))
                 return 0.0

@@ -126,7 +126,7 @@ class ServerEngine(Engine[FollowedIndex]):
         index.settle(stamp.position)
 
     def is_lost(self, storage: Storage, index: FollowedIndex) -> bool:
-        """Whether a server was put back to an earlier state, or has changes of another history."""
+        """True where a server was put back to an earlier state, or has changes of another history."""
         index.vouch(lambda position: self._is_known(storage, position))
         return index.is_lost
 
