@@ -72,7 +72,7 @@ class Recorder(Protocol):
 
     @property
     def is_active(self) -> bool:
-        """Whether a log or a callback receives the events."""
+        """True where a log or a callback receives the events."""
 
     def record(self, action: str, facts: dict[str, Any], *, failed: bool = False) -> str:
         """Record an event, and return its id.

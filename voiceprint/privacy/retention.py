@@ -41,7 +41,7 @@ class PurgeReport(Frozen):
 
     @property
     def complete(self) -> bool:
-        """Whether all receipts are free of remains."""
+        """True where all receipts are free of remains."""
         return all(caller.receipt is None or caller.receipt.complete for caller in self.callers)
 
 

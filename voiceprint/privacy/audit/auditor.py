@@ -62,7 +62,7 @@ class Auditor:
 
     @property
     def is_active(self) -> bool:
-        """Whether a log or a callback receives the events."""
+        """True where a log or a callback receives the events."""
         return self.writer is not None or bool(self._callbacks)
 
     def add_callback(self, callback: Callback) -> Callable[[], None]:
