@@ -279,6 +279,31 @@ def test_an_index_that_was_put_back_to_changes_that_are_still_in_memory_is_broug
     assert_like(index, content(storage))
 
 
+def test_check_tells_of_what_only_the_server_or_only_the_store_has() -> None:
+    url, storage = fresh_pgvector_url(), MemoryStorage()
+    ids = [one.id for one in storage.save_many([print_of(f"c{number}", number) for number in range(3)])]
+    gallery = process_of(storage, url)
+    assert gallery.check() == []
+    (part,) = parts_of(gallery)
+    part.apply([ids[1]], [999], vectors(5, 1))
+    assert [(finding.code, finding.place) for finding in gallery.check()] == [
+        ("not_indexed", f"voiceprint {ids[1]}"),
+        ("not_stored", "voiceprint 999"),
+    ]
+    gallery.rebuild()
+    assert gallery.check() == []
+
+
+def test_an_index_that_cannot_have_the_dimension_of_the_encoder_is_told() -> None:
+    url, storage = fresh_pgvector_url(), MemoryStorage()
+    storage.save(print_of("c", 1))
+    index_of(process_of(storage, url))
+    for dimension, words in ((D + 1, "values, not of 9"), (5_000, "to 4000 is allowed")):
+        other = Gallery(storage, SharedIndex(SPACE, dimension, IndexSettings(urls=(url,))))
+        with pytest.raises(ConfigurationError, match=words):
+            other.refresh()
+
+
 def test_a_store_that_was_rewound_has_its_index_built_anew() -> None:
     url, storage = fresh_pgvector_url(), MemoryStorage()
     storage.save_many([print_of(f"c{number}", number) for number in range(20)])

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from voiceprint.errors import StorageUnavailableError
+from voiceprint.errors import ConfigurationError, StorageUnavailableError
 from voiceprint.identification.follower import Follower
 from voiceprint.identification.snapshots import Stamp
 from voiceprint.index import (
@@ -443,9 +443,18 @@ class FollowedIndex(SearchIndex):
 
 
 def on_server(work: Callable[[], T]) -> T:
-    """The result of work on a server. Raises `StorageUnavailableError` where it cannot be reached."""
+    """The result of work on a server.
+
+    Raises `StorageUnavailableError` where it cannot be reached, and `ConfigurationError` for an index that
+    cannot be of the encoder's dimension.
+    """
     try:
         return work()
+    except ValueError as error:  # another dimension, or more than a server can index
+        raise ConfigurationError(
+            f"{error} Use the encoder that enrolled the callers, or VOICE_INDEX=faiss; an index that nobody "
+            "uses any more is removed by PgVectorIndex(...).drop()."
+        ) from error
     except IndexUnavailableError as error:
         raise StorageUnavailableError(
             f"{error} The callers are safe in the store. Look at the server of VOICE_INDEX_URL."

@@ -39,15 +39,17 @@ class ServerEngine(Engine[FollowedIndex]):
         if self._parts[0] != store:
             urls = self.settings.urls
             names = [f"{store} {self.encoder} {number + 1}/{len(urls)}" for number in range(len(urls))]
-            made = [
-                PgVectorIndex(
-                    re.sub(r"^\w+(\+psycopg)?:", "postgresql:", url),
-                    name,
-                    self.dimension,
-                    exact_up_to=EXACT_UP_TO,
-                )
-                for url, name in zip(urls, names, strict=True)
-            ]
+            made = on_server(
+                lambda: [
+                    PgVectorIndex(
+                        re.sub(r"^\w+(\+psycopg)?:", "postgresql:", url),
+                        name,
+                        self.dimension,
+                        exact_up_to=EXACT_UP_TO,
+                    )
+                    for url, name in zip(urls, names, strict=True)
+                ]
+            )
             self._parts = store, made
         return self._parts[1] if store else []
 
