@@ -150,7 +150,7 @@ class PgVectorIndex(WritableIndex):
         self.apply((), ids, vectors)
 
     def remove(self, ids: ArrayLike) -> int:
-        """As `SearchIndex.remove`. The rows stay on disk until `vacuum`, which autovacuum does too."""
+        """As `SearchIndex.remove`. The vectors stay on disk, see `vacuum`."""
         return self.apply(ids, (), ())
 
     def apply(
@@ -214,7 +214,11 @@ class PgVectorIndex(WritableIndex):
             raise IndexMovedError("Another process has changed the index meanwhile.")
 
     def vacuum(self) -> None:
-        """Have the server overwrite removed vectors in the table and the graph. Others search and change."""
+        """Have the server take removed vectors out of the table and the graph. Others search and change.
+
+        Their bytes are overwritten in the graph; in the table's file some stay until later writes need their
+        place, or `fill` replaces the file.
+        """
         self._tables.vacuum()
 
     def drop(self) -> None:

@@ -110,7 +110,7 @@ class TrainedPart:
         count = min(count, len(self))
         rows = np.empty(0, dtype=np.int64)
         if not exact and self._proposes(pool_size(count)):
-            rows = distinct(np.concatenate([*self._proposed(queries, pool_size(count), among)]))
+            rows = distinct(np.concatenate([rows, *self._proposed(queries, pool_size(count), among)]))
         if len(rows) < count:  # not searched yet, or the lists of the queries are all but empty
             rows = self.locate(distinct(self._nearest_of_all(queries, count, among)[1]))
         return self.rows.ids[rows], to_single(self.rows.vectors[rows])

@@ -215,6 +215,21 @@ def fresh_pgvector_url() -> str:
     return _WITH_PGVECTOR[0].url(database)
 
 
+def fresh_pgvector_files(url: str) -> dict[str, bytes]:
+    """What the files of a database of `fresh_pgvector_url` hold, by their names, or "table" and "graph"."""
+    server = _WITH_PGVECTOR[0]
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CHECKPOINT")
+        ((table, graph),) = connection.execute(
+            "SELECT pg_relation_filepath(indrelid), pg_relation_filepath(indexrelid) FROM pg_index "
+            "JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam WHERE amname = 'hnsw'"
+        ).fetchall()
+    named = {"table": server.data / table, "graph": server.data / graph}
+    others = {path for path in named["table"].parent.iterdir() if path.is_file()} - {*named.values()}
+    files = named | {path.name: path for path in others}
+    return {name: path.read_bytes() for name, path in files.items()}
+
+
 def end_shared() -> None:
     """End the shared servers, at the end of the test process."""
     while _WITH_PGVECTOR:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_index_candidates import DIMENSION, clustered, filled
-from vectors import D, assert_answer, assert_like, made, made_trained, vectors
+from test_index_candidates import clustered, filled
+from vectors import assert_answer, made, made_trained, vectors
 
 from voiceprint.index import IdSet, VectorIndex
 
@@ -81,13 +81,6 @@ def test_small_sets_are_searched_exactly(trained: VectorIndex, data: st.DataObje
     _, found = trained.search(query, k, allowed=ids)
     assert found[0, : len(right)].tolist() == right.tolist()
     assert (found[0, len(right) :] == -1).all()
-
-
-def test_both_filters_together_leave_the_difference() -> None:
-    index, model = made(30)
-    queries = vectors(1, 3)
-    among = {id_: model[id_] for id_ in (10, 30)}
-    assert_answer(index.search(queries, 5, allowed=[10, 20, 30], excluded={20, 99}), queries, 5, among)
 
 
 @pytest.mark.usefixtures("every_candidate", "small_sets")
@@ -190,14 +183,3 @@ def test_a_set_of_ids_is_like_a_python_set() -> None:
     for wrong in (["3"], [1.5], np.array([1.0]), np.array([[1]]), None, 3):
         with pytest.raises(ValueError):
             IdSet(wrong)  # type: ignore[arg-type]
-
-
-def test_an_empty_set_finds_nothing_and_leaves_nothing_out() -> None:
-    index, model = made(20)
-    assert (index.search(vectors(1, 2), 3, allowed=IdSet())[1] == -1).all()
-    assert len(index.candidates(vectors(1, 2), 3, allowed=[])[0]) == 0
-    assert_answer(index.search(vectors(1, 2), 3, excluded=[]), vectors(1, 2), 3, model)
-    assert (index.search(vectors(1, 2), 3, excluded=list(model))[1] == -1).all()
-    assert_like(index, model)
-    assert (VectorIndex(D).search(vectors(1, 1), 3, excluded=[1])[1] == -1).all()
-    assert DIMENSION != D

@@ -7,50 +7,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from engines import IDS, SEEDS, IndexMachine
 from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
-from vectors import D, Model, assert_answer, assert_like, vectors
+from hypothesis.stateful import rule, run_state_machine_as_test
+from vectors import D, assert_like, vectors
 
-from voiceprint.index import IdSet, VectorIndex
+from voiceprint.index import VectorIndex
 
 OPTIONS: dict[str, Any] = {"exact_up_to": 40}
-SEEDS = st.integers(0, 10**6)
-IDS = st.lists(st.integers(0, 120), max_size=60)
 
 
-class IndexMachine(RuleBasedStateMachine):
-    """The index beside a dict; merges and trainings start by themselves and are waited for."""
+class VectorIndexMachine(IndexMachine):
+    """Merges and trainings start by themselves and are waited for."""
 
     folder: Path
     interruption: Any
 
-    @initialize(seed=SEEDS, n=st.integers(0, 100))
-    def start(self, seed: int, n: int) -> None:
+    def begin(self) -> None:
         self.interruption.meanwhile = lambda: None
-        self.index, self.model, self.sets = VectorIndex(D, **OPTIONS), Model(), list[IdSet]()
-        self.add(list(range(n)), seed)
-
-    @rule(ids=IDS, seed=SEEDS)
-    def add(self, ids: list[int], seed: int) -> None:
-        # All different: among equal ones, faiss's search of 4-bit codes may leave some out.
-        matrix = np.concatenate([np.empty((0, D)), *(vectors([seed, *at], 1) for at in enumerate(ids))])
-        matrix = matrix.astype(np.float32)
-        self.index.add(ids, matrix)
-        self.model.update(zip(ids, matrix, strict=True))
-
-    @rule(ids=st.one_of(IDS, st.lists(st.integers(0, 120), max_size=3)))
-    def remove(self, ids: list[int]) -> None:
-        assert self.index.remove(ids) == len(set(ids) & set(self.model))
-        for id_ in ids:
-            self.model.pop(id_, None)
+        self.index = VectorIndex(D, **OPTIONS)
 
     @rule()
     def wait(self) -> None:
@@ -98,37 +73,6 @@ class IndexMachine(RuleBasedStateMachine):
 
         self.interruption.meanwhile = meanwhile
 
-    @precondition(lambda self: self.model)
-    @rule(seed=SEEDS, k=st.integers(1, 130), allowed=st.sets(st.integers(0, 130)))
-    def search_among(self, seed: int, k: int, allowed: set[int]) -> None:
-        queries = vectors(seed, 2)
-        among = {id_: vector for id_, vector in self.model.items() if id_ in allowed}
-        assert_answer(self.index.search(queries, k, allowed=allowed), queries, k, among)
-        assert {id_ for id_ in allowed if id_ in self.index} == set(among)
-        others = {id_: vector for id_, vector in self.model.items() if id_ not in allowed}
-        assert_answer(self.index.search(queries, k, excluded=allowed), queries, k, others)
-
-    @rule(ids=st.sets(st.integers(0, 130)))
-    def keep_a_set(self, ids: set[int]) -> None:
-        self.sets = [*self.sets[-3:], IdSet(ids)]
-
-    @rule(seed=SEEDS, k=st.integers(1, 130))
-    def search_among_the_kept_sets(self, seed: int, k: int) -> None:
-        query = vectors(seed, 1)
-        for ids in self.sets:
-            among = {id_: vector for id_, vector in self.model.items() if id_ in ids}
-            others = {id_: vector for id_, vector in self.model.items() if id_ not in ids}
-            assert_answer(self.index.search(query, k, allowed=ids), query, k, among)
-            assert_answer(self.index.search(query, k, excluded=ids), query, k, others)
-            found, their_vectors = self.index.candidates(query, k, allowed=ids)
-            assert set(found.tolist()) <= set(among)
-            assert len(found) >= min(k, len(among))
-            assert np.array_equal(their_vectors, self.index.vectors_of(found)[1])
-
-    @invariant()
-    def like_the_model(self) -> None:
-        assert_like(self.index, self.model)
-
     def teardown(self) -> None:
         if hasattr(self, "index"):
             assert self.index.wait(60)
@@ -137,7 +81,7 @@ class IndexMachine(RuleBasedStateMachine):
 
 @pytest.mark.usefixtures("every_candidate", "small_chunks", "small_sets")
 def test_any_run_of_changes_leaves_the_index_like_a_dict(tmp_path: Path, interruption: Any) -> None:
-    machine = type("Machine", (IndexMachine,), {"folder": tmp_path, "interruption": interruption})
+    machine = type("Machine", (VectorIndexMachine,), {"folder": tmp_path, "interruption": interruption})
     run_state_machine_as_test(
         machine, settings=settings(max_examples=30, stateful_step_count=15, deadline=None)
     )

@@ -9,23 +9,22 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import psycopg
 import pytest
+from engines import IDS, SEEDS, IndexMachine, different
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    rule,
-    run_state_machine_as_test,
+from hypothesis.stateful import rule, run_state_machine_as_test
+from postgres_server import (
+    QUICK,
+    PostgresServer,
+    fresh_pgvector_files,
+    fresh_pgvector_url,
+    pgvector_binaries,
 )
-from postgres_server import QUICK, PostgresServer, fresh_pgvector_url, pgvector_binaries
-from vectors import D, Model, assert_answer, assert_like, vectors
+from vectors import D, vectors
 
-from voiceprint.index import IdSet, IndexUnavailableError
+from voiceprint.index import IndexUnavailableError
 from voiceprint.index.pgvector import PgVectorIndex
-
-SEEDS = st.integers(0, 10**6)
-IDS = st.lists(st.integers(0, 120), max_size=60)
+from voiceprint.index.rows import to_half
 
 
 @pytest.fixture
@@ -40,36 +39,25 @@ def index(url: str) -> Iterator[PgVectorIndex]:
     made.close()
 
 
-class IndexMachine(RuleBasedStateMachine):
-    """The index, and another one of the same name as in a second process, beside a dict."""
+class PgVectorMachine(IndexMachine):
+    """The index, and another one of the same name as in a second process."""
 
     url: str
     exact_up_to: int
 
-    @initialize(seed=SEEDS, n=st.integers(0, 100))
-    def start(self, seed: int, n: int) -> None:
+    def begin(self) -> None:
         name = f"machine {np.random.default_rng().integers(10**12)}"
         self.index, self.other = (
             PgVectorIndex(self.url, name, D, exact_up_to=self.exact_up_to) for _ in range(2)
         )
-        self.model: Model = {}
-        self.add(list(range(n)), seed)
 
-    @rule(ids=IDS, seed=SEEDS)
-    def add(self, ids: list[int], seed: int) -> None:
-        matrix = vectors(seed, len(ids)).reshape(len(ids), D)
-        self.index.add(ids, matrix)
-        self.model.update(zip(ids, matrix, strict=True))
-
-    @rule(ids=IDS)
-    def remove(self, ids: list[int]) -> None:
-        assert self.other.remove(ids) == len(set(ids) & set(self.model))
-        for id_ in ids:
-            self.model.pop(id_, None)
+    @property
+    def reader(self) -> PgVectorIndex:
+        return self.other
 
     @rule(gone=IDS, ids=st.sets(st.integers(0, 120), max_size=20), seed=SEEDS)
     def apply(self, gone: list[int], ids: set[int], seed: int) -> None:
-        matrix = vectors(seed, len(ids)).reshape(len(ids), D)
+        matrix = different([*ids], seed)
         self.index.apply(gone, [*ids], matrix, stamp={"revision": str(seed)})
         self.model = {id_: vector for id_, vector in self.model.items() if id_ not in gone}
         self.model.update(zip(ids, matrix, strict=True))
@@ -77,7 +65,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule(ids=st.sets(st.integers(0, 120)), seed=SEEDS)
     def fill(self, ids: set[int], seed: int) -> None:
-        matrix = vectors(seed, len(ids)).reshape(len(ids), D)
+        matrix = different([*ids], seed)
         half = len(ids) // 2
         self.index.fill([([*ids][:half], matrix[:half]), ([*ids][half:], matrix[half:])])
         self.model = dict(zip(ids, matrix, strict=True))
@@ -85,26 +73,6 @@ class IndexMachine(RuleBasedStateMachine):
     @rule()
     def vacuum(self) -> None:
         self.index.vacuum()
-
-    @rule(seed=SEEDS, k=st.integers(1, 130), allowed=st.sets(st.integers(0, 130)))
-    def search_among(self, seed: int, k: int, allowed: set[int]) -> None:
-        queries = vectors(seed, 2)
-        among = {id_: vector for id_, vector in self.model.items() if id_ in allowed}
-        assert_answer(self.other.search(queries, k, allowed=IdSet(allowed)), queries, k, among)
-        others = {id_: vector for id_, vector in self.model.items() if id_ not in allowed}
-        assert_answer(self.index.search(queries, k, excluded=allowed), queries, k, others)
-        found, their_vectors = self.index.candidates(queries, k, allowed=allowed)
-        assert set(found.tolist()) <= set(among)
-        assert len(found) >= min(k, len(among))
-        assert np.array_equal(their_vectors, self.index.vectors_of(found)[1])
-
-    @invariant()
-    def like_the_model(self) -> None:
-        assert_like(self.other, self.model)
-        sample = self.index.sample(10).tolist()
-        assert len(set(sample)) == min(10, len(self.model))
-        assert set(sample) <= set(self.model)
-        assert sample == self.other.sample(10).tolist()
 
     def teardown(self) -> None:
         if hasattr(self, "index"):
@@ -116,7 +84,7 @@ class IndexMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("exact_up_to", [0, 1000])
 def test_any_run_of_changes_leaves_the_index_like_a_dict(url: str, exact_up_to: int) -> None:
-    machine = type("Machine", (IndexMachine,), {"url": url, "exact_up_to": exact_up_to})
+    machine = type("Machine", (PgVectorMachine,), {"url": url, "exact_up_to": exact_up_to})
     run_state_machine_as_test(
         machine, settings=settings(max_examples=5, stateful_step_count=12, deadline=None)
     )  # type: ignore[arg-type]
@@ -220,16 +188,32 @@ def test_a_server_that_is_away_is_an_error_without_values() -> None:
         server.end()
 
 
-def test_removed_vectors_are_gone_from_the_disk_after_vacuum(index: PgVectorIndex) -> None:
-    marked = np.zeros((1, D), dtype=np.float32)
-    marked[0, :4] = 0.5
-    index.fill([(np.arange(50), vectors(0, 50))])
-    index.add([1000], marked)
-    assert index.remove([1000]) == 1
+def test_removed_vectors_are_gone_from_the_graph_after_vacuum_and_from_the_disk_after_fill(
+    url: str,
+) -> None:
+    index, matrix = PgVectorIndex(url, exact_up_to=0), vectors(0, 2_000, 256)
+
+    def holding(ids: list[int]) -> set[str]:
+        """The files that hold vectors of these ids, by what is in them."""
+        files = fresh_pgvector_files(url)
+        wanted = [to_half(matrix[id_ : id_ + 1]).tobytes() for id_ in ids]
+        return {name for name, content in files.items() if any(vector in content for vector in wanted)}
+
+    index.fill([(np.arange(2_000), matrix)])
+    assert holding([5]) == {"table", "graph"}
+    index.remove([5])  # of so few the server would not clean the graph by itself
     index.vacuum()
-    assert len(index) == 50
-    assert 1000 not in index
-    assert 49 in index
+    assert "graph" not in holding([5])
+    index.add([42], matrix[43:44])
+    index.remove([100, 101, 102, 777, 1_999])
+    index.vacuum()
+    gone = [5, 42, 100, 101, 102, 777, 1_999]
+    assert "graph" not in holding(gone)
+    assert index.status().dead == 0
+    index.fill([(np.delete(np.arange(2_000), gone), np.delete(matrix, gone, axis=0))])
+    assert holding(gone) == set()
+    assert holding([43]) == {"table", "graph"}
+    index.close()
 
 
 def test_threads_make_the_tables_of_several_databases_at_once() -> None:
