@@ -202,6 +202,17 @@ def test_a_commit_whose_answer_is_lost_is_not_said_to_have_changed_nothing(serve
         assert storage.check() == []
 
 
+def test_a_touch_waits_for_no_replica(server: PostgresServer) -> None:
+    with open_storage(server.url()) as storage:
+        storage.save(voiceprint("alice", last_seen="2020-01-01"))
+        server.sql("ALTER SYSTEM SET synchronous_standby_names = 'away'")
+        server.sql("SELECT pg_reload_conf()")
+        while server.sql("SHOW synchronous_standby_names") != [("away",)]:
+            time.sleep(0.01)
+        assert storage.touch("alice", "2021-01-01T00:00:00Z")
+        assert storage.get("alice").last_seen == "2021-01-01T00:00:00.000000Z"
+
+
 def test_connections_that_the_server_ends_are_replaced(server: PostgresServer) -> None:
     with open_storage(server.url()) as storage:
         for n in range(3):
