@@ -46,8 +46,8 @@ _CONNECTION_SETTINGS = {
 
 # First in a transaction that writes: how long it waits for the locks of others.
 _LOCK_TIMEOUT = f"SELECT set_config('lock_timeout', '{BUSY_TIMEOUT_S * 1000:.0f}', true)"
-# What takes no turn is `last_seen` of a call that has its answer: it need not wait for a disk or a replica, and
-# a crash of the server may lose that of its last 0.6 s.
+# What takes no turn is `last_seen` of a call that has its answer: it need not wait for a disk or a replica.
+# A crash of the server may lose that of its last 0.6 s.
 _WITHOUT_TURN = f"{_LOCK_TIMEOUT}, set_config('synchronous_commit', 'off', true)"
 # One writer at a time, so that ids and revisions are given in the order of commits, and the schema is created
 # once. A lock of the schema, as each may hold a store. The number is arbitrary; other programs lock others.
