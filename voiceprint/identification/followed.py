@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from itertools import takewhile
 from typing import Final, TypeVar
 
 import numpy as np
@@ -66,7 +67,7 @@ class FollowedIndex(SearchIndex):
         self._parts = tuple(parts)
         self._recall = recall
         self._changed = VectorIndex(dimension)  # the present vectors of ids in `_tags`
-        self._tags: dict[int, Position] = {}  # each id that the parts may lack: of the page of its change
+        self._tags: dict[int, Position] = {}  # of the change of each id that the parts may lack, in order
         self._seen = [*stamps]
         self._vouched = [stamp.position for stamp in stamps]  # known to be of the history of the store
         self._states: list[State | None] = [None] * len(parts)
@@ -108,7 +109,9 @@ class FollowedIndex(SearchIndex):
         with self._lock:
             self._changed.remove(changes.removed)
             self._changed.add(changes.ids, changes.embeddings)
-            self._tags.update(dict.fromkeys(ids, changes.position))
+            for id_ in ids:
+                self._tags.pop(id_, None)  # to its end
+                self._tags[id_] = changes.position
             self._mask = self._count = None
 
     def settle(self, position: Position) -> None:
@@ -124,7 +127,8 @@ class FollowedIndex(SearchIndex):
             self._position = position
             if self._confirmed > self._base:
                 self._base = self._confirmed
-                gone = [id_ for id_, tag in self._tags.items() if tag.revision <= self._base]
+                old = takewhile(lambda item: item[1].revision <= self._base, self._tags.items())
+                gone = [id_ for id_, _ in old]
                 self._changed.remove(gone)
                 for id_ in gone:
                     del self._tags[id_]
@@ -307,15 +311,16 @@ class FollowedIndex(SearchIndex):
             seen, target = self._seen[number], self._position
             if seen.position.revision >= target.revision:
                 return False
-            pending = sorted(
-                (tag, id_)
-                for id_, tag in self._tags.items()
-                if id_ % len(self._parts) == number
-                and seen.position.revision < tag.revision <= target.revision
-            )
-            if len(pending) > _AT_ONCE:
-                target = pending[_AT_ONCE - 1][0]
-            ids = np.array([id_ for tag, id_ in pending if tag <= target], dtype=np.int64)
+            pending = list[int]()
+            for id_, tag in self._tags.items():
+                if tag.revision > target.revision:
+                    break
+                if len(pending) >= _AT_ONCE and tag != self._tags[pending[-1]]:
+                    target = self._tags[pending[-1]]
+                    break
+                if tag.revision > seen.position.revision and id_ % len(self._parts) == number:
+                    pending.append(id_)
+            ids = np.array(pending, dtype=np.int64)
             there, vectors = self._changed.vectors_of(ids)
         part, stamp = self._parts[number], seen._replace(position=target)
         try:
