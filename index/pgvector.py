@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from voiceprint.index.base import Ids, WritableIndex, filter_of, share, whole
-from voiceprint.index.errors import IndexMovedError
+from voiceprint.index.errors import IndexMovedError, IndexUnavailableError
 from voiceprint.index.id_sets import Filter
 from voiceprint.index.pgvector_moment import MOST_CANDIDATES, Found, Moment, sample
 from voiceprint.index.pgvector_tables import Change, Tables
@@ -207,6 +208,8 @@ class PgVectorIndex(WritableIndex):
                 generation=generation, vectors=count, stamp=json.dumps(noted), dead=0, dead_since=None
             )
             change.note(ef_search=None, recall=None, tuned_at=0)  # of the graph before
+        with suppress(IndexUnavailableError):  # the index is there; the next filling or vacuum removes them
+            self._tables.drop_former()
 
     @staticmethod
     def _check_expected(change: Change, expected: _Stamp | None) -> None:
@@ -219,6 +222,7 @@ class PgVectorIndex(WritableIndex):
         Their bytes are overwritten in the graph; in the table's file some stay until later writes need their
         place, or `fill` replaces the file.
         """
+        self._tables.drop_former()
         self._tables.vacuum()
 
     def drop(self) -> None:
@@ -254,14 +258,19 @@ class PgVectorIndex(WritableIndex):
             filtered=among is not None,
         )
 
-    def tune(self, recall: float = 0.99) -> float:
+    def tune(self, recall: float = 0.99, *, alone: bool = False) -> float | None:
         """Choose the least effort of searches that finds the nearest vector in this share of trials.
 
-        recall: above 0, up to 1. Returns the measured recall, which is below it where no effort suffices. The
-        queries are vectors of the index, which look for their nearest neighbor; all vectors are read once.
-        The effort holds for all processes, until the index is tuned again or filled.
+        recall: above 0, up to 1. alone: whether to leave it to another process that is tuning. Returns the
+        measured recall, which is below `recall` where no effort suffices; None where it was left. The queries
+        are vectors of the index, which look for their nearest neighbor; all vectors are read once. The effort
+        holds for all processes, until the index is tuned again or filled.
         """
         share("recall", recall)
+        with self._tables.claim() as is_first:
+            return self._tune(recall) if is_first or not alone else None
+
+    def _tune(self, recall: float) -> float:
         probes = self.sample(_TRIALS)
         there, queries = self.vectors_of(probes)
         probes, vectors = probes[there], len(self)

@@ -64,6 +64,7 @@ class Tables:
         self.name = name
         self.dimension = dimension
         self._digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+        self._number = int(self._digest[:8], 16) & 0x7FFFFFFF  # of its advisory locks
         # By psycopg itself, as SQLAlchemy does not know all URLs of PostgreSQL. Messages have no parameters:
         # these are biometric data.
         self._engine = create_engine(
@@ -127,7 +128,7 @@ class Tables:
     def changing(self) -> Iterator[Change]:
         """The one transaction that changes this index at a time. The first makes the index."""
         with self._translated(), self._cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", [int(self._digest[:8], 16) & 0x7FFFFFFF])
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", [self._number])
             state = self._state(cursor)
             if state is None:
                 cursor.execute(
@@ -139,6 +140,33 @@ class Tables:
                 _create_table(cursor, state.table, self.dimension)
                 _create_indexes(cursor, state.table)
             yield Change(cursor, self, state)
+
+    @contextmanager
+    def claim(self) -> Iterator[bool]:
+        """A block that says whether no other process is in one of this index."""
+        with self._translated(), self._cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s, 1)", [self._number])
+            ((is_first,),) = cursor.fetchall()
+            yield is_first
+
+    def drop_former(self) -> None:
+        """Remove the tables that another has replaced, once nobody reads them any more.
+
+        Not as a part of the replacement: searches would wait behind it for the longest reader.
+        """
+        with self._translated(), self._cursor() as cursor:
+            state = self._state(cursor)
+            for generation in self.generations(cursor):
+                if state is not None and generation < state.generation:  # later ones may come meanwhile
+                    cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.table(generation)))
+
+    def generations(self, cursor: psycopg.Cursor[Any]) -> list[int]:
+        """The generations whose tables are there."""
+        cursor.execute(
+            "SELECT relname FROM pg_class WHERE relkind = 'r' AND pg_table_is_visible(oid) AND relname ~ %s",
+            [f"^vectors_{self._digest}_[0-9]+$"],
+        )
+        return [int(name.rpartition("_")[2]) for (name,) in cursor.fetchall()]
 
     def vacuum(self) -> None:
         """Have the server overwrite removed rows, and note that it did."""
@@ -300,12 +328,12 @@ class Change:
             _create_indexes(cursor, table)
         except psycopg.errors.UniqueViolation:
             raise ValueError("An id comes twice in the vectors of an index.") from None
-        cursor.execute(sql.SQL("DROP TABLE {}").format(self.state.table))
         return generation, count
 
     def drop(self) -> None:
         """Remove the index with its vectors."""
-        self._cursor.execute(sql.SQL("DROP TABLE {}").format(self.state.table))
+        for generation in self._tables.generations(self._cursor):
+            self._cursor.execute(sql.SQL("DROP TABLE {}").format(self._tables.table(generation)))
         self._cursor.execute("DELETE FROM vector_indexes WHERE name = %s", [self._tables.name])
 
 

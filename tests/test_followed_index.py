@@ -222,23 +222,45 @@ def test_removed_vectors_are_vacuumed_by_whichever_process_is_there(monkeypatch:
     assert (part.status().dead, part.status().dead_since) == (0, None)
 
 
-def test_two_processes_that_start_at_once_build_the_index_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    url, storage = fresh_pgvector_url(), MemoryStorage()
-    storage.save_many([print_of(f"c{number}", number) for number in range(200)])
-    filled = list[int]()
-    fill = PgVectorIndex.fill
+def counted_fills(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows with each index that is filled from now on."""
+    filled, fill = list[int](), PgVectorIndex.fill
 
-    def slowly(index: PgVectorIndex, *arguments: object, **options: object) -> None:
+    def counted(index: PgVectorIndex, *arguments: object, **options: object) -> None:
         fill(index, *arguments, **options)  # type: ignore[arg-type]
         filled.append(1)
 
-    monkeypatch.setattr(PgVectorIndex, "fill", slowly)
+    monkeypatch.setattr(PgVectorIndex, "fill", counted)
+    return filled
+
+
+def test_two_processes_that_start_at_once_build_the_index_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    url, storage = fresh_pgvector_url(), MemoryStorage()
+    storage.save_many([print_of(f"c{number}", number) for number in range(200)])
+    filled = counted_fills(monkeypatch)
     galleries = [process_of(storage, url) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         [*pool.map(lambda gallery: gallery.refresh(), galleries)]
     assert len(filled) == 1
     for gallery in galleries:
         assert_like(index_of(gallery), content(storage))
+
+
+def test_of_the_processes_that_the_feed_does_not_reach_one_builds_the_index(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("voiceprint.storage.state.MAX_TOMBSTONES", 2)
+    url, storage = fresh_pgvector_url(), MemoryStorage()
+    storage.save_many([print_of(f"c{number}", number) for number in range(20)])
+    galleries = [process_of(storage, url) for _ in range(3)]
+    for gallery in galleries:
+        assert_like(index_of(gallery), content(storage))
+    for number in range(6):
+        storage.delete(f"c{number}")
+    filled = counted_fills(monkeypatch)
+    for gallery in galleries:
+        assert_like(index_of(gallery), content(storage))
+    assert len(filled) == 1
 
 
 def test_an_index_that_was_put_back_to_an_earlier_state_is_brought_up_from_the_store() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 import psycopg
@@ -25,6 +26,8 @@ from vectors import D, vectors
 from voiceprint.index import IndexUnavailableError
 from voiceprint.index.pgvector import PgVectorIndex
 from voiceprint.index.rows import to_half
+
+OF_AN_INDEX = "pg_class WHERE relname LIKE 'vectors\\_%' AND relkind = 'r'"
 
 
 @pytest.fixture
@@ -265,3 +268,46 @@ def test_a_database_that_was_replaced_by_an_empty_one_gets_its_tables_again(
     index.close()
     index.add([2], vectors(0, 1))
     assert index.ids().tolist() == [2]
+
+
+def test_a_reader_of_the_former_table_keeps_no_search_from_the_new_one(
+    index: PgVectorIndex, url: str
+) -> None:
+    index.fill([(np.arange(50), vectors(0, 50))])
+    filled = threading.Event()
+
+    def fill() -> None:
+        with closing(PgVectorIndex(url, dimension=D, exact_up_to=0)) as other:
+            other.fill([(np.arange(60), vectors(1, 60))])
+        filled.set()
+
+    with psycopg.connect(url) as reader, ThreadPoolExecutor(1) as pool:
+        ((table,),) = reader.execute(f"SELECT relname FROM {OF_AN_INDEX}").fetchall()
+        reader.execute(f"SELECT count(*) FROM {table}")
+        filling = pool.submit(fill)
+        while len(index) == 50:
+            assert not filling.done()
+        assert index.search(vectors(1, 1), 1)[1].tolist() == [[0]]
+        assert not filled.is_set()
+        reader.rollback()
+        filling.result(60)
+        assert reader.execute(f"SELECT count(*) FROM {OF_AN_INDEX}").fetchall() == [(1,)]
+
+
+def test_a_table_that_was_left_behind_goes_with_the_next_vacuum(index: PgVectorIndex, url: str) -> None:
+    index.fill([(np.arange(50), vectors(0, 50))])
+    with psycopg.connect(url, autocommit=True) as connection:
+        ((table,),) = connection.execute(f"SELECT relname FROM {OF_AN_INDEX}").fetchall()
+        connection.execute(f"CREATE TABLE {table.removesuffix('1')}0 AS SELECT * FROM {table}")
+        index.vacuum()
+        assert connection.execute(f"SELECT relname FROM {OF_AN_INDEX}").fetchall() == [(table,)]
+    assert len(index) == len(index.ids()) == 50
+
+
+def test_of_two_processes_that_are_to_tune_one_does(index: PgVectorIndex, url: str) -> None:
+    index.fill([(np.arange(50), vectors(0, 50))])
+    with index._tables.claim() as is_first:
+        assert is_first
+        with closing(PgVectorIndex(url, dimension=D)) as other:
+            assert other.tune(alone=True) is None
+    assert index.tune(alone=True) == 1.0

@@ -123,6 +123,7 @@ class FollowedIndex(SearchIndex):
         """
         if self._follower is None:
             return
+        plans = self._follower.plans_vacuum
         with self._lock:
             self._position = position
             if self._confirmed > self._base:
@@ -135,8 +136,9 @@ class FollowedIndex(SearchIndex):
                 self._mask = None
             self._confirmed = min(known.revision for known in self._vouched)
             has_work = self._least_seen() < position.revision or any(
-                state is not None and (state.dead or self._is_due(part, state))
-                for part, state in zip(self._parts, self._states, strict=True)
+                state is not None
+                and (self._is_due(self._parts[number], state) or (state.dead and not plans(number)))
+                for number, state in enumerate(self._states)
             )
         if has_work:
             self._follower.wake()
@@ -338,25 +340,24 @@ class FollowedIndex(SearchIndex):
         return True
 
     def tune_if_due(self) -> bool:
-        """Tune a part that never was, or has grown; returns whether one did."""
+        """Tune a part that never was, or has grown; returns whether it has tuned one."""
         with self._lock:
             due = [
                 part
                 for part, state in zip(self._parts, self._states, strict=True)
                 if state is not None and self._is_due(part, state)
             ]
-        for part in due:
-            self._tune(part, self._recall)
-        return bool(due)
+        return any(self._tune(part, self._recall, alone=True) for part in due)
 
     @staticmethod
     def _is_due(part: PgVectorIndex, state: State) -> bool:
         return state.vectors > part.exact_up_to and state.vectors >= _TUNED_AGAIN * state.tuned_at
 
-    def _tune(self, part: PgVectorIndex, recall: float) -> None:
+    def _tune(self, part: PgVectorIndex, recall: float, *, alone: bool = False) -> bool:
+        """Tune a part; False where that is left to another process, which is tuning it."""
         self._is_tuning = True
         try:
-            on_server(lambda: part.tune(recall))
+            return on_server(lambda: part.tune(recall, alone=alone)) is not None
         finally:
             self._is_tuning = False
 

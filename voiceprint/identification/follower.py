@@ -49,6 +49,10 @@ class Follower:
                 self._thread.start()
         self._wake.set()
 
+    def plans_vacuum(self, part: int) -> bool:
+        """Whether the thread waits for the time to vacuum a part."""
+        return self._thread is not None and part in self._vacuum_at
+
     def _run(self) -> None:
         try:
             self._work()

@@ -87,10 +87,12 @@ class Gallery:
                 changes = storage.changes(state.position, encoder=self.encoder)
                 if changes is None:
                     logger.warning(
-                        "%s: the change feed does not reach back, or was rewound; building the index anew.",
+                        "%s: the change feed does not reach back, or was rewound; making the index anew.",
                         storage,
                     )
-                    shared.state = self._build(identity, progress)
+                    # One that was in use is loaded again first, as another process may have made it anew.
+                    is_loaded = state is not shared.state
+                    shared.state = self._build(identity, progress) if is_loaded else None
                     continue
                 # Before the changes go in, which may fail half-way; see `_apply`.
                 shared.state = state
