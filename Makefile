@@ -62,13 +62,13 @@ container: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(T)
 
+# Three on two cores, as the tests wait for servers and killed processes a quarter of their time.
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 $(T)
+	$(BIN)/python -m pytest -n 3 $(T)
 
-# The modules that go through the encoder of the settings, without the values of the default one.
-OTHER_ENCODER_TESTS := $(addprefix tests/,evaluation test_agreement.py test_async.py test_channels.py test_cli.py \
-	test_cli_audio.py test_cli_enrollment.py test_decisions.py test_diarization.py test_end_to_end.py \
-	test_enroll_many.py test_identify.py test_long_calls.py test_recognizer.py test_recording.py test_streaming.py \
+# The modules whose answers depend on the encoder of the settings, without the values of the default one.
+OTHER_ENCODER_TESTS := $(addprefix tests/,evaluation test_agreement.py test_channels.py test_decisions.py \
+	test_diarization.py test_end_to_end.py test_enroll_many.py test_identify.py test_recognizer.py test_streaming.py \
 	test_streaming_session.py)
 
 test-encoders: $(INSTALLED)

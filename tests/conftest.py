@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--rounds", type=int, default=10, metavar="N", help="how much each of several busy processes does"
     )
     parser.addoption(
-        "--runs", type=int, default=20, metavar="N", help="how many random runs of operations a store gets"
+        "--runs", type=int, default=12, metavar="N", help="how many random runs of operations a store gets"
     )
     parser.addoption(
         "--mutations", type=int, default=300, metavar="N", help="how many audio files are mutated and read"
