@@ -145,8 +145,12 @@ class Tables:
     def claim(self) -> Iterator[bool]:
         """A block that says whether no other process is in one of this index."""
         with self._translated(), self._cursor() as cursor:
-            cursor.execute("SELECT pg_try_advisory_xact_lock(%s, 1)", [self._number])
-            ((is_first,),) = cursor.fetchall()
+            cursor.execute(
+                "SELECT pg_try_advisory_xact_lock(%s, 1), "
+                "set_config('idle_in_transaction_session_timeout', '0', true)",
+                [self._number],
+            )
+            ((is_first, _),) = cursor.fetchall()
             yield is_first
 
     def drop_former(self) -> None:

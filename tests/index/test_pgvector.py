@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -311,3 +312,12 @@ def test_of_two_processes_that_are_to_tune_one_does(index: PgVectorIndex, url: s
         with closing(PgVectorIndex(url, dimension=D)) as other:
             assert other.tune(alone=True) is None
     assert index.tune(alone=True) == 1.0
+
+
+def test_a_server_that_ends_idle_transactions_lets_an_index_be_tuned(url: str) -> None:
+    index = PgVectorIndex(f"{url}?options=-cidle_in_transaction_session_timeout%3D100", exact_up_to=0)
+    index.fill([(np.arange(2_000), vectors(0, 2_000, 256))])
+    with index._tables.claim():
+        time.sleep(0.5)
+    assert index.tune() >= 0.9
+    index.close()
