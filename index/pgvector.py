@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from voiceprint.index.base import Ids, WritableIndex, filter_of, share, whole
-from voiceprint.index.errors import IndexMovedError, IndexUnavailableError
+from voiceprint.index.errors import IndexMovedError
 from voiceprint.index.id_sets import Filter
 from voiceprint.index.pgvector_moment import MOST_CANDIDATES, Found, Moment, sample
 from voiceprint.index.pgvector_tables import Change, Tables
@@ -204,12 +203,12 @@ class PgVectorIndex(WritableIndex):
             generation, count = change.refill(
                 (self._check_pairs(ids, vectors) for ids, vectors in blocks), self._build_memory_mb
             )
-            change.note(
-                generation=generation, vectors=count, stamp=json.dumps(noted), dead=0, dead_since=None
-            )
+            change.note(generation=generation, vectors=count, stamp=json.dumps(noted))
             change.note(ef_search=None, recall=None, tuned_at=0)  # of the graph before
-        with suppress(IndexUnavailableError):  # the index is there; the next filling or vacuum removes them
-            self._tables.drop_former()
+            former = change.state.vectors + change.state.dead
+            if former:
+                change.note_dead(former)
+        self._tables.drop_former(former)
 
     @staticmethod
     def _check_expected(change: Change, expected: _Stamp | None) -> None:
@@ -222,7 +221,6 @@ class PgVectorIndex(WritableIndex):
         Their bytes are overwritten in the graph; in the table's file some stay until later writes need their
         place, or `fill` replaces the file.
         """
-        self._tables.drop_former()
         self._tables.vacuum()
 
     def drop(self) -> None:
@@ -267,8 +265,10 @@ class PgVectorIndex(WritableIndex):
         holds for all processes, until the index is tuned again or filled.
         """
         share("recall", recall)
+        if not alone:
+            return self._tune(recall)
         with self._tables.claim() as is_first:
-            return self._tune(recall) if is_first or not alone else None
+            return self._tune(recall) if is_first else None
 
     def _tune(self, recall: float) -> float:
         probes = self.sample(_TRIALS)

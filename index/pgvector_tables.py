@@ -63,8 +63,9 @@ class Tables:
     def __init__(self, url: str, name: str, dimension: int) -> None:
         self.name = name
         self.dimension = dimension
-        self._digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-        self._number = int(self._digest[:8], 16) & 0x7FFFFFFF  # of its advisory locks
+        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+        self.prefix = f"vectors_{digest}_"  # of the names of its tables
+        self._number = int(digest[:8], 16) & 0x7FFFFFFF  # of its advisory locks
         # By psycopg itself, as SQLAlchemy does not know all URLs of PostgreSQL. Messages have no parameters:
         # these are biometric data.
         self._engine = create_engine(
@@ -144,33 +145,30 @@ class Tables:
     @contextmanager
     def claim(self) -> Iterator[bool]:
         """A block that says whether no other process is in one of this index."""
-        with self._translated(), self._cursor() as cursor:
-            cursor.execute(
+        # Not of the pool, which the work in the block needs, nor ended for doing nothing meanwhile.
+        with self._translated(), self._first.begin() as connection:
+            row = connection.exec_driver_sql(
                 "SELECT pg_try_advisory_xact_lock(%s, 1), "
                 "set_config('idle_in_transaction_session_timeout', '0', true)",
-                [self._number],
-            )
-            ((is_first, _),) = cursor.fetchall()
-            yield is_first
+                (self._number,),
+            ).one()
+            yield bool(row[0])
 
-    def drop_former(self) -> None:
-        """Remove the tables that another has replaced, once nobody reads them any more.
+    def drop_former(self, rows: int = 0) -> bool:
+        """Remove the tables that another has replaced. rows: of these, that wait for a vacuum by the notes.
 
-        Not as a part of the replacement: searches would wait behind it for the longest reader.
+        Not as a part of the replacement: searches would wait behind it for the longest reader. False where
+        somebody reads one for a second, or it cannot be removed.
         """
-        with self._translated(), self._cursor() as cursor:
-            state = self._state(cursor)
-            for generation in self.generations(cursor):
-                if state is not None and generation < state.generation:  # later ones may come meanwhile
-                    cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.table(generation)))
-
-    def generations(self, cursor: psycopg.Cursor[Any]) -> list[int]:
-        """The generations whose tables are there."""
-        cursor.execute(
-            "SELECT relname FROM pg_class WHERE relkind = 'r' AND pg_table_is_visible(oid) AND relname ~ %s",
-            [f"^vectors_{self._digest}_[0-9]+$"],
-        )
-        return [int(name.rpartition("_")[2]) for (name,) in cursor.fetchall()]
+        try:
+            with self.changing() as change:
+                change.drop_former()
+                if rows:
+                    left = max(0, change.state.dead - rows)
+                    change.note(dead=left, **({} if left else {"dead_since": None}))
+        except IndexUnavailableError:  # the rows stay noted, so that the next vacuum tries again
+            return False
+        return True
 
     def vacuum(self) -> None:
         """Have the server overwrite removed rows, and note that it did."""
@@ -191,15 +189,21 @@ class Tables:
             wrapped: Any = connection.execution_options(isolation_level="AUTOCOMMIT").connection
             driver: psycopg.Connection[Any] = wrapped.driver_connection
             driver.add_notice_handler(note)
-            # By itself the server leaves out the graph where few rows are dead.
-            driver.execute(sql.SQL("VACUUM (INDEX_CLEANUP ON) {}").format(before.table))
-            # Rows that a transaction of before the removal may still read stay.
-            ((kept,),) = driver.execute(
-                "SELECT n_dead_tup FROM pg_stat_all_tables WHERE relid = %s::regclass",
-                [before.table.as_string(driver)],
-            ).fetchall()
+            try:
+                # By itself the server leaves out the graph where few rows are dead.
+                driver.execute(sql.SQL("VACUUM (INDEX_CLEANUP ON) {}").format(before.table))
+                # Rows that a transaction of before the removal may still read stay.
+                rows = driver.execute(
+                    "SELECT n_dead_tup FROM pg_stat_all_tables WHERE relid = %s::regclass",
+                    [before.table.as_string(driver)],
+                ).fetchall()
+            except psycopg.errors.UndefinedTable:  # another has replaced it meanwhile
+                rows = []
         if warnings:  # it is no error for the server, and nothing was done
             raise IndexUnavailableError(f"The index {self.name!r} was not vacuumed: {warnings[0]}.")
+        if not self.drop_former() or not rows:
+            return
+        kept = rows[0][0]
         with self.changing() as change:
             if change.state.generation == before.generation:
                 left = max(0, change.state.dead - before.dead)
@@ -256,7 +260,7 @@ class Tables:
 
     def table(self, generation: int) -> sql.Identifier:
         """The table of a generation of the vectors."""
-        return sql.Identifier(f"vectors_{self._digest}_{generation}")
+        return sql.Identifier(f"{self.prefix}{generation}")
 
 
 class Change:
@@ -321,6 +325,8 @@ class Change:
         cursor, generation, count = self._cursor, self.state.generation + 1, 0
         table = self._tables.table(generation)
         cursor.execute("SELECT set_config('maintenance_work_mem', %s, true)", [f"{memory_mb}MB"])
+        # Left by a database that was put back to an earlier state.
+        cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
         _create_table(cursor, table, self._tables.dimension)
         with cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(table)) as copy:
             copy.set_types(["int8", "halfvec"])
@@ -334,9 +340,26 @@ class Change:
             raise ValueError("An id comes twice in the vectors of an index.") from None
         return generation, count
 
+    def drop_former(self) -> None:
+        """Remove the tables of former generations. Raises `LockNotAvailable` where one is in use."""
+        former = [generation for generation in self._generations() if generation < self.state.generation]
+        if former:
+            self._cursor.execute("SET LOCAL lock_timeout = '1s'", binary=False)
+        for generation in former:
+            self._cursor.execute(sql.SQL("DROP TABLE {}").format(self._tables.table(generation)))
+
+    def _generations(self) -> list[int]:
+        """The generations whose tables are there."""
+        self._cursor.execute(
+            "SELECT relname FROM pg_class WHERE relkind = 'r' AND starts_with(relname, %s) "
+            "AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = %s::regclass)",
+            [self._tables.prefix, self.state.table.as_string(self._cursor)],
+        )
+        return [int(name.removeprefix(self._tables.prefix)) for (name,) in self._cursor.fetchall()]
+
     def drop(self) -> None:
         """Remove the index with its vectors."""
-        for generation in self._tables.generations(self._cursor):
+        for generation in self._generations():
             self._cursor.execute(sql.SQL("DROP TABLE {}").format(self._tables.table(generation)))
         self._cursor.execute("DELETE FROM vector_indexes WHERE name = %s", [self._tables.name])
 

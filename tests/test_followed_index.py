@@ -259,7 +259,11 @@ def test_of_the_processes_that_the_feed_does_not_reach_one_builds_the_index(
         storage.delete(f"c{number}")
     filled = counted_fills(monkeypatch)
     for gallery in galleries:
+        gallery.scorer()
+        before = gallery._shared.scorers._scorer
+        assert before is not None
         assert_like(index_of(gallery), content(storage))
+        assert gallery._shared.scorers._scorer is not before  # it has embeddings of the deleted ones
     assert len(filled) == 1
 
 

@@ -271,28 +271,39 @@ def test_a_database_that_was_replaced_by_an_empty_one_gets_its_tables_again(
     assert index.ids().tolist() == [2]
 
 
-def test_a_reader_of_the_former_table_keeps_no_search_from_the_new_one(
-    index: PgVectorIndex, url: str
-) -> None:
+def test_a_reader_of_the_former_table_keeps_nobody_from_the_new_one(index: PgVectorIndex, url: str) -> None:
     index.fill([(np.arange(50), vectors(0, 50))])
-    filled = threading.Event()
-
-    def fill() -> None:
+    with psycopg.connect(url) as reader:
+        ((table,),) = reader.execute(f"SELECT relname FROM {OF_AN_INDEX}").fetchall()
+        reader.execute(f"SELECT count(*) FROM {table}")  # a dump
         with closing(PgVectorIndex(url, dimension=D, exact_up_to=0)) as other:
             other.fill([(np.arange(60), vectors(1, 60))])
-        filled.set()
-
-    with psycopg.connect(url) as reader, ThreadPoolExecutor(1) as pool:
-        ((table,),) = reader.execute(f"SELECT relname FROM {OF_AN_INDEX}").fetchall()
-        reader.execute(f"SELECT count(*) FROM {table}")
-        filling = pool.submit(fill)
-        while len(index) == 50:
-            assert not filling.done()
         assert index.search(vectors(1, 1), 1)[1].tolist() == [[0]]
-        assert not filled.is_set()
+        index.remove([7])
+        index.vacuum()
+        assert index.status().dead == 51
+        assert index.status().dead_since is not None
         reader.rollback()
-        filling.result(60)
+        index.vacuum()
         assert reader.execute(f"SELECT count(*) FROM {OF_AN_INDEX}").fetchall() == [(1,)]
+    assert (index.status().dead, index.status().dead_since) == (0, None)
+
+
+def test_indexes_of_two_schemas_are_two(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION vector; CREATE SCHEMA tenant")
+    tenant = PgVectorIndex(f"{url}?options=-csearch_path%3Dtenant,public", dimension=D)
+    tenant.fill([([0], vectors(0, 1))])
+    own = PgVectorIndex(url, dimension=D)
+    own.fill([([1], vectors(1, 1))])
+    for seed in (2, 3):
+        tenant.fill([([seed], vectors(seed, 1))])
+        tenant.vacuum()
+    assert (own.ids().tolist(), tenant.ids().tolist()) == ([1], [3])
+    tenant.drop()
+    assert (own.ids().tolist(), tenant.ids().tolist()) == ([1], [])
+    own.close()
+    tenant.close()
 
 
 def test_a_table_that_was_left_behind_goes_with_the_next_vacuum(index: PgVectorIndex, url: str) -> None:

@@ -127,6 +127,7 @@ class Gallery:
         if loaded is None:
             return None
         index, position = loaded
+        self._shared.scorers.reset()  # of an index that was in use: it may hold voiceprints removed since
         # Groups of a later moment than the index: the changes since then repeat some of theirs.
         return IndexState(index, identity, position, self._groups())
 
