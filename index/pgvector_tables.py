@@ -325,8 +325,9 @@ class Change:
         cursor, generation, count = self._cursor, self.state.generation + 1, 0
         table = self._tables.table(generation)
         cursor.execute("SELECT set_config('maintenance_work_mem', %s, true)", [f"{memory_mb}MB"])
-        # Left by a database that was put back to an earlier state.
-        cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
+        # Left by a database that was put back to an earlier state. Not one of another schema of the search path.
+        ((schema,),) = cursor.execute("SELECT current_schema()").fetchall()
+        cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}.{}").format(sql.Identifier(schema), table))
         _create_table(cursor, table, self._tables.dimension)
         with cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(table)) as copy:
             copy.set_types(["int8", "halfvec"])

@@ -295,7 +295,8 @@ def test_indexes_of_two_schemas_are_two(url: str) -> None:
     tenant = PgVectorIndex(f"{url}?options=-csearch_path%3Dtenant,public", dimension=D)
     tenant.fill([([0], vectors(0, 1))])
     own = PgVectorIndex(url, dimension=D)
-    own.fill([([1], vectors(1, 1))])
+    for _ in range(2):
+        own.fill([([1], vectors(1, 1))])
     for seed in (2, 3):
         tenant.fill([([seed], vectors(seed, 1))])
         tenant.vacuum()
@@ -332,3 +333,15 @@ def test_a_server_that_ends_idle_transactions_lets_an_index_be_tuned(url: str) -
         time.sleep(0.5)
     assert index.tune() >= 0.9
     index.close()
+
+
+def test_a_database_that_was_put_back_beside_later_tables_is_filled_anew(
+    index: PgVectorIndex, url: str
+) -> None:
+    index.fill([(np.arange(50), vectors(0, 50))])
+    with psycopg.connect(url, autocommit=True) as connection:
+        ((table,),) = connection.execute(f"SELECT relname FROM {OF_AN_INDEX}").fetchall()
+        connection.execute(f"CREATE TABLE {table.removesuffix('1')}2 AS SELECT * FROM {table}")
+    index.fill([(np.arange(60), vectors(1, 60))])
+    assert len(index) == 60
+    assert index.check() == []
