@@ -325,7 +325,7 @@ class Change:
         cursor, generation, count = self._cursor, self.state.generation + 1, 0
         table = self._tables.table(generation)
         cursor.execute("SELECT set_config('maintenance_work_mem', %s, true)", [f"{memory_mb}MB"])
-        # Left by a database that was put back to an earlier state. Not one of another schema of the search path.
+        # Left by a database that was put back to an earlier state. A table of another schema is not meant.
         ((schema,),) = cursor.execute("SELECT current_schema()").fetchall()
         cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}.{}").format(sql.Identifier(schema), table))
         _create_table(cursor, table, self._tables.dimension)

@@ -335,9 +335,7 @@ def test_a_server_that_ends_idle_transactions_lets_an_index_be_tuned(url: str) -
     index.close()
 
 
-def test_a_database_that_was_put_back_beside_later_tables_is_filled_anew(
-    index: PgVectorIndex, url: str
-) -> None:
+def test_a_database_that_was_put_back_beside_later_tables_is_filled(index: PgVectorIndex, url: str) -> None:
     index.fill([(np.arange(50), vectors(0, 50))])
     with psycopg.connect(url, autocommit=True) as connection:
         ((table,),) = connection.execute(f"SELECT relname FROM {OF_AN_INDEX}").fetchall()
