@@ -324,7 +324,11 @@ class Change:
         """
         cursor, generation, count = self._cursor, self.state.generation + 1, 0
         table = self._tables.table(generation)
-        cursor.execute("SELECT set_config('maintenance_work_mem', %s, true)", [f"{memory_mb}MB"])
+        # A time that is meant for searches would end the building of a graph.
+        cursor.execute(
+            "SELECT set_config('maintenance_work_mem', %s, true), set_config('statement_timeout', '0', true)",
+            [f"{memory_mb}MB"],
+        )
         # Left by a database that was put back to an earlier state. A table of another schema is not meant.
         ((schema,),) = cursor.execute("SELECT current_schema()").fetchall()
         cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}.{}").format(sql.Identifier(schema), table))

@@ -326,6 +326,13 @@ def test_of_two_processes_that_are_to_tune_one_does(index: PgVectorIndex, url: s
     assert index.tune(alone=True) == 1.0
 
 
+def test_a_time_that_is_meant_for_searches_ends_no_filling(url: str) -> None:
+    index = PgVectorIndex(f"{url}?options=-cstatement_timeout%3D300", exact_up_to=0)
+    index.fill([(np.arange(4_000), vectors(0, 4_000, 256))])
+    assert len(index) == 4_000
+    index.close()
+
+
 def test_a_server_that_ends_idle_transactions_lets_an_index_be_tuned(url: str) -> None:
     index = PgVectorIndex(f"{url}?options=-cidle_in_transaction_session_timeout%3D100", exact_up_to=0)
     index.fill([(np.arange(2_000), vectors(0, 2_000, 256))])
