@@ -17,7 +17,7 @@ help:
 	@echo "make demo-server  serve the sample voices: the console, and a key for the HTTP interface"
 	@echo "                (PORT=8001 if 8000 is taken)"
 	@echo "make container  run what the Dockerfile says without docker, and check it"
-	@echo "make test       run the quick tests: at most 5 minutes on two cores"
+	@echo "make test       run the quick tests: a quarter of an hour on two cores"
 	@echo "make test-all   run all tests"
 	@echo "make test-encoders  run tests with tiny speaker models in place of the default encoder"
 	@echo "make coverage   run all tests, and fail where less is covered than pyproject.toml asks"
