@@ -203,8 +203,8 @@ class PgVectorIndex(WritableIndex):
             generation, count = change.refill(
                 (self._check_pairs(ids, vectors) for ids, vectors in blocks), self._build_memory_mb
             )
-            change.note(generation=generation, vectors=count, stamp=json.dumps(noted))
-            change.note(ef_search=None, recall=None, tuned_at=0)  # of the graph before
+            of_the_graph_before = {"ef_search": None, "recall": None, "tuned_at": 0}
+            change.note(generation=generation, vectors=count, stamp=json.dumps(noted), **of_the_graph_before)
             former = change.state.vectors + change.state.dead
             if former:
                 change.note_dead(former)

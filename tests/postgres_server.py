@@ -216,7 +216,7 @@ def fresh_pgvector_url() -> str:
 
 
 def fresh_pgvector_files(url: str) -> dict[str, bytes]:
-    """What the files of a database of `fresh_pgvector_url` hold, by their names, or "table" and "graph"."""
+    """The contents of a database's files by name; "table" and "graph" are those of its one index."""
     server = _WITH_PGVECTOR[0]
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CHECKPOINT")

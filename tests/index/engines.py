@@ -72,7 +72,7 @@ class PgVector(Engine):
 
 @cache
 def shared_url() -> str:
-    """One database for all indexes of this test process, which have different names."""
+    """The URL of the one database of this test process, whose indexes have different names."""
     return fresh_pgvector_url()
 
 

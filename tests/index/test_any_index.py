@@ -1,4 +1,4 @@
-"""What an index promises, on every engine: the answers of a brute force, whatever is asked or given."""
+"""The contract of an index, on every engine: the answers of a brute force, whatever is asked or given."""
 
 from __future__ import annotations
 

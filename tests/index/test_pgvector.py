@@ -307,13 +307,19 @@ def test_indexes_of_two_schemas_are_two(url: str) -> None:
     tenant.close()
 
 
-def test_a_table_that_was_left_behind_goes_with_the_next_vacuum(index: PgVectorIndex, url: str) -> None:
-    index.fill([(np.arange(50), vectors(0, 50))])
+def copy_table(url: str, generation: int) -> None:
+    """Make a table of another generation from that of the one index, whose generation is 1."""
     with psycopg.connect(url, autocommit=True) as connection:
         ((table,),) = connection.execute(f"SELECT relname FROM {OF_AN_INDEX}").fetchall()
-        connection.execute(f"CREATE TABLE {table.removesuffix('1')}0 AS SELECT * FROM {table}")
-        index.vacuum()
-        assert connection.execute(f"SELECT relname FROM {OF_AN_INDEX}").fetchall() == [(table,)]
+        connection.execute(f"CREATE TABLE {table.removesuffix('1')}{generation} AS SELECT * FROM {table}")
+
+
+def test_a_table_that_was_left_behind_goes_with_the_next_vacuum(index: PgVectorIndex, url: str) -> None:
+    index.fill([(np.arange(50), vectors(0, 50))])
+    copy_table(url, 0)
+    index.vacuum()
+    with psycopg.connect(url) as connection:
+        assert connection.execute(f"SELECT right(relname, 2) FROM {OF_AN_INDEX}").fetchall() == [("_1",)]
     assert len(index) == len(index.ids()) == 50
 
 
@@ -344,9 +350,7 @@ def test_a_server_that_ends_idle_transactions_lets_an_index_be_tuned(url: str) -
 
 def test_a_database_that_was_put_back_beside_later_tables_is_filled(index: PgVectorIndex, url: str) -> None:
     index.fill([(np.arange(50), vectors(0, 50))])
-    with psycopg.connect(url, autocommit=True) as connection:
-        ((table,),) = connection.execute(f"SELECT relname FROM {OF_AN_INDEX}").fetchall()
-        connection.execute(f"CREATE TABLE {table.removesuffix('1')}2 AS SELECT * FROM {table}")
+    copy_table(url, 2)
     index.fill([(np.arange(60), vectors(1, 60))])
     assert len(index) == 60
     assert index.check() == []
