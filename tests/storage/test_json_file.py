@@ -12,6 +12,7 @@ import pytest
 from stores import Follower, forget_json_files, state, unit, voiceprint
 
 from voiceprint import InvalidArgumentError, JSONStorage, StorageUnavailableError
+from voiceprint._files import replace_file
 from voiceprint.storage.base import Position
 
 
@@ -162,6 +163,29 @@ def test_a_file_edited_by_hand_is_noticed(path: Path) -> None:
     path.write_text(json.dumps(content, indent=1))
     assert storage.count() == 1
     _assert_followed(follower, storage, since)
+
+
+def test_a_reader_that_sees_a_change_before_its_writer_has_ended_keeps_the_feed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = JSONStorage(path)
+    storage.save(voiceprint("alice"))
+    follower = _follow(storage)
+    rebuilds = follower.rebuilds
+
+    def replace_and_read(path: Path, content: bytes) -> int:
+        descriptor = replace_file(path, content)
+        assert storage.count() == 2
+        return descriptor
+
+    with monkeypatch.context() as patch:
+        patch.setattr("voiceprint.storage.json.file.replace_file", replace_and_read)
+        storage.save(voiceprint("bob", 1))
+    follower.assert_in_step(storage)
+    storage.save(voiceprint("carol", 2))
+    follower.assert_in_step(storage)
+    assert follower.rebuilds == rebuilds
+    assert JSONStorage(path).count() == 3
 
 
 def test_another_store_put_in_place_is_noticed_even_at_the_same_revision(tmp_path: Path, path: Path) -> None:

@@ -209,8 +209,7 @@ class JSONFile:
                 self._lines = lines
                 self._fingerprint = _fingerprint(os.fstat(descriptor))
                 self._pin(descriptor)
-            else:  # a program without our lock wrote to the file meanwhile, and `refresh` read it: read again
-                self._fingerprint = None
+            else:  # a reader saw the new file first, and `refresh` has read it, or what another program wrote
                 os.close(descriptor)
         try:
             sync_folder(self.path.parent)
