@@ -26,9 +26,17 @@ _NUMBERS = itertools.count()
 class Engine:
     """Makes indexes of one engine, in memory."""
 
-    def empty(self, dimension: int = D) -> WritableIndex:
+    def empty(self, dimension: int = D) -> Any:
         """An index without vectors."""
         return VectorIndex(dimension)
+
+    def again(self, index: Any) -> Any:
+        """The index as another process has it, where several can."""
+        return index
+
+    def upkeep(self, index: Any) -> None:
+        """What is done beside searches and changes, so that the index stays fast."""
+        index.tune()
 
     def made(self, n: int) -> tuple[WritableIndex, Model]:
         """An index of n vectors with ids 10, 20, ..., or more of them, and the same as a dict."""
@@ -40,6 +48,13 @@ class Engine:
 
 class Cells(Engine):
     """The engine in memory, with most vectors in cells."""
+
+    def empty(self, dimension: int = D) -> Any:
+        return VectorIndex(dimension, exact_up_to=200)
+
+    def upkeep(self, index: Any) -> None:
+        index.train()
+        index.tune()
 
     def made(self, n: int) -> tuple[WritableIndex, Model]:
         return made_trained(max(n, 300))
@@ -58,6 +73,15 @@ class PgVector(Engine):
         )
         self._made.append(index)
         return index
+
+    def again(self, index: PgVectorIndex) -> PgVectorIndex:
+        other = PgVectorIndex(shared_url(), index.name, index.dimension, exact_up_to=self._exact_up_to)
+        self._made.append(other)
+        return other
+
+    def upkeep(self, index: PgVectorIndex) -> None:
+        index.tune()
+        index.vacuum()
 
     def made(self, n: int) -> tuple[WritableIndex, Model]:
         index, matrix = self.empty(), vectors(0, n)
@@ -147,5 +171,5 @@ def engines() -> Iterator[tuple[str, Engine]]:
     """The engines by name."""
     yield "exact", Engine()
     yield "cells", Cells()
-    yield "pgvector, exact", PgVector(1_000)
+    yield "pgvector, exact", PgVector(5_000)
     yield "pgvector, graph", PgVector(0)

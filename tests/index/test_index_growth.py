@@ -178,48 +178,6 @@ def test_random_vectors_are_all_compared_and_that_is_told_once(caplog: pytest.Lo
     )
 
 
-def test_searches_and_changes_go_on_during_trainings_and_none_is_lost() -> None:
-    index, done = VectorIndex(32, exact_up_to=500), threading.Event()
-    matrix = vectors(0, 5_000, 32)
-    matrix_ids = np.arange(len(matrix))
-
-    def write(part: int) -> None:
-        mine = matrix_ids[part::2]
-        for start in range(0, len(mine), 50):
-            some = mine[start : start + 50]
-            index.add(some, matrix[some])
-            index.remove(some[::5])
-            index.add(some[::5], matrix[some[::5]])
-
-    def search() -> int:
-        searches = 0
-        while not done.is_set() or not searches:
-            scores, ids = index.search(matrix[searches % 50], 3)
-            for score, id_ in zip(scores[0], ids[0].tolist(), strict=True):
-                assert id_ < 0 or abs(float(matrix[id_] @ matrix[searches % 50]) - score) < 1e-5
-            assert -1 not in index.ids()
-            _ = 17 in index
-            searches += 1
-        return searches
-
-    with ThreadPoolExecutor(4) as pool:
-        searching = [pool.submit(search) for _ in range(2)]
-        try:
-            for writing in [pool.submit(write, part) for part in range(2)]:
-                writing.result(120)
-            for _ in range(3):
-                index.train()
-                index.tune()
-        finally:
-            done.set()
-        assert all(future.result(60) for future in searching)
-    assert index.wait(60)
-    assert index.status().structure == "ivf"
-    assert sorted(index.ids().tolist()) == matrix_ids.tolist()
-    assert np.array_equal(index.vectors_of(matrix_ids)[1], matrix)
-    assert index.check() == []
-
-
 def test_few_vectors_are_never_trained_on() -> None:
     index, model = made(15, exact_up_to=0)
     index.train()

@@ -94,24 +94,6 @@ def test_any_run_of_changes_leaves_the_index_like_a_dict(url: str, exact_up_to: 
     )  # type: ignore[arg-type]
 
 
-def test_the_graph_finds_the_nearest_of_held_out_vectors_also_behind_a_filter(url: str) -> None:
-    centers = vectors(1, 400, 64)
-    of, noise = np.random.default_rng(2).integers(0, 400, 3_060), vectors(3, 3_060, 64)
-    matrix = centers[of] + 0.5 * noise
-    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    stored, probes = matrix[:3_000], matrix[3_000:]
-    index = PgVectorIndex(url, dimension=64, exact_up_to=0)
-    index.fill([(np.arange(3_000), stored)])
-    exact = PgVectorIndex(url, dimension=64, exact_up_to=10_000)
-    for filters in ({}, {"allowed": range(0, 3_000, 5)}, {"excluded": range(0, 3_000, 2)}):
-        found, wanted = index.search(probes, 5, **filters)[1], exact.search(probes, 5, **filters)[1]
-        assert (found >= 0).all()
-        assert (found[:, 0] == wanted[:, 0]).mean() >= 0.99
-        assert np.mean([len({*a} & {*b}) / 5 for a, b in zip(found, wanted, strict=True)]) >= 0.95
-    index.close()
-    exact.close()
-
-
 def test_searches_go_on_while_the_index_is_filled_anew(index: PgVectorIndex, url: str) -> None:
     index.fill([(np.arange(200), vectors(0, 200))])
     done = threading.Event()
