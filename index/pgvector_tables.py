@@ -45,6 +45,11 @@ _CONNECTION: Final[dict[str, Any]] = {
 }
 """For a server that does not answer any more, unless the URL says otherwise."""
 
+_NEEDED_RIGHTS: Final = (
+    " All processes need one user, who owns the tables of the index: GRANT CREATE ON SCHEMA, and for the "
+    "extension CREATE ON DATABASE."
+)
+
 _ATTEMPTS: Final = 20
 """Reads in a row that may each find that another process has filled the index anew in between. A read takes
 some ms and a filling many more, so that two are rare."""
@@ -220,9 +225,10 @@ class Tables:
             self._is_ready = False  # the database may be another one, without the tables
             original = getattr(error, "orig", None) or error
             # The first line alone: the others may quote the values of a statement.
-            reason = (str(original).splitlines() or [type(original).__name__])[0]
+            reason = (str(original).splitlines() or [type(original).__name__])[0].rstrip(".")
+            advice = _NEEDED_RIGHTS if isinstance(original, psycopg.errors.InsufficientPrivilege) else ""
             raise IndexUnavailableError(
-                f"The index {self.name!r} cannot be used: {reason.rstrip('.')}."
+                f"The index {self.name!r} cannot be used: {reason}.{advice}"
             ) from None
 
     @contextmanager

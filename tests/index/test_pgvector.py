@@ -24,9 +24,11 @@ from postgres_server import (
 )
 from vectors import D, vectors
 
+from voiceprint import StorageError
 from voiceprint.index import IndexUnavailableError
 from voiceprint.index.pgvector import PgVectorIndex
 from voiceprint.index.rows import to_half
+from voiceprint.migrations.vectors import HEAD, VERSION_TABLE
 
 OF_AN_INDEX = "pg_class WHERE relname LIKE 'vectors\\_%' AND relkind = 'r'"
 
@@ -155,6 +157,43 @@ def test_an_index_of_another_dimension_is_refused(index: PgVectorIndex, url: str
     with pytest.raises(ValueError, match="values, not of"):
         other.search(np.ones(D + 1), 1)
     other.close()
+
+
+def test_a_user_with_few_rights_is_told_which_are_needed(index: PgVectorIndex, url: str) -> None:
+    role = f"few_{url.rpartition('/')[2]}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN")
+    own = url.replace("postgres@", f"{role}@")
+    with closing(PgVectorIndex(own, dimension=D)) as few:
+        with pytest.raises(IndexUnavailableError, match=r"permission denied .*GRANT CREATE ON SCHEMA"):
+            few.add([1], vectors(0, 1))
+        index.add([1], vectors(0, 1))  # by the owner
+        with pytest.raises(IndexUnavailableError, match=r"permission denied .*one user, who owns the tables"):
+            few.search(vectors(0, 1), 1)
+    assert index.ids().tolist() == [1]
+
+
+def test_an_index_of_the_first_revision_is_brought_up_with_its_vectors(url: str) -> None:
+    with closing(PgVectorIndex(url, dimension=D, exact_up_to=0)) as index:
+        index.fill([(np.arange(50), vectors(0, 50))], stamp={"revision": "7"})
+    with psycopg.connect(url, autocommit=True) as connection:
+        for column in ("dead", "dead_since", "ef_search", "recall", "tuned_at"):
+            connection.execute(f"ALTER TABLE vector_indexes DROP COLUMN {column}")
+        connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0001'")
+    with closing(PgVectorIndex(url, dimension=D, exact_up_to=0)) as index:
+        assert index.search(vectors(0, 1), 1)[1].tolist() == [[0]]
+        assert index.stamp == {"revision": "7"}
+        assert index.status() == (50, None, None, 0, 0, None)
+        assert index.remove([3]) == 1
+        assert index.status().dead == 1
+    with psycopg.connect(url, autocommit=True) as connection:
+        assert connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchall() == [(HEAD,)]
+        connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    with (
+        closing(PgVectorIndex(url, dimension=D)) as index,
+        pytest.raises(StorageError, match="written by a newer version"),
+    ):
+        index.search(vectors(0, 1), 1)
 
 
 def test_a_server_that_is_away_is_an_error_without_values() -> None:
