@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -200,6 +202,41 @@ def test_the_thread_brings_two_servers_up_and_memory_is_free_again() -> None:
     finally:
         for server in servers:
             server.end()
+
+
+AT_EXIT = """
+import atexit, sys
+sys.path.insert(0, sys.argv[1])
+from test_followed_index import content, index_of, print_of, process_of
+from vectors import assert_like
+from voiceprint import MemoryStorage
+
+storage = MemoryStorage()
+storage.save_many([print_of(f"c{number}", number) for number in range(20)])
+gallery = process_of(storage, *sys.argv[2:])
+atexit.register(lambda: assert_like(index_of(gallery), content(storage)))
+gallery.refresh()
+storage.save(print_of("late", 99))
+gallery.refresh()
+"""
+
+
+def test_two_servers_are_also_asked_while_the_interpreter_ends() -> None:
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            AT_EXIT,
+            str(Path(__file__).parent),
+            fresh_pgvector_url(),
+            fresh_pgvector_url(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_removed_vectors_are_vacuumed_by_whichever_process_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

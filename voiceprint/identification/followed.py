@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from itertools import takewhile
 from typing import Final, TypeVar
@@ -187,7 +188,11 @@ class FollowedIndex(SearchIndex):
             return on_server(lambda: self._parts[number].read(look, wider=wider, filtered=filtered))
 
         numbers = range(len(self._parts))
-        return [*(self._pool.map if self._pool is not None else map)(read, numbers)]
+        answers: Iterator[T] = map(read, numbers)
+        if self._pool is not None:
+            with suppress(RuntimeError):  # while the interpreter ends, a pool takes no more work
+                answers = self._pool.map(read, numbers)
+        return [*answers]
 
     def _note(self, number: int, state: State | None, base: int) -> None:
         """Keep the state of a part; raise where it has lost changes that are not in memory any more."""
