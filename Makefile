@@ -72,7 +72,7 @@ OTHER_ENCODER_TESTS := $(addprefix tests/,evaluation test_agreement.py test_chan
 	test_streaming_session.py)
 
 test-encoders: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 -m "not slow" --encoder tiny-192 $(OTHER_ENCODER_TESTS) $(T)
+	$(BIN)/python -m pytest -n 3 -m "not slow" --encoder tiny-192 $(OTHER_ENCODER_TESTS) $(T)
 	$(BIN)/python -m pytest -n 2 --encoder tiny-512 tests/test_end_to_end.py $(T)
 
 coverage: $(INSTALLED)
