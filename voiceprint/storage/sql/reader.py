@@ -33,6 +33,12 @@ Row = dict[str, Any]
 T = TypeVar("T")
 
 
+@lru_cache(maxsize=2)
+def _compiled_laterally(dialect: Dialect) -> str:
+    """`callers_of_prints_laterally` as text."""
+    return str(sql.callers_of_prints_laterally().compile(dialect=dialect))
+
+
 @lru_cache(maxsize=64)
 def _compiled(ids: int, dialect: Dialect) -> tuple[str, list[str] | None]:
     """`callers_of_prints` for this many ids as text, and the names of its parameters if they have any."""
@@ -109,6 +115,9 @@ class Reader:
 
         By a text that is compiled once for so many ids: SQLAlchemy's own way takes as long as the database.
         """
+        if self.connection.dialect.name == "postgresql":
+            text = _compiled_laterally(self.connection.dialect)
+            return self.connection.exec_driver_sql(text, {"ids": ids}).all()
         ids = ids + ids[:1] * (-len(ids) % _IDS_TOGETHER)  # few texts
         text, names = _compiled(len(ids), self.connection.dialect)
         given: Any = tuple(ids) if names is None else dict(zip(names, ids, strict=True))

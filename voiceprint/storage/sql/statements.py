@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, delete, func, insert, or_, select, true, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Integer,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from voiceprint.storage.sql.tables import (
     augmented,
@@ -84,6 +99,8 @@ PRINTS_OF = PRINTS.where(voiceprints.c.caller_id.in_(bindparam("ids", expanding=
     voiceprints.c.caller_id, voiceprints.c.position
 )
 PRINT = voiceprints.alias()
+# For LIMIT and OFFSET, in which the planner would not see the value of a parameter.
+_NONE, _ONE = literal_column("0", Integer), literal_column("1", Integer)
 
 
 def callers_of_prints(names: Sequence[str]) -> Select[Any]:
@@ -99,6 +116,31 @@ def callers_of_prints(names: Sequence[str]) -> Select[Any]:
         )
         .where(voiceprints.c.caller_id.in_(select(PRINT.c.caller_id).where(asked)))
         .order_by(voiceprints.c.caller_id, voiceprints.c.position)
+    )
+
+
+def callers_of_prints_laterally() -> Select[Any]:
+    """As `callers_of_prints`, for the int64 array `ids` of a database with arrays and LATERAL.
+
+    Each row is looked up by an index, whatever the planner expects. Of partitioned tables it expects the rows
+    of one partition from every one, and would rather read all callers than look up so many.
+    """
+    ids = bindparam("ids", type_=ARRAY(BigInteger))
+    asked = func.unnest(ids).table_valued("id").render_derived(name="asked")
+    owner = select(PRINT.c.caller_id).where(PRINT.c.id == asked.c.id).limit(_ONE).lateral()
+    owners = select(owner.c.caller_id).select_from(asked.join(owner, true())).distinct().subquery()
+    caller = CALLERS.where(callers.c.caller_id == owners.c.caller_id).limit(_ONE).lateral()
+    prints = select(voiceprints).where(voiceprints.c.caller_id == owners.c.caller_id).offset(_NONE).lateral()
+    second = (
+        select(augmented.c.embedding, augmented.c.seal)
+        .where(augmented.c.voiceprint_id == prints.c.id, augmented.c.revision == prints.c.revision)
+        .limit(_ONE)
+        .lateral()
+    )
+    return (
+        select(*caller.c, *prints.c, *second.c)
+        .select_from(owners.join(caller, true()).join(prints, true()).outerjoin(second, true()))
+        .order_by(prints.c.caller_id, prints.c.position)
     )
 
 
