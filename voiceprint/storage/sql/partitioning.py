@@ -23,6 +23,7 @@ _KEYS = {"callers": "caller_id", "voiceprints": "caller_id", "augmented_voicepri
 # Uniqueness within a partition is all that there is. Ids stay unique, as the store counts them.
 _PRINTS_KEY = "PRIMARY KEY (id, caller_id)"
 _GROUPS_CALLER, _PRINTS_CALLER = "fk_caller_groups_caller_id", "fk_voiceprints_caller_id"
+_PRINTS_SLOT = "uq_voiceprints_caller_id_slot"
 _DELETE_AUGMENTED = "delete_augmented_voiceprint"
 
 # Blocks of 8 KB read at once: about 32 MB of text in this process.
@@ -47,17 +48,19 @@ _IN_THE_WAY = """
         JOIN ours ON ours.oid = attrelid WHERE attacl IS NOT NULL
     UNION SELECT format('foreign key %%I', conname) FROM pg_constraint JOIN ours ON ours.oid = confrelid
         WHERE conparentid = 0 AND conrelid NOT IN (SELECT oid FROM ours) AND conname <> %(key)s
+    UNION SELECT format('unique index %%s', indexrelid::regclass) FROM pg_index
+        JOIN ours ON ours.oid = indrelid WHERE indisunique AND NOT indisprimary AND indexrelid <> %(unique)s::regclass
     UNION SELECT format('view %%s', ev_class::regclass) FROM pg_depend
         JOIN ours ON ours.oid = refobjid JOIN pg_rewrite ON pg_rewrite.oid = objid
         WHERE classid = 'pg_rewrite'::regclass AND ev_class NOT IN (SELECT oid FROM ours)
     ORDER BY 1"""
 # For each index its name, the kind of its constraint, and its definition without the names.
 _INDEXES = """
-    SELECT index.relname, contype::text, indisunique, CASE
+    SELECT index.relname, contype::text, CASE
         WHEN contype IS NOT NULL THEN pg_get_constraintdef(pg_constraint.oid)
         ELSE substr(pg_get_indexdef(index.oid), 1 + length(format(
-            'CREATE %%sINDEX %%I ON %%s%%I.%%I ', CASE WHEN indisunique THEN 'UNIQUE ' END, index.relname,
-            CASE of.relkind WHEN 'p' THEN 'ONLY ' END, nspname, of.relname))) END
+            'CREATE INDEX %%I ON %%s%%I.%%I ', index.relname, CASE of.relkind WHEN 'p' THEN 'ONLY ' END,
+            nspname, of.relname))) END
     FROM pg_index JOIN pg_class index ON index.oid = indexrelid JOIN pg_class of ON of.oid = indrelid
         JOIN pg_namespace ON pg_namespace.oid = of.relnamespace
         LEFT JOIN pg_constraint ON conindid = indexrelid AND conrelid = indrelid AND contype <> 'f'
@@ -142,7 +145,7 @@ def _checked_owner(connection: psycopg.Connection[Any], place: str) -> str:
             f"{cannot}: their owner {named} may not create tables in the schema. Run: GRANT CREATE ON "
             f"SCHEMA {schema} TO {named}. Nothing was changed."
         )
-    given = {"tables": [*_KEYS], "trigger": _DELETE_AUGMENTED, "key": _GROUPS_CALLER}
+    given = {"tables": [*_KEYS], "trigger": _DELETE_AUGMENTED, "key": _GROUPS_CALLER, "unique": _PRINTS_SLOT}
     found = [name for (name,) in connection.execute(_IN_THE_WAY, given)]
     if found:
         raise StorageError(
@@ -233,12 +236,11 @@ def _create_indexes(connection: psycopg.Connection[Any], table: str, first: int)
     first: number in the name of the first.
     """
     names: dict[str, str] = {}
-    for name, kind, is_unique, definition in connection.execute(_INDEXES, [table]).fetchall():
+    for name, kind, definition in connection.execute(_INDEXES, [table]).fetchall():
         new = f"new_index_{first + len(names)}"
         names[new] = name
         if kind is None:
-            statement = f"CREATE {'UNIQUE ' if is_unique else ''}INDEX {{}} ON {{}} "
-            _run(connection, statement, new, f"{table}_new", rest=definition)
+            _run(connection, "CREATE INDEX {} ON {} ", new, f"{table}_new", rest=definition)
         else:
             if table == "voiceprints" and kind == "p":
                 definition = _PRINTS_KEY

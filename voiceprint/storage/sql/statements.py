@@ -8,8 +8,11 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    ColumnElement,
+    FromClause,
     Integer,
     Select,
+    Text,
     and_,
     bindparam,
     delete,
@@ -119,24 +122,40 @@ def callers_of_prints(names: Sequence[str]) -> Select[Any]:
     )
 
 
-def callers_of_prints_laterally() -> Select[Any]:
-    """As `callers_of_prints`, for the int64 array `ids` of a database with arrays and LATERAL.
+def _laterally(caller_id: ColumnElement[str]) -> tuple[FromClause, FromClause]:
+    """The voiceprints of a caller, and the augmented embedding of each, looked up by index for each row.
 
-    Each row is looked up by an index, whatever the planner expects. Of partitioned tables it expects the rows
-    of one partition from every one, and would rather read all callers than look up so many.
+    For databases with arrays and LATERAL. Without it, the planner of PostgreSQL expects the rows of one
+    partition from every one, and would rather read whole tables than look up so many.
     """
+    prints = select(voiceprints).where(voiceprints.c.caller_id == caller_id).offset(_NONE).lateral()
+    second = (
+        select(augmented.c.embedding.label("augmented"), augmented.c.seal.label("augmented_seal"))
+        .where(augmented.c.voiceprint_id == prints.c.id, augmented.c.revision == prints.c.revision)
+        .limit(_ONE)
+        .lateral()
+    )
+    return prints, second
+
+
+def _prints_of_each() -> Select[Any]:
+    ids = bindparam("ids", type_=ARRAY(Text))
+    asked = func.unnest(ids).table_valued("id").render_derived(name="asked")
+    prints, second = _laterally(asked.c.id)
+    return (
+        select(*prints.c, *second.c)
+        .select_from(asked.join(prints, true()).outerjoin(second, true()))
+        .order_by(prints.c.caller_id, prints.c.position)
+    )
+
+
+def _callers_of_each_print() -> Select[Any]:
     ids = bindparam("ids", type_=ARRAY(BigInteger))
     asked = func.unnest(ids).table_valued("id").render_derived(name="asked")
     owner = select(PRINT.c.caller_id).where(PRINT.c.id == asked.c.id).limit(_ONE).lateral()
     owners = select(owner.c.caller_id).select_from(asked.join(owner, true())).distinct().subquery()
     caller = CALLERS.where(callers.c.caller_id == owners.c.caller_id).limit(_ONE).lateral()
-    prints = select(voiceprints).where(voiceprints.c.caller_id == owners.c.caller_id).offset(_NONE).lateral()
-    second = (
-        select(augmented.c.embedding, augmented.c.seal)
-        .where(augmented.c.voiceprint_id == prints.c.id, augmented.c.revision == prints.c.revision)
-        .limit(_ONE)
-        .lateral()
-    )
+    prints, second = _laterally(owners.c.caller_id)
     return (
         select(*caller.c, *prints.c, *second.c)
         .select_from(owners.join(caller, true()).join(prints, true()).outerjoin(second, true()))
@@ -144,6 +163,9 @@ def callers_of_prints_laterally() -> Select[Any]:
     )
 
 
+# As PRINTS_OF and `callers_of_prints`, of an array `ids`.
+PRINTS_OF_EACH = _prints_of_each()
+CALLERS_OF_EACH_PRINT = _callers_of_each_print()
 CALLER_COLUMNS = tuple(callers.c.keys())
 PRINT_COLUMNS = (*voiceprints.c.keys(), "augmented", "augmented_seal")
 ONE_CALLER = CALLERS.where(callers.c.caller_id == bindparam("caller"))

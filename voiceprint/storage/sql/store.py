@@ -363,7 +363,7 @@ class SQLStorage(Storage):
         Raises `ConfigurationError` for SQLite, `StorageUnavailableError` where the user does not own the
         tables, and `StorageError` where an object that is not the library's depends on them.
         """
-        if not _FEWEST_PARTITIONS <= partitions <= _MOST_PARTITIONS:
+        if type(partitions) is not int or not _FEWEST_PARTITIONS <= partitions <= _MOST_PARTITIONS:
             raise InvalidArgumentError(
                 f"partitions must be {_FEWEST_PARTITIONS} to {_MOST_PARTITIONS}, and is {shown(partitions)}."
             )
