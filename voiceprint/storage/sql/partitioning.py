@@ -49,7 +49,8 @@ _IN_THE_WAY = """
     UNION SELECT format('foreign key %%I', conname) FROM pg_constraint JOIN ours ON ours.oid = confrelid
         WHERE conparentid = 0 AND conrelid NOT IN (SELECT oid FROM ours) AND conname <> %(key)s
     UNION SELECT format('unique index %%s', indexrelid::regclass) FROM pg_index
-        JOIN ours ON ours.oid = indrelid WHERE indisunique AND NOT indisprimary AND indexrelid <> %(unique)s::regclass
+        JOIN ours ON ours.oid = indrelid
+        WHERE indisunique AND NOT indisprimary AND indexrelid <> %(unique)s::regclass
     UNION SELECT format('view %%s', ev_class::regclass) FROM pg_depend
         JOIN ours ON ours.oid = refobjid JOIN pg_rewrite ON pg_rewrite.oid = objid
         WHERE classid = 'pg_rewrite'::regclass AND ev_class NOT IN (SELECT oid FROM ours)
