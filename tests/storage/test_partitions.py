@@ -109,7 +109,10 @@ def opened(url: str, *, encrypted: bool) -> SQLStorage:
 
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
-def test_the_conversion_keeps_every_byte_and_the_change_feed(url: str, *, encrypted: bool) -> None:
+def test_the_conversion_keeps_every_byte_and_the_change_feed(
+    url: str, monkeypatch: pytest.MonkeyPatch, *, encrypted: bool
+) -> None:
+    monkeypatch.setattr(partitioning, "_READ_BYTES", 20_000)  # the rows are read in several parts
     with opened(url, encrypted=encrypted) as storage:
         fill(storage)
         followers = {space: Follower(space) for space in ("resemblyzer", "other")}
@@ -271,6 +274,17 @@ def test_a_conversion_gives_up_behind_a_reader_that_does_not_end(
     with reader:
         thread.join()
     assert isinstance(results[0], StorageUnavailableError)
+    assert (contents(url), partitions(url)) == (before, {})
+
+
+def test_rows_that_do_not_arrive_undo_the_conversion(
+    storage: SQLStorage, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(storage)
+    before = contents(url)
+    monkeypatch.setattr(partitioning, "_LEAVES", partitioning._LEAVES + " AND oid <> 'voiceprints'::regclass")
+    with pytest.raises(StorageError, match=r"rows of the table voiceprints, 0 arrived. Nothing was changed"):
+        storage.partition(3)
     assert (contents(url), partitions(url)) == (before, {})
 
 

@@ -26,8 +26,8 @@ _GROUPS_CALLER, _PRINTS_CALLER = "fk_caller_groups_caller_id", "fk_voiceprints_c
 _PRINTS_SLOT = "uq_voiceprints_caller_id_slot"
 _DELETE_AUGMENTED = "delete_augmented_voiceprint"
 
-# Blocks of 8 KB read at once: about 32 MB of text in this process.
-_BLOCKS = 2_048
+# Bytes of rows read at once: this process holds about four times as many, as text and as its parts.
+_READ_BYTES = 16 << 20
 # How long a try to lock the tables may hold up readers, and how long tries go on, in seconds.
 _LOCK_S, _LOCKED_WITHIN_S = 2.0, 120.0
 
@@ -78,9 +78,10 @@ _ON_DELETED_PRINT = """
         RETURN NULL;
     END $$;
     CREATE TRIGGER {function} AFTER DELETE ON voiceprints FOR EACH ROW EXECUTE FUNCTION {function}()"""
+# The tables that hold the rows, their blocks, and their bytes with the large values, which lie elsewhere.
 _LEAVES = """
-    SELECT oid::regclass::text, pg_relation_size(oid) / current_setting('block_size')::int FROM pg_class
-    WHERE relkind = 'r' AND (oid = %(table)s::regclass
+    SELECT oid::regclass::text, pg_relation_size(oid) / current_setting('block_size')::int, pg_table_size(oid)
+    FROM pg_class WHERE relkind = 'r' AND (oid = %(table)s::regclass
         OR oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = %(table)s::regclass))"""
 
 
@@ -198,8 +199,9 @@ def _copy_rows(connection: psycopg.Connection[Any], table: str, key: str, partit
         "WHERE source.ctid >= {start}::tid AND source.ctid < {end}::tid) TO STDOUT"
     )
     with connection.cursor() as cursor:
-        for source, blocks in cursor.execute(_LEAVES, {"table": table}).fetchall():
-            for start in range(0, blocks, _BLOCKS):
+        for source, blocks, size in cursor.execute(_LEAVES, {"table": table}).fetchall():
+            step = max(_READ_BYTES * blocks // size, 1) if size else 1
+            for start in range(0, blocks, step):
                 rows: dict[int, list[bytes]] = defaultdict(list)
                 statement = reading.format(
                     source=sql.SQL(source),
@@ -208,7 +210,7 @@ def _copy_rows(connection: psycopg.Connection[Any], table: str, key: str, partit
                     last=sql.Literal(partitions - 1),
                     key=sql.Identifier(key),
                     start=sql.Literal(f"({start},0)"),
-                    end=sql.Literal(f"({start + _BLOCKS},0)"),
+                    end=sql.Literal(f"({start + step},0)"),
                 )
                 with cursor.copy(statement) as copy:
                     for row in copy:
