@@ -3,8 +3,8 @@
     python -m benchmarks.partitions URL [--callers 100000] [--partitions 16]
 
 Two stores with the same callers, each with a random voiceprint of 256 values, every second with an augmented
-one; the second store is partitioned. Each round does the same in both, in turns. URL: a database in which
-schemas are created and dropped.
+one; the second store is partitioned. The rounds go to both in turns, each to callers chosen at random. URL: a
+database, in which schemas are created and dropped.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def works(callers: int) -> dict[str, Callable[[SQLStorage], object]]:
     numbers = itertools.count()
     order = iter(chance.permutation(callers).tolist())
     return {
-        "callers_of 50 ids": lambda storage: storage.callers_of(
+        f"callers_of {IDS} ids": lambda storage: storage.callers_of(
             chance.integers(1, callers + 1, IDS).tolist()
         ),
         "page of 500 callers": lambda storage: storage.callers(

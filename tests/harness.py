@@ -145,6 +145,6 @@ HARNESSES: dict[str, Callable[[Path], Harness]] = {
 PARTLY: dict[str, tuple[Callable[[Path], Harness], set[str]]] = {
     "postgresql-partitioned": (
         partitioned_harness,
-        {"test_augmented_prints", "test_changing", "test_counters", "test_feed", "test_new_prints"},
+        {"test_augmented_prints", "test_changing", "test_feed", "test_new_prints"},
     ),
 }

@@ -184,6 +184,23 @@ def test_a_deletion_leaves_no_row_in_any_partition(storage: SQLStorage, url: str
     assert remaining == []
 
 
+def test_a_voiceprint_moves_to_a_caller_of_another_partition_with_its_augmented_one(
+    storage: SQLStorage, url: str
+) -> None:
+    storage.partition(4)
+    saved = [storage.save(voiceprint("alice", n, augmented=unit(n + 10))) for n in range(8)]
+    alice = storage.get("alice")
+    for n, print_ in enumerate(saved):
+        assert print_.id is not None
+        moved = voiceprint(f"bob {n}", n, augmented=unit(n + 10), id=print_.id)
+        rest = tuple(kept for kept in alice.voiceprints if kept.id > print_.id)
+        storage.restore_many([replace(alice, voiceprints=rest), caller_of(moved)])
+        assert storage.get_many([print_.id])[print_.id].caller_id == f"bob {n}"
+        assert storage.get_many([print_.id])[print_.id].augmented.tobytes() == unit(n + 10).tobytes()
+    assert rows(url, "SELECT count(*) FROM augmented_voiceprints") == [(8,)]
+    assert storage.check() == []
+
+
 def test_check_finds_and_removes_what_a_deletion_without_the_trigger_left(
     storage: SQLStorage, url: str
 ) -> None:
