@@ -188,16 +188,17 @@ def test_a_voiceprint_moves_to_a_caller_of_another_partition_with_its_augmented_
     storage: SQLStorage, url: str
 ) -> None:
     storage.partition(4)
-    saved = [storage.save(voiceprint("alice", n, augmented=unit(n + 10))) for n in range(8)]
+    storage.save_many(voiceprint("alice", n, augmented=unit(n + 10)) for n in range(3))
     alice = storage.get("alice")
-    for n, print_ in enumerate(saved):
-        assert print_.id is not None
-        moved = voiceprint(f"bob {n}", n, augmented=unit(n + 10), id=print_.id)
-        rest = tuple(kept for kept in alice.voiceprints if kept.id > print_.id)
-        storage.restore_many([replace(alice, voiceprints=rest), caller_of(moved)])
-        assert storage.get_many([print_.id])[print_.id].caller_id == f"bob {n}"
-        assert storage.get_many([print_.id])[print_.id].augmented.tobytes() == unit(n + 10).tobytes()
-    assert rows(url, "SELECT count(*) FROM augmented_voiceprints") == [(8,)]
+    for n, print_ in enumerate(alice.voiceprints):
+        moved = print_.model_copy(update={"caller_id": f"bob {n}"})
+        to = alice.model_copy(update={"caller_id": f"bob {n}", "voiceprints": (moved,)})
+        rest = alice.model_copy(update={"voiceprints": alice.voiceprints[n + 1 :]})
+        storage.restore_many([rest, to])
+        assert storage.get(f"bob {n}").voiceprints[0].augmented.tobytes() == print_.augmented.tobytes()
+    assert storage.get("alice").voiceprints == ()
+    kept = len(alice.voiceprints)
+    assert rows(url, "SELECT count(*) FROM augmented_voiceprints") == [(kept,)]
     assert storage.check() == []
 
 
