@@ -20,7 +20,8 @@ __all__ = ["partition", "partition_count"]
 
 # Embeddings for telephone lines have no caller id, and are found by the id of their voiceprint.
 _KEYS = {"callers": "caller_id", "voiceprints": "caller_id", "augmented_voiceprints": "voiceprint_id"}
-# Uniqueness within a partition is all that there is. Ids stay unique, as the store counts them.
+# A unique constraint of a partitioned table must contain the caller id. The id alone stays unique all the
+# same: the store counts ids, and writers take turns. It comes first, for look-ups by id.
 _PRINTS_KEY = "PRIMARY KEY (id, caller_id)"
 _GROUPS_CALLER, _PRINTS_CALLER = "fk_caller_groups_caller_id", "fk_voiceprints_caller_id"
 _PRINTS_SLOT = "uq_voiceprints_caller_id_slot"
@@ -28,14 +29,14 @@ _DELETE_AUGMENTED = "delete_augmented_voiceprint"
 
 # Bytes of rows read at once: this process holds about four times as many, as text and as its parts.
 _READ_BYTES = 16 << 20
-# How long a try to lock the tables may hold up readers, and how long tries go on, in seconds.
+# Seconds for which a try to lock the tables may hold up readers, and for which it is tried again.
 _LOCK_S, _LOCKED_WITHIN_S = 2.0, 120.0
 
 _OWNERS = """
     SELECT DISTINCT pg_get_userbyid(relowner), pg_has_role(relowner, 'MEMBER'),
            has_schema_privilege(relowner, relnamespace, 'CREATE'), relnamespace::regnamespace::text
     FROM pg_class WHERE oid = ANY (%s::regclass[]) ORDER BY 1"""
-# What the new tables would lack, and what DROP TABLE would refuse.
+# Objects that the new tables would lack, or that would keep DROP TABLE from the old ones.
 _IN_THE_WAY = """
     WITH ours AS (SELECT unnest(%(tables)s::regclass[])::oid AS oid)
     SELECT format('trigger %%I', tgname) FROM pg_trigger JOIN ours ON ours.oid = tgrelid
@@ -189,8 +190,8 @@ def _leaf(table: str, partitions: int, number: int) -> str:
 def _copy_rows(connection: psycopg.Connection[Any], table: str, key: str, partitions: int) -> None:
     """Copy the rows into the partitions, frozen.
 
-    COPY alone freezes rows, and only those of one partition. As text, which is never decoded here: a message
-    is a row. The number of its partition goes before it.
+    Only COPY freezes rows, and it takes one partition at a time, so the rows pass through this process. Each
+    message of COPY is a row in the server's text form, behind the number of its partition; it is not decoded.
     """
     reading = sql.SQL(
         "COPY (SELECT number, source.* FROM {source} source CROSS JOIN LATERAL "
@@ -223,6 +224,7 @@ def _copy_rows(connection: psycopg.Connection[Any], table: str, key: str, partit
 
 
 def _check_copy(connection: psycopg.Connection[Any], place: str, table: str) -> None:
+    """Raise `StorageError` if the new table has another number of rows than the old one."""
     counting = sql.SQL("SELECT (SELECT count(*) FROM {}), (SELECT count(*) FROM {})")
     names = (sql.Identifier(table), sql.Identifier(f"{table}_new"))
     ((rows, copied),) = connection.execute(counting.format(*names)).fetchall()
@@ -252,7 +254,8 @@ def _create_indexes(connection: psycopg.Connection[Any], table: str, first: int)
 
 
 def _lock_out_readers(connection: psycopg.Connection[Any]) -> None:
-    """Lock the tables alone. Readers that are in each other's way with this go first."""
+    """Lock out the readers of the tables. A reader that would wait for this transaction, and this transaction
+    for the reader, goes first."""
     deadline = time.monotonic() + _LOCKED_WITHIN_S
     while True:
         try:
