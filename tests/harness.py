@@ -103,6 +103,14 @@ def postgresql_harness(_: Path, **fixed: Any) -> Harness:
     return Harness(functools.partial(SQLStorage, postgres_server.fresh_url(), **fixed), persists=True)
 
 
+def partitioned_harness(_: Path, **fixed: Any) -> Harness:
+    """A PostgreSQL store whose tables are partitioned: as few as are possible, as they take time to make."""
+    url = postgres_server.fresh_url()
+    with SQLStorage(url, **fixed) as storage:
+        storage.partition(2)
+    return Harness(functools.partial(SQLStorage, url, **fixed), persists=True)
+
+
 def encrypted(harness: Callable[..., Harness]) -> Callable[[Path], Harness]:
     """The same store, encrypted from its first change on."""
     return functools.partial(harness, encryption=Encryption(KeyRing(VariableKeys(NEW_KEY))))
@@ -131,4 +139,12 @@ HARNESSES: dict[str, Callable[[Path], Harness]] = {
     "postgresql-encrypted": encrypted(postgresql_harness),
     "redis-encrypted": encrypted(redis_harness),
     "sqlite-keys-apart": keys_apart(sqlite_harness),
+}
+
+# Stores that run only the modules in which they may differ from another one.
+PARTLY: dict[str, tuple[Callable[[Path], Harness], set[str]]] = {
+    "postgresql-partitioned": (
+        partitioned_harness,
+        {"test_augmented_prints", "test_changing", "test_feed", "test_new_prints"},
+    ),
 }

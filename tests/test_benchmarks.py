@@ -99,6 +99,13 @@ def test_every_enrolled_embedding_is_in_postgresql(tmp_path: Path) -> None:
     assert [measured["stored"] for measured in figures["ids"].values()] == [300, 300]
 
 
+def test_partitions_are_compared_with_none(tmp_path: Path) -> None:
+    url = shared_server().url()
+    figures, _ = run("partitions", f"{url} --callers 300 --partitions 2 --rounds 3", tmp_path)
+    for name in ("callers_of 50 ids", "page of 500 callers", "get a caller", "enroll", "delete"):
+        assert figures[name]["ratio"] > 0
+
+
 def test_every_opening_of_a_store_gives_the_right_answer(tmp_path: Path) -> None:
     figures, _ = run("opening", f"--prints 500 --changes 100 --probes 5 --folder {tmp_path}", tmp_path)
     for opening in ("without_snapshot", "with_snapshot", "with_old_snapshot"):

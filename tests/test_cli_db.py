@@ -14,6 +14,7 @@ from postgres_server import fresh_url
 
 from voiceprint import SQLiteStorage
 from voiceprint.migrations import HEAD
+from voiceprint.storage.sql.dialect import dialect_of
 
 GOLDEN = Path(__file__).parent / "golden"
 Run = Callable[..., tuple[int, str, str]]
@@ -127,3 +128,32 @@ def test_a_database_on_a_server_is_made_and_checked(run: Run, monkeypatch: pytes
     code, out, _ = run("check")
     assert code == 0
     assert out.startswith("All is well in postgresql://")
+
+
+@pytest.mark.postgres
+def test_a_database_on_a_server_is_partitioned_once(run: Run) -> None:
+    url = fresh_url()
+    store = ("partition", "--store", url)
+    assert run(*store)[1].endswith(" is not partitioned.\n")
+    assert run(*store, "--partitions", "4")[:2] == (
+        0,
+        f"{dialect_of(url).location} now has 4 partitions, and had none.\n",
+    )
+    assert run(*store, "--partitions", "4")[1].endswith(" has 4 partitions.\n")
+    answer = json.loads(run(*store, "--partitions", "2", "--json")[1])
+    assert (answer["before"], answer["partitions"]) == (4, 2)
+    assert json.loads(run(*store, "--json")[1])["partitions"] == 2
+    assert run("check", "--store", url)[0] == 0
+    assert "the newest" in run("upgrade", "--store", url)[1]
+    code, _, err = run(*store, "--partitions", "1")
+    assert (code, "2 to 128" in err) == (2, True)
+
+
+def test_other_stores_are_not_partitioned(run: Run) -> None:
+    code, _, err = run("partition", "--store", "sqlite:x.db", "--partitions", "4")
+    assert code == 2
+    assert "SQLite keeps a table in one file" in " ".join(err.split())
+    code, _, err = run("partition", "--store", "json:x.json", "--partitions", "4")
+    assert code == 2
+    assert "for SQL stores" in " ".join(err.split())
+    assert list(Path.cwd().iterdir()) == []

@@ -1,4 +1,4 @@
-"""`voiceprint db upgrade | current | history | check`."""
+"""`voiceprint db upgrade | current | history | check | index-metadata | partition`."""
 
 from __future__ import annotations
 
@@ -121,6 +121,35 @@ def index_metadata(
         print_json(keys)
     else:
         print_lines(f"Indexed: {', '.join(keys)}" if keys else "No metadata key has an index.")
+
+
+@app.command("partition")
+def partition(
+    partitions: Annotated[
+        int | None,
+        typer.Option("--partitions", help="Of each table, 2 to 128; without it, show the present number."),
+    ] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Partition the tables of callers and voiceprints in PostgreSQL, by a hash of the caller id.
+
+    All rows are copied, in one transaction: others read meanwhile, and cannot write. A store with another
+    number of partitions gets the new number; a missing store is created.
+    """
+    with _open_storage(_url(store)) as storage:
+        if partitions is None:
+            before = after = storage.partitions()
+        else:
+            with spinner("Copying"):
+                before, after = storage.partition(partitions), partitions
+        location = storage.location
+    if as_json:
+        print_json({"store": location, "before": before, "partitions": after})
+    elif before == after:
+        print_lines(f"{location} has {after} partitions." if after else f"{location} is not partitioned.")
+    else:
+        print_lines(f"{location} now has {after} partitions, and had {before or 'none'}.")
 
 
 def _url(store: str | None) -> str:

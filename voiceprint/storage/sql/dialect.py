@@ -129,6 +129,21 @@ class Dialect:
     def indexed(self, connection: Connection) -> None:
         """Called after a new index of the callers, within its transaction."""
 
+    def check_can_partition(self) -> None:
+        """Raise `ConfigurationError` for a database that has no partitions."""
+        raise ConfigurationError(
+            f"{self.name} cannot be partitioned: SQLite keeps a table in one file and has no partitions. "
+            "PostgreSQL has: `voiceprint copy` moves the callers there."
+        )
+
+    def partition(self, connection: Connection, partitions: int) -> int:  # noqa: ARG002
+        """Partition the tables of callers and voiceprints; returns the former number, 0 for none."""
+        return 0
+
+    def partition_count(self, connection: Connection) -> int:  # noqa: ARG002
+        """Number of partitions of each of these tables; 0 for none."""
+        return 0
+
     def prepare_engine(self, engine: Engine) -> None:
         """Set the permanent options of the database."""
 

@@ -232,6 +232,19 @@ class PostgreSQL(Dialect):
     def indexed(self, connection: Connection) -> None:
         connection.exec_driver_sql("ANALYZE callers")  # so that the planner knows how many values there are
 
+    def check_can_partition(self) -> None:
+        pass
+
+    def partition(self, connection: Connection, partitions: int) -> int:
+        from voiceprint.storage.sql.partitioning import partition
+
+        return partition(_driver(connection), self.name, partitions)
+
+    def partition_count(self, connection: Connection) -> int:
+        from voiceprint.storage.sql.partitioning import partition_count
+
+        return partition_count(_driver(connection))
+
     def is_busy(self, error: Exception) -> bool:
         return _state(error) in _CONFLICTS
 

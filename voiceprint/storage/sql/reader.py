@@ -33,6 +33,12 @@ Row = dict[str, Any]
 T = TypeVar("T")
 
 
+@lru_cache(maxsize=2)
+def _compiled_of_each(dialect: Dialect) -> str:
+    """`CALLERS_OF_EACH_PRINT` as text."""
+    return str(sql.CALLERS_OF_EACH_PRINT.compile(dialect=dialect))
+
+
 @lru_cache(maxsize=64)
 def _compiled(ids: int, dialect: Dialect) -> tuple[str, list[str] | None]:
     """`callers_of_prints` for this many ids as text, and the names of its parameters if they have any."""
@@ -65,6 +71,7 @@ class Reader:
         self.connection = connection
         self.name = name
         self.rows = RowDecoder(name, seals)
+        self._has_arrays = connection.dialect.name == "postgresql"
 
     def header(self) -> RowMapping:
         """identity, revision, next_id and feed_floor of the store."""
@@ -109,6 +116,9 @@ class Reader:
 
         By a text that is compiled once for so many ids: SQLAlchemy's own way takes as long as the database.
         """
+        if self._has_arrays:
+            text = _compiled_of_each(self.connection.dialect)
+            return self.connection.exec_driver_sql(text, {"ids": ids}).all()
         ids = ids + ids[:1] * (-len(ids) % _IDS_TOGETHER)  # few texts
         text, names = _compiled(len(ids), self.connection.dialect)
         given: Any = tuple(ids) if names is None else dict(zip(names, ids, strict=True))
@@ -154,10 +164,11 @@ class Reader:
 
     def with_prints(self, rows: Sequence[RowMapping]) -> Iterator[tuple[RowMapping, list[RowMapping]]]:
         """The rows of callers, each with the rows of its voiceprints."""
+        statement = sql.PRINTS_OF_EACH if self._has_arrays else sql.PRINTS_OF
         for chunk in chunks(rows, CHUNK):
             prints = defaultdict(list)
             asked = {"ids": [row["caller_id"] for row in chunk]}
-            for row in self.connection.execute(sql.PRINTS_OF, asked).mappings():
+            for row in self.connection.execute(statement, asked).mappings():
                 prints[row["caller_id"]].append(row)
             for row in chunk:
                 yield row, prints[row["caller_id"]]

@@ -5,7 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, delete, func, insert, or_, select, true, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Integer,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from voiceprint.storage.sql.tables import (
     augmented,
@@ -84,6 +102,8 @@ PRINTS_OF = PRINTS.where(voiceprints.c.caller_id.in_(bindparam("ids", expanding=
     voiceprints.c.caller_id, voiceprints.c.position
 )
 PRINT = voiceprints.alias()
+# For LIMIT and OFFSET, in which the planner would not see the value of a parameter.
+_NONE, _ONE = literal_column("0", Integer), literal_column("1", Integer)
 
 
 def callers_of_prints(names: Sequence[str]) -> Select[Any]:
@@ -102,6 +122,50 @@ def callers_of_prints(names: Sequence[str]) -> Select[Any]:
     )
 
 
+def _laterally(caller_id: ColumnElement[str]) -> tuple[FromClause, FromClause]:
+    """The voiceprints of a caller, and the augmented embedding of each, looked up by index for each row.
+
+    For databases with arrays and LATERAL. Without it, the planner of PostgreSQL expects the rows of one
+    partition from every one, and would rather read whole tables than look up so many.
+    """
+    prints = select(voiceprints).where(voiceprints.c.caller_id == caller_id).offset(_NONE).lateral()
+    second = (
+        select(augmented.c.embedding.label("augmented"), augmented.c.seal.label("augmented_seal"))
+        .where(augmented.c.voiceprint_id == prints.c.id, augmented.c.revision == prints.c.revision)
+        .limit(_ONE)
+        .lateral()
+    )
+    return prints, second
+
+
+def _prints_of_each() -> Select[Any]:
+    ids = bindparam("ids", type_=ARRAY(Text))
+    asked = func.unnest(ids).table_valued("id").render_derived(name="asked")
+    prints, second = _laterally(asked.c.id)
+    return (
+        select(*prints.c, *second.c)
+        .select_from(asked.join(prints, true()).outerjoin(second, true()))
+        .order_by(prints.c.caller_id, prints.c.position)
+    )
+
+
+def _callers_of_each_print() -> Select[Any]:
+    ids = bindparam("ids", type_=ARRAY(BigInteger))
+    asked = func.unnest(ids).table_valued("id").render_derived(name="asked")
+    owner = select(PRINT.c.caller_id).where(PRINT.c.id == asked.c.id).limit(_ONE).lateral()
+    owners = select(owner.c.caller_id).select_from(asked.join(owner, true())).distinct().subquery()
+    caller = CALLERS.where(callers.c.caller_id == owners.c.caller_id).limit(_ONE).lateral()
+    prints, second = _laterally(owners.c.caller_id)
+    return (
+        select(*caller.c, *prints.c, *second.c)
+        .select_from(owners.join(caller, true()).join(prints, true()).outerjoin(second, true()))
+        .order_by(prints.c.caller_id, prints.c.position)
+    )
+
+
+# As PRINTS_OF and `callers_of_prints`, of an array `ids`.
+PRINTS_OF_EACH = _prints_of_each()
+CALLERS_OF_EACH_PRINT = _callers_of_each_print()
 CALLER_COLUMNS = tuple(callers.c.keys())
 PRINT_COLUMNS = (*voiceprints.c.keys(), "augmented", "augmented_seal")
 ONE_CALLER = CALLERS.where(callers.c.caller_id == bindparam("caller"))

@@ -67,6 +67,9 @@ __all__ = ["SQLStorage", "SQLiteStorage"]
 T = TypeVar("T")
 S = TypeVar("S")
 
+# The conversion locks some 15 relations for each, of the 6,400 that a server can lock by default.
+_FEWEST_PARTITIONS, _MOST_PARTITIONS = 2, 128
+
 
 class SQLStorage(Storage):
     """Callers in a database, shared by threads and processes.
@@ -350,6 +353,27 @@ class SQLStorage(Storage):
         from voiceprint.storage.sql.metadata_search import indexed_keys
 
         return self._read(lambda reader: indexed_keys(reader.connection, self._dialect), ())
+
+    def partition(self, partitions: int) -> int:
+        """Partition the tables of callers and voiceprints in PostgreSQL by hash; a missing store is created.
+
+        partitions: of each table, 2 to 128. Returns their former number, 0 for a store without; with the same
+        number nothing is changed. All rows are copied, in one transaction: others cannot write meanwhile.
+
+        Raises `ConfigurationError` for SQLite, `StorageUnavailableError` where the user does not own the
+        tables, and `StorageError` where an object that is not the library's depends on them.
+        """
+        if type(partitions) is not int or not _FEWEST_PARTITIONS <= partitions <= _MOST_PARTITIONS:
+            raise InvalidArgumentError(
+                f"partitions must be {_FEWEST_PARTITIONS} to {_MOST_PARTITIONS}, and is {shown(partitions)}."
+            )
+        self._dialect.check_can_partition()
+        self._check_open()
+        return self._database.write(lambda writer: self._dialect.partition(writer.connection, partitions))
+
+    def partitions(self) -> int:
+        """Number of partitions of the tables of callers and voiceprints; 0 for a store without."""
+        return self._read(lambda reader: self._dialect.partition_count(reader.connection), 0)
 
     def read_consistently(self, work: Callable[[ConsistentView], T]) -> T:
         def read(reader: Reader) -> tuple[T]:
