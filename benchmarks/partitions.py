@@ -14,12 +14,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 import psycopg
 from psycopg import sql
 
-from benchmarks.measure import in_turns, spread_ms, timed
+from benchmarks.measure import in_turns, spread_ms
 from benchmarks.report import command_line, write
 from voiceprint import Voiceprint
 from voiceprint.storage import SQLStorage
@@ -42,19 +43,18 @@ def main() -> int:
             name: opened.enter_context(store(arguments.url, f"benchmark_{name}"))
             for name in ("whole", "partitioned")
         }
+        stores["partitioned"].partition(arguments.partitions)
         for storage in stores.values():
             fill(storage, callers)
-        conversion_s = timed(partial(stores["partitioned"].partition, arguments.partitions))
         for name in stores:
             with psycopg.connect(schema_url(arguments.url, f"benchmark_{name}"), autocommit=True) as own:
                 own.execute("VACUUM ANALYZE")
-        figures = {"callers": callers, "partitions": arguments.partitions, "conversion_s": conversion_s}
+        figures: dict[str, Any] = {"callers": callers, "partitions": arguments.partitions}
         for name, work in works(callers).items():
             times = in_turns({kind: partial(work, kept) for kind, kept in stores.items()}, arguments.rounds)
             ratio = float(np.median(times["partitioned"]) / np.median(times["whole"]))
             figures[name] = {kind: spread_ms(seconds) for kind, seconds in times.items()} | {"ratio": ratio}
             print(f"{name:24} {figures[name]}")
-    print(f"conversion: {conversion_s:.1f} s")
     write(f"partitions-{callers}", figures, arguments.results)
     return 0
 

@@ -1,9 +1,7 @@
 """The SQL schema of the record store and its history, by Alembic.
 
 Opening a store upgrades its database; `voiceprint db` shows and does the same. A developer writes the next
-revision as a new file in versions/, and tries `upgrade` on a scratch database. The tables of a PostgreSQL
-store may be partitioned (voiceprint.storage.sql.partitioning): a unique constraint on callers or voiceprints
-must then contain the caller id, and no foreign key can refer to the id of a voiceprint.
+revision as a new file in versions/, and tries `upgrade` on a scratch database.
 """
 
 from __future__ import annotations

@@ -99,23 +99,6 @@ def test_the_replica_answers_all_reads_of_many_records(
     assert replica_of(storage).answered > before + 10
 
 
-def test_a_replica_answers_while_and_after_the_tables_are_partitioned(
-    storage: SQLStorage, primary: PostgresServer, replica: PostgresServer, paused: SQLStorage
-) -> None:
-    before = state(storage)
-    assert storage.partition(3) == 0
-    assert state(storage) == before  # the replica has the old tables, with the last revision
-    assert answers(storage)
-    replica.sql("SELECT pg_wal_replay_resume()")
-    catch_up(primary, replica)
-    assert state(storage) == before
-    assert answers(storage)
-    storage.delete("c1")
-    catch_up(primary, replica)
-    assert storage.count() == 7
-    assert answers(storage)
-
-
 def test_a_search_reads_its_callers_from_the_replica(
     primary: PostgresServer, replica: PostgresServer, database: str, tmp_path: Path
 ) -> None:

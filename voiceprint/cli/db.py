@@ -132,17 +132,15 @@ def partition(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Partition the tables of callers and voiceprints in PostgreSQL, by a hash of the caller id.
+    """Partition the tables of callers and voiceprints in PostgreSQL by hash, while nobody is enrolled.
 
-    All rows are copied, in one transaction: others read meanwhile, and cannot write. A store with another
-    number of partitions gets the new number; a missing store is created.
+    A missing store is created. `voiceprint copy` moves the callers of another store into it.
     """
     with _open_storage(_url(store)) as storage:
         if partitions is None:
             before = after = storage.partitions()
         else:
-            with spinner("Copying"):
-                before, after = storage.partition(partitions), partitions
+            before, after = storage.partition(partitions), partitions
         location = storage.location
     if as_json:
         print_json({"store": location, "before": before, "partitions": after})

@@ -19,12 +19,11 @@ from voiceprint.storage.state import StoreState, new_token
 
 _PAGE = 500
 
-_JOINED = select(augmented.c.voiceprint_id).outerjoin(
-    voiceprints, voiceprints.c.id == augmented.c.voiceprint_id
+_STALE = (
+    select(augmented.c.voiceprint_id)
+    .join(voiceprints, voiceprints.c.id == augmented.c.voiceprint_id)
+    .where(voiceprints.c.revision != augmented.c.revision)
 )
-# Left by whoever turned off the trigger of a partitioned store, or the foreign keys of another.
-_ORPHANS = _JOINED.where(voiceprints.c.id.is_(None))
-_STALE = _JOINED.where(voiceprints.c.revision != augmented.c.revision)
 # The voiceprint was replaced since. Any other difference is damage, which only a person can judge.
 _OUTDATED = _STALE.where(
     voiceprints.c.revision > augmented.c.revision,
@@ -118,17 +117,8 @@ def _repair_counters(reader: Reader) -> None:
 
 
 def _stale(reader: Reader) -> list[Finding]:
-    """Augmented voiceprints without a voiceprint, or of another revision of it."""
-    orphans = reader.connection.execute(_ORPHANS.order_by(augmented.c.voiceprint_id)).scalars()
+    """Augmented voiceprints that do not belong to the present revision of their voiceprint."""
     return [
-        Finding(
-            code="stale",
-            place=f"voiceprint {id_}",
-            message="There is only an augmented voiceprint, left of one that was removed past the library: "
-            "remove it with `check --fix`.",
-        )
-        for id_ in orphans
-    ] + [
         Finding(
             code="stale",
             place=f"voiceprint {id_}",
@@ -140,8 +130,7 @@ def _stale(reader: Reader) -> list[Finding]:
 
 
 def _remove_stale(reader: Reader) -> None:
-    for statement in (_OUTDATED, _ORPHANS):
-        reader.connection.execute(delete(augmented).where(augmented.c.voiceprint_id.in_(statement)))
+    reader.connection.execute(delete(augmented).where(augmented.c.voiceprint_id.in_(_OUTDATED)))
 
 
 def _records(reader: Reader, after: str, limit: int) -> tuple[list[Finding], str | None]:

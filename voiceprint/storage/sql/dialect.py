@@ -137,7 +137,7 @@ class Dialect:
         )
 
     def partition(self, connection: Connection, partitions: int) -> int:  # noqa: ARG002
-        """Partition the tables of callers and voiceprints; returns the former number, 0 for none."""
+        """Partition the tables, while nobody is enrolled; returns the former number, 0 for none."""
         return 0
 
     def partition_count(self, connection: Connection) -> int:  # noqa: ARG002

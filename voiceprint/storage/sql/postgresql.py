@@ -238,12 +238,12 @@ class PostgreSQL(Dialect):
     def partition(self, connection: Connection, partitions: int) -> int:
         from voiceprint.storage.sql.partitioning import partition
 
-        return partition(_driver(connection), self.name, partitions)
+        return partition(connection, self.name, partitions)
 
     def partition_count(self, connection: Connection) -> int:
         from voiceprint.storage.sql.partitioning import partition_count
 
-        return partition_count(_driver(connection))
+        return partition_count(connection)
 
     def is_busy(self, error: Exception) -> bool:
         return _state(error) in _CONFLICTS

@@ -67,7 +67,7 @@ __all__ = ["SQLStorage", "SQLiteStorage"]
 T = TypeVar("T")
 S = TypeVar("S")
 
-# The conversion locks some 15 relations for each, of the 6,400 that a server can lock by default.
+# Each is some ten relations, all of which a statement may lock: a server can lock 6,400 by default.
 _FEWEST_PARTITIONS, _MOST_PARTITIONS = 2, 128
 
 
@@ -355,21 +355,33 @@ class SQLStorage(Storage):
         return self._read(lambda reader: indexed_keys(reader.connection, self._dialect), ())
 
     def partition(self, partitions: int) -> int:
-        """Partition the tables of callers and voiceprints in PostgreSQL by hash; a missing store is created.
+        """Partition the tables of a PostgreSQL store by hash, while nobody is enrolled.
+
+        A missing store is created.
 
         partitions: of each table, 2 to 128. Returns their former number, 0 for a store without; with the same
-        number nothing is changed. All rows are copied, in one transaction: others cannot write meanwhile.
+        number nothing is changed. The new tables have the rights of new tables.
 
-        Raises `ConfigurationError` for SQLite, `StorageUnavailableError` where the user does not own the
-        tables, and `StorageError` where an object that is not the library's depends on them.
+        Raises `ConfigurationError` for SQLite, and `StorageError` where callers are enrolled, or for tables
+        that are not the user's.
         """
+        from voiceprint.storage.sql.metadata_search import add_index, indexed_keys
+
         if type(partitions) is not int or not _FEWEST_PARTITIONS <= partitions <= _MOST_PARTITIONS:
             raise InvalidArgumentError(
                 f"partitions must be {_FEWEST_PARTITIONS} to {_MOST_PARTITIONS}, and is {shown(partitions)}."
             )
         self._dialect.check_can_partition()
         self._check_open()
-        return self._database.write(lambda writer: self._dialect.partition(writer.connection, partitions))
+
+        def replace(writer: Writer) -> int:
+            keys = indexed_keys(writer.connection, self._dialect)
+            before = self._dialect.partition(writer.connection, partitions)
+            for key in keys:
+                add_index(writer.connection, self._dialect, key)
+            return before
+
+        return self._database.write(replace)
 
     def partitions(self) -> int:
         """Number of partitions of the tables of callers and voiceprints; 0 for a store without."""
