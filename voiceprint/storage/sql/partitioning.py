@@ -96,5 +96,5 @@ def _partitioned() -> MetaData:
     # A unique constraint has to contain the key. Writers take turns, so that none is needed here.
     for unique in [one for one in prints.constraints if isinstance(one, UniqueConstraint)]:
         prints.constraints.remove(unique)
-        Index(unique.name, *unique.columns)
+        Index(str(unique.name), *unique.columns)
     return made
