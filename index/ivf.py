@@ -131,6 +131,7 @@ class IVFIndex:
         ivf = faiss.clone_index(self._ivf)
         if len(rows):
             ivf.remove_ids(faiss.IDSelectorBatch(rows))
+            _clear_free_places(ivf)
         return IVFIndex(self.projection, ivf)
 
     def candidates(self, queries: NDArray[np.float32], nprobe: int, count: int) -> NDArray[np.int64]:
@@ -179,6 +180,21 @@ class IVFIndex:
         if len(found) != sum(ivf.invlists.list_size(number) for number in range(ivf.nlist)):
             raise ValueError("an inverted file of another length than its lists")
         return found
+
+
+def _clear_free_places(ivf: Any) -> None:
+    """Clear the codes behind the last row of each list.
+
+    faiss leaves those of removed rows there, and adds a row by setting bits alone (1.15): a third of the rows
+    that were added after a removal were not found.
+    """
+    lists = faiss.downcast_InvertedLists(ivf.invlists)
+    packer = lists.packer
+    nothing = np.zeros(packer.code_size, dtype=np.uint8)
+    for number in range(ivf.nlist):
+        size, codes = lists.list_size(number), lists.get_codes(number)
+        for place in range(size, -(-size // lists.n_per_block) * lists.n_per_block):
+            packer.pack_1_c(faiss.swig_ptr(nothing), place, codes)
 
 
 def _deserialized(raw: NDArray[np.uint8]) -> Any:

@@ -9,6 +9,7 @@ from vectors import assert_like, made_trained
 
 from tools.gallery_model import GalleryModel
 from voiceprint.index import VectorIndex
+from voiceprint.index.ivf import IVFIndex
 
 N = 30_000
 
@@ -55,6 +56,16 @@ def test_more_recall_is_had_for_looking_into_more(held: Held) -> None:
     assert found[0] < found[1]
     assert statuses[0].recall < statuses[1].recall
     assert statuses[0].nprobe < statuses[1].nprobe
+
+
+def test_what_is_added_after_removals_is_found_by_its_codes() -> None:
+    stored, added = (GalleryModel.load().gallery(n, seed).matrix() for n, seed in ((5_000, 1), (400, 2)))
+    trained = IVFIndex.train(stored, 50)
+    trained.add(np.arange(len(stored)), stored)
+    changed = trained.without(np.arange(0, len(stored), 20))
+    rows = len(stored) + np.arange(len(added))
+    changed.add(rows, added)
+    assert (changed.candidates(added, 10, 20) == rows[:, None]).any(axis=1).all()
 
 
 @pytest.mark.usefixtures("every_candidate")
