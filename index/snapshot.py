@@ -1,6 +1,6 @@
 """A snapshot file: named arrays and a table, each with a checksum.
 
-magic      8 bytes b"VPINDEX3"
+magic      8 bytes b"VPINDEX4"
 parts      one array after the other
 table      JSON: dimension, stamp, how the trained part was trained, and name, type, shape and checksum
            (SHA-256) of each part
@@ -8,7 +8,8 @@ footer     size of the table uint64 (little-endian), 32 bytes SHA-256 of the tab
 
 Parts: `buffer_ids` int64[n] and `buffer_vectors` float16[n, d]; of a trained index also `ids` and `vectors`
 of the trained part, where -1 is the id of a removed row, `projection` float32[d, p], and `ivf`, faiss's own
-bytes. Files of version 1 and 2 are refused: a snapshot is a cache, and the index is built anew.
+bytes. Files of version 1 to 3 are refused, as rows of 3 may have wrong codes: a snapshot is a cache, and the
+index is built anew.
 
 A caller may encrypt the file: `Coding` gives streams that take the place of the file's. Such a file begins
 with b"VPINDEXS", and is read only with a `Coding`; with one, a plain file is refused.
@@ -41,7 +42,7 @@ from voiceprint.index.rows import BLOCK, NO_ID, Rows, to_half, to_single
 from voiceprint.index.trained import TrainedPart
 
 _ANY_VERSION = b"VPINDEX"
-_MAGIC = _ANY_VERSION + b"3"
+_MAGIC = _ANY_VERSION + b"4"
 _FOOTER = struct.Struct("<Q32s")
 MAX_DIMENSION = 65_536
 _DTYPES = {"|u1", "<i8", "<f4", "<f2"}

@@ -16,7 +16,7 @@ provenances.
 opusagent-redis.json: OpusAgent's callers as its keys. See tests/redis_keys.py for what these files hold.
 sample-voices.npz: Resemblyzer's embeddings of the sample voices, for installs without Resemblyzer.
 index-1.snapshot: an index of ten vectors, written by the first form of snapshots, which is no longer read.
-index-3.snapshot: forty vectors, searched by cells.
+index-4.snapshot: forty vectors, searched by cells.
 enrollment-1.progress: the notes of an interrupted run of enroll-csv, of a row that is enrolled and of one in
 a change of the store that was begun. archive-0.progress: those of identify-archive, of two answers.
 """
@@ -148,7 +148,7 @@ def index_snapshot() -> None:
     index = VectorIndex(4, exact_up_to=20)
     index.add(np.arange(0, 120, 3), np.random.default_rng(SEED).standard_normal((40, 4)))
     index.wait()
-    index.save(FOLDER / "index-3.snapshot", stamp={"revision": "7"})
+    index.save(FOLDER / "index-4.snapshot", stamp={"revision": "7"})
 
 
 def progress_files() -> None:

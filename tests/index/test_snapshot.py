@@ -194,7 +194,7 @@ def test_a_golden_snapshot_of_an_older_version_is_refused_as_such(name: str) -> 
 
 
 def test_a_golden_snapshot_loads_as_it_did() -> None:
-    loaded = VectorIndex.load(GOLDEN / "index-3.snapshot", exact_up_to=20)
+    loaded = VectorIndex.load(GOLDEN / "index-4.snapshot", exact_up_to=20)
     assert (loaded.status().structure, loaded.status().nlist, loaded.stamp) == ("ivf", 6, {"revision": "7"})
     assert sorted(loaded.ids().tolist()) == list(range(0, 120, 3))
     wanted = np.random.default_rng(20250101).standard_normal((40, 4)).astype(np.float16)

@@ -72,7 +72,7 @@ def test_parts_of_two_snapshots_do_not_go_together(content: bytes, tmp_path: Pat
 
 @pytest.mark.parametrize(
     "foreign",
-    [b"", b"{}", b"VPINDEX3", b"VPINDEX4" + bytes(500), b"\0" * 1000, b"SQLite format 3\0" * 20],
+    [b"", b"{}", b"VPINDEX4", b"VPINDEX3" + bytes(500), b"\0" * 1000, b"SQLite format 3\0" * 20],
     ids=["empty", "JSON", "magic alone", "of the future", "zeros", "database"],
 )
 def test_a_foreign_file_is_refused(tmp_path: Path, foreign: bytes) -> None:
@@ -83,7 +83,7 @@ def test_a_foreign_file_is_refused(tmp_path: Path, foreign: bytes) -> None:
 
 def test_a_snapshot_of_another_version_is_refused_as_such(content: bytes, tmp_path: Path) -> None:
     assert_refused(tmp_path / "s", (GOLDEN / "index-1.snapshot").read_bytes())
-    assert_refused(tmp_path / "s", b"VPINDEX4" + content[8:])
+    assert_refused(tmp_path / "s", b"VPINDEX3" + content[8:])
     with pytest.raises(IndexCorruptError, match="version"):
         read_stamp(tmp_path / "s")
 
@@ -110,7 +110,7 @@ def hostile(content: bytes, change: Callable[[dict[str, Any], dict[str, Any]], N
         raw[part["name"]] = bytearray(content[at : at + size])
         at += size
     change(table, raw)
-    made = bytearray(b"VPINDEX3")
+    made = bytearray(b"VPINDEX4")
     for part in table["parts"]:
         part["digest"] = hashlib.sha256(raw[part["name"]]).hexdigest()
         made += raw[part["name"]]
