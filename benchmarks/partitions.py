@@ -1,4 +1,4 @@
-"""What do partitions of a PostgreSQL store cost a look-up, an enrollment and a deletion?
+"""The cost of partitions of a PostgreSQL store: to a look-up, an enrollment and a deletion.
 
     python -m benchmarks.partitions URL [--callers 100000] [--partitions 16]
 

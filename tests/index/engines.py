@@ -35,7 +35,7 @@ class Engine:
         return index
 
     def upkeep(self, index: Any) -> None:
-        """What is done beside searches and changes, so that the index stays fast."""
+        """Do the work of an engine beside searches and changes, such as training and vacuum."""
         index.tune()
 
     def made(self, n: int) -> tuple[WritableIndex, Model]:

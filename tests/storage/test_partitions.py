@@ -99,7 +99,7 @@ def fill(storage: SQLStorage, callers: int = 60) -> None:
 
 
 def records(storage: Storage) -> dict[str, Any]:
-    """What the callers have, apart from ids and times; `state` asserts that all ways to read it agree."""
+    """The content of all callers without ids and times; `state` asserts that all ways to read it agree."""
     state(storage)
     return {
         caller.caller_id: (
