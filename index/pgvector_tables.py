@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 from weakref import WeakSet, finalize
@@ -17,7 +17,7 @@ from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import create_engine, event
+from sqlalchemy import PoolProxiedConnection, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -75,9 +75,8 @@ class Tables:
         # these are biometric data.
         self._engine = create_engine(
             "postgresql+psycopg://",
-            creator=partial(_connect, url),
+            creator=partial(_connect, url, autocommit=True),
             hide_parameters=True,
-            pool_pre_ping=True,
         )
         event.listen(self._engine, "connect", _register)
         # Of connections that need not know the types, and are not kept.
@@ -120,21 +119,20 @@ class Tables:
             return self._read_once(work, ef_search, wider, filtered)
 
     def _read_once(self, work: Callable[[Moment], T], ef_search: int | None, wider: int, filtered: bool) -> T:
-        with self._cursor() as cursor:
-            options = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
-            if filtered:
-                options += "; SET LOCAL hnsw.iterative_scan = strict_order"
-            cursor.execute(options, binary=False)
-            state = self._state(cursor, ef_search, wider)
-            if state is not None and state.dead and not filtered:  # the graph still leads to removed vectors
-                cursor.execute("SET LOCAL hnsw.iterative_scan = strict_order", binary=False)
-            return work(Moment(cursor, state, self.dimension))
+        # One statement of several: each trip to the server takes 0.1 ms of a search of 5.
+        beginning = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}").format(
+            self._read_state(ef_search, wider, filtered)
+        )
+        with self._cursor(beginning) as cursor:
+            cursor.nextset()
+            return work(Moment(cursor, self._state(cursor), self.dimension))
 
     @contextmanager
     def changing(self) -> Iterator[Change]:
         """The one transaction that changes this index at a time. The first makes the index."""
-        with self._translated(), self._cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", [self._number])
+        beginning = sql.SQL("BEGIN; SELECT pg_advisory_xact_lock({}, 0)").format(sql.Literal(self._number))
+        with self._translated(), self._cursor(beginning) as cursor:
+            cursor.execute(self._read_state(), binary=False)
             state = self._state(cursor)
             if state is None:
                 cursor.execute(
@@ -232,32 +230,60 @@ class Tables:
             ) from None
 
     @contextmanager
-    def _cursor(self) -> Iterator[psycopg.Cursor[Any]]:
-        """A cursor of binary results, in a transaction that is committed at the end of the block."""
+    def _cursor(self, beginning: sql.Composed) -> Iterator[psycopg.Cursor[Any]]:
+        """A cursor of binary results, in a transaction that is committed at the end of the block.
+
+        beginning: the statements that begin it. The cursor has their results, as text.
+        """
         if not self._is_ready:
             with self._first.begin() as connection:
                 upgrade(connection)
             self._is_ready = True
-        with self._engine.begin() as connection:
-            driver: Any = connection.connection.driver_connection
-            with driver.cursor(binary=True) as cursor:
-                yield cursor
+        pooled, cursor = self._begin(beginning)
+        with closing(pooled), cursor:  # closing rolls back what was not committed
+            yield cursor
+            cursor.connection.commit()
 
-    def _state(
-        self, cursor: psycopg.Cursor[Any], ef_search: int | None = None, wider: int = 1
-    ) -> State | None:
-        # Reads the row, and sets the width of searches by it, in one statement.
-        cursor.execute(
+    def _begin(self, beginning: sql.Composed) -> tuple[PoolProxiedConnection, psycopg.Cursor[Any]]:
+        for is_last in (False, True):
+            pooled = self._engine.raw_connection()
+            driver: Any = pooled.driver_connection
+            try:
+                cursor = driver.cursor(binary=True)
+                cursor.execute(beginning, binary=False)
+                break
+            except BaseException as error:
+                pooled.close()
+                if is_last or not (isinstance(error, psycopg.OperationalError) and driver.broken):
+                    raise
+                # Lost since its last use, as where the server has been restarted: the others are, too.
+                self._engine.dispose()
+        return pooled, cursor
+
+    def _read_state(
+        self, ef_search: int | None = None, wider: int = 1, filtered: bool = False
+    ) -> sql.Composed:
+        """The statement that reads the row, and sets the options of searches by it.
+
+        After removals the graph still leads to vectors that are gone, so that it is searched until there are
+        enough others, as with a filter.
+        """
+        return sql.SQL(
             "SELECT dimension, generation, vectors, stamp, dead, dead_since, ef_search, recall, tuned_at, "
             "set_config('hnsw.ef_search', "
-            "least(%s, greatest(%s, coalesce(%s::int, ef_search, %s)))::text, true) "
-            "FROM vector_indexes WHERE name = %s",
-            [MOST_CANDIDATES, wider, ef_search, EF_SEARCH, self.name],
+            "least({}, greatest({}, coalesce({}::int, ef_search, {})))::text, true), "
+            "CASE WHEN dead > 0 OR {} THEN set_config('hnsw.iterative_scan', 'strict_order', true) END "
+            "FROM vector_indexes WHERE name = {}"
+        ).format(
+            *map(sql.Literal, (MOST_CANDIDATES, wider, ef_search, EF_SEARCH, filtered, self.name)),
         )
+
+    def _state(self, cursor: psycopg.Cursor[Any]) -> State | None:
+        """The state in the row that was read."""
         row = cursor.fetchone()
         if row is None:
             return None
-        dimension, generation, vectors, stamp, *rest, _ = row
+        dimension, generation, vectors, stamp, *rest, _, _ = row
         if dimension != self.dimension:
             raise ValueError(
                 f"The index {self.name!r} has vectors of {dimension} values, not of {self.dimension}."
@@ -392,14 +418,15 @@ def _create_indexes(cursor: psycopg.Cursor[Any], table: sql.Identifier) -> None:
     )
 
 
-def _connect(url: str) -> psycopg.Connection[Any]:
+def _connect(url: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
     # Behind a pooler the next transaction may be on a connection that lacks a prepared statement.
-    return psycopg.connect(**{**_CONNECTION, **conninfo_to_dict(url)}, prepare_threshold=None)
+    return psycopg.connect(
+        **{**_CONNECTION, **conninfo_to_dict(url)}, prepare_threshold=None, autocommit=autocommit
+    )
 
 
 def _register(connection: psycopg.Connection[Any], _: object) -> None:
     register_vector(connection)
-    connection.commit()
 
 
 _fork.register(_fork.Step.INDEX, in_child=Tables._forget_connections)
