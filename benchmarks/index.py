@@ -1,13 +1,14 @@
 """How fast and how right is `VectorIndex` against comparing with every vector (faiss flat), as it grows?
 
-    python -m benchmarks.index [--sizes 1000 10000 100000 1000000]
+    python -m benchmarks.index [--sizes 1000 10000 100000 1000000] [--one-recording]
     python -m benchmarks.index --vectors FILE.npy [--probes 1000]      your own vectors, float[n, d]
 
 Without --vectors: galleries of tools/gallery_model.py, and new recordings of callers who are in them as
-queries. With it, the queries are vectors of the file, taken out of it at random, or those of --queries. Each
-size has a process of its own. Searches are made one after the other, by one thread. Recall is the share of
-the exact answer that was found. Then: searches beside a filled buffer, single writes while a thread searches,
-and searches while the index grows to four times its size. Written to results/index-LARGEST.json.
+queries; with --one-recording, each print is there three times, with little noise. With --vectors, the queries
+are vectors of the file, taken out of it at random, or those of --queries. Each size has a process of its own.
+Searches are made one after the other, by one thread. Recall is the share of the exact answer that was found.
+Then: searches beside a filled buffer, single writes while a thread searches, and searches while the index
+grows to four times its size. Written to results/index-LARGEST.json.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def main() -> int:
                 print(line, flush=True)
     figures = {"k": options.k, "recall_asked_for": options.recall, "rows": rows, "growth": growth}
     name = f"index-{sizes[-1]}" if options.vectors is None else f"index-{options.vectors.stem}"
+    name += "-one-recording" * options.one_recording
     print("\n" + markdown(figures))
     report.write(name, figures, options.results)
     return 0
@@ -76,6 +78,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = report.command_line(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=None, help="vectors of each index")
+    parser.add_argument("--one-recording", action="store_true", help="have three prints of each recording")
     parser.add_argument("--vectors", type=Path, help="a .npy file of vectors to use")
     parser.add_argument("--queries", type=Path, help="a .npy file of queries; default: some of --vectors")
     parser.add_argument("--probes", type=int, default=2_000, help="number of queries")
@@ -90,9 +93,12 @@ def _prepare(folder: Path, options: argparse.Namespace) -> list[int]:
         from tools.gallery_model import GalleryModel
 
         sizes = sorted(options.sizes or SIZES)
-        gallery = GalleryModel.load().gallery(sizes[-1])
-        vectors = gallery.matrix()
-        queries = {size: gallery.model.gallery(size).probes(options.probes)[1] for size in sizes}
+        model, of_each = GalleryModel.load(), 3 if options.one_recording else 1
+        vectors = model.gallery(-(-sizes[-1] // of_each)).matrix()
+        if of_each > 1:
+            vectors = np.repeat(vectors, of_each, axis=0)[: sizes[-1]]
+            vectors += 0.002 * np.random.default_rng(2).standard_normal(vectors.shape, dtype=np.float32)
+        queries = {size: model.gallery(-(-size // of_each)).probes(options.probes)[1] for size in sizes}
     else:
         found = np.ascontiguousarray(np.load(options.vectors, mmap_mode="r"), dtype=np.float32)
         order = np.random.default_rng(1).permutation(len(found))

@@ -20,6 +20,7 @@ from voiceprint.index.id_sets import Filter
 from voiceprint.index.pgvector_moment import MOST_CANDIDATES, Found, Moment, sample
 from voiceprint.index.pgvector_tables import Change, Tables
 from voiceprint.index.rows import Scored, empty
+from voiceprint.index.trials import trial_queries
 
 EXACT_UP_TO: Final = 5_000
 """Vectors up to which comparing with all is as fast as the graph, 3 ms at 256 dimensions."""
@@ -261,7 +262,7 @@ class PgVectorIndex(WritableIndex):
 
         recall: above 0, up to 1. alone: whether to leave it to another process that is tuning. Returns the
         measured recall, which is below `recall` where no effort suffices; None where it was left. The queries
-        are vectors of the index, which look for their nearest neighbor; all vectors are read once. The effort
+        are `trial_queries` of the index's vectors; all vectors are read once. The effort
         holds for all processes, until the index is tuned again or filled.
         """
         share("recall", recall)
@@ -271,38 +272,31 @@ class PgVectorIndex(WritableIndex):
             return self._tune(recall) if is_first else None
 
     def _tune(self, recall: float) -> float:
-        probes = self.sample(_TRIALS)
-        there, queries = self.vectors_of(probes)
-        probes, vectors = probes[there], len(self)
+        _, trials = self.vectors_of(self.sample(_TRIALS))
+        queries, vectors = trial_queries(trials), len(self)
         ef_search, measured = None, 1.0
-        if len(probes) > 1 and vectors > self.exact_up_to:
-            wanted = self.read(lambda now: _best_scores(now.blocks(), probes, queries))
+        if len(queries) and vectors > self.exact_up_to:
+            wanted = self.read(lambda now: _best_scores(now.blocks(), queries))
             for ef_search in _EFFORTS:
-                measured = self._measured(probes, queries, wanted, ef_search)
+                measured = self._measured(queries, wanted, ef_search)
                 if measured >= recall:
                     break
         with self._tables.changing() as change:
             change.note(ef_search=ef_search, recall=measured, tuned_at=vectors)
         return measured
 
-    def _measured(
-        self,
-        probes: NDArray[np.int64],
-        queries: NDArray[np.float32],
-        wanted: NDArray[np.float32],
-        ef_search: int,
-    ) -> float:
-        """The share of queries of which the graph finds another vector as near as the nearest."""
+    def _measured(self, queries: NDArray[np.float32], wanted: NDArray[np.float32], ef_search: int) -> float:
+        """The share of queries of which the graph finds a vector as near as the nearest."""
 
         def search(now: Moment) -> list[Found]:
-            return [now.nearest(query, 2, 2, None, 0) for query in queries]
+            return [now.nearest(query, 1, 2, None, 0) for query in queries]
 
         hits = 0
         answers = self._tables.read(search, ef_search)
-        for (ids, vectors), probe, query, score in zip(answers, probes, queries, wanted, strict=True):
-            found = (vectors @ query)[ids != probe].max(initial=-np.inf)
+        for (_, vectors), query, score in zip(answers, queries, wanted, strict=True):
+            found = (vectors @ query).max(initial=-np.inf)
             hits += bool(found >= score - 1e-6)  # equal vectors, and sums in another order
-        return hits / len(probes)
+        return hits / len(queries)
 
     def check(self) -> list[str]:
         """Contradictions, in words: a wrong number of vectors, a graph that is missing or unfinished."""
@@ -341,15 +335,11 @@ def distinct(answers: list[Found], dimension: int) -> Found:
     return ids, np.concatenate([vectors for _, vectors in answers])[first]
 
 
-def _best_scores(
-    blocks: Iterator[Found], probes: NDArray[np.int64], queries: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """The greatest inner product of each query, float32[n, dimension], with a vector of another id."""
-    best = np.full(len(probes), -np.inf, dtype=np.float32)
-    for ids, vectors in blocks:
-        scores = queries @ vectors.T
-        scores[probes[:, None] == ids[None, :]] = -np.inf
-        best = np.maximum(best, scores.max(axis=1))
+def _best_scores(blocks: Iterator[Found], queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The greatest inner product of each query, float32[n, dimension], with a vector."""
+    best = np.full(len(queries), -np.inf, dtype=np.float32)
+    for _, vectors in blocks:
+        best = np.maximum(best, (queries @ vectors.T).max(axis=1))
     return best
 
 

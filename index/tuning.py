@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from voiceprint.index.ivf import IVFIndex, rerank_k
 from voiceprint.index.locks import COMPUTING
 from voiceprint.index.rows import Rows, to_single
+from voiceprint.index.trials import trial_queries
 
 _QUERIES = 1_000  # the standard error of a recall of 0.99 is then 0.003
 _AT_ONCE = 100  # of these, between two looks at whether to proceed
@@ -24,8 +25,7 @@ _SEED = 4321
 def tune(ivf: IVFIndex, rows: Rows, recall: float, proceed: Callable[[], None]) -> tuple[int, float]:
     """The fewest lists that reach a recall, and their recall@1; 0 and 1.0 where all lists together do not.
 
-    Stored vectors are searched for their nearest neighbor but themselves. proceed: called now and then, may
-    raise to stop.
+    The queries are `trial_queries` of stored vectors. proceed: called now and then, may raise to stop.
     """
     truth = GroundTruth.of(rows, proceed)
 
@@ -34,9 +34,8 @@ def tune(ivf: IVFIndex, rows: Rows, recall: float, proceed: Callable[[], None]) 
         for start in range(0, len(truth.queries), _AT_ONCE):
             proceed()
             with COMPUTING.reading():
-                # One candidate more: the query itself is in the index, and is not the answer.
                 queries = truth.queries[start : start + _AT_ONCE]
-                found.append(ivf.candidates(queries, nprobe, rerank_k(1) + 1))
+                found.append(ivf.candidates(queries, nprobe, rerank_k(1)))
         return truth.recall(np.concatenate(found))
 
     # A recall that falls short by the chance of so few queries is not to pass.
@@ -50,30 +49,26 @@ def tune(ivf: IVFIndex, rows: Rows, recall: float, proceed: Callable[[], None]) 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Stored vectors, float32[q, d], each with the row of its nearest neighbor but itself, int64[q]."""
+    """Queries, float32[q, d], each with the row of the nearest vector, int64[q]."""
 
     queries: NDArray[np.float32]
-    neighbors: NDArray[np.int64]
+    nearest: NDArray[np.int64]
 
     @classmethod
     def of(cls, rows: Rows, proceed: Callable[[], None]) -> GroundTruth:
         """Of some of the live rows, by comparing with all."""
-        own = np.random.default_rng(_SEED).permutation(np.flatnonzero(rows.live))[:_QUERIES]
-        queries = to_single(rows.vectors[own])
-        best = np.full(len(own), -np.inf, dtype=np.float32)
-        neighbors = np.full(len(own), -1, dtype=np.int64)
+        chosen = np.random.default_rng(_SEED).permutation(np.flatnonzero(rows.live))[:_QUERIES]
+        queries = trial_queries(to_single(rows.vectors[chosen]))
+        best = np.full(len(chosen), -np.inf, dtype=np.float32)
+        nearest = np.full(len(chosen), -1, dtype=np.int64)
         for some, vectors in rows.live_blocks():
             proceed()
             with COMPUTING.reading():
-                scores, places = faiss.knn(
-                    queries, vectors, min(2, len(some)), metric=faiss.METRIC_INNER_PRODUCT
-                )
-            for column in range(scores.shape[1]):
-                found = some[places[:, column]]
-                better = (found != own) & (scores[:, column] > best)
-                best[better], neighbors[better] = scores[better, column], found[better]
-        return cls(queries, neighbors)
+                scores, places = faiss.knn(queries, vectors, 1, metric=faiss.METRIC_INNER_PRODUCT)
+            better = scores[:, 0] > best
+            best[better], nearest[better] = scores[better, 0], some[places[better, 0]]
+        return cls(queries, nearest)
 
     def recall(self, candidates: NDArray[np.int64]) -> float:
-        """The share of the queries whose neighbor is among their candidates, int64[q, c]; 0 to 1."""
-        return float((candidates == self.neighbors[:, None]).any(axis=1).mean())
+        """The share of the queries whose nearest is among their candidates, int64[q, c]; 0 to 1."""
+        return float((candidates == self.nearest[:, None]).any(axis=1).mean())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -38,6 +39,9 @@ class Engine:
         """Do the work of an engine beside searches and changes, such as training and vacuum."""
         index.tune()
 
+    def settle(self, index: Any) -> None:
+        """Take the changes before into the form that most vectors are in."""
+
     def made(self, n: int) -> tuple[WritableIndex, Model]:
         """An index of n vectors with ids 10, 20, ..., or more of them, and the same as a dict."""
         return made(n)
@@ -55,6 +59,10 @@ class Cells(Engine):
     def upkeep(self, index: Any) -> None:
         index.train()
         index.tune()
+
+    def settle(self, index: Any) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            index.save(f"{folder}/index")  # merges what was changed
 
     def made(self, n: int) -> tuple[WritableIndex, Model]:
         return made_trained(max(n, 300))

@@ -44,6 +44,34 @@ def test_the_nearest_of_held_out_recordings_are_found_also_behind_a_filter(engin
         assert np.mean([len({*a} & {*b}) / 5 for a, b in zip(found, wanted, strict=True)]) >= 0.95
 
 
+def test_new_recordings_are_found_where_all_voiceprints_of_a_caller_are_of_one_recording(
+    engine: Engine,
+) -> None:
+    gallery = GalleryModel.load().gallery(PRINTS // 3)
+    probes = gallery.probes(500)[1]
+    matrix = np.repeat(gallery.matrix(), 3, axis=0) + 0.01 * vectors(1, PRINTS, 256)
+    index = engine.empty(256)
+    index.fill([(np.arange(PRINTS), matrix)])
+    engine.upkeep(index)
+    found = index.search(probes, 1)[0][:, 0]
+    assert (found >= (probes @ matrix.T).max(axis=1) - 1e-3).mean() >= 0.98
+
+
+def test_the_nearest_of_later_vectors_are_found_where_others_were_removed(engine: Engine) -> None:
+    gallery = GalleryModel.load().gallery(PRINTS)
+    matrix, probes = gallery.matrix(), gallery.probes(200)[1]
+    index, ids = engine.empty(256), np.arange(PRINTS)
+    first, later = ids[: PRINTS // 2], ids[PRINTS // 2 :]
+    former = PRINTS + first
+    index.fill([(first, matrix[first]), (former, GalleryModel.load().gallery(len(former), 2).matrix())])
+    engine.upkeep(index)
+    index.remove(former)
+    index.add(later, matrix[later])
+    engine.settle(index)
+    found = index.search(probes, 1)[1][:, 0]
+    assert (found == (probes @ matrix.T).argmax(axis=1)).mean() >= 0.98
+
+
 def test_searches_go_on_during_changes_and_upkeep_and_none_is_lost(engine: Engine) -> None:
     index, done = engine.empty(32), threading.Event()
     matrix = vectors(0, 1_000, 32)

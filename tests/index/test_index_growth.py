@@ -163,14 +163,16 @@ def test_status_says_why_all_vectors_are_compared(caplog: pytest.LogCaptureFixtu
     assert caplog.text == ""
 
 
-def test_random_vectors_are_all_compared_and_that_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_almost_equal_vectors_are_all_compared_and_that_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     index = VectorIndex(256, exact_up_to=200)
-    index.add(np.arange(1_000), vectors(1, 1_000, 256))
+    index.add(np.arange(1_000), np.repeat(vectors(1, 2, 256), 500, axis=0) + 1e-3 * vectors(2, 1_000, 256))
     assert index.wait(60)
     index.train()
     status = index.status()
     assert (status.structure, status.trained_on) == ("exact", 1_000)
-    assert "too little structure, as random ones have" in status.reason
+    assert "too many vectors are almost equal" in status.reason
     assert "a search takes time in proportion to the number of vectors" in status.reason
     assert (
         caplog.text.count("All 1000 vectors are compared: an inverted file does not give a recall of 0.99")
