@@ -34,7 +34,7 @@ _M: Final = 32
 _EF_CONSTRUCTION: Final = 256
 """Edges of a vector in the graph, and vectors that building keeps for each. Of 300,000 prints, searches that
 keep 60 then find 0.991 of the nearest, 0.988 with 128, and to find 0.985 with 16 and 64, pgvector's own, they
-keep 200 and take 1.4 times as long. Built once, in 713, 417 and 97 s on two cores (research/pgvector.md)."""
+keep 200 and take 1.4 times as long. Built once, in 755, 417 and 97 s on two cores (research/pgvector.md)."""
 
 _CONNECTION: Final[dict[str, Any]] = {
     "connect_timeout": 10,  # s
