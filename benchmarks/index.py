@@ -84,7 +84,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--probes", type=int, default=2_000, help="number of queries")
     parser.add_argument("-k", type=int, default=5, help="answers of a search")
     parser.add_argument("--recall", type=float, default=0.99, help="recall to ask for")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.vectors is not None and options.one_recording:
+        parser.error("--one-recording is for generated vectors")
+    return options
 
 
 def _prepare(folder: Path, options: argparse.Namespace) -> list[int]:

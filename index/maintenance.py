@@ -40,9 +40,9 @@ _AGAIN_AFTER_S = 60.0  # since a step that failed
 def no_structure(recall: float) -> str:
     """The reason reported where an inverted file does not reach the recall."""
     return (
-        f"an inverted file does not give a recall of {recall:g}: too many vectors are almost equal, or they "
-        "have no structure at all. Every answer is right; a search takes time in proportion to the number of "
-        "vectors. Ask for a lower recall, or see whether these are embeddings"
+        f"an inverted file does not give a recall of {recall:g}: too many vectors are almost equal. Every "
+        "answer is right; a search takes time in proportion to the number of vectors. Ask for a lower recall, "
+        "or see whether these are embeddings"
     )
 
 

@@ -295,7 +295,7 @@ class PgVectorIndex(WritableIndex):
         answers = self._tables.read(search, ef_search)
         for (_, vectors), query, score in zip(answers, queries, wanted, strict=True):
             found = (vectors @ query).max(initial=-np.inf)
-            hits += bool(found >= score - 1e-6)  # equal vectors, and sums in another order
+            hits += bool(found >= score - 1e-6 * abs(score))  # equal vectors, and sums in another order
         return hits / len(queries)
 
     def check(self) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 from weakref import WeakSet, finalize
@@ -240,25 +241,30 @@ class Tables:
                 upgrade(connection)
             self._is_ready = True
         pooled, cursor = self._begin(beginning)
-        with closing(pooled), cursor:  # closing rolls back what was not committed
-            yield cursor
-            cursor.connection.commit()
+        try:
+            with cursor:
+                yield cursor
+                cursor.connection.commit()
+        finally:
+            _give_back(pooled)
 
     def _begin(self, beginning: sql.Composed) -> tuple[PoolProxiedConnection, psycopg.Cursor[Any]]:
-        for is_last in (False, True):
+        while True:
             pooled = self._engine.raw_connection()
             driver: Any = pooled.driver_connection
             try:
                 cursor = driver.cursor(binary=True)
                 cursor.execute(beginning, binary=False)
-                break
+                pooled.info["used"] = True  # of this connection, as long as it lasts
             except BaseException as error:
-                pooled.close()
-                if is_last or not (isinstance(error, psycopg.OperationalError) and driver.broken):
+                # A server that was restarted meanwhile has forgotten the connections of the pool.
+                is_stale = isinstance(error, psycopg.OperationalError) and "used" in pooled.info
+                is_lost = is_stale and driver.broken
+                _give_back(pooled)
+                if not is_lost:
                     raise
-                # Lost since its last use, as where the server has been restarted: the others are, too.
-                self._engine.dispose()
-        return pooled, cursor
+            else:
+                return pooled, cursor
 
     def _read_state(
         self, ef_search: int | None = None, wider: int = 1, filtered: bool = False
@@ -269,8 +275,8 @@ class Tables:
         enough others, as with a filter.
         """
         return sql.SQL(
-            "SELECT dimension, generation, vectors, stamp, dead, dead_since, ef_search, recall, tuned_at, "
-            "set_config('hnsw.ef_search', "
+            "SELECT dimension, generation, vectors, stamp, dead, extract(epoch FROM dead_since)::float8, "
+            "ef_search, recall, tuned_at, set_config('hnsw.ef_search', "
             "least({}, greatest({}, coalesce({}::int, ef_search, {})))::text, true), "
             "CASE WHEN dead > 0 OR {} THEN set_config('hnsw.iterative_scan', 'strict_order', true) END "
             "FROM vector_indexes WHERE name = {}"
@@ -283,12 +289,13 @@ class Tables:
         row = cursor.fetchone()
         if row is None:
             return None
-        dimension, generation, vectors, stamp, *rest, _, _ = row
+        dimension, generation, vectors, stamp, dead, since, *rest, _, _ = row
         if dimension != self.dimension:
             raise ValueError(
                 f"The index {self.name!r} has vectors of {dimension} values, not of {self.dimension}."
             )
-        return State(self.table(generation), generation, vectors, json.loads(stamp), *rest)
+        dead_since = None if since is None else datetime.fromtimestamp(since, timezone.utc)
+        return State(self.table(generation), generation, vectors, json.loads(stamp), dead, dead_since, *rest)
 
     def table(self, generation: int) -> sql.Identifier:
         """The table of a generation of the vectors."""
@@ -423,6 +430,15 @@ def _connect(url: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
     return psycopg.connect(
         **{**_CONNECTION, **conninfo_to_dict(url)}, prepare_threshold=None, autocommit=autocommit
     )
+
+
+def _give_back(pooled: PoolProxiedConnection) -> None:
+    """Return a connection to its pool, which rolls back what was not committed."""
+    driver: Any = pooled.driver_connection
+    if driver.broken:  # a rollback would be an error, in the log
+        pooled.invalidate()
+    else:
+        pooled.close()
 
 
 def _register(connection: psycopg.Connection[Any], _: object) -> None:

@@ -71,7 +71,7 @@ class VectorIndex(WritableIndex):
     dimension: length of the vectors, 1 to 65536.
     recall: the share of queries that are to find their very nearest vector, above 0, up to 1; 1 compares with
         all. The index measures itself, by queries that lie two fifths of the way from one of its vectors to
-        another. Queries that are nearer to a stored vector do better.
+        another. Queries that are nearer to a stored vector do better, and those far from all do worse.
     threads: that a search, or a training, may use, at least 1. A search of one query uses one anyway.
     exact_up_to: vectors up to which every vector is compared.
     """

@@ -198,8 +198,8 @@ class VoiceFingerprintConfig(BaseSettings):
         password, and no repr shows it.
     index_path (None): file of the index's snapshot, or "off"; None is beside the store's file, or in the
         user's cache for a store on a server.
-    index_recall (0.99): share of searches in a large index that find the most similar voiceprint, above 0, up
-        to 1; 1 compares with every voiceprint.
+    index_recall (0.99): share of searches in a large index, with recordings of enrolled voices, that find the
+        most similar voiceprint, above 0, up to 1; 1 compares with every voiceprint.
     index_threads (1): threads of a search of the index, and of its training.
     audit (None): file of the audit log, or "store" for a table of an SQL store; None or "off" for no log
         (docs/audit.md). A recognizer reads the settings of the audit log when it is built.
