@@ -41,8 +41,8 @@ def no_structure(recall: float) -> str:
     """The reason reported where an inverted file does not reach the recall."""
     return (
         f"an inverted file does not give a recall of {recall:g}: too many vectors are almost equal. Every "
-        "answer is right; a search takes time in proportion to the number of vectors. Ask for a lower recall, "
-        "or see whether these are embeddings"
+        "answer is right; a search takes time in proportion to the number of vectors. Ask for a lower "
+        "recall, or see whether these are embeddings"
     )
 
 
