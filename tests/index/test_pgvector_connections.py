@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote
@@ -95,7 +96,8 @@ def test_a_read_is_of_one_moment(index: PgVectorIndex, url: str) -> None:
 
     def work(now: Any) -> list[int]:
         before = len(now.ids())
-        PgVectorIndex(url, dimension=D).add([50], vectors(1, 1))
+        with closing(PgVectorIndex(url, dimension=D)) as other:
+            other.add([50], vectors(1, 1))
         return [before, len(now.ids())]
 
     assert index.read(work) == [20, 20]
