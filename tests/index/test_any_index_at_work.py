@@ -61,8 +61,8 @@ def test_the_nearest_of_later_vectors_are_found_where_others_were_removed(engine
     gallery = GalleryModel.load().gallery(PRINTS)
     matrix, probes = gallery.matrix(), gallery.probes(200)[1]
     index, ids = engine.empty(256), np.arange(PRINTS)
-    first, later = ids[: PRINTS // 2], ids[PRINTS // 2 :]
-    former = PRINTS + first
+    first, later = ids[:-600], ids[-600:]
+    former = PRINTS + later
     index.fill([(first, matrix[first]), (former, GalleryModel.load().gallery(len(former), 2).matrix())])
     engine.upkeep(index)
     index.remove(former)
