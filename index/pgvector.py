@@ -262,8 +262,8 @@ class PgVectorIndex(WritableIndex):
 
         recall: above 0, up to 1. alone: whether to leave it to another process that is tuning. Returns the
         measured recall, which is below `recall` where no effort suffices; None where it was left. The queries
-        are `trial_queries` of the index's vectors; all vectors are read once. The effort
-        holds for all processes, until the index is tuned again or filled.
+        are `trial_queries` of the index's vectors; all vectors are read once. The effort holds for all
+        processes, until the index is tuned again or filled.
         """
         share("recall", recall)
         if not alone:

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from postgres_server import fresh_pgvector_url
+from vectors import D
 
 from voiceprint.index.ivf import IVFIndex
+from voiceprint.index.pgvector import PgVectorIndex
 from voiceprint.index.rows import to_half
+
+
+@pytest.fixture
+def url() -> str:
+    """Of an empty database with pgvector."""
+    return fresh_pgvector_url()
+
+
+@pytest.fixture
+def index(url: str) -> Iterator[PgVectorIndex]:
+    """An empty index in PostgreSQL, searched by its graph alone."""
+    made = PgVectorIndex(url, dimension=D, exact_up_to=0)
+    yield made
+    made.close()
 
 
 @pytest.fixture

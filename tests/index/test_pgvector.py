@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -31,18 +30,6 @@ from voiceprint.index.rows import to_half
 from voiceprint.migrations.vectors import HEAD, VERSION_TABLE
 
 OF_AN_INDEX = "pg_class WHERE relname LIKE 'vectors\\_%' AND relkind = 'r'"
-
-
-@pytest.fixture
-def url() -> str:
-    return fresh_pgvector_url()
-
-
-@pytest.fixture
-def index(url: str) -> Iterator[PgVectorIndex]:
-    made = PgVectorIndex(url, dimension=D, exact_up_to=0)
-    yield made
-    made.close()
 
 
 class PgVectorMachine(IndexMachine):

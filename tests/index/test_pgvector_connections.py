@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
@@ -14,24 +13,11 @@ from urllib.parse import quote
 import numpy as np
 import psycopg
 import pytest
-from postgres_server import fresh_pgvector_url
 from vectors import D, vectors
 
 from tools.gallery_model import GalleryModel
 from voiceprint.index import IndexUnavailableError
 from voiceprint.index.pgvector import PgVectorIndex
-
-
-@pytest.fixture
-def url() -> str:
-    return fresh_pgvector_url()
-
-
-@pytest.fixture
-def index(url: str) -> Iterator[PgVectorIndex]:
-    made = PgVectorIndex(url, dimension=D, exact_up_to=0)
-    yield made
-    made.close()
 
 
 def backends(url: str) -> int:
